@@ -1,0 +1,166 @@
+"""What a step leaves behind: a folder of immutable files and a manifest that makes it exist.
+
+A step writes into ``NN-stage.partial``. Committing hashes every file, writes the manifest last, and renames the folder:
+a folder without ``.partial`` is complete. The manifest tells two things apart: the *fingerprint* says what was asked
+for (settings and the fingerprints of the inputs), the *id* what was made (the bytes). A step is up to date where the
+fingerprint is the one asked for now and the ids of its inputs are those that lie there now.
+"""
+
+import os
+import platform
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from nstudent.errors import ArtifactError
+from nstudent.storage import fingerprint_of, read_json, sha256_of, sync_folder, write_json
+
+MANIFEST = "manifest.json"
+SCHEMA = 1
+SCRATCH = "scratch"
+"""Folder of a partial step for its checkpoints: removed when the step commits."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The content of ``manifest.json``."""
+
+    stage: str
+    round: int
+    asked: dict[str, Any]
+    """What the step was asked for: stage, version, settings, and the fingerprint of each input."""
+    inputs: dict[str, str]
+    """Id of each input, by the name of its step."""
+    files: dict[str, dict[str, Any]]
+    """sha256 and bytes of each file, by its path in the folder."""
+    metrics: dict[str, Any]
+    """What the step reports of its work."""
+    seconds: float
+    environment: dict[str, str] = field(default_factory=dict)
+    schema: int = SCHEMA
+
+    @property
+    def fingerprint(self) -> str:
+        """What was asked for, as one hash."""
+        return fingerprint_of(self.asked)
+
+    @property
+    def id(self) -> str:
+        """What was made, as one hash: equal bytes have equal ids, wherever and whenever they were made."""
+        return fingerprint_of({name: entry["sha256"] for name, entry in self.files.items()})
+
+    @classmethod
+    def read(cls, folder: Path) -> "Manifest":
+        """Read the manifest of a committed step."""
+        data = read_json(folder / MANIFEST)
+        if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+            found = data.get("schema") if isinstance(data, dict) else None
+            raise ArtifactError(
+                f"{folder} has manifest schema {found}, this nstudent reads {SCHEMA}: "
+                "use the nstudent that made it, or delete the folder and run again"
+            )
+        try:
+            return cls(**data)
+        except TypeError as error:
+            raise ArtifactError(f"{folder / MANIFEST} is damaged: delete the folder and run again") from error
+
+
+class Artifact:
+    """A committed step, opened for reading. A file's hash is checked before its path is handed out."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.manifest = Manifest.read(folder)
+        self._verified: set[str] = set()
+
+    @property
+    def name(self) -> str:
+        """Name of the step that made it, such as ``04-student``."""
+        return self.folder.name
+
+    def path(self, name: str) -> Path:
+        """Path of one file whose content is the one that was committed.
+
+        Raises:
+            ArtifactError: the file is missing or has changed.
+        """
+        path = self.folder / name
+        if name in self._verified:
+            return path
+        entry = self.manifest.files.get(name)
+        if entry is None or not path.is_file():
+            raise ArtifactError(f"{path} is missing: delete {self.folder} and run the same command again")
+        if path.stat().st_size != entry["bytes"] or sha256_of(path) != entry["sha256"]:
+            raise ArtifactError(f"{path} has changed since it was made: delete {self.folder} and run again")
+        self._verified.add(name)
+        return path
+
+    def json(self, name: str) -> Any:
+        """Content of one JSON file."""
+        return read_json(self.path(name))
+
+    def matching(self, prefix: str) -> list[str]:
+        """Names of the files that start with ``prefix``, sorted."""
+        return sorted(name for name in self.manifest.files if name.startswith(prefix))
+
+
+def partial_folder(folder: Path) -> Path:
+    """Where a step is made before it exists."""
+    return folder.with_name(folder.name + ".partial")
+
+
+def open_partial(folder: Path, fingerprint: str) -> Path:
+    """The folder to make a step in: what an interrupted attempt at the same thing left there stays."""
+    partial = partial_folder(folder)
+    mark = partial / "asked.json"
+    if partial.exists() and not (mark.exists() and read_json(mark) == fingerprint):
+        shutil.rmtree(partial)
+    if not partial.exists():
+        partial.mkdir(parents=True)
+        write_json(mark, fingerprint)
+    return partial
+
+
+def commit(folder: Path, manifest_fields: Mapping[str, Any]) -> Artifact:
+    """Make the step at ``folder`` exist from what lies in its partial folder."""
+    partial = partial_folder(folder)
+    shutil.rmtree(partial / SCRATCH, ignore_errors=True)
+    (partial / "asked.json").unlink(missing_ok=True)
+    files = {}
+    for path in sorted(path for path in partial.rglob("*") if path.is_file()):
+        name = path.relative_to(partial).as_posix()
+        files[name] = {"sha256": sha256_of(path), "bytes": path.stat().st_size}
+    manifest = Manifest(**manifest_fields, files=files, environment=_environment())
+    for below in (path for path in partial.rglob("*") if path.is_dir()):
+        sync_folder(below)
+    write_json(partial / MANIFEST, asdict(manifest))
+    _put_in_place(folder)
+    return Artifact(folder)
+
+
+def finish_commit(folder: Path) -> None:
+    """Do the rename that a crash right after the manifest left undone."""
+    if (partial_folder(folder) / MANIFEST).exists():
+        _put_in_place(folder)
+
+
+def _put_in_place(folder: Path) -> None:
+    before = folder.with_name(folder.name + ".before")
+    shutil.rmtree(before, ignore_errors=True)
+    if folder.exists():
+        os.replace(folder, before)
+    os.replace(partial_folder(folder), folder)
+    sync_folder(folder.parent)
+    shutil.rmtree(before, ignore_errors=True)
+
+
+def _environment() -> dict[str, str]:
+    packages = ("nstudent", "torch", "timm", "albumentations", "numpy", "h5py", "scikit-learn")
+    return {
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        **{name: metadata.version(name) for name in packages},
+    }

@@ -1,0 +1,285 @@
+"""Everything a user can set. A page in ``configs/`` holds only what differs from these defaults.
+
+The defaults are the embedded run: handwritten digits with 100 labels, on a laptop's CPU, in two minutes.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+Count = Annotated[int, Field(ge=1)]
+Amount = Annotated[float, Field(gt=0.0)]
+"""Below 1 a share of the images, from 1 a number of them."""
+
+Schedule = Literal["constant", "late", "early", "ramp"]
+
+
+class Section(BaseModel):
+    """A frozen group of keys that refuses keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class DataConfig(Section):
+    """Where the images and labels come from, and how they are divided."""
+
+    source: Literal["digits", "folder", "csv", "idx", "hdf5"] = "digits"
+    """digits: scikit-learn's handwritten digits. folder: root/coarse/mid/fine/x.jpg. csv: a table with a path and one
+    column a level. idx: the MNIST family's files. hdf5: packed images, see docs/DATA.md."""
+    root: str | None = None
+    """Folder of the images (folder, csv, idx) or file (hdf5). Relative to where the command is run."""
+    table: str | None = None
+    """csv only: the table, relative to `root`. Columns: path, one per level, and optionally split."""
+    unlabelled_root: str | None = None
+    """folder and csv: a further folder whose images, at any depth, are all unlabelled."""
+    levels: tuple[str, ...] = ("coarse", "mid", "fine")
+    """Names of the levels, coarse first."""
+    taxonomy: dict[str, object] | str | None = None
+    """A tree of class names, or the path of a YAML page with one. Inferred from the labels where it is not given."""
+    class_paths: tuple[str, ...] | None = None
+    """idx only: the label 'coarse/mid/fine' of each integer class; a shorter path ends there."""
+    image_size: Annotated[int, Field(ge=8, le=1024)] = 32
+    """Side of the square image that the networks see, in pixels."""
+    labelled: Amount | None = 100
+    """How many training images keep their labels (below 1: which share); the others join the unlabelled heap.
+    null: all of them."""
+    unlabelled: Amount | None = None
+    """At most so many unlabelled images (below 1: that share). null: all of them."""
+    validation: Amount = 0.1
+    """Images for choosing (thresholds, temperatures, promotion), where the source has no such split."""
+    test: Amount = 0.2
+    """Images that are looked at once, at the end, where the source has no such split."""
+    duplicates: Literal["error", "drop"] = "error"
+    """The same pixels in train and in validation or test of the source's own split: stop, or drop the training image."""
+    max_bad_share: Share = 0.001
+    """Share of images that may be unreadable before the run stops. They are listed and left out in any case."""
+    max_pixels: Count = 64_000_000
+    """Larger images are refused from their header, before they are decoded."""
+    label_noise: Share = 0.0
+    """For studies: this share of the labels is replaced by that of another class, and the truth kept for scoring."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> "DataConfig":
+        if self.source != "digits" and self.root is None:
+            raise ValueError(f"data.source {self.source} needs data.root, the path of its files")
+        if self.source == "csv" and self.table is None:
+            raise ValueError("data.source csv needs data.table, the table's path below data.root")
+        if self.source == "idx" and self.class_paths is None:
+            raise ValueError("data.source idx needs data.class_paths, one 'coarse/mid/fine' per integer class")
+        if not self.levels or len(set(self.levels)) != len(self.levels):
+            raise ValueError("data.levels needs at least one name, each once")
+        return self
+
+
+class ModelConfig(Section):
+    """One member: one or several backbones whose pooled features are concatenated, and a hierarchical head."""
+
+    backbones: Annotated[tuple[str, ...], Field(min_length=1)] = ("test_resnet",)
+    """Names of timm models."""
+    backbone_options: dict[str, bool | int | float | str] = {}
+    """Further keyword arguments for timm.create_model, for every backbone of this member."""
+    wide_channels: Annotated[int, Field(ge=0)] = 0
+    """Channels of one wide convolution beside the backbones; 0: none."""
+    pretrained: bool | str = False
+    """true: timm's weights, downloaded. A path: a safetensors file, or a folder with <backbone>.safetensors in it."""
+    head: Literal["fine_to_coarse", "coarse_to_fine", "independent"] = "fine_to_coarse"
+    """fine_to_coarse: coarse levels also read the detached features of finer ones. coarse_to_fine: the reverse.
+    independent: each level reads the same features."""
+    head_width: Count = 64
+    """Features that a level projects for itself (fine_to_coarse, coarse_to_fine)."""
+
+
+class NoiseConfig(Section):
+    """What disturbs the images and the network while it trains. Labels are always made without noise."""
+
+    shift: Share = 0.08
+    """Largest translation, as a share of the side."""
+    zoom: Share = 0.1
+    """Largest change of scale, as a share."""
+    rotate: Annotated[float, Field(ge=0, le=180)] = 8.0
+    """Largest rotation, in degrees."""
+    flip: bool = False
+    """Mirror left and right half of the time. Not for digits or text."""
+    operations: Annotated[int, Field(ge=0)] = 0
+    """RandAugment (arXiv 1909.13719): so many random operations an image."""
+    magnitude: Annotated[float, Field(ge=0, le=10)] = 5.0
+    """RandAugment: strength of each operation, 0 to 10."""
+    erase: Share = 0.0
+    """Probability that a random rectangle of the image is blanked."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the pooled features dropped before the head."""
+    drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Stochastic depth (arXiv 1603.09382): share of residual branches dropped in the last block."""
+    cutmix: Share = 0.0
+    """CutMix (arXiv 1905.04899): probability that a batch is mixed, at the height of its schedule."""
+    cutmix_alpha: Positive = 1.0
+    """CutMix: parameter of the Beta distribution of the kept area."""
+    cutmix_schedule: Schedule = "late"
+    """When CutMix is on. late: in the second half of training; early: in the first; ramp: rising."""
+
+
+class TrainingConfig(Section):
+    """How one network is trained."""
+
+    epochs: Count = 60
+    """Passes over the images."""
+    batch_size: Count = 32
+    """Labelled images a step."""
+    optimizer: str = "adamw"
+    """Name of a timm optimizer."""
+    learning_rate: Positive = 0.003
+    """Highest learning rate, reached after the warm-up; it then falls along a cosine to zero."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.02
+    """Decoupled weight decay of the optimizer."""
+    warmup_epochs: Annotated[float, Field(ge=0)] = 3.0
+    """Epochs over which the learning rate rises from a hundredth of its height."""
+    clip_norm: Positive | None = 5.0
+    """Largest norm of the gradient; null: unlimited."""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    """Decay of the running average of the weights, a step. The average is what is kept and what labels."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Mass spread over all classes of a level, for given labels."""
+    level_weights: tuple[Positive, ...] | None = None
+    """Weight of each level's cross-entropy, coarse first; null: equal."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """balanced: weights inverse to the class's frequency among the labels, per level."""
+    class_weight_cap: Annotated[float, Field(ge=1)] = 10.0
+    """Largest weight of a class."""
+    class_weight_missing: Literal["one", "cap", "zero"] = "one"
+    """Weight of a class without a labelled image, which only pseudo-labels can name."""
+    noise: NoiseConfig = NoiseConfig()
+
+
+class TeacherConfig(TrainingConfig):
+    """The first labeller: an ensemble trained on the labels alone."""
+
+    epochs: Count = 120
+    """Passes over the labelled images."""
+    members: Annotated[tuple[ModelConfig, ...], Field(min_length=1)] = (ModelConfig(), ModelConfig())
+    """Networks, trained apart, whose probabilities are averaged."""
+    max_gmacs: Positive | None = None
+    """Limit on the multiply-adds of the whole ensemble for one image, in billions; null: none."""
+
+
+class PseudolabelConfig(Section):
+    """How the heap is labelled."""
+
+    calibrate: bool = True
+    """Fit one temperature a level on the validation images before confidences are compared."""
+    threshold: tuple[Share, ...] | Share = 0.6
+    """A level is kept where its probability reaches this, and so do the levels above it. One number, or one a level."""
+    balance: bool = True
+    """Bring every terminal class to the same number of images, by dropping the least sure and copying."""
+    images_per_class: Count | None = None
+    """What `balance` aims at; null: the mean over classes."""
+    confidence_floor: Share = 0.3
+    """`balance` takes no image below this confidence, even where a class is short of images."""
+    max_copies: Annotated[float, Field(ge=1)] = 4.0
+    """`balance` shows an image at most so many times an epoch."""
+    targets: Literal["soft", "hard"] = "soft"
+    """Train on the labeller's distribution, or on its most probable class."""
+    shard_rows: Count = 65_536
+    """Images a file of the store."""
+    batch_size: Count = 256
+    """Images labelled at once. Changes speed and memory, not labels."""
+
+
+class FilterConfig(TrainingConfig):
+    """SELF: labels that a self-ensemble does not come to agree with are dropped, level by level (arXiv 1910.01842)."""
+
+    enabled: bool = True
+    """false: every pseudo-label of the step before goes on."""
+    labelled: bool = False
+    """Doubt the labels people gave, too."""
+    iterations: Count = 2
+    """At most so many rounds of training and filtering; it stops earlier where validation no longer improves."""
+    epochs: Count = 4
+    """Passes over the images, an iteration."""
+    warmup_epochs: Annotated[float, Field(ge=0)] = 0.5
+    """Epochs over which the learning rate rises from a hundredth of its height."""
+    model: ModelConfig = ModelConfig()
+    """The network of the self-ensemble."""
+    unlabelled_ratio: Annotated[float, Field(ge=0)] = 3.0
+    """Pseudo-labelled images a labelled one in a batch."""
+    average_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.7
+    """Weight of the past in the running average of an image's predictions, a pass."""
+    consistency_weight: Annotated[float, Field(ge=0)] = 1.0
+    """Height of the consistency loss, which every image feeds, dropped or not."""
+    consistency_ramp: Share = 0.3
+    """Share of training over which the consistency loss rises (sigmoid ramp)."""
+    max_dropped_share: Share = 0.5
+    """More than this share of the labels dropped is an error: the filter, not the labels, would be wrong."""
+
+
+class StudentConfig(TrainingConfig):
+    """A network of at least the teacher's size, trained under noise on labels and kept pseudo-labels."""
+
+    model: ModelConfig = ModelConfig(head_width=128)
+    """The student; its supervised-only baseline has the same architecture."""
+    epochs: Count = 20
+    """Passes over the unlabelled heap: an epoch has as many steps as showing every image once would take."""
+    warmup_epochs: Annotated[float, Field(ge=0)] = 1.0
+    """Epochs over which the learning rate rises from a hundredth of its height."""
+    unlabelled_ratio: Annotated[float, Field(gt=0)] = 3.0
+    """Pseudo-labelled images a labelled one in a batch."""
+    unlabelled_weight: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the pseudo-labels' loss beside that of the labels."""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.995
+    """Decay of the running average of the weights, a step."""
+    noise: NoiseConfig = NoiseConfig(operations=2, dropout=0.2, drop_path=0.1, cutmix=0.5)
+    promote_above: Share = 0.5
+    """A student becomes the next labeller where the probability that it beats its teacher on validation (paired
+    bootstrap) is above this."""
+
+
+class EvaluateConfig(Section):
+    """How the scores at the end are made."""
+
+    resamples: Count = 1000
+    """Bootstrap resamples behind each interval."""
+    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    """Coverage of the intervals."""
+    batch_size: Count = 256
+    """Images scored at once."""
+
+
+class Config(Section):
+    """A whole run."""
+
+    name: str = Field(default="digits", pattern=r"^[\w][\w.-]*$")
+    """Name of the run; its folder is runs/NAME unless --run-dir says otherwise."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Every random choice of the run follows from it."""
+    rounds: Annotated[int, Field(ge=0)] = 2
+    """Rounds of pseudo-labels, filter and student. 0: the teacher alone."""
+    absent: Literal["ignore", "class"] = "ignore"
+    """A level that a label does not reach teaches nothing, or is a class 'nothing' of its own. `class` is for trees
+    where inner nodes are final labels too."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """auto: CUDA, else Apple's GPU, else the CPU."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """auto: bfloat16 where the chip has it and the network gains from it. Weights and their average stay float32."""
+    threads: Annotated[int, Field(ge=0)] = 0
+    """CPU threads of the networks; 0: one per core."""
+    workers: Annotated[int, Field(ge=0)] = 0
+    """Processes that prepare images beside the one that trains. Changes speed, never results."""
+    data: DataConfig = DataConfig()
+    teacher: TeacherConfig = TeacherConfig()
+    pseudolabel: PseudolabelConfig = PseudolabelConfig()
+    filter: FilterConfig = FilterConfig()
+    student: StudentConfig = StudentConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Config":
+        depth = len(self.data.levels)
+        thresholds = self.pseudolabel.threshold
+        if isinstance(thresholds, tuple) and len(thresholds) != depth:
+            raise ValueError(f"pseudolabel.threshold has {len(thresholds)} numbers for {depth} levels of data.levels")
+        for section in ("teacher", "filter", "student"):
+            weights = getattr(self, section).level_weights
+            if weights is not None and len(weights) != depth:
+                raise ValueError(f"{section}.level_weights has {len(weights)} numbers for {depth} levels of data.levels")
+        return self

@@ -1,0 +1,149 @@
+"""Batches as a pure function of the step.
+
+Step 7,001 of a run holds the same images under the same noise whether the run came there in one go, was resumed at step
+7,000, or loads its images in three processes: nothing is drawn from a generator that has a past.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from nstudent.data.augment import Augment
+from nstudent.data.dataset import Ids, PixelStore
+from nstudent.errors import TrainingError
+from nstudent.randomness import Key, generator
+
+Targets = Callable[[Ids], tuple[npt.NDArray[np.float32], ...]]
+"""Rows of some examples -> per level, the mass on each class: (rows, classes of the level)."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Images with something to learn from each."""
+
+    ids: Ids
+    """Image id of each row."""
+    targets: Targets
+    copies: Ids | None = None
+    """How often a row is shown each pass; ``None``: once."""
+
+    def shown(self) -> Ids:
+        """Rows of one pass, in order, with their copies."""
+        rows = np.arange(len(self.ids))
+        return rows if self.copies is None else np.repeat(rows, self.copies)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step trains on. Labelled images come first."""
+
+    images: Tensor
+    """uint8 (batch, side, side, 3), noised."""
+    targets: tuple[Tensor, ...]
+    """Per level, float32 (batch, classes): mass on each class; a row of zeros teaches nothing at that level."""
+    num_labelled: int
+    rows: Tensor
+    """int64 (batch,): row of each image in its examples."""
+    clean: Tensor | None = None
+    """The same images without noise, where asked for."""
+
+    def to(self, device: torch.device) -> "Batch":
+        """The batch on a device, copied without waiting where the memory is pinned."""
+        moved = {
+            name: getattr(self, name).to(device, non_blocking=True)
+            for name in ("images", "rows", "clean")
+            if getattr(self, name) is not None
+        }
+        targets = tuple(level.to(device, non_blocking=True) for level in self.targets)
+        return replace(self, targets=targets, **moved)
+
+
+class Stream:
+    """An endless walk through rows, shuffled anew on every pass."""
+
+    def __init__(self, rows: Ids, size: int, key: Key) -> None:
+        self._rows = rows
+        self._size = size
+        self._key = key
+        self._order: tuple[int, Ids] = (-1, rows)
+
+    def at(self, step: int) -> tuple[Ids, Ids]:
+        """(rows, draws) of one step: ``size`` rows, and the number of each draw since the start of training."""
+        draws = np.arange(step * self._size, (step + 1) * self._size)
+        passes, places = draws // len(self._rows), draws % len(self._rows)
+        rows = np.empty(self._size, dtype=np.int64)
+        for number in np.unique(passes):
+            here = passes == number
+            rows[here] = self._shuffled(int(number))[places[here]]
+        return rows, draws
+
+    def _shuffled(self, number: int) -> Ids:
+        if self._order[0] != number:
+            self._order = (number, generator(*self._key, "order", number).permutation(self._rows))
+        return self._order[1]
+
+
+class Batches:
+    """The batches of a training, by step."""
+
+    def __init__(
+        self,
+        pixels: PixelStore,
+        parts: Sequence[tuple[Examples, int]],
+        augment: Augment,
+        key: Key,
+        *,
+        with_clean: bool = False,
+    ) -> None:
+        """Each part is examples and how many of them a batch holds; the first part is the labelled one."""
+        self._pixels = pixels
+        self._parts = [(examples, size) for examples, size in parts if size]
+        self._streams = [
+            Stream(examples.shown(), size, (*key, part)) for part, (examples, size) in enumerate(self._parts)
+        ]
+        self._augment = augment
+        self._key = key
+        self._with_clean = with_clean
+
+    def __getitem__(self, step: int) -> Batch:
+        images, clean, targets, rows = [], [], [], []
+        for part, (examples, _) in enumerate(self._parts):
+            chosen, draws = self._streams[part].at(step)
+            raw = self._pixels[examples.ids[chosen]]
+            noised = [
+                self._augment(image, (*self._key, part, int(draw))) for image, draw in zip(raw, draws, strict=True)
+            ]
+            images.append(np.stack(noised))
+            clean.append(raw)
+            targets.append(examples.targets(chosen))
+            rows.append(chosen)
+        return Batch(
+            images=torch.from_numpy(np.concatenate(images)),
+            targets=tuple(torch.from_numpy(np.concatenate(level)) for level in zip(*targets, strict=True)),
+            num_labelled=self._parts[0][1],
+            rows=torch.from_numpy(np.concatenate(rows)),
+            clean=torch.from_numpy(np.concatenate(clean)) if self._with_clean else None,
+        )
+
+    def load(self, first: int, last: int, workers: int, *, pin_memory: bool = False) -> Iterator[Batch]:
+        """The batches of steps ``first`` to ``last - 1``, prepared by ``workers`` processes (0: this one)."""
+        loader: DataLoader[Batch] = DataLoader(
+            self,  # type: ignore[arg-type]  # a mapping from step to batch is all that is used
+            batch_size=None,
+            sampler=range(first, last),
+            num_workers=workers,
+            pin_memory=pin_memory,
+        )
+        try:
+            yield from loader
+        except RuntimeError as error:
+            if "worker" not in str(error):
+                raise
+            raise TrainingError(
+                f"a process that prepares images died ({error}): probably out of memory; lower workers or batch_size"
+            ) from error

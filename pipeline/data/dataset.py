@@ -1,0 +1,106 @@
+"""The packed data set: what the data stage leaves behind, as every other stage reads it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from nstudent.artifact import Artifact
+from nstudent.data.decode import Pixels
+from nstudent.data.split import TEST, TRAIN, UNLABELLED, VALIDATION
+from nstudent.hdf5 import mapped
+from nstudent.taxonomy import LabelArray, Taxonomy
+
+INDEX = "index.h5"
+TRUTH = "truth.h5"
+TAXONOMY = "taxonomy.json"
+INFO = "info.json"
+LEFT_OUT = "left_out.json"
+PIXELS = "pixels-"
+
+OK, UNREADABLE, DUPLICATE, THINNED = 0, 1, 2, 3
+"""Status of an image. Only those that are ``OK`` are used; the others keep their row, so that no id ever shifts."""
+
+Ids = npt.NDArray[np.int64]
+
+
+class Dataset:
+    """Labels and pixels by image id, the row of an image in the order its source gave."""
+
+    def __init__(self, artifact: Artifact) -> None:
+        index = mapped(artifact.path(INDEX))
+        self._artifact = artifact
+        self.taxonomy = Taxonomy.from_json(artifact.json(TAXONOMY))
+        self.labels: LabelArray = np.asarray(index["label"])
+        """(images, levels), as training may see them: unlabelled images are unknown at every level."""
+        self.split: npt.NDArray[np.int8] = np.asarray(index["split"])
+        self.status: npt.NDArray[np.uint8] = np.asarray(index["status"])
+        self._names = index["name"]
+        self.image_size: int = artifact.json(INFO)["image_size"]
+        self.pixels = PixelStore([artifact.path(name) for name in artifact.matching(PIXELS)])
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def name(self, image: int) -> str:
+        """Name of an image in its source."""
+        name: bytes = self._names[image]
+        return name.decode("utf-8", "surrogateescape")
+
+    def ids(self, split: int) -> Ids:
+        """Ids of the usable images of one split, ascending."""
+        return np.flatnonzero((self.split == split) & (self.status == OK))
+
+    @property
+    def labelled(self) -> Ids:
+        """Training images with a label at some level."""
+        return self.ids(TRAIN)
+
+    @property
+    def unlabelled(self) -> Ids:
+        """The heap."""
+        return self.ids(UNLABELLED)
+
+    @property
+    def validation(self) -> Ids:
+        """Images to choose by."""
+        return self.ids(VALIDATION)
+
+    @property
+    def test(self) -> Ids:
+        """Images to look at once."""
+        return self.ids(TEST)
+
+    def hidden_truth(self) -> LabelArray:
+        """True labels, (images, levels), where the source knew them. For scoring only: no training code calls this."""
+        return np.asarray(mapped(self._artifact.path(TRUTH))["label"])
+
+
+class PixelStore:
+    """All images as uint8 squares, in mapped shards of equal length."""
+
+    def __init__(self, shards: list[Path]) -> None:
+        self._shards = shards
+        self._maps: list[Pixels] | None = None
+
+    def __getstate__(self) -> dict[str, list[Path]]:
+        # A worker process opens its own maps: pickling a map would copy the whole data set.
+        return {"shards": self._shards}
+
+    def __setstate__(self, state: dict[str, list[Path]]) -> None:
+        self._shards = state["shards"]
+        self._maps = None
+
+    def __getitem__(self, ids: Ids) -> Pixels:
+        """Images by id: (n,) -> uint8 (n, side, side, 3)."""
+        if self._maps is None:
+            self._maps = [mapped(path)["pixels"] for path in self._shards]
+        rows = len(self._maps[0])
+        shard = ids // rows
+        images = np.empty((len(ids), *self._maps[0].shape[1:]), dtype=np.uint8)
+        for which in np.unique(shard):
+            here = shard == which
+            images[here] = self._maps[which][ids[here] - which * rows]
+        return images

@@ -1,0 +1,27 @@
+"""Where images and labels come from. A source is read once, into the packed data set; nothing else ever opens it.
+
+Light to import: ``status`` and ``--dry-run`` ask a source for its stamp without decoding an image.
+"""
+
+import importlib
+
+from nstudent.config import DataConfig
+from nstudent.data.sources.source import Record, Source
+
+__all__ = ["Record", "Source", "open_source", "source_stamp"]
+
+
+def open_source(config: DataConfig) -> Source:
+    """The source that the configuration names.
+
+    Raises:
+        DataError: its files are not there.
+    """
+    module = importlib.import_module(f"nstudent.data.sources.{config.source}")
+    source: Source = module.open_source(config)
+    return source
+
+
+def source_stamp(config: DataConfig) -> str:
+    """A cheap identity of what lies on disk: changes when the data may have changed."""
+    return open_source(config).stamp()

@@ -1,0 +1,86 @@
+"""The MNIST family's files: ``train-images-idx3-ubyte`` and its three companions, plain or gzipped."""
+
+import gzip
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from nstudent.config import DataConfig
+from nstudent.data.sources.source import Record, Split, existing, stamp_files
+from nstudent.errors import DataError
+from nstudent.taxonomy import ABSENT_ENTRY
+
+_FILES: dict[Split, str] = {"train": "train", "test": "t10k"}
+_MAX_BYTES = 4 << 30
+
+
+class Idx:
+    """Images and integer classes in IDX files; the official test images are the test split."""
+
+    def __init__(self, root: Path, class_paths: tuple[str, ...], num_levels: int) -> None:
+        self._root = root
+        self._labels = [_padded(path, num_levels) for path in class_paths]
+        self._images: list[npt.NDArray[np.uint8]] = []
+
+    def stamp(self) -> str:
+        """Names, sizes and times of change of the four files."""
+        files = [_find(self._root, f"{prefix}-{kind}") for prefix in _FILES.values() for kind in ("images", "labels")]
+        return stamp_files(self._root, files)
+
+    def records(self) -> list[Record]:
+        """Training images, then test images."""
+        records = []
+        for split, prefix in _FILES.items():
+            images = _read(_find(self._root, f"{prefix}-images"), dimensions=3)
+            classes = _read(_find(self._root, f"{prefix}-labels"), dimensions=1)
+            if len(images) != len(classes):
+                raise DataError(f"{self._root}: {len(images)} {prefix} images and {len(classes)} labels")
+            if int(classes.max(initial=0)) >= len(self._labels):
+                raise DataError(
+                    f"{self._root}: class {classes.max()} has no entry in data.class_paths, which has {len(self._labels)}"
+                )
+            self._images.extend(images)
+            records += [Record(f"{split}-{i:06d}", self._labels[c], split) for i, c in enumerate(classes)]
+        return records
+
+    def read(self, index: int) -> npt.NDArray[np.uint8]:
+        """Pixels, (height, width)."""
+        return self._images[index]
+
+
+def _padded(path: str, num_levels: int) -> tuple[str, ...]:
+    names = tuple(path.split("/"))
+    if len(names) > num_levels or not all(names):
+        raise DataError(f"data.class_paths: '{path}' does not fit {num_levels} levels")
+    return names + (ABSENT_ENTRY,) * (num_levels - len(names))
+
+
+def _find(root: Path, start: str) -> Path:
+    found = sorted(root.glob(f"{start}-idx?-ubyte*"))
+    if not found:
+        raise DataError(f"data.root: {root} holds no {start}-idx*-ubyte[.gz]")
+    return found[0]
+
+
+def _read(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+            content = file.read(_MAX_BYTES)
+        zero, kind, found = struct.unpack(">HBB", content[:4])
+        shape = struct.unpack(f">{found}I", content[4 : 4 + 4 * found])
+    except (OSError, struct.error, EOFError, zlib.error) as error:
+        raise DataError(f"{path} is not a readable IDX file: {error}") from error
+    values = np.frombuffer(content, np.uint8, offset=4 + 4 * found)
+    if (zero, kind, found) != (0, 8, dimensions) or values.size != int(np.prod(shape)):
+        raise DataError(f"{path} is not an IDX file of {dimensions} dimensions of bytes, or is cut off")
+    return values.reshape(shape)
+
+
+def open_source(config: DataConfig) -> Idx:
+    """Check that the folder is there."""
+    root = existing(config.root, "data.root", folder=True)
+    assert config.class_paths is not None, "the configuration demands it"
+    return Idx(root, config.class_paths, len(config.levels))

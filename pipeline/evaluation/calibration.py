@@ -1,0 +1,57 @@
+"""Temperatures that make confidence mean what it says (Guo et al., arXiv 1706.04599), one a level."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import minimize_scalar
+
+from nstudent.taxonomy import ABSENT, LabelArray
+
+_LOG_RANGE = (-3.0, 3.0)
+_SMALLEST = 1e-12
+_FEWEST_IMAGES = 10
+"""Fewer labels at a level fit noise: its temperature stays 1."""
+
+Distribution = npt.NDArray[np.float32]
+
+
+def apply_temperature(probabilities: Distribution, temperature: float) -> Distribution:
+    """Raise to the power 1/T and normalise: what dividing logits by T does, also for averaged members."""
+    logs = np.log(probabilities.astype(np.float64) + _SMALLEST) / temperature
+    logs -= logs.max(axis=1, keepdims=True)
+    powers = np.exp(logs)
+    calibrated: Distribution = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
+    return calibrated
+
+
+def fit_temperatures(
+    probabilities: Sequence[Distribution], labels: LabelArray, num_classes: Sequence[int]
+) -> tuple[float, ...]:
+    """The temperature of each level that makes the labels most likely.
+
+    Args:
+        probabilities: Per level, (images, outputs).
+        labels: (images, levels).
+        num_classes: Classes per level, without an output for 'nothing'.
+    """
+    return tuple(
+        _fit(level, labels[:, i], num_classes[i]) for i, level in enumerate(probabilities)
+    )
+
+
+def _fit(probabilities: Distribution, labels: npt.NDArray[np.int32], num_classes: int) -> float:
+    target = labels.copy()
+    if probabilities.shape[1] > num_classes:
+        target[target == ABSENT] = num_classes
+    known = np.flatnonzero(target >= 0)
+    if len(known) < _FEWEST_IMAGES:
+        return 1.0
+    shown, wanted = probabilities[known], target[known]
+
+    def negative_log_likelihood(log_temperature: float) -> float:
+        calibrated = apply_temperature(shown, float(np.exp(log_temperature)))
+        return float(-np.log(calibrated[np.arange(len(wanted)), wanted] + _SMALLEST).mean())
+
+    found = minimize_scalar(negative_log_likelihood, bounds=_LOG_RANGE, method="bounded")
+    return round(float(np.exp(found.x)), 6)

@@ -1,0 +1,114 @@
+"""HDF5 files that are written once and read by mapping.
+
+A live HDF5 file does not survive kill -9, so none is ever open for writing on disk: a file is built in memory and
+written in one piece. Its data sets are contiguous, which lets a reader map them instead of going through HDF5 for
+every row: random rows are then 50 to 150 times faster than h5py's fancy indexing.
+"""
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from nstudent.errors import ArtifactError
+from nstudent.storage import atomic_write
+
+# Superblock 3: metadata with checksums, readable from HDF5 1.10 on.
+_VERSION = ("v110", "v110")
+
+Array = npt.NDArray[Any]
+
+
+def write(path: Path, arrays: Mapping[str, Array], attributes: Mapping[str, Any]) -> None:
+    """Write contiguous data sets and the root's attributes as one new file."""
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w", libver=_VERSION) as file:
+        for name, array in arrays.items():
+            file.create_dataset(name, data=array)
+        file.attrs.update(attributes)
+    atomic_write(path, buffer.getvalue())
+
+
+def write_joined(path: Path, parts: list[Path], attributes: Mapping[str, Any]) -> None:
+    """Write a file of virtual data sets that shows ``parts``, which lie in the same folder, end to end."""
+    layouts: dict[str, list[tuple[str, tuple[int, ...], Any]]] = {}
+    for part in parts:
+        with h5py.File(part, "r") as file:
+            for name, item in _datasets(file).items():
+                layouts.setdefault(name, []).append((part.name, item.shape, item.dtype))
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w", libver=_VERSION) as file:
+        for name, pieces in layouts.items():
+            rows = sum(shape[0] for _, shape, _ in pieces)
+            _, shape, dtype = pieces[0]
+            layout = h5py.VirtualLayout(shape=(rows, *shape[1:]), dtype=dtype)
+            at = 0
+            for part_name, shape, dtype in pieces:
+                layout[at : at + shape[0]] = h5py.VirtualSource(part_name, name, shape=shape, dtype=dtype)
+                at += shape[0]
+            file.create_virtual_dataset(name, layout)
+        file.attrs.update(attributes)
+    atomic_write(path, buffer.getvalue())
+
+
+def attributes(path: Path) -> dict[str, Any]:
+    """Attributes of the root of a file."""
+    with _opened(path) as file:
+        return dict(file.attrs)
+
+
+def mapped(path: Path) -> dict[str, Array]:
+    """Every data set of a file as a read-only array, mapped from disk where it is contiguous.
+
+    Raises:
+        ArtifactError: not an HDF5 file, or one that would read other files or claims more than it holds.
+    """
+    arrays: dict[str, Array] = {}
+    with _opened(path) as file:
+        for name, item in _datasets(file).items():
+            _refuse_foreign(path, name, item)
+            offset = item.id.get_offset()
+            if offset is None or item.size == 0:
+                arrays[name] = item[()]
+            else:
+                arrays[name] = np.memmap(path, item.dtype, "r", offset, item.shape)
+    return arrays
+
+
+def _opened(path: Path) -> h5py.File:
+    try:
+        return h5py.File(path, "r")
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{path} is missing") from error
+    except OSError as error:
+        raise ArtifactError(f"{path} is not a readable HDF5 file: {error}") from error
+
+
+def _datasets(file: h5py.File) -> dict[str, h5py.Dataset]:
+    found: dict[str, h5py.Dataset] = {}
+
+    def collect(group: h5py.Group, prefix: str) -> None:
+        for name in group:
+            if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+                raise ArtifactError(f"{file.filename}: '{prefix}{name}' is a link out of the file: refused")
+            item = group[name]
+            if isinstance(item, h5py.Group):
+                collect(item, f"{prefix}{name}/")
+            else:
+                found[f"{prefix}{name}"] = item
+
+    collect(file, "")
+    return found
+
+
+def _refuse_foreign(path: Path, name: str, item: h5py.Dataset) -> None:
+    if item.external or item.is_virtual:
+        raise ArtifactError(f"{path}: '{name}' keeps its data in another file: refused")
+    if item.dtype.hasobject:
+        raise ArtifactError(f"{path}: '{name}' has a type that cannot be mapped: refused")
+    if item.chunks is None and item.id.get_storage_size() < item.nbytes:
+        raise ArtifactError(f"{path}: '{name}' claims {item.nbytes:,} bytes and holds fewer: refused")

@@ -1,0 +1,55 @@
+"""From one distribution per level to one path in the tree."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from nstudent.taxonomy import ABSENT, LabelArray, Taxonomy
+
+_CELLS_AT_ONCE = 1 << 22
+_SMALLEST = 1e-12
+
+
+def best_paths(probabilities: Sequence[npt.NDArray[np.float32]], taxonomy: Taxonomy) -> LabelArray:
+    """The most probable legal final label of each image: (images, levels), ``ABSENT`` below its end.
+
+    A label's score is the geometric mean of its probabilities over the levels that have a say: those where it names a
+    class, and those where it ends and the model has an output for 'nothing'. The mean, not the product, so that short
+    paths are not preferred for being short.
+    """
+    terminals = taxonomy.terminal_rows
+    num_images = len(probabilities[0])
+    best = np.empty(num_images, dtype=np.int64)
+    rows = max(1, _CELLS_AT_ONCE // len(terminals))
+    for first in range(0, num_images, rows):
+        part = [np.log(level[first : first + rows] + _SMALLEST) for level in probabilities]
+        best[first : first + rows] = _scores(part, terminals, taxonomy).argmax(axis=1)
+    labels: LabelArray = terminals[best]
+    return labels
+
+
+def _scores(
+    log_probabilities: Sequence[npt.NDArray[np.float32]], terminals: LabelArray, taxonomy: Taxonomy
+) -> npt.NDArray[np.float32]:
+    """(images, terminals)."""
+    total = np.zeros((len(log_probabilities[0]), len(terminals)), dtype=np.float32)
+    says = np.zeros(len(terminals), dtype=np.float32)
+    for level, logs in enumerate(log_probabilities):
+        column = terminals[:, level].copy()
+        has_nothing = logs.shape[1] > taxonomy.num_classes[level]
+        column[column == ABSENT] = logs.shape[1] - 1
+        counts = (terminals[:, level] != ABSENT) | has_nothing
+        total += np.where(counts, logs[:, column], 0.0)
+        says += counts
+    scores: npt.NDArray[np.float32] = total / says
+    return scores
+
+
+def path_confidence(probabilities: Sequence[npt.NDArray[np.float32]], paths: LabelArray) -> npt.NDArray[np.float32]:
+    """Probability of the path's class at each level, (images, levels); 0 where the path has ended."""
+    confidence = np.zeros(paths.shape, dtype=np.float32)
+    for level, distribution in enumerate(probabilities):
+        column = np.maximum(paths[:, level], 0)
+        confidence[:, level] = np.where(paths[:, level] >= 0, distribution[np.arange(len(paths)), column], 0.0)
+    return confidence

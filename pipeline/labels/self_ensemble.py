@@ -1,0 +1,51 @@
+"""SELF: a label stays while the running average of the network's own predictions agrees with it.
+
+Nguyen et al., "SELF: learning to filter noisy labels with self-ensembling", arXiv 1910.01842. Here it works level by
+level: under a right coarse class, a wrong fine one becomes unknown and the image stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from nstudent.taxonomy import LabelArray
+
+_NEVER_SEEN = -1.0
+
+
+class RunningAverage:
+    """Per image and level, the average of predicted distributions over the passes of a training."""
+
+    def __init__(self, num_rows: int, outputs: Sequence[int], momentum: float) -> None:
+        self._momentum = momentum
+        self._average = [torch.full((num_rows, size), _NEVER_SEEN) for size in outputs]
+
+    def update(self, rows: Tensor, probabilities: Sequence[Tensor]) -> None:
+        """Fold the predictions for some rows in; the first prediction of a row is taken as it is."""
+        for average, seen in zip(self._average, probabilities, strict=True):
+            before = average[rows]
+            now = seen.detach().float().cpu()
+            mixed = self._momentum * before + (1 - self._momentum) * now
+            average[rows] = torch.where(before == _NEVER_SEEN, now, mixed)
+
+    def agrees(self, labels: LabelArray) -> Tensor:
+        """bool (rows, levels): the average's most probable class is the label's. A level without a class agrees."""
+        given = torch.from_numpy(labels.astype("int64"))
+        agreement = torch.ones(given.shape, dtype=torch.bool)
+        for level, average in enumerate(self._average):
+            # A row that was never drawn has had no say.
+            doubted = (average.argmax(dim=1) != given[:, level]) & (average[:, 0] != _NEVER_SEEN)
+            agreement[:, level] = ~(doubted & (given[:, level] >= 0))
+        return agreement
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """For a checkpoint."""
+        return {f"level-{level}": average for level, average in enumerate(self._average)}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """From a checkpoint."""
+        for level, average in enumerate(self._average):
+            average.copy_(state[f"level-{level}"])

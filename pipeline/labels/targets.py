@@ -1,0 +1,66 @@
+"""What a network is to learn from a label: per level, mass on each class.
+
+One representation serves given labels, soft and hard pseudo-labels and mixtures of them. A row's mass sums to one where
+a level teaches something and to zero where it does not (unknown, or absent in a tree whose absent levels are ignored).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from nstudent.taxonomy import ABSENT, LabelArray, Taxonomy
+
+Mass = tuple[npt.NDArray[np.float32], ...]
+"""Per level, coarse first: (rows, outputs of the level)."""
+
+
+class GivenTargets:
+    """Targets from labels: one class a level."""
+
+    def __init__(self, labels: LabelArray, taxonomy: Taxonomy, absent: str) -> None:
+        """``labels``: (rows, levels)."""
+        self._labels = labels
+        self._num_classes = taxonomy.num_classes
+        self._outputs = taxonomy.columns(absent)
+
+    def __call__(self, rows: npt.NDArray[np.int64]) -> Mass:
+        """Mass of some rows."""
+        return tuple(
+            _one_hot(self._labels[rows, level], self._num_classes[level], size)
+            for level, size in enumerate(self._outputs)
+        )
+
+
+class PseudoTargets:
+    """Targets from stored distributions, at the levels that were kept."""
+
+    def __init__(
+        self, probabilities: Sequence[npt.NDArray[np.float16]], keep: npt.NDArray[np.bool_], *, hard: bool
+    ) -> None:
+        """``probabilities`` may be mapped from disk; ``keep``: (rows, levels)."""
+        self._probabilities = probabilities
+        self._keep = keep
+        self._hard = hard
+
+    def __call__(self, rows: npt.NDArray[np.int64]) -> Mass:
+        """Mass of some rows."""
+        mass = []
+        for level, stored in enumerate(self._probabilities):
+            distribution = np.asarray(stored[rows], dtype=np.float32)
+            if self._hard:
+                distribution = np.eye(distribution.shape[1], dtype=np.float32)[distribution.argmax(axis=1)]
+            else:
+                # float16 rounds each entry; the sum is made one again.
+                distribution /= np.maximum(distribution.sum(axis=1, keepdims=True), 1e-6)
+            mass.append(distribution * self._keep[rows, level, None])
+        return tuple(mass)
+
+
+def _one_hot(column: npt.NDArray[np.int32], num_classes: int, size: int) -> npt.NDArray[np.float32]:
+    mass = np.zeros((len(column), size), dtype=np.float32)
+    known = np.flatnonzero(column >= 0)
+    mass[known, column[known]] = 1.0
+    if size > num_classes:
+        mass[column == ABSENT, num_classes] = 1.0
+    return mass

@@ -1,0 +1,1 @@
+"""Networks: backbones and their fusion, hierarchical heads, ensembles, their cost, and where they run."""

@@ -1,0 +1,80 @@
+"""Where a network runs, and in which precision."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from nstudent.config import Config
+from nstudent.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A device and the type that convolutions compute in; weights stay float32."""
+
+    device: torch.device
+    precision: str
+    """float32, bfloat16, or auto: decided for each network."""
+
+    @classmethod
+    def from_config(cls, config: Config) -> Placement:
+        """Choose the device, and set the threads of this process.
+
+        Raises:
+            ConfigError: the device asked for is not there.
+        """
+        torch.set_num_threads(config.threads or available_cores())
+        return cls(_device(config.device), config.precision)
+
+    def put(self, network: nn.Module) -> nn.Module:
+        """The network on the device, in the layout that convolutions like (measured: 1.1 to 4 times faster)."""
+        if self.device.type == "mps":
+            return network.to(self.device)
+        return network.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+    def images(self, pixels: Tensor) -> Tensor:
+        """uint8 (batch, side, side, 3), anywhere -> float32 (batch, 3, side, side) in 0..1 on the device.
+
+        The result is a view with channels last in memory: no copy is made to change the layout.
+        """
+        return pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255.0)
+
+    def autocast(self, network: nn.Module) -> AbstractContextManager[None]:
+        """Context in which the network's matrix products run in bfloat16 where that was asked for or pays."""
+        wanted = self.precision == "bfloat16" or (self.precision == "auto" and self._gains_from_bfloat16(network))
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=wanted)
+
+    def _gains_from_bfloat16(self, network: nn.Module) -> bool:
+        if self.device.type == "cuda":
+            return torch.cuda.is_bf16_supported(including_emulation=False)
+        if self.device.type == "cpu":
+            # Measured on CPUs with these instructions: dense networks gain 1.4 to 2.2 times, and depthwise ones lose.
+            # A rule instead of a stopwatch, so that the same run has the same bytes every time.
+            return torch.cpu._is_avx512_bf16_supported() and not _is_depthwise(network)
+        return False
+
+
+def available_cores() -> int:
+    """Cores this process may use, which a container may have made fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _device(name: str) -> torch.device:
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(device for device, there in present.items() if there))
+    if not present[name]:
+        there = ", ".join(device for device, is_there in present.items() if is_there)
+        raise ConfigError(f"device={name} is not available here: choose from {there}, or auto")
+    return torch.device(name)
+
+
+def _is_depthwise(network: nn.Module) -> bool:
+    return any(isinstance(layer, nn.Conv2d) and 1 < layer.groups == layer.in_channels for layer in network.modules())

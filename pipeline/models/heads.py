@@ -1,0 +1,58 @@
+"""Heads: pooled features in, logits for every level out."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+Logits = tuple[Tensor, ...]
+"""Per level, coarse first: (batch, outputs of the level)."""
+
+
+class CascadeHead(nn.Module):
+    """Each level projects features of its own, and also reads those of the levels before it, detached.
+
+    With ``fine_to_coarse`` the order starts at the finest level: coarse decisions profit from what tells fine classes
+    apart, while their gradients leave the fine features alone ("Your 'Flamingo' is My 'Bird'", arXiv 2011.09040).
+    ``coarse_to_fine`` is the reverse: a fine decision is conditioned on what tells coarse classes apart.
+    """
+
+    def __init__(self, num_features: int, outputs: Sequence[int], width: int, *, fine_first: bool) -> None:
+        super().__init__()
+        num_levels = len(outputs)
+        self._order = tuple(reversed(range(num_levels)) if fine_first else range(num_levels))
+        self.project = nn.ModuleList(
+            nn.Sequential(nn.Linear(num_features, width), nn.LayerNorm(width), nn.GELU()) for _ in outputs
+        )
+        self.classify = nn.ModuleList(
+            nn.Linear(width * (self._order.index(level) + 1), size) for level, size in enumerate(outputs)
+        )
+
+    def forward(self, features: Tensor) -> Logits:
+        """(batch, features) -> logits per level."""
+        logits: dict[int, Tensor] = {}
+        read: list[Tensor] = []
+        for level in self._order:
+            own = self.project[level](features)
+            logits[level] = self.classify[level](torch.cat([own, *read], dim=1))
+            read.append(own.detach())
+        return tuple(logits[level] for level in range(len(self._order)))
+
+
+class IndependentHead(nn.Module):
+    """One linear layer a level, all on the same features."""
+
+    def __init__(self, num_features: int, outputs: Sequence[int]) -> None:
+        super().__init__()
+        self.classify = nn.ModuleList(nn.Linear(num_features, size) for size in outputs)
+
+    def forward(self, features: Tensor) -> Logits:
+        """(batch, features) -> logits per level."""
+        return tuple(layer(features) for layer in self.classify)
+
+
+def build_head(name: str, num_features: int, outputs: Sequence[int], width: int) -> nn.Module:
+    """The head of that name in the configuration."""
+    if name == "independent":
+        return IndependentHead(num_features, outputs)
+    return CascadeHead(num_features, outputs, width, fine_first=name == "fine_to_coarse")

@@ -1,0 +1,150 @@
+"""A member of an ensemble: backbones side by side, their pooled features concatenated, one head."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from nstudent.config import ModelConfig
+from nstudent.errors import ConfigError
+from nstudent.models.heads import Logits, build_head
+from nstudent.randomness import Key, seed
+
+with warnings.catch_warnings():
+    # torch deprecates what timm decorates at import; nothing here uses it.
+    warnings.simplefilter("ignore")
+    import timm
+
+
+class Backbone(nn.Module):
+    """One timm network without its classifier, with its own normalisation in front."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", torch.tensor(mean).reshape(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).reshape(1, 3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(batch, 3, side, side) in 0..1 -> (batch, features)."""
+        features: Tensor = self.network((images - self.mean) / self.std)
+        return features
+
+
+class WideConvolution(nn.Module):
+    """One wide convolution on the image itself, pooled: shallow features such as colour and texture."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, channels, kernel_size=7, stride=4, padding=3, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(batch, 3, side, side) in 0..1 -> (batch, channels)."""
+        features: Tensor = self.layers(images - 0.5)
+        return features
+
+
+class Member(nn.Module):
+    """Backbones, fusion by concatenation, dropout, head."""
+
+    def __init__(self, backbones: Sequence[nn.Module], head: nn.Module, dropout: float) -> None:
+        super().__init__()
+        self.backbones = nn.ModuleList(backbones)
+        self.dropout = nn.Dropout(dropout)
+        self.head = head
+
+    def forward(self, images: Tensor) -> Logits:
+        """(batch, 3, side, side) in 0..1 -> logits per level, each (batch, outputs)."""
+        features = torch.cat([backbone(images) for backbone in self.backbones], dim=1)
+        logits: Logits = self.head(self.dropout(features))
+        return logits
+
+
+def build_member(
+    config: ModelConfig,
+    outputs: Sequence[int],
+    key: Key,
+    *,
+    dropout: float = 0.0,
+    drop_path: float = 0.0,
+    load_pretrained: bool = True,
+) -> Member:
+    """Build a member with weights that depend on ``key`` alone (or on the pretrained ones).
+
+    Args:
+        outputs: Outputs per level.
+        dropout: Share of the pooled features dropped in training.
+        drop_path: Stochastic depth of the backbones in training.
+        load_pretrained: False where trained weights are laid over it at once.
+
+    Raises:
+        ConfigError: timm has no such network, or cannot build it with these options.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed(*key, "weights"))
+        backbones: list[nn.Module] = []
+        widths: list[int] = []
+        for name in config.backbones:
+            backbone, width = _build_backbone(name, config, drop_path, load_pretrained)
+            backbones.append(backbone)
+            widths.append(width)
+        if config.wide_channels:
+            backbones.append(WideConvolution(config.wide_channels))
+            widths.append(config.wide_channels)
+        head = build_head(config.head, sum(widths), outputs, config.head_width)
+    return Member(backbones, head, dropout)
+
+
+def _build_backbone(name: str, config: ModelConfig, drop_path: float, load_pretrained: bool) -> tuple[Backbone, int]:
+    if not timm.is_model(name):
+        near = timm.list_models(f"*{name[:6]}*")[:3]
+        hint = f" (near: {', '.join(near)})" if near else ""
+        raise ConfigError(f"timm {timm.__version__} has no network '{name}'{hint}: see timm.list_models()")
+    options = dict(config.backbone_options)
+    if drop_path:
+        options["drop_path_rate"] = drop_path
+    try:
+        network = timm.create_model(
+            name, num_classes=0, pretrained=load_pretrained and config.pretrained is True, **options
+        )
+    except (TypeError, ValueError, AssertionError) as error:
+        raise ConfigError(f"timm cannot build '{name}' with {options}: {error}") from error
+    except OSError as error:
+        raise ConfigError(
+            f"the pretrained weights of '{name}' cannot be fetched ({error}): "
+            "set pretrained to the path of a safetensors file, or to false"
+        ) from error
+    if load_pretrained and isinstance(config.pretrained, str):
+        _load_weights(network, name, Path(config.pretrained))
+    width: int = network.num_features if not hasattr(network, "head_hidden_size") else network.head_hidden_size
+    mean, std = network.pretrained_cfg["mean"], network.pretrained_cfg["std"]
+    return Backbone(network, mean, std), width
+
+
+def _load_weights(network: nn.Module, name: str, path: Path) -> None:
+    file = path / f"{name}.safetensors" if path.is_dir() else path
+    try:
+        weights = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(f"pretrained: {file} is not a readable safetensors file: {error}") from error
+    classifier = set(weights) - set(network.state_dict())
+    missing, _ = network.load_state_dict(
+        {key: value for key, value in weights.items() if key not in classifier}, strict=False
+    )
+    if missing:
+        raise ConfigError(f"pretrained: {file} lacks {len(missing)} tensors of '{name}', the first is {missing[0]}")

@@ -1,0 +1,82 @@
+"""What a stage is, and what it is given to work with."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from nstudent.artifact import SCRATCH, Artifact
+from nstudent.config import Config
+from nstudent.progress import Progress, Silence
+from nstudent.randomness import Key
+
+Metrics = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One kind of work. The work itself is ``run`` in ``nstudent.stages.<name>``, imported when it is needed."""
+
+    name: str
+    needs: tuple[str, ...]
+    """Roles of the artifacts it reads; the latest artifact of each role is the one it gets."""
+    provides: str
+    """Role of the artifact it makes."""
+    settings: Callable[[Config], dict[str, Any]]
+    """The part of the configuration that decides what it makes."""
+    gathers: tuple[str, ...] = ()
+    """Roles of which it reads every artifact there is."""
+    version: int = 1
+    """Raised when the same inputs should give another artifact."""
+
+    def load(self) -> Callable[[Context], Metrics]:
+        """Import the stage's module and return its ``run``."""
+        module = importlib.import_module(f"nstudent.stages.{self.name}")
+        return cast(Callable[[Context], Metrics], module.run)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A stage at its place in a run."""
+
+    index: int
+    stage: Stage
+    round: int
+    """0 before the first round of pseudo-labels."""
+    inputs: tuple[tuple[str, str], ...]
+    """(role, name of the step that makes it)."""
+    gathered: tuple[str, ...] = ()
+    """Names of the steps whose artifacts it gathers."""
+
+    @property
+    def name(self) -> str:
+        """Name of its folder."""
+        return f"{self.index:02d}-{self.stage.name}"
+
+
+@dataclass(frozen=True)
+class Context:
+    """Everything a stage may touch."""
+
+    config: Config
+    step: Step
+    folder: Path
+    """The partial folder to write into."""
+    inputs: Mapping[str, Artifact]
+    """By role."""
+    gathered: tuple[Artifact, ...] = ()
+    progress: Progress = field(default_factory=Silence)
+
+    @property
+    def scratch(self) -> Path:
+        """Folder for checkpoints: kept while the step is partial, gone when it is done."""
+        path = self.folder / SCRATCH
+        path.mkdir(exist_ok=True)
+        return path
+
+    def key(self, *parts: int | str) -> Key:
+        """Key for this step's randomness."""
+        return (self.config.seed, self.step.stage.name, self.step.round, *parts)

@@ -1,0 +1,254 @@
+"""The tree of classes, and labels as one entry per level.
+
+A label is a row with one entry per level, coarse first: the index of a class in that level, ``ABSENT`` (the path ends
+above this level) or ``UNKNOWN`` (there is a class, nobody said which). The two are never mixed up: a model may learn
+from an absent level that there is nothing, and may not learn anything from an unknown one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nstudent.errors import DataError
+
+ABSENT = -1
+UNKNOWN = -2
+
+LabelArray = npt.NDArray[np.int32]
+Entries = Sequence[str]
+"""A label as a person writes it: a class name, ``-`` (absent) or an empty string (unknown) per level."""
+
+ABSENT_ENTRY = "-"
+UNKNOWN_ENTRY = ""
+
+
+@dataclass(frozen=True)
+class Taxonomy:
+    """Levels, the classes of each level, and the parent of each class.
+
+    ``parents[level][c]`` is the index, in the level above, of the parent of class ``c``; ``parents[0]`` is empty.
+    ``terminals`` lists every legal final label as a row of class indices padded with ``ABSENT``: all leaves, and the
+    inner nodes that were seen as a final label.
+    """
+
+    levels: tuple[str, ...]
+    classes: tuple[tuple[str, ...], ...]
+    parents: tuple[tuple[int, ...], ...]
+    terminals: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def from_labels(cls, labels: Iterable[Entries], levels: Sequence[str]) -> Taxonomy:
+        """Infer the tree from labels. Only labels with no gap above their deepest name can add a class."""
+        paths: dict[tuple[str, ...], bool] = {}
+        for entries in labels:
+            named = _named_prefix(entries)
+            for depth in range(1, len(named) + 1):
+                paths.setdefault(named[:depth], False)
+            ends_here = len(named) < len(entries) and entries[len(named)] == ABSENT_ENTRY
+            if named and (ends_here or len(named) == len(levels)):
+                paths[named] = True
+        if not paths:
+            raise DataError("no label names a class: label some images, or give data.taxonomy")
+        return cls._from_paths(paths, levels)
+
+    @classmethod
+    def from_tree(cls, tree: Mapping[str, Any] | Sequence[Any], levels: Sequence[str]) -> Taxonomy:
+        """Read a nested mapping (or list, for leaves) of class names, as written in a YAML page."""
+        paths: dict[tuple[str, ...], bool] = {}
+        _walk(tree, (), paths, len(levels))
+        if not paths:
+            raise DataError("the taxonomy has no class: write one name per class under data.taxonomy")
+        return cls._from_paths(paths, levels)
+
+    @classmethod
+    def _from_paths(cls, paths: Mapping[tuple[str, ...], bool], levels: Sequence[str]) -> Taxonomy:
+        ordered = sorted(paths)
+        rank: dict[tuple[str, ...], int] = {}
+        classes: list[list[str]] = [[] for _ in levels]
+        parents: list[list[int]] = [[] for _ in levels]
+        for path in sorted(ordered, key=lambda path: (len(path), path)):
+            level = len(path) - 1
+            rank[path] = len(classes[level])
+            classes[level].append(path[-1])
+            if level:
+                parents[level].append(rank[path[:-1]])
+        inner = {path[:-1] for path in ordered}
+        ends = [path for path in ordered if paths[path] or path not in inner]
+        terminals = [
+            tuple([rank[path[: i + 1]] for i in range(len(path))] + [ABSENT] * (len(levels) - len(path)))
+            for path in ends
+        ]
+        return cls(
+            levels=tuple(levels),
+            classes=tuple(map(tuple, classes)),
+            parents=tuple(map(tuple, parents)),
+            terminals=tuple(sorted(terminals)),
+        )
+
+    @property
+    def num_levels(self) -> int:
+        """Number of levels, the coarsest first."""
+        return len(self.levels)
+
+    @property
+    def num_classes(self) -> tuple[int, ...]:
+        """Number of classes of each level."""
+        return tuple(map(len, self.classes))
+
+    @cached_property
+    def terminal_rows(self) -> LabelArray:
+        """The legal final labels. Shape (terminals, levels)."""
+        return np.array(self.terminals, dtype=np.int32).reshape(-1, self.num_levels)
+
+    def columns(self, absent: str) -> tuple[int, ...]:
+        """Outputs per level: its classes, and a last one for 'nothing' where ``absent`` is ``class`` and a path can end."""
+        may_end = (self.terminal_rows == ABSENT).any(axis=0)
+        return tuple(n + int(absent == "class" and ends) for n, ends in zip(self.num_classes, may_end, strict=True))
+
+    def encode(self, entries: Entries) -> tuple[int, ...]:
+        """Class indices for one written label; fills in unnamed ancestors of a named class.
+
+        Raises:
+            DataError: the label contradicts the tree, names an unknown class, or fits several classes.
+        """
+        if len(entries) != self.num_levels:
+            raise DataError(f"label {list(entries)} has {len(entries)} entries for {self.num_levels} levels")
+        depth = max((i + 1 for i, entry in enumerate(entries) if _is_name(entry)), default=0)
+        if ABSENT_ENTRY in entries[:depth]:
+            raise DataError(f"label {list(entries)} names a class below a level marked absent ('{ABSENT_ENTRY}')")
+        if depth == 0:
+            if ABSENT_ENTRY in entries:
+                raise DataError(f"label {list(entries)} is absent at every level: leave it empty if nobody labelled it")
+            return (UNKNOWN,) * self.num_levels
+        row = self._find(entries, depth)
+        rest = UNKNOWN if self._children(depth - 1, row[-1]) else ABSENT
+        if depth < self.num_levels and entries[depth] == ABSENT_ENTRY:
+            rest = ABSENT
+        return row + (rest,) * (self.num_levels - depth)
+
+    def _find(self, entries: Entries, depth: int) -> tuple[int, ...]:
+        level, name = depth - 1, entries[depth - 1]
+        candidates = [self.ancestors(level, c) for c in self._named(level, name)]
+        if not candidates:
+            raise DataError(f"label {list(entries)}: the taxonomy has no {self.levels[level]} class '{name}'")
+        fitting = [
+            row
+            for row in candidates
+            if all(not e or self.classes[i][row[i]] == e for i, e in enumerate(entries[:depth]))
+        ]
+        if not fitting:
+            said = "/".join(self.classes[i][c] for i, c in enumerate(candidates[0]))
+            raise DataError(f"label {list(entries)} contradicts the taxonomy, where '{name}' is {said}")
+        if len(fitting) > 1:
+            raise DataError(f"label {list(entries)} fits {len(fitting)} classes named '{name}': name its parents too")
+        return fitting[0]
+
+    @cached_property
+    def _by_name(self) -> tuple[dict[str, list[int]], ...]:
+        tables: tuple[dict[str, list[int]], ...] = tuple({} for _ in self.levels)
+        for table, names in zip(tables, self.classes, strict=True):
+            for index, name in enumerate(names):
+                table.setdefault(name, []).append(index)
+        return tables
+
+    def _named(self, level: int, name: str) -> list[int]:
+        return self._by_name[level].get(name, [])
+
+    @cached_property
+    def _inner(self) -> tuple[frozenset[int], ...]:
+        return tuple(frozenset(below) for below in (*self.parents[1:], ()))
+
+    def _children(self, level: int, index: int) -> bool:
+        return index in self._inner[level]
+
+    def ancestors(self, level: int, index: int) -> tuple[int, ...]:
+        """The path from the root to class ``index`` of ``level``, both ends included."""
+        row = [index]
+        for above in range(level, 0, -1):
+            row.append(self.parents[above][row[-1]])
+        return tuple(reversed(row))
+
+    def including(self, labels: LabelArray) -> Taxonomy:
+        """The same tree, with every complete label in ``labels`` made a legal final label."""
+        complete = labels[(labels != UNKNOWN).all(axis=1)]
+        rows = {tuple(row) for row in np.unique(complete, axis=0).tolist()} | set(self.terminals)
+        # UNKNOWN and ABSENT sort before any class: a node stands before what is below it.
+        return replace(self, terminals=tuple(sorted(rows)))
+
+    def names(self, row: Sequence[int]) -> dict[str, str]:
+        """Class name per level that exists in ``row``."""
+        return {
+            level: names[index]
+            for level, names, index in zip(self.levels, self.classes, row, strict=True)
+            if index >= 0
+        }
+
+    def terminal_of(self, labels: LabelArray) -> npt.NDArray[np.int64]:
+        """Index into ``terminals`` of each complete label, -1 where a level is unknown. (images, levels) -> (images,)"""
+        index = {row: i for i, row in enumerate(self.terminals)}
+        return np.array([index.get(tuple(row), -1) for row in labels.tolist()], dtype=np.int64)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that ``from_json`` reads back."""
+        return {
+            "levels": list(self.levels),
+            "classes": [list(names) for names in self.classes],
+            "parents": [list(above) for above in self.parents],
+            "terminals": [list(row) for row in self.terminals],
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Taxonomy:
+        """Read what ``to_json`` wrote, checking that it is a tree."""
+        try:
+            fields = {key: tuple(map(tuple, data[key])) for key in ("classes", "parents", "terminals")}
+            taxonomy = cls(levels=tuple(data["levels"]), **fields)
+            for level in range(1, taxonomy.num_levels):
+                above = taxonomy.num_classes[level - 1]
+                if len(taxonomy.parents[level]) != taxonomy.num_classes[level]:
+                    raise ValueError(f"level {level} has {len(taxonomy.parents[level])} parents")
+                if any(not 0 <= parent < above for parent in taxonomy.parents[level]):
+                    raise ValueError(f"level {level} names a parent that does not exist")
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise DataError(f"not a taxonomy: {error!r}") from error
+        return taxonomy
+
+
+def _is_name(entry: str) -> bool:
+    return entry not in (ABSENT_ENTRY, UNKNOWN_ENTRY)
+
+
+def _named_prefix(entries: Entries) -> tuple[str, ...]:
+    named: list[str] = []
+    for entry in entries:
+        if not _is_name(entry):
+            break
+        named.append(entry)
+    return tuple(named)
+
+
+def _walk(tree: Any, path: tuple[str, ...], paths: dict[tuple[str, ...], bool], num_levels: int) -> None:
+    if tree is None or tree == []:
+        return
+    if len(path) >= num_levels:
+        raise DataError(f"the taxonomy is deeper at '{'/'.join(path)}' than its {num_levels} levels")
+    if isinstance(tree, Mapping):
+        children = list(tree.items())
+    elif isinstance(tree, Sequence) and not isinstance(tree, str):
+        children = [(name, None) for name in tree]
+    else:
+        children = [(tree, None)]
+    for name, below in children:
+        if isinstance(name, (Mapping, list)):
+            raise DataError(f"the taxonomy mixes a list with a mapping under '{'/'.join(path)}'")
+        here = (*path, str(name))
+        if here in paths:
+            raise DataError(f"the taxonomy names '{'/'.join(here)}' twice")
+        paths[here] = False
+        _walk(below, here, paths, num_levels)

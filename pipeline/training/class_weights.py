@@ -1,0 +1,36 @@
+"""Weights that make rare classes count, per level."""
+
+import numpy as np
+import torch
+from sklearn.utils.class_weight import compute_class_weight
+from torch import Tensor
+
+from nstudent.config import TrainingConfig
+from nstudent.taxonomy import ABSENT, LabelArray, Taxonomy
+
+
+def class_weights(labels: LabelArray, taxonomy: Taxonomy, absent: str, config: TrainingConfig) -> tuple[Tensor, ...]:
+    """Weight of every output of every level.
+
+    ``compute_class_weight`` raises on -1 and on classes without an image, so it is asked about those there are.
+
+    Args:
+        labels: (images, levels) of the labelled training images.
+    """
+    missing = {"one": 1.0, "cap": config.class_weight_cap, "zero": 0.0}[config.class_weight_missing]
+    weights = []
+    for level, size in enumerate(taxonomy.columns(absent)):
+        if config.class_weights == "none":
+            weights.append(torch.ones(size))
+            continue
+        target = labels[:, level].copy()
+        if size > taxonomy.num_classes[level]:
+            target[target == ABSENT] = size - 1
+        target = target[target >= 0]
+        weight = np.full(size, missing, dtype=np.float32)
+        present = np.unique(target)
+        if len(present):
+            balanced = compute_class_weight("balanced", classes=present, y=target)
+            weight[present] = np.minimum(balanced, config.class_weight_cap)
+        weights.append(torch.from_numpy(weight))
+    return tuple(weights)

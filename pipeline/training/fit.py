@@ -1,0 +1,202 @@
+"""The training loop. One for teacher, baseline, filter and student: what differs is handed in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from timm.optim import create_optimizer_v2
+from timm.scheduler import CosineLRScheduler
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+
+from nstudent.config import TrainingConfig
+from nstudent.data.batches import Batch, Batches
+from nstudent.errors import TrainingError
+from nstudent.models.device import Placement
+from nstudent.models.heads import Logits
+from nstudent.models.member import Member
+from nstudent.progress import Progress
+from nstudent.randomness import Key, seed
+from nstudent.training.checkpoint import load_checkpoint, save_checkpoint
+from nstudent.training.mixing import CutMix
+from nstudent.training.objective import Moment, Objective
+
+_FIRST_LR_SHARE = 0.01
+_EMA_WARMUP_STEPS = 10.0
+_VALIDATIONS = 10
+
+Validate = Callable[[nn.Module], float]
+History = list[dict[str, float]]
+
+
+@runtime_checkable
+class _Stateful(Protocol):
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long to train."""
+
+    epochs: int
+    steps_per_epoch: int
+
+    @property
+    def steps(self) -> int:
+        """Steps in all."""
+        return self.epochs * self.steps_per_epoch
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The outcome of a training."""
+
+    network: Member
+    """The running average of the weights, in evaluation mode."""
+    history: History
+    """Per epoch: its number, mean loss, learning rate, and the validation score where it was measured."""
+
+
+class Trainer:
+    """One network on its way: built, trained epoch by epoch, and resumed at the epoch where it was interrupted."""
+
+    def __init__(
+        self,
+        network: Member,
+        batches: Batches,
+        objective: Objective,
+        config: TrainingConfig,
+        length: Length,
+        placement: Placement,
+        key: Key,
+        *,
+        workers: int = 0,
+    ) -> None:
+        self._placement = placement
+        self._network = placement.put(network).train()
+        self._batches = batches
+        self._objective = objective
+        self._config = config
+        self._length = length
+        self._key = key
+        self._workers = workers
+        self._cutmix = CutMix(config.noise, key)
+        self._optimizer = create_optimizer_v2(
+            network, opt=config.optimizer, lr=config.learning_rate, weight_decay=config.weight_decay
+        )
+        self._scheduler = CosineLRScheduler(
+            self._optimizer,
+            t_initial=length.steps,
+            warmup_t=min(round(config.warmup_epochs * length.steps_per_epoch), length.steps - 1),
+            warmup_lr_init=_FIRST_LR_SHARE * config.learning_rate,
+            warmup_prefix=False,
+            t_in_epochs=False,
+        )
+        self._average = ModelEmaV3(network, decay=config.ema_decay)
+        self._step = 0
+        self._history: History = []
+
+    def fit(self, checkpoint: Path, progress: Progress, name: str, validate: Validate | None = None) -> Trained:
+        """Train to the end, from the checkpoint where there is one.
+
+        Raises:
+            TrainingError: a loss or gradient is not finite; no weight has taken it in.
+        """
+        self._resume(checkpoint)
+        steps = self._length.steps
+        stride = max(1, self._length.epochs // _VALIDATIONS)
+        batches = self._batches.load(
+            self._step, steps, self._workers, pin_memory=self._placement.device.type == "cuda"
+        )
+        with progress.task(name, steps, "steps", done=self._step) as task:
+            while self._step < steps:
+                loss = self._epoch(batches, task.advance)
+                epoch = self._step // self._length.steps_per_epoch
+                entry = {"epoch": epoch, "loss": loss, "learning_rate": self._optimizer.param_groups[0]["lr"]}
+                if validate is not None and (epoch % stride == 0 or self._step == steps):
+                    entry["validation"] = validate(self._average.module)
+                self._history.append(entry)
+                save_checkpoint(checkpoint, self._state())
+        network = self._average.module.eval()
+        assert isinstance(network, Member)
+        return Trained(network, self._history)
+
+    def _epoch(self, batches: Any, advance: Callable[..., None]) -> float:
+        """Train for one epoch; returns its mean loss."""
+        total = 0.0
+        for _ in range(self._length.steps_per_epoch):
+            loss = self._train_step(next(batches))
+            total += loss
+            advance(1, loss=loss)
+        return total / self._length.steps_per_epoch
+
+    def _train_step(self, batch: Batch) -> float:
+        progress = self._step / self._length.steps
+        self._scheduler.step_update(self._step)
+        # Dropout and stochastic depth read torch's generator: it is set from the step, and so has no past.
+        torch.manual_seed(seed(*self._key, "step", self._step))
+        batch = batch.to(self._placement.device)
+        images, targets = self._cutmix(
+            self._placement.images(batch.images), batch.targets, batch.num_labelled, self._step, progress
+        )
+        with self._placement.autocast(self._network):
+            logits = tuple(level.float() for level in self._network(images))
+        clean = None if batch.clean is None else self._placement.images(batch.clean)
+        moment = Moment(logits, targets, batch.num_labelled, batch.rows, clean, self._believe, progress)
+        loss = self._objective(moment)
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self._check_finite(loss)
+        self._optimizer.step()
+        self._step += 1
+        # A young average forgets its random start quickly: min(decay, (1 + t) / (10 + t)).
+        self._average.decay = min(self._config.ema_decay, (1 + self._step) / (_EMA_WARMUP_STEPS + self._step))
+        self._average.update(self._network)
+        return float(loss.detach())
+
+    def _believe(self, images: Tensor) -> Logits:
+        """Logits of the averaged network, un-noised, without gradient."""
+        with torch.no_grad(), self._placement.autocast(self._network):
+            logits = self._average.module.eval()(images)
+        return tuple(level.float() for level in logits)
+
+    def _check_finite(self, loss: Tensor) -> None:
+        limit = self._config.clip_norm if self._config.clip_norm is not None else math.inf
+        norm = nn.utils.clip_grad_norm_(self._network.parameters(), limit)
+        if not bool(torch.isfinite(loss) & torch.isfinite(norm)):
+            rate = self._optimizer.param_groups[0]["lr"]
+            raise TrainingError(
+                f"the loss is {float(loss):g} and its gradient {float(norm):g} at step {self._step} "
+                f"(learning rate {rate:.3g}): lower learning_rate, or look for broken images"
+            )
+
+    def _state(self) -> dict[str, Any]:
+        state = {
+            "step": self._step,
+            "history": self._history,
+            "network": self._network.state_dict(),
+            "average": self._average.module.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+        }
+        if isinstance(self._objective, _Stateful):
+            state["objective"] = self._objective.state_dict()
+        return state
+
+    def _resume(self, checkpoint: Path) -> None:
+        state = load_checkpoint(checkpoint)
+        if state is None:
+            return
+        self._step = state["step"]
+        self._history = state["history"]
+        self._network.load_state_dict(state["network"])
+        self._average.module.load_state_dict(state["average"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        if isinstance(self._objective, _Stateful):
+            self._objective.load_state_dict(state["objective"])

@@ -1,0 +1,126 @@
+"""What training minimises: cross-entropy per level against mass on classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from nstudent.labels.self_ensemble import RunningAverage
+from nstudent.models.heads import Logits
+from nstudent.training.schedules import sigmoid_ramp
+
+Targets = Sequence[Tensor]
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One step as an objective sees it. ``b`` is the batch size."""
+
+    logits: Logits
+    """Of the noised images, float32 (b, outputs) per level."""
+    targets: Targets
+    """Mass on each class, (b, outputs) per level; labelled images first."""
+    num_labelled: int
+    rows: Tensor
+    """Row of each image in its examples, (b,)."""
+    clean: Tensor | None
+    """The images without noise, float32 (b, 3, side, side), where the batches carry them."""
+    believe: Callable[[Tensor], Logits]
+    """Logits of the network with averaged weights, un-noised and without gradient."""
+    progress: float
+    """0 at the first step, 1 at the end of training."""
+
+
+class Objective(Protocol):
+    """A loss to minimise, from one step."""
+
+    def __call__(self, moment: Moment) -> Tensor:
+        """A scalar."""
+
+
+def level_cross_entropy(
+    logits: Logits, targets: Targets, class_weights: Targets, level_weights: Sequence[float], smoothing: float
+) -> Tensor:
+    """Cross-entropy per level, averaged over levels.
+
+    A level's loss is divided by the mass that is really there: one labelled image in a batch counts as one, and a batch
+    in which nobody knows a level costs nothing there (where torch's own mean would be NaN).
+    """
+    total = logits[0].new_zeros(())
+    for level, mass, weight, level_weight in zip(logits, targets, class_weights, level_weights, strict=True):
+        if smoothing:
+            mass = (1 - smoothing) * mass + smoothing * mass.sum(dim=1, keepdim=True) / mass.shape[1]
+        mass = mass * weight
+        loss = -(mass * level.log_softmax(dim=1)).sum() / mass.sum().clamp_min(1e-6)
+        total = total + level_weight * loss
+    return total / sum(level_weights)
+
+
+@dataclass(frozen=True)
+class Supervised:
+    """The labels' loss, plus a weight times that of the pseudo-labels, where the batch has some."""
+
+    class_weights: Sequence[Tensor]
+    level_weights: Sequence[float]
+    smoothing: float
+    unlabelled_weight: float = 0.0
+
+    def __call__(self, moment: Moment) -> Tensor:
+        """Labelled mean, smoothed + weight * pseudo-labelled mean; soft targets need no smoothing."""
+        n = moment.num_labelled
+        loss = self._part(moment, slice(None, n), self.class_weights, self.smoothing)
+        if self.unlabelled_weight and len(moment.rows) > n:
+            # Pseudo-labels are balanced by their copies, not by weights.
+            even = [torch.ones_like(weight) for weight in self.class_weights]
+            loss = loss + self.unlabelled_weight * self._part(moment, slice(n, None), even, 0.0)
+        return loss
+
+    def _part(self, moment: Moment, part: slice, weights: Sequence[Tensor], smoothing: float) -> Tensor:
+        logits = tuple(level[part] for level in moment.logits)
+        targets = [level[part] for level in moment.targets]
+        return level_cross_entropy(logits, targets, weights, self.level_weights, smoothing)
+
+
+@dataclass(frozen=True)
+class SelfEnsembling:
+    """The loss of the filter: labels that still stand, and consistency with the mean teacher for every image.
+
+    The mean teacher (arXiv 1703.01780) is the network with averaged weights, on the image without noise. Its
+    predictions are also what the running averages of SELF are made of.
+    """
+
+    supervised: Supervised
+    labelled: RunningAverage
+    unlabelled: RunningAverage
+    weight: float
+    ramp: float
+
+    def __call__(self, moment: Moment) -> Tensor:
+        """Supervised loss + ramp(t) * weight * mean squared difference of probabilities."""
+        assert moment.clean is not None, "the filter's batches carry clean images"
+        belief = [level.softmax(dim=1) for level in moment.believe(moment.clean)]
+        n = moment.num_labelled
+        rows = moment.rows.cpu()
+        self.labelled.update(rows[:n], [level[:n] for level in belief])
+        self.unlabelled.update(rows[n:], [level[n:] for level in belief])
+        gaps = [
+            (level.softmax(dim=1) - taught).square().sum(dim=1).mean()
+            for level, taught in zip(moment.logits, belief, strict=True)
+        ]
+        strength = self.weight * sigmoid_ramp(moment.progress, self.ramp)
+        return self.supervised(moment) + strength * torch.stack(gaps).mean()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The running averages, for a checkpoint."""
+        parts = {"labelled": self.labelled, "unlabelled": self.unlabelled}
+        return {f"{name}.{key}": value for name, part in parts.items() for key, value in part.state_dict().items()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """From a checkpoint."""
+        for name, part in {"labelled": self.labelled, "unlabelled": self.unlabelled}.items():
+            prefix = f"{name}."
+            part.load_state_dict({key.removeprefix(prefix): v for key, v in state.items() if key.startswith(prefix)})

@@ -1,0 +1,116 @@
+"""What the stages that train have in common: the data, the device, and how a network is put to the loop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import nn
+
+from nstudent.config import Config, ModelConfig, TrainingConfig
+from nstudent.data.augment import Augment
+from nstudent.data.batches import Batches, Examples
+from nstudent.data.dataset import Dataset
+from nstudent.evaluation.assess import HEADLINE, assess
+from nstudent.evaluation.metrics import scores
+from nstudent.labels.targets import GivenTargets
+from nstudent.models.device import Placement
+from nstudent.models.ensemble import Ensemble, Recipe
+from nstudent.models.member import Member, build_member
+from nstudent.progress import Progress
+from nstudent.randomness import Key
+from nstudent.taxonomy import LabelArray
+from nstudent.training.class_weights import class_weights
+from nstudent.training.fit import Length, Trained, Trainer
+from nstudent.training.objective import Objective, Supervised
+
+
+class Workbench:
+    """Trains and assesses networks for one step."""
+
+    def __init__(self, config: Config, dataset: Dataset, scratch: Path, progress: Progress) -> None:
+        self.dataset = dataset
+        self.placement = Placement.from_config(config)
+        self._config = config
+        self._scratch = scratch
+        self._progress = progress
+
+    def recipe(self, members: Sequence[ModelConfig]) -> Recipe:
+        """How an ensemble of these members is described."""
+        data = self._config.data
+        return Recipe(tuple(members), self.dataset.taxonomy, self._config.absent, data.image_size, data.max_pixels)
+
+    def labelled(self, labels: LabelArray | None = None) -> Examples:
+        """The labelled training images; ``labels`` (labelled images, levels) replaces what is given for them."""
+        ids = self.dataset.labelled
+        given = self.dataset.labels[ids] if labels is None else labels
+        return Examples(ids, GivenTargets(given, self.dataset.taxonomy, self._config.absent))
+
+    def supervised(self, training: TrainingConfig, unlabelled_weight: float = 0.0) -> Supervised:
+        """The loss on labels, with the class weights of the labelled images."""
+        labels = self.dataset.labels[self.dataset.labelled]
+        weights = class_weights(labels, self.dataset.taxonomy, self._config.absent, training)
+        return Supervised(
+            class_weights=[weight.to(self.placement.device) for weight in weights],
+            level_weights=training.level_weights or (1.0,) * self.dataset.taxonomy.num_levels,
+            smoothing=training.label_smoothing,
+            unlabelled_weight=unlabelled_weight,
+        )
+
+    def student_length(self) -> Length:
+        """How long a student trains, and its baseline with it: known before any label is made."""
+        student = self._config.student
+        heap = max(1, len(self.dataset.unlabelled))
+        return Length(student.epochs, math.ceil(heap / unlabelled_share(student.batch_size, student.unlabelled_ratio)))
+
+    def build(self, model: ModelConfig, training: TrainingConfig, key: Key) -> Member:
+        """A new network with the noise of its training built in."""
+        outputs = self.dataset.taxonomy.columns(self._config.absent)
+        noise = training.noise
+        return build_member(model, outputs, key, dropout=noise.dropout, drop_path=noise.drop_path)
+
+    def train(
+        self,
+        name: str,
+        model: ModelConfig,
+        training: TrainingConfig,
+        parts: Sequence[tuple[Examples, int]],
+        objective: Objective,
+        length: Length,
+        key: Key,
+        *,
+        with_clean: bool = False,
+    ) -> Trained:
+        """Train one network; ``parts`` are examples and how many of them a batch holds, the labelled first."""
+        batches = Batches(self.dataset.pixels, parts, Augment(training.noise), key, with_clean=with_clean)
+        trainer = Trainer(
+            self.build(model, training, key),
+            batches,
+            objective,
+            training,
+            length,
+            self.placement,
+            key,
+            workers=self._config.workers,
+        )
+        checkpoint = self._scratch / f"{name.replace(' ', '-')}.safetensors"
+        recipe = self.recipe([model])
+
+        def validate(network: nn.Module) -> float:
+            assert isinstance(network, Member)
+            return self.validation_score(Ensemble(recipe, [network], self.placement))
+
+        return trainer.fit(checkpoint, self._progress, name, validate)
+
+    def validation_score(self, ensemble: Ensemble) -> float:
+        """The headline score on the validation images."""
+        tallies = assess(ensemble, self.dataset, self.dataset.validation, self._config.evaluate.batch_size)
+        score = scores(tallies)[HEADLINE]
+        assert score is not None, "the data stage refuses validation images without a label"
+        return score
+
+
+def unlabelled_share(batch_size: int, ratio: float) -> int:
+    """Pseudo-labelled images beside ``batch_size`` labelled ones."""
+    return round(batch_size * ratio)

@@ -1,0 +1,32 @@
+"""Train what the labels alone would have given: the student's architecture, noise and number of steps, no heap.
+
+The gain of the unlabelled images is stated against this network, never against a smaller or less trained one.
+"""
+
+from nstudent.data.dataset import Dataset
+from nstudent.evaluation.assess import assess
+from nstudent.evaluation.metrics import scores
+from nstudent.models.cost import check_cost
+from nstudent.models.ensemble import Ensemble
+from nstudent.stage import Context, Metrics
+from nstudent.workbench import Workbench
+
+
+def run(context: Context) -> Metrics:
+    """Train and save the supervised-only baseline."""
+    config = context.config.student
+    dataset = Dataset(context.inputs["data"])
+    bench = Workbench(context.config, dataset, context.scratch, context.progress)
+    length = bench.student_length()
+    key = context.key("network")
+    trained = bench.train(
+        "baseline", config.model, config, [(bench.labelled(), config.batch_size)], bench.supervised(config), length, key
+    )
+    baseline = Ensemble(bench.recipe([config.model]), [trained.network], bench.placement)
+    baseline.save(context.folder)
+    return {
+        "validation": scores(assess(baseline, dataset, dataset.validation, context.config.evaluate.batch_size)),
+        "gmacs": round(check_cost([trained.network], dataset.image_size, None), 6),
+        "image_passes": length.steps * config.batch_size,
+        "history": [trained.history],
+    }

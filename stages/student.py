@@ -1,0 +1,83 @@
+"""Train a noised network on the labels and the kept pseudo-labels; promote it where it beats its teacher.
+
+Labels were made without noise, the student learns them under noise (RandAugment, dropout, stochastic depth, CutMix):
+it has to give the answer of an undisturbed teacher to a disturbed image (Noisy Student, arXiv 1911.04252).
+"""
+
+from dataclasses import asdict
+
+import numpy as np
+
+from nstudent import hdf5
+from nstudent.data.batches import Examples
+from nstudent.data.dataset import Dataset
+from nstudent.errors import TrainingError
+from nstudent.evaluation.assess import HEADLINE, assess
+from nstudent.evaluation.bootstrap import Difference, paired_difference
+from nstudent.evaluation.metrics import Tallies, scores
+from nstudent.labels.selection import Selection
+from nstudent.labels.store import LabelStore
+from nstudent.labels.targets import PseudoTargets
+from nstudent.models.cost import check_cost
+from nstudent.models.ensemble import Ensemble
+from nstudent.stage import Context, Metrics
+from nstudent.taxonomy import UNKNOWN
+from nstudent.training.fit import Trained
+from nstudent.workbench import Workbench, unlabelled_share
+
+
+def run(context: Context) -> Metrics:
+    """Train the student, hold it against its teacher on validation, and save it either way."""
+    config = context.config.student
+    dataset = Dataset(context.inputs["data"])
+    bench = Workbench(context.config, dataset, context.scratch, context.progress)
+    trained = _train(context, bench)
+    student = Ensemble(bench.recipe([config.model]), [trained.network], bench.placement)
+    teacher = Ensemble.load(context.inputs["labeller"], bench.placement)
+    batch_size = context.config.evaluate.batch_size
+    ours, theirs = (assess(each, dataset, dataset.validation, batch_size) for each in (student, teacher))
+    gap = _compare(context, ours, theirs)
+    student.save(context.folder)
+    share = config.batch_size + unlabelled_share(config.batch_size, config.unlabelled_ratio)
+    return {
+        "validation": scores(ours),
+        "gain_over_teacher": asdict(gap),
+        "promoted": gap.probability > config.promote_above,
+        "gmacs": round(check_cost([trained.network], dataset.image_size, None), 6),
+        "image_passes": bench.student_length().steps * share,
+        "history": [trained.history],
+    }
+
+
+def _train(context: Context, bench: Workbench) -> Trained:
+    config, dataset = context.config.student, bench.dataset
+    selection = Selection.load(context.inputs["clean labels"])
+    if not selection.copies.any():
+        _refuse(context)
+    labels = LabelStore.open(context.inputs["labels"])
+    hard = context.config.pseudolabel.targets == "hard"
+    heap = Examples(labels.images, PseudoTargets(labels.probabilities, selection.keep, hard=hard), selection.copies)
+    keep = hdf5.mapped(context.inputs["clean labels"].path("labelled.h5"))["keep"].astype(bool)
+    given = np.where(keep, dataset.labels[dataset.labelled], UNKNOWN)
+    parts = [
+        (bench.labelled(given), config.batch_size),
+        (heap, unlabelled_share(config.batch_size, config.unlabelled_ratio)),
+    ]
+    objective = bench.supervised(config, config.unlabelled_weight)
+    length = bench.student_length()
+    return bench.train("student", config.model, config, parts, objective, length, context.key("network"))
+
+
+def _refuse(context: Context) -> None:
+    made = context.inputs["labels"].manifest.metrics
+    threshold = context.config.pseudolabel.threshold
+    raise TrainingError(
+        f"no pseudo-label was kept: of {made['labelled_images']} images the surest has confidence "
+        f"{made['highest_confidence']:.2f} and pseudolabel.threshold is {threshold}: lower it, "
+        "train the teacher longer, or set filter.enabled=false"
+    )
+
+
+def _compare(context: Context, student: Tallies, teacher: Tallies) -> Difference:
+    evaluate = context.config.evaluate
+    return paired_difference(student[HEADLINE], teacher[HEADLINE], evaluate.resamples, evaluate.confidence)
