@@ -281,5 +281,7 @@ class Config(Section):
         for section in ("teacher", "filter", "student"):
             weights = getattr(self, section).level_weights
             if weights is not None and len(weights) != depth:
-                raise ValueError(f"{section}.level_weights has {len(weights)} numbers for {depth} levels of data.levels")
+                raise ValueError(
+                    f"{section}.level_weights has {len(weights)} numbers for {depth} levels of data.levels"
+                )
         return self

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
-
 from nstudent.config import Config
 from nstudent.errors import ConfigError
+from pydantic import BaseModel, ValidationError
 
 _MAX_PAGE_BYTES = 1_000_000
 
@@ -42,7 +41,7 @@ _Loader.add_implicit_resolver(
 def parse_yaml(text: str, where: str) -> Any:
     """Parse YAML text; ``where`` names it in errors."""
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - _Loader is a SafeLoader
+        return yaml.load(text, Loader=_Loader)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:

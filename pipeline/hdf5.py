@@ -13,7 +13,6 @@ from typing import Any
 import h5py
 import numpy as np
 import numpy.typing as npt
-
 from nstudent.errors import ArtifactError
 from nstudent.storage import atomic_write
 

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-
 from nstudent.errors import ArtifactError, BusyError
 from nstudent.storage import read_json, write_json
 
@@ -25,7 +24,9 @@ def hold(run_dir: Path) -> Iterator[None]:
         lock = FileLock(run_dir / ".lock", timeout=0)
         lock.acquire()
     except Timeout as error:
-        raise BusyError(f"{run_dir} is in use by {_holder(run_dir)}: wait for it, or choose another --run-dir") from error
+        raise BusyError(
+            f"{run_dir} is in use by {_holder(run_dir)}: wait for it, or choose another --run-dir"
+        ) from error
     except OSError as error:
         raise ArtifactError(f"cannot use the run folder {run_dir}: {error.strerror or error}") from error
     try:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-
 from nstudent.artifact import Artifact, Manifest, commit, finish_commit, open_partial, partial_folder
 from nstudent.config import Config
 from nstudent.config_file import load_config
@@ -36,7 +35,12 @@ STAGES = {
     for stage in (
         Stage("data", needs=(), provides="data", settings=_section("data")),
         Stage("teacher", needs=("data",), provides="labeller", settings=_section("teacher")),
-        Stage("baseline", needs=("data",), provides="baseline", settings=_section("student", without=["promote_above"])),
+        Stage(
+            "baseline",
+            needs=("data",),
+            provides="baseline",
+            settings=_section("student", without=["promote_above"]),
+        ),
         Stage(
             "pseudolabel",
             needs=("data", "labeller"),
@@ -47,15 +51,15 @@ STAGES = {
             "filter",
             needs=("data", "labels"),
             provides="clean labels",
-            settings=lambda config: _section("filter")(config) | _section("pseudolabel", without=["batch_size"])(config),
+            settings=lambda config: (
+                _section("filter")(config) | _section("pseudolabel", without=["batch_size"])(config)
+            ),
         ),
         Stage(
             "student",
             needs=("data", "labeller", "labels", "clean labels"),
             provides="labeller",
-            settings=lambda config: (
-                _section("student")(config) | {"pseudolabel.targets": config.pseudolabel.targets}
-            ),
+            settings=lambda config: _section("student")(config) | {"pseudolabel.targets": config.pseudolabel.targets},
         ),
         Stage(
             "evaluate",
@@ -140,7 +144,8 @@ class Run:
             if not self.folder(name).exists():
                 missing = name.partition("-")[2]
                 raise ArtifactError(
-                    f"{step.stage.name} needs {name}, which is not in {self.run_dir}: run `nstudent stage {missing}` first"
+                    f"{step.stage.name} needs {name}, which is not in {self.run_dir}: "
+                    f"run `nstudent stage {missing}` first"
                 )
         planned = {other.name for other in self.needed_steps()} if step.gathered else set()
         gathered = [name for name in step.gathered if name in planned and self.folder(name).exists()]
@@ -228,9 +233,7 @@ def run_all(config: Config, run_dir: str | Path | None = None, progress: Progres
     return run.run_dir
 
 
-def run_stage(
-    config: Config, stage: str, run_dir: str | Path | None = None, progress: Progress | None = None
-) -> Path:
+def run_stage(config: Config, stage: str, run_dir: str | Path | None = None, progress: Progress | None = None) -> Path:
     """Make the first step of one stage that is not up to date; its inputs must be there.
 
     Returns the folder of that step, or of the last one where all are up to date.

@@ -42,8 +42,8 @@ def atomic_write(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write readable JSON with sorted keys, so that equal values are equal bytes."""
-    atomic_write(path, (json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n").encode())
+    """Write readable JSON; keys stay in their order, which is that of the code and so the same every time."""
+    atomic_write(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
 
 
 def read_json(path: Path) -> Any:

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
 from nstudent.errors import DataError
 
 ABSENT = -1
@@ -107,7 +106,7 @@ class Taxonomy:
         return np.array(self.terminals, dtype=np.int32).reshape(-1, self.num_levels)
 
     def columns(self, absent: str) -> tuple[int, ...]:
-        """Outputs per level: its classes, and a last one for 'nothing' where ``absent`` is ``class`` and a path can end."""
+        """Outputs per level: its classes, and with ``absent`` = ``class`` a last one, 'nothing', where a path can end."""
         may_end = (self.terminal_rows == ABSENT).any(axis=0)
         return tuple(n + int(absent == "class" and ends) for n, ends in zip(self.num_classes, may_end, strict=True))
 
@@ -190,7 +189,7 @@ class Taxonomy:
         }
 
     def terminal_of(self, labels: LabelArray) -> npt.NDArray[np.int64]:
-        """Index into ``terminals`` of each complete label, -1 where a level is unknown. (images, levels) -> (images,)"""
+        """Index into ``terminals`` of each label, -1 where a level is unknown. (images, levels) -> (images,)"""
         index = {row: i for i, row in enumerate(self.terminals)}
         return np.array([index.get(tuple(row), -1) for row in labels.tolist()], dtype=np.int64)
 

@@ -6,8 +6,6 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from torch import nn
-
 from nstudent.config import Config, ModelConfig, TrainingConfig
 from nstudent.data.augment import Augment
 from nstudent.data.batches import Batches, Examples
@@ -24,6 +22,7 @@ from nstudent.taxonomy import LabelArray
 from nstudent.training.class_weights import class_weights
 from nstudent.training.fit import Length, Trained, Trainer
 from nstudent.training.objective import Objective, Supervised
+from torch import nn
 
 
 class Workbench:

@@ -20,7 +20,13 @@ def run(context: Context) -> Metrics:
     length = bench.student_length()
     key = context.key("network")
     trained = bench.train(
-        "baseline", config.model, config, [(bench.labelled(), config.batch_size)], bench.supervised(config), length, key
+        "baseline",
+        config.model,
+        config,
+        [(bench.labelled(), config.batch_size)],
+        bench.supervised(config),
+        length,
+        key,
     )
     baseline = Ensemble(bench.recipe([config.model]), [trained.network], bench.placement)
     baseline.save(context.folder)

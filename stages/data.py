@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-
 from nstudent import hdf5
 from nstudent.config import DataConfig
 from nstudent.config_file import read_yaml
@@ -78,7 +77,7 @@ def _labels(records: Sequence[Record], config: DataConfig) -> tuple[Taxonomy, La
 
 
 def _pack(context: Context, source: Source, num_images: int) -> tuple[list[bytes], dict[int, str]]:
-    """Write the pixel shards that are not there yet. Returns a digest of each image's content and the unreadable ones."""
+    """Write the pixel shards that are not there yet. Returns a digest of each image, and the unreadable ones."""
     size = context.config.data.image_size
     rows = max(1, _SHARD_BYTES // (size * size * 3))
     digests: list[bytes] = []
@@ -131,7 +130,11 @@ def _check_unreadable(records: Sequence[Record], reasons: dict[int, str], max_sh
 
 
 def _drop_duplicates(
-    records: Sequence[Record], digests: list[bytes], split: _Splits, status: npt.NDArray[np.uint8], config: DataConfig
+    records: Sequence[Record],
+    digests: list[bytes],
+    split: _Splits,
+    status: npt.NDArray[np.uint8],
+    config: DataConfig,
 ) -> dict[int, str]:
     """Leave out images that would leak from train or the heap into validation or test. Marks them in ``status``."""
     rank = {TEST: 0, VALIDATION: 1, TRAIN: 2, UNLABELLED: 3}

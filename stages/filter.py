@@ -10,7 +10,6 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-
 from nstudent import hdf5
 from nstudent.data.batches import Examples
 from nstudent.data.dataset import Dataset
@@ -66,7 +65,13 @@ def _self_ensemble(
     best, history = -math.inf, []
     for iteration in range(config.iterations):
         score, given_agrees, agrees = _iterate(
-            context, dataset, np.where(given_keep, given, UNKNOWN), np.where(keep, pseudo, UNKNOWN), given, pseudo, iteration
+            context,
+            dataset,
+            np.where(given_keep, given, UNKNOWN),
+            np.where(keep, pseudo, UNKNOWN),
+            given,
+            pseudo,
+            iteration,
         )
         history.append({"validation": score, "dropped": int((~agrees).any(axis=1).sum())})
         if score <= best:
@@ -92,7 +97,10 @@ def _iterate(
     outputs = taxonomy.columns(context.config.absent)
     averages = [RunningAverage(len(rows), outputs, config.average_momentum) for rows in (given, pseudo)]
     objective = SelfEnsembling(
-        bench.supervised(config, unlabelled_weight=1.0), *averages, config.consistency_weight, config.consistency_ramp
+        bench.supervised(config, unlabelled_weight=1.0),
+        *averages,
+        config.consistency_weight,
+        config.consistency_ramp,
     )
     ids = LabelStore.open(context.inputs["labels"]).images
     heap = Examples(ids, GivenTargets(pseudo, taxonomy, context.config.absent))
@@ -124,6 +132,7 @@ def _check_share(context: Context, before: _Keep, after: _Keep) -> None:
     share = float((images & ~after.any(axis=1)).sum() / images.sum())
     if share > limit:
         raise TrainingError(
-            f"the filter would drop {share:.0%} of the pseudo-labelled images, filter.max_dropped_share is {limit:.0%}: "
+            f"the filter would drop {share:.0%} of the pseudo-labelled images, more than filter.max_dropped_share "
+            f"({limit:.0%}): "
             "train the filter longer (filter.epochs), or set filter.enabled=false"
         )

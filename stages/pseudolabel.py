@@ -5,7 +5,6 @@ unknown: a partial path is still a label.
 """
 
 import numpy as np
-
 from nstudent.data.dataset import Dataset
 from nstudent.evaluation.calibration import apply_temperature, fit_temperatures
 from nstudent.labels import store

@@ -7,7 +7,6 @@ it has to give the answer of an undisturbed teacher to a disturbed image (Noisy 
 from dataclasses import asdict
 
 import numpy as np
-
 from nstudent import hdf5
 from nstudent.data.batches import Examples
 from nstudent.data.dataset import Dataset

@@ -9,13 +9,10 @@ import os
 import random
 from collections.abc import Sequence
 
-import numpy as np
-
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 
 import albumentations as A
 import cv2
-
 from nstudent.config import NoiseConfig
 from nstudent.data.decode import Pixels
 from nstudent.randomness import Key, generator

@@ -10,13 +10,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader
-
 from nstudent.data.augment import Augment
 from nstudent.data.dataset import Ids, PixelStore
 from nstudent.errors import TrainingError
 from nstudent.randomness import Key, generator
+from torch import Tensor
+from torch.utils.data import DataLoader
 
 Targets = Callable[[Ids], tuple[npt.NDArray[np.float32], ...]]
 """Rows of some examples -> per level, the mass on each class: (rows, classes of the level)."""

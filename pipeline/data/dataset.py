@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-
 from nstudent.artifact import Artifact
 from nstudent.data.decode import Pixels
 from nstudent.data.split import TEST, TRAIN, UNLABELLED, VALIDATION

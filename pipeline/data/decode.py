@@ -12,9 +12,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
-from PIL import Image, ImageOps
-
 from nstudent.errors import ImageError
+from PIL import Image, ImageOps
 
 VERSION = 1
 """Raised when the same bytes should give other pixels; stands in every data artifact."""
@@ -47,7 +46,16 @@ def decode(content: bytes, size_px: int, max_pixels: int) -> Pixels:
                 orientation = header.getexif().get(0x0112, 1)
     except ImageError:
         raise
-    except (OSError, ValueError, SyntaxError, EOFError, TypeError, KeyError, OverflowError, MemoryError) as error:
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        EOFError,
+        TypeError,
+        KeyError,
+        OverflowError,
+        MemoryError,
+    ) as error:
         raise ImageError(_reason(content, error)) from error
     except (Image.DecompressionBombError, cv2.error) as error:
         raise ImageError(_reason(content, error)) from error

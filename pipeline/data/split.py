@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-
 from nstudent.config import DataConfig
 from nstudent.data.sources.source import SPLITS, Split
 from nstudent.errors import DataError
@@ -15,7 +14,9 @@ TRAIN, VALIDATION, TEST, UNLABELLED = (SPLITS.index(name) for name in ("train", 
 Indices = npt.NDArray[np.int64]
 
 
-def draw_splits(labels: LabelArray, given: Sequence[Split | None], config: DataConfig, seed: int) -> npt.NDArray[np.int8]:
+def draw_splits(
+    labels: LabelArray, given: Sequence[Split | None], config: DataConfig, seed: int
+) -> npt.NDArray[np.int8]:
     """The split of every image.
 
     A split that the source gives is kept. Validation and test are drawn from the rest where the source has none;
@@ -39,7 +40,15 @@ def draw_splits(labels: LabelArray, given: Sequence[Split | None], config: DataC
     if config.labelled is not None:
         pool = int((split == TRAIN).sum())
         count = min(pool, _count(config.labelled, pool))
-        _move(split, labels, TRAIN, UNLABELLED, pool - count, generator(seed, "split", "labelled"), leave_one=True)
+        _move(
+            split,
+            labels,
+            TRAIN,
+            UNLABELLED,
+            pool - count,
+            generator(seed, "split", "labelled"),
+            leave_one=True,
+        )
     _check(split)
     return split
 
@@ -82,7 +91,7 @@ def _move(
     pool = np.flatnonzero(split == source)
     if count > len(pool):
         raise DataError(
-            f"the {SPLITS[target]} split wants {count} images and only {len(pool)} are left: lower data.{SPLITS[target]}"
+            f"the {SPLITS[target]} split wants {count} images, only {len(pool)} are left: lower data.{SPLITS[target]}"
         )
     _, group = np.unique(labels[pool], axis=0, return_inverse=True)
     group = group.reshape(-1)
@@ -93,7 +102,7 @@ def _move(
 
 
 def _quotas(sizes: Indices, count: int, leave_one: bool) -> Indices:
-    """Share ``count`` among groups in proportion to their sizes, by largest remainders; a last image stays if it can."""
+    """Share ``count`` among groups in proportion to their sizes, by largest remainders; one image stays if it can."""
     room = sizes - 1 if leave_one and count <= int((sizes - 1).sum()) else sizes
     exact = room * (count / max(1, room.sum()))
     quotas: Indices = np.floor(exact).astype(np.int64)

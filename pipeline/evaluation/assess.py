@@ -1,7 +1,6 @@
 """Score an ensemble on images whose labels are known."""
 
 import numpy as np
-
 from nstudent.data.dataset import Dataset, Ids
 from nstudent.evaluation.metrics import Tallies, tally
 from nstudent.labels.decoding import best_paths

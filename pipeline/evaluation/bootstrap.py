@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-
 from nstudent.evaluation.metrics import Ratio
 from nstudent.randomness import generator
 

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize_scalar
-
 from nstudent.taxonomy import ABSENT, LabelArray
+from scipy.optimize import minimize_scalar
 
 _LOG_RANGE = (-3.0, 3.0)
 _SMALLEST = 1e-12
@@ -35,9 +34,7 @@ def fit_temperatures(
         labels: (images, levels).
         num_classes: Classes per level, without an output for 'nothing'.
     """
-    return tuple(
-        _fit(level, labels[:, i], num_classes[i]) for i, level in enumerate(probabilities)
-    )
+    return tuple(_fit(level, labels[:, i], num_classes[i]) for i, level in enumerate(probabilities))
 
 
 def _fit(probabilities: Distribution, labels: npt.NDArray[np.int32], num_classes: int) -> float:

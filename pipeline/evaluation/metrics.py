@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
-
 from nstudent.taxonomy import UNKNOWN, LabelArray
 
 Ratio = npt.NDArray[np.float64]

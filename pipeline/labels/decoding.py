@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-
 from nstudent.taxonomy import ABSENT, LabelArray, Taxonomy
 
 _CELLS_AT_ONCE = 1 << 22

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-
 from nstudent.artifact import Artifact
 from nstudent.config import PseudolabelConfig
 from nstudent.hdf5 import mapped, write
@@ -43,9 +42,7 @@ class Selection:
         return cls(np.asarray(arrays["keep"]).astype(bool), np.asarray(arrays["copies"]).astype(np.int64))
 
 
-def deep_enough(
-    confidence: npt.NDArray[np.float32], threshold: Sequence[float] | float
-) -> npt.NDArray[np.bool_]:
+def deep_enough(confidence: npt.NDArray[np.float32], threshold: Sequence[float] | float) -> npt.NDArray[np.bool_]:
     """Levels down to which every probability of the path reaches its threshold.
 
     Args:
@@ -57,9 +54,7 @@ def deep_enough(
     return np.logical_and.accumulate(sure, axis=1)
 
 
-def kept_confidence(
-    confidence: npt.NDArray[np.float32], keep: npt.NDArray[np.bool_]
-) -> npt.NDArray[np.float32]:
+def kept_confidence(confidence: npt.NDArray[np.float32], keep: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
     """Probability of the deepest kept class of each row; 0 where nothing is kept."""
     depth = keep.sum(axis=1)
     deepest = confidence[np.arange(len(confidence)), np.maximum(depth - 1, 0)]

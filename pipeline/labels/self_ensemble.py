@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
-
 from nstudent.taxonomy import LabelArray
+from torch import Tensor
 
 _NEVER_SEEN = -1.0
 

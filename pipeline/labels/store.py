@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
 from nstudent.artifact import Artifact
 from nstudent.hdf5 import mapped, write, write_joined
 from nstudent.storage import write_json

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-
 from nstudent.taxonomy import ABSENT, LabelArray, Taxonomy
 
 Mass = tuple[npt.NDArray[np.float32], ...]

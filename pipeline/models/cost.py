@@ -4,10 +4,9 @@ import copy
 from collections.abc import Sequence
 
 import torch
+from nstudent.errors import ConfigError
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
-
-from nstudent.errors import ConfigError
 
 _SMALLEST_SIDE_PX = 8
 

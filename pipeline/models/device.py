@@ -7,10 +7,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
-
 from nstudent.config import Config
 from nstudent.errors import ConfigError
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load, save
-from torch import Tensor
-
 from nstudent.artifact import Artifact
 from nstudent.config import ModelConfig
 from nstudent.errors import ArtifactError
@@ -23,6 +18,10 @@ from nstudent.models.device import Placement
 from nstudent.models.member import Member, build_member
 from nstudent.storage import atomic_write, write_json
 from nstudent.taxonomy import Taxonomy
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
 
 MODEL = "model.json"
 Probabilities = tuple[npt.NDArray[np.float32], ...]

@@ -1,13 +1,14 @@
 """Un-noised predictions for many images."""
 
 import numpy as np
-
 from nstudent.data.dataset import Ids, PixelStore
 from nstudent.models.ensemble import Ensemble, Probabilities
 from nstudent.progress import Task
 
 
-def predict(ensemble: Ensemble, pixels: PixelStore, ids: Ids, batch_size: int, task: Task | None = None) -> Probabilities:
+def predict(
+    ensemble: Ensemble, pixels: PixelStore, ids: Ids, batch_size: int, task: Task | None = None
+) -> Probabilities:
     """Distributions per level, (images, outputs), in the order of ``ids``.
 
     Every batch has the same shape: the last one is filled up, so that an image's result does not depend on how many

@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
-
 from nstudent.config import ModelConfig
 from nstudent.errors import ConfigError
 from nstudent.models.heads import Logits, build_head
 from nstudent.randomness import Key, seed
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
 with warnings.catch_warnings():
     # torch deprecates what timm decorates at import; nothing here uses it.

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from nstudent.errors import ArtifactError
+from nstudent.storage import atomic_write
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
-
-from nstudent.errors import ArtifactError
-from nstudent.storage import atomic_write
 
 _TENSOR = "@tensor"
 

@@ -2,11 +2,10 @@
 
 import numpy as np
 import torch
-from sklearn.utils.class_weight import compute_class_weight
-from torch import Tensor
-
 from nstudent.config import TrainingConfig
 from nstudent.taxonomy import ABSENT, LabelArray, Taxonomy
+from sklearn.utils.class_weight import compute_class_weight
+from torch import Tensor
 
 
 def class_weights(labels: LabelArray, taxonomy: Taxonomy, absent: str, config: TrainingConfig) -> tuple[Tensor, ...]:

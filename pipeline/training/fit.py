@@ -9,11 +9,6 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from timm.optim import create_optimizer_v2
-from timm.scheduler import CosineLRScheduler
-from timm.utils import ModelEmaV3
-from torch import Tensor, nn
-
 from nstudent.config import TrainingConfig
 from nstudent.data.batches import Batch, Batches
 from nstudent.errors import TrainingError
@@ -25,6 +20,10 @@ from nstudent.randomness import Key, seed
 from nstudent.training.checkpoint import load_checkpoint, save_checkpoint
 from nstudent.training.mixing import CutMix
 from nstudent.training.objective import Moment, Objective
+from timm.optim import create_optimizer_v2
+from timm.scheduler import CosineLRScheduler
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
 
 _FIRST_LR_SHARE = 0.01
 _EMA_WARMUP_STEPS = 10.0
@@ -112,9 +111,7 @@ class Trainer:
         self._resume(checkpoint)
         steps = self._length.steps
         stride = max(1, self._length.epochs // _VALIDATIONS)
-        batches = self._batches.load(
-            self._step, steps, self._workers, pin_memory=self._placement.device.type == "cuda"
-        )
+        batches = self._batches.load(self._step, steps, self._workers, pin_memory=self._placement.device.type == "cuda")
         with progress.task(name, steps, "steps", done=self._step) as task:
             while self._step < steps:
                 loss = self._epoch(batches, task.advance)

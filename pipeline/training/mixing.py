@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor
-
 from nstudent.config import NoiseConfig
 from nstudent.randomness import Key, generator
 from nstudent.training.schedules import cutmix_height
+from torch import Tensor
 
 Targets = tuple[Tensor, ...]
 

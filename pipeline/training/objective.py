@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor
-
 from nstudent.labels.self_ensemble import RunningAverage
 from nstudent.models.heads import Logits
 from nstudent.training.schedules import sigmoid_ramp
+from torch import Tensor
 
 Targets = Sequence[Tensor]
 

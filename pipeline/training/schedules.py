@@ -18,6 +18,6 @@ def cutmix_height(schedule: str, progress: float) -> float:
 
 
 def sigmoid_ramp(progress: float, length: float) -> float:
-    """``exp(-5 (1 - t)^2)`` with t from 0 to 1 over the first ``length`` of training (Tarvainen & Valpola, 1703.01780)."""
+    """``exp(-5 (1 - t)^2)``, t from 0 to 1 over the first ``length`` of training (Tarvainen & Valpola, 1703.01780)."""
     t = 1.0 if length <= 0 else min(1.0, progress / length)
     return math.exp(-5.0 * (1.0 - t) ** 2)

@@ -23,7 +23,10 @@ class Table:
 
     def stamp(self) -> str:
         """The table, and names, sizes and times of change of the images."""
-        stamps = [stamp_files(self._table.parent, [self._table]), stamp_files(self._root, images_below(self._root))]
+        stamps = [
+            stamp_files(self._table.parent, [self._table]),
+            stamp_files(self._root, images_below(self._root)),
+        ]
         if self._unlabelled_root is not None:
             stamps.append(stamp_files(self._unlabelled_root, images_below(self._unlabelled_root)))
         return " ".join(stamps)
@@ -61,7 +64,9 @@ class Table:
     def _check_header(self, header: list[str]) -> None:
         missing = [name for name in ("path", *self._levels) if name not in header]
         if missing:
-            raise DataError(f"{self._table} has no column {', '.join(missing)}: its header is {', '.join(header)[:200]}")
+            raise DataError(
+                f"{self._table} has no column {', '.join(missing)}: its header is {', '.join(header)[:200]}"
+            )
 
     def _record(self, header: list[str], cells: list[str], where: str, seen: dict[str, int]) -> Record:
         if len(cells) != len(header):

@@ -8,7 +8,6 @@ from importlib import metadata
 
 import numpy as np
 import numpy.typing as npt
-
 from nstudent.config import DataConfig
 from nstudent.data.sources.source import Record
 

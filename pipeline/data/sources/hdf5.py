@@ -1,18 +1,17 @@
 """Packed images: encoded bytes end to end in one data set, with offsets, names, labels and splits beside them.
 
-    jpeg    uint8 (bytes,)          encoded images end to end (any format that decode() reads)
-    offset  int64 (images + 1,)     image i is jpeg[offset[i]:offset[i + 1]]
-    label   int   (images, levels)  class index per level; -1 absent, -2 unknown
-    split   int8  (images,)         0 train, 1 validation, 2 test, 3 unlabelled
-    name    bytes (images,)         optional
-    attribute meta                  JSON: {"levels": [[class names of the coarsest level], ...]}
+jpeg    uint8 (bytes,)          encoded images end to end (any format that decode() reads)
+offset  int64 (images + 1,)     image i is jpeg[offset[i]:offset[i + 1]]
+label   int   (images, levels)  class index per level; -1 absent, -2 unknown
+split   int8  (images,)         0 train, 1 validation, 2 test, 3 unlabelled
+name    bytes (images,)         optional
+attribute meta                  JSON: {"levels": [[class names of the coarsest level], ...]}
 """
 
 import json
 from pathlib import Path
 
 import numpy as np
-
 from nstudent.config import DataConfig
 from nstudent.data.sources.source import SPLITS, Record, existing, stamp_files
 from nstudent.errors import DataError

@@ -8,7 +8,6 @@ from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
-
 from nstudent.errors import DataError
 
 Split = Literal["train", "validation", "test", "unlabelled"]
@@ -67,7 +66,9 @@ def existing(path: str | None, key: str, *, folder: bool = False) -> Path:
     """The path, checked to be there; ``key`` names the configuration key in the error."""
     found = Path(path or "")
     if path is None or not (found.is_dir() if folder else found.exists()):
-        raise DataError(f"{key}: there is no {'folder' if folder else 'file'} {path}: correct the path or mount the disk")
+        raise DataError(
+            f"{key}: there is no {'folder' if folder else 'file'} {path}: correct the path or mount the disk"
+        )
     return found
 
 

@@ -1,0 +1,5 @@
+"""``python -m nstudent``."""
+
+from nstudent.cli import main
+
+main()

@@ -1,0 +1,105 @@
+"""The product of a run in a user's hands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from nstudent.artifact import Artifact
+from nstudent.config import Config
+from nstudent.data.decode import decode
+from nstudent.errors import ArtifactError, ImageError
+from nstudent.labels.decoding import best_paths, path_confidence
+from nstudent.models.device import Placement
+from nstudent.models.ensemble import Ensemble
+from nstudent.taxonomy import Taxonomy
+
+
+@dataclass(frozen=True)
+class LevelPrediction:
+    """The class at one level, and the probability it was given there."""
+
+    name: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a classifier says of one image."""
+
+    image: str
+    labels: dict[str, LevelPrediction]
+    """By level, coarse first; levels below the end of the path are left out."""
+    error: str | None = None
+    """Why there are no labels, where the image cannot be read."""
+
+
+class Classifier:
+    """The best classifier of a run folder.
+
+    >>> classifier = Classifier.load("runs/digits")           # doctest: +SKIP
+    >>> classifier.predict(["photo.jpg"])[0].labels["coarse"]  # doctest: +SKIP
+    LevelPrediction(name='loop', probability=0.98)
+    """
+
+    def __init__(self, ensemble: Ensemble) -> None:
+        self._ensemble = ensemble
+
+    @classmethod
+    def load(cls, run_dir: str | Path, device: str = "auto") -> Classifier:
+        """Load the last promoted classifier of a run. Executes nothing from the folder and checks every hash.
+
+        Raises:
+            ArtifactError: the folder holds no finished classifier, or a damaged one.
+        """
+        placement = Placement.from_config(Config.model_validate({"device": device}))
+        return cls(Ensemble.load(_final(Path(run_dir)), placement))
+
+    @property
+    def taxonomy(self) -> Taxonomy:
+        """The classes it knows."""
+        return self._ensemble.recipe.taxonomy
+
+    def predict(self, images: Iterable[str | Path], batch_size: int = 64) -> list[Prediction]:
+        """Labels for image files, in their order; an unreadable file gets an error instead of labels."""
+        paths = [Path(image) for image in images]
+        predictions: list[Prediction] = []
+        for first in range(0, len(paths), batch_size):
+            predictions += self._batch(paths[first : first + batch_size])
+        return predictions
+
+    def _batch(self, paths: list[Path]) -> Iterator[Prediction]:
+        recipe = self._ensemble.recipe
+        pixels, errors = [], {}
+        for number, path in enumerate(paths):
+            try:
+                pixels.append(decode(path.read_bytes(), recipe.image_size, recipe.max_pixels))
+            except (ImageError, OSError) as error:
+                errors[number] = error.strerror or str(error) if isinstance(error, OSError) else str(error)
+        if pixels:
+            probabilities = self._ensemble.probabilities(np.stack(pixels))
+            rows = best_paths(probabilities, recipe.taxonomy)
+            confidence = path_confidence(probabilities, rows)
+        at = 0
+        for number, path in enumerate(paths):
+            if number in errors:
+                yield Prediction(str(path), {}, errors[number])
+                continue
+            names = recipe.taxonomy.names(rows[at].tolist())
+            sure = dict(zip(recipe.taxonomy.levels, confidence[at].tolist(), strict=True))
+            yield Prediction(str(path), {level: LevelPrediction(name, sure[level]) for level, name in names.items()})
+            at += 1
+
+
+def _final(run_dir: Path) -> Artifact:
+    candidates = [
+        Artifact(folder)
+        for folder in sorted(run_dir.glob("[0-9]*-*"))
+        if folder.is_dir() and folder.name.endswith(("-teacher", "-student"))
+    ]
+    promoted = [made for made in candidates if made.manifest.metrics.get("promoted")]
+    if not promoted:
+        raise ArtifactError(f"{run_dir} holds no trained classifier: run `nstudent run-all --run-dir {run_dir}` first")
+    return promoted[-1]

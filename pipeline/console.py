@@ -1,0 +1,160 @@
+"""What a person sees: bars and tables on a terminal, plain lines anywhere else."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+from nstudent.progress import Task
+from nstudent.stage import Step
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+_PLAIN_SECONDS = 10.0
+"""Where there is no terminal, a piece of work says where it is at most this often."""
+
+
+class Screen:
+    """Progress as rich bars on a terminal, and as lines of text in a log file."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, highlight=False)
+
+    def say(self, text: str) -> None:
+        """One line that stays."""
+        self._console.print(escape(text))
+
+    def task(self, name: str, total: int, unit: str, done: int = 0) -> AbstractContextManager[Task]:
+        """Begin a piece of work."""
+        if self._console.is_terminal:
+            return self._bar(name, total, unit, done)
+        return self._lines(name, total, unit, done)
+
+    @contextmanager
+    def _bar(self, name: str, total: int, unit: str, done: int) -> Iterator[Task]:
+        columns = (
+            TextColumn("  {task.description:<12}"),
+            BarColumn(bar_width=28),
+            MofNCompleteColumn(),
+            TextColumn(unit),
+            TextColumn("{task.fields[figures]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self._console) as progress:
+            yield _Bar(progress, progress.add_task(name, total=total, completed=done, figures=""))
+
+    @contextmanager
+    def _lines(self, name: str, total: int, unit: str, done: int) -> Iterator[Task]:
+        lines = _Lines(self._console, name, total, unit, done)
+        yield lines
+        lines.close()
+
+
+class _Bar:
+    def __init__(self, progress: Progress, task: Any) -> None:
+        self._progress = progress
+        self._task = task
+
+    def advance(self, amount: int, **shown: float) -> None:
+        figures = {"figures": _figures(shown)} if shown else {}
+        self._progress.update(self._task, advance=amount, **figures)
+
+
+class _Lines:
+    def __init__(self, console: Console, name: str, total: int, unit: str, done: int) -> None:
+        self._console = console
+        self._name, self._total, self._unit = name, total, unit
+        self._first = self._done = done
+        self._began = self._said = time.monotonic()
+
+    def advance(self, amount: int, **shown: float) -> None:
+        self._done += amount
+        now = time.monotonic()
+        if now - self._said >= _PLAIN_SECONDS and self._done < self._total:
+            self._said = now
+            rate = (self._done - self._first) / (now - self._began)
+            left = (self._total - self._done) / max(rate, 1e-9)
+            self._line(
+                f"{self._done}/{self._total} {self._unit}, {rate:.1f} a second, {left:.0f} s left {_figures(shown)}"
+            )
+
+    def close(self) -> None:
+        seconds = time.monotonic() - self._began
+        self._line(f"{self._done}/{self._total} {self._unit} in {seconds:.1f} s")
+
+    def _line(self, text: str) -> None:
+        self._console.print(escape(f"  {self._name}: {text.rstrip()}"))
+
+
+def _figures(shown: Mapping[str, float]) -> str:
+    return " ".join(f"{name} {value:.4g}" for name, value in shown.items())
+
+
+def print_plan(steps: Sequence[Step]) -> None:
+    """The steps of a run and what each reads."""
+    table = Table("step", "reads", "makes", box=None, pad_edge=False)
+    for step in steps:
+        reads = ", ".join([name for _, name in step.inputs] or ["the source"])
+        table.add_row(step.name, "everything made before" if step.gathered else reads, step.stage.provides)
+    Console().print(table)
+
+
+def print_status(rows: Sequence[tuple[str, str, str, str]]) -> None:
+    """(step, state, score, reason) of every step."""
+    table = Table("step", "state", "score", "why", box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*map(escape, row))
+    _wide_console().print(table)
+
+
+def print_scores(scores: Mapping[str, Any]) -> None:
+    """The table at the end of a run."""
+    classifiers = scores["classifiers"]
+    names = list(next(iter(classifiers.values()))["test"])
+    for part in ("validation", "test"):
+        table = Table("classifier", *map(_heading, names), box=None, pad_edge=False, title=f"{part} scores, %")
+        for step, classifier in classifiers.items():
+            mark = " *" if step == scores["final"] else ""
+            table.add_row(step + mark, *(_cell(classifier[part][name]) for name in names))
+        _wide_console().print(table)
+    console = _wide_console()
+    console.print(
+        f"* final classifier. Intervals: {scores['confidence']:.0%}, bootstrap over the images.",
+        highlight=False,
+    )
+    for name, gains in scores["gain"].items():
+        gain = gains["contest alone"]
+        console.print(
+            f"{scores['final']} against {name} on test: {100 * gain['value']:+.1f} points "
+            f"[{100 * gain['low']:+.1f}, {100 * gain['high']:+.1f}] (contest score, paired)",
+            highlight=False,
+        )
+
+
+def _wide_console() -> Console:
+    # A pipe has no width: a table is not to be folded there.
+    return Console() if sys.stdout.isatty() else Console(width=160)
+
+
+def _heading(name: str) -> str:
+    return name.removeprefix("accuracy/").replace("hierarchical ", "h-")
+
+
+def _cell(entry: Mapping[str, float] | None) -> str:
+    if entry is None:
+        return "-"
+    half = (entry["high"] - entry["low"]) / 2
+    return f"{100 * entry['value']:.1f} ±{100 * half:.1f}"
