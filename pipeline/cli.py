@@ -25,7 +25,7 @@ app = typer.Typer(
     "a better classifier out, with proof.",
 )
 
-StageName = StrEnum("StageName", {name: name for name in STAGES})
+StageName = StrEnum("StageName", {name: name for name in STAGES})  # type: ignore[misc]
 
 ConfigOption = Annotated[
     Path | None,

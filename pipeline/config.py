@@ -52,7 +52,7 @@ class DataConfig(Section):
     test: Amount = 0.2
     """Images that are looked at once, at the end, where the source has no such split."""
     duplicates: Literal["error", "drop"] = "error"
-    """The same pixels in train and in validation or test of the source's own split: stop, or drop the training image."""
+    """The same image in train and in validation or test of the source's own split: stop, or drop the training one."""
     max_bad_share: Share = 0.001
     """Share of images that may be unreadable before the run stops. They are listed and left out in any case."""
     max_pixels: Count = 64_000_000

@@ -69,8 +69,7 @@ class _Bar:
         self._task = task
 
     def advance(self, amount: int, **shown: float) -> None:
-        figures = {"figures": _figures(shown)} if shown else {}
-        self._progress.update(self._task, advance=amount, **figures)
+        self._progress.update(self._task, advance=amount, figures=_figures(shown))
 
 
 class _Lines:

@@ -106,7 +106,7 @@ class Taxonomy:
         return np.array(self.terminals, dtype=np.int32).reshape(-1, self.num_levels)
 
     def columns(self, absent: str) -> tuple[int, ...]:
-        """Outputs per level: its classes, and with ``absent`` = ``class`` a last one, 'nothing', where a path can end."""
+        """Outputs per level: its classes; with ``absent`` = ``class`` also 'nothing', where a path can end above."""
         may_end = (self.terminal_rows == ABSENT).any(axis=0)
         return tuple(n + int(absent == "class" and ends) for n, ends in zip(self.num_classes, may_end, strict=True))
 

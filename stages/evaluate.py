@@ -35,7 +35,7 @@ def run(context: Context) -> Metrics:
     tallies = _tallies(context, dataset, classifiers)
     final = [made.name for made in classifiers if made.manifest.metrics.get("promoted")][-1]
     evaluate = context.config.evaluate
-    scores = {
+    scores: dict[str, Any] = {
         "final": final,
         "confidence": evaluate.confidence,
         "classifiers": {

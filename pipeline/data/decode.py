@@ -88,7 +88,8 @@ def _pixels(content: bytes, header: Image.Image, size_px: int) -> Pixels:
     if header.format == "JPEG" and header.mode in ("RGB", "L"):
         # Scaled decoding: the DCT is inverted at 1/2, 1/4 or 1/8 where that is still twice the size asked for.
         least = 2 * size_px if min(header.size) >= 4 * size_px else 0
-        return simplejpeg.decode_jpeg(content, strict=True, min_height=least, min_width=least)
+        array = simplejpeg.decode_jpeg(content, strict=True, min_height=least, min_width=least)
+        return np.asarray(array, dtype=np.uint8)
     if header.format == "PNG" and not _sixteen_bit(header) and header.mode in ("RGB", "L"):
         array = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
         if array is None:

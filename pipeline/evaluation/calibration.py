@@ -7,7 +7,8 @@ import numpy.typing as npt
 from nstudent.taxonomy import ABSENT, LabelArray
 from scipy.optimize import minimize_scalar
 
-_LOG_RANGE = (-3.0, 3.0)
+_LOG_RANGE = (-1.1, 1.1)
+"""Temperatures of a third to three: a few hundred images that are all right would ask for ever more confidence."""
 _SMALLEST = 1e-12
 _FEWEST_IMAGES = 10
 """Fewer labels at a level fit noise: its temperature stays 1."""

@@ -71,7 +71,7 @@ def _draw_labels(axes: Axes, scores: Scores) -> None:
     axes.set_xlabel("share of the heap that has a label at the level")
     axes.set_ylabel("precision")
     axes.grid(alpha=0.3)
-    colours = {}
+    colours: dict[str, Any] = {}
     for step, levels in scores["pseudo_labels"].items():
         filtered = "filter" in step
         for level, quality in levels.items():

@@ -95,7 +95,8 @@ def select(
     """
     eligible = keep.any(axis=1)
     if not config.balance:
-        return Selection(keep, eligible.astype(np.int64))
+        once: npt.NDArray[np.int64] = eligible.astype(np.int64)
+        return Selection(keep, once)
     sure = kept_confidence(confidence, keep)
     groups = np.unique(terminal[eligible])
     wanted = config.images_per_class or max(1, round(int(eligible.sum()) / max(1, len(groups))))
@@ -106,4 +107,5 @@ def select(
         exact[rows[sure[rows] >= threshold - 1e-5]] = copies
     # Stochastic rounding: an image with 1.3 copies is shown twice with probability 0.3.
     drawn = generator(*key, "copies").random(len(exact))
-    return Selection(keep, np.floor(exact + drawn).astype(np.int64))
+    rounded: npt.NDArray[np.int64] = np.floor(exact + drawn).astype(np.int64)
+    return Selection(keep, rounded)

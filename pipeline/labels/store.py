@@ -85,7 +85,7 @@ class LabelStore:
         """Most probable path, (rows, levels)."""
         self.confidence: npt.NDArray[np.float32] = np.concatenate([shard["confidence"] for shard in shards])
         """Probability along that path, (rows, levels); 0 where it has ended."""
-        self.probabilities = tuple(_Joined([shard[f"probability/{name}"] for shard in shards]) for name in levels)
+        self.probabilities = tuple(JoinedRows([shard[f"probability/{name}"] for shard in shards]) for name in levels)
         """Per level: indexing with rows gives float16 (rows, outputs)."""
 
     @classmethod
@@ -102,7 +102,7 @@ class LabelStore:
         return np.where(keep, self.paths, UNKNOWN).astype(np.int32)
 
 
-class _Joined:
+class JoinedRows:
     """Mapped arrays of equal width, indexed as one by row."""
 
     def __init__(self, parts: list[npt.NDArray[np.float16]]) -> None:

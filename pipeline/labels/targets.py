@@ -5,6 +5,7 @@ a level teaches something and to zero where it does not (unknown, or absent in a
 """
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,13 @@ from nstudent.taxonomy import ABSENT, LabelArray, Taxonomy
 
 Mass = tuple[npt.NDArray[np.float32], ...]
 """Per level, coarse first: (rows, outputs of the level)."""
+
+
+class RowsOfHalves(Protocol):
+    """Anything that gives float16 (rows, outputs) for row numbers: an array, or the mapped store."""
+
+    def __getitem__(self, rows: npt.NDArray[np.int64], /) -> npt.NDArray[np.float16]:
+        """The distributions of some rows."""
 
 
 class GivenTargets:
@@ -34,9 +42,7 @@ class GivenTargets:
 class PseudoTargets:
     """Targets from stored distributions, at the levels that were kept."""
 
-    def __init__(
-        self, probabilities: Sequence[npt.NDArray[np.float16]], keep: npt.NDArray[np.bool_], *, hard: bool
-    ) -> None:
+    def __init__(self, probabilities: Sequence[RowsOfHalves], keep: npt.NDArray[np.bool_], *, hard: bool) -> None:
         """``probabilities`` may be mapped from disk; ``keep``: (rows, levels)."""
         self._probabilities = probabilities
         self._keep = keep

@@ -149,7 +149,7 @@ class Trainer:
         moment = Moment(logits, targets, batch.num_labelled, batch.rows, clean, self._believe, progress)
         loss = self._objective(moment)
         self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         self._check_finite(loss)
         self._optimizer.step()
         self._step += 1

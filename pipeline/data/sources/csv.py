@@ -3,10 +3,9 @@
 import csv
 from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
 
 from nstudent.config import DataConfig
-from nstudent.data.sources.source import SPLITS, Record, Split, existing, images_below, read_file, stamp_files
+from nstudent.data.sources.source import SPLITS, Record, existing, images_below, read_file, stamp_files
 from nstudent.errors import DataError
 from nstudent.taxonomy import UNKNOWN_ENTRY
 
@@ -81,7 +80,7 @@ class Table:
         if split is not None and split not in SPLITS:
             raise DataError(f"{where}: split '{split}' is none of {', '.join(SPLITS)}")
         label = tuple(row[level] for level in self._levels)
-        return Record(name, label, cast(Split | None, split))
+        return Record(name, label, split)
 
     def _inside(self, name: str, where: str) -> Path:
         if not name or "\0" in name:

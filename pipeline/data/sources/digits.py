@@ -47,7 +47,8 @@ class Digits:
     def read(self, index: int) -> npt.NDArray[np.uint8]:
         """Pixels, (8, 8)."""
         assert self._images is not None, "records() comes first"
-        return self._images[index]
+        image: npt.NDArray[np.uint8] = self._images[index]
+        return image
 
 
 def open_source(config: DataConfig) -> Digits:

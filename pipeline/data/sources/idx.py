@@ -39,7 +39,7 @@ class Idx:
                 raise DataError(f"{self._root}: {len(images)} {prefix} images and {len(classes)} labels")
             if int(classes.max(initial=0)) >= len(self._labels):
                 raise DataError(
-                    f"{self._root}: class {classes.max()} has no entry in data.class_paths, which has {len(self._labels)}"
+                    f"{self._root}: class {classes.max()} is not among the {len(self._labels)} of data.class_paths"
                 )
             self._images.extend(images)
             records += [Record(f"{split}-{i:06d}", self._labels[c], split) for i, c in enumerate(classes)]
