@@ -78,7 +78,7 @@ class ModelConfig(Section):
 
     backbones: Annotated[tuple[str, ...], Field(min_length=1)] = ("test_resnet",)
     """Names of timm models."""
-    backbone_options: dict[str, bool | int | float | str] = {}
+    backbone_options: dict[str, bool | int | float | str | tuple[int, ...]] = {}
     """Further keyword arguments for timm.create_model, for every backbone of this member."""
     wide_channels: Annotated[int, Field(ge=0)] = 0
     """Channels of one wide convolution beside the backbones; 0: none."""
@@ -205,6 +205,8 @@ class FilterConfig(TrainingConfig):
     """Pseudo-labelled images a labelled one in a batch."""
     average_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.7
     """Weight of the past in the running average of an image's predictions, a pass."""
+    average_from: Share = 0.3
+    """Share of training before predictions are averaged: a network that has learnt nothing yet has no say."""
     consistency_weight: Annotated[float, Field(ge=0)] = 1.0
     """Height of the consistency loss, which every image feeds, dropped or not."""
     consistency_ramp: Share = 0.3
@@ -261,10 +263,13 @@ class Config(Section):
     """auto: CUDA, else Apple's GPU, else the CPU."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 where the chip has it and the network gains from it. Weights and their average stay float32."""
-    threads: Annotated[int, Field(ge=0)] = 0
-    """CPU threads of the networks; 0: one per core."""
-    workers: Annotated[int, Field(ge=0)] = 0
-    """Processes that prepare images beside the one that trains. Changes speed, never results."""
+    workers: Annotated[int, Field(ge=0)] | None = None
+    """Processes that prepare images beside the one that trains. Changes speed, never results. null: one, where there
+    are two cores and a process starts cheaply (Linux); else none."""
+    threads: Count | None = None
+    """CPU threads of the networks. null: one for each core that no worker needs."""
+    checkpoint_minutes: Annotated[float, Field(ge=0)] = 0.2
+    """A training is kept on disk at the end of an epoch, when so much time has passed since it last was."""
     data: DataConfig = DataConfig()
     teacher: TeacherConfig = TeacherConfig()
     pseudolabel: PseudolabelConfig = PseudolabelConfig()

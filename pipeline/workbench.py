@@ -13,7 +13,7 @@ from nstudent.data.dataset import Dataset
 from nstudent.evaluation.assess import HEADLINE, assess
 from nstudent.evaluation.metrics import scores
 from nstudent.labels.targets import GivenTargets
-from nstudent.models.device import Placement
+from nstudent.models.device import Placement, loader_workers
 from nstudent.models.ensemble import Ensemble, Recipe
 from nstudent.models.member import Member, build_member
 from nstudent.progress import Progress
@@ -91,7 +91,8 @@ class Workbench:
             length,
             self.placement,
             key,
-            workers=self._config.workers,
+            workers=loader_workers(self._config),
+            checkpoint_seconds=60 * self._config.checkpoint_minutes,
         )
         checkpoint = self._scratch / f"{name.replace(' ', '-')}.safetensors"
         recipe = self.recipe([model])

@@ -1,6 +1,7 @@
-"""Train what the labels alone would have given: the student's architecture, noise and number of steps, no heap.
+"""Train what the labels alone would have given: the student's architecture, noise, steps and batch size, no heap.
 
-The gain of the unlabelled images is stated against this network, never against a smaller or less trained one.
+The gain of the unlabelled images is stated against this network, never against a smaller or less trained one: it makes
+exactly as many image passes as the student, all of them over labelled images.
 """
 
 from nstudent.data.dataset import Dataset

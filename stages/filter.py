@@ -101,7 +101,9 @@ def _iterate(
     of_given = RunningAverage(len(given), outputs, config.average_momentum)
     of_pseudo = RunningAverage(len(pseudo), outputs, config.average_momentum)
     supervised = bench.supervised(config, unlabelled_weight=1.0)
-    objective = SelfEnsembling(supervised, of_given, of_pseudo, config.consistency_weight, config.consistency_ramp)
+    objective = SelfEnsembling(
+        supervised, of_given, of_pseudo, config.consistency_weight, config.consistency_ramp, config.average_from
+    )
     share = unlabelled_share(config.batch_size, config.unlabelled_ratio)
     parts = [
         (bench.labelled(given), config.batch_size),

@@ -4,6 +4,7 @@ Step 7,001 of a run holds the same images under the same noise whether the run c
 7,000, or loads its images in three processes: nothing is drawn from a generator that has a past.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -137,6 +138,7 @@ class Batches:
             sampler=range(first, last),
             num_workers=workers,
             pin_memory=pin_memory,
+            multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
         )
         try:
             yield from loader

@@ -50,6 +50,7 @@ def detection_quality(given: LabelArray, truth: LabelArray, keep: Keep, levels: 
         dropped = judged & ~keep[:, i]
         found = int((wrong & dropped).sum())
         quality[name] = {
+            "judged": int(judged.sum()),
             "wrong": int(wrong.sum()),
             "dropped": int(dropped.sum()),
             "precision": found / int(dropped.sum()) if dropped.any() else None,

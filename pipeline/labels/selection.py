@@ -95,7 +95,7 @@ def select(
     """
     eligible = keep.any(axis=1)
     if not config.balance:
-        once: npt.NDArray[np.int64] = eligible.astype(np.int64)
+        once = np.asarray(eligible, dtype=np.int64)
         return Selection(keep, once)
     sure = kept_confidence(confidence, keep)
     groups = np.unique(terminal[eligible])

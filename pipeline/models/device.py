@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -27,7 +28,7 @@ class Placement:
         Raises:
             ConfigError: the device asked for is not there.
         """
-        torch.set_num_threads(config.threads or available_cores())
+        torch.set_num_threads(config.threads or max(1, available_cores() - loader_workers(config)))
         return cls(_device(config.device), config.precision)
 
     def put(self, network: nn.Module) -> nn.Module:
@@ -56,6 +57,13 @@ class Placement:
             # A rule instead of a stopwatch, so that the same run has the same bytes every time.
             return bool(torch.cpu._is_avx512_bf16_supported()) and not _is_depthwise(network)
         return False
+
+
+def loader_workers(config: Config) -> int:
+    """Processes that prepare images. Where they cannot be forked each would import torch anew: then none, unasked."""
+    if config.workers is not None:
+        return config.workers
+    return int(available_cores() > 1 and sys.platform == "linux")
 
 
 def available_cores() -> int:

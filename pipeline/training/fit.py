@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +78,7 @@ class Trainer:
         key: Key,
         *,
         workers: int = 0,
+        checkpoint_seconds: float = 0.0,
     ) -> None:
         self._placement = placement
         self._network = placement.put(network).train()
@@ -86,6 +88,7 @@ class Trainer:
         self._length = length
         self._key = key
         self._workers = workers
+        self._checkpoint_seconds = checkpoint_seconds
         self._cutmix = CutMix(config.noise, key)
         self._optimizer = create_optimizer_v2(
             network, opt=config.optimizer, lr=config.learning_rate, weight_decay=config.weight_decay
@@ -112,6 +115,7 @@ class Trainer:
         steps = self._length.steps
         stride = max(1, self._length.epochs // _VALIDATIONS)
         batches = self._batches.load(self._step, steps, self._workers, pin_memory=self._placement.device.type == "cuda")
+        saved = time.monotonic()
         with progress.task(name, steps, "steps", done=self._step) as task:
             while self._step < steps:
                 loss = self._epoch(batches, task.advance)
@@ -120,7 +124,9 @@ class Trainer:
                 if validate is not None and (epoch % stride == 0 or self._step == steps):
                     entry["validation"] = validate(self._average.module)
                 self._history.append(entry)
-                save_checkpoint(checkpoint, self._state())
+                if time.monotonic() - saved >= self._checkpoint_seconds or self._step == steps:
+                    save_checkpoint(checkpoint, self._state())
+                    saved = time.monotonic()
         network = self._average.module.eval()
         assert isinstance(network, Member)
         return Trained(network, self._history)

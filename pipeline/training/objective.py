@@ -97,15 +97,16 @@ class SelfEnsembling:
     unlabelled: RunningAverage
     weight: float
     ramp: float
+    average_from: float
 
     def __call__(self, moment: Moment) -> Tensor:
         """Supervised loss + ramp(t) * weight * mean squared difference of probabilities."""
         assert moment.clean is not None, "the filter's batches carry clean images"
         belief = [level.softmax(dim=1) for level in moment.believe(moment.clean)]
-        n = moment.num_labelled
-        rows = moment.rows.cpu()
-        self.labelled.update(rows[:n], [level[:n] for level in belief])
-        self.unlabelled.update(rows[n:], [level[n:] for level in belief])
+        if moment.progress >= self.average_from:
+            n, rows = moment.num_labelled, moment.rows.cpu()
+            self.labelled.update(rows[:n], [level[:n] for level in belief])
+            self.unlabelled.update(rows[n:], [level[n:] for level in belief])
         gaps = [
             (level.softmax(dim=1) - taught).square().sum(dim=1).mean()
             for level, taught in zip(moment.logits, belief, strict=True)

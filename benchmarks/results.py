@@ -1,0 +1,169 @@
+"""Tables of docs/RESULTS.md: one configuration, several seeds, mean and standard deviation.
+
+    python benchmarks/results.py --seeds 0 1 2 3 4                                    # digits
+    python benchmarks/results.py --config configs/fashion_mnist.yaml --seeds 0 1 2
+    python benchmarks/results.py --config configs/grocery.yaml --seeds 0 1 2 data.root=PATH/grocery_64.h5
+    python benchmarks/results.py --seeds 0 1 2 name=flipped data.label_noise=0.4 filter.labelled=true
+
+Every seed draws its own split, networks and noise. Runs are kept (default: runs/benchmarks) and not made again where
+they are up to date; an interrupted benchmark goes on where it was. Prints Markdown.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from nstudent import load_config, plan, run_all
+from nstudent.artifact import Manifest
+from nstudent.console import Screen
+from nstudent.models.device import available_cores
+
+Scores = dict[str, Any]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--runs", type=Path, default=Path("runs/benchmarks"))
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    arguments = parser.parse_intermixed_args()
+    folders = [_run(arguments, seed) for seed in arguments.seeds]
+    results = [(folder, json.loads((_last(folder) / "scores.json").read_text())) for folder in folders]
+    print(_heading(arguments))
+    for table in (_scores_table, _gain_table, _labels_table, _given_table, _cost_table):
+        rows = table(results)
+        if len(rows) > 2:
+            print("\n".join(rows), end="\n\n")
+
+
+def _run(arguments: argparse.Namespace, seed: int) -> Path:
+    config = load_config(arguments.config, [*arguments.overrides, f"seed={seed}"])
+    return run_all(config, arguments.runs / f"{config.name}-seed{seed}", Screen())
+
+
+def _last(folder: Path) -> Path:
+    return folder / plan(load_config(folder / "config.yaml"))[-1].name
+
+
+def _heading(arguments: argparse.Namespace) -> str:
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
+    words = [f"--config {arguments.config}" if arguments.config else "", *arguments.overrides]
+    return (
+        f"`python benchmarks/results.py {' '.join(filter(None, words))} --seeds {' '.join(map(str, arguments.seeds))}`, "
+        f"commit {commit.strip()}, {available_cores()} cores ({platform.machine()})\n"
+    )
+
+
+def _scores_table(results: list[tuple[Path, Scores]]) -> list[str]:
+    """Test scores of each classifier, over seeds. A round that was not needed in a seed is left out of its mean."""
+    names = list(next(iter(results[0][1]["classifiers"].values()))["test"])
+    shown = [name for name in names if name.startswith("accuracy/")] + [
+        "contest alone",
+        "contest prefix",
+        "exact path",
+        "hierarchical F1",
+    ]
+    rows = [_row("test, %", *(name.removeprefix("accuracy/") for name in shown), "seeds"), _rule(len(shown) + 2)]
+    for step in _steps(results, "classifiers"):
+        made = [scores["classifiers"][step]["test"] for _, scores in results if step in scores["classifiers"]]
+        rows.append(_row(step, *(_spread(_values(made, name)) for name in shown), str(len(made))))
+    final = [scores["classifiers"][scores["final"]]["test"] for _, scores in results]
+    rows.append(_row("**final**", *(_spread(_values(final, name)) for name in shown), str(len(final))))
+    return rows
+
+
+def _gain_table(results: list[tuple[Path, Scores]]) -> list[str]:
+    """Final classifier against teacher and baseline, paired within each seed."""
+    rows = [_row("final against", "score", "gain by seed, points", "mean ± sd"), _rule(4)]
+    for other in _steps(results, "gain"):
+        for score in ("contest alone", "exact path"):
+            gains = [
+                100 * scores["gain"][other][score]["value"] if other in scores["gain"] else 0.0 for _, scores in results
+            ]
+            rows.append(_row(other, score, " ".join(f"{gain:+.1f}" for gain in gains), _signed_spread(gains)))
+    return rows
+
+
+def _labels_table(results: list[tuple[Path, Scores]]) -> list[str]:
+    """Pseudo-labels against the hidden truth: precision and share of the heap, per level."""
+    levels = list(next(iter(results[0][1]["pseudo_labels"].values()), {}))
+    rows = [_row("pseudo-labels, %", *(f"{level}: precision (share)" for level in levels)), _rule(len(levels) + 1)]
+    for step in _steps(results, "pseudo_labels"):
+        made = [scores["pseudo_labels"][step] for _, scores in results if step in scores["pseudo_labels"]]
+        cells = []
+        for level in levels:
+            precision = [entry[level]["precision"] for entry in made if entry[level]["precision"] is not None]
+            cells.append(f"{_spread(precision)} ({_mean([entry[level]['share'] for entry in made])})")
+        rows.append(_row(step, *cells))
+    return rows
+
+
+def _given_table(results: list[tuple[Path, Scores]]) -> list[str]:
+    """How well the filter found labels that were flipped on purpose."""
+    rows = [_row("given labels, %", "level", "wrong before", "wrong after", "precision", "recall"), _rule(6)]
+    for step in _steps(results, "given_labels"):
+        made = [scores["given_labels"][step] for _, scores in results if step in scores["given_labels"]]
+        for level in made[0]:
+            wrong_before = [entry[level]["wrong"] / max(1, entry[level]["judged"]) for entry in made]
+            wrong_after = [1 - entry[level]["right among kept"] for entry in made]
+            found = {key: [e[level][key] for e in made if e[level][key] is not None] for key in ("precision", "recall")}
+            cells = (wrong_before, wrong_after, found["precision"], found["recall"])
+            rows.append(_row(step, level, *map(_spread, cells)))
+    return rows
+
+
+def _cost_table(results: list[tuple[Path, Scores]]) -> list[str]:
+    rows = [_row("cost", "GMACs", "image passes", "minutes"), _rule(4)]
+    for step in _steps(results, "classifiers"):
+        made = [(folder, scores["classifiers"][step]) for folder, scores in results if step in scores["classifiers"]]
+        minutes = [Manifest.read(folder / step).seconds / 60 for folder, _ in made]
+        passes = statistics.mean(entry["image_passes"] for _, entry in made)
+        rows.append(_row(step, f"{made[0][1]['gmacs']:.4f}", f"{passes:,.0f}", f"{statistics.mean(minutes):.1f}"))
+    totals = [
+        sum(Manifest.read(path.parent).seconds for path in folder.glob("[0-9]*/manifest.json")) / 60
+        for folder, _ in results
+    ]
+    rows.append(_row("whole run", "", "", f"{statistics.mean(totals):.1f}"))
+    return rows
+
+
+def _steps(results: list[tuple[Path, Scores]], part: str) -> list[str]:
+    return sorted({step for _, scores in results for step in scores[part]})
+
+
+def _values(made: Iterable[dict[str, Any]], name: str) -> list[float]:
+    return [entry[name]["value"] for entry in made if entry[name] is not None]
+
+
+def _spread(values: list[float], form: Callable[[float], str] = lambda value: f"{100 * value:.1f}") -> str:
+    if not values:
+        return "-"
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{form(statistics.mean(values))} ± {form(deviation)}"
+
+
+def _signed_spread(points: list[float]) -> str:
+    deviation = statistics.stdev(points) if len(points) > 1 else 0.0
+    return f"{statistics.mean(points):+.1f} ± {deviation:.1f}"
+
+
+def _mean(values: list[float]) -> str:
+    return f"{100 * statistics.mean(values):.0f}"
+
+
+def _row(*cells: str) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _rule(columns: int) -> str:
+    return "|" + "---|" * columns
+
+
+if __name__ == "__main__":
+    main()
