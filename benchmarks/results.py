@@ -52,12 +52,12 @@ def _last(folder: Path) -> Path:
 
 
 def _heading(arguments: argparse.Namespace) -> str:
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
-    words = [f"--config {arguments.config}" if arguments.config else "", *arguments.overrides]
-    return (
-        f"`python benchmarks/results.py {' '.join(filter(None, words))} --seeds {' '.join(map(str, arguments.seeds))}`, "
-        f"commit {commit.strip()}, {available_cores()} cores ({platform.machine()})\n"
-    )
+    revision = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(revision, capture_output=True, text=True, check=False).stdout.strip()
+    config = f"--config {arguments.config}" if arguments.config else ""
+    words = [config, "--seeds", *map(str, arguments.seeds), *arguments.overrides]
+    command = " ".join(["python benchmarks/results.py", *filter(None, words)])
+    return f"`{command}`, commit {commit}, {available_cores()} cores ({platform.machine()})\n"
 
 
 def _scores_table(results: list[tuple[Path, Scores]]) -> list[str]:

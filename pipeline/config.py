@@ -155,8 +155,10 @@ class TrainingConfig(Section):
 class TeacherConfig(TrainingConfig):
     """The first labeller: an ensemble trained on the labels alone."""
 
-    epochs: Count = 120
+    epochs: Count = 100
     """Passes over the labelled images."""
+    batch_size: Count = 50
+    """Labelled images a step."""
     members: Annotated[tuple[ModelConfig, ...], Field(min_length=1)] = (ModelConfig(), ModelConfig())
     """Networks, trained apart, whose probabilities are averaged."""
     max_gmacs: Positive | None = None
@@ -195,7 +197,7 @@ class FilterConfig(TrainingConfig):
     """Doubt the labels people gave, too."""
     iterations: Count = 2
     """At most so many rounds of training and filtering; it stops earlier where validation no longer improves."""
-    epochs: Count = 4
+    epochs: Count = 8
     """Passes over the images, an iteration."""
     warmup_epochs: Annotated[float, Field(ge=0)] = 0.5
     """Epochs over which the learning rate rises from a hundredth of its height."""
@@ -220,7 +222,7 @@ class StudentConfig(TrainingConfig):
 
     model: ModelConfig = ModelConfig(head_width=128)
     """The student; its supervised-only baseline has the same architecture."""
-    epochs: Count = 20
+    epochs: Count = 30
     """Passes over the unlabelled heap: an epoch has as many steps as showing every image once would take."""
     warmup_epochs: Annotated[float, Field(ge=0)] = 1.0
     """Epochs over which the learning rate rises from a hundredth of its height."""
@@ -254,7 +256,7 @@ class Config(Section):
     """Name of the run; its folder is runs/NAME unless --run-dir says otherwise."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Every random choice of the run follows from it."""
-    rounds: Annotated[int, Field(ge=0)] = 2
+    rounds: Annotated[int, Field(ge=0)] = 1
     """Rounds of pseudo-labels, filter and student. 0: the teacher alone."""
     absent: Literal["ignore", "class"] = "ignore"
     """A level that a label does not reach teaches nothing, or is a class 'nothing' of its own. `class` is for trees

@@ -10,7 +10,7 @@ from nstudent.evaluation.metrics import scores
 from nstudent.models.cost import check_cost
 from nstudent.models.ensemble import Ensemble
 from nstudent.stage import Context, Metrics
-from nstudent.workbench import Workbench
+from nstudent.workbench import Workbench, unlabelled_share
 
 
 def run(context: Context) -> Metrics:
@@ -19,21 +19,15 @@ def run(context: Context) -> Metrics:
     dataset = Dataset(context.inputs["data"])
     bench = Workbench(context.config, dataset, context.scratch, context.progress)
     length = bench.student_length()
+    batch_size = config.batch_size + unlabelled_share(config.batch_size, config.unlabelled_ratio)
+    parts = [(bench.labelled(), batch_size)]
     key = context.key("network")
-    trained = bench.train(
-        "baseline",
-        config.model,
-        config,
-        [(bench.labelled(), config.batch_size)],
-        bench.supervised(config),
-        length,
-        key,
-    )
+    trained = bench.train("baseline", config.model, config, parts, bench.supervised(config), length, key)
     baseline = Ensemble(bench.recipe([config.model]), [trained.network], bench.placement)
     baseline.save(context.folder)
     return {
         "validation": scores(assess(baseline, dataset, dataset.validation, context.config.evaluate.batch_size)),
         "gmacs": round(check_cost([trained.network], dataset.image_size, None), 6),
-        "image_passes": length.steps * config.batch_size,
+        "image_passes": length.steps * batch_size,
         "history": [trained.history],
     }
