@@ -2,8 +2,8 @@
 
     python benchmarks/results.py --seeds 0 1 2 3 4                                    # digits
     python benchmarks/results.py --config configs/fashion_mnist.yaml --seeds 0 1 2
-    python benchmarks/results.py --config configs/grocery.yaml --seeds 0 1 2 data.root=PATH/grocery_64.h5
-    python benchmarks/results.py --seeds 0 1 2 name=flipped data.label_noise=0.4 filter.labelled=true
+    python benchmarks/results.py --config configs/grocery.yaml data.root=PATH/grocery_64.h5 --seeds 0 1 2
+    python benchmarks/results.py name=flipped data.label_noise=0.4 filter.labelled=true --seeds 0 1 2
 
 Every seed draws its own split, networks and noise. Runs are kept (default: runs/benchmarks) and not made again where
 they are up to date; an interrupted benchmark goes on where it was. Prints Markdown.
@@ -55,7 +55,7 @@ def _heading(arguments: argparse.Namespace) -> str:
     revision = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
     commit = subprocess.run(revision, capture_output=True, text=True, check=False).stdout.strip()
     config = f"--config {arguments.config}" if arguments.config else ""
-    words = [config, "--seeds", *map(str, arguments.seeds), *arguments.overrides]
+    words = [config, *arguments.overrides, "--seeds", *map(str, arguments.seeds)]
     command = " ".join(["python benchmarks/results.py", *filter(None, words)])
     return f"`{command}`, commit {commit}, {available_cores()} cores ({platform.machine()})\n"
 
