@@ -44,7 +44,7 @@ def main() -> None:
 
 def _run(arguments: argparse.Namespace, seed: int) -> Path:
     config = load_config(arguments.config, [*arguments.overrides, f"seed={seed}"])
-    return run_all(config, arguments.runs / f"{config.name}-seed{seed}", Screen())
+    return run_all(config, arguments.runs / f"{config.run_name}-seed{seed}", Screen())
 
 
 def _last(folder: Path) -> Path:

@@ -42,9 +42,9 @@ class DataConfig(Section):
     """idx only: the label 'coarse/mid/fine' of each integer class; a shorter path ends there."""
     image_size: Annotated[int, Field(ge=8, le=1024)] = 32
     """Side of the square image that the networks see, in pixels."""
-    labelled: Amount | None = 100
+    labelled: Amount | Literal["all"] | None = None
     """How many training images keep their labels (below 1: which share); the others join the unlabelled heap.
-    null: all of them."""
+    null: all of them, but 100 of the embedded digits."""
     unlabelled: Amount | None = None
     """At most so many unlabelled images (below 1: that share). null: all of them."""
     validation: Amount = 0.1
@@ -59,6 +59,13 @@ class DataConfig(Section):
     """Larger images are refused from their header, before they are decoded."""
     label_noise: Share = 0.0
     """For studies: this share of the labels is replaced by that of another class, and the truth kept for scoring."""
+
+    @property
+    def labelled_amount(self) -> float | None:
+        """``labelled`` with its default filled in; ``None``: all."""
+        if self.labelled is None:
+            return 100 if self.source == "digits" else None
+        return None if self.labelled == "all" else self.labelled
 
     @model_validator(mode="after")
     def _complete(self) -> "DataConfig":
@@ -252,8 +259,8 @@ class EvaluateConfig(Section):
 class Config(Section):
     """A whole run."""
 
-    name: str = Field(default="digits", pattern=r"^[\w][\w.-]*$")
-    """Name of the run; its folder is runs/NAME unless --run-dir says otherwise."""
+    name: Annotated[str, Field(pattern=r"^[\w][\w.-]*$")] | None = None
+    """Name of the run; its folder is runs/NAME unless --run-dir says otherwise. null: that of the data source."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Every random choice of the run follows from it."""
     rounds: Annotated[int, Field(ge=0)] = 1
@@ -278,6 +285,11 @@ class Config(Section):
     filter: FilterConfig = FilterConfig()
     student: StudentConfig = StudentConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+
+    @property
+    def run_name(self) -> str:
+        """``name`` with its default filled in."""
+        return self.name or self.data.source
 
     @model_validator(mode="after")
     def _consistent(self) -> "Config":

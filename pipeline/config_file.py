@@ -4,7 +4,7 @@ import difflib
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from nstudent.config import Config
@@ -86,8 +86,11 @@ def check(page: dict[str, Any], where: str) -> Config:
     try:
         return Config.model_validate(page)
     except ValidationError as error:
-        problems = "\n".join(f"  {line}" for line in _explain(error))
-        raise ConfigError(f"{where}: {error.error_count()} problem(s) in the configuration:\n{problems}") from error
+        problems = _problems(error)
+        if len(problems) == 1:
+            raise ConfigError(f"{where}: {problems[0]}") from error
+        listed = "".join(f"\n  {problem}" for problem in problems)
+        raise ConfigError(f"{where}: {len(problems)} problems in the configuration:{listed}") from error
 
 
 def _apply(page: dict[str, Any], word: str) -> None:
@@ -104,29 +107,54 @@ def _apply(page: dict[str, Any], word: str) -> None:
     here[leaf] = parse_yaml(value, f"'{word}'")
 
 
-def _explain(error: ValidationError) -> Iterable[str]:
+def _problems(error: ValidationError) -> list[str]:
+    """One line a key. A key that may have one of several types is one problem, not one a type."""
+    wrong: dict[str, list[str]] = {}
+    lines: list[str] = []
     for problem in error.errors(include_url=False):
-        # Unions put the name of the branch they tried at the end of the location; a person wrote only the keys.
-        location = [str(part) for part in problem["loc"] if not str(part).startswith(("tuple[", "function-"))]
-        key = ".".join(location)
-        if problem["type"] == "extra_forbidden":
-            yield f"{key}: there is no such key{_nearest(location)}"
-        elif problem["type"] == "value_error":
-            yield str(problem["ctx"]["error"])
+        if problem["type"] == "value_error":
+            lines.append(str(problem["ctx"]["error"]))
+            continue
+        unknown = problem["type"] == "extra_forbidden"
+        location = problem["loc"]
+        key, section = _key(location[:-1] if unknown else location)
+        if unknown:
+            name = str(location[-1])
+            lines.append(f"{'.'.join([*key, name])}: there is no such key{_nearest(section, name)}")
         else:
-            yield f"{key}: {problem['msg'][0].lower()}{problem['msg'][1:]} (it is {problem['input']!r:.80})"
+            said = problem["msg"].replace("valid tuple", "list").replace("valid dictionary", "group of keys")
+            shown = f"{said[0].lower()}{said[1:]}"
+            wrong.setdefault(f"{'.'.join(key)} is {problem['input']!r:.80}", []).append(shown)
+    return lines + [f"{key}: {' or '.join(dict.fromkeys(said))}" for key, said in wrong.items()]
 
 
-def _nearest(location: list[str]) -> str:
-    section: Any = Config
-    for part in location[:-1]:
-        field = section.model_fields.get(part)
-        section = field.annotation if field is not None else None
-        if not (isinstance(section, type) and issubclass(section, BaseModel)):
-            return ""
-    names = difflib.get_close_matches(location[-1], section.model_fields, n=1, cutoff=0.5)
-    elsewhere = [f"{group}.{location[-1]}" for group in _sections() if location[-1] in _sections()[group]]
-    near = names or elsewhere[:1]
+def _key(location: tuple[int | str, ...]) -> tuple[list[str], type[BaseModel] | None]:
+    """The keys a person wrote, without the names of types that pydantic puts between them, and the last section."""
+    section: type[BaseModel] | None = Config
+    key: list[str] = []
+    for part in location:
+        if isinstance(part, int):
+            key.append(str(part))
+        elif section is not None and part in section.model_fields:
+            key.append(part)
+            section = _section_in(section.model_fields[part].annotation)
+        elif section is None and not key:
+            key.append(part)
+    return key, section
+
+
+def _section_in(annotation: Any) -> type[BaseModel] | None:
+    """The section that a field holds, by itself or in a list."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    inner = (_section_in(part) for part in get_args(annotation))
+    return next((section for section in inner if section is not None), None)
+
+
+def _nearest(section: type[BaseModel] | None, name: str) -> str:
+    here = list(section.model_fields) if section is not None else []
+    elsewhere = [f"{group}.{name}" for group, fields in _sections().items() if name in fields]
+    near = elsewhere[:1] or difflib.get_close_matches(name, here, n=1, cutoff=0.6)
     return f" (did you mean '{near[0]}'?)" if near else ""
 
 

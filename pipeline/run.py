@@ -281,7 +281,7 @@ def _state(run: Run, step: Step, needed: bool) -> StepState:
 
 
 def _open(config: Config, run_dir: str | Path | None, progress: Progress | None) -> Run:
-    folder = Path(run_dir) if run_dir is not None else Path("runs") / config.name
+    folder = Path(run_dir) if run_dir is not None else Path("runs") / config.run_name
     return Run(config, folder, progress or Silence())
 
 

@@ -32,14 +32,15 @@ def draw_splits(
     if (nameless & np.isin(split, (VALIDATION, TEST))).any():
         raise DataError("a validation or test image has no label at any level: label it, or make it unlabelled")
     open_images = int((split == TRAIN).sum())
-    for part, amount in ((TEST, config.test), (VALIDATION, config.validation)):
+    for part, wanted in ((TEST, config.test), (VALIDATION, config.validation)):
         if not (split == part).any():
             # Both shares are of all labelled images, whichever is drawn first.
-            count = _count(amount, open_images)
+            count = _count(wanted, open_images)
             _move(split, labels, TRAIN, part, count, generator(seed, "split", part), leave_one=True)
-    if config.labelled is not None:
+    amount = config.labelled_amount
+    if amount is not None:
         pool = int((split == TRAIN).sum())
-        count = min(pool, _count(config.labelled, pool))
+        count = min(pool, _count(amount, pool))
         _move(
             split,
             labels,
