@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -60,7 +62,8 @@ def run_all_command(
     if dry_run:
         console.print_plan(plan(settings))
         return
-    folder = run_all(settings, run_dir, console.Screen())
+    with _interruptible():
+        folder = run_all(settings, run_dir, console.Screen())
     last = folder / plan(settings)[-1].name
     console.print_scores(read_json(last / "scores.json"))
     typer.echo(f"picture: {last / 'scores.png'}")
@@ -77,7 +80,9 @@ def stage_command(
     """Run one stage: its first step that is not up to date. The steps before it must be there."""
     from nstudent import console
 
-    folder = run_stage(load_config(config, overrides or []), stage.value, run_dir, console.Screen())
+    settings = load_config(config, overrides or [])
+    with _interruptible():
+        folder = run_stage(settings, stage.value, run_dir, console.Screen())
     typer.echo(str(folder))
 
 
@@ -123,6 +128,15 @@ def predict_command(
         raise typer.Exit(USER_ERROR)
 
 
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("nstudent: interrupted; the same command goes on from here", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+
+
 def main() -> None:
     """Entry point of ``nstudent``: errors a person can mend are one line and exit code 2."""
     try:
@@ -130,6 +144,3 @@ def main() -> None:
     except NstudentError as error:
         typer.echo(f"nstudent: {error}", err=True)
         sys.exit(USER_ERROR)
-    except KeyboardInterrupt:
-        typer.echo("nstudent: interrupted; the same command goes on from the last epoch", err=True)
-        sys.exit(INTERRUPTED)

@@ -123,13 +123,14 @@ def print_scores(scores: Mapping[str, Any]) -> None:
     """The table at the end of a run."""
     classifiers = scores["classifiers"]
     names = list(next(iter(classifiers.values()))["test"])
+    table = Table("scores, %", "images", *map(_heading, names), box=None, pad_edge=False)
     for part in ("validation", "test"):
-        table = Table("classifier", *map(_heading, names), box=None, pad_edge=False, title=f"{part} scores, %")
         for step, classifier in classifiers.items():
             mark = " *" if step == scores["final"] else ""
-            table.add_row(step + mark, *(_cell(classifier[part][name]) for name in names))
-        _wide_console().print(table)
+            table.add_row(step + mark, part, *(_cell(classifier[part][name]) for name in names))
+        table.add_section()
     console = _wide_console()
+    console.print(table)
     console.print(
         f"* final classifier. Intervals: {scores['confidence']:.0%}, bootstrap over the images.",
         highlight=False,

@@ -36,12 +36,14 @@ def run(context: Context) -> Metrics:
     batch_size = context.config.evaluate.batch_size
     ours, theirs = (assess(each, dataset, dataset.validation, batch_size) for each in (student, teacher))
     gap = _compare(context, ours, theirs)
+    promoted = gap.probability > config.promote_above
     student.save(context.folder)
+    context.progress.say(_verdict(gap, promoted, context.inputs["labeller"].name))
     share = config.batch_size + unlabelled_share(config.batch_size, config.unlabelled_ratio)
     return {
         "validation": scores(ours),
         "gain_over_teacher": asdict(gap),
-        "promoted": gap.probability > config.promote_above,
+        "promoted": promoted,
         "gmacs": round(check_cost([trained.network], dataset.image_size, None), 6),
         "image_passes": bench.student_length().steps * share,
         "history": [trained.history],
@@ -75,6 +77,13 @@ def _refuse(context: Context) -> None:
         f"{made['highest_confidence']:.2f} and pseudolabel.threshold is {threshold}: lower it, "
         "train the teacher longer, or set filter.enabled=false"
     )
+
+
+def _verdict(gap: Difference, promoted: bool, teacher: str) -> str:
+    figures = f"{100 * gap.value:+.1f} points [{100 * gap.low:+.1f}, {100 * gap.high:+.1f}] on validation"
+    if promoted:
+        return f"  promoted: {figures} against {teacher}"
+    return f"  not promoted: {figures} against {teacher}, which is kept; further rounds are not needed"
 
 
 def _compare(context: Context, student: Tallies, teacher: Tallies) -> Difference:

@@ -18,18 +18,19 @@ Histories = Mapping[str, list[list[dict[str, float]]]]
 
 def save_figure(path: Path, scores: Scores, histories: Histories) -> None:
     """Test scores with their intervals, learning curves, and the precision of the pseudo-labels, as one PNG."""
-    figure = Figure(figsize=(15, 4.8), layout="constrained", dpi=110)
+    figure = Figure(figsize=(16, 5.2), layout="constrained", dpi=110)
     test_scores, curves, labels = figure.subplots(1, 3, width_ratios=[1.4, 1, 1])
-    _draw_scores(test_scores, scores)
-    _draw_curves(curves, histories)
-    _draw_labels(labels, scores)
+    colours = {step: f"C{number}" for number, step in enumerate(scores["classifiers"])}
+    _draw_scores(test_scores, scores, colours)
+    _draw_curves(curves, histories, colours)
+    _draw_labels(labels, scores["pseudo_labels"])
     buffer = io.BytesIO()
     # No software version or date in the file: equal runs give equal bytes.
     figure.savefig(buffer, format="png", metadata={"Software": None})
     atomic_write(path, buffer.getvalue())
 
 
-def _draw_scores(axes: Axes, scores: Scores) -> None:
+def _draw_scores(axes: Axes, scores: Scores, colours: Mapping[str, str]) -> None:
     classifiers = scores["classifiers"]
     first = next(iter(classifiers.values()))["test"]
     names = [name for name in first if name.startswith("accuracy/") or name in ("contest alone", "exact path")]
@@ -42,58 +43,63 @@ def _draw_scores(axes: Axes, scores: Scores) -> None:
         spread = np.abs(np.array([[entry["low"], entry["high"]] for entry in entries]).T - values)
         places = np.arange(len(names)) + (number - (len(classifiers) - 1) / 2) * width
         label = f"{step} (final)" if step == scores["final"] else step
-        axes.bar(places, values, width * 0.92, yerr=spread, capsize=2, label=label, error_kw={"lw": 0.9})
+        axes.bar(places, values, width * 0.92, color=colours[step], label=label)
+        axes.errorbar(places, values, yerr=spread, fmt="none", ecolor="black", capsize=2, lw=0.9)
         lowest = min(lowest, float((values - spread[0]).min()))
     axes.set_xticks(range(len(names)), [name.removeprefix("accuracy/") for name in names])
-    axes.set_ylim(max(0.0, lowest - 0.05), 1.0)
+    axes.set_ylim(max(0.0, lowest - 0.03), 1.0)
     axes.set_ylabel("test score")
     axes.set_title(f"Test: accuracy per level and over paths ({scores['confidence']:.0%} intervals)", fontsize=10)
-    axes.legend(fontsize=8, loc="lower right")
     axes.grid(axis="y", alpha=0.3)
+    _legend_below(axes)
 
 
-def _draw_curves(axes: Axes, histories: Histories) -> None:
+def _draw_curves(axes: Axes, histories: Histories, colours: Mapping[str, str]) -> None:
     for step, networks in histories.items():
         for number, history in enumerate(networks):
             epochs = [entry["epoch"] for entry in history if "validation" in entry]
             values = [entry["validation"] for entry in history if "validation" in entry]
-            label = step if len(networks) == 1 else f"{step} member {number}"
-            axes.plot(np.array(epochs) / epochs[-1], values, marker=".", lw=1.2, label=label)
+            label = step if number == 0 else None
+            axes.plot(np.array(epochs) / epochs[-1], values, marker=".", lw=1.2, color=colours[step], label=label)
     axes.set_xlabel("share of training")
     axes.set_ylabel("contest score (each level alone)")
     axes.set_title("Validation while training", fontsize=10)
-    axes.legend(fontsize=8, loc="lower right")
     axes.grid(alpha=0.3)
+    _legend_below(axes)
 
 
-def _draw_labels(axes: Axes, scores: Scores) -> None:
-    axes.set_title("Pseudo-labels against the hidden truth", fontsize=10)
+def _draw_labels(axes: Axes, quality: Mapping[str, Any]) -> None:
+    """An arrow a level and round: from the labels as they were made to what the filter left of them."""
+    axes.set_title("What the filter did to the pseudo-labels", fontsize=10)
     axes.set_xlabel("share of the heap that has a label at the level")
     axes.set_ylabel("precision")
     axes.grid(alpha=0.3)
-    colours: dict[str, Any] = {}
-    for step, levels in scores["pseudo_labels"].items():
-        filtered = "filter" in step
-        for level, quality in levels.items():
-            if quality["precision"] is None:
+    steps = list(quality)
+    # Steps come in pairs: the labels of a round, and the same after the filter.
+    for round_, (made, filtered) in enumerate(zip(steps[::2], steps[1::2], strict=False), start=1):
+        for number, level in enumerate(quality[made]):
+            ends = [quality[step][level] for step in (made, filtered)]
+            if any(end["precision"] is None for end in ends):
                 continue
-            points = axes.scatter(
-                quality["share"],
-                quality["precision"],
-                marker="o" if filtered else "x",
-                color=colours.get(level),
-                label=None if level in colours else level,
-            )
-            colours.setdefault(level, points.get_facecolor()[0])
-            axes.annotate(step[:2], (quality["share"], quality["precision"]), fontsize=7, alpha=0.8)
-    if colours:
-        axes.legend(fontsize=8, loc="lower left", title="x labelled  o filtered", title_fontsize=8)
+            (x0, y0), (x1, y1) = ((end["share"], end["precision"]) for end in ends)
+            colour = f"C{number}"
+            axes.scatter(x0, y0, marker="x", color=colour, label=level if round_ == 1 else None)
+            axes.scatter(x1, y1, marker="o", color=colour)
+            axes.annotate("", (x1, y1), (x0, y0), arrowprops={"arrowstyle": "->", "color": colour, "alpha": 0.6})
+            axes.annotate(f" {round_}", (x1, y1), fontsize=8)
+    if axes.collections:
+        _legend_below(axes, title="x before, o after; numbers are rounds")
     else:
-        axes.text(
-            0.5,
-            0.5,
-            "the heap's true labels are not known",
-            ha="center",
-            va="center",
-            transform=axes.transAxes,
-        )
+        axes.text(0.5, 0.5, "the heap's true labels are not known", ha="center", va="center", transform=axes.transAxes)
+
+
+def _legend_below(axes: Axes, title: str | None = None) -> None:
+    axes.legend(
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.12),
+        ncol=4,
+        fontsize=8,
+        frameon=False,
+        title=title,
+        title_fontsize=8,
+    )
