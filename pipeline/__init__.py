@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from nstudent.classifier import Classifier
     from nstudent.config_file import load_config
     from nstudent.errors import NstudentError
-    from nstudent.run import plan, run_all, run_stage
+    from nstudent.run import run_all, run_stage
+    from nstudent.steps import plan
     from nstudent.taxonomy import Taxonomy
 
 __version__ = "0.1.0"
@@ -27,7 +28,7 @@ _HOMES = {
     "NstudentError": "nstudent.errors",
     "Taxonomy": "nstudent.taxonomy",
     "load_config": "nstudent.config_file",
-    "plan": "nstudent.run",
+    "plan": "nstudent.steps",
     "run_all": "nstudent.run",
     "run_stage": "nstudent.run",
 }

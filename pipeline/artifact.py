@@ -19,7 +19,11 @@ from nstudent.errors import ArtifactError
 from nstudent.storage import fingerprint_of, read_json, sha256_of, sync_folder, write_json
 
 MANIFEST = "manifest.json"
+FINAL = "final.json"
+"""In the run folder: the step whose classifier stands."""
 SCHEMA = 1
+ASKED = "asked.json"
+"""In a partial folder: what it is being made for."""
 SCRATCH = "scratch"
 """Folder of a partial step for its checkpoints: removed when the step commits."""
 
@@ -55,6 +59,8 @@ class Manifest:
     @classmethod
     def read(cls, folder: Path) -> "Manifest":
         """Read the manifest of a committed step."""
+        if not (folder / MANIFEST).exists():
+            raise ArtifactError(f"{folder} has no {MANIFEST}: delete the folder and run the same command again")
         data = read_json(folder / MANIFEST)
         if not isinstance(data, dict) or data.get("schema") != SCHEMA:
             found = data.get("schema") if isinstance(data, dict) else None
@@ -63,9 +69,13 @@ class Manifest:
                 "use the nstudent that made it, or delete the folder and run again"
             )
         try:
-            return cls(**data)
-        except TypeError as error:
-            raise ArtifactError(f"{folder / MANIFEST} is damaged: delete the folder and run again") from error
+            manifest = cls(**data)
+            whole = all({"sha256", "bytes"} <= entry.keys() for entry in manifest.files.values())
+        except (TypeError, AttributeError):
+            whole = False
+        if not whole:
+            raise ArtifactError(f"{folder / MANIFEST} is damaged: delete the folder and run again")
+        return manifest
 
 
 class Artifact:
@@ -115,7 +125,7 @@ def partial_folder(folder: Path) -> Path:
 def open_partial(folder: Path, fingerprint: str) -> Path:
     """The folder to make a step in: what an interrupted attempt at the same thing left there stays."""
     partial = partial_folder(folder)
-    mark = partial / "asked.json"
+    mark = partial / ASKED
     if partial.exists() and not (mark.exists() and read_json(mark) == fingerprint):
         shutil.rmtree(partial)
     if not partial.exists():
@@ -127,12 +137,11 @@ def open_partial(folder: Path, fingerprint: str) -> Path:
 def commit(folder: Path, manifest_fields: Mapping[str, Any]) -> Artifact:
     """Make the step at ``folder`` exist from what lies in its partial folder."""
     partial = partial_folder(folder)
-    shutil.rmtree(partial / SCRATCH, ignore_errors=True)
-    (partial / "asked.json").unlink(missing_ok=True)
     files = {}
     for path in sorted(path for path in partial.rglob("*") if path.is_file()):
         name = path.relative_to(partial).as_posix()
-        files[name] = {"sha256": sha256_of(path), "bytes": path.stat().st_size}
+        if name != ASKED and not name.startswith(f"{SCRATCH}/"):
+            files[name] = {"sha256": sha256_of(path), "bytes": path.stat().st_size}
     manifest = Manifest(**manifest_fields, files=files, environment=_environment())
     for below in (path for path in partial.rglob("*") if path.is_dir()):
         sync_folder(below)
@@ -148,6 +157,9 @@ def finish_commit(folder: Path) -> None:
 
 
 def _put_in_place(folder: Path) -> None:
+    # Only now: with the manifest the step is whole, and a crash before it must leave the checkpoints.
+    shutil.rmtree(partial_folder(folder) / SCRATCH, ignore_errors=True)
+    (partial_folder(folder) / ASKED).unlink(missing_ok=True)
     before = folder.with_name(folder.name + ".before")
     shutil.rmtree(before, ignore_errors=True)
     if folder.exists():

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from nstudent.artifact import Artifact
-from nstudent.config import Config
+from nstudent.artifact import FINAL, Artifact
+from nstudent.config_file import check
 from nstudent.data.decode import decode
 from nstudent.errors import ArtifactError, ImageError
 from nstudent.labels.decoding import best_paths, path_confidence
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble
+from nstudent.storage import read_json
 from nstudent.taxonomy import Taxonomy
 
 
@@ -54,7 +55,7 @@ class Classifier:
         Raises:
             ArtifactError: the folder holds no finished classifier, or a damaged one.
         """
-        placement = Placement.from_config(Config.model_validate({"device": device}))
+        placement = Placement.from_config(check({"device": device}, where="device"))
         return cls(Ensemble.load(_final(Path(run_dir)), placement))
 
     @property
@@ -94,12 +95,11 @@ class Classifier:
 
 
 def _final(run_dir: Path) -> Artifact:
-    candidates = [
-        Artifact(folder)
-        for folder in sorted(run_dir.glob("[0-9]*-*"))
-        if folder.is_dir() and folder.name.endswith(("-teacher", "-student"))
-    ]
-    promoted = [made for made in candidates if made.manifest.metrics.get("promoted")]
-    if not promoted:
+    pointer = run_dir / FINAL
+    if not pointer.exists():
         raise ArtifactError(f"{run_dir} holds no trained classifier: run `nstudent run-all --run-dir {run_dir}` first")
-    return promoted[-1]
+    said = read_json(pointer)
+    name = said.get("step") if isinstance(said, dict) else None
+    if not isinstance(name, str) or Path(name).name != name:
+        raise ArtifactError(f"{pointer} is damaged: run `nstudent run-all --run-dir {run_dir}` again")
+    return Artifact(run_dir / name)

@@ -13,7 +13,8 @@ from typing import Annotated
 import typer
 from nstudent.config_file import load_config
 from nstudent.errors import NstudentError
-from nstudent.run import STAGES, plan, run_all, run_stage, status
+from nstudent.run import run_all, run_stage, status
+from nstudent.steps import STAGES, plan
 from nstudent.storage import read_json
 
 USER_ERROR = 2

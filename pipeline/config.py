@@ -1,16 +1,16 @@
-"""Everything a user can set. A page in ``configs/`` holds only what differs from these defaults.
-
-The defaults are the embedded run: handwritten digits with 100 labels, on a laptop's CPU, in two minutes.
-"""
+"""Everything a user can set. The defaults are the embedded run: digits with 100 labels, on a laptop's CPU."""
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, Strict, model_validator
 
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[float, Field(gt=0.0)]
-Count = Annotated[int, Field(ge=1)]
-Amount = Annotated[float, Field(gt=0.0)]
+# Strict: YAML reads on and yes as true, and pydantic would read true as 1.
+Number = Annotated[float, Strict()]
+Whole = Annotated[int, Strict()]
+Share = Annotated[Number, Field(ge=0.0, le=1.0)]
+Positive = Annotated[Number, Field(gt=0.0)]
+Count = Annotated[Whole, Field(ge=1)]
+Amount = Annotated[Number, Field(gt=0.0)]
 """Below 1 a share of the images, from 1 a number of them."""
 
 Schedule = Literal["constant", "late", "early", "ramp"]
@@ -26,8 +26,7 @@ class DataConfig(Section):
     """Where the images and labels come from, and how they are divided."""
 
     source: Literal["digits", "folder", "csv", "idx", "hdf5"] = "digits"
-    """digits: scikit-learn's handwritten digits. folder: root/coarse/mid/fine/x.jpg. csv: a table with a path and one
-    column a level. idx: the MNIST family's files. hdf5: packed images, see docs/DATA.md."""
+    """digits: scikit-learn's handwritten digits. The others: docs/DATA.md."""
     root: str | None = None
     """Folder of the images (folder, csv, idx) or file (hdf5). Relative to where the command is run."""
     table: str | None = None
@@ -40,13 +39,12 @@ class DataConfig(Section):
     """A tree of class names, or the path of a YAML page with one. Inferred from the labels where it is not given."""
     class_paths: tuple[str, ...] | None = None
     """idx only: the label 'coarse/mid/fine' of each integer class; a shorter path ends there."""
-    image_size: Annotated[int, Field(ge=8, le=1024)] = 32
+    image_size: Annotated[Whole, Field(ge=8, le=1024)] = 32
     """Side of the square image that the networks see, in pixels."""
     labelled: Amount | Literal["all"] | None = None
-    """How many training images keep their labels (below 1: which share); the others join the unlabelled heap.
-    null: all of them, but 100 of the embedded digits."""
+    """Training images that keep their labels; the others join the heap. null: all, but 100 of the embedded digits."""
     unlabelled: Amount | None = None
-    """At most so many unlabelled images (below 1: that share). null: all of them."""
+    """At most so many unlabelled images. null: all of them."""
     validation: Amount = 0.1
     """Images for choosing (thresholds, temperatures, promotion), where the source has no such split."""
     test: Amount = 0.2
@@ -54,11 +52,11 @@ class DataConfig(Section):
     duplicates: Literal["error", "drop"] = "error"
     """The same image in train and in validation or test of the source's own split: stop, or drop the training one."""
     max_bad_share: Share = 0.001
-    """Share of images that may be unreadable before the run stops. They are listed and left out in any case."""
+    """More than this share of unreadable images stops the run. They are listed and left out in any case."""
     max_pixels: Count = 64_000_000
     """Larger images are refused from their header, before they are decoded."""
     label_noise: Share = 0.0
-    """For studies: this share of the labels is replaced by that of another class, and the truth kept for scoring."""
+    """For studies: this share of the labels is replaced by another, and the truth kept for scoring."""
 
     @property
     def labelled_amount(self) -> float | None:
@@ -87,13 +85,12 @@ class ModelConfig(Section):
     """Names of timm models."""
     backbone_options: dict[str, bool | int | float | str | tuple[int, ...]] = {}
     """Further keyword arguments for timm.create_model, for every backbone of this member."""
-    wide_channels: Annotated[int, Field(ge=0)] = 0
+    wide_channels: Annotated[Whole, Field(ge=0)] = 0
     """Channels of one wide convolution beside the backbones; 0: none."""
     pretrained: bool | str = False
     """true: timm's weights, downloaded. A path: a safetensors file, or a folder with <backbone>.safetensors in it."""
     head: Literal["fine_to_coarse", "coarse_to_fine", "independent"] = "fine_to_coarse"
-    """fine_to_coarse: coarse levels also read the detached features of finer ones. coarse_to_fine: the reverse.
-    independent: each level reads the same features."""
+    """fine_to_coarse: coarse levels also read the detached features of finer ones. coarse_to_fine: the reverse."""
     head_width: Count = 64
     """Features that a level projects for itself (fine_to_coarse, coarse_to_fine)."""
 
@@ -105,19 +102,19 @@ class NoiseConfig(Section):
     """Largest translation, as a share of the side."""
     zoom: Share = 0.1
     """Largest change of scale, as a share."""
-    rotate: Annotated[float, Field(ge=0, le=180)] = 8.0
+    rotate: Annotated[Number, Field(ge=0, le=180)] = 8.0
     """Largest rotation, in degrees."""
     flip: bool = False
     """Mirror left and right half of the time. Not for digits or text."""
-    operations: Annotated[int, Field(ge=0)] = 0
+    operations: Annotated[Whole, Field(ge=0)] = 0
     """RandAugment (arXiv 1909.13719): so many random operations an image."""
-    magnitude: Annotated[float, Field(ge=0, le=10)] = 5.0
+    magnitude: Annotated[Number, Field(ge=0, le=10)] = 5.0
     """RandAugment: strength of each operation, 0 to 10."""
     erase: Share = 0.0
     """Probability that a random rectangle of the image is blanked."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    dropout: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     """Share of the pooled features dropped before the head."""
-    drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    drop_path: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     """Stochastic depth (arXiv 1603.09382): share of residual branches dropped in the last block."""
     cutmix: Share = 0.0
     """CutMix (arXiv 1905.04899): probability that a batch is mixed, at the height of its schedule."""
@@ -138,21 +135,21 @@ class TrainingConfig(Section):
     """Name of a timm optimizer."""
     learning_rate: Positive = 0.003
     """Highest learning rate, reached after the warm-up; it then falls along a cosine to zero."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.02
+    weight_decay: Annotated[Number, Field(ge=0)] = 0.02
     """Decoupled weight decay of the optimizer."""
-    warmup_epochs: Annotated[float, Field(ge=0)] = 3.0
+    warmup_epochs: Annotated[Number, Field(ge=0)] = 3.0
     """Epochs over which the learning rate rises from a hundredth of its height."""
     clip_norm: Positive | None = 5.0
     """Largest norm of the gradient; null: unlimited."""
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    ema_decay: Annotated[Number, Field(ge=0, lt=1)] = 0.99
     """Decay of the running average of the weights, a step. The average is what is kept and what labels."""
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    label_smoothing: Annotated[Number, Field(ge=0, lt=1)] = 0.1
     """Mass spread over all classes of a level, for given labels."""
     level_weights: tuple[Positive, ...] | None = None
     """Weight of each level's cross-entropy, coarse first; null: equal."""
     class_weights: Literal["none", "balanced"] = "none"
     """balanced: weights inverse to the class's frequency among the labels, per level."""
-    class_weight_cap: Annotated[float, Field(ge=1)] = 10.0
+    class_weight_cap: Annotated[Number, Field(ge=1)] = 10.0
     """Largest weight of a class."""
     class_weight_missing: Literal["one", "cap", "zero"] = "one"
     """Weight of a class without a labelled image, which only pseudo-labels can name."""
@@ -178,14 +175,14 @@ class PseudolabelConfig(Section):
     calibrate: bool = True
     """Fit one temperature a level on the validation images before confidences are compared."""
     threshold: tuple[Share, ...] | Share = 0.6
-    """A level is kept where its probability reaches this, and so do the levels above it. One number, or one a level."""
+    """A level is kept where its probability, and that of those above, reaches this. One number, or one a level."""
     balance: bool = True
     """Bring every terminal class to the same number of images, by dropping the least sure and copying."""
     images_per_class: Count | None = None
     """What `balance` aims at; null: the mean over classes."""
     confidence_floor: Share = 0.3
     """`balance` takes no image below this confidence, even where a class is short of images."""
-    max_copies: Annotated[float, Field(ge=1)] = 4.0
+    max_copies: Annotated[Number, Field(ge=1)] = 4.0
     """`balance` shows an image at most so many times an epoch."""
     targets: Literal["soft", "hard"] = "soft"
     """Train on the labeller's distribution, or on its most probable class."""
@@ -206,17 +203,17 @@ class FilterConfig(TrainingConfig):
     """At most so many rounds of training and filtering; it stops earlier where validation no longer improves."""
     epochs: Count = 8
     """Passes over the images, an iteration."""
-    warmup_epochs: Annotated[float, Field(ge=0)] = 0.5
+    warmup_epochs: Annotated[Number, Field(ge=0)] = 0.5
     """Epochs over which the learning rate rises from a hundredth of its height."""
     model: ModelConfig = ModelConfig()
     """The network of the self-ensemble."""
-    unlabelled_ratio: Annotated[float, Field(ge=0)] = 3.0
+    unlabelled_ratio: Annotated[Number, Field(ge=0)] = 3.0
     """Pseudo-labelled images a labelled one in a batch."""
-    average_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.7
+    average_momentum: Annotated[Number, Field(ge=0, lt=1)] = 0.7
     """Weight of the past in the running average of an image's predictions, a pass."""
     average_from: Share = 0.3
     """Share of training before predictions are averaged: a network that has learnt nothing yet has no say."""
-    consistency_weight: Annotated[float, Field(ge=0)] = 1.0
+    consistency_weight: Annotated[Number, Field(ge=0)] = 1.0
     """Height of the consistency loss, which every image feeds, dropped or not."""
     consistency_ramp: Share = 0.3
     """Share of training over which the consistency loss rises (sigmoid ramp)."""
@@ -231,18 +228,17 @@ class StudentConfig(TrainingConfig):
     """The student; its supervised-only baseline has the same architecture."""
     epochs: Count = 30
     """Passes over the unlabelled heap: an epoch has as many steps as showing every image once would take."""
-    warmup_epochs: Annotated[float, Field(ge=0)] = 1.0
+    warmup_epochs: Annotated[Number, Field(ge=0)] = 1.0
     """Epochs over which the learning rate rises from a hundredth of its height."""
-    unlabelled_ratio: Annotated[float, Field(gt=0)] = 3.0
+    unlabelled_ratio: Annotated[Number, Field(gt=0)] = 3.0
     """Pseudo-labelled images a labelled one in a batch."""
-    unlabelled_weight: Annotated[float, Field(ge=0)] = 1.0
+    unlabelled_weight: Annotated[Number, Field(ge=0)] = 1.0
     """Weight of the pseudo-labels' loss beside that of the labels."""
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.995
+    ema_decay: Annotated[Number, Field(ge=0, lt=1)] = 0.995
     """Decay of the running average of the weights, a step."""
     noise: NoiseConfig = NoiseConfig(operations=2, dropout=0.2, drop_path=0.1, cutmix=0.5)
     promote_above: Share = 0.5
-    """A student becomes the next labeller where the probability that it beats its teacher on validation (paired
-    bootstrap) is above this."""
+    """A student becomes the next labeller where its probability to beat its teacher on validation is above this."""
 
 
 class EvaluateConfig(Section):
@@ -250,7 +246,7 @@ class EvaluateConfig(Section):
 
     resamples: Count = 1000
     """Bootstrap resamples behind each interval."""
-    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    confidence: Annotated[Number, Field(gt=0, lt=1)] = 0.95
     """Coverage of the intervals."""
     batch_size: Count = 256
     """Images scored at once."""
@@ -261,23 +257,21 @@ class Config(Section):
 
     name: Annotated[str, Field(pattern=r"^[\w][\w.-]*$")] | None = None
     """Name of the run; its folder is runs/NAME unless --run-dir says otherwise. null: that of the data source."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[Whole, Field(ge=0)] = 0
     """Every random choice of the run follows from it."""
-    rounds: Annotated[int, Field(ge=0)] = 1
+    rounds: Annotated[Whole, Field(ge=0)] = 1
     """Rounds of pseudo-labels, filter and student. 0: the teacher alone."""
     absent: Literal["ignore", "class"] = "ignore"
-    """A level that a label does not reach teaches nothing, or is a class 'nothing' of its own. `class` is for trees
-    where inner nodes are final labels too."""
+    """A level below a label's end teaches nothing, or (where inner nodes are final labels) is a class 'nothing'."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """auto: CUDA, else Apple's GPU, else the CPU."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """auto: bfloat16 where the chip has it and the network gains from it. Weights and their average stay float32."""
-    workers: Annotated[int, Field(ge=0)] | None = None
-    """Processes that prepare images beside the one that trains. Changes speed, never results. null: one, where there
-    are two cores and a process starts cheaply (Linux); else none."""
+    """auto: bfloat16 where the chip has it and the network gains from it. Weights stay float32."""
+    workers: Annotated[Whole, Field(ge=0)] | None = None
+    """Processes that prepare images. null: one, where there are two cores and a process starts cheaply (Linux)."""
     threads: Count | None = None
     """CPU threads of the networks. null: one for each core that no worker needs."""
-    checkpoint_minutes: Annotated[float, Field(ge=0)] = 0.2
+    checkpoint_minutes: Annotated[Number, Field(ge=0)] = 0.2
     """A training is kept on disk at the end of an epoch, when so much time has passed since it last was."""
     data: DataConfig = DataConfig()
     teacher: TeacherConfig = TeacherConfig()

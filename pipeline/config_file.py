@@ -12,6 +12,7 @@ from nstudent.errors import ConfigError
 from pydantic import BaseModel, ValidationError
 
 _MAX_PAGE_BYTES = 1_000_000
+_MAX_DEPTH = 8
 
 
 class _Loader(yaml.SafeLoader):
@@ -25,17 +26,30 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
-        for key, _ in node.value:
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            where = f"line {key.start_mark.line + 1}"
+            if not isinstance(key, yaml.ScalarNode):
+                raise ConfigError(f"{where}: a key is a word, not a list or a group")
             if key.value in seen:
-                raise ConfigError(f"line {key.start_mark.line + 1}: the key '{key.value}' stands twice: keep one")
+                raise ConfigError(f"{where}: the key '{key.value}' stands twice: keep one")
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
+class _Dumper(yaml.SafeDumper):
+    """Writes what ``_Loader`` reads back as it was."""
+
+
 # YAML 1.1 reads 1e-3 as a string; a person means a number.
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
+for _side in (_Loader, _Dumper):
+    _side.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+    )
+
+
+def dump_yaml(value: Any) -> str:
+    """YAML text that ``parse_yaml`` reads back as the same value."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def parse_yaml(text: str, where: str) -> Any:
@@ -44,7 +58,8 @@ def parse_yaml(text: str, where: str) -> Any:
         return yaml.load(text, Loader=_Loader)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        # A tag on a value that it does not fit (!!int '') makes PyYAML itself stumble.
         said = " ".join(str(error).split())[:300]
         raise ConfigError(f"{where} is not readable YAML: {said}") from error
 
@@ -98,6 +113,8 @@ def _apply(page: dict[str, Any], word: str) -> None:
     if not equals or not key:
         raise ConfigError(f"'{word}' is not an override: write key=value, for instance student.epochs=8")
     *sections, leaf = key.split(".")
+    if len(sections) > _MAX_DEPTH:
+        raise ConfigError(f"'{word:.60}…' is not a key: no key has more than {_MAX_DEPTH + 1} parts")
     here = page
     for section in sections:
         below = here.setdefault(section, {})
@@ -109,23 +126,30 @@ def _apply(page: dict[str, Any], word: str) -> None:
 
 def _problems(error: ValidationError) -> list[str]:
     """One line a key. A key that may have one of several types is one problem, not one a type."""
-    wrong: dict[str, list[str]] = {}
+    wrong: dict[tuple[str, str], list[str]] = {}
     lines: list[str] = []
+    named: set[str] = set()
     for problem in error.errors(include_url=False):
         if problem["type"] == "value_error":
             lines.append(str(problem["ctx"]["error"]))
             continue
         unknown = problem["type"] == "extra_forbidden"
         location = problem["loc"]
-        key, section = _key(location[:-1] if unknown else location)
+        path, section = _key(location[:-1] if unknown else location)
         if unknown:
-            name = str(location[-1])
-            lines.append(f"{'.'.join([*key, name])}: there is no such key{_nearest(section, name)}")
+            name = ".".join([*path, str(location[-1])])
+            lines.append(f"{name}: there is no such key{_nearest(section, str(location[-1]))}")
+            named.add(name)
         else:
             said = problem["msg"].replace("valid tuple", "list").replace("valid dictionary", "group of keys")
-            shown = f"{said[0].lower()}{said[1:]}"
-            wrong.setdefault(f"{'.'.join(key)} is {problem['input']!r:.80}", []).append(shown)
-    return lines + [f"{key}: {' or '.join(dict.fromkeys(said))}" for key, said in wrong.items()]
+            entry = (".".join(path), f"{problem['input']!r:.80}")
+            wrong.setdefault(entry, []).append(f"{said[0].lower()}{said[1:]}")
+            named.add(entry[0])
+    for (key, shown), types in wrong.items():
+        # A list whose entries are wrong is also too short for pydantic: that is no problem of its own.
+        if not any(name.startswith(f"{key}.") for name in named):
+            lines.append(f"{key} is {shown}: {' or '.join(dict.fromkeys(types))}")
+    return lines
 
 
 def _key(location: tuple[int | str, ...]) -> tuple[list[str], type[BaseModel] | None]:

@@ -6,7 +6,8 @@ every row: random rows are then 50 to 150 times faster than h5py's fancy indexin
 """
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from nstudent.storage import atomic_write
 
 # Superblock 3: metadata with checksums, readable from HDF5 1.10 on.
 _VERSION = ("v110", "v110")
+_MAX_COMPRESSION = 1032
 
 Array = npt.NDArray[Any]
 
@@ -78,30 +80,40 @@ def mapped(path: Path) -> dict[str, Array]:
     return arrays
 
 
-def _opened(path: Path) -> h5py.File:
+@contextmanager
+def _opened(path: Path) -> Iterator[h5py.File]:
+    """Open for reading; whatever HDF5 stumbles over in a damaged or hostile file becomes one kind of error."""
+    if not path.exists():
+        raise ArtifactError(f"{path} is missing")
     try:
-        return h5py.File(path, "r")
-    except FileNotFoundError as error:
-        raise ArtifactError(f"{path} is missing") from error
-    except OSError as error:
-        raise ArtifactError(f"{path} is not a readable HDF5 file: {error}") from error
+        with h5py.File(path, "r") as file:
+            yield file
+    except (OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, MemoryError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise ArtifactError(f"{path} is not a readable HDF5 file: {said}") from error
 
 
 def _datasets(file: h5py.File) -> dict[str, h5py.Dataset]:
     found: dict[str, h5py.Dataset] = {}
-
-    def collect(group: h5py.Group, prefix: str) -> None:
+    # A group can contain itself.
+    waiting: list[tuple[h5py.Group, str]] = [(file, "")]
+    seen = set()
+    while waiting:
+        group, prefix = waiting.pop()
+        if group.id in seen:
+            raise ArtifactError(f"{file.filename}: the group '{prefix}' stands twice in the file: refused")
+        seen.add(group.id)
         for name in group:
             if not isinstance(group.get(name, getlink=True), h5py.HardLink):
                 raise ArtifactError(f"{file.filename}: '{prefix}{name}' is a link out of the file: refused")
             item = group[name]
             if isinstance(item, h5py.Group):
-                collect(item, f"{prefix}{name}/")
-            else:
+                waiting.append((item, f"{prefix}{name}/"))
+            elif isinstance(item, h5py.Dataset):
                 found[f"{prefix}{name}"] = item
-
-    collect(file, "")
-    return found
+            else:
+                raise ArtifactError(f"{file.filename}: '{prefix}{name}' is neither a data set nor a group: refused")
+    return dict(sorted(found.items()))
 
 
 def _refuse_foreign(path: Path, name: str, item: h5py.Dataset) -> None:
@@ -109,5 +121,7 @@ def _refuse_foreign(path: Path, name: str, item: h5py.Dataset) -> None:
         raise ArtifactError(f"{path}: '{name}' keeps its data in another file: refused")
     if item.dtype.hasobject:
         raise ArtifactError(f"{path}: '{name}' has a type that cannot be mapped: refused")
-    if item.chunks is None and item.id.get_storage_size() < item.nbytes:
+    # Compression may shrink a chunked data set, by no more than deflate can.
+    most = item.id.get_storage_size() * (1 if item.chunks is None else _MAX_COMPRESSION)
+    if most < item.nbytes:
         raise ArtifactError(f"{path}: '{name}' claims {item.nbytes:,} bytes and holds fewer: refused")

@@ -13,7 +13,8 @@ Key = tuple[int | str, ...]
 
 
 def _digest(key: Key) -> int:
-    # repr() keeps (1, "2") and ("1", 2) apart.
+    # repr() keeps (1, "2") and ("1", 2) apart; numpy's integers have a repr of their own.
+    key = tuple(part if isinstance(part, str) else int(part) for part in key)
     return int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=16).digest(), "little")
 
 

@@ -1,100 +1,23 @@
-"""Plan a run, and walk it: skip what is up to date, make the rest, stop where a round no longer helps."""
+"""Walk the steps of a run: skip what is up to date, make the rest, stop where a round no longer helps."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-from nstudent.artifact import Artifact, Manifest, commit, finish_commit, open_partial, partial_folder
+from nstudent.artifact import FINAL, Artifact, Manifest, commit, finish_commit, open_partial, partial_folder
 from nstudent.config import Config
-from nstudent.config_file import load_config
+from nstudent.config_file import dump_yaml, load_config
 from nstudent.data.sources import source_stamp
 from nstudent.errors import ArtifactError, ConfigError, NstudentError
 from nstudent.lock import hold
 from nstudent.progress import Progress, Silence
-from nstudent.stage import Context, Metrics, Stage, Step
-from nstudent.storage import atomic_write, fingerprint_of
+from nstudent.stage import Context, Metrics, Step
+from nstudent.steps import STAGES, plan
+from nstudent.storage import atomic_write, fingerprint_of, write_json
 
 CONFIG = "config.yaml"
-
-
-def _section(name: str, *, without: Sequence[str] = ()) -> Callable[[Config], dict[str, Any]]:
-    """A section of the configuration, less the keys that change speed but not results."""
-
-    def settings(config: Config) -> dict[str, Any]:
-        section: dict[str, Any] = getattr(config, name).model_dump(mode="json")
-        return {f"{name}.{key}": value for key, value in section.items() if key not in without}
-
-    return settings
-
-
-STAGES = {
-    stage.name: stage
-    for stage in (
-        Stage("data", needs=(), provides="data", settings=_section("data")),
-        Stage("teacher", needs=("data",), provides="labeller", settings=_section("teacher")),
-        Stage(
-            "baseline",
-            needs=("data",),
-            provides="baseline",
-            settings=_section("student", without=["promote_above"]),
-        ),
-        Stage(
-            "pseudolabel",
-            needs=("data", "labeller"),
-            provides="labels",
-            settings=_section("pseudolabel", without=["batch_size"]),
-        ),
-        Stage(
-            "filter",
-            needs=("data", "labels"),
-            provides="clean labels",
-            settings=lambda config: (
-                _section("filter")(config) | _section("pseudolabel", without=["batch_size"])(config)
-            ),
-        ),
-        Stage(
-            "student",
-            needs=("data", "labeller", "labels", "clean labels"),
-            provides="labeller",
-            settings=lambda config: _section("student")(config) | {"pseudolabel.targets": config.pseudolabel.targets},
-        ),
-        Stage(
-            "evaluate",
-            needs=("data",),
-            gathers=("labeller", "baseline", "labels", "clean labels"),
-            provides="scores",
-            settings=_section("evaluate", without=["batch_size"]),
-        ),
-    )
-}
-
-
-def plan(config: Config) -> tuple[Step, ...]:
-    """The steps of a run: each stage reads the latest artifact of every role it needs.
-
-    That a student is the next round's labeller is all the iteration there is.
-    """
-    walk = [("data", 0), ("teacher", 0)]
-    if config.rounds:
-        walk.append(("baseline", 0))
-    for round_ in range(1, config.rounds + 1):
-        walk += [("pseudolabel", round_), ("filter", round_), ("student", round_)]
-    walk.append(("evaluate", 0))
-    latest: dict[str, str] = {}
-    everything: list[tuple[str, str]] = []
-    steps = []
-    for index, (name, round_) in enumerate(walk):
-        stage = STAGES[name]
-        inputs = tuple((role, latest[role]) for role in stage.needs)
-        gathered = tuple(made for role, made in everything if role in stage.gathers)
-        step = Step(index, stage, round_, inputs, gathered)
-        steps.append(step)
-        latest[stage.provides] = step.name
-        everything.append((stage.provides, step.name))
-    return tuple(steps)
 
 
 @dataclass(frozen=True)
@@ -153,7 +76,6 @@ class Run:
 
     def why_stale(self, step: Step) -> str | None:
         """Why the step has to be made (again), or ``None`` where it is up to date."""
-        finish_commit(self.folder(step.name))
         if not self.folder(step.name).exists():
             return "not made yet"
         made = Manifest.read(self.folder(step.name))
@@ -197,16 +119,29 @@ class Run:
             if stopped_at is not None and step.round > stopped_at:
                 continue
             yield step
-            if step.stage.name == "student" and self.folder(step.name).exists():
-                metrics = Manifest.read(self.folder(step.name)).metrics
-                stopped_at = None if metrics["promoted"] else step.round
+            if step.stage.name == "student" and self._promoted(step.name) is False:
+                stopped_at = step.round
 
     def write_config(self) -> None:
         """Keep the complete configuration with the run."""
-        text = yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        text = dump_yaml(self.config.model_dump(mode="json"))
         path = self.run_dir / CONFIG
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
+        if not path.exists() or path.read_bytes() != text.encode():
             atomic_write(path, text.encode())
+
+    def write_final(self) -> None:
+        """Point at the classifier that stands: the last labeller that was promoted and is still part of the run."""
+        labellers = [step.name for step in self.needed_steps() if step.stage.provides == "labeller"]
+        standing = [name for name in labellers if self._promoted(name)]
+        if standing:
+            write_json(self.run_dir / FINAL, {"step": standing[-1]})
+
+    def _promoted(self, name: str) -> bool | None:
+        """What the gate said of a labeller; ``None`` where it is not made or cannot be read."""
+        try:
+            return bool(Manifest.read(self.folder(name)).metrics["promoted"])
+        except (ArtifactError, KeyError):
+            return None
 
 
 def run_all(config: Config, run_dir: str | Path | None = None, progress: Progress | None = None) -> Path:
@@ -224,12 +159,15 @@ def run_all(config: Config, run_dir: str | Path | None = None, progress: Progres
     with hold(run.run_dir):
         run.write_config()
         for step in run.needed_steps():
+            finish_commit(run.folder(step.name))
             reason = run.why_stale(step)
             if reason is None:
                 run.progress.say(f"{step.name}: up to date")
                 continue
             run.progress.say(f"{step.name}: {reason}")
             run.make(step)
+            run.write_final()
+        run.write_final()
     return run.run_dir
 
 
@@ -247,10 +185,12 @@ def run_stage(config: Config, stage: str, run_dir: str | Path | None = None, pro
             raise ConfigError(f"this run has no {stage} step: with rounds={config.rounds} none is planned")
         run.write_config()
         for step in steps:
+            finish_commit(run.folder(step.name))
             reason = run.why_stale(step)
             if reason is not None:
                 run.progress.say(f"{step.name}: {reason}")
                 run.make(step)
+                run.write_final()
                 return run.folder(step.name)
         run.progress.say(f"{steps[-1].name}: up to date")
         return run.folder(steps[-1].name)
@@ -292,5 +232,8 @@ def _difference(made: dict[str, Any], asked: dict[str, Any]) -> str:
         key = changed[0]
         more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
         return f"{key} changed from {before.get(key)!r:.60} to {now.get(key)!r:.60}{more}"
+    gone = [name for name in made["inputs"] if name not in asked["inputs"]]
+    if gone:
+        return f"{gone[0]} is not needed any more"
     inputs = [name for name, value in asked["inputs"].items() if made["inputs"].get(name) != value]
     return f"{inputs[0]} was asked for differently" if inputs else "made by another version of the stage"

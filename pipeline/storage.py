@@ -4,6 +4,7 @@ A file is immutable once it has its name. The order (data to disk, rename, folde
 exists a file that is complete, also after a power cut.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -36,7 +37,8 @@ def atomic_write(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(beside, path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink()
         raise ArtifactError(f"cannot write {path} ({len(content):,} bytes): {error.strerror or error}") from error
     sync_folder(path.parent)
 

@@ -46,6 +46,8 @@ class Taxonomy:
         """Infer the tree from labels. Only labels with no gap above their deepest name can add a class."""
         paths: dict[tuple[str, ...], bool] = {}
         for entries in labels:
+            if len(entries) != len(levels):
+                raise DataError(f"label {list(entries)} has {len(entries)} entries for {len(levels)} levels")
             named = _named_prefix(entries)
             for depth in range(1, len(named) + 1):
                 paths.setdefault(named[:depth], False)
@@ -214,6 +216,12 @@ class Taxonomy:
                     raise ValueError(f"level {level} has {len(taxonomy.parents[level])} parents")
                 if any(not 0 <= parent < above for parent in taxonomy.parents[level]):
                     raise ValueError(f"level {level} names a parent that does not exist")
+            for row in taxonomy.terminals:
+                depth = sum(index != ABSENT for index in row)
+                if len(row) != taxonomy.num_levels or not depth or min(row) < ABSENT:
+                    raise ValueError(f"terminal {row} is no path")
+                if taxonomy.ancestors(depth - 1, row[depth - 1]) != row[:depth]:
+                    raise ValueError(f"terminal {row} is not a path of the tree")
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise DataError(f"not a taxonomy: {error!r}") from error
         return taxonomy
@@ -246,6 +254,10 @@ def _walk(tree: Any, path: tuple[str, ...], paths: dict[tuple[str, ...], bool], 
     for name, below in children:
         if isinstance(name, (Mapping, list)):
             raise DataError(f"the taxonomy mixes a list with a mapping under '{'/'.join(path)}'")
+        if not isinstance(name, str | int | float) or isinstance(name, bool):
+            raise DataError(f"the taxonomy has '{name}' for a name under '{'/'.join(path)}': put it in quotes")
+        if not _is_name(str(name)):
+            raise DataError(f"the taxonomy names a class '{name}', which means absent or unknown: rename it")
         here = (*path, str(name))
         if here in paths:
             raise DataError(f"the taxonomy names '{'/'.join(here)}' twice")

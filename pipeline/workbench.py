@@ -113,4 +113,4 @@ class Workbench:
 
 def unlabelled_share(batch_size: int, ratio: float) -> int:
     """Pseudo-labelled images beside ``batch_size`` labelled ones."""
-    return round(batch_size * ratio)
+    return max(1, round(batch_size * ratio)) if ratio else 0

@@ -1,0 +1,88 @@
+"""The stages there are, and the steps of a run: what it will do, known before anything is done."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from nstudent.config import Config
+from nstudent.stage import Stage, Step
+
+
+def _section(name: str, *, without: Sequence[str] = ()) -> Callable[[Config], dict[str, Any]]:
+    """A section of the configuration, less the keys that change speed but not results."""
+
+    def settings(config: Config) -> dict[str, Any]:
+        section: dict[str, Any] = getattr(config, name).model_dump(mode="json")
+        return {f"{name}.{key}": value for key, value in section.items() if key not in without}
+
+    return settings
+
+
+STAGES = {
+    stage.name: stage
+    for stage in (
+        Stage("data", needs=(), provides="data", settings=_section("data")),
+        Stage("teacher", needs=("data",), provides="labeller", settings=_section("teacher")),
+        Stage(
+            "baseline",
+            needs=("data",),
+            provides="baseline",
+            settings=_section("student", without=["promote_above"]),
+        ),
+        Stage(
+            "pseudolabel",
+            needs=("data", "labeller"),
+            provides="labels",
+            settings=_section("pseudolabel", without=["batch_size"]),
+        ),
+        Stage(
+            "filter",
+            needs=("data", "labels"),
+            provides="clean labels",
+            settings=lambda config: (
+                _section("filter")(config) | _section("pseudolabel", without=["batch_size"])(config)
+            ),
+        ),
+        Stage(
+            "student",
+            needs=("data", "labeller", "labels", "clean labels"),
+            provides="labeller",
+            settings=lambda config: (
+                _section("student")(config)
+                | {"pseudolabel.targets": config.pseudolabel.targets}
+                | _section("evaluate", without=["batch_size"])(config)
+            ),
+        ),
+        Stage(
+            "evaluate",
+            needs=("data",),
+            gathers=("labeller", "baseline", "labels", "clean labels"),
+            provides="scores",
+            settings=_section("evaluate", without=["batch_size"]),
+        ),
+    )
+}
+
+
+def plan(config: Config) -> tuple[Step, ...]:
+    """The steps of a run: each stage reads the latest artifact of every role it needs.
+
+    That a student is the next round's labeller is all the iteration there is.
+    """
+    walk = [("data", 0), ("teacher", 0)]
+    if config.rounds:
+        walk.append(("baseline", 0))
+    for round_ in range(1, config.rounds + 1):
+        walk += [("pseudolabel", round_), ("filter", round_), ("student", round_)]
+    walk.append(("evaluate", 0))
+    latest: dict[str, str] = {}
+    everything: list[tuple[str, str]] = []
+    steps = []
+    for index, (name, round_) in enumerate(walk):
+        stage = STAGES[name]
+        inputs = tuple((role, latest[role]) for role in stage.needs)
+        gathered = tuple(made for role, made in everything if role in stage.gathers)
+        step = Step(index, stage, round_, inputs, gathered)
+        steps.append(step)
+        latest[stage.provides] = step.name
+        everything.append((stage.provides, step.name))
+    return tuple(steps)

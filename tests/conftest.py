@@ -1,0 +1,112 @@
+"""What all tests share: no network, reproducible properties, the command line, and stages that cost nothing."""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import pytest
+from nstudent.stage import Context, Metrics, Stage
+from nstudent.storage import write_json
+
+# No deadline: a slow machine is not a defect. Derandomised: a commit that was green stays green.
+hypothesis.settings.register_profile("nstudent", deadline=None, derandomize=True, database=None, max_examples=100)
+hypothesis.settings.load_profile("nstudent")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_network() -> Iterator[None]:
+    """Connections fail at once; only loader processes may talk to each other."""
+    connect = socket.socket.connect
+
+    def refuse(self: socket.socket, address: Any) -> None:
+        if self.family == socket.AF_UNIX:
+            return connect(self, address)
+        raise AssertionError(f"a test wants the network: {address!r}")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", refuse)
+        patch.setattr(socket.socket, "connect_ex", refuse)
+        # For the processes that tests start: a port where nobody listens.
+        for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+            patch.setenv(name, "http://127.0.0.1:9")
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        yield
+
+
+@pytest.fixture
+def python(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run Python in an empty folder, as a user's process would."""
+
+    def run(*arguments: str, cwd: Path = tmp_path) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
+        return subprocess.run(
+            [sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, check=False
+        )
+
+    return run
+
+
+@pytest.fixture
+def nstudent(python: Callable[..., subprocess.CompletedProcess[str]]) -> Callable[..., Any]:
+    """The command line in a process of its own."""
+
+    def run(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        return python("-m", "nstudent", *arguments, **options)
+
+    return run
+
+
+class FakeStages:
+    """Stages that write one small file and remember that they ran. What a test changes is what they obey."""
+
+    def __init__(self) -> None:
+        self.made: list[str] = []
+        """Names of the steps that ran, in order."""
+        self.read: dict[str, list[str]] = {}
+        """Names of the artifacts that each step was given."""
+        self.not_promoted: set[str] = set()
+        self.failing: dict[str, BaseException] = {}
+        self.content: dict[str, str] = {}
+        """What a step writes, where it is not its own name."""
+
+    def work(self, context: Context) -> Metrics:
+        name = context.step.name
+        self.made.append(name)
+        self.read[name] = [made.name for made in (*context.inputs.values(), *context.gathered)]
+        (context.folder / "made.txt").write_text(self.content.get(name, name))
+        (context.scratch / "checkpoint").write_text("half")
+        if name in self.failing:
+            raise self.failing[name]
+        if context.step.stage.name == "evaluate":
+            write_json(context.folder / "scores.json", _scores(context))
+        return {"promoted": name not in self.not_promoted, "validation": {"contest alone": 0.5}}
+
+    def forget(self) -> None:
+        """Count from here on."""
+        self.made.clear()
+
+
+def _scores(context: Context) -> dict[str, Any]:
+    entry = {"contest alone": {"value": 0.5, "low": 0.4, "high": 0.6}}
+    names = [made.name for made in context.gathered if made.name.endswith(("teacher", "baseline", "student"))]
+    return {
+        "final": names[-1],
+        "confidence": 0.95,
+        "classifiers": {name: {"validation": entry, "test": entry} for name in names},
+        "gain": {},
+    }
+
+
+@pytest.fixture
+def fake_stages(monkeypatch: pytest.MonkeyPatch) -> FakeStages:
+    """Every stage replaced by one that takes no time and no torch."""
+    fakes = FakeStages()
+    # The order of writes is tested elsewhere; here nobody waits for the disk.
+    monkeypatch.setattr("nstudent.storage.os.fsync", lambda descriptor: None)
+    monkeypatch.setattr(Stage, "load", lambda stage: fakes.work)
+    return fakes

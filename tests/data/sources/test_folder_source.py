@@ -1,0 +1,149 @@
+"""A folder whose tree is the taxonomy. No image is decoded here: an empty file with the right name will do."""
+
+import os
+
+import pytest
+from nstudent.config import DataConfig
+from nstudent.data.sources import open_source, source_stamp
+from nstudent.errors import DataError
+
+
+def plant(root, *names):
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode())
+
+
+def config(root, **options):
+    return DataConfig(source="folder", root=str(root), **options)
+
+
+def found(root, **options):
+    return {record.name: (record.label, record.split) for record in open_source(config(root, **options)).records()}
+
+
+def test_depth_is_the_depth_of_the_label(tmp_path):
+    plant(tmp_path, "a/b/c/1.jpg", "a/b/2.png", "a/3.webp", "4.jpg")
+
+    assert found(tmp_path) == {
+        "4.jpg": (("", "", ""), None),
+        "a/3.webp": (("a", "-", "-"), None),
+        "a/b/2.png": (("a", "b", "-"), None),
+        "a/b/c/1.jpg": (("a", "b", "c"), None),
+    }
+
+
+def test_folders_of_splits_are_no_classes(tmp_path):
+    plant(tmp_path, "train/a/1.jpg", "validation/a/2.jpg", "test/a/3.jpg", "unlabelled/x/y/z/deep/4.jpg")
+
+    assert found(tmp_path, levels=("coarse",)) == {
+        "train/a/1.jpg": (("a",), "train"),
+        "validation/a/2.jpg": (("a",), "validation"),
+        "test/a/3.jpg": (("a",), "test"),
+        "unlabelled/x/y/z/deep/4.jpg": (("",), "unlabelled"),
+    }
+
+
+def test_a_further_folder_is_all_unlabelled(tmp_path):
+    plant(tmp_path / "labelled", "a/1.jpg")
+    plant(tmp_path / "heap", "1.jpg", "any/where/2.jpg")
+
+    records = found(tmp_path / "labelled", unlabelled_root=str(tmp_path / "heap"), levels=("c",))
+
+    assert records == {
+        "a/1.jpg": (("a",), None),
+        "unlabelled:1.jpg": (("",), "unlabelled"),
+        "unlabelled:any/where/2.jpg": (("",), "unlabelled"),
+    }
+
+
+def test_reading_gives_the_bytes_of_that_record(tmp_path):
+    plant(tmp_path / "root", "b/2.jpg", "a/1.jpg")
+    plant(tmp_path / "heap", "3.jpg")
+    source = open_source(config(tmp_path / "root", unlabelled_root=str(tmp_path / "heap"), levels=("c",)))
+
+    names = [record.name for record in source.records()]
+
+    assert [source.read(i) for i in range(3)] == [b"a/1.jpg", b"b/2.jpg", b"3.jpg"]
+    assert names == ["a/1.jpg", "b/2.jpg", "unlabelled:3.jpg"]
+
+
+def test_hidden_and_other_files_are_left_out(tmp_path):
+    plant(tmp_path, "a/1.JPG", "a/.hidden.jpg", "a/notes.txt", ".cache/b/2.jpg", "a/.thumbs/3.jpg", "README.md")
+
+    assert list(found(tmp_path)) == ["a/1.JPG"]
+
+
+def test_odd_names_are_kept_as_they_are(tmp_path):
+    names = ["고양이/코숏/🐈.jpg", 'a b/c\'d "e"/,;.jpg', "café/x/=1+1.jpg", "[glob]/*/?.jpg"]
+    plant(tmp_path, *names)
+
+    records = found(tmp_path)
+
+    assert sorted(records) == sorted(names)
+    assert records[names[0]][0] == ("고양이", "코숏", "-")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are UTF-16 there")
+def test_a_name_that_is_not_utf8_is_found(tmp_path):
+    (tmp_path / "a").mkdir()
+    try:
+        (tmp_path / "a" / os.fsdecode(b"caf\xe9.jpg")).write_bytes(b"x")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+
+    (name,) = found(tmp_path)
+
+    assert os.fsencode(name) == b"a/caf\xe9.jpg"
+
+
+def test_too_deep_an_image_names_the_file(tmp_path):
+    plant(tmp_path, "a/b/c/d/1.jpg")
+
+    with pytest.raises(DataError, match=r"a/b/c/d/1\.jpg lies 4 folders deep"):
+        found(tmp_path)
+
+
+@pytest.mark.parametrize("empty", ["b", "a/empty", "a/x/y"])
+def test_an_empty_class_folder_is_named(tmp_path, empty):
+    plant(tmp_path, "a/1.jpg")
+    (tmp_path / empty).mkdir(parents=True)
+
+    with pytest.raises(DataError, match="holds no image"):
+        found(tmp_path)
+
+
+def test_an_empty_class_of_one_split_is_named(tmp_path):
+    plant(tmp_path, "train/a/1.jpg", "test/a/2.jpg")
+    (tmp_path / "test" / "b").mkdir()
+
+    with pytest.raises(DataError, match=r"test/b holds no image"):
+        found(tmp_path)
+
+
+def test_no_image_at_all_says_where_they_belong(tmp_path):
+    with pytest.raises(DataError, match="holds no image"):
+        found(tmp_path)
+
+
+@pytest.mark.parametrize("key", ["root", "unlabelled_root"])
+def test_a_missing_folder_names_the_key(tmp_path, key):
+    folders = {"root": str(tmp_path), key: str(tmp_path / "gone")}
+
+    with pytest.raises(DataError, match=rf"data\.{key}: there is no folder .*gone"):
+        open_source(DataConfig(source="folder", **folders))
+
+
+def test_the_stamp_changes_with_the_data(tmp_path):
+    plant(tmp_path, "a/1.jpg")
+    before = source_stamp(config(tmp_path))
+    assert source_stamp(config(tmp_path)) == before
+
+    plant(tmp_path, "a/2.jpg")
+    added = source_stamp(config(tmp_path))
+    (tmp_path / "a" / "2.jpg").write_bytes(b"longer than it was")
+    edited = source_stamp(config(tmp_path))
+    (tmp_path / "a" / "2.jpg").rename(tmp_path / "a" / "3.jpg")
+
+    assert len({before, added, edited, source_stamp(config(tmp_path))}) == 4

@@ -1,0 +1,144 @@
+"""Noise comes from a key alone: albumentations by itself repeats it over workers and epochs (FAULTS, finding 1)."""
+
+import multiprocessing
+import pickle
+
+import numpy as np
+import pytest
+from nstudent.config import NoiseConfig
+from nstudent.data.augment import Augment
+
+QUIET = {"shift": 0.0, "zoom": 0.0, "rotate": 0.0, "flip": False, "operations": 0, "erase": 0.0}
+STRONG = NoiseConfig(shift=0.2, zoom=0.2, rotate=20, flip=True, operations=2, magnitude=9, erase=0.5)
+
+
+def image(height=32, width=32):
+    return np.random.default_rng(7).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def noised(noise, keys, picture=None):
+    augment = Augment(noise)
+    picture = image() if picture is None else picture
+    return [augment(picture, key).tobytes() for key in keys]
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [
+        NoiseConfig(),
+        NoiseConfig(**QUIET | {"rotate": 30}),
+        NoiseConfig(operations=2, magnitude=8),
+        STRONG,
+    ],
+)
+def test_no_two_keys_share_their_noise(noise):
+    keys = [(seed, "student", 1, part, draw) for seed in range(2) for part in range(2) for draw in range(25)]
+
+    assert len(set(noised(noise, keys))) == len(keys)
+
+
+def test_equal_keys_give_equal_noise_whatever_came_before():
+    keys = [(0, "teacher", draw) for draw in range(20)]
+
+    forward = noised(STRONG, keys)
+    backward = noised(STRONG, keys[::-1])[::-1]
+
+    assert forward == backward == noised(STRONG, keys)
+
+
+def test_one_augmenter_gives_the_same_twice():
+    augment = Augment(STRONG)
+
+    assert np.array_equal(augment(image(), ("a", 1)), augment(image(), ("a", 1)))
+
+
+def test_global_random_states_are_not_read():
+    """``random.seed`` and ``np.random.seed`` in a user's program must change nothing."""
+    import random
+
+    keys = [(draw,) for draw in range(10)]
+    random.seed(1)
+    np.random.seed(1)
+    first = noised(STRONG, keys)
+    random.seed(2)
+    np.random.seed(2)
+
+    assert noised(STRONG, keys) == first
+
+
+@pytest.mark.parametrize(
+    "option",
+    [{"shift": 0.2}, {"zoom": 0.3}, {"rotate": 30}, {"flip": True}, {"operations": 2}, {"erase": 1.0}],
+    ids=lambda option: next(iter(option)),
+)
+def test_every_option_changes_the_image(option):
+    untouched = image().tobytes()
+
+    found = noised(NoiseConfig(**QUIET | option), [(draw,) for draw in range(20)])
+
+    changed = sum(each != untouched for each in found)
+    assert changed >= (5 if "flip" in option else 15)
+    assert len(set(found)) >= 2
+
+
+def test_without_an_option_nothing_changes():
+    assert set(noised(NoiseConfig(**QUIET), [(draw,) for draw in range(10)])) == {image().tobytes()}
+
+
+def test_flip_mirrors_half_of_the_images():
+    found = noised(NoiseConfig(**QUIET | {"flip": True}), [(draw,) for draw in range(200)])
+
+    mirrored = np.ascontiguousarray(image()[:, ::-1]).tobytes()
+    assert set(found) == {image().tobytes(), mirrored}
+    assert 70 <= found.count(mirrored) <= 130
+
+
+def test_erase_touches_as_many_images_as_it_says():
+    found = noised(NoiseConfig(**QUIET | {"erase": 0.25}), [(draw,) for draw in range(200)])
+
+    assert 30 <= sum(each != image().tobytes() for each in found) <= 70
+
+
+def test_magnitude_makes_the_operations_stronger():
+    smooth = np.repeat(np.linspace(0, 255, 32).astype(np.uint8)[:, None, None], 32 * 3, axis=1).reshape(32, 32, 3)
+
+    def distance(magnitude):
+        noise = NoiseConfig(**QUIET | {"operations": 2, "magnitude": magnitude})
+        found = noised(noise, [(draw,) for draw in range(100)], smooth)
+        return np.mean([np.abs(np.frombuffer(f, np.uint8).astype(int) - smooth.reshape(-1)).mean() for f in found])
+
+    assert distance(1) < distance(5) < distance(10)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (32, 32), (20, 30)])
+def test_type_and_shape_stay(size):
+    augment = Augment(STRONG)
+
+    for draw in range(10):
+        found = augment(image(*size), (draw,))
+        assert (found.dtype, found.shape) == (np.uint8, (*size, 3))
+
+
+def test_the_image_given_is_not_changed():
+    picture = image()
+    augment = Augment(STRONG)
+    for draw in range(20):
+        augment(picture, (draw,))
+
+    assert np.array_equal(picture, image())
+
+
+def test_a_copy_by_pickle_gives_the_same_noise():
+    copied = pickle.loads(pickle.dumps(Augment(STRONG)))
+
+    assert np.array_equal(copied(image(), ("k", 3)), Augment(STRONG)(image(), ("k", 3)))
+
+
+def test_a_spawned_process_gives_the_same_noise():
+    """Spawn is the default start of processes on macOS and Windows; nothing is inherited but what is pickled."""
+    keys = [("spawned", draw) for draw in range(3)]
+    augment = Augment(STRONG)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        found = pool.starmap(augment, [(image(), key) for key in keys])
+
+    assert [each.tobytes() for each in found] == noised(STRONG, keys)

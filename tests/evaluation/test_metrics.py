@@ -1,0 +1,99 @@
+"""Scores of five golden pairs (DESIGN 10), and what unknown and absent levels do to them."""
+
+import numpy as np
+import pytest
+from nstudent.evaluation.assess import majority_label
+from nstudent.evaluation.metrics import scores, tally
+
+LEVELS = ("coarse", "mid", "fine")
+A, B = 0, 1
+A1, A2, B1 = 0, 1, 2
+LEAF = {name: i for i, name in enumerate("abcde")}
+NONE, UNKNOWN = -1, -2
+
+# (predicted; true) in the tree A{A1{a,b},A2{c}}, B{B1{d,e}}
+GOLDEN = [
+    ([A, A1, LEAF["a"]], [A, A1, LEAF["b"]]),
+    ([A, A2, LEAF["c"]], [A, A2, LEAF["c"]]),
+    ([B, NONE, NONE], [B, B1, LEAF["d"]]),
+    ([A, A1, LEAF["a"]], [B, B1, LEAF["d"]]),
+    ([B, B1, LEAF["e"]], [B, NONE, NONE]),
+]
+
+
+def scored(*pairs):
+    predicted, truth = (np.array(side, dtype=np.int32) for side in zip(*pairs, strict=True))
+    return scores(tally(predicted, truth, LEVELS))
+
+
+def test_golden_scores():
+    found = scored(*GOLDEN)
+
+    assert found["hierarchical precision"] == pytest.approx(7 / 13)
+    assert found["hierarchical recall"] == pytest.approx(7 / 13)
+    assert found["hierarchical F1"] == pytest.approx(7 / 13)
+    assert found["contest alone"] == pytest.approx(0.6)
+    assert found["contest prefix"] == pytest.approx(0.6)
+    assert found["exact path"] == pytest.approx(0.2)
+    assert [found[f"accuracy/{level}"] for level in LEVELS] == pytest.approx([4 / 5, 2 / 4, 1 / 4])
+
+
+def test_right_levels_below_a_wrong_one_count_alone_and_not_as_a_prefix():
+    found = scored(([B, A1, LEAF["a"]], [A, A1, LEAF["a"]]))
+
+    assert found["contest alone"] == pytest.approx(2 / 3)
+    assert found["contest prefix"] == 0
+
+
+def test_a_class_where_there_is_none_costs_precision_and_never_the_contest():
+    found = scored(([B, B1, LEAF["e"]], [B, NONE, NONE]))
+
+    assert found["contest alone"] == found["contest prefix"] == found["hierarchical recall"] == 1
+    assert found["hierarchical precision"] == pytest.approx(1 / 3)
+    assert found["exact path"] == 0
+
+
+def test_an_unknown_level_counts_nowhere():
+    wrong_or_right = [[A, A1, LEAF["a"]], [A, A1, LEAF["b"]], [A, A1, NONE]]
+
+    found = [scored((predicted, [A, A1, UNKNOWN])) for predicted in wrong_or_right]
+
+    assert found[0] == found[1] == found[2]
+    assert found[0]["accuracy/fine"] is None
+    assert found[0]["exact path"] is None
+    assert found[0]["contest alone"] == found[0]["contest prefix"] == found[0]["hierarchical precision"] == 1
+
+
+def test_an_unknown_level_above_a_known_one_does_not_break_the_prefix():
+    found = scored(([A, A1, LEAF["a"]], [A, UNKNOWN, LEAF["a"]]))
+
+    assert found["contest prefix"] == found["contest alone"] == 1
+
+
+def test_an_image_without_any_label_changes_nothing():
+    with_it = scored(*GOLDEN, ([A, A1, LEAF["a"]], [UNKNOWN] * 3))
+
+    assert with_it == scored(*GOLDEN)
+
+
+def test_all_right_is_one_everywhere():
+    truths = [truth for _, truth in GOLDEN]
+
+    assert set(scored(*zip(truths, truths, strict=True)).values()) == {1.0}
+
+
+def test_the_order_of_images_does_not_matter():
+    assert scored(*GOLDEN[::-1]) == pytest.approx(scored(*GOLDEN))
+
+
+def test_contest_scores_are_means_over_images_and_not_over_levels():
+    """One image of one level all right, one of three levels all wrong: 1/2, although one level in four is right."""
+    found = scored(([B, NONE, NONE], [B, NONE, NONE]), ([B, B1, LEAF["d"]], [A, A1, LEAF["a"]]))
+
+    assert found["contest alone"] == found["contest prefix"] == pytest.approx(0.5)
+
+
+def test_the_majority_label_is_the_most_frequent_whole_label():
+    labels = np.array([[0, 1], [0, 2], [0, 2], [1, -1]], dtype=np.int32)
+
+    assert majority_label(labels, 3).tolist() == [[0, 2]] * 3

@@ -1,0 +1,126 @@
+"""From one distribution a level to one legal path."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nstudent.labels.decoding import best_paths, path_confidence
+from nstudent.taxonomy import Taxonomy
+
+LEVELS = ("coarse", "mid", "fine")
+# A{A1{a,b},A2{c}}, B{B1{d,e}}; B and A2 are legal final labels too.
+TREE = Taxonomy.from_labels(
+    [
+        ("A", "A1", "a"),
+        ("A", "A1", "b"),
+        ("A", "A2", "c"),
+        ("A", "A2", "-"),
+        ("B", "B1", "d"),
+        ("B", "B1", "e"),
+        ("B", "-", "-"),
+    ],
+    LEVELS,
+)
+
+
+def rows(*levels):
+    return [np.array(level, dtype=np.float32).reshape(-1, len(level)) for level in levels]
+
+
+def decoded(*levels, tree=TREE):
+    return best_paths(rows(*levels), tree)[0].tolist()
+
+
+def test_the_levels_agree():
+    assert decoded([0.9, 0.1], [0.8, 0.1, 0.1], [0.1, 0.7, 0.1, 0.05, 0.05]) == [0, 0, 1]
+
+
+def test_a_fine_class_against_its_parents_loses():
+    """Alone, fine says d; coarse and mid say A, A1: the best consistent path is not the argmax of each level."""
+    assert decoded([0.9, 0.1], [0.9, 0.05, 0.05], [0.25, 0.15, 0.1, 0.4, 0.1]) == [0, 0, 0]
+
+
+def test_a_sure_fine_class_overrules_its_parents():
+    assert decoded([0.6, 0.4], [0.5, 0.1, 0.4], [0.001, 0.001, 0.001, 0.996, 0.001]) == [1, 2, 3]
+
+
+def test_a_path_may_end_at_an_inner_node():
+    """Below B nothing is likely, and B alone is a legal final label."""
+    assert decoded([0.1, 0.9], [0.6, 0.3, 0.1], [0.3, 0.3, 0.2, 0.1, 0.1]) == [1, -1, -1]
+
+
+def test_the_mean_does_not_favour_short_paths():
+    """A product would prefer B (0.9) to B/B1/d (0.9 x 0.95 x 0.95)."""
+    assert decoded([0.1, 0.9], [0.03, 0.02, 0.95], [0.01, 0.01, 0.01, 0.95, 0.02]) == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("nothing_mid", "nothing_fine", "expected"), [(0.9, 0.9, [1, -1, -1]), (0.02, 0.02, [1, 2, 3])]
+)
+def test_an_output_for_nothing_has_a_say_where_the_path_ends(nothing_mid, nothing_fine, expected):
+    mid = [*np.array([0.1, 0.1, 0.8]) * (1 - nothing_mid), nothing_mid]
+    fine = [*np.array([0.1, 0.1, 0.1, 0.6, 0.1]) * (1 - nothing_fine), nothing_fine]
+
+    assert decoded([0.2, 0.8], mid, fine) == expected
+
+
+def test_equal_scores_take_the_first_terminal_every_time():
+    uniform = [np.full((5, n), 1 / n, dtype=np.float32) for n in (2, 2)]
+    tree = Taxonomy.from_labels([("A", "a"), ("B", "b")], ("coarse", "fine"))
+
+    assert best_paths(uniform, tree).tolist() == [[0, 0]] * 5
+
+
+def test_a_path_that_is_certain_to_its_end_is_not_cut_short():
+    """A saturated softmax says exactly 1: then c and its parent A2, a legal final label too, have equal scores."""
+    assert decoded([1, 0], [0, 1, 0], [0, 0, 1, 0, 0]) == [0, 1, 2]
+
+
+def test_no_image_gives_no_path():
+    assert best_paths([np.zeros((0, n), np.float32) for n in (2, 3, 5)], TREE).shape == (0, 3)
+
+
+def test_many_images_are_decoded_in_parts_as_one_by_one(monkeypatch):
+    random = np.random.default_rng(0)
+    levels = [random.dirichlet(np.ones(n), 50).astype(np.float32) for n in (2, 3, 5)]
+    whole = best_paths(levels, TREE)
+
+    monkeypatch.setattr("nstudent.labels.decoding._CELLS_AT_ONCE", 20)
+
+    assert np.array_equal(best_paths(levels, TREE), whole)
+    assert np.array_equal(np.concatenate([best_paths([p[i : i + 1] for p in levels], TREE) for i in range(50)]), whole)
+
+
+@st.composite
+def trees(draw):
+    """Trees of one to four levels whose labels end anywhere; every level has a class."""
+    depth = draw(st.integers(1, 4))
+    paths = draw(
+        st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=depth), min_size=1, max_size=15, unique_by=tuple)
+    )
+    paths.append([0] * depth)
+    labels = [tuple([f"{i}-{c}" for i, c in enumerate(path)] + ["-"] * (depth - len(path))) for path in paths]
+    return Taxonomy.from_labels(labels, [f"level {i}" for i in range(depth)])
+
+
+@settings(max_examples=80, deadline=None, database=None)
+@given(tree=trees(), absent=st.sampled_from(["ignore", "class"]), seed=st.integers(0, 1000), sharp=st.booleans())
+def test_whatever_is_predicted_the_path_is_a_legal_terminal(tree, absent, seed, sharp):
+    random = np.random.default_rng(seed)
+    weight = 0.01 if sharp else 1.0
+    levels = [random.dirichlet(np.full(n, weight) + 1e-3, 7).astype(np.float32) for n in tree.columns(absent)]
+
+    paths = best_paths(levels, tree)
+
+    assert {tuple(path) for path in paths.tolist()} <= set(tree.terminals)
+    confidence = path_confidence(levels, paths)
+    assert (confidence[paths < 0] == 0).all()
+    assert ((confidence >= 0) & (confidence <= 1 + 1e-6)).all()
+
+
+def test_confidence_is_that_of_the_path():
+    levels = rows([0.3, 0.7], [0.2, 0.3, 0.5], [0.1, 0.2, 0.3, 0.15, 0.25])
+
+    found = path_confidence([np.repeat(level, 2, axis=0) for level in levels], np.array([[0, 1, 2], [1, -1, -1]]))
+
+    assert np.allclose(found, [[0.3, 0.3, 0.3], [0.7, 0, 0]])

@@ -1,0 +1,86 @@
+"""SELF's running average, level by level."""
+
+import numpy as np
+import pytest
+import torch
+from nstudent.labels.self_ensemble import RunningAverage
+
+
+def average_of(history, momentum=0.7, num_rows=3, outputs=(2,)):
+    """``history``: (rows, one distribution a row) per update, one level."""
+    average = RunningAverage(num_rows, outputs, momentum)
+    for rows, values in history:
+        average.update(torch.tensor(rows), [torch.tensor(values)])
+    return average
+
+
+def test_golden_average():
+    average = average_of([([0], [[0.9, 0.1]]), ([0], [[0.4, 0.6]]), ([0], [[0.0, 1.0]])])
+
+    # .9, then .7 x .9 + .3 x .4 = .75, then .7 x .75 + 0 = .525
+    assert average.state_dict()["level-0"][0].tolist() == pytest.approx([0.525, 0.475])
+
+
+def test_the_first_prediction_is_taken_as_it_is():
+    average = average_of([([1], [[0.2, 0.8]])])
+
+    assert average.state_dict()["level-0"][1].tolist() == pytest.approx([0.2, 0.8])
+
+
+def test_a_label_is_dropped_and_can_come_back():
+    labels = np.array([[0]], dtype=np.int32)
+    average = RunningAverage(1, [2], momentum=0.5)
+    verdicts = []
+    for first in (0.9, 0.0, 0.0, 1.0, 1.0):
+        average.update(torch.tensor([0]), [torch.tensor([[first, 1 - first]])])
+        verdicts.append(bool(average.agrees(labels)[0, 0]))
+
+    assert verdicts == [True, False, False, True, True]
+
+
+def test_a_wrong_fine_label_falls_and_its_coarse_one_stays():
+    average = RunningAverage(2, [2, 3], momentum=0.7)
+    average.update(
+        torch.tensor([0, 1]),
+        [torch.tensor([[0.9, 0.1], [0.9, 0.1]]), torch.tensor([[0.1, 0.8, 0.1], [0.8, 0.1, 0.1]])],
+    )
+
+    assert average.agrees(np.array([[0, 0], [0, 0]], np.int32)).tolist() == [[True, False], [True, True]]
+
+
+@pytest.mark.parametrize("special", [-1, -2])
+def test_a_level_without_a_class_is_never_doubted(special):
+    average = average_of([([0, 1, 2], [[0.9, 0.1]] * 3)])
+
+    assert average.agrees(np.full((3, 1), special, np.int32)).all()
+
+
+def test_a_row_never_drawn_has_had_no_say():
+    average = average_of([([1], [[0.9, 0.1]])])
+
+    assert average.agrees(np.array([[1], [1], [1]], np.int32))[:, 0].tolist() == [True, False, True]
+
+
+def test_rows_do_not_touch_each_other():
+    average = average_of([([0, 2], [[0.9, 0.1], [0.3, 0.7]]), ([2], [[0.1, 0.9]])])
+
+    assert average.state_dict()["level-0"][0].tolist() == pytest.approx([0.9, 0.1])
+    assert average.state_dict()["level-0"][2].tolist() == pytest.approx([0.24, 0.76])
+
+
+def test_the_average_goes_on_after_a_checkpoint():
+    history = [([0, 1], [[0.9, 0.1], [0.5, 0.5]]), ([0], [[0.3, 0.7]]), ([1], [[0.0, 1.0]])]
+    whole = average_of(history)
+    resumed = RunningAverage(3, [2], 0.7)
+    resumed.load_state_dict({k: v.clone() for k, v in average_of(history[:1]).state_dict().items()})
+    for rows, values in history[1:]:
+        resumed.update(torch.tensor(rows), [torch.tensor(values)])
+
+    assert torch.equal(resumed.state_dict()["level-0"], whole.state_dict()["level-0"])
+
+
+def test_half_precision_predictions_are_averaged_in_full():
+    average = RunningAverage(1, [2], 0.7)
+    average.update(torch.tensor([0]), [torch.tensor([[0.75, 0.25]], dtype=torch.bfloat16)])
+
+    assert average.state_dict()["level-0"].dtype == torch.float32

@@ -1,0 +1,64 @@
+"""Small networks, and run folders made by hand."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from nstudent.artifact import Artifact, commit, open_partial
+from nstudent.config import ModelConfig
+from nstudent.models.device import Placement
+from nstudent.models.ensemble import Ensemble, Recipe
+from nstudent.models.member import build_member
+from nstudent.taxonomy import Taxonomy
+
+LEVELS = ("coarse", "mid", "fine")
+TREE = {"A": {"A1": ["a", "b"], "A2": ["c"]}, "B": {"B1": ["d", "e"]}}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def cpu() -> Placement:
+    return Placement(torch.device("cpu"), "float32")
+
+
+@pytest.fixture
+def make_ensemble(cpu) -> Callable[..., Ensemble]:
+    """An ensemble of untrained members on the toy tree, 32 px; ``seeds`` gives one member each."""
+
+    def make(*seeds: int, dropout: float = 0.0, placement: Placement = cpu) -> Ensemble:
+        taxonomy = Taxonomy.from_tree(TREE, LEVELS)
+        recipe = Recipe((ModelConfig(),) * len(seeds), taxonomy, "ignore", image_size=32, max_pixels=1_000_000)
+        members = [build_member(ModelConfig(), recipe.outputs, (seed,), dropout=dropout) for seed in seeds]
+        return Ensemble(recipe, members, placement)
+
+    return make
+
+
+@pytest.fixture
+def committed(tmp_path) -> Callable[[Ensemble], Artifact]:
+    """Save an ensemble as the finished step of a run."""
+
+    def commit_it(ensemble: Ensemble, name: str = "01-teacher") -> Artifact:
+        folder = tmp_path / name
+        ensemble.save(open_partial(folder, "by hand"))
+        fields = {"stage": "teacher", "round": 0, "asked": {}, "inputs": {}, "metrics": {}, "seconds": 0.0}
+        return commit(folder, fields)
+
+    return commit_it
+
+
+@pytest.fixture
+def noise_images() -> Callable[[int], np.ndarray]:
+    """uint8 (count, 32, 32, 3) of noise; the first ones are the same whatever the count."""
+    return lambda count: np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def run_folder_files() -> Callable[[Path], list[str]]:
+    return lambda folder: sorted(path.name for path in folder.iterdir())

@@ -1,0 +1,136 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from nstudent.artifact import Artifact, commit, open_partial
+from nstudent.errors import ArtifactError
+from nstudent.models.ensemble import Ensemble, Recipe
+from safetensors.torch import load_file, save_file
+
+
+def test_probabilities_sum_to_one_at_every_level(make_ensemble, noise_images):
+    probabilities = make_ensemble(1, 2).probabilities(noise_images(5))
+    assert [level.shape for level in probabilities] == [(5, 2), (5, 3), (5, 5)]
+    for level in probabilities:
+        assert level.dtype == np.float32
+        assert (level > 0).all()
+        np.testing.assert_allclose(level.sum(axis=1), 1.0, atol=1e-6)
+
+
+def test_members_vote_with_the_mean_of_their_probabilities(make_ensemble, noise_images):
+    images = noise_images(4)
+    together = make_ensemble(1, 2).probabilities(images)
+    first, second = (make_ensemble(seed).probabilities(images) for seed in (1, 2))
+    for both, a, b in zip(together, first, second, strict=True):
+        assert np.abs(a - b).max() > 1e-3
+        np.testing.assert_allclose(both, (a + b) / 2, atol=1e-7)
+
+
+def test_the_same_image_is_labelled_bit_identically_though_the_network_came_in_training_mode(
+    make_ensemble, noise_images, cpu
+):
+    noised = make_ensemble(1, dropout=0.5)
+    member = noised.members[0].train()
+    images = torch.from_numpy(noise_images(3)).permute(0, 3, 1, 2) / 255
+    with torch.no_grad():
+        assert not torch.equal(member(images)[2], member(images)[2]), "in training mode two passes differ"
+    labeller = Ensemble(noised.recipe, [member], cpu)
+    first, second = (labeller.probabilities(noise_images(3)) for _ in range(2))
+    assert [level.tobytes() for level in first] == [level.tobytes() for level in second]
+
+
+def test_labelling_leaves_the_weights_alone(make_ensemble, noise_images):
+    ensemble = make_ensemble(1)
+    before = {name: value.clone() for name, value in ensemble.members[0].state_dict().items()}
+    ensemble.probabilities(noise_images(3))
+    assert all(torch.equal(value, before[name]) for name, value in ensemble.members[0].state_dict().items())
+
+
+def test_a_saved_ensemble_predicts_bit_identically(make_ensemble, committed, noise_images, cpu, run_folder_files):
+    ensemble = make_ensemble(1, 2)
+    artifact = committed(ensemble)
+    assert run_folder_files(artifact.folder) == [
+        "manifest.json",
+        "member-0.safetensors",
+        "member-1.safetensors",
+        "model.json",
+    ]
+    loaded = Ensemble.load(artifact, cpu)
+    assert loaded.recipe == ensemble.recipe
+    for before, after in zip(
+        ensemble.probabilities(noise_images(6)), loaded.probabilities(noise_images(6)), strict=True
+    ):
+        assert before.tobytes() == after.tobytes()
+
+
+def test_the_same_ensemble_is_saved_as_the_same_bytes(make_ensemble, tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        make_ensemble(1).save(tmp_path / name)
+    for name in ("model.json", "member-0.safetensors"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_a_file_changed_on_disk_is_refused(make_ensemble, committed, cpu):
+    folder = committed(make_ensemble(1)).folder
+    weights = folder / "member-0.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(ArtifactError, match=r"member-0\.safetensors has changed"):
+        Ensemble.load(Artifact(folder), cpu)
+
+
+def test_a_missing_file_is_refused(make_ensemble, committed, cpu):
+    folder = committed(make_ensemble(1)).folder
+    (folder / "member-0.safetensors").unlink()
+    with pytest.raises(ArtifactError, match=r"member-0\.safetensors is missing"):
+        Ensemble.load(Artifact(folder), cpu)
+
+
+def drop_a_tensor(path):
+    weights = load_file(path)
+    weights.pop(next(name for name in weights if name.endswith("conv1.0.weight")))
+    save_file(weights, path)
+
+
+def reshape_a_tensor(path):
+    weights = load_file(path)
+    name = next(name for name in weights if name.endswith("classify.0.bias"))
+    save_file(weights | {name: torch.zeros(9)}, path)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(b"\x80\x04pickle"),
+        lambda path: path.write_bytes(path.read_bytes()[:-10]),
+        drop_a_tensor,
+        reshape_a_tensor,
+    ],
+    ids=["empty", "garbage", "truncated", "a tensor missing", "another shape"],
+)
+def test_weights_that_were_committed_damaged_are_refused(damage, make_ensemble, tmp_path, cpu):
+    folder = tmp_path / "01-teacher"
+    partial = open_partial(folder, "by hand")
+    make_ensemble(1).save(partial)
+    damage(partial / "member-0.safetensors")
+    fields = {"stage": "teacher", "round": 0, "asked": {}, "inputs": {}, "metrics": {}, "seconds": 0.0}
+    with pytest.raises(ArtifactError, match=r"member-0\.safetensors does not hold the weights of"):
+        Ensemble.load(commit(folder, fields), cpu)
+
+
+def test_a_recipe_survives_json(make_ensemble):
+    recipe = make_ensemble(1, 2).recipe
+    assert Recipe.from_json(json.loads(json.dumps(recipe.to_json()))) == recipe
+    assert recipe.outputs == (2, 3, 5)
+
+
+@pytest.mark.parametrize(
+    "damaged", [None, [], {}, {"members": 3}, {"members": [{"backbone": "x"}]}], ids=lambda value: repr(value)
+)
+def test_a_recipe_that_is_none_is_refused(damaged):
+    with pytest.raises(ArtifactError, match=r"model\.json does not describe a model"):
+        Recipe.from_json(damaged)

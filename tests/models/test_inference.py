@@ -1,0 +1,46 @@
+import numpy as np
+import pytest
+from nstudent.data.dataset import PixelStore
+from nstudent.hdf5 import write
+from nstudent.models.inference import predict
+from nstudent.progress import Silence
+
+
+@pytest.fixture
+def pixels(noise_images, tmp_path):
+    write(tmp_path / "pixels-00000.h5", {"pixels": noise_images(20)}, {})
+    return PixelStore([tmp_path / "pixels-00000.h5"])
+
+
+def test_an_images_labels_do_not_depend_on_how_many_images_there_are(make_ensemble, pixels):
+    ensemble = make_ensemble(1)
+    whole = predict(ensemble, pixels, np.arange(20), batch_size=8)
+    for count in (1, 7, 8, 9, 13):
+        part = predict(ensemble, pixels, np.arange(count), batch_size=8)
+        for few, many in zip(part, whole, strict=True):
+            assert few.tobytes() == many[:count].tobytes()
+
+
+def test_results_stand_in_the_order_of_the_ids(make_ensemble, pixels):
+    ensemble = make_ensemble(1)
+    forward = predict(ensemble, pixels, np.arange(20), batch_size=6)
+    ids = np.array([19, 3, 3, 11, 0, 7, 12])
+    for asked, every in zip(predict(ensemble, pixels, ids, batch_size=6), forward, strict=True):
+        np.testing.assert_allclose(asked, every[ids], atol=1e-6)
+    assert not np.allclose(forward[2][19], forward[2][3], atol=1e-4)
+
+
+def test_no_images_give_no_rows(make_ensemble, pixels):
+    probabilities = predict(make_ensemble(1), pixels, np.arange(0), batch_size=8)
+    assert [level.shape for level in probabilities] == [(0, 2), (0, 3), (0, 5)]
+
+
+def test_progress_counts_images_and_not_the_filling(make_ensemble, pixels):
+    counted = []
+
+    class Counter(Silence):
+        def advance(self, amount, **shown):
+            counted.append(amount)
+
+    predict(make_ensemble(1), pixels, np.arange(11), batch_size=8, task=Counter())
+    assert counted == [8, 3]

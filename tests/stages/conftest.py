@@ -1,0 +1,72 @@
+"""One real run on the digits, small enough for seconds, that many tests look at or go on from."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from nstudent.config import Config
+from nstudent.config_file import load_config
+from nstudent.run import run_all
+
+TINY = (
+    "threads=1",
+    "workers=0",
+    "device=cpu",
+    "precision=float32",
+    "rounds=1",
+    "checkpoint_minutes=0",
+    "data.image_size=16",
+    "data.labelled=100",
+    "data.unlabelled=240",
+    "teacher.members=[{}]",
+    "teacher.batch_size=25",
+    "teacher.epochs=16",
+    "teacher.ema_decay=0.9",
+    "pseudolabel.threshold=0.3",
+    "filter.epochs=3",
+    "filter.iterations=1",
+    "filter.ema_decay=0.9",
+    "filter.max_dropped_share=1.0",
+    "student.batch_size=32",
+    "student.ema_decay=0.9",
+    "student.epochs=3",
+    "evaluate.resamples=50",
+)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Callable[..., Config]:
+    """The small configuration, with more overrides."""
+    return lambda *overrides: load_config(None, [*TINY, *overrides])
+
+
+@pytest.fixture(scope="session")
+def tiny_words() -> tuple[str, ...]:
+    """The same as words of a command."""
+    return TINY
+
+
+@pytest.fixture(scope="session")
+def finished(tiny, tmp_path_factory) -> Path:
+    """The folder of a finished run. Tests only read it."""
+    return run_all(tiny(), tmp_path_factory.mktemp("finished"))
+
+
+@pytest.fixture
+def go_on(finished, tmp_path) -> Path:
+    """A copy of the finished run to go on from: steps whose settings stay are not made again."""
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+@pytest.fixture
+def untrained(finished, tmp_path) -> Path:
+    """A run folder that holds the packed data alone."""
+    shutil.copytree(finished / "00-data", tmp_path / "run" / "00-data")
+    return tmp_path / "run"

@@ -1,0 +1,82 @@
+import json
+
+import numpy as np
+import pytest
+from nstudent.artifact import Artifact, Manifest
+from nstudent.classifier import Classifier
+from nstudent.data.dataset import Dataset
+from nstudent.run import run_stage
+from PIL import Image
+
+
+@pytest.fixture(scope="module")
+def scores(finished):
+    return json.loads((finished / "06-evaluate" / "scores.json").read_text())
+
+
+def test_scores_every_classifier_on_validation_and_test_with_intervals(scores):
+    assert list(scores["classifiers"]) == ["01-teacher", "02-baseline", "05-student"]
+    for entry in scores["classifiers"].values():
+        for part in ("validation", "test"):
+            assert {"accuracy/coarse", "accuracy/fine", "contest alone", "contest prefix", "exact path"} <= set(
+                entry[part]
+            )
+            for score in entry[part].values():
+                assert 0 <= score["low"] <= score["value"] <= score["high"] <= 1
+
+
+@pytest.mark.parametrize("step", ["01-teacher", "02-baseline", "05-student"])
+def test_validation_scores_are_those_the_steps_themselves_saw(step, scores, finished):
+    seen = Manifest.read(finished / step).metrics["validation"]
+    found = {name: entry["value"] for name, entry in scores["classifiers"][step]["validation"].items()}
+    assert found == pytest.approx(seen)
+
+
+def test_the_gain_is_that_of_the_final_classifier_on_test(scores):
+    final = scores["classifiers"][scores["final"]]["test"]
+    assert scores["gain"]
+    for name, gains in scores["gain"].items():
+        other = scores["classifiers"][name]["test"]
+        for score, gain in gains.items():
+            assert gain["value"] == pytest.approx(final[score]["value"] - other[score]["value"])
+
+
+def test_pseudo_labels_are_held_against_the_hidden_truth_before_and_after_the_filter(scores):
+    assert list(scores["pseudo_labels"]) == ["03-pseudolabel", "04-filter"]
+    assert scores["given_labels"] == {}, "no given label is known to be wrong"
+
+
+def test_there_is_a_picture(finished):
+    with Image.open(finished / "06-evaluate" / "scores.png") as picture:
+        assert min(picture.size) > 200
+
+
+def test_the_test_images_are_in_no_other_split(finished):
+    dataset = Dataset(Artifact(finished / "00-data"))
+    parts = [dataset.test, dataset.validation, dataset.labelled, dataset.unlabelled]
+    assert len(np.unique(np.concatenate(parts))) == sum(map(len, parts))
+
+
+def test_fewer_resamples_change_no_score(tiny, go_on, scores):
+    run_stage(tiny("evaluate.resamples=10"), "evaluate", go_on)
+    again = json.loads((go_on / "06-evaluate" / "scores.json").read_text())
+    for name, entry in scores["classifiers"].items():
+        for part in ("validation", "test"):
+            values = {score: each["value"] for score, each in again["classifiers"][name][part].items()}
+            assert values == {score: each["value"] for score, each in entry[part].items()}
+
+
+def test_the_product_of_a_real_run_predicts_image_files(finished, scores, tmp_path):
+    """Written to disk as PNG and read back, the test images score what the run says of its final classifier."""
+    dataset = Dataset(Artifact(finished / "00-data"))
+    truth = dataset.hidden_truth()[dataset.test]
+    files = [tmp_path / f"{image}.png" for image in dataset.test]
+    for path, pixels in zip(files, dataset.pixels[dataset.test], strict=True):
+        Image.fromarray(pixels).save(path)
+    predictions = Classifier.load(finished, device="cpu").predict(files)
+    assert [prediction.image for prediction in predictions] == [str(path) for path in files]
+    coarse = [dataset.taxonomy.names(row.tolist())["coarse"] for row in truth]
+    right = np.mean([p.labels["coarse"].name == name for p, name in zip(predictions, coarse, strict=True)])
+    # The run is scored in float32; the classifier takes the precision that suits this machine.
+    expected = scores["classifiers"][scores["final"]]["test"]["accuracy/coarse"]["value"]
+    assert right == pytest.approx(expected, abs=0.02)

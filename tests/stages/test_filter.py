@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+from nstudent.artifact import Artifact, Manifest
+from nstudent.data.dataset import Dataset
+from nstudent.errors import TrainingError
+from nstudent.hdf5 import mapped
+from nstudent.labels.selection import Selection
+from nstudent.run import run_all, run_stage
+from nstudent.storage import read_json
+
+
+def keeps(folder):
+    """What was kept before the filter and after it, (rows, levels) each."""
+    return [Selection.load(Artifact(folder / step)).keep for step in ("03-pseudolabel", "04-filter")]
+
+
+def given_keep(folder):
+    return mapped(folder / "04-filter" / "labelled.h5")["keep"].astype(bool)
+
+
+def test_disabled_it_passes_everything_through(tiny, go_on):
+    run_stage(tiny("filter.enabled=false"), "filter", go_on)
+    before, after = keeps(go_on)
+    assert np.array_equal(before, after)
+    assert given_keep(go_on).all()
+    metrics = Manifest.read(go_on / "04-filter").metrics
+    assert set(metrics["dropped"].values()) == {0}
+    assert metrics["iterations"] == []
+
+
+def test_it_drops_labels_and_adds_none(finished):
+    before, after = keeps(finished)
+    assert after.any()
+    assert not (after & ~before).any()
+    assert (before & ~after).any()
+    metrics = Manifest.read(finished / "04-filter").metrics
+    assert list(metrics["dropped"].values()) == (before & ~after).sum(axis=0).tolist()
+    assert list(metrics["kept"].values()) == after.sum(axis=0).tolist()
+
+
+def test_what_is_left_of_a_label_is_a_path(finished):
+    _, after = keeps(finished)
+    assert np.array_equal(after, np.logical_and.accumulate(after, axis=1))
+
+
+def test_given_labels_stay_where_nobody_asked_to_doubt_them(finished):
+    assert given_keep(finished).all()
+    assert given_keep(finished).shape == (100, 3)
+
+
+def test_it_finds_flipped_labels_among_the_given_ones(tiny, tmp_path):
+    """A third of the labels are wrong. Dropping at random would find as many of them as their share is."""
+    words = (
+        "data.label_noise=0.33",
+        "data.labelled=300",
+        "filter.labelled=true",
+        "filter.epochs=12",
+        "filter.unlabelled_ratio=1",
+        "teacher.epochs=8",
+        "student.epochs=1",
+    )
+    folder = run_all(tiny(*words), tmp_path)
+    dataset = Dataset(Artifact(folder / "00-data"))
+    wrong = dataset.labels[dataset.labelled] != dataset.hidden_truth()[dataset.labelled]
+    assert wrong.any(axis=1).mean() == pytest.approx(0.33, abs=0.01)
+    dropped = ~given_keep(folder)
+    assert dropped.any()
+    named = dataset.labels[dataset.labelled] >= 0
+    assert wrong[dropped & named].mean() > 1.5 * wrong[named].mean()
+    scores = read_json(folder / "06-evaluate" / "scores.json")
+    assert list(scores["given_labels"]) == ["04-filter"]
+
+
+def test_more_dropped_than_the_config_allows_is_an_error(tiny, go_on):
+    with pytest.raises(TrainingError, match=r"would drop \d+% .*filter\.max_dropped_share \(0%\)"):
+        run_stage(tiny("filter.max_dropped_share=0.0", "filter.epochs=1"), "filter", go_on)
+
+
+def test_it_stops_where_validation_no_longer_improves(tiny, go_on):
+    run_stage(tiny("filter.iterations=4", "filter.epochs=2"), "filter", go_on)
+    scores = [each["validation"] for each in Manifest.read(go_on / "04-filter").metrics["iterations"]]
+    assert 1 <= len(scores) <= 4
+    assert all(later > earlier for earlier, later in zip(scores[:-1], scores[1:-1], strict=False))
+    assert len(scores) == 4 or scores[-1] <= max(scores[:-1])
+
+
+def test_without_the_heap_in_its_batches_it_still_runs(tiny, go_on):
+    """filter.unlabelled_ratio=0 trains on the given labels alone; no pseudo-label is ever seen, so none is dropped."""
+    run_stage(tiny("filter.unlabelled_ratio=0", "filter.epochs=1"), "filter", go_on)
+    before, after = keeps(go_on)
+    assert np.array_equal(before, after)

@@ -1,0 +1,109 @@
+import json
+import os
+
+import h5py
+import numpy as np
+import pytest
+from nstudent.artifact import Artifact, Manifest
+from nstudent.data.dataset import Dataset
+from nstudent.labels.selection import Selection
+from nstudent.labels.store import LabelStore
+from nstudent.progress import Silence
+from nstudent.run import run_stage
+
+STEP = "03-pseudolabel"
+SHARD = "labels-000000000-000000240.h5"
+
+
+@pytest.fixture(scope="module")
+def store(finished):
+    return LabelStore.open(Artifact(finished / STEP))
+
+
+def test_every_image_of_the_heap_has_its_row(store, finished):
+    assert np.array_equal(store.images, Dataset(Artifact(finished / "00-data")).unlabelled)
+
+
+def test_paths_are_legal_final_labels(store, finished):
+    assert (Dataset(Artifact(finished / "00-data")).taxonomy.terminal_of(store.paths) >= 0).all()
+
+
+def test_the_labels_are_those_of_the_un_noised_labeller(store, finished, tiny):
+    """The ensemble in evaluation mode gives the same distributions; a noised one would not."""
+    from nstudent.evaluation.calibration import apply_temperature
+    from nstudent.models.device import Placement
+    from nstudent.models.ensemble import Ensemble
+    from nstudent.models.inference import predict
+
+    dataset = Dataset(Artifact(finished / "00-data"))
+    labeller = Ensemble.load(Artifact(finished / "01-teacher"), Placement.from_config(tiny()))
+    temperatures = json.loads((finished / STEP / "labels.json").read_text())["temperatures"]
+    raw = predict(labeller, dataset.pixels, dataset.unlabelled, batch_size=256)
+    for stored, level, temperature in zip(store.probabilities, raw, temperatures, strict=True):
+        expected = apply_temperature(level, temperature).astype(np.float16)
+        assert stored[np.arange(240)].tobytes() == expected.tobytes()
+
+
+def test_made_twice_the_labels_are_the_same_bytes(finished, go_on, tiny):
+    # balance=false makes the step stale; the labels do not depend on it.
+    run_stage(tiny("pseudolabel.balance=false"), "pseudolabel", go_on)
+    assert (go_on / STEP / SHARD).read_bytes() == (finished / STEP / SHARD).read_bytes()
+    assert Manifest.read(go_on / STEP).fingerprint != Manifest.read(finished / STEP).fingerprint
+
+
+def test_labels_do_not_depend_on_how_they_are_cut_into_shards(store, go_on, tiny):
+    run_stage(tiny("pseudolabel.shard_rows=100"), "pseudolabel", go_on)
+    cut = LabelStore.open(Artifact(go_on / STEP))
+    assert len(list((go_on / STEP).glob("labels-*.h5"))) == 3
+    assert np.array_equal(cut.images, store.images)
+    assert np.array_equal(cut.paths, store.paths)
+    np.testing.assert_allclose(cut.confidence, store.confidence, atol=1e-6)
+
+
+def test_an_interrupted_labelling_makes_only_the_missing_shards(go_on, tiny):
+    class StopAtTheSecond(Silence):
+        images = 0
+
+        def advance(self, amount, **shown):
+            self.images += amount
+            if self.images > 100:
+                raise KeyboardInterrupt
+
+    config = tiny("pseudolabel.shard_rows=100", "pseudolabel.batch_size=50")
+    with pytest.raises(KeyboardInterrupt):
+        run_stage(config, "pseudolabel", go_on, StopAtTheSecond())
+    (first,) = (go_on / f"{STEP}.partial").glob("labels-*.h5")
+    os.utime(first, (1, 1))
+    run_stage(config, "pseudolabel", go_on)
+    made = {path.name: path.stat().st_mtime for path in (go_on / STEP).glob("labels-*.h5")}
+    assert len(made) == 3
+    assert [name for name, when in made.items() if when == 1] == [first.name]
+
+
+def test_a_level_is_kept_only_where_it_and_those_above_are_sure(go_on, tiny):
+    folder = run_stage(tiny("pseudolabel.threshold=[0.5, 0.6, 0.9]"), "pseudolabel", go_on)
+    keep, confidence = Selection.load(Artifact(folder)).keep, LabelStore.open(Artifact(folder)).confidence
+    assert np.array_equal(keep[:, 0], confidence[:, 0] >= 0.5)
+    assert np.array_equal(keep[:, 1], keep[:, 0] & (confidence[:, 1] >= 0.6))
+    assert np.array_equal(keep[:, 2], keep[:, 1] & (confidence[:, 2] >= np.float32(0.9)))
+    assert keep[:, 0].sum() > keep[:, 2].sum() > 0, "some keep only the coarse part of their path"
+
+
+def test_without_calibration_the_temperatures_are_one(go_on, tiny):
+    folder = run_stage(tiny("pseudolabel.calibrate=false"), "pseudolabel", go_on)
+    assert Manifest.read(folder).metrics["temperatures"] == [1.0, 1.0, 1.0]
+
+
+def test_plain_h5py_reads_the_joined_file(finished):
+    with h5py.File(finished / STEP / "labels.h5") as file:
+        assert file["path"].shape == (240, 3)
+        assert file["probability/fine"].shape == (240, 8)
+        np.testing.assert_allclose(file["probability/coarse"][:].astype(np.float32).sum(axis=1), 1, atol=2e-3)
+
+
+def test_the_metrics_count_what_is_kept(finished):
+    metrics, selection = Manifest.read(finished / STEP).metrics, Selection.load(Artifact(finished / STEP))
+    assert metrics["labelled_images"] == 240
+    assert list(metrics["kept"].values()) == selection.keep.sum(axis=0).tolist()
+    assert metrics["shown"] == (selection.copies > 0).sum()
+    assert metrics["copies"] == selection.copies.sum()

@@ -1,0 +1,79 @@
+import json
+
+import pytest
+from nstudent.artifact import Manifest
+from nstudent.classifier import Classifier
+from nstudent.errors import TrainingError
+from nstudent.run import run_all, run_stage, status
+
+
+def test_where_every_pseudo_label_is_rejected_it_names_the_threshold(tiny, go_on):
+    with pytest.raises(TrainingError, match=r"no pseudo-label was kept.*pseudolabel\.threshold is 1\.0: lower it"):
+        run_all(tiny("pseudolabel.threshold=1.0", "pseudolabel.calibrate=false"), go_on)
+    assert Manifest.read(go_on / "03-pseudolabel").metrics["shown"] == 0
+    assert status(go_on)[5].state == "stale", "the student of the run before is not taken for this one's"
+
+
+def test_a_student_that_is_not_promoted_ends_the_run(tiny, go_on):
+    run_all(tiny("rounds=3", "student.promote_above=1.0"), go_on)
+    assert Manifest.read(go_on / "05-student").metrics["promoted"] is False
+    made = {path.name for path in go_on.iterdir() if path.is_dir()}
+    # 06-evaluate is the last step of the run that this one goes on from.
+    assert made - {"06-evaluate"} == {
+        "00-data",
+        "01-teacher",
+        "02-baseline",
+        "03-pseudolabel",
+        "04-filter",
+        "05-student",
+        "12-evaluate",
+    }
+    scores = json.loads((go_on / "12-evaluate" / "scores.json").read_text())
+    assert scores["final"] == "01-teacher"
+    assert list(scores["classifiers"]) == ["01-teacher", "02-baseline", "05-student"]
+    assert list(scores["gain"]) == ["02-baseline"], "the gain is the final classifier's"
+    states = {state.step.name: state.state for state in status(go_on)}
+    assert states["05-student"] == states["12-evaluate"] == "done"
+    assert {states[name] for name in ("06-pseudolabel", "07-filter", "08-student", "11-student")} == {"not needed"}
+
+
+def test_the_classifier_of_a_run_is_the_one_that_its_scores_call_final(tiny, go_on):
+    """A run of two rounds, run again so that its first student is not promoted: its second one is left behind."""
+    long = ("rounds=2", "student.epochs=10", "student.noise={}")
+    run_all(tiny(*long, "student.promote_above=0.0"), go_on)
+    assert (go_on / "08-student").exists()
+    run_all(tiny(*long, "student.promote_above=1.0"), go_on)
+    scores = json.loads((go_on / "09-evaluate" / "scores.json").read_text())
+    assert scores["final"] == "01-teacher"
+    width = Classifier.load(go_on, device="cpu")._ensemble.recipe.members[0].head_width
+    assert width == 64, "64 is the teacher's head, 128 that of a student"
+
+
+def test_the_gate_is_the_paired_comparison_on_validation(finished):
+    metrics = Manifest.read(finished / "05-student").metrics
+    teacher = Manifest.read(finished / "01-teacher").metrics
+    gap = metrics["gain_over_teacher"]
+    assert gap["value"] == pytest.approx(
+        metrics["validation"]["contest alone"] - teacher["validation"]["contest alone"]
+    )
+    assert gap["low"] <= gap["value"] <= gap["high"]
+    assert metrics["promoted"] is (gap["probability"] > 0.5)
+
+
+@pytest.mark.parametrize("targets", ["hard", "soft"])
+def test_it_learns_from_hard_and_from_soft_labels(targets, tiny, go_on, finished):
+    """The labels stay; which form of them the student learns from is its own setting."""
+    before = Manifest.read(finished / "05-student").id
+    run_all(tiny(f"pseudolabel.targets={targets}"), go_on)
+    assert (Manifest.read(go_on / "05-student").id == before) is (targets == "soft")
+
+
+def test_given_labels_that_the_filter_dropped_teach_nothing(tiny, go_on, finished):
+    run_all(tiny("filter.labelled=true"), go_on)
+    assert sum(Manifest.read(go_on / "04-filter").metrics["dropped_given"].values()) > 0
+    assert Manifest.read(go_on / "05-student").id != Manifest.read(finished / "05-student").id
+
+
+def test_a_ratio_too_small_for_one_image_a_batch_is_a_clear_error_or_runs(tiny, go_on):
+    """4 images at a ratio of 0.1 make 0.4 pseudo-labelled images a batch, which once divided by zero."""
+    run_stage(tiny("student.unlabelled_ratio=0.1", "student.batch_size=4", "student.epochs=1"), "baseline", go_on)

@@ -1,0 +1,67 @@
+import json
+import shutil
+
+import pytest
+from nstudent.artifact import Artifact, Manifest
+from nstudent.data.dataset import Dataset
+from nstudent.errors import ConfigError, TrainingError
+from nstudent.models.device import Placement
+from nstudent.models.ensemble import Ensemble
+from nstudent.run import run_all, run_stage
+
+
+def test_a_teacher_no_better_than_chance_stops_the_run(tiny, untrained):
+    config = tiny("teacher.epochs=1", "teacher.learning_rate=1e-9")
+    with pytest.raises(TrainingError, match=r"no better than chance: .*teacher\.epochs"):
+        run_all(config, untrained)
+    assert not (untrained / "01-teacher").exists()
+    assert not list(untrained.glob("0[2-9]-*")), "nothing is made from it"
+
+
+def test_the_finished_teacher_is_clearly_better_than_chance(finished):
+    metrics = Manifest.read(finished / "01-teacher").metrics
+    assert metrics["promoted"] is True
+    assert metrics["validation"]["contest alone"] > 0.6
+
+
+def test_members_with_different_backbones_vote_together(tiny, untrained):
+    members = "[{}, {backbones: [test_efficientnet, test_nfnet], wide_channels: 8, head: coarse_to_fine}]"
+    config = tiny(f"teacher.members={members}", "teacher.epochs=8", "rounds=0")
+    folder = run_stage(config, "teacher", untrained)
+    assert {path.name for path in folder.glob("member-*")} == {"member-0.safetensors", "member-1.safetensors"}
+    metrics = Manifest.read(folder).metrics
+    assert len(metrics["history"]) == 2
+    assert metrics["image_passes"] == 2 * 8 * 4 * 25
+    ensemble = Ensemble.load(Artifact(folder), Placement.from_config(config))
+    assert [len(member.backbones) for member in ensemble.members] == [1, 3]
+    dataset = Dataset(Artifact(untrained / "00-data"))
+    coarse, mid, fine = ensemble.probabilities(dataset.pixels[dataset.test[:4]])
+    assert (coarse.shape, mid.shape, fine.shape) == ((4, 3), (4, 4), (4, 8))
+
+
+def test_equal_members_start_and_end_apart(tiny, untrained):
+    folder = run_stage(tiny("teacher.members=[{}, {}]", "teacher.epochs=6"), "teacher", untrained)
+    files = Manifest.read(folder).files
+    assert files["member-0.safetensors"]["sha256"] != files["member-1.safetensors"]["sha256"]
+
+
+def test_the_whole_ensemble_is_held_under_the_cost_limit_before_anything_is_trained(tiny, untrained):
+    cost = 0.00106  # GMACs of one member at 16 px
+    two = ("teacher.members=[{}, {}]", f"teacher.max_gmacs={1.5 * cost}")
+    with pytest.raises(ConfigError, match=r"needs 0\.002 GMACs for one 16 px image.*data\.image_size=8 fits"):
+        run_stage(tiny(*two), "teacher", untrained)
+    assert not list((untrained / "01-teacher.partial" / "scratch").glob("*")), "no training began"
+
+
+def test_another_seed_gives_another_teacher(tiny, finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "run")
+    run_stage(tiny("seed=1"), "data", tmp_path / "run")
+    run_stage(tiny("seed=1"), "teacher", tmp_path / "run")
+    assert Manifest.read(tmp_path / "run" / "01-teacher").id != Manifest.read(finished / "01-teacher").id
+
+
+def test_the_history_stands_beside_the_scores(finished):
+    manifest = json.loads((finished / "01-teacher" / "manifest.json").read_text())
+    (history,) = manifest["metrics"]["history"]
+    assert history[-1]["loss"] < history[0]["loss"]
+    assert history[-1]["validation"] == pytest.approx(manifest["metrics"]["validation"]["contest alone"])

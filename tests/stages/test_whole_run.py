@@ -1,0 +1,139 @@
+"""From images to a scored classifier, and again, and through kill -9."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from nstudent.artifact import Manifest
+from nstudent.run import run_all, status
+
+STEPS = ["00-data", "01-teacher", "02-baseline", "03-pseudolabel", "04-filter", "05-student", "06-evaluate"]
+NETWORK = {"manifest.json", "model.json", "member-0.safetensors"}
+FILES = {
+    "00-data": {
+        "manifest.json",
+        "index.h5",
+        "truth.h5",
+        "taxonomy.json",
+        "info.json",
+        "left_out.json",
+        "pixels-00000.h5",
+    },
+    "01-teacher": NETWORK,
+    "02-baseline": NETWORK,
+    "03-pseudolabel": {
+        "manifest.json",
+        "labels.h5",
+        "labels.json",
+        "labels-000000000-000000240.h5",
+        "selection.h5",
+    },
+    "04-filter": {"manifest.json", "selection.h5", "labelled.h5"},
+    "05-student": NETWORK,
+    "06-evaluate": {"manifest.json", "scores.json", "scores.png"},
+}
+
+
+def ids(folder):
+    return {step: Manifest.read(folder / step).id for step in STEPS}
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_each_step_leaves_the_files_it_promised_and_nothing_else(step, finished):
+    folder = finished / step
+    assert {path.relative_to(folder).as_posix() for path in folder.rglob("*")} == FILES[step]
+    assert set(Manifest.read(folder).files) == FILES[step] - {"manifest.json"}
+
+
+def test_the_run_folder_holds_the_steps_and_the_configuration(finished):
+    assert {path.name for path in finished.iterdir() if not path.name.startswith(".")} == {*STEPS, "config.yaml"}
+    assert [state.state for state in status(finished)] == ["done"] * len(STEPS)
+
+
+@pytest.mark.parametrize("step", ["01-teacher", "02-baseline", "05-student"])
+def test_trained_steps_say_what_they_cost_and_how_they_went(step, finished):
+    metrics = Manifest.read(finished / step).metrics
+    assert metrics["gmacs"] > 0
+    # 16 epochs of 4 steps of 25; students take 3 epochs of 240 / 96 = 3 steps of 32 labelled images and 96 others.
+    assert metrics["image_passes"] == {"01-teacher": 1600, "02-baseline": 1152, "05-student": 1152}[step]
+    (history,) = metrics["history"]
+    assert [entry["epoch"] for entry in history] == list(range(1, len(history) + 1))
+    assert 0 < metrics["validation"]["contest alone"] < 1
+
+
+def test_the_same_configuration_and_seed_make_the_same_bytes(tiny, finished, tmp_path):
+    assert ids(run_all(tiny(), tmp_path)) == ids(finished)
+
+
+def test_a_second_call_makes_nothing(tiny, go_on):
+    before = {path: path.stat().st_mtime_ns for path in go_on.rglob("manifest.json")}
+    run_all(tiny(), go_on)
+    assert {path: path.stat().st_mtime_ns for path in go_on.rglob("manifest.json")} == before
+
+
+KILL_ITSELF = """
+import os, signal, sys
+from nstudent import load_config, run_all
+from nstudent.progress import Silence
+
+folder, name, steps, *words = sys.argv[1:]
+
+class Kill(Silence):
+    def task(self, task, total, unit, done=0):
+        self.left = int(steps) - done if task == name else -1
+        return super().task(task, total, unit, done)
+    def advance(self, amount, **shown):
+        self.left -= amount
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+run_all(load_config(None, words), folder, Kill())
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no kill -9")
+def test_kill_9_in_the_middle_of_a_training_loses_nothing(tiny, tiny_words, finished, tmp_path):
+    """Twice, in the middle of an epoch of the teacher and of the student; then the same command to the end."""
+    script = tmp_path / "kill_itself.py"
+    script.write_text(KILL_ITSELF)
+    folder = tmp_path / "run"
+    # A teacher's epoch has 4 steps, a student's 3.
+    for step, task, steps in (("01-teacher", "member 0", 30), ("05-student", "student", 5)):
+        command = [sys.executable, str(script), str(folder), task, str(steps), *tiny_words]
+        ended = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, check=False)
+        assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
+        assert not (folder / step).exists()
+        assert list((folder / f"{step}.partial" / "scratch").glob("*.safetensors")), (
+            "there is a checkpoint to go on from"
+        )
+    run_all(tiny(), folder)
+    assert ids(folder) == ids(finished)
+    assert not list(folder.glob("*.partial"))
+
+
+def test_two_rounds_walk_on_from_the_student(tiny, go_on):
+    """Where the first student is promoted, it is what labels the heap in the second round."""
+    run_all(tiny("rounds=2", "student.promote_above=0.0", "student.epochs=10", "student.noise={}"), go_on)
+    promoted = Manifest.read(go_on / "05-student").metrics["promoted"]
+    assert promoted, "without noise a student learns fast; one resample of 50 in which it is ahead is enough"
+    assert Manifest.read(go_on / "06-pseudolabel").inputs["05-student"] == Manifest.read(go_on / "05-student").id
+    assert Manifest.read(go_on / "08-student").round == 2
+    scores = json.loads((go_on / "09-evaluate" / "scores.json").read_text())
+    assert list(scores["classifiers"]) == ["01-teacher", "02-baseline", "05-student", "08-student"]
+    assert list(scores["pseudo_labels"]) == ["03-pseudolabel", "04-filter", "06-pseudolabel", "07-filter"]
+
+
+def test_nothing_as_a_class_of_its_own_runs_through(tiny, tmp_path):
+    """The digits' mid and fine levels can end, and so have one output more; the coarse one cannot."""
+    folder = run_all(tiny("absent=class"), tmp_path)
+    model = json.loads((folder / "05-student" / "model.json").read_text())
+    assert model["absent"] == "class"
+    assert [len(names) for names in model["taxonomy"]["classes"]] == [3, 4, 8]
+    from nstudent import Classifier
+
+    assert [len(level) for level in Classifier.load(folder, device="cpu").taxonomy.classes] == [3, 4, 8]
+    scores = json.loads((folder / "06-evaluate" / "scores.json").read_text())
+    assert scores["classifiers"]["01-teacher"]["test"]["contest alone"]["value"] > 0.5

@@ -1,0 +1,209 @@
+"""The rooms of the code, and what may not stand in them. Read from the source, so that nothing has to be imported."""
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+from nstudent.steps import STAGES
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# From the top. A room may import what stands on a lower floor, and itself; never its own floor or a higher one.
+FLOORS = [
+    {"__main__"},
+    {"cli"},
+    {"__init__"},
+    {"console", "run"},
+    {"steps"},
+    {f"stages.{name}" for name in STAGES} | {"stages"},
+    {"classifier", "workbench"},
+    {"stage"},
+    {"training"},
+    {"evaluation"},
+    {"models"},
+    {"data", "labels"},
+    {"artifact", "hdf5", "lock", "config_file"},
+    {"config", "taxonomy", "randomness", "progress", "storage"},
+    {"errors"},
+]
+FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+# The first room, from below, that may import torch and its like.
+LIGHT = {room for rooms in FLOORS[FLOOR_OF["data"] + 1 :] for room in rooms} | {
+    "cli",
+    "__init__",
+    "console",
+    "run",
+    "steps",
+}
+HEAVY = {"torch", "torchvision", "timm", "albumentations", "cv2", "sklearn", "scipy", "matplotlib", "simplejpeg", "PIL"}
+GRAB_BAGS = {"utils", "util", "common", "helpers", "helper", "base", "manager", "core", "misc", "tools", "shared"}
+MAX_LINES = 300
+
+
+def _modules() -> dict[str, Path]:
+    """Path of each module, by its name below the package."""
+    found = {}
+    for folder, prefix in ((ROOT / "pipeline", ""), (ROOT / "stages", "stages.")):
+        for path in sorted(folder.rglob("*.py")):
+            name = prefix + path.relative_to(folder).with_suffix("").as_posix().replace("/", ".")
+            found[name.removesuffix(".__init__")] = path
+    return found
+
+
+MODULES = _modules()
+every_module = pytest.mark.parametrize("name", MODULES)
+
+
+@cache
+def _tree(name: str) -> ast.Module:
+    return ast.parse(MODULES[name].read_text(encoding="utf-8"))
+
+
+def _room(module: str) -> str:
+    parts = module.split(".")
+    return ".".join(parts[:2]) if parts[0] == "stages" else parts[0]
+
+
+def _imports(tree: ast.AST) -> Iterator[str]:
+    """Full names of what is imported, also inside functions and for type checkers alone."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _own_rooms(name: str) -> set[str]:
+    """Rooms of nstudent that a module imports."""
+    own = {full.removeprefix("nstudent.") for full in _imports(_tree(name)) if full.startswith("nstudent.")}
+    return {_room(module) for module in own}
+
+
+def _dotted(node: ast.AST) -> str:
+    """``np.random.rand`` of an attribute or a name, empty for anything else."""
+    if isinstance(node, ast.Attribute):
+        before = _dotted(node.value)
+        return f"{before}.{node.attr}" if before else ""
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def _calls(name: str) -> Iterator[tuple[str, ast.Call]]:
+    for node in ast.walk(_tree(name)):
+        if isinstance(node, ast.Call):
+            yield _dotted(node.func), node
+
+
+def test_every_module_stands_on_a_floor() -> None:
+    assert {_room(name) for name in MODULES} == set(FLOOR_OF)
+
+
+@every_module
+def test_a_line_imports_only_what_stands_below_it(name: str) -> None:
+    room = _room(name)
+    upward = {other for other in _own_rooms(name) - {room} if FLOOR_OF[other] <= FLOOR_OF[room]}
+    assert not upward, f"{name} imports {sorted(upward)}"
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if _room(name) in LIGHT])
+def test_light_rooms_import_nothing_heavy(name: str) -> None:
+    assert not {full.partition(".")[0] for full in _imports(_tree(name))} & HEAVY
+
+
+def test_only_the_runner_knows_the_stages() -> None:
+    knowing = {
+        name
+        for name in MODULES
+        if not name.startswith("stages") and any(r.startswith("stages") for r in _own_rooms(name))
+    }
+    # The runner imports a stage by its name, when it is needed: no line of code imports one.
+    assert knowing == set()
+
+
+def test_every_stage_has_its_file_and_every_file_its_stage() -> None:
+    files = {path.stem for path in (ROOT / "stages").glob("*.py")} - {"__init__"}
+    assert files == set(STAGES)
+    assert {stage.name for stage in STAGES.values()} == set(STAGES)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_is_a_function_of_its_context(stage: str) -> None:
+    functions = {node.name: node for node in _tree(f"stages.{stage}").body if isinstance(node, ast.FunctionDef)}
+    assert [argument.arg for argument in functions["run"].args.args] == ["context"]
+
+
+@every_module
+def test_nothing_is_unpickled_or_executed(name: str) -> None:
+    pickling = {"pickle", "cPickle", "dill", "joblib", "marshal", "shelve", "cloudpickle"}
+    assert not {full.partition(".")[0] for full in _imports(_tree(name))} & pickling
+    for called, call in _calls(name):
+        assert called not in {"torch.load", "np.load", "numpy.load", "eval", "exec", "compile", "os.system", "os.popen"}
+        shell = [word.value for word in call.keywords if word.arg == "shell"]
+        assert all(isinstance(value, ast.Constant) and value.value is False for value in shell)
+
+
+def _safe_loaders(name: str) -> set[str]:
+    classes = [node for node in _tree(name).body if isinstance(node, ast.ClassDef)]
+    return {"yaml.SafeLoader"} | {
+        node.name for node in classes if any(_dotted(above) == "yaml.SafeLoader" for above in node.bases)
+    }
+
+
+@every_module
+def test_yaml_is_read_by_a_safe_loader(name: str) -> None:
+    for called, call in _calls(name):
+        assert called not in {"yaml.unsafe_load", "yaml.full_load", "yaml.load_all", "yaml.unsafe_load_all"}
+        if called == "yaml.load":
+            loaders = {_dotted(word.value) for word in call.keywords if word.arg == "Loader"}
+            assert loaders
+            assert loaders <= _safe_loaders(name)
+
+
+@pytest.mark.parametrize("name", sorted(MODULES.keys() - {"cli", "console"}))
+def test_only_the_command_line_prints(name: str) -> None:
+    writing = {"print", "typer.echo", "typer.secho", "sys.stdout.write", "sys.stderr.write"}
+    assert not {called for called, _ in _calls(name)} & writing
+
+
+def _mode(call: ast.Call) -> str:
+    modes = [*call.args[1:2], *(word.value for word in call.keywords if word.arg == "mode")]
+    return str(modes[0].value) if modes and isinstance(modes[0], ast.Constant) else "not given"
+
+
+@every_module
+def test_no_hdf5_file_is_ever_open_for_writing_on_disk(name: str) -> None:
+    for called, call in _calls(name):
+        if called != "h5py.File" or _mode(call) == "r":
+            continue
+        # A live file does not survive kill -9: what is written is written to memory.
+        assert name == "hdf5"
+        assert _dotted(call.args[0]) == "buffer"
+
+
+@every_module
+def test_randomness_comes_from_a_key(name: str) -> None:
+    imported = set(_imports(_tree(name)))
+    assert not {full for full in imported if full.startswith("numpy.random.")}
+    used = {_dotted(node) for node in ast.walk(_tree(name)) if isinstance(node, ast.Attribute)}
+    drawing = {attribute for attribute in used if attribute.startswith(("np.random.", "numpy.random."))}
+    allowed = {"np.random.Generator", "np.random.Philox"} if name == "randomness" else {"np.random.Generator"}
+    assert drawing <= allowed
+    if "random" in imported:
+        assert {attribute for attribute in used if attribute.startswith("random.")} <= {"random.Random"}
+
+
+@pytest.mark.parametrize("name", sorted(MODULES.keys() - {"randomness"}))
+def test_no_generator_is_made_elsewhere(name: str) -> None:
+    making = {"np.random.Generator", "np.random.default_rng", "torch.seed", "random.seed", "random.Random"}
+    made = {called for called, _ in _calls(name)} & making
+    # albumentations asks for a stdlib generator beside numpy's; it gets one seeded from the key.
+    assert made <= ({"random.Random"} if name == "data.augment" else set())
+
+
+@every_module
+def test_a_file_has_one_subject(name: str) -> None:
+    assert not set(name.split(".")) & GRAB_BAGS
+    assert len(MODULES[name].read_text(encoding="utf-8").splitlines()) <= MAX_LINES
+    assert ast.get_docstring(_tree(name)), "a file begins by saying why it exists"

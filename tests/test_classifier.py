@@ -1,0 +1,180 @@
+import io
+
+import numpy as np
+import pytest
+import torch
+from nstudent.artifact import FINAL, commit, open_partial
+from nstudent.classifier import Classifier
+from nstudent.config import ModelConfig
+from nstudent.errors import ArtifactError, NstudentError
+from nstudent.models.device import Placement
+from nstudent.models.ensemble import Ensemble, Recipe
+from nstudent.models.member import build_member
+from nstudent.storage import write_json
+from nstudent.taxonomy import Taxonomy
+from PIL import Image
+
+TAXONOMY = Taxonomy.from_labels(
+    [("loop", "one loop", "six"), ("loop", "one loop", "nine"), ("loop", "two loops", "-"), ("stroke", "-", "-")],
+    ("coarse", "mid", "fine"),
+)
+MODEL = ModelConfig(head="independent")
+# Logits per level that make each legal final label the most probable path.
+SIX = ((3, 0), (2, 0), (0, 4))
+TWO_LOOPS = ((3, 0), (0, 3), (0, 0))
+STROKE = ((0, 3), (0, 0), (0, 0))
+
+
+def add_step(run_dir, name, logits, *, promoted):
+    """A committed step whose network says the same of every image."""
+    with torch.random.fork_rng():
+        recipe = Recipe((MODEL,), TAXONOMY, "ignore", image_size=32, max_pixels=10_000)
+        member = build_member(MODEL, recipe.outputs, (name,))
+    with torch.no_grad():
+        for layer, level in zip(member.head.classify, logits, strict=True):
+            layer.weight.zero_()
+            layer.bias.copy_(torch.tensor(level, dtype=torch.float32))
+    folder = run_dir / name
+    Ensemble(recipe, [member], Placement(torch.device("cpu"), "float32")).save(open_partial(folder, "by hand"))
+    metrics = {} if promoted is None else {"promoted": promoted}
+    stage = name.partition("-")[2]
+    commit(folder, {"stage": stage, "round": 0, "asked": {}, "inputs": {}, "metrics": metrics, "seconds": 0.0})
+    if promoted:
+        write_json(run_dir / FINAL, {"step": name})
+    return run_dir
+
+
+@pytest.fixture
+def image(tmp_path):
+    path = tmp_path / "photo.png"
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def threads_put_back():
+    yield
+    torch.set_num_threads(1)
+
+
+def classifier(tmp_path, logits):
+    return Classifier.load(add_step(tmp_path / "run", "01-teacher", logits, promoted=True), device="cpu")
+
+
+def said(prediction):
+    return {level: entry.name for level, entry in prediction.labels.items()}
+
+
+@pytest.mark.parametrize(
+    ("logits", "expected"),
+    [
+        (SIX, {"coarse": "loop", "mid": "one loop", "fine": "six"}),
+        (TWO_LOOPS, {"coarse": "loop", "mid": "two loops"}),
+        (STROKE, {"coarse": "stroke"}),
+    ],
+    ids=["whole path", "ends at mid", "ends at coarse"],
+)
+def test_absent_levels_are_left_out(logits, expected, tmp_path, image):
+    (prediction,) = classifier(tmp_path, logits).predict([image])
+    assert said(prediction) == expected
+    assert prediction.image == str(image)
+    assert prediction.error is None
+
+
+def test_each_level_has_the_probability_of_its_class(tmp_path, image):
+    (prediction,) = classifier(tmp_path, SIX).predict([str(image)])
+    # Softmax of (3, 0), (2, 0) and (0, 4).
+    probabilities = {level: entry.probability for level, entry in prediction.labels.items()}
+    assert probabilities == pytest.approx({"coarse": 0.952574, "mid": 0.880797, "fine": 0.982014}, abs=5e-3)
+
+
+def test_unreadable_files_get_an_error_and_the_others_their_labels(tmp_path, image):
+    broken, empty, folder, huge = (tmp_path / name for name in ("broken.jpg", "empty.png", "folder", "huge.png"))
+    broken.write_bytes(b"\xff\xd8\xff\xe0 not a photo")
+    empty.write_bytes(b"")
+    folder.mkdir()
+    Image.new("L", (200, 100)).save(huge)
+    paths = [broken, image, tmp_path / "gone.png", empty, image, folder, huge]
+    predictions = classifier(tmp_path, SIX).predict(paths)
+    assert [prediction.image for prediction in predictions] == [str(path) for path in paths]
+    assert [bool(prediction.labels) for prediction in predictions] == [False, True, False, False, True, False, False]
+    errors = [prediction.error for prediction in predictions]
+    assert errors[0]
+    assert errors[2] == "No such file or directory"
+    assert errors[3] == "the file is empty"
+    assert errors[5] == "Is a directory"
+    assert errors[6] == "200x100 pixels are more than data.max_pixels (10,000)"
+    assert errors[1] is errors[4] is None
+
+
+def test_only_unreadable_files_and_none_at_all(tmp_path):
+    loaded = classifier(tmp_path, SIX)
+    (prediction,) = loaded.predict([tmp_path / "gone.png"])
+    assert prediction.labels == {}
+    assert loaded.predict([]) == []
+
+
+def test_batches_keep_the_order_of_the_images(tmp_path, image):
+    gone = tmp_path / "gone.png"
+    paths = [image, gone, image, image, gone, gone, image]
+    predictions = classifier(tmp_path, SIX).predict(paths, batch_size=2)
+    assert [prediction.image for prediction in predictions] == [str(path) for path in paths]
+    assert [prediction.error is None for prediction in predictions] == [path == image for path in paths]
+
+
+def test_a_generator_of_images_is_taken(tmp_path, image):
+    assert len(classifier(tmp_path, SIX).predict(path for path in (image, image))) == 2
+
+
+def test_it_is_the_one_that_the_run_points_at(tmp_path, image):
+    run = tmp_path / "run"
+    add_step(run, "01-teacher", STROKE, promoted=True)
+    add_step(run, "02-baseline", SIX, promoted=None)
+    add_step(run, "05-student", TWO_LOOPS, promoted=True)
+    add_step(run, "08-student", SIX, promoted=False)
+    (prediction,) = Classifier.load(run, device="cpu").predict([image])
+    assert said(prediction) == {"coarse": "loop", "mid": "two loops"}
+
+
+def test_a_half_made_step_is_no_classifier(tmp_path, image):
+    run = add_step(tmp_path / "run", "01-teacher", STROKE, promoted=True)
+    add_step(run, "05-student", SIX, promoted=None).joinpath("05-student").rename(run / "05-student.partial")
+    (prediction,) = Classifier.load(run, device="cpu").predict([image])
+    assert said(prediction) == {"coarse": "stroke"}
+
+
+def test_it_knows_its_classes(tmp_path):
+    assert classifier(tmp_path, SIX).taxonomy == TAXONOMY
+
+
+def test_a_folder_without_a_finished_classifier_says_what_to_run(tmp_path):
+    for folder in (tmp_path, tmp_path / "gone"):
+        with pytest.raises(ArtifactError, match=r"holds no trained classifier: run `nstudent run-all"):
+            Classifier.load(folder, device="cpu")
+
+
+def test_damaged_weights_are_refused(tmp_path):
+    run = add_step(tmp_path / "run", "01-teacher", SIX, promoted=True)
+    (run / "01-teacher" / "member-0.safetensors").write_bytes(b"damaged")
+    with pytest.raises(ArtifactError, match=r"member-0\.safetensors has changed since it was made"):
+        Classifier.load(run, device="cpu")
+
+
+def test_nothing_in_the_folder_is_unpickled(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("something was unpickled")
+
+    run = add_step(tmp_path / "run", "01-teacher", SIX, promoted=True)
+    for name in ("pickle.load", "pickle.loads", "pickle.Unpickler", "torch.load"):
+        monkeypatch.setattr(name, refuse)
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, "PNG")
+    (tmp_path / "x.png").write_bytes(buffer.getvalue())
+    assert Classifier.load(run, device="cpu").predict([tmp_path / "x.png"])[0].error is None
+
+
+def test_a_device_that_does_not_exist_is_an_error_a_user_can_mend(tmp_path):
+    run = add_step(tmp_path / "run", "01-teacher", SIX, promoted=True)
+    with pytest.raises(NstudentError, match="device"):
+        Classifier.load(run, device="gpu")

@@ -1,0 +1,224 @@
+"""The command line: results on the screen, and errors in words."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import TYPE_CHECKING
+
+import pytest
+from nstudent import cli
+from nstudent.errors import NstudentError, TrainingError
+from nstudent.run import STAGES
+
+if TYPE_CHECKING:
+    from conftest import FakeStages
+
+Command = Callable[..., "CompletedProcess[str]"]
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
+    """``nstudent ...`` in this process, with fake stages or none; in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: str) -> CompletedProcess[str]:
+        monkeypatch.setattr(sys, "argv", ["nstudent", *arguments])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as end:
+            code = int(end.code or 0)
+        said = capsys.readouterr()
+        return CompletedProcess(arguments, code, said.out, said.err)
+
+    return run
+
+
+# --- errors ---
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run-all", "student.epoch=3"], "student.epoch: there is no such key (did you mean 'epochs'?)"),
+        (["run-all", "--dry-run", "seed=x"], "seed is 'x': input should be a valid integer"),
+        (["run-all", "--config", "nowhere.yaml"], "cannot read nowhere.yaml: No such file or directory"),
+        (["run-all", "epochs"], "'epochs' is not an override: write key=value"),
+        (["run-all", "--run-dir", "file"], "cannot use the run folder file"),
+        (["stage", "filter", "rounds=0"], "no filter step: with rounds=0"),
+        (["stage", "teacher"], "teacher needs 00-data, which is not in runs/digits: run `nstudent stage data` first"),
+        (["status", "nowhere"], "nowhere is not a run folder: it has no config.yaml"),
+        (["status", "file"], "file is not a run folder"),
+        (["predict", "nowhere", "x.png"], "nowhere holds no trained classifier: run `nstudent run-all --run-dir"),
+        (["predict", "nowhere", "x.png", "--device", "abacus"], "device"),
+    ],
+)
+def test_an_error_is_words_and_exit_code_2(tmp_path: Path, command: Command, words: list[str], said: str) -> None:
+    (tmp_path / "file").write_text("")
+    done = command(*words)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    message = [line for line in done.stderr.splitlines() if line.startswith("nstudent: ")]
+    assert len(message) == 1
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["stage", "distil"], "'distil' is not one of"),
+        (["train"], "No such command 'train'"),
+        (["run-all", "--fast"], "No such option: --fast"),
+        (["status"], "Missing argument"),
+        (["predict", "runs/digits"], "Missing argument"),
+    ],
+)
+def test_a_wrong_word_is_named(command: Command, words: list[str], said: str) -> None:
+    done = command(*words)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_every_problem_of_a_configuration_has_its_line(command: Command) -> None:
+    done = command("run-all", "seed=x", "rounds=-1", "student.epoch=3")
+    first, *listed = done.stderr.splitlines()
+    assert first == "nstudent: the command line: 3 problems in the configuration:"
+    assert {re.split(r": | is ", line.strip())[0] for line in listed} == {"seed", "rounds", "student.epoch"}
+
+
+def test_an_error_of_a_process_has_no_traceback(nstudent: Command) -> None:
+    done = nstudent("status", "nowhere")
+    assert done.returncode == 2
+    assert done.stderr == "nstudent: nowhere is not a run folder: it has no config.yaml\n"
+
+
+def test_an_error_while_training_keeps_what_is_done(command: Command, fake_stages: FakeStages, tmp_path: Path) -> None:
+    fake_stages.failing = {"01-teacher": TrainingError("the teacher is no better than chance")}
+    done = command("run-all")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == "nstudent: the teacher is no better than chance"
+    assert (tmp_path / "runs" / "digits" / "00-data" / "manifest.json").exists()
+
+
+def test_an_interrupt_says_how_to_go_on(command: Command, fake_stages: FakeStages) -> None:
+    fake_stages.failing = {"01-teacher": KeyboardInterrupt()}
+    done = command("run-all")
+    assert done.returncode == 130
+    assert "the same command goes on" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_defect_of_ours_is_not_dressed_up_as_the_users(command: Command, fake_stages: FakeStages) -> None:
+    fake_stages.failing = {"01-teacher": ZeroDivisionError()}
+    with pytest.raises(ZeroDivisionError):
+        command("run-all")
+
+
+def test_a_busy_folder_is_refused(nstudent: Command, tmp_path: Path) -> None:
+    from nstudent.lock import hold
+
+    with hold(tmp_path / "run"):
+        done = nstudent("stage", "data", "--run-dir", "run")
+    assert done.returncode == 2
+    assert done.stderr.startswith("nstudent: run is in use by process ")
+
+
+# --- results ---
+
+
+def test_help_names_every_command_and_stage(command: Command) -> None:
+    done = command("--help")
+    assert done.returncode == 0
+    assert all(word in done.stdout for word in ("run-all", "stage", "status", "predict"))
+    assert all(stage in command("stage", "--help").stdout for stage in STAGES)
+
+
+def test_without_a_word_it_shows_its_help(command: Command) -> None:
+    done = command()
+    assert "run-all" in done.stdout + done.stderr
+
+
+def test_a_dry_run_prints_the_plan_and_makes_nothing(command: Command, tmp_path: Path) -> None:
+    done = command("run-all", "--dry-run", "rounds=1")
+    assert done.returncode == 0
+    rows = [line.split(maxsplit=1) for line in done.stdout.splitlines()[1:]]
+    assert [name for name, _ in rows] == [
+        *("00-data", "01-teacher", "02-baseline", "03-pseudolabel", "04-filter", "05-student", "06-evaluate")
+    ]
+    assert rows[5][1].split() == ["00-data,", "01-teacher,", "03-pseudolabel,", "04-filter", "labeller"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_run_all_ends_with_the_scores(command: Command, fake_stages: FakeStages) -> None:
+    done = command("run-all", "rounds=1")
+    assert done.returncode == 0
+    assert done.stderr.splitlines()[1] == "01-teacher: not made yet"
+    lines = [line.rstrip() for line in done.stdout.splitlines()]
+    assert [line.split() for line in lines if line.startswith("05-student")] == [
+        ["05-student", "*", part, "50.0", "±10.0"] for part in ("validation", "test")
+    ]
+    assert lines[-2:] == [
+        "picture: runs/digits/06-evaluate/scores.png",
+        "use it:  nstudent predict runs/digits IMAGE...",
+    ]
+
+
+def test_run_all_again_makes_nothing(command: Command, fake_stages: FakeStages) -> None:
+    first = command("run-all", "rounds=1")
+    fake_stages.forget()
+    again = command("run-all", "rounds=1")
+    assert fake_stages.made == []
+    assert all(line.endswith(": up to date") for line in again.stderr.splitlines())
+    assert again.stdout == first.stdout
+
+
+def test_a_page_and_overrides_and_a_folder(command: Command, fake_stages: FakeStages, tmp_path: Path) -> None:
+    (tmp_path / "page.yaml").write_text("# mine\nname: mine\nrounds: 0\nteacher: {epochs: 3}\n")
+    assert command("run-all", "--config", "page.yaml", "teacher.epochs=5").returncode == 0
+    text = (tmp_path / "runs" / "mine" / "config.yaml").read_text()
+    assert "epochs: 5" in text
+    command("run-all", "teacher.epochs=6", "--config", "page.yaml", "--run-dir", "elsewhere", "seed=4")
+    assert "seed: 4" in (tmp_path / "elsewhere" / "config.yaml").read_text()
+
+
+def test_stage_prints_the_folder_it_made(command: Command, fake_stages: FakeStages) -> None:
+    assert command("stage", "data").stdout == "runs/digits/00-data\n"
+    assert command("stage", "teacher").stdout == "runs/digits/01-teacher\n"
+    assert fake_stages.made == ["00-data", "01-teacher"]
+
+
+def test_status_shows_each_step(command: Command, fake_stages: FakeStages) -> None:
+    fake_stages.not_promoted = {"05-student"}
+    command("run-all", "rounds=2")
+    command("stage", "data", "seed=1")
+    done = command("status", "runs/digits")
+    assert done.returncode == 0
+    rows = {line.split()[0]: line.split(maxsplit=1)[1].rstrip() for line in done.stdout.splitlines()[1:]}
+    assert rows["00-data"].split() == ["done", "0.500"]
+    assert rows["01-teacher"].startswith("stale")
+    assert "seed changed from 0 to 1" in rows["01-teacher"]
+
+
+def test_status_says_why_a_run_stopped(command: Command, fake_stages: FakeStages) -> None:
+    fake_stages.not_promoted = {"05-student"}
+    command("run-all", "rounds=2")
+    rows = {line.split()[0]: line for line in command("status", "runs/digits").stdout.splitlines()[1:]}
+    assert rows["05-student"].rstrip().endswith("did not beat its teacher")
+    assert "not needed" in rows["08-student"]
+
+
+def test_square_brackets_are_shown_as_they_are(command: Command, fake_stages: FakeStages) -> None:
+    """rich would take them for markup and swallow them, as in a list of thresholds or a folder's name."""
+    fake_stages.failing = {"00-data": NstudentError("photos/[red]/x.jpg is no image")}
+    assert "photos/[red]/x.jpg is no image" in command("run-all").stderr
+    fake_stages.failing = {}
+    command("run-all", "pseudolabel.threshold=[0.5, 0.5, 0.5]")
+    done = command("run-all", "pseudolabel.threshold=[0.5, 0.5, 0.6]")
+    assert "from [0.5, 0.5, 0.5] to [0.5, 0.5, 0.6]" in done.stderr

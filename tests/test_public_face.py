@@ -1,0 +1,107 @@
+"""What ``import nstudent`` gives, and what it costs."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import TYPE_CHECKING
+
+import nstudent
+import pytest
+
+if TYPE_CHECKING:
+    from conftest import FakeStages
+
+HEAVY = ["torch", "torchvision", "timm", "albumentations", "cv2", "sklearn", "scipy", "matplotlib", "h5py", "PIL"]
+
+
+def test_the_public_names() -> None:
+    assert sorted(nstudent.__all__) == [
+        *("Classifier", "NstudentError", "Taxonomy", "load_config", "plan", "run_all", "run_stage")
+    ]
+    assert set(nstudent.__all__) <= set(dir(nstudent))
+    for name in nstudent.__all__:
+        found = getattr(nstudent, name)
+        assert found.__name__ == name
+        assert found.__doc__
+
+
+def test_another_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'nstudent' has no attribute 'train'"):
+        nstudent.train  # noqa: B018
+
+
+def test_the_version_is_the_installed_one() -> None:
+    assert nstudent.__version__ == metadata.version("nstudent")
+
+
+def test_every_error_is_an_nstudent_error() -> None:
+    from nstudent import errors
+
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
+    assert len(kinds) > 5
+    assert all(issubclass(kind, nstudent.NstudentError) and kind.__doc__ for kind in kinds)
+
+
+def test_types_are_published() -> None:
+    assert (Path(nstudent.__file__).parent / "py.typed").exists()
+
+
+def test_the_package_refuses_another_name() -> None:
+    """A second copy of every class would make isinstance() lie."""
+    spec = importlib.util.spec_from_file_location("pipeline", nstudent.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    with pytest.raises(ImportError, match="this package is 'nstudent', not 'pipeline'"):
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+
+
+_COMMAND = """
+import sys
+from nstudent import cli
+sys.argv = ["nstudent", *sys.argv[1:]]
+try:
+    cli.main()
+except SystemExit as end:
+    assert not end.code, end.code
+"""
+_REPORT = f"\nimport sys\nprint('heavy:', [name for name in {HEAVY!r} if name in sys.modules])"
+
+
+def _heavy(done: CompletedProcess[str]) -> str:
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()[-1].removeprefix("heavy: ")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import nstudent",
+        "import nstudent; nstudent.load_config; nstudent.plan; nstudent.run_all; nstudent.Taxonomy",
+        "import nstudent; nstudent.plan(nstudent.load_config())",
+    ],
+)
+def test_importing_costs_no_torch(python: Callable[..., CompletedProcess[str]], code: str) -> None:
+    assert _heavy(python("-c", code + _REPORT)) == "[]"
+
+
+@pytest.mark.parametrize("words", [["--help"], ["stage", "--help"], ["run-all", "--dry-run"]], ids=" ".join)
+def test_light_commands_cost_no_torch(python: Callable[..., CompletedProcess[str]], words: list[str]) -> None:
+    assert _heavy(python("-c", _COMMAND + _REPORT, *words)) == "[]"
+
+
+def test_a_finished_run_costs_no_torch(
+    python: Callable[..., CompletedProcess[str]], fake_stages: FakeStages, tmp_path: Path
+) -> None:
+    nstudent.run_all(nstudent.load_config(), tmp_path / "run")
+    assert _heavy(python("-c", _COMMAND + _REPORT, "status", "run")) == "[]"
+    assert _heavy(python("-c", _COMMAND + _REPORT, "run-all", "--run-dir", "run")) == "[]"
+
+
+def test_python_dash_m(python: Callable[..., CompletedProcess[str]]) -> None:
+    done = python("-m", "nstudent", "run-all", "--dry-run", "rounds=0")
+    assert done.returncode == 0
+    assert "02-evaluate" in done.stdout

@@ -1,0 +1,130 @@
+import numpy as np
+import pytest
+import torch
+from nstudent.artifact import Artifact
+from nstudent.config_file import load_config
+from nstudent.data.dataset import Dataset
+from nstudent.evaluation.assess import assess
+from nstudent.evaluation.metrics import scores
+from nstudent.models.ensemble import Ensemble
+from nstudent.progress import Silence
+from nstudent.run import run_stage
+from nstudent.taxonomy import UNKNOWN
+from nstudent.training.fit import Length
+from nstudent.workbench import Workbench, unlabelled_share
+
+WORDS = (
+    "data.labelled=60",
+    "data.unlabelled=90",
+    "data.image_size=16",
+    "threads=1",
+    "workers=0",
+    "device=cpu",
+    "precision=float32",
+    "checkpoint_minutes=0",
+)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return Dataset(Artifact(run_stage(load_config(None, WORDS), "data", tmp_path_factory.mktemp("data"))))
+
+
+@pytest.fixture
+def make_bench(dataset, tmp_path):
+    return lambda *words: Workbench(load_config(None, [*WORDS, *words]), dataset, tmp_path, Silence())
+
+
+@pytest.mark.parametrize(("batch_size", "ratio", "share"), [(32, 3.0, 96), (32, 0.5, 16), (7, 1.5, 10), (32, 0.0, 0)])
+def test_pseudo_labelled_images_beside_the_labelled_ones(batch_size, ratio, share):
+    assert unlabelled_share(batch_size, ratio) == share
+
+
+@pytest.mark.parametrize(
+    ("words", "steps_per_epoch"),
+    [
+        (["student.batch_size=16", "student.unlabelled_ratio=3"], 2),  # 90 / 48
+        (["student.batch_size=15", "student.unlabelled_ratio=2"], 3),  # 90 / 30
+        (["student.batch_size=60", "student.unlabelled_ratio=3"], 1),
+    ],
+)
+def test_a_students_epoch_shows_the_heap_once(words, steps_per_epoch, make_bench):
+    assert make_bench("student.epochs=7", *words).student_length() == Length(7, steps_per_epoch)
+
+
+def test_a_ratio_that_rounds_to_no_image_does_not_divide_by_zero(make_bench):
+    bench = make_bench("student.batch_size=4", "student.unlabelled_ratio=0.1")
+    assert bench.student_length().steps > 0
+
+
+def test_labelled_examples_are_those_of_the_data_or_others_in_their_place(make_bench, dataset):
+    bench = make_bench()
+    rows = np.arange(60)
+    given = bench.labelled()
+    assert np.array_equal(given.ids, dataset.labelled)
+    coarse, mid, fine = given.targets(rows)
+    labels = dataset.labels[dataset.labelled]
+    assert np.array_equal(coarse.argmax(axis=1), labels[:, 0])
+    assert np.array_equal(mid.sum(axis=1), labels[:, 1] >= 0)
+    assert np.array_equal(fine.sum(axis=1), labels[:, 2] >= 0)
+    doubted = labels.copy()
+    doubted[:, 2] = UNKNOWN
+    assert bench.labelled(doubted).targets(rows)[2].sum() == 0
+
+
+def test_the_loss_has_the_class_weights_of_the_labelled_images(make_bench, dataset):
+    bench = make_bench("teacher.class_weights=balanced", "teacher.label_smoothing=0.25")
+    objective = bench.supervised(bench._config.teacher, unlabelled_weight=2.0)
+    labels = dataset.labels[dataset.labelled][:, 0]
+    expected = [60 / (3 * (labels == c).sum()) for c in range(3)]
+    assert objective.class_weights[0].tolist() == pytest.approx(expected)
+    assert (objective.level_weights, objective.smoothing, objective.unlabelled_weight) == ((1, 1, 1), 0.25, 2.0)
+
+
+def test_level_weights_are_those_of_the_section(make_bench):
+    bench = make_bench("student.level_weights=[1, 2, 3]")
+    assert bench.supervised(bench._config.student).level_weights == (1, 2, 3)
+
+
+def test_the_recipe_is_that_of_the_data(make_bench, dataset):
+    bench = make_bench("absent=class")
+    recipe = bench.recipe(bench._config.teacher.members)
+    assert recipe.outputs == (3, 5, 9), "the mid and fine levels can end"
+    assert recipe.taxonomy == dataset.taxonomy
+    assert recipe.image_size == 16
+    assert make_bench().recipe(()).outputs == (3, 4, 8)
+
+
+@pytest.mark.parametrize("absent", ["ignore", "class"])
+def test_a_network_fits_its_recipe(absent, make_bench):
+    bench = make_bench(f"absent={absent}")
+    (model, *_) = bench._config.teacher.members
+    logits = bench.build(model, bench._config.teacher, ("key",)).eval()(torch.zeros(2, 3, 16, 16))
+    assert tuple(level.shape[1] for level in logits) == bench.recipe([model]).outputs
+
+
+def train(bench, name="member 0", key=("key", 0)):
+    config = bench._config.teacher
+    parts = [(bench.labelled(), 10)]
+    return bench.train(name, config.members[0], config, parts, bench.supervised(config), Length(2, 2), key)
+
+
+def bytes_of(trained):
+    return b"".join(tensor.contiguous().numpy().tobytes() for tensor in trained.network.state_dict().values())
+
+
+def test_training_is_decided_by_its_key_and_kept_under_its_name(make_bench, tmp_path):
+    bench = make_bench()
+    trained = train(bench)
+    assert (tmp_path / "member-0.safetensors").exists()
+    assert bytes_of(train(bench, name="again")) == bytes_of(trained)
+    assert bytes_of(train(bench, name="other", key=("key", 1))) != bytes_of(trained)
+
+
+def test_the_validation_score_is_the_headline_of_the_scores(make_bench, dataset):
+    bench = make_bench()
+    trained = train(bench)
+    ensemble = Ensemble(bench.recipe(bench._config.teacher.members[:1]), [trained.network], bench.placement)
+    expected = scores(assess(ensemble, dataset, dataset.validation, 64))["contest alone"]
+    assert bench.validation_score(ensemble) == pytest.approx(expected)
+    assert trained.history[-1]["validation"] == pytest.approx(expected)

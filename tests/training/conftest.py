@@ -1,0 +1,99 @@
+"""The embedded digits, packed once, and trainings on them that last seconds."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from nstudent.artifact import Artifact
+from nstudent.config import ModelConfig, NoiseConfig, TrainingConfig
+from nstudent.config_file import load_config
+from nstudent.data.augment import Augment
+from nstudent.data.batches import Batches, Examples
+from nstudent.data.dataset import Dataset
+from nstudent.labels.self_ensemble import RunningAverage
+from nstudent.labels.targets import GivenTargets
+from nstudent.models.device import Placement
+from nstudent.models.member import build_member
+from nstudent.progress import Silence
+from nstudent.run import run_stage
+from nstudent.training.fit import Length, Trainer
+from nstudent.training.objective import SelfEnsembling, Supervised
+
+NOISY = NoiseConfig(operations=2, erase=0.3, dropout=0.3, drop_path=0.2, cutmix=0.7, cutmix_schedule="constant")
+NUM_LABELLED, NUM_HEAP = 8, 8
+
+
+class KillAfter(Silence):
+    """Progress that ends the training after so many steps, as Ctrl-C would."""
+
+    def __init__(self, steps: int) -> None:
+        self._left = steps
+
+    def advance(self, amount: int, **shown: float) -> None:
+        self._left -= amount
+        if self._left == 0:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory) -> Dataset:
+    config = load_config(None, ["data.labelled=60", "data.unlabelled=80", "threads=1"])
+    return Dataset(Artifact(run_stage(config, "data", tmp_path_factory.mktemp("digits"))))
+
+
+@pytest.fixture(scope="session")
+def kill_after() -> Callable[[int], KillAfter]:
+    return KillAfter
+
+
+@pytest.fixture(scope="session")
+def make_trainer(digits) -> Callable[..., Trainer]:
+    """A trainer on the digits: 8 labelled images a step, and for the self-ensemble 8 of the heap beside them."""
+
+    def make(
+        length: Length,
+        noise: NoiseConfig = NOISY,
+        *,
+        objective=None,
+        self_ensemble: bool = False,
+        workers: int = 0,
+        checkpoint_seconds: float = 0.0,
+        device: str = "cpu",
+        **settings,
+    ) -> Trainer:
+        outputs, key = digits.taxonomy.num_classes, ("fit", 0)
+        labelled, heap = (
+            Examples(ids, GivenTargets(digits.labels[ids], digits.taxonomy, "ignore"))
+            for ids in (digits.labelled, digits.unlabelled)
+        )
+        even = [torch.ones(size, device=device) for size in outputs]
+        supervised = Supervised(even, (1.0, 1.0, 1.0), smoothing=0.1)
+        if self_ensemble:
+            averages = [RunningAverage(len(part.ids), outputs, 0.7) for part in (labelled, heap)]
+            objective = SelfEnsembling(supervised, *averages, weight=1.0, ramp=0.3, average_from=0.0)
+        parts = [(labelled, NUM_LABELLED), (heap, NUM_HEAP)] if self_ensemble else [(labelled, NUM_LABELLED)]
+        member = build_member(ModelConfig(), outputs, key, dropout=noise.dropout, drop_path=noise.drop_path)
+        config = TrainingConfig(batch_size=NUM_LABELLED, noise=noise, **{"warmup_epochs": 1.0} | settings)
+        batches = Batches(digits.pixels, parts, Augment(noise), key, with_clean=self_ensemble)
+        trainer = Trainer(
+            member,
+            batches,
+            objective or supervised,
+            config,
+            length,
+            Placement(torch.device(device), "float32"),
+            key,
+            workers=workers,
+            checkpoint_seconds=checkpoint_seconds,
+        )
+        # What a test compares beside the average that fit() returns.
+        trainer.trained_member = member
+        trainer.trained_objective = objective
+        return trainer
+
+    return make

@@ -1,0 +1,122 @@
+import numpy as np
+import pytest
+import torch
+from nstudent.config import NoiseConfig
+from nstudent.randomness import generator
+from nstudent.training.mixing import CutMix, box
+
+NUM_IMAGES, NUM_LABELLED, SIDE = 6, 2, 20
+ALWAYS = NoiseConfig(cutmix=1.0, cutmix_schedule="constant")
+
+# Image i is i everywhere and its target is class i: a mixed image shows which images it is made of.
+IMAGES = torch.arange(NUM_IMAGES, dtype=torch.float32).reshape(-1, 1, 1, 1).expand(-1, 3, SIDE, SIDE).contiguous()
+TARGETS = (torch.eye(NUM_IMAGES),)
+
+
+def mix(step=0, targets=TARGETS, noise=ALWAYS, progress=0.0, key=("seed", 0)):
+    return CutMix(noise, key)(IMAGES, targets, NUM_LABELLED, step, progress)
+
+
+def areas(images):
+    """Share of each image's area that shows image j: (images, j)."""
+    return torch.stack([(images[:, 0] == j).float().mean(dim=(1, 2)) for j in range(NUM_IMAGES)], dim=1)
+
+
+@pytest.mark.parametrize("step", range(40))
+def test_targets_are_mixed_by_the_area_that_was_really_pasted(step):
+    images, (mass,) = mix(step)
+    torch.testing.assert_close(mass, areas(images))
+
+
+@pytest.mark.parametrize("step", range(40))
+def test_labelled_and_pseudo_labelled_images_stay_apart(step):
+    shown = areas(mix(step)[0]) > 0
+    assert not shown[:NUM_LABELLED, NUM_LABELLED:].any()
+    assert not shown[NUM_LABELLED:, :NUM_LABELLED].any()
+
+
+def test_one_rectangle_is_pasted_at_the_same_place():
+    images, _ = mix(step=1)
+    foreign = images[:, 0] != IMAGES[:, 0]
+    touched = foreign[foreign.any(dim=2).any(dim=1)]
+    assert len(touched) > 1
+    assert (touched == touched[0]).all()
+    rows, columns = touched[0].any(dim=1), touched[0].any(dim=0)
+    assert torch.equal(touched[0], rows[:, None] & columns[None, :])
+
+
+def test_every_level_is_mixed_and_a_masked_one_adds_no_mass():
+    coarse = torch.eye(NUM_IMAGES)
+    fine = torch.eye(NUM_IMAGES)
+    fine[3] = 0
+    images, (mixed_coarse, mixed_fine) = mix(step=2, targets=(coarse, fine))
+    shown = areas(images)
+    assert shown[:, 3].max() > 0
+    torch.testing.assert_close(mixed_coarse.sum(dim=1), torch.ones(NUM_IMAGES))
+    # What is left is the share of the images whose fine class is known.
+    torch.testing.assert_close(mixed_fine.sum(dim=1), 1 - shown[:, 3])
+
+
+def test_the_batch_that_came_in_stays_as_it_was():
+    before = IMAGES.clone()
+    mix(step=1)
+    assert torch.equal(IMAGES, before)
+    assert torch.equal(TARGETS[0], torch.eye(NUM_IMAGES))
+
+
+def test_the_same_key_and_step_give_the_same_mixture():
+    for step in range(5):
+        (images, (mass,)), (again, (mass_again,)) = mix(step), mix(step)
+        assert torch.equal(images, again)
+        assert torch.equal(mass, mass_again)
+
+
+def test_other_steps_and_other_keys_give_other_mixtures():
+    mixtures = [mix(step)[0] for step in range(10)] + [mix(step, key=("seed", 1))[0] for step in range(10)]
+    different = {images.numpy().tobytes() for images in mixtures}
+    assert len(different) == len(mixtures)
+
+
+@pytest.mark.parametrize(("probability", "least", "most"), [(0.0, 0, 0), (0.3, 90, 150), (1.0, 400, 400)])
+def test_batches_are_mixed_as_often_as_the_config_says(probability, least, most):
+    noise = NoiseConfig(cutmix=probability, cutmix_schedule="constant")
+    mixed = sum(mix(step, noise=noise)[0] is not IMAGES for step in range(400))
+    assert least <= mixed <= most
+
+
+@pytest.mark.parametrize(("progress", "expected"), [(0.0, False), (0.49, False), (0.5, True), (0.99, True)])
+def test_the_schedule_decides_when(progress, expected):
+    late = NoiseConfig(cutmix=1.0, cutmix_schedule="late")
+    assert (mix(step=1, noise=late, progress=progress)[0] is not IMAGES) is expected
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.1, 0.5, 0.9, 1.0])
+def test_the_box_lies_inside_and_is_never_larger_than_asked_for(kept):
+    sizes = []
+    for number in range(200):
+        top, bottom, left, right = box(30, 50, kept, generator("box", number))
+        assert 0 <= top <= bottom <= 30
+        assert 0 <= left <= right <= 50
+        sizes.append((bottom - top) * (right - left) / (30 * 50))
+    # Rounding to whole pixels moves each side by one at most.
+    assert max(sizes) <= 1 - kept + 1 / 30 + 1 / 50
+    if 0 < kept < 1:
+        assert min(sizes) < 0.75 * max(sizes), "some boxes are clipped at the border"
+
+
+def test_a_box_that_fits_has_the_area_asked_for():
+    for number in range(200):
+        top, bottom, left, right = box(100, 100, 0.84, generator("area", number))
+        if top > 0 and left > 0 and bottom < 100 and right < 100:
+            assert (bottom - top, right - left) == (40, 40)
+            return
+    raise AssertionError("no box lay inside")
+
+
+def test_the_mixture_does_not_depend_on_the_generators_of_numpy_and_torch():
+    np.random.seed(1)
+    torch.manual_seed(1)
+    first = mix(step=4)[0]
+    np.random.seed(2)
+    torch.manual_seed(2)
+    assert torch.equal(mix(step=4)[0], first)

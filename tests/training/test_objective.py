@@ -1,0 +1,194 @@
+import numpy as np
+import pytest
+import torch
+from nstudent.labels.self_ensemble import RunningAverage
+from nstudent.labels.targets import GivenTargets
+from nstudent.taxonomy import Taxonomy
+from nstudent.training.objective import Moment, SelfEnsembling, Supervised, level_cross_entropy
+from torch.nn.functional import cross_entropy, one_hot
+
+TAXONOMY = Taxonomy.from_tree(
+    {"A": {"A1": ["a", "b"]}, "B": {"B1": ["c", "d"], "B2": ["e"]}}, ("coarse", "mid", "fine")
+)
+OUTPUTS = (2, 3, 5)
+EVEN = tuple(torch.ones(size) for size in OUTPUTS)
+LABELS = np.array([[0, 0, 1], [1, 1, 2], [1, 2, -1], [0, -2, -2], [1, 1, 3], [-2, -2, -2]], dtype=np.int32)
+TARGETS = tuple(map(torch.from_numpy, GivenTargets(LABELS, TAXONOMY, "ignore")(np.arange(6))))
+
+
+def random_logits(rows=6, seed=0):
+    source = torch.Generator().manual_seed(seed)
+    return tuple(torch.randn(rows, size, generator=source).requires_grad_() for size in OUTPUTS)
+
+
+def torchs_own(logits, smoothing=0.0, weights=(None,) * 3):
+    """torch's cross-entropy per level, with absent and unknown ones ignored, averaged over levels."""
+    known = [torch.from_numpy(np.where(LABELS[:, i] >= 0, LABELS[:, i], -100)).long() for i in range(3)]
+    return torch.stack(
+        [
+            cross_entropy(level, target, weight=weight, ignore_index=-100, label_smoothing=smoothing)
+            for level, target, weight in zip(logits, known, weights, strict=True)
+        ]
+    ).mean()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_on_hard_labels_it_is_torchs_cross_entropy(smoothing):
+    logits = random_logits()
+    loss = level_cross_entropy(logits, TARGETS, EVEN, (1, 1, 1), smoothing)
+    torch.testing.assert_close(loss, torchs_own(logits, smoothing))
+
+
+def test_with_class_weights_it_is_torchs_cross_entropy():
+    logits = random_logits()
+    weights = tuple(torch.linspace(0.5, 3, size) for size in OUTPUTS)
+    loss = level_cross_entropy(logits, TARGETS, weights, (1, 1, 1), 0.0)
+    torch.testing.assert_close(loss, torchs_own(logits, weights=weights))
+
+
+def test_gradients_are_torchs_too():
+    ours, theirs = random_logits(), random_logits()
+    level_cross_entropy(ours, TARGETS, EVEN, (1, 1, 1), 0.1).backward()
+    torchs_own(theirs, 0.1).backward()
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine.grad, other.grad)
+
+
+def test_where_every_label_is_unknown_it_is_zero_where_torch_is_nan():
+    logits = random_logits()
+    nothing = tuple(torch.zeros_like(level) for level in TARGETS)
+    loss = level_cross_entropy(logits, nothing, EVEN, (1, 1, 1), 0.1)
+    assert loss.item() == 0
+    loss.backward()
+    assert all((level.grad == 0).all() for level in logits)
+    assert torch.isnan(cross_entropy(logits[0], torch.full((6,), -100)))
+
+
+def test_unknown_levels_get_no_gradient_and_do_not_thin_out_the_others():
+    logits = random_logits()
+    level_cross_entropy(logits, TARGETS, EVEN, (1, 1, 1), 0.1).backward()
+    for level, gradient in enumerate(each.grad for each in logits):
+        assert torch.equal(gradient.abs().sum(dim=1) > 0, torch.from_numpy(LABELS[:, level] >= 0))
+    few = level_cross_entropy(
+        tuple(level[:2] for level in logits), tuple(level[:2] for level in TARGETS), EVEN, (1, 1, 1), 0.0
+    )
+    padded = tuple(torch.cat([level[:2], torch.zeros(4, level.shape[1])]) for level in TARGETS)
+    torch.testing.assert_close(level_cross_entropy(logits, padded, EVEN, (1, 1, 1), 0.0), few)
+
+
+def test_soft_targets_are_torchs_too():
+    logits = random_logits()
+    soft = tuple(level.detach().softmax(dim=1) for level in random_logits(seed=1))
+    expected = torch.stack([cross_entropy(a, b) for a, b in zip(logits, soft, strict=True)]).mean()
+    torch.testing.assert_close(level_cross_entropy(logits, soft, EVEN, (1, 1, 1), 0.0), expected)
+
+
+def test_levels_count_as_their_weights_say():
+    logits = random_logits()
+    alone = [level_cross_entropy((a,), (b,), (w,), (1,), 0.0) for a, b, w in zip(logits, TARGETS, EVEN, strict=True)]
+    loss = level_cross_entropy(logits, TARGETS, EVEN, (1, 2, 5), 0.0)
+    torch.testing.assert_close(loss, (alone[0] + 2 * alone[1] + 5 * alone[2]) / 8)
+
+
+def test_a_known_value():
+    # -ln softmax of (ln 1, ln 3) at the second class is ln(4/3).
+    logits, target = (torch.tensor([[0.0, np.log(3.0)]]),), (torch.tensor([[0.0, 1.0]]),)
+    assert level_cross_entropy(logits, target, (torch.ones(2),), (1,), 0.0).item() == pytest.approx(np.log(4 / 3))
+
+
+def moment(logits, num_labelled, *, targets=TARGETS, progress=0.0, belief=None):
+    rows = torch.cat([torch.arange(num_labelled), torch.arange(len(logits[0]) - num_labelled)])
+    clean = torch.zeros(len(rows), 3, 4, 4)
+    return Moment(logits, targets, num_labelled, rows, clean, lambda images: belief, progress)
+
+
+def test_the_parts_of_a_batch_are_averaged_apart_and_weighed():
+    logits = random_logits()
+    soft = tuple(level.detach().softmax(dim=1) for level in random_logits(seed=1))
+    parts = [
+        level_cross_entropy(tuple(x[part] for x in logits), tuple(x[part] for x in soft), EVEN, (1, 1, 1), smoothing)
+        for part, smoothing in ((slice(None, 2), 0.1), (slice(2, None), 0.0))
+    ]
+    for weight in (0.0, 0.5, 2.0):
+        objective = Supervised(EVEN, (1, 1, 1), smoothing=0.1, unlabelled_weight=weight)
+        torch.testing.assert_close(objective(moment(logits, 2, targets=soft)), parts[0] + weight * parts[1])
+
+
+def test_class_weights_serve_the_given_labels_only():
+    logits = random_logits()
+    rare = tuple(torch.linspace(0.5, 3, size) for size in OUTPUTS)
+    plain, weighted = (
+        Supervised(weights, (1, 1, 1), smoothing=0.0, unlabelled_weight=1.0)(moment(logits, 0))
+        for weights in (EVEN, rare)
+    )
+    torch.testing.assert_close(plain, weighted)
+
+
+@pytest.fixture
+def self_ensembling():
+    def make(weight=1.0, average_from=0.0):
+        supervised = Supervised(EVEN, (1, 1, 1), smoothing=0.0, unlabelled_weight=1.0)
+        averages = [RunningAverage(rows, OUTPUTS, 0.75) for rows in (2, 4)]
+        return SelfEnsembling(supervised, *averages, weight=weight, ramp=1.0, average_from=average_from)
+
+    return make
+
+
+BELIEF = tuple(level.detach() for level in random_logits(seed=2))
+
+
+def test_the_consistency_loss_is_the_squared_gap_of_probabilities_at_its_ramp(self_ensembling):
+    logits = random_logits()
+    gap = torch.stack(
+        [
+            (mine.softmax(dim=1) - taught.softmax(dim=1)).square().sum(dim=1).mean()
+            for mine, taught in zip(logits, BELIEF, strict=True)
+        ]
+    ).mean()
+    supervised = self_ensembling().supervised(moment(logits, 2))
+    for progress, ramp in ((0.0, 0.0067379), (0.6, 0.4493290), (1.0, 1.0)):
+        loss = self_ensembling(weight=3.0)(moment(logits, 2, progress=progress, belief=BELIEF))
+        torch.testing.assert_close(loss, supervised + 3.0 * ramp * gap)
+
+
+def test_the_mean_teachers_predictions_are_averaged_by_image(self_ensembling):
+    objective = self_ensembling()
+    objective(moment(random_logits(), 2, belief=BELIEF))
+    state = objective.state_dict()
+    for level, belief in enumerate(each.softmax(dim=1) for each in BELIEF):
+        torch.testing.assert_close(state[f"labelled.level-{level}"], belief[:2])
+        torch.testing.assert_close(state[f"unlabelled.level-{level}"], belief[2:])
+    before = {name: value.clone() for name, value in state.items()}
+    other = tuple(level.flip(0) for level in BELIEF)
+    objective(moment(random_logits(), 2, belief=other))
+    for level, belief in enumerate(each.softmax(dim=1) for each in other):
+        expected = 0.75 * before[f"labelled.level-{level}"] + 0.25 * belief[:2]
+        torch.testing.assert_close(objective.state_dict()[f"labelled.level-{level}"], expected)
+
+
+def test_a_network_that_has_learnt_nothing_yet_has_no_say(self_ensembling):
+    objective = self_ensembling(average_from=0.3)
+    objective(moment(random_logits(), 2, progress=0.29, belief=BELIEF))
+    assert all((level == -1).all() for level in objective.state_dict().values())
+    objective(moment(random_logits(), 2, progress=0.3, belief=BELIEF))
+    assert all((level >= 0).all() for level in objective.state_dict().values())
+
+
+def test_no_gradient_reaches_the_mean_teacher(self_ensembling):
+    believed = tuple(level.clone().requires_grad_() for level in BELIEF)
+    logits = random_logits()
+    self_ensembling()(moment(logits, 2, progress=1.0, belief=tuple(level.detach() for level in believed))).backward()
+    assert all(level.grad is None for level in believed)
+    assert all(level.grad.any() for level in logits)
+
+
+def test_the_running_averages_go_through_a_checkpoint(self_ensembling):
+    objective, other = self_ensembling(), self_ensembling()
+    objective(moment(random_logits(), 2, belief=BELIEF))
+    other.load_state_dict({name: value.clone() for name, value in objective.state_dict().items()})
+    assert all(torch.equal(value, other.state_dict()[name]) for name, value in objective.state_dict().items())
+
+
+def test_one_hot_targets_are_those_of_the_labels():
+    assert torch.equal(TARGETS[0][:3], one_hot(torch.tensor([0, 1, 1]), 2).float())
+    assert TARGETS[2].sum(dim=1).tolist() == [1, 1, 0, 0, 1, 0]
