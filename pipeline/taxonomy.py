@@ -128,7 +128,7 @@ class Taxonomy:
                 raise DataError(f"label {list(entries)} is absent at every level: leave it empty if nobody labelled it")
             return (UNKNOWN,) * self.num_levels
         row = self._find(entries, depth)
-        rest = UNKNOWN if self._children(depth - 1, row[-1]) else ABSENT
+        rest = UNKNOWN if self.has_children(depth - 1, row[-1]) else ABSENT
         if depth < self.num_levels and entries[depth] == ABSENT_ENTRY:
             rest = ABSENT
         return row + (rest,) * (self.num_levels - depth)
@@ -165,7 +165,8 @@ class Taxonomy:
     def _inner(self) -> tuple[frozenset[int], ...]:
         return tuple(frozenset(below) for below in (*self.parents[1:], ()))
 
-    def _children(self, level: int, index: int) -> bool:
+    def has_children(self, level: int, index: int) -> bool:
+        """Whether a class has classes below it."""
         return index in self._inner[level]
 
     def ancestors(self, level: int, index: int) -> tuple[int, ...]:

@@ -15,9 +15,10 @@ def best_paths(probabilities: Sequence[npt.NDArray[np.float32]], taxonomy: Taxon
 
     A label's score is the geometric mean of its probabilities over the levels that have a say: those where it names a
     class, and those where it ends and the model has an output for 'nothing'. The mean, not the product, so that short
-    paths are not preferred for being short.
+    paths are not preferred for being short. A label that ends above a class's children is only considered where the
+    model has that output: without it nothing speaks for going on, and every path would end as early as it may.
     """
-    terminals = taxonomy.terminal_rows
+    terminals = _speakable(taxonomy, [level.shape[1] for level in probabilities])
     num_images = len(probabilities[0])
     best = np.empty(num_images, dtype=np.int64)
     rows = max(1, _CELLS_AT_ONCE // len(terminals))
@@ -26,6 +27,19 @@ def best_paths(probabilities: Sequence[npt.NDArray[np.float32]], taxonomy: Taxon
         best[first : first + rows] = _scores(part, terminals, taxonomy).argmax(axis=1)
     labels: LabelArray = terminals[best]
     return labels
+
+
+def _speakable(taxonomy: Taxonomy, outputs: Sequence[int]) -> LabelArray:
+    """Terminal labels that end at a leaf, or at a level below which the model can say 'nothing'."""
+    rows = taxonomy.terminal_rows
+    allowed = [
+        depth == taxonomy.num_levels
+        or outputs[depth] > taxonomy.num_classes[depth]
+        or not taxonomy.has_children(depth - 1, row[depth - 1])
+        for row, depth in zip(rows.tolist(), (rows != ABSENT).sum(axis=1).tolist(), strict=True)
+    ]
+    speakable: LabelArray = rows[np.array(allowed)]
+    return speakable
 
 
 def _scores(
