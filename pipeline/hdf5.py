@@ -119,6 +119,8 @@ def _datasets(file: h5py.File) -> dict[str, h5py.Dataset]:
 def _refuse_foreign(path: Path, name: str, item: h5py.Dataset) -> None:
     if item.external or item.is_virtual:
         raise ArtifactError(f"{path}: '{name}' keeps its data in another file: refused")
+    if item.shape is None:
+        raise ArtifactError(f"{path}: '{name}' is no array: refused")
     if item.dtype.hasobject:
         raise ArtifactError(f"{path}: '{name}' has a type that cannot be mapped: refused")
     # Compression may shrink a chunked data set, by no more than deflate can.

@@ -41,7 +41,8 @@ def run(context: Context) -> Metrics:
     status = np.zeros(len(records), dtype=np.uint8)
     status[list(reasons)] = packed.UNREADABLE
     reasons |= _drop_duplicates(records, digests, split, status, config)
-    status[thin_heap(split, config.unlabelled, context.config.seed)] = packed.THINNED
+    usable = np.where(status == packed.OK, split, -1).astype(np.int8)
+    status[thin_heap(usable, config.unlabelled, context.config.seed)] = packed.THINNED
     taxonomy = taxonomy.including(truth)
     labels = _visible(truth, split, taxonomy, config.label_noise, context.config.seed)
     _write_index(context.folder, records, labels, truth, split, status)
@@ -67,6 +68,9 @@ def _labels(records: Sequence[Record], config: DataConfig) -> tuple[Taxonomy, La
         if not isinstance(content, dict | list):
             raise ConfigError("data.taxonomy is not a tree: write nested class names")
         taxonomy = Taxonomy.from_tree(content, config.levels)
+    for level, num_classes in zip(taxonomy.levels, taxonomy.num_classes, strict=True):
+        if not num_classes:
+            raise DataError(f"no label names a class of the level '{level}': leave it out of data.levels")
     rows = []
     for record in records:
         try:
@@ -87,7 +91,7 @@ def _pack(context: Context, source: Source, num_images: int) -> tuple[list[bytes
             path = context.folder / f"{packed.PIXELS}{shard:05d}.h5"
             ids = range(first, min(first + rows, num_images))
             if not path.exists():
-                _write_shard(path, list(threads.map(lambda i: _read(source, i, context.config.data), ids)))
+                _write_shard(path, size, list(threads.map(lambda i: _read(source, i, context.config.data), ids)))
             digests += [row.tobytes() for row in hdf5.mapped(path)["digest"]]
             bad: dict[str, str] = json.loads(hdf5.attributes(path)["unreadable"])
             reasons |= {first + int(row): reason for row, reason in bad.items()}
@@ -109,9 +113,8 @@ def _read(source: Source, image: int, config: DataConfig) -> tuple[Pixels | None
         return None, digest, str(error)
 
 
-def _write_shard(path: Path, images: list[tuple[Pixels | None, bytes, str]]) -> None:
-    shape = next((pixels.shape for pixels, _, _ in images if pixels is not None), (1, 1, 3))
-    blank = np.zeros(shape, dtype=np.uint8)
+def _write_shard(path: Path, size: int, images: list[tuple[Pixels | None, bytes, str]]) -> None:
+    blank = np.zeros((size, size, 3), dtype=np.uint8)
     arrays = {
         "pixels": np.stack([blank if pixels is None else pixels for pixels, _, _ in images]),
         "digest": np.stack([np.frombuffer(digest, np.uint8) for _, digest, _ in images]),

@@ -6,14 +6,19 @@ JPEG data. So: Pillow reads the header, simplejpeg the JPEGs, OpenCV the PNGs, P
 """
 
 import io
+import struct
+import threading
 import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
 from nstudent.errors import ImageError
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 VERSION = 1
 """Raised when the same bytes should give other pixels; stands in every data artifact."""
@@ -22,6 +27,10 @@ MIN_SIDE_PX = 2
 _BACKGROUND = 127
 """Transparent images are laid on middle grey."""
 
+_ORIENTATION = 0x0112
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PILLOW = threading.Lock()
+
 Pixels = npt.NDArray[np.uint8]
 
 
@@ -29,7 +38,7 @@ def decode(content: bytes, size_px: int, max_pixels: int) -> Pixels:
     """Decode one image to a square.
 
     EXIF orientation is applied, transparency laid on grey, 16-bit scaled, the first frame taken of an animation; the
-    shorter side becomes ``size_px`` and the centre is cut out.
+    centre is cut out and resized.
 
     Returns:
         uint8, (size_px, size_px, 3), RGB.
@@ -38,42 +47,49 @@ def decode(content: bytes, size_px: int, max_pixels: int) -> Pixels:
         ImageError: the bytes are not an image, are damaged, or have more than ``max_pixels``.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(content)) as header:
-                _check_size(header.size, max_pixels)
-                pixels = _pixels(content, header, size_px)
-                orientation = header.getexif().get(0x0112, 1)
+        with _quiet(), Image.open(io.BytesIO(content)) as header:
+            _check_size(header.size, max_pixels)
+            orientation = header.getexif().get(_ORIENTATION, 1)
+            kind, mode, transparent = header.format, header.mode, "transparency" in header.info
+            if kind == "PNG":
+                _check_png(content)
+            if kind not in ("JPEG", "PNG") or mode not in ("RGB", "L") or transparent:
+                pixels = _with_pillow(header)
+                # Asked again: Pillow has turned a TIFF while it loaded it.
+                return square(_oriented(pixels, header.getexif().get(_ORIENTATION, 1)), size_px)
+        pixels = _jpeg(content, header.size, size_px) if kind == "JPEG" else _png(content)
     except ImageError:
         raise
-    except (
-        OSError,
-        ValueError,
-        SyntaxError,
-        EOFError,
-        TypeError,
-        KeyError,
-        OverflowError,
-        MemoryError,
-    ) as error:
-        raise ImageError(_reason(content, error)) from error
+    except UnidentifiedImageError as error:
+        raise ImageError(_not_an_image(content)) from error
     except (Image.DecompressionBombError, cv2.error) as error:
-        raise ImageError(_reason(content, error)) from error
+        raise ImageError(_reason(error)) from error
+    except (OSError, ValueError, SyntaxError, EOFError, TypeError, LookupError, ArithmeticError) as error:
+        raise ImageError(_reason(error)) from error
+    except (RuntimeError, MemoryError, struct.error, zlib.error) as error:
+        raise ImageError(_reason(error)) from error
     return square(_oriented(pixels, orientation), size_px)
 
 
 def square(pixels: Pixels, size_px: int) -> Pixels:
-    """Resize so that the shorter side is ``size_px``, and cut out the centre. Grey becomes RGB."""
+    """Cut out the centre and resize it to ``size_px`` by ``size_px``. Grey becomes RGB."""
     if pixels.ndim == 2:
         pixels = np.repeat(pixels[:, :, None], 3, axis=2)
-    height, width = pixels.shape[:2]
-    if (height, width) != (size_px, size_px):
-        scale = size_px / min(height, width)
-        method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-        new = (max(size_px, round(width * scale)), max(size_px, round(height * scale)))
-        pixels = cv2.resize(pixels, new, interpolation=method)
-    top, left = (pixels.shape[0] - size_px) // 2, (pixels.shape[1] - size_px) // 2
-    return np.ascontiguousarray(pixels[top : top + size_px, left : left + size_px])
+    side = min(pixels.shape[:2])
+    top, left = (pixels.shape[0] - side) // 2, (pixels.shape[1] - side) // 2
+    pixels = pixels[top : top + side, left : left + side]
+    if side != size_px:
+        method = cv2.INTER_AREA if side > size_px else cv2.INTER_CUBIC
+        pixels = np.asarray(cv2.resize(pixels, (size_px, size_px), interpolation=method), dtype=np.uint8)
+    return np.ascontiguousarray(pixels)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Pillow without its warnings. Filters belong to the whole process: threads take turns to change them."""
+    with _PILLOW, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _check_size(size: tuple[int, int], max_pixels: int) -> None:
@@ -84,17 +100,36 @@ def _check_size(size: tuple[int, int], max_pixels: int) -> None:
         raise ImageError(f"{width}x{height} pixels are too few")
 
 
-def _pixels(content: bytes, header: Image.Image, size_px: int) -> Pixels:
-    if header.format == "JPEG" and header.mode in ("RGB", "L"):
-        # Scaled decoding: the DCT is inverted at 1/2, 1/4 or 1/8 where that is still twice the size asked for.
-        least = 2 * size_px if min(header.size) >= 4 * size_px else 0
-        array = simplejpeg.decode_jpeg(content, strict=True, min_height=least, min_width=least)
-        return np.asarray(array, dtype=np.uint8)
-    if header.format == "PNG" and not _sixteen_bit(header) and header.mode in ("RGB", "L"):
-        array = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
-        if array is None:
-            raise ImageError("damaged PNG data")
-        return np.asarray(array, dtype=np.uint8)
+def _check_png(content: bytes) -> None:
+    """Pillow shows black where a checksum is wrong, and says nothing."""
+    at = len(_PNG_SIGNATURE)
+    while at < len(content):
+        (length,) = struct.unpack(">I", content[at : at + 4])
+        end = at + 8 + length
+        (checksum,) = struct.unpack(">I", content[end : end + 4])
+        if zlib.crc32(content[at + 4 : end]) != checksum:
+            raise ImageError("damaged PNG data: a checksum is wrong")
+        if content[at + 4 : at + 8] == b"IEND":
+            return
+        at = end + 4
+    raise ImageError("damaged PNG data: it is cut off")
+
+
+def _jpeg(content: bytes, size: tuple[int, int], size_px: int) -> Pixels:
+    # Scaled decoding: the DCT is inverted at 1/2, 1/4 or 1/8 where that is still twice the size asked for.
+    least = 2 * size_px if min(size) >= 4 * size_px else 0
+    array = simplejpeg.decode_jpeg(content, strict=True, min_height=least, min_width=least)
+    return np.asarray(array, dtype=np.uint8)
+
+
+def _png(content: bytes) -> Pixels:
+    array = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+    if array is None:
+        raise ImageError("damaged PNG data")
+    return np.asarray(array, dtype=np.uint8)
+
+
+def _with_pillow(header: Image.Image) -> Pixels:
     header.seek(0)
     header.load()
     if _sixteen_bit(header):
@@ -115,11 +150,13 @@ def _oriented(pixels: Pixels, orientation: int) -> Pixels:
     if orientation == 1:
         return pixels
     turned = Image.fromarray(pixels)
-    turned.getexif()[0x0112] = orientation
+    turned.getexif()[_ORIENTATION] = orientation
     return np.asarray(ImageOps.exif_transpose(turned))
 
 
-def _reason(content: bytes, error: Exception) -> str:
-    if not content:
-        return "the file is empty"
+def _not_an_image(content: bytes) -> str:
+    return "not an image, or of an unknown kind" if content else "the file is empty"
+
+
+def _reason(error: Exception) -> str:
     return " ".join(str(error).split())[:160] or type(error).__name__

@@ -41,7 +41,9 @@ def interval(ratio: Ratio, resamples: int, confidence: float) -> Interval | None
 def paired_difference(first: Ratio, second: Ratio, resamples: int, confidence: float) -> Difference:
     """First minus second, both scored on the same resampled images, so that hard images weigh on both alike."""
     gaps = _resampled(first, resamples) - _resampled(second, resamples)
-    low, high = np.nanquantile(gaps, _tails(confidence))
+    # A resample in which no image has a say says nothing of either.
+    gaps = gaps[~np.isnan(gaps)]
+    low, high = np.quantile(gaps, _tails(confidence))
     # A gap of rounding size is a tie.
     ahead = float((gaps > 1e-12).mean() + (np.abs(gaps) <= 1e-12).mean() / 2)
     return Difference(_value(first) - _value(second), float(low), float(high), ahead)

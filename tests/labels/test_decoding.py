@@ -44,9 +44,9 @@ def test_a_sure_fine_class_overrules_its_parents():
     assert decoded([0.6, 0.4], [0.5, 0.1, 0.4], [0.001, 0.001, 0.001, 0.996, 0.001]) == [1, 2, 3]
 
 
-def test_a_path_may_end_at_an_inner_node():
-    """Below B nothing is likely, and B alone is a legal final label."""
-    assert decoded([0.1, 0.9], [0.6, 0.3, 0.1], [0.3, 0.3, 0.2, 0.1, 0.1]) == [1, -1, -1]
+def test_a_path_goes_on_where_nothing_can_be_said_for_its_end():
+    """B alone is a legal final label, but the model has no output for 'nothing' below it."""
+    assert decoded([0.01, 0.99], [0.3, 0.3, 0.4], [0.2, 0.2, 0.2, 0.25, 0.15]) == [1, 2, 3]
 
 
 def test_the_mean_does_not_favour_short_paths():

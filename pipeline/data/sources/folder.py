@@ -82,7 +82,8 @@ class Folder:
     def _check_empty(self, root: Path) -> None:
         occupied = {folder for path in images_below(root) for folder in path.relative_to(root).parents}
         for folder in sorted(path for path in root.rglob("*") if path.is_dir()):
-            if folder.relative_to(root) not in occupied and not folder.name.startswith("."):
+            hidden = any(part.startswith(".") for part in folder.relative_to(root).parts)
+            if folder.relative_to(root) not in occupied and not hidden:
                 raise DataError(f"the class folder {folder} holds no image: fill it or remove it")
 
 

@@ -10,6 +10,7 @@ attribute meta                  JSON: {"levels": [[class names of the coarsest l
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from nstudent.config import DataConfig
@@ -17,6 +18,9 @@ from nstudent.data.sources.source import SPLITS, Record, existing, stamp_files
 from nstudent.errors import DataError
 from nstudent.hdf5 import Array, attributes, mapped
 from nstudent.taxonomy import ABSENT, ABSENT_ENTRY, UNKNOWN, UNKNOWN_ENTRY
+
+_LAYOUT = {"jpeg": ("u", 1), "offset": ("iu", 1), "label": ("i", 2), "split": ("iu", 1), "name": ("S", 1)}
+"""Kind of number (numpy's letter) and dimensions of each data set; only ``name`` may be missing."""
 
 
 class Packed:
@@ -33,17 +37,16 @@ class Packed:
 
     def records(self) -> list[Record]:
         """Every image, with its label spelled in class names."""
-        names_by_level = self._class_names()
+        classes = self._class_names()
         self._arrays = mapped(self._path)
-        missing = {"jpeg", "offset", "label", "split"} - self._arrays.keys()
-        if missing:
-            raise DataError(f"{self._path} has no data set {', '.join(sorted(missing))}: see docs/DATA.md")
-        label, split = self._arrays["label"], self._arrays["split"]
-        self._check(label, split, names_by_level)
-        names = self._arrays.get("name", np.array([f"image-{i:07d}".encode() for i in range(len(label))]))
+        self._check(classes)
+        label, split = self._arrays["label"].tolist(), self._arrays["split"].tolist()
+        names = [f"image-{i:07d}" for i in range(len(label))]
+        if "name" in self._arrays:
+            names = [name.decode("utf-8", "replace") for name in self._arrays["name"].tolist()]
         return [
-            Record(name.decode("utf-8", "replace"), _entries(row, names_by_level), SPLITS[part])
-            for name, row, part in zip(names.tolist(), label.tolist(), split.tolist(), strict=True)
+            Record(name, _entries(row, classes), SPLITS[part])
+            for name, row, part in zip(names, label, split, strict=True)
         ]
 
     def read(self, index: int) -> bytes:
@@ -54,21 +57,37 @@ class Packed:
 
     def _class_names(self) -> list[list[str]]:
         try:
-            levels: list[list[str]] = json.loads(attributes(self._path)["meta"])["levels"]
-        except (KeyError, ValueError, TypeError) as error:
+            levels: Any = json.loads(attributes(self._path)["meta"])["levels"]
+        except (KeyError, ValueError, TypeError, RecursionError) as error:
             raise DataError(f"{self._path} has no class names in its attribute 'meta': see docs/DATA.md") from error
+        well_formed = isinstance(levels, list) and all(
+            isinstance(names, list) and all(isinstance(name, str) for name in names) for names in levels
+        )
+        if not well_formed:
+            raise DataError(f"{self._path}: 'levels' in its attribute 'meta' is not one list of names a level")
         if len(levels) != self._num_levels:
             raise DataError(f"{self._path} has {len(levels)} levels, data.levels names {self._num_levels}")
-        return levels
+        return [list(names) for names in levels]
 
-    def _check(self, label: Array, split: Array, names: list[list[str]]) -> None:
-        offset = self._arrays["offset"]
+    def _check(self, classes: list[list[str]]) -> None:
+        for name, (kinds, dimensions) in _LAYOUT.items():
+            array = self._arrays.get(name)
+            if array is None and name != "name":
+                raise DataError(f"{self._path} has no data set '{name}': see docs/DATA.md")
+            if array is not None and (array.dtype.kind not in kinds or array.ndim != dimensions):
+                raise DataError(f"{self._path}: '{name}' has the wrong type or shape: see docs/DATA.md")
+        if self._arrays["jpeg"].dtype != np.uint8:
+            raise DataError(f"{self._path}: 'jpeg' does not hold bytes (uint8): see docs/DATA.md")
+        offset, label, split = (self._arrays[name] for name in ("offset", "label", "split"))
         num_images = len(offset) - 1
-        if label.shape != (num_images, len(names)) or split.shape != (num_images,):
-            raise DataError(f"{self._path}: offset, label and split tell different numbers of images or levels")
-        if (np.diff(offset) < 0).any() or offset[0] < 0 or offset[-1] > len(self._arrays["jpeg"]):
+        if num_images < 1:
+            raise DataError(f"{self._path} holds no image")
+        names = self._arrays.get("name", split)
+        if label.shape != (num_images, len(classes)) or len(split) != num_images or len(names) != num_images:
+            raise DataError(f"{self._path}: offset, label, split and name tell different numbers of images or levels")
+        if (offset[1:] < offset[:-1]).any() or offset[0] < 0 or offset[-1] > len(self._arrays["jpeg"]):
             raise DataError(f"{self._path}: offset points out of jpeg")
-        too_large = label.max(axis=0) >= [len(level) for level in names]
+        too_large = label.max(axis=0) >= [len(level) for level in classes]
         if too_large.any() or label.min() < UNKNOWN or not np.isin(split, range(len(SPLITS))).all():
             raise DataError(f"{self._path}: label or split holds a number that names nothing")
 

@@ -1,6 +1,7 @@
 """The MNIST family's files: ``train-images-idx3-ubyte`` and its three companions, plain or gzipped."""
 
 import gzip
+import math
 import struct
 import zlib
 from pathlib import Path
@@ -73,7 +74,7 @@ def _read(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:
     except (OSError, struct.error, EOFError, zlib.error) as error:
         raise DataError(f"{path} is not a readable IDX file: {error}") from error
     values = np.frombuffer(content, np.uint8, offset=4 + 4 * found)
-    if (zero, kind, found) != (0, 8, dimensions) or values.size != int(np.prod(shape)):
+    if (zero, kind, found) != (0, 8, dimensions) or values.size != math.prod(shape):
         raise DataError(f"{path} is not an IDX file of {dimensions} dimensions of bytes, or is cut off")
     return values.reshape(shape)
 

@@ -65,7 +65,7 @@ def images_below(root: Path) -> list[Path]:
 def existing(path: str | None, key: str, *, folder: bool = False) -> Path:
     """The path, checked to be there; ``key`` names the configuration key in the error."""
     found = Path(path or "")
-    if path is None or not (found.is_dir() if folder else found.exists()):
+    if path is None or not (found.is_dir() if folder else found.is_file()):
         raise DataError(
             f"{key}: there is no {'folder' if folder else 'file'} {path}: correct the path or mount the disk"
         )
