@@ -36,24 +36,38 @@ def write(path: Path, arrays: Mapping[str, Array], attributes: Mapping[str, Any]
 
 def write_joined(path: Path, parts: list[Path], attributes: Mapping[str, Any]) -> None:
     """Write a file of virtual data sets that shows ``parts``, which lie in the same folder, end to end."""
-    layouts: dict[str, list[tuple[str, tuple[int, ...], Any]]] = {}
+    pieces: dict[str, list[tuple[str, h5py.h5s.SpaceID, tuple[int, ...], Any]]] = {}
     for part in parts:
         with h5py.File(part, "r") as file:
             for name, item in _datasets(file).items():
-                layouts.setdefault(name, []).append((part.name, item.shape, item.dtype))
+                pieces.setdefault(name, []).append((part.name, item.id.get_space(), item.shape, item.dtype))
     buffer = io.BytesIO()
     with h5py.File(buffer, "w", libver=_VERSION) as file:
-        for name, pieces in layouts.items():
-            rows = sum(shape[0] for _, shape, _ in pieces)
-            _, shape, dtype = pieces[0]
-            layout = h5py.VirtualLayout(shape=(rows, *shape[1:]), dtype=dtype)
-            at = 0
-            for part_name, shape, dtype in pieces:
-                layout[at : at + shape[0]] = h5py.VirtualSource(part_name, name, shape=shape, dtype=dtype)
-                at += shape[0]
-            file.create_virtual_dataset(name, layout)
+        for name, sources in pieces.items():
+            _create_joined(file, name, sources)
         file.attrs.update(attributes)
     atomic_write(path, buffer.getvalue())
+
+
+def _create_joined(
+    file: h5py.File, name: str, sources: list[tuple[str, h5py.h5s.SpaceID, tuple[int, ...], Any]]
+) -> None:
+    """One virtual data set. By h5py's low-level interface: the other one writes the time into the file."""
+    rows = sum(shape[0] for _, _, shape, _ in sources)
+    _, _, shape, dtype = sources[0]
+    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    properties.set_obj_track_times(False)
+    properties.set_layout(h5py.h5d.VIRTUAL)
+    space = h5py.h5s.create_simple((rows, *shape[1:]))
+    at = 0
+    for part, source, part_shape, _ in sources:
+        space.select_hyperslab((at, *(0 for _ in shape[1:])), part_shape)
+        properties.set_virtual(space, part.encode(), name.encode(), source)
+        at += part_shape[0]
+    space.select_all()
+    if "/" in name:
+        file.require_group(name.rpartition("/")[0])
+    h5py.h5d.create(file.id, name.encode(), h5py.h5t.py_create(dtype), space, dcpl=properties)
 
 
 def attributes(path: Path) -> dict[str, Any]:

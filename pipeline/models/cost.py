@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 _SMALLEST_SIDE_PX = 8
+_SIZE_STEP_PX = 8
 
 
 def gmacs(members: Sequence[nn.Module], image_size: int) -> float:
@@ -32,9 +33,18 @@ def check_cost(members: Sequence[nn.Module], image_size: int, limit: float | Non
     cost = gmacs(members, image_size)
     if limit is None or cost <= limit:
         return cost
-    sizes = range(image_size - _SMALLEST_SIDE_PX, 0, -_SMALLEST_SIDE_PX)
-    fitting = next((size for size in sizes if gmacs(members, size) <= limit), None)
+    largest = (image_size - 1) // _SIZE_STEP_PX * _SIZE_STEP_PX
+    sizes = range(largest, _SMALLEST_SIDE_PX - 1, -_SIZE_STEP_PX)
+    fitting = next((size for size in sizes if _fits(members, size, limit)), None)
     mend = f"data.image_size={fitting} fits" if fitting else "no image size fits: use smaller or fewer members"
     raise ConfigError(
         f"the ensemble needs {cost:.3f} GMACs for one {image_size} px image, teacher.max_gmacs is {limit:g}: {mend}"
     )
+
+
+def _fits(members: Sequence[nn.Module], image_size: int, limit: float) -> bool:
+    try:
+        return gmacs(members, image_size) <= limit
+    except (RuntimeError, AssertionError, ValueError):
+        # Some networks take one size only, or halve a small image away.
+        return False

@@ -121,7 +121,8 @@ def _build_backbone(name: str, config: ModelConfig, drop_path: float, load_pretr
         network = timm.create_model(
             name, num_classes=0, pretrained=load_pretrained and config.pretrained is True, **options
         )
-    except (TypeError, ValueError, AssertionError) as error:
+        width: int = network.num_features if not hasattr(network, "head_hidden_size") else network.head_hidden_size
+    except (TypeError, ValueError, AssertionError, LookupError, AttributeError) as error:
         raise ConfigError(f"timm cannot build '{name}' with {options}: {error}") from error
     except OSError as error:
         raise ConfigError(
@@ -130,7 +131,8 @@ def _build_backbone(name: str, config: ModelConfig, drop_path: float, load_pretr
         ) from error
     if load_pretrained and isinstance(config.pretrained, str):
         _load_weights(network, name, Path(config.pretrained))
-    width: int = network.num_features if not hasattr(network, "head_hidden_size") else network.head_hidden_size
+    if options.get("in_chans", 3) != 3 or options.get("global_pool") == "":
+        raise ConfigError(f"'{name}' with {options} does not turn a colour image into one row of features")
     mean, std = network.pretrained_cfg["mean"], network.pretrained_cfg["std"]
     return Backbone(network, mean, std), width
 
@@ -142,8 +144,11 @@ def _load_weights(network: nn.Module, name: str, path: Path) -> None:
     except (OSError, SafetensorError) as error:
         raise ConfigError(f"pretrained: {file} is not a readable safetensors file: {error}") from error
     classifier = set(weights) - set(network.state_dict())
-    missing, _ = network.load_state_dict(
-        {key: value for key, value in weights.items() if key not in classifier}, strict=False
-    )
+    own = {key: value for key, value in weights.items() if key not in classifier}
+    try:
+        missing, _ = network.load_state_dict(own, strict=False)
+    except RuntimeError as error:
+        said = " ".join(str(error).split())[:200]
+        raise ConfigError(f"pretrained: {file} does not fit '{name}': {said}") from error
     if missing:
         raise ConfigError(f"pretrained: {file} lacks {len(missing)} tensors of '{name}', the first is {missing[0]}")

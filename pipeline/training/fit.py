@@ -176,7 +176,7 @@ class Trainer:
         if not bool(torch.isfinite(loss) & torch.isfinite(norm)):
             rate = self._optimizer.param_groups[0]["lr"]
             raise TrainingError(
-                f"the loss is {float(loss):g} and its gradient {float(norm):g} at step {self._step} "
+                f"the loss is {float(loss.detach()):g} and its gradient {float(norm):g} at step {self._step} "
                 f"(learning rate {rate:.3g}): lower learning_rate, or look for broken images"
             )
 

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from nstudent.artifact import Artifact, Manifest
@@ -80,7 +82,7 @@ def test_it_stops_where_validation_no_longer_improves(tiny, go_on):
     run_stage(tiny("filter.iterations=4", "filter.epochs=2"), "filter", go_on)
     scores = [each["validation"] for each in Manifest.read(go_on / "04-filter").metrics["iterations"]]
     assert 1 <= len(scores) <= 4
-    assert all(later > earlier for earlier, later in zip(scores[:-1], scores[1:-1], strict=False))
+    assert all(later > earlier for earlier, later in pairwise(scores[:-1]))
     assert len(scores) == 4 or scores[-1] <= max(scores[:-1])
 
 

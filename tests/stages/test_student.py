@@ -39,7 +39,7 @@ def test_a_student_that_is_not_promoted_ends_the_run(tiny, go_on):
 
 def test_the_classifier_of_a_run_is_the_one_that_its_scores_call_final(tiny, go_on):
     """A run of two rounds, run again so that its first student is not promoted: its second one is left behind."""
-    long = ("rounds=2", "student.epochs=10", "student.noise={}")
+    long = ("rounds=2", "teacher.epochs=6", "student.epochs=16", "student.noise={}")
     run_all(tiny(*long, "student.promote_above=0.0"), go_on)
     assert (go_on / "08-student").exists()
     run_all(tiny(*long, "student.promote_above=1.0"), go_on)

@@ -11,7 +11,7 @@ from nstudent.run import run_all, run_stage
 
 
 def test_a_teacher_no_better_than_chance_stops_the_run(tiny, untrained):
-    config = tiny("teacher.epochs=1", "teacher.learning_rate=1e-9")
+    config = tiny("teacher.epochs=1", "teacher.learning_rate=1e-9", "teacher.ema_decay=0.0", "seed=1")
     with pytest.raises(TrainingError, match=r"no better than chance: .*teacher\.epochs"):
         run_all(config, untrained)
     assert not (untrained / "01-teacher").exists()

@@ -49,7 +49,11 @@ def test_each_step_leaves_the_files_it_promised_and_nothing_else(step, finished)
 
 
 def test_the_run_folder_holds_the_steps_and_the_configuration(finished):
-    assert {path.name for path in finished.iterdir() if not path.name.startswith(".")} == {*STEPS, "config.yaml"}
+    assert {path.name for path in finished.iterdir() if not path.name.startswith(".")} == {
+        *STEPS,
+        "config.yaml",
+        "final.json",
+    }
     assert [state.state for state in status(finished)] == ["done"] * len(STEPS)
 
 
@@ -116,7 +120,10 @@ def test_kill_9_in_the_middle_of_a_training_loses_nothing(tiny, tiny_words, fini
 
 def test_two_rounds_walk_on_from_the_student(tiny, go_on):
     """Where the first student is promoted, it is what labels the heap in the second round."""
-    run_all(tiny("rounds=2", "student.promote_above=0.0", "student.epochs=10", "student.noise={}"), go_on)
+    run_all(
+        tiny("rounds=2", "student.promote_above=0.0", "teacher.epochs=6", "student.epochs=16", "student.noise={}"),
+        go_on,
+    )
     promoted = Manifest.read(go_on / "05-student").metrics["promoted"]
     assert promoted, "without noise a student learns fast; one resample of 50 in which it is ahead is enough"
     assert Manifest.read(go_on / "06-pseudolabel").inputs["05-student"] == Manifest.read(go_on / "05-student").id

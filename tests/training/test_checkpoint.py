@@ -88,7 +88,7 @@ def test_a_failed_write_leaves_the_one_before(path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", no_space)
-    with pytest.raises(ArtifactError, match="cannot write .*No space left"):
+    with pytest.raises(ArtifactError, match=r"cannot write .*No space left"):
         save_checkpoint(path, {"step": 2})
     monkeypatch.undo()
     assert load_checkpoint(path) == {"step": 1}

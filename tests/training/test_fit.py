@@ -155,12 +155,12 @@ HEIGHT = 0.02
 
 
 @pytest.mark.parametrize("warmup_steps", [0, 5, 10])
-def test_the_learning_rate_reaches_its_height_after_the_warm_up_and_falls_to_zero(warmup_steps, make_trainer, tmp_path):
+def test_the_warm_up_rises_to_meet_the_cosine_that_falls_to_zero(warmup_steps, make_trainer, tmp_path):
     # One step an epoch: the history then shows every step's rate.
     trainer = make_trainer(Length(25, 1), MILD, learning_rate=HEIGHT, warmup_epochs=warmup_steps)
     rates = [entry["learning_rate"] for entry in fit(trainer, tmp_path).history]
     assert rates[0] == pytest.approx(0.01 * HEIGHT if warmup_steps else HEIGHT)
-    assert rates[warmup_steps] == pytest.approx(HEIGHT, rel=1e-3)
+    assert rates[warmup_steps] == pytest.approx(HEIGHT * (1 + math.cos(math.pi * warmup_steps / 25)) / 2, rel=1e-3)
     assert max(rates) == rates[warmup_steps]
     assert rates[-1] < 0.02 * HEIGHT
     rising, falling = np.diff(rates[: warmup_steps + 1]), np.diff(rates[warmup_steps:])
@@ -174,7 +174,7 @@ def test_a_training_that_is_all_warm_up_still_trains(make_trainer, tmp_path):
 
 
 def test_what_is_kept_is_the_average_and_not_the_last_weights(make_trainer, tmp_path):
-    """The average of a first step is 2/11 of the start and 9/11 of what the step made: min(decay, (1 + t) / (10 + t))."""
+    """After one step the average is 2/11 start and 9/11 new weights: its decay is min(decay, (1 + t) / (10 + t))."""
     trainer = make_trainer(Length(1, 1), MILD, warmup_epochs=0, ema_decay=0.9)
     start = {name: weight.detach().clone() for name, weight in trainer.trained_member.named_parameters()}
     average = dict(fit(trainer, tmp_path).network.named_parameters())
