@@ -134,7 +134,7 @@ class TrainingConfig(Section):
     optimizer: str = "adamw"
     """Name of a timm optimizer."""
     learning_rate: Positive = 0.003
-    """Start of a cosine that falls to zero at the end of training; the warm-up rises from near zero to meet it."""
+    """Start of the cosine that falls to zero over the training, and what the warm-up rises to before it joins in."""
     weight_decay: Annotated[Number, Field(ge=0)] = 0.02
     """Decoupled weight decay of the optimizer."""
     warmup_epochs: Annotated[Number, Field(ge=0)] = 3.0
