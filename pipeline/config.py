@@ -53,8 +53,8 @@ class DataConfig(Section):
     """The same image in train and in validation or test of the source's own split: stop, or drop the training one."""
     max_bad_share: Share = 0.001
     """More than this share of unreadable images stops the run. They are listed and left out in any case."""
-    max_pixels: Count = 64_000_000
-    """Larger images are refused from their header, before they are decoded."""
+    max_pixels: Annotated[Count, Field(le=178_000_000)] = 64_000_000
+    """Larger images are refused from their header, before they are decoded (178 million is Pillow's own limit)."""
     label_noise: Share = 0.0
     """For studies: this share of the labels is replaced by another, and the truth kept for scoring."""
 

@@ -54,13 +54,20 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on a device, copied without waiting where the memory is pinned."""
-        moved = {
-            name: getattr(self, name).to(device, non_blocking=True)
-            for name in ("images", "rows", "clean")
-            if getattr(self, name) is not None
-        }
-        targets = tuple(level.to(device, non_blocking=True) for level in self.targets)
-        return replace(self, targets=targets, **moved)
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "Batch":
+        """The batch in memory that a GPU can copy from by itself; the loader asks for it by this name."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        return replace(
+            self,
+            images=change(self.images),
+            targets=tuple(change(level) for level in self.targets),
+            rows=change(self.rows),
+            clean=None if self.clean is None else change(self.clean),
+        )
 
 
 class Stream:

@@ -69,7 +69,8 @@ def flip_labels(labels: LabelArray, terminals: LabelArray, share: float, seed: i
     random = generator(seed, "label noise")
     chosen = np.sort(random.permutation(len(labels))[: round(share * len(labels))])
     for row in chosen:
-        others = np.flatnonzero((terminals != labels[row]).any(axis=1))
+        # Another label contradicts what is known of this one: a level nobody named could be anything.
+        others = np.flatnonzero(((terminals != labels[row]) & (labels[row] != UNKNOWN)).any(axis=1))
         noisy[row] = terminals[random.choice(others)]
     return noisy
 

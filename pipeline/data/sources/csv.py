@@ -61,6 +61,9 @@ class Table:
             raise DataError(f"{self._table} is not a readable CSV table: {error}") from error
 
     def _check_header(self, header: list[str]) -> None:
+        twice = [name for name in header if header.count(name) > 1]
+        if twice:
+            raise DataError(f"{self._table} has the column '{twice[0]}' twice: rename one")
         missing = [name for name in ("path", *self._levels) if name not in header]
         if missing:
             raise DataError(

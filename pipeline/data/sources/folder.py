@@ -62,6 +62,10 @@ class Folder:
         if not splits:
             self._check_empty(self._root)
             yield from self._below(self._root, None)
+        stray = sorted(path for path in self._root.iterdir() if path.is_dir() and path.name not in SPLITS)
+        stray = [path for path in stray if splits and images_below(path)]
+        if stray:
+            raise DataError(f"{stray[0]} lies beside the split folders of {self._root}: move it into one of them")
         for split, root in splits.items():
             if split != "unlabelled":
                 self._check_empty(root)
