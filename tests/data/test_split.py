@@ -195,3 +195,11 @@ def test_label_noise_is_seeded_and_leaves_the_truth_alone():
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
     assert np.array_equal(labels, before)
+
+
+def test_a_flipped_label_contradicts_what_was_known():
+    """Where only the coarse class is known, another label under the same one would not be wrong."""
+    terminals = np.array([[0, 0], [0, 1], [1, 2]], dtype=np.int32)
+    labels = np.array([[0, -2]] * 20, dtype=np.int32)
+
+    assert np.array_equal(flip_labels(labels, terminals, 1.0, seed=0), np.array([[1, 2]] * 20))

@@ -147,3 +147,10 @@ def test_the_stamp_changes_with_the_data(tmp_path):
     (tmp_path / "a" / "2.jpg").rename(tmp_path / "a" / "3.jpg")
 
     assert len({before, added, edited, source_stamp(config(tmp_path))}) == 4
+
+
+def test_a_class_folder_beside_the_splits_is_not_passed_over_in_silence(tmp_path):
+    plant(tmp_path, "train/a/1.jpg", "test/a/2.jpg", "dog/b/3.jpg")
+
+    with pytest.raises(DataError, match=r"dog lies beside the split folders"):
+        found(tmp_path)
