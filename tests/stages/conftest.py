@@ -36,6 +36,18 @@ TINY = (
 )
 
 
+# A teacher that stopped early, and students that learn fast: they beat it by 10 points and more.
+BETTER_STUDENTS = (
+    "rounds=2",
+    "teacher.epochs=8",
+    "filter.enabled=false",
+    "student.epochs=5",
+    "student.noise={}",
+    "student.unlabelled_ratio=1",
+    "student.learning_rate=0.005",
+)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def one_thread():
     torch.set_num_threads(1)
@@ -45,6 +57,12 @@ def one_thread():
 def tiny() -> Callable[..., Config]:
     """The small configuration, with more overrides."""
     return lambda *overrides: load_config(None, [*TINY, *overrides])
+
+
+@pytest.fixture(scope="session")
+def two_rounds(tiny) -> Callable[..., Config]:
+    """Two rounds in which students beat their teachers."""
+    return lambda *overrides: tiny(*BETTER_STUDENTS, *overrides)
 
 
 @pytest.fixture(scope="session")

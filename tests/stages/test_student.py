@@ -4,7 +4,7 @@ import pytest
 from nstudent.artifact import Manifest
 from nstudent.classifier import Classifier
 from nstudent.errors import TrainingError
-from nstudent.run import run_all, run_stage, status
+from nstudent.run import run_all, status
 
 
 def test_where_every_pseudo_label_is_rejected_it_names_the_threshold(tiny, go_on):
@@ -37,12 +37,11 @@ def test_a_student_that_is_not_promoted_ends_the_run(tiny, go_on):
     assert {states[name] for name in ("06-pseudolabel", "07-filter", "08-student", "11-student")} == {"not needed"}
 
 
-def test_the_classifier_of_a_run_is_the_one_that_its_scores_call_final(tiny, go_on):
+def test_the_classifier_of_a_run_is_the_one_that_its_scores_call_final(two_rounds, go_on):
     """A run of two rounds, run again so that its first student is not promoted: its second one is left behind."""
-    long = ("rounds=2", "teacher.epochs=6", "student.epochs=16", "student.noise={}")
-    run_all(tiny(*long, "student.promote_above=0.0"), go_on)
+    run_all(two_rounds(), go_on)
     assert (go_on / "08-student").exists()
-    run_all(tiny(*long, "student.promote_above=1.0"), go_on)
+    run_all(two_rounds("student.promote_above=1.0"), go_on)
     scores = json.loads((go_on / "09-evaluate" / "scores.json").read_text())
     assert scores["final"] == "01-teacher"
     width = Classifier.load(go_on, device="cpu")._ensemble.recipe.members[0].head_width
@@ -72,8 +71,3 @@ def test_given_labels_that_the_filter_dropped_teach_nothing(tiny, go_on, finishe
     run_all(tiny("filter.labelled=true"), go_on)
     assert sum(Manifest.read(go_on / "04-filter").metrics["dropped_given"].values()) > 0
     assert Manifest.read(go_on / "05-student").id != Manifest.read(finished / "05-student").id
-
-
-def test_a_ratio_too_small_for_one_image_a_batch_is_a_clear_error_or_runs(tiny, go_on):
-    """4 images at a ratio of 0.1 make 0.4 pseudo-labelled images a batch, which once divided by zero."""
-    run_stage(tiny("student.unlabelled_ratio=0.1", "student.batch_size=4", "student.epochs=1"), "baseline", go_on)

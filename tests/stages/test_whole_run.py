@@ -118,14 +118,10 @@ def test_kill_9_in_the_middle_of_a_training_loses_nothing(tiny, tiny_words, fini
     assert not list(folder.glob("*.partial"))
 
 
-def test_two_rounds_walk_on_from_the_student(tiny, go_on):
+def test_two_rounds_walk_on_from_the_student(two_rounds, go_on):
     """Where the first student is promoted, it is what labels the heap in the second round."""
-    run_all(
-        tiny("rounds=2", "student.promote_above=0.0", "teacher.epochs=6", "student.epochs=16", "student.noise={}"),
-        go_on,
-    )
-    promoted = Manifest.read(go_on / "05-student").metrics["promoted"]
-    assert promoted, "without noise a student learns fast; one resample of 50 in which it is ahead is enough"
+    run_all(two_rounds(), go_on)
+    assert Manifest.read(go_on / "05-student").metrics["promoted"] is True
     assert Manifest.read(go_on / "06-pseudolabel").inputs["05-student"] == Manifest.read(go_on / "05-student").id
     assert Manifest.read(go_on / "08-student").round == 2
     scores = json.loads((go_on / "09-evaluate" / "scores.json").read_text())
