@@ -82,7 +82,7 @@ class Classifier:
         if pixels:
             probabilities = self._ensemble.probabilities(np.stack(pixels))
             rows = best_paths(probabilities, recipe.taxonomy)
-            confidence = path_confidence(probabilities, rows)
+            confidence = path_confidence(probabilities, rows, recipe.taxonomy)
         at = 0
         for number, path in enumerate(paths):
             if number in errors:

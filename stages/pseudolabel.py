@@ -62,5 +62,5 @@ def _label(context: Context, dataset: Dataset, labeller: Ensemble, temperatures:
             raw = predict(labeller, dataset.pixels, ids, config.batch_size, task)
             calibrated = [apply_temperature(level, t) for level, t in zip(raw, temperatures, strict=True)]
             paths = best_paths(calibrated, taxonomy)
-            confidence = path_confidence(calibrated, paths)
+            confidence = path_confidence(calibrated, paths, taxonomy)
             store.write_shard(path, ids.astype(np.int64), calibrated, paths, confidence, taxonomy.levels)

@@ -8,13 +8,17 @@ import math
 
 from nstudent.data.dataset import Dataset
 from nstudent.errors import TrainingError
-from nstudent.evaluation.assess import HEADLINE, assess, majority_label
-from nstudent.evaluation.metrics import scores, tally
+from nstudent.evaluation.assess import HEADLINE, assess, best_constant
+from nstudent.evaluation.bootstrap import paired_difference
+from nstudent.evaluation.metrics import scores
 from nstudent.models.cost import check_cost
 from nstudent.models.ensemble import Ensemble
 from nstudent.stage import Context, Metrics
 from nstudent.training.fit import Length
 from nstudent.workbench import Workbench
+
+_SURE = 0.95
+"""Probability, by paired bootstrap, with which a teacher has to beat the best constant answer."""
 
 
 def run(context: Context) -> Metrics:
@@ -49,17 +53,17 @@ def _better_than_chance(context: Context, dataset: Dataset, teacher: Ensemble) -
     """Scores on validation.
 
     Raises:
-        TrainingError: guessing the most frequent label does as well.
+        TrainingError: saying one and the same label of every image does as well, or nearly so.
     """
-    ids = dataset.validation
-    validation = scores(assess(teacher, dataset, ids, context.config.evaluate.batch_size))
-    guess = majority_label(dataset.labels[dataset.labelled], len(ids))
-    chance = scores(tally(guess, dataset.labels[ids], dataset.taxonomy.levels))[HEADLINE] or 0.0
-    reached = validation[HEADLINE] or 0.0
-    if reached <= chance:
+    ids, evaluate = dataset.validation, context.config.evaluate
+    made = assess(teacher, dataset, ids, evaluate.batch_size)
+    chance = best_constant(dataset.labels[ids], dataset.taxonomy)
+    ahead = paired_difference(made[HEADLINE], chance[HEADLINE], evaluate.resamples, evaluate.confidence)
+    validation = scores(made)
+    if ahead.probability <= _SURE:
         raise TrainingError(
-            f"the teacher is no better than chance: {HEADLINE} {reached:.3f} on validation, always guessing the most "
-            f"frequent label reaches {chance:.3f}: train longer (teacher.epochs), lower teacher.learning_rate, "
-            "or check the labels"
+            f"the teacher is no better than chance: {HEADLINE} {validation[HEADLINE]:.3f} on validation, saying the "
+            f"same label of every image reaches {scores(chance)[HEADLINE]:.3f}: train longer (teacher.epochs), lower "
+            "teacher.learning_rate, or check the labels"
         )
     return validation

@@ -2,11 +2,11 @@
 
 import numpy as np
 from nstudent.data.dataset import Dataset, Ids
-from nstudent.evaluation.metrics import Tallies, tally
+from nstudent.evaluation.metrics import Tallies, scores, tally
 from nstudent.labels.decoding import best_paths
 from nstudent.models.ensemble import Ensemble
 from nstudent.models.inference import predict
-from nstudent.taxonomy import LabelArray
+from nstudent.taxonomy import LabelArray, Taxonomy
 
 HEADLINE = "contest alone"
 """The score that choices are made by: matched levels / levels that exist, mean over images."""
@@ -19,7 +19,9 @@ def assess(ensemble: Ensemble, dataset: Dataset, ids: Ids, batch_size: int) -> T
     return tally(predicted, dataset.labels[ids], dataset.taxonomy.levels)
 
 
-def majority_label(labels: LabelArray, count: int) -> LabelArray:
-    """What guessing the most frequent label says of ``count`` images: the score of no skill."""
-    rows, sizes = np.unique(labels, axis=0, return_counts=True)
-    return np.repeat(rows[[sizes.argmax()]], count, axis=0)
+def best_constant(truth: LabelArray, taxonomy: Taxonomy) -> Tallies:
+    """Tallies of the one legal label that, said of every image, scores best: no skill at all, and all the luck."""
+    guesses = [np.repeat(row[None], len(truth), axis=0) for row in taxonomy.terminal_rows]
+    return max(
+        (tally(guess, truth, taxonomy.levels) for guess in guesses), key=lambda made: scores(made)[HEADLINE] or 0.0
+    )

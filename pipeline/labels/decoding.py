@@ -59,10 +59,19 @@ def _scores(
     return scores
 
 
-def path_confidence(probabilities: Sequence[npt.NDArray[np.float32]], paths: LabelArray) -> npt.NDArray[np.float32]:
-    """Probability of the path's class at each level, (images, levels); 0 where the path has ended."""
+def path_confidence(
+    probabilities: Sequence[npt.NDArray[np.float32]], paths: LabelArray, taxonomy: Taxonomy
+) -> npt.NDArray[np.float32]:
+    """Probability of what the path says at each level, (images, levels).
+
+    Where the path has ended that is the probability of 'nothing', or 0 in a model without an output for it.
+    """
     confidence = np.zeros(paths.shape, dtype=np.float32)
+    rows = np.arange(len(paths))
     for level, distribution in enumerate(probabilities):
-        column = np.maximum(paths[:, level], 0)
-        confidence[:, level] = np.where(paths[:, level] >= 0, distribution[np.arange(len(paths)), column], 0.0)
+        path = paths[:, level]
+        said = distribution[rows, np.maximum(path, 0)]
+        has_nothing = distribution.shape[1] > taxonomy.num_classes[level]
+        nothing = distribution[:, -1] if has_nothing else np.zeros(len(paths), dtype=np.float32)
+        confidence[:, level] = np.where(path >= 0, said, nothing)
     return confidence

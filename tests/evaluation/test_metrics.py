@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
-from nstudent.evaluation.assess import majority_label
+from nstudent.evaluation.assess import best_constant
 from nstudent.evaluation.metrics import scores, tally
+from nstudent.taxonomy import Taxonomy
 
 LEVELS = ("coarse", "mid", "fine")
 A, B = 0, 1
@@ -93,7 +94,8 @@ def test_contest_scores_are_means_over_images_and_not_over_levels():
     assert found["contest alone"] == found["contest prefix"] == pytest.approx(0.5)
 
 
-def test_the_majority_label_is_the_most_frequent_whole_label():
-    labels = np.array([[0, 1], [0, 2], [0, 2], [1, -1]], dtype=np.int32)
-
-    assert majority_label(labels, 3).tolist() == [[0, 2]] * 3
+def test_the_best_constant_weighs_every_level_of_a_label():
+    """No label is said more than twice, but half of all coarse classes are A: what scores best is below A."""
+    tree = Taxonomy.from_labels([("A", "a"), ("A", "b"), ("B", "c")], ("coarse", "fine"))
+    truth = np.array([[0, 0], [0, 1], [0, 1], [1, 2], [1, 2], [0, 0]], dtype=np.int32)
+    assert scores(best_constant(truth, tree))["contest alone"] == pytest.approx((4 + 2) / 12)

@@ -113,14 +113,23 @@ def test_whatever_is_predicted_the_path_is_a_legal_terminal(tree, absent, seed, 
     paths = best_paths(levels, tree)
 
     assert {tuple(path) for path in paths.tolist()} <= set(tree.terminals)
-    confidence = path_confidence(levels, paths)
-    assert (confidence[paths < 0] == 0).all()
+    confidence = path_confidence(levels, paths, TREE)
+    if absent == "ignore":
+        assert (confidence[paths < 0] == 0).all()
     assert ((confidence >= 0) & (confidence <= 1 + 1e-6)).all()
+
+
+def test_confidence_below_the_end_is_that_of_nothing():
+    """A student can only learn that a path ends where the level that says so is kept."""
+    tree = Taxonomy.from_labels([("A", "-"), ("A", "a")], ("coarse", "fine"))
+    confidence = path_confidence(rows([1.0], [0.2, 0.8]), np.array([[0, -1]]), tree)
+
+    assert np.allclose(confidence, [[1.0, 0.8]])
 
 
 def test_confidence_is_that_of_the_path():
     levels = rows([0.3, 0.7], [0.2, 0.3, 0.5], [0.1, 0.2, 0.3, 0.15, 0.25])
 
-    found = path_confidence([np.repeat(level, 2, axis=0) for level in levels], np.array([[0, 1, 2], [1, -1, -1]]))
+    found = path_confidence([np.repeat(level, 2, axis=0) for level in levels], np.array([[0, 1, 2], [1, -1, -1]]), TREE)
 
     assert np.allclose(found, [[0.3, 0.3, 0.3], [0.7, 0, 0]])
