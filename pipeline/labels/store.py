@@ -84,7 +84,7 @@ class LabelStore:
         self.paths: LabelArray = np.concatenate([shard["path"] for shard in shards])
         """Most probable path, (rows, levels)."""
         self.confidence: npt.NDArray[np.float32] = np.concatenate([shard["confidence"] for shard in shards])
-        """Probability along that path, (rows, levels); where it has ended, of 'nothing', or 0 without such an output."""
+        """Probability along that path, (rows, levels); where it has ended, of 'nothing', or 0."""
         self.probabilities = tuple(JoinedRows([shard[f"probability/{name}"] for shard in shards]) for name in levels)
         """Per level: indexing with rows gives float16 (rows, outputs)."""
 

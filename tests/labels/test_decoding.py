@@ -113,7 +113,7 @@ def test_whatever_is_predicted_the_path_is_a_legal_terminal(tree, absent, seed, 
     paths = best_paths(levels, tree)
 
     assert {tuple(path) for path in paths.tolist()} <= set(tree.terminals)
-    confidence = path_confidence(levels, paths, TREE)
+    confidence = path_confidence(levels, paths, tree)
     if absent == "ignore":
         assert (confidence[paths < 0] == 0).all()
     assert ((confidence >= 0) & (confidence <= 1 + 1e-6)).all()
