@@ -8,7 +8,6 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-from nstudent import hdf5
 from nstudent.artifact import Artifact
 from nstudent.data.dataset import Dataset
 from nstudent.evaluation.assess import HEADLINE, assess
@@ -16,7 +15,7 @@ from nstudent.evaluation.bootstrap import interval, paired_difference
 from nstudent.evaluation.label_quality import detection_quality, kept_quality
 from nstudent.evaluation.metrics import Tallies
 from nstudent.evaluation.plots import save_figure
-from nstudent.labels.selection import Selection
+from nstudent.labels.selection import Selection, load_given_keep
 from nstudent.labels.store import LabelStore
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble
@@ -118,9 +117,7 @@ def _given_label_quality(gathered: Iterable[Artifact], dataset: Dataset) -> dict
     if np.array_equal(given, truth):
         return {}
     return {
-        made.name: detection_quality(
-            given, truth, hdf5.mapped(made.path("labelled.h5"))["keep"].astype(bool), dataset.taxonomy.levels
-        )
+        made.name: detection_quality(given, truth, load_given_keep(made), dataset.taxonomy.levels)
         for made in gathered
         if made.manifest.stage == "filter"
     }

@@ -13,11 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from nstudent import hdf5
 from nstudent.data.batches import Examples
 from nstudent.data.dataset import Dataset, Ids
 from nstudent.errors import TrainingError
-from nstudent.labels.selection import Selection, select
+from nstudent.labels.selection import Selection, save_given_keep, select
 from nstudent.labels.self_ensemble import RunningAverage
 from nstudent.labels.store import LabelStore
 from nstudent.labels.targets import GivenTargets
@@ -27,8 +26,6 @@ from nstudent.taxonomy import UNKNOWN, LabelArray
 from nstudent.training.fit import Length
 from nstudent.training.objective import SelfEnsembling
 from nstudent.workbench import Workbench, unlabelled_share
-
-LABELLED_KEEP = "labelled.h5"
 
 
 @dataclass(frozen=True)
@@ -62,7 +59,7 @@ def run(context: Context) -> Metrics:
     terminal = dataset.taxonomy.terminal_of(store.paths)
     selection = select(terminal, store.confidence, keep.pseudo, context.config.pseudolabel, context.key())
     selection.save(context.folder)
-    hdf5.write(context.folder / LABELLED_KEEP, {"keep": keep.given.astype(np.uint8)}, {})
+    save_given_keep(context.folder, keep.given)
     levels = dataset.taxonomy.levels
     return {
         "kept": dict(zip(levels, keep.pseudo.sum(axis=0).tolist(), strict=True)),

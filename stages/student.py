@@ -7,14 +7,13 @@ it has to give the answer of an undisturbed teacher to a disturbed image (Noisy 
 from dataclasses import asdict
 
 import numpy as np
-from nstudent import hdf5
 from nstudent.data.batches import Examples
 from nstudent.data.dataset import Dataset
 from nstudent.errors import TrainingError
 from nstudent.evaluation.assess import HEADLINE, assess
 from nstudent.evaluation.bootstrap import Difference, paired_difference
 from nstudent.evaluation.metrics import Tallies, scores
-from nstudent.labels.selection import Selection
+from nstudent.labels.selection import Selection, load_given_keep
 from nstudent.labels.store import LabelStore
 from nstudent.labels.targets import PseudoTargets
 from nstudent.models.cost import check_cost
@@ -58,7 +57,7 @@ def _train(context: Context, bench: Workbench) -> Trained:
     labels = LabelStore.open(context.inputs["labels"])
     hard = context.config.pseudolabel.targets == "hard"
     heap = Examples(labels.images, PseudoTargets(labels.probabilities, selection.keep, hard=hard), selection.copies)
-    keep = hdf5.mapped(context.inputs["clean labels"].path("labelled.h5"))["keep"].astype(bool)
+    keep = load_given_keep(context.inputs["clean labels"])
     given = np.where(keep, dataset.labels[dataset.labelled], UNKNOWN)
     parts = [
         (bench.labelled(given), config.batch_size),

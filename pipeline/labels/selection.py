@@ -18,6 +18,7 @@ from nstudent.hdf5 import mapped, write
 from nstudent.randomness import Key, generator
 
 SELECTION = "selection.h5"
+GIVEN = "labelled.h5"
 _GRID_STEP = 0.05
 _HIGHEST_THRESHOLD = 0.95
 
@@ -40,6 +41,16 @@ class Selection:
         """Read it from a committed step."""
         arrays = mapped(artifact.path(SELECTION))
         return cls(np.asarray(arrays["keep"]).astype(bool), np.asarray(arrays["copies"]).astype(np.int64))
+
+
+def save_given_keep(folder: Path, keep: npt.NDArray[np.bool_]) -> None:
+    """Write which of the given labels stand: (labelled images, levels)."""
+    write(folder / GIVEN, {"keep": keep.astype(np.uint8)}, {})
+
+
+def load_given_keep(artifact: Artifact) -> npt.NDArray[np.bool_]:
+    """Which of the given labels stand after a filter step: (labelled images, levels)."""
+    return np.asarray(mapped(artifact.path(GIVEN))["keep"]).astype(bool)
 
 
 def deep_enough(confidence: npt.NDArray[np.float32], threshold: Sequence[float] | float) -> npt.NDArray[np.bool_]:
