@@ -6,17 +6,25 @@ for (settings and the fingerprints of the inputs), the *id* what was made (the b
 fingerprint is the one asked for now and the ids of its inputs are those that lie there now.
 """
 
-import os
 import platform
-import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from nstudent.errors import ArtifactError
-from nstudent.storage import fingerprint_of, read_json, sha256_of, sync_folder, write_json
+from nstudent.storage import (
+    explained,
+    fingerprint_of,
+    make_folder,
+    read_json,
+    remove_folder,
+    rename,
+    sha256_of,
+    sync_folder,
+    write_json,
+)
 
 MANIFEST = "manifest.json"
 FINAL = "final.json"
@@ -117,21 +125,87 @@ class Artifact:
         return sorted(name for name in self.manifest.files if name.startswith(prefix))
 
 
+def damage(folder: Path) -> dict[str, str]:
+    """What is wrong with each file of a committed step that is not what was committed; every file is hashed.
+
+    Raises:
+        ArtifactError: the manifest cannot be read.
+    """
+    found = {}
+    files = Manifest.read(folder).files
+    for name, entry in files.items():
+        path = folder / name
+        if not path.is_file():
+            found[name] = "missing"
+        elif path.stat().st_size != entry["bytes"]:
+            found[name] = f"{path.stat().st_size:,} bytes where {entry['bytes']:,} were committed"
+        elif sha256_of(path) != entry["sha256"]:
+            found[name] = "changed since it was committed"
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name not in files and name != MANIFEST:
+            found[name] = "not part of the step: remove it"
+    return found
+
+
 def partial_folder(folder: Path) -> Path:
     """Where a step is made before it exists."""
     return folder.with_name(folder.name + ".partial")
 
 
-def open_partial(folder: Path, fingerprint: str) -> Path:
-    """The folder to make a step in: what an interrupted attempt at the same thing left there stays."""
+def open_partial(folder: Path, asked: Mapping[str, Any]) -> Path:
+    """The folder to make a step in: what an interrupted attempt at the same thing left there stays.
+
+    Raises:
+        ArtifactError: an attempt at something else lies there, and it holds work that nobody said to throw away.
+    """
     partial = partial_folder(folder)
-    mark = partial / ASKED
-    if partial.exists() and not (mark.exists() and read_json(mark) == fingerprint):
-        shutil.rmtree(partial)
+    before = _asked(partial)
+    if partial.exists() and before != dict(asked):
+        if before is not None and _work(partial):
+            raise ArtifactError(
+                f"{partial} holds unfinished work for other settings or inputs ({_changed(before, asked)}): "
+                "run with those to finish it, or delete the folder"
+            )
+        remove_folder(partial)
     if not partial.exists():
-        partial.mkdir(parents=True)
-        write_json(mark, fingerprint)
+        make_folder(partial)
+        write_json(partial / ASKED, asked)
     return partial
+
+
+def _asked(partial: Path) -> Any:
+    mark = partial / ASKED
+    return read_json(mark) if mark.exists() else None
+
+
+def _work(partial: Path) -> bool:
+    """Whether anything lies in a partial folder that took time to make."""
+    return any(path.is_file() and path.name != ASKED and not path.name.startswith(".") for path in partial.rglob("*"))
+
+
+def _changed(before: Any, now: Mapping[str, Any]) -> str:
+    try:
+        return difference(before["asked"], now["asked"]) or "an input was made again"
+    except (KeyError, TypeError, AttributeError):
+        return "nothing says which"
+
+
+def difference(made: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
+    """What was asked for then and is not now, in words; empty where nothing differs."""
+    before, now = made["settings"], asked["settings"]
+    changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    if changed:
+        key = changed[0]
+        more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+        return f"{key} changed from {before.get(key)!r:.60} to {now.get(key)!r:.60}{more}"
+    gone = [name for name in made["inputs"] if name not in asked["inputs"]]
+    if gone:
+        return f"{gone[0]} is not needed any more"
+    inputs = [name for name, value in asked["inputs"].items() if made["inputs"].get(name) != value]
+    if inputs:
+        return f"{inputs[0]} was asked for differently"
+    return "made by another version of the stage" if made != asked else ""
 
 
 def commit(folder: Path, manifest_fields: Mapping[str, Any]) -> Artifact:
@@ -156,17 +230,29 @@ def finish_commit(folder: Path) -> None:
         _put_in_place(folder)
 
 
+def reopen(folder: Path, asked: Mapping[str, Any], damaged: Sequence[str]) -> None:
+    """Turn a committed step back into a partial one without its damaged files, so that only these are made again."""
+    partial = partial_folder(folder)
+    remove_folder(partial)
+    # The mark first: a crash anywhere here leaves a committed step that is still damaged, or a partial one to finish.
+    write_json(folder / ASKED, asked)
+    for name in (*damaged, MANIFEST):
+        with explained(folder / name, "remove"):
+            (folder / name).unlink(missing_ok=True)
+    rename(folder, partial)
+
+
 def _put_in_place(folder: Path) -> None:
     # Only now: with the manifest the step is whole, and a crash before it must leave the checkpoints.
-    shutil.rmtree(partial_folder(folder) / SCRATCH, ignore_errors=True)
-    (partial_folder(folder) / ASKED).unlink(missing_ok=True)
-    before = folder.with_name(folder.name + ".before")
-    shutil.rmtree(before, ignore_errors=True)
+    partial, before = partial_folder(folder), folder.with_name(folder.name + ".before")
+    remove_folder(partial / SCRATCH)
+    with explained(partial, "clear"):
+        (partial / ASKED).unlink(missing_ok=True)
+    remove_folder(before)
     if folder.exists():
-        os.replace(folder, before)
-    os.replace(partial_folder(folder), folder)
-    sync_folder(folder.parent)
-    shutil.rmtree(before, ignore_errors=True)
+        rename(folder, before)
+    rename(partial, folder)
+    remove_folder(before)
 
 
 def _environment() -> dict[str, str]:

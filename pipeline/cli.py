@@ -12,13 +12,18 @@ from typing import Annotated
 
 import typer
 from nstudent.config_file import load_config
-from nstudent.errors import NstudentError
+from nstudent.errors import ArtifactError, NstudentError, StoppedError, TrainingError
 from nstudent.run import run_all, run_stage, status
 from nstudent.steps import STAGES, plan
+from nstudent.stopping import StopRequest, stop_on_signals
 from nstudent.storage import read_json
+from nstudent.verification import repair, verify
 
 USER_ERROR = 2
+STOPPED = 75
+"""A signal came, and what was done is kept: the sysexits code for "try again"."""
 INTERRUPTED = 130
+"""A second signal came."""
 
 app = typer.Typer(
     add_completion=False,
@@ -63,12 +68,15 @@ def run_all_command(
     if dry_run:
         console.print_plan(plan(settings))
         return
-    with _interruptible():
-        folder = run_all(settings, run_dir, console.Screen())
+    with _interruptible() as stop:
+        folder = run_all(settings, run_dir, console.Screen(), stop)
     last = folder / plan(settings)[-1].name
-    console.print_scores(read_json(last / "scores.json"))
+    scores = read_json(last / "scores.json")
+    console.print_scores(scores)
     typer.echo(f"picture: {last / 'scores.png'}")
     typer.echo(f"use it:  nstudent predict {folder} IMAGE...")
+    if scores["ended"]:
+        raise TrainingError(f"{scores['ended']}. The run is complete without that; {scores['final']} is what it gives")
 
 
 @app.command("stage")
@@ -82,8 +90,8 @@ def stage_command(
     from nstudent import console
 
     settings = load_config(config, overrides or [])
-    with _interruptible():
-        folder = run_stage(settings, stage.value, run_dir, console.Screen())
+    with _interruptible() as stop:
+        folder = run_stage(settings, stage.value, run_dir, console.Screen(), stop)
     typer.echo(str(folder))
 
 
@@ -103,6 +111,28 @@ def status_command(
             note = note or "did not beat its teacher"
         rows.append((state.step.name, state.state, score, note))
     console.print_status(rows)
+
+
+@app.command("verify")
+def verify_command(
+    run_dir: Annotated[Path, typer.Argument(help="Folder of a run.", metavar="RUN_DIR")],
+    mend: Annotated[bool, typer.Option("--repair", help="Make damaged files again: of shards only those.")] = False,
+) -> None:
+    """Hash every file of a run again and name those that are not what was committed.
+
+    The exit code is 2 where something is damaged and was not repaired.
+    """
+    from nstudent import console
+
+    with _interruptible() as stop:
+        found = repair(run_dir, console.Screen(), stop) if mend else verify(run_dir, console.Screen())
+    for each in found:
+        typer.echo(f"{each.step}/{each.file}: {each.what}")
+    left = verify(run_dir) if mend else found
+    if left:
+        mends = "remove what is not part of a step" if mend else f"nstudent verify {run_dir} --repair makes it again"
+        raise ArtifactError(f"{len(left)} files of {run_dir} are not what was committed: {mends}")
+    typer.echo("every file is what was committed")
 
 
 @app.command("predict")
@@ -130,11 +160,15 @@ def predict_command(
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
+def _interruptible() -> Iterator[StopRequest]:
     try:
-        yield
+        with stop_on_signals() as stop:
+            yield stop
+    except StoppedError as error:
+        typer.echo(f"nstudent: {error}", err=True)
+        raise typer.Exit(STOPPED) from None
     except KeyboardInterrupt:
-        typer.echo("nstudent: interrupted; the same command goes on from here", err=True)
+        typer.echo("nstudent: stopped at once; the same command goes on from the last checkpoint", err=True)
         raise typer.Exit(INTERRUPTED) from None
 
 

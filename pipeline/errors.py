@@ -27,3 +27,7 @@ class TrainingError(NstudentError):
 
 class BusyError(NstudentError):
     """Another process holds the run folder."""
+
+
+class StoppedError(NstudentError):
+    """Somebody asked the run to stop (SIGTERM, Ctrl-C); what it was doing is on disk, and the same call goes on."""

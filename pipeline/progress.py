@@ -1,6 +1,7 @@
 """How long work tells a person where it is, without knowing whether that person sits at a terminal."""
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
 
 
@@ -33,3 +34,31 @@ class Silence:
 
     def say(self, text: str) -> None:
         """Show nothing."""
+
+
+class Watched:
+    """Progress of work that can be stopped: wherever it says how far it is, it is asked whether to go on."""
+
+    def __init__(self, progress: Progress, check: Callable[[], None]) -> None:
+        self._progress = progress
+        self._check = check
+
+    def say(self, text: str) -> None:
+        """Pass it on."""
+        self._progress.say(text)
+
+    @contextmanager
+    def task(self, name: str, total: int, unit: str, done: int = 0) -> Iterator[Task]:
+        """Pass it on; every ``advance`` may raise what the check raises."""
+        with self._progress.task(name, total, unit, done) as task:
+            yield _WatchedTask(task, self._check)
+
+
+class _WatchedTask:
+    def __init__(self, task: Task, check: Callable[[], None]) -> None:
+        self._task = task
+        self._check = check
+
+    def advance(self, amount: int, **shown: float) -> None:
+        self._task.advance(amount, **shown)
+        self._check()

@@ -2,20 +2,31 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nstudent.artifact import FINAL, Artifact, Manifest, commit, finish_commit, open_partial, partial_folder
+from nstudent.artifact import (
+    FINAL,
+    Artifact,
+    Manifest,
+    commit,
+    difference,
+    finish_commit,
+    open_partial,
+    partial_folder,
+)
 from nstudent.config import Config
 from nstudent.config_file import dump_yaml, load_config
 from nstudent.data.sources import source_stamp
 from nstudent.errors import ArtifactError, ConfigError, NstudentError
 from nstudent.lock import hold
-from nstudent.progress import Progress, Silence
+from nstudent.progress import Progress, Silence, Watched
 from nstudent.stage import Context, Metrics, Step
 from nstudent.steps import STAGES, plan
-from nstudent.storage import atomic_write, fingerprint_of, write_json
+from nstudent.stopping import StopRequest
+from nstudent.storage import atomic_write, explained, fingerprint_of, write_json
 
 CONFIG = "config.yaml"
 
@@ -40,6 +51,33 @@ class Run:
         self.progress = progress
         self.steps = plan(config)
         self._stamp: str | None = None
+
+    @classmethod
+    def open(
+        cls,
+        config: Config,
+        run_dir: str | Path | None = None,
+        progress: Progress | None = None,
+        stop: StopRequest | None = None,
+    ) -> "Run":
+        """A run with the defaults filled in; where it counts its work, ``stop`` is asked whether to go on."""
+        folder = Path(run_dir) if run_dir is not None else Path("runs") / config.run_name
+        shown = progress or Silence()
+        return cls(config, folder, Watched(shown, stop.check) if stop else shown)
+
+    @classmethod
+    def reopen(cls, run_dir: str | Path, progress: Progress | None = None, stop: StopRequest | None = None) -> "Run":
+        """A run folder with the configuration it was last run with."""
+        path = Path(run_dir) / CONFIG
+        if not path.exists():
+            raise ArtifactError(f"{run_dir} is not a run folder: it has no {CONFIG}")
+        return cls.open(load_config(path), run_dir, progress, stop)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the run folder; whatever its disk refuses meanwhile becomes one line."""
+        with explained(self.run_dir, "use"), hold(self.run_dir):
+            yield
 
     def folder(self, name: str) -> Path:
         """Folder of a step."""
@@ -82,7 +120,7 @@ class Run:
         inputs = self.inputs(step)
         asked = self.asked(step, inputs)
         if made.fingerprint != fingerprint_of(asked):
-            return _difference(made.asked, asked)
+            return difference(made.asked, asked)
         changed = [name for name, manifest in inputs.items() if made.inputs.get(name) != manifest.id]
         return f"{changed[0]} was made again" if changed else None
 
@@ -96,7 +134,7 @@ class Run:
         context = Context(
             config=self.config,
             step=step,
-            folder=open_partial(folder, fingerprint_of([asked, ids])),
+            folder=open_partial(folder, {"asked": asked, "inputs": ids}),
             inputs={role: Artifact(self.folder(name)) for role, name in step.inputs},
             gathered=tuple(Artifact(self.folder(name)) for name in step.gathered if name in inputs),
             progress=self.progress,
@@ -113,14 +151,27 @@ class Run:
         return commit(folder, fields).manifest
 
     def needed_steps(self) -> Iterator[Step]:
-        """The steps in order, less the rounds after a student that did not beat its teacher."""
-        stopped_at: int | None = None
+        """The steps in order, less those of rounds that came to nothing."""
+        ended = False
         for step in self.steps:
-            if stopped_at is not None and step.round > stopped_at:
+            if ended and step.round:
                 continue
             yield step
-            if step.stage.name == "student" and self._promoted(step.name) is False:
-                stopped_at = step.round
+            ended = ended or bool(self._end(step))
+
+    def why_ended(self) -> str:
+        """Why the rounds ended before the last planned one; empty where they did not."""
+        return next((reason for step in self.steps if (reason := self._end(step))), "")
+
+    def _end(self, step: Step) -> str:
+        """Why no round can follow a step; empty where one can, or nothing is known yet."""
+        try:
+            metrics = Manifest.read(self.folder(step.name)).metrics
+        except ArtifactError:
+            return ""
+        if metrics.get("promoted") is False:
+            return f"{step.name} did not beat its teacher"
+        return str(metrics.get("ended") or "")
 
     def write_config(self) -> None:
         """Keep the complete configuration with the run."""
@@ -144,64 +195,70 @@ class Run:
             return None
 
 
-def run_all(config: Config, run_dir: str | Path | None = None, progress: Progress | None = None) -> Path:
+def run_all(
+    config: Config,
+    run_dir: str | Path | None = None,
+    progress: Progress | None = None,
+    stop: StopRequest | None = None,
+) -> Path:
     """Make every step of the run that is not up to date, and return the run folder.
 
     Args:
         config: From ``load_config``.
         run_dir: Default ``runs/<config.name>``.
         progress: Told of the work as it goes on; default: silence.
+        stop: Asked between pieces of work whether to go on; default: never stop.
 
     Raises:
         NstudentError: with a line that says what to mend. What was made stays; the same call goes on from there.
     """
-    run = _open(config, run_dir, progress)
-    with hold(run.run_dir):
+    run = Run.open(config, run_dir, progress, stop)
+    with run.held():
         run.write_config()
         for step in run.needed_steps():
-            finish_commit(run.folder(step.name))
-            reason = run.why_stale(step)
-            if reason is None:
-                run.progress.say(f"{step.name}: up to date")
-                continue
-            run.progress.say(f"{step.name}: {reason}")
-            run.make(step)
-            run.write_final()
+            _make_if_stale(run, step)
         run.write_final()
     return run.run_dir
 
 
-def run_stage(config: Config, stage: str, run_dir: str | Path | None = None, progress: Progress | None = None) -> Path:
+def run_stage(
+    config: Config,
+    stage: str,
+    run_dir: str | Path | None = None,
+    progress: Progress | None = None,
+    stop: StopRequest | None = None,
+) -> Path:
     """Make the first step of one stage that is not up to date; its inputs must be there.
 
     Returns the folder of that step, or of the last one where all are up to date.
     """
     if stage not in STAGES:
         raise ConfigError(f"there is no stage '{stage}': choose from {', '.join(STAGES)}")
-    run = _open(config, run_dir, progress)
-    with hold(run.run_dir):
+    run = Run.open(config, run_dir, progress, stop)
+    with run.held():
         steps = [step for step in run.needed_steps() if step.stage.name == stage]
         if not steps:
-            raise ConfigError(f"this run has no {stage} step: with rounds={config.rounds} none is planned")
+            why = run.why_ended() or f"with rounds={config.rounds} none is planned"
+            raise ConfigError(f"this run has no {stage} step: {why}")
         run.write_config()
-        for step in steps:
-            finish_commit(run.folder(step.name))
-            reason = run.why_stale(step)
-            if reason is not None:
-                run.progress.say(f"{step.name}: {reason}")
-                run.make(step)
-                run.write_final()
-                return run.folder(step.name)
-        run.progress.say(f"{steps[-1].name}: up to date")
-        return run.folder(steps[-1].name)
+        made = next((step for step in steps if _make_if_stale(run, step)), steps[-1])
+        return run.folder(made.name)
+
+
+def _make_if_stale(run: Run, step: Step) -> bool:
+    """Make a step where that is needed; returns whether it was."""
+    finish_commit(run.folder(step.name))
+    reason = run.why_stale(step)
+    run.progress.say(f"{step.name}: {reason or 'up to date'}")
+    if reason:
+        run.make(step)
+        run.write_final()
+    return reason is not None
 
 
 def status(run_dir: str | Path) -> list[StepState]:
     """Where each step of a run folder stands, and why."""
-    path = Path(run_dir) / CONFIG
-    if not path.exists():
-        raise ArtifactError(f"{run_dir} is not a run folder: it has no {CONFIG}")
-    run = Run(load_config(path), Path(run_dir), Silence())
+    run = Run.reopen(run_dir)
     needed = set(run.needed_steps())
     return [_state(run, step, step in needed) for step in run.steps]
 
@@ -209,7 +266,7 @@ def status(run_dir: str | Path) -> list[StepState]:
 def _state(run: Run, step: Step, needed: bool) -> StepState:
     folder = run.folder(step.name)
     if not needed:
-        return StepState(step, "not needed", "the student before it did not beat its teacher", {})
+        return StepState(step, "not needed", run.why_ended(), {})
     if not folder.exists():
         partial = partial_folder(folder).exists()
         return StepState(step, "partial" if partial else "missing", "the same command goes on from here", {})
@@ -218,22 +275,3 @@ def _state(run: Run, step: Step, needed: bool) -> StepState:
         return StepState(step, "stale" if reason else "done", reason or "", Manifest.read(folder).metrics)
     except NstudentError as error:
         return StepState(step, "stale", str(error), {})
-
-
-def _open(config: Config, run_dir: str | Path | None, progress: Progress | None) -> Run:
-    folder = Path(run_dir) if run_dir is not None else Path("runs") / config.run_name
-    return Run(config, folder, progress or Silence())
-
-
-def _difference(made: dict[str, Any], asked: dict[str, Any]) -> str:
-    before, now = made["settings"], asked["settings"]
-    changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
-    if changed:
-        key = changed[0]
-        more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
-        return f"{key} changed from {before.get(key)!r:.60} to {now.get(key)!r:.60}{more}"
-    gone = [name for name in made["inputs"] if name not in asked["inputs"]]
-    if gone:
-        return f"{gone[0]} is not needed any more"
-    inputs = [name for name, value in asked["inputs"].items() if made["inputs"].get(name) != value]
-    return f"{inputs[0]} was asked for differently" if inputs else "made by another version of the stage"

@@ -12,6 +12,7 @@ from nstudent.artifact import SCRATCH, Artifact
 from nstudent.config import Config
 from nstudent.progress import Progress, Silence
 from nstudent.randomness import Key
+from nstudent.storage import make_folder, reserve
 
 Metrics = dict[str, Any]
 
@@ -74,9 +75,17 @@ class Context:
     def scratch(self) -> Path:
         """Folder for checkpoints: kept while the step is partial, gone when it is done."""
         path = self.folder / SCRATCH
-        path.mkdir(exist_ok=True)
+        make_folder(path)
         return path
 
     def key(self, *parts: int | str) -> Key:
         """Key for this step's randomness."""
         return (self.config.seed, self.step.stage.name, self.step.round, *parts)
+
+    def reserve(self, num_bytes: int) -> None:
+        """Check, before hours of work, that what the step will write fits on the disk.
+
+        Raises:
+            ArtifactError: it does not; the message says how much is needed and free.
+        """
+        reserve(self.folder, num_bytes)

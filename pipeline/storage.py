@@ -5,9 +5,12 @@ exists a file that is complete, also after a power cut.
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,31 +19,101 @@ from nstudent.errors import ArtifactError
 _HASH_BLOCK_BYTES = 1 << 20
 
 
+_OUT_OF_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_MARGIN = 1.2
+
+
+@contextlib.contextmanager
+def explained(path: Path, doing: str) -> Iterator[None]:
+    """Turn what the operating system says of ``path`` into one line with the mend.
+
+    Raises:
+        ArtifactError: instead of an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        named = error.filename or path
+        raise ArtifactError(f"cannot {doing} {os.fsdecode(named)}: {_reason(error, path)}") from error
+
+
+def _reason(error: OSError, path: Path) -> str:
+    reason = error.strerror or str(error)
+    if error.errno in _OUT_OF_SPACE:
+        return f"{reason}, {free_bytes(path):,} bytes are free there: make room and run the same command again"
+    return f"{reason}: mend that and run the same command again"
+
+
+def free_bytes(path: Path) -> int:
+    """What is free on the disk that holds ``path``, or would hold it; 0 where nobody can tell."""
+    for folder in (path, *path.absolute().parents):
+        with contextlib.suppress(OSError):
+            return shutil.disk_usage(folder).free
+    return 0
+
+
+def reserve(folder: Path, num_bytes: int) -> None:
+    """Check that a piece of work of ``num_bytes``, part of which may lie in ``folder`` already, fits on the disk.
+
+    Raises:
+        ArtifactError: it does not, with a fifth to spare.
+    """
+    there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    needed, free = int(_MARGIN * num_bytes) - there, free_bytes(folder)
+    if needed > free:
+        raise ArtifactError(
+            f"{folder} needs about {needed:,} more bytes and {free:,} are free there: "
+            "make room, or choose another --run-dir"
+        )
+
+
 def sync_folder(folder: Path) -> None:
     """Flush the folder's entries (new names, renames) to disk, where the platform lets a folder be opened."""
     if os.name == "nt":
         return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with explained(folder, "flush to disk"):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def atomic_write(path: Path, content: bytes) -> None:
     """Give ``path`` this content, or leave it as it was."""
     beside = path.with_name(f".{path.name}.writing")
     try:
-        with open(beside, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except OSError as error:
+        with explained(path, f"write {len(content):,} bytes to"):
+            with open(beside, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(beside, path)
+    except ArtifactError:
         with contextlib.suppress(OSError):
             beside.unlink()
-        raise ArtifactError(f"cannot write {path} ({len(content):,} bytes): {error.strerror or error}") from error
+        raise
     sync_folder(path.parent)
+
+
+def rename(source: Path, target: Path) -> None:
+    """Move a file or folder to another name in the same folder, in place of what had that name."""
+    with explained(source, f"rename to {target.name}"):
+        os.replace(source, target)
+    sync_folder(target.parent)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it."""
+    with explained(folder, "make the folder"):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder with everything in it, where it is there."""
+    if folder.exists():
+        with explained(folder, "remove"):
+            shutil.rmtree(folder)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -61,7 +134,7 @@ def read_json(path: Path) -> Any:
 def sha256_of(path: Path) -> str:
     """Hash a file in blocks, in constant memory."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    with explained(path, "read"), open(path, "rb") as file:
         while block := file.read(_HASH_BLOCK_BYTES):
             digest.update(block)
     return digest.hexdigest()

@@ -18,11 +18,16 @@ from nstudent.models.ensemble import Ensemble, Recipe
 from nstudent.models.member import Member, build_member
 from nstudent.progress import Progress
 from nstudent.randomness import Key
+from nstudent.storage import reserve
 from nstudent.taxonomy import LabelArray
 from nstudent.training.class_weights import class_weights
 from nstudent.training.fit import Length, Trained, Trainer
 from nstudent.training.objective import Objective, Supervised
 from torch import nn
+
+_CHECKPOINT_COPIES = 13
+"""Of a network's bytes: weights, their average and two moments of the optimiser, in two generations and one being
+written, and the weights that are left at the end."""
 
 
 class Workbench:
@@ -83,14 +88,17 @@ class Workbench:
     ) -> Trained:
         """Train one network; ``parts`` are examples and how many of them a batch holds, the labelled first."""
         batches = Batches(self.dataset.pixels, parts, Augment(training.noise), key, with_clean=with_clean)
+        network = self.build(model, training, key)
+        reserve(self._scratch, _CHECKPOINT_COPIES * sum(t.nbytes for t in network.state_dict().values()))
         trainer = Trainer(
-            self.build(model, training, key),
+            network,
             batches,
             objective,
             training,
             length,
             self.placement,
             key,
+            levels=self.dataset.taxonomy.levels,
             workers=loader_workers(self._config),
             checkpoint_seconds=60 * self._config.checkpoint_minutes,
         )

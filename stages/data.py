@@ -26,6 +26,8 @@ from nstudent.storage import write_json
 from nstudent.taxonomy import UNKNOWN, LabelArray, Taxonomy
 
 _SHARD_BYTES = 64 << 20
+_INDEX_BYTES = 256
+"""About what an image takes in the index: its name, digest and labels."""
 _Splits = npt.NDArray[np.int8]
 
 
@@ -35,6 +37,7 @@ def run(context: Context) -> Metrics:
     source = open_source(config)
     records = source.records()
     taxonomy, truth = _labels(records, config)
+    context.reserve(len(records) * (config.image_size**2 * 3 + _INDEX_BYTES))
     digests, reasons = _pack(context, source, len(records))
     _check_unreadable(records, reasons, config.max_bad_share)
     split = draw_splits(truth, [record.split for record in records], config, context.config.seed)

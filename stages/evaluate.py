@@ -36,6 +36,7 @@ def run(context: Context) -> Metrics:
     evaluate = context.config.evaluate
     scores: dict[str, Any] = {
         "final": final,
+        "ended": next((why for made in context.gathered if (why := made.manifest.metrics.get("ended"))), None),
         "confidence": evaluate.confidence,
         "classifiers": {
             made.name: {

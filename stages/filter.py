@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 from nstudent.data.batches import Examples
 from nstudent.data.dataset import Dataset, Ids
-from nstudent.errors import TrainingError
 from nstudent.labels.selection import Selection, save_given_keep, select
 from nstudent.labels.self_ensemble import RunningAverage
 from nstudent.labels.store import LabelStore
@@ -55,13 +54,19 @@ def run(context: Context) -> Metrics:
     if context.config.filter.enabled and before.keep.any():
         keep = _self_ensemble(context, dataset, store.images, labels, iterations)
         keep = _Keep(keep.given, keep.pseudo & before.keep)
-        _check_share(context, before.keep, keep.pseudo)
+    ended = _nothing_to_learn(context, before.keep, keep.pseudo)
+    if ended:
+        context.progress.say(f"  {ended}")
+        keep = _Keep(keep.given, np.zeros_like(keep.pseudo))
     terminal = dataset.taxonomy.terminal_of(store.paths)
     selection = select(terminal, store.confidence, keep.pseudo, context.config.pseudolabel, context.key())
     selection.save(context.folder)
     save_given_keep(context.folder, keep.given)
     levels = dataset.taxonomy.levels
+    gone = np.setdiff1d(terminal[before.copies > 0], terminal[selection.copies > 0])
     return {
+        "ended": ended,
+        "classes_gone": ["/".join(dataset.taxonomy.names(dataset.taxonomy.terminals[i]).values()) for i in gone],
         "kept": dict(zip(levels, keep.pseudo.sum(axis=0).tolist(), strict=True)),
         "dropped": dict(zip(levels, (before.keep & ~keep.pseudo).sum(axis=0).tolist(), strict=True)),
         "dropped_given": dict(zip(levels, (~keep.given).sum(axis=0).tolist(), strict=True)),
@@ -120,12 +125,21 @@ def _path_agreement(average: RunningAverage, labels: LabelArray) -> npt.NDArray[
     return np.logical_and.accumulate(average.agrees(labels).numpy(), axis=1)
 
 
-def _check_share(context: Context, before: npt.NDArray[np.bool_], after: npt.NDArray[np.bool_]) -> None:
-    limit = context.config.filter.max_dropped_share
+def _nothing_to_learn(context: Context, before: npt.NDArray[np.bool_], after: npt.NDArray[np.bool_]) -> str:
+    """Why no student can be trained on what is left; empty where one can."""
     images = before.any(axis=1)
+    if not images.any():
+        made = context.inputs["labels"].manifest.metrics
+        return (
+            f"no pseudo-label was kept: of {made['labelled_images']} images the surest has confidence "
+            f"{made['highest_confidence']:.2f} and pseudolabel.threshold is {context.config.pseudolabel.threshold}: "
+            "lower it, or train the teacher longer"
+        )
     share = float((images & ~after.any(axis=1)).sum() / images.sum())
+    limit = context.config.filter.max_dropped_share
     if share > limit:
-        raise TrainingError(
+        return (
             f"the filter would drop {share:.0%} of the pseudo-labelled images, more than filter.max_dropped_share "
             f"({limit:.0%}): train the filter longer (filter.epochs), or set filter.enabled=false"
         )
+    return "" if after.any() else "the filter drops every pseudo-label: set filter.enabled=false"

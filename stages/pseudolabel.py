@@ -21,6 +21,9 @@ def run(context: Context) -> Metrics:
     config = context.config.pseudolabel
     dataset = Dataset(context.inputs["data"])
     labeller = Ensemble.load(context.inputs["labeller"], Placement.from_config(context.config))
+    # A row: its id, per level a class and a confidence, and every probability in half precision.
+    row = 8 + 8 * dataset.taxonomy.num_levels + 2 * sum(labeller.recipe.outputs)
+    context.reserve(row * len(dataset.unlabelled))
     temperatures = _temperatures(context, dataset, labeller)
     _label(context, dataset, labeller, temperatures)
     store.finish(context.folder, dataset.taxonomy, temperatures, context.inputs["labeller"].manifest.id)

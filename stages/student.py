@@ -9,7 +9,6 @@ from dataclasses import asdict
 import numpy as np
 from nstudent.data.batches import Examples
 from nstudent.data.dataset import Dataset
-from nstudent.errors import TrainingError
 from nstudent.evaluation.assess import HEADLINE, assess
 from nstudent.evaluation.bootstrap import Difference, paired_difference
 from nstudent.evaluation.metrics import Tallies, scores
@@ -52,8 +51,6 @@ def run(context: Context) -> Metrics:
 def _train(context: Context, bench: Workbench) -> Trained:
     config, dataset = context.config.student, bench.dataset
     selection = Selection.load(context.inputs["clean labels"])
-    if not selection.copies.any():
-        _refuse(context)
     labels = LabelStore.open(context.inputs["labels"])
     hard = context.config.pseudolabel.targets == "hard"
     heap = Examples(labels.images, PseudoTargets(labels.probabilities, selection.keep, hard=hard), selection.copies)
@@ -66,16 +63,6 @@ def _train(context: Context, bench: Workbench) -> Trained:
     objective = bench.supervised(config, config.unlabelled_weight)
     length = bench.student_length()
     return bench.train("student", config.model, config, parts, objective, length, context.key("network"))
-
-
-def _refuse(context: Context) -> None:
-    made = context.inputs["labels"].manifest.metrics
-    threshold = context.config.pseudolabel.threshold
-    raise TrainingError(
-        f"no pseudo-label was kept: of {made['labelled_images']} images the surest has confidence "
-        f"{made['highest_confidence']:.2f} and pseudolabel.threshold is {threshold}: lower it, "
-        "train the teacher longer, or set filter.enabled=false"
-    )
 
 
 def _verdict(gap: Difference, promoted: bool, teacher: str) -> str:

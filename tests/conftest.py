@@ -96,6 +96,7 @@ def _scores(context: Context) -> dict[str, Any]:
     names = [made.name for made in context.gathered if made.name.endswith(("teacher", "baseline", "student"))]
     return {
         "final": names[-1],
+        "ended": None,
         "confidence": 0.95,
         "classifiers": {name: {"validation": entry, "test": entry} for name in names},
         "gain": {},

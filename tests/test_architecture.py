@@ -15,7 +15,8 @@ FLOORS = [
     {"__main__"},
     {"cli"},
     {"__init__"},
-    {"console", "run"},
+    {"console", "verification"},
+    {"run"},
     {"steps"},
     {f"stages.{name}" for name in STAGES} | {"stages"},
     {"classifier", "workbench"},
@@ -25,7 +26,7 @@ FLOORS = [
     {"models"},
     {"data", "labels"},
     {"artifact", "hdf5", "lock", "config_file"},
-    {"config", "taxonomy", "randomness", "progress", "storage"},
+    {"config", "taxonomy", "randomness", "progress", "stopping", "storage"},
     {"errors"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
@@ -34,6 +35,7 @@ LIGHT = {room for rooms in FLOORS[FLOOR_OF["data"] + 1 :] for room in rooms} | {
     "cli",
     "__init__",
     "console",
+    "verification",
     "run",
     "steps",
 }

@@ -21,8 +21,13 @@ _FIELDS = {
 }
 
 
+def _asked(rate: str) -> dict[str, Any]:
+    """What a step is asked for, as ``run`` writes it down."""
+    return {"asked": {"settings": {"rate": rate}, "inputs": {}}, "inputs": {}}
+
+
 def _make(folder: Path, content: bytes = b"weights", **fields: Any) -> Artifact:
-    partial = open_partial(folder, "asked for")
+    partial = open_partial(folder, _asked("asked for"))
     (partial / "deep").mkdir(exist_ok=True)
     (partial / "deep" / "model.bin").write_bytes(content)
     (partial / "info.json").write_text('{"classes": 3}')
@@ -62,7 +67,7 @@ def test_equal_bytes_have_an_equal_id_wherever_and_whenever_they_were_made(tmp_p
 
 
 def test_an_id_depends_on_the_names_of_the_files(tmp_path: Path, made: Artifact) -> None:
-    partial = open_partial(tmp_path / "renamed", "x")
+    partial = open_partial(tmp_path / "renamed", _asked("x"))
     shutil.copytree(made.folder / "deep", partial / "deeper")
     shutil.copy(made.folder / "info.json", partial)
     assert commit(tmp_path / "renamed", _FIELDS).manifest.id != made.manifest.id
@@ -156,14 +161,23 @@ def test_a_truncated_manifest_is_named(made: Artifact, length: int) -> None:
 
 def test_what_an_interrupted_attempt_left_is_kept(tmp_path: Path) -> None:
     folder = tmp_path / "01-teacher"
-    (open_partial(folder, "the same") / "checkpoint").write_text("epoch 7")
-    assert (open_partial(folder, "the same") / "checkpoint").read_text() == "epoch 7"
+    (open_partial(folder, _asked("the same")) / "checkpoint").write_text("epoch 7")
+    assert (open_partial(folder, _asked("the same")) / "checkpoint").read_text() == "epoch 7"
 
 
-def test_what_an_attempt_at_something_else_left_is_discarded(tmp_path: Path) -> None:
+def test_what_an_attempt_at_something_else_left_is_kept_and_the_difference_said(tmp_path: Path) -> None:
     folder = tmp_path / "01-teacher"
-    (open_partial(folder, "another thing") / "checkpoint").write_text("epoch 7")
-    assert not (open_partial(folder, "this") / "checkpoint").exists()
+    (open_partial(folder, _asked("0.1")) / "checkpoint").write_text("epoch 7")
+    with pytest.raises(ArtifactError, match=r"01-teacher\.partial .*rate changed from '0\.1' to '0\.2'.*or delete"):
+        open_partial(folder, _asked("0.2"))
+    assert (open_partial(folder, _asked("0.1")) / "checkpoint").read_text() == "epoch 7"
+
+
+def test_an_attempt_at_something_else_that_made_nothing_is_replaced(tmp_path: Path) -> None:
+    folder = tmp_path / "01-teacher"
+    open_partial(folder, _asked("0.1"))
+    open_partial(folder, _asked("0.2"))
+    (open_partial(folder, _asked("0.2")) / "checkpoint").write_text("epoch 7")
 
 
 def test_a_partial_folder_that_does_not_say_what_it_is_is_discarded(tmp_path: Path) -> None:
@@ -171,11 +185,11 @@ def test_a_partial_folder_that_does_not_say_what_it_is_is_discarded(tmp_path: Pa
     partial = partial_folder(tmp_path / "01-teacher")
     partial.mkdir()
     (partial / "checkpoint").write_text("of what?")
-    assert not (open_partial(tmp_path / "01-teacher", "this") / "checkpoint").exists()
+    assert not (open_partial(tmp_path / "01-teacher", _asked("this")) / "checkpoint").exists()
 
 
 def test_scratch_is_gone_when_the_step_is_done(tmp_path: Path) -> None:
-    partial = open_partial(tmp_path / "01-teacher", "this")
+    partial = open_partial(tmp_path / "01-teacher", _asked("this"))
     (partial / SCRATCH).mkdir()
     (partial / SCRATCH / "checkpoint").write_text("epoch 7")
     made = commit(tmp_path / "01-teacher", _FIELDS)
@@ -196,7 +210,7 @@ def _cut_at_folder_rename(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
             raise _PowerCut
         replace(source, target)
 
-    monkeypatch.setattr("nstudent.artifact.os.replace", cut)
+    monkeypatch.setattr("nstudent.storage.os.replace", cut)
 
 
 def test_a_crash_between_manifest_and_rename_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,7 +239,7 @@ def test_a_crash_while_a_step_is_replaced_is_finished(
 
 
 def test_finishing_leaves_a_partial_step_partial(tmp_path: Path) -> None:
-    open_partial(tmp_path / "01-teacher", "this")
+    open_partial(tmp_path / "01-teacher", _asked("this"))
     finish_commit(tmp_path / "01-teacher")
     assert not (tmp_path / "01-teacher").exists()
 
@@ -233,7 +247,7 @@ def test_finishing_leaves_a_partial_step_partial(tmp_path: Path) -> None:
 def test_a_crash_while_a_step_commits_loses_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Hashing gigabytes takes a while, and hours of training may hang on what lies there until the manifest does."""
     folder = tmp_path / "01-teacher"
-    partial = open_partial(folder, "this")
+    partial = open_partial(folder, _asked("this"))
     (partial / SCRATCH).mkdir()
     (partial / SCRATCH / "checkpoint").write_text("epoch 120")
     (partial / "model.bin").write_bytes(b"weights")
@@ -245,4 +259,4 @@ def test_a_crash_while_a_step_commits_loses_no_checkpoint(tmp_path: Path, monkey
     with pytest.raises(_PowerCut):
         commit(folder, _FIELDS)
     monkeypatch.undo()
-    assert (open_partial(folder, "this") / SCRATCH / "checkpoint").read_text() == "epoch 120"
+    assert (open_partial(folder, _asked("this")) / SCRATCH / "checkpoint").read_text() == "epoch 120"

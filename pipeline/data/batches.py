@@ -15,6 +15,7 @@ from nstudent.data.augment import Augment
 from nstudent.data.dataset import Ids, PixelStore
 from nstudent.errors import TrainingError
 from nstudent.randomness import Key, generator
+from nstudent.stopping import leave_signals_to_parent
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -145,12 +146,14 @@ class Batches:
             sampler=range(first, last),
             num_workers=workers,
             pin_memory=pin_memory,
+            worker_init_fn=leave_signals_to_parent,
             multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
         )
         try:
             yield from loader
-        except RuntimeError as error:
-            if "worker" not in str(error):
+        except (RuntimeError, ConnectionError) as error:
+            # A worker that is killed is seen either by its exit code or by the pipe it leaves behind.
+            if isinstance(error, RuntimeError) and "worker" not in str(error):
                 raise
             raise TrainingError(
                 f"a process that prepares images died ({error}): probably out of memory; lower workers or batch_size"

@@ -1,40 +1,85 @@
-"""A training in the middle, on disk: tensors in safetensors, the rest in JSON, nothing that could run code."""
+"""A training in the middle, on disk: tensors in safetensors, the rest in JSON, nothing that could run code.
+
+Two generations are kept, each with a hash of its own content: where the newest is damaged, the one before it is used,
+and the training ends with the same bytes a little later.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from nstudent.errors import ArtifactError
-from nstudent.storage import atomic_write
+from nstudent.storage import atomic_write, rename
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 _TENSOR = "@tensor"
+_DAMAGE = (SafetensorError, LookupError, ValueError, TypeError, OSError, RecursionError)
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write a nested state of dicts, lists, tensors and JSON values as one file, replacing the one before."""
+    """Write a nested state of dicts, lists, tensors and JSON values; the one before stays as ``previous``."""
     tensors: dict[str, Tensor] = {}
     skeleton = json.dumps(_take_tensors(state, tensors))
-    atomic_write(path, save(tensors, metadata={"state": skeleton}))
+    content = save(tensors, metadata={"state": skeleton, "sha256": _digest(skeleton, tensors)})
+    if path.exists():
+        rename(path, previous(path))
+    atomic_write(path, content)
 
 
-def load_checkpoint(path: Path) -> dict[str, Any] | None:
-    """Read a state back; ``None`` where there is none yet."""
-    if not path.exists():
-        return None
-    try:
-        with safe_open(path, framework="pt") as file:
-            skeleton = json.loads((file.metadata() or {})["state"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-        state: dict[str, Any] = _put_tensors(skeleton, tensors)
-    except (SafetensorError, KeyError, ValueError, OSError) as error:
-        raise ArtifactError(f"the checkpoint {path} is damaged: delete it to train this network anew") from error
+def previous(path: Path) -> Path:
+    """Where the generation before a checkpoint lies."""
+    return path.with_name(f"previous-{path.name}")
+
+
+def load_checkpoint(path: Path, say: Callable[[str], None]) -> dict[str, Any] | None:
+    """Read the newest state that is whole; ``None`` where there is none yet.
+
+    Args:
+        path: As given to ``save_checkpoint``.
+        say: Told where the newest is damaged and the one before it is used.
+
+    Raises:
+        ArtifactError: there are checkpoints, and none is whole.
+    """
+    found = [each for each in (path, previous(path)) if each.exists()]
+    for each in found:
+        try:
+            state = _read(each)
+        except _DAMAGE as error:
+            said = " ".join(str(error).split())[:200]
+            say(f"  {each} is damaged ({said}): going on from the checkpoint before it, if there is one")
+        else:
+            return state
+    if found:
+        raise ArtifactError(f"the checkpoint {path} is damaged: delete it to train this network anew")
+    return None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata() or {}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    if _digest(metadata["state"], tensors) != metadata["sha256"]:
+        raise ValueError("its content has changed since it was written")
+    state: dict[str, Any] = _put_tensors(json.loads(metadata["state"]), tensors)
     return state
+
+
+def _digest(skeleton: str, tensors: dict[str, Tensor]) -> str:
+    """Neither safetensors nor torch notices a flipped bit in a tensor."""
+    digest = hashlib.sha256(skeleton.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _take_tensors(value: Any, tensors: dict[str, Tensor]) -> Any:

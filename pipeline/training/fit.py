@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -12,13 +12,14 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from nstudent.config import TrainingConfig
 from nstudent.data.batches import Batch, Batches
-from nstudent.errors import TrainingError
+from nstudent.errors import StoppedError
 from nstudent.models.device import Placement
 from nstudent.models.heads import Logits
 from nstudent.models.member import Member
-from nstudent.progress import Progress
+from nstudent.progress import Progress, Task
 from nstudent.randomness import Key, seed
 from nstudent.training.checkpoint import load_checkpoint, save_checkpoint
+from nstudent.training.finite import FiniteCheck
 from nstudent.training.mixing import CutMix
 from nstudent.training.objective import Moment, Objective
 from timm.optim import create_optimizer_v2
@@ -65,7 +66,7 @@ class Trained:
 
 
 class Trainer:
-    """One network on its way: built, trained epoch by epoch, and resumed at the epoch where it was interrupted."""
+    """One network on its way: built, trained step by step, and resumed at the step where it was interrupted."""
 
     def __init__(
         self,
@@ -77,6 +78,7 @@ class Trainer:
         placement: Placement,
         key: Key,
         *,
+        levels: Sequence[str],
         workers: int = 0,
         checkpoint_seconds: float = 0.0,
     ) -> None:
@@ -102,45 +104,57 @@ class Trainer:
             t_in_epochs=False,
         )
         self._average = ModelEmaV3(network, decay=config.ema_decay)
+        self._finite = FiniteCheck(self._network, self._optimizer, levels)
         self._step = 0
+        exact = torch.float32 if placement.device.type == "mps" else torch.float64
+        self._loss = torch.zeros((), dtype=exact, device=placement.device)
+        """Sum over the steps of this epoch, on the device: reading it means waiting for the device."""
         self._history: History = []
 
     def fit(self, checkpoint: Path, progress: Progress, name: str, validate: Validate | None = None) -> Trained:
         """Train to the end, from the checkpoint where there is one.
 
         Raises:
-            TrainingError: a loss or gradient is not finite; no weight has taken it in.
+            TrainingError: a loss or gradient is not finite; no weight that is kept has taken it in.
+            StoppedError: the progress asked to stop; a checkpoint of the last step is on disk.
         """
-        self._resume(checkpoint)
+        self._resume(checkpoint, progress.say)
         steps = self._length.steps
-        stride = max(1, self._length.epochs // _VALIDATIONS)
-        batches = self._batches.load(self._step, steps, self._workers, pin_memory=self._placement.device.type == "cuda")
-        saved = time.monotonic()
+        on_gpu = self._placement.device.type == "cuda"
+        batches = self._batches.load(self._step, steps, self._workers, pin_memory=on_gpu)
         with progress.task(name, steps, "steps", done=self._step) as task:
-            while self._step < steps:
-                loss = self._epoch(batches, task.advance)
-                epoch = self._step // self._length.steps_per_epoch
-                entry = {"epoch": epoch, "loss": loss, "learning_rate": self._optimizer.param_groups[0]["lr"]}
-                if validate is not None and (epoch % stride == 0 or self._step == steps):
-                    entry["validation"] = validate(self._average.module)
-                self._history.append(entry)
-                if time.monotonic() - saved >= self._checkpoint_seconds or self._step == steps:
-                    save_checkpoint(checkpoint, self._state())
-                    saved = time.monotonic()
+            try:
+                self._train(batches, task, checkpoint, validate)
+            except StoppedError:
+                self._save(checkpoint)
+                raise
         network = self._average.module.eval()
         assert isinstance(network, Member)
         return Trained(network, self._history)
 
-    def _epoch(self, batches: Any, advance: Callable[..., None]) -> float:
-        """Train for one epoch; returns its mean loss."""
-        total = 0.0
-        for _ in range(self._length.steps_per_epoch):
-            loss = self._train_step(next(batches))
-            total += loss
-            advance(1, loss=loss)
-        return total / self._length.steps_per_epoch
+    def _train(self, batches: Iterator[Batch], task: Task, checkpoint: Path, validate: Validate | None) -> None:
+        """Walk the steps. Between two of them everything is in a state that can be kept."""
+        saved = time.monotonic()
+        while self._step < self._length.steps:
+            self._train_step(next(batches))
+            if self._step % self._length.steps_per_epoch == 0:
+                self._close_epoch(validate)
+            if time.monotonic() - saved >= self._checkpoint_seconds or self._step == self._length.steps:
+                self._save(checkpoint)
+                saved = time.monotonic()
+            task.advance(1, **({"loss": self._history[-1]["loss"]} if self._history else {}))
 
-    def _train_step(self, batch: Batch) -> float:
+    def _close_epoch(self, validate: Validate | None) -> None:
+        epoch = self._step // self._length.steps_per_epoch
+        loss = float(self._loss) / self._length.steps_per_epoch
+        self._loss.zero_()
+        entry = {"epoch": epoch, "loss": loss, "learning_rate": self._optimizer.param_groups[0]["lr"]}
+        stride = max(1, self._length.epochs // _VALIDATIONS)
+        if validate is not None and (epoch % stride == 0 or self._step == self._length.steps):
+            entry["validation"] = validate(self._average.module)
+        self._history.append(entry)
+
+    def _train_step(self, batch: Batch) -> None:
         progress = self._step / self._length.steps
         self._scheduler.step_update(self._step)
         # Dropout and stochastic depth read torch's generator: it is set from the step, and so has no past.
@@ -156,13 +170,15 @@ class Trainer:
         loss = self._objective(moment)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        self._check_finite(loss)
+        limit = self._config.clip_norm if self._config.clip_norm is not None else math.inf
+        norm = nn.utils.clip_grad_norm_(self._network.parameters(), limit)
+        self._finite.before_step(self._step, loss, norm, logits, targets)
         self._optimizer.step()
         self._step += 1
         # A young average forgets its random start quickly: min(decay, (1 + t) / (10 + t)).
         self._average.decay = min(self._config.ema_decay, (1 + self._step) / (_EMA_WARMUP_STEPS + self._step))
         self._average.update(self._network)
-        return float(loss.detach())
+        self._loss += loss.detach()
 
     def _believe(self, images: Tensor) -> Logits:
         """Logits of the averaged network, un-noised, without gradient."""
@@ -170,19 +186,14 @@ class Trainer:
             logits = self._average.module.eval()(images)
         return tuple(level.float() for level in logits)
 
-    def _check_finite(self, loss: Tensor) -> None:
-        limit = self._config.clip_norm if self._config.clip_norm is not None else math.inf
-        norm = nn.utils.clip_grad_norm_(self._network.parameters(), limit)
-        if not bool(torch.isfinite(loss) & torch.isfinite(norm)):
-            rate = self._optimizer.param_groups[0]["lr"]
-            raise TrainingError(
-                f"the loss is {float(loss.detach()):g} and its gradient {float(norm):g} at step {self._step} "
-                f"(learning rate {rate:.3g}): lower learning_rate, or look for broken images"
-            )
+    def _save(self, checkpoint: Path) -> None:
+        self._finite.read()
+        save_checkpoint(checkpoint, self._state())
 
     def _state(self) -> dict[str, Any]:
         state = {
             "step": self._step,
+            "loss": self._loss,
             "history": self._history,
             "network": self._network.state_dict(),
             "average": self._average.module.state_dict(),
@@ -192,11 +203,12 @@ class Trainer:
             state["objective"] = self._objective.state_dict()
         return state
 
-    def _resume(self, checkpoint: Path) -> None:
-        state = load_checkpoint(checkpoint)
+    def _resume(self, checkpoint: Path, say: Callable[[str], None]) -> None:
+        state = load_checkpoint(checkpoint, say)
         if state is None:
             return
         self._step = state["step"]
+        self._loss.copy_(state["loss"])
         self._history = state["history"]
         self._network.load_state_dict(state["network"])
         self._average.module.load_state_dict(state["average"])

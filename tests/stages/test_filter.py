@@ -1,10 +1,11 @@
+import re
 from itertools import pairwise
 
 import numpy as np
 import pytest
 from nstudent.artifact import Artifact, Manifest
 from nstudent.data.dataset import Dataset
-from nstudent.errors import TrainingError
+from nstudent.errors import ConfigError
 from nstudent.hdf5 import mapped
 from nstudent.labels.selection import Selection
 from nstudent.run import run_all, run_stage
@@ -73,9 +74,14 @@ def test_it_finds_flipped_labels_among_the_given_ones(tiny, tmp_path):
     assert list(scores["given_labels"]) == ["04-filter"]
 
 
-def test_more_dropped_than_the_config_allows_is_an_error(tiny, go_on):
-    with pytest.raises(TrainingError, match=r"would drop \d+% .*filter\.max_dropped_share \(0%\)"):
-        run_stage(tiny("filter.max_dropped_share=0.0", "filter.epochs=1"), "filter", go_on)
+def test_more_dropped_than_the_config_allows_ends_the_rounds(tiny, go_on):
+    run_stage(tiny("filter.max_dropped_share=0.0", "filter.epochs=1"), "filter", go_on)
+    metrics = Manifest.read(go_on / "04-filter").metrics
+    assert re.search(r"would drop \d+% .*filter\.max_dropped_share \(0%\)", metrics["ended"])
+    assert metrics["shown"] == 0
+    assert metrics["classes_gone"], "every class that had labels is gone"
+    with pytest.raises(ConfigError, match=r"this run has no student step: the filter would drop"):
+        run_stage(tiny("filter.max_dropped_share=0.0", "filter.epochs=1"), "student", go_on)
 
 
 def test_it_stops_where_validation_no_longer_improves(tiny, go_on):

@@ -1,17 +1,21 @@
 import json
+import re
 
 import pytest
 from nstudent.artifact import Manifest
 from nstudent.classifier import Classifier
-from nstudent.errors import TrainingError
 from nstudent.run import run_all, status
 
 
-def test_where_every_pseudo_label_is_rejected_it_names_the_threshold(tiny, go_on):
-    with pytest.raises(TrainingError, match=r"no pseudo-label was kept.*pseudolabel\.threshold is 1\.0: lower it"):
-        run_all(tiny("pseudolabel.threshold=1.0", "pseudolabel.calibrate=false"), go_on)
+def test_where_every_pseudo_label_is_rejected_the_run_ends_well_formed_and_names_the_threshold(tiny, go_on):
+    run_all(tiny("pseudolabel.threshold=1.0", "pseudolabel.calibrate=false"), go_on)
     assert Manifest.read(go_on / "03-pseudolabel").metrics["shown"] == 0
-    assert status(go_on)[5].state == "stale", "the student of the run before is not taken for this one's"
+    scores = json.loads((go_on / "06-evaluate" / "scores.json").read_text())
+    assert re.search(r"no pseudo-label was kept.*pseudolabel\.threshold is 1\.0: lower it", scores["ended"])
+    assert scores["final"] == "01-teacher"
+    assert "05-student" not in scores["classifiers"], "the student of the run before is not taken for this one's"
+    assert (status(go_on)[5].state, status(go_on)[6].state) == ("not needed", "done")
+    assert Classifier.load(go_on).taxonomy.num_levels == 3
 
 
 def test_a_student_that_is_not_promoted_ends_the_run(tiny, go_on):

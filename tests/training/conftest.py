@@ -88,6 +88,7 @@ def make_trainer(digits) -> Callable[..., Trainer]:
             length,
             Placement(torch.device(device), "float32"),
             key,
+            levels=digits.taxonomy.levels,
             workers=workers,
             checkpoint_seconds=checkpoint_seconds,
         )

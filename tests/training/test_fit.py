@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from nstudent.config import NoiseConfig
-from nstudent.errors import ArtifactError, TrainingError
+from nstudent.errors import ArtifactError, StoppedError, TrainingError
 from nstudent.progress import Silence
 from nstudent.training.checkpoint import load_checkpoint
 from nstudent.training.fit import Length
@@ -95,7 +95,7 @@ def test_a_resumed_training_says_how_far_it_is(make_trainer, kill_after, tmp_pat
             return super().task(name, total, unit, done)
 
     fit(make_trainer(LENGTH), tmp_path, Listening(), name="member 0")
-    assert began == [("member 0", 12, "steps", 4)]
+    assert began == [("member 0", 12, "steps", 6)]
 
 
 def test_results_do_not_depend_on_the_number_of_workers(uninterrupted, make_trainer, tmp_path):
@@ -217,20 +217,42 @@ def test_scoring_on_the_way_changes_nothing(uninterrupted, make_trainer, tmp_pat
     assert bytes_of(trained.network) == bytes_of(uninterrupted[False][1].network)
 
 
-def test_the_checkpoint_is_written_after_every_epoch(make_trainer, kill_after, tmp_path):
+def test_the_checkpoint_is_written_after_every_step_where_no_time_is_to_be_saved(make_trainer, kill_after, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         fit(make_trainer(LENGTH), tmp_path, kill_after(11))
-    state = load_checkpoint(tmp_path / "checkpoint.safetensors")
-    assert state["step"] == 8
+    state = load_checkpoint(tmp_path / "checkpoint.safetensors", print)
+    assert state["step"] == 11
     assert [entry["epoch"] for entry in state["history"]] == [1, 2]
 
 
 def test_checkpoints_may_be_rarer_but_the_last_one_is_always_written(uninterrupted, make_trainer, kill_after, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         fit(make_trainer(LENGTH, checkpoint_seconds=1e9), tmp_path, kill_after(11))
-    assert load_checkpoint(tmp_path / "checkpoint.safetensors") is None
+    assert load_checkpoint(tmp_path / "checkpoint.safetensors", print) is None
     trained = fit(make_trainer(LENGTH, checkpoint_seconds=1e9), tmp_path)
-    assert load_checkpoint(tmp_path / "checkpoint.safetensors")["step"] == 12
+    assert load_checkpoint(tmp_path / "checkpoint.safetensors", print)["step"] == 12
+    assert bytes_of(trained.network) == bytes_of(uninterrupted[False][1].network)
+
+
+class StopAfter(Silence):
+    """Progress that asks to stop after so many steps, as SIGTERM does."""
+
+    def __init__(self, steps):
+        self.left = steps
+
+    def advance(self, amount, **shown):
+        self.left -= amount
+        if self.left == 0:
+            raise StoppedError("stopped by SIGTERM")
+
+
+@pytest.mark.parametrize("steps", [1, 7, 8])
+def test_a_training_that_is_asked_to_stop_keeps_its_last_step(steps, uninterrupted, make_trainer, tmp_path):
+    with pytest.raises(StoppedError):
+        fit(make_trainer(LENGTH, checkpoint_seconds=1e9), tmp_path, StopAfter(steps))
+    assert load_checkpoint(tmp_path / "checkpoint.safetensors", print)["step"] == steps
+    trained = fit(make_trainer(LENGTH, checkpoint_seconds=1e9), tmp_path)
+    assert trained.history == uninterrupted[False][1].history
     assert bytes_of(trained.network) == bytes_of(uninterrupted[False][1].network)
 
 

@@ -1,0 +1,68 @@
+"""Is every file of a run what was committed, and how to make it so again."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from nstudent.artifact import Manifest, damage, finish_commit, reopen
+from nstudent.errors import ArtifactError
+from nstudent.progress import Progress
+from nstudent.run import Run
+from nstudent.stage import Step
+from nstudent.stopping import StopRequest
+
+
+@dataclass(frozen=True)
+class Damage:
+    """One file of a run folder that is not what was committed."""
+
+    step: str
+    file: str
+    what: str
+
+
+def verify(run_dir: str | Path, progress: Progress | None = None) -> list[Damage]:
+    """Hash every file of every step again, and say which are not what was committed."""
+    run = Run.reopen(run_dir, progress)
+    steps = [step for step in run.needed_steps() if run.folder(step.name).exists()]
+    found = []
+    with run.progress.task("verify", len(steps), "steps") as task:
+        for step in steps:
+            found += [Damage(step.name, name, what) for name, what in damage(run.folder(step.name)).items()]
+            task.advance(1)
+    return found
+
+
+def repair(run_dir: str | Path, progress: Progress | None = None, stop: StopRequest | None = None) -> list[Damage]:
+    """Make what is damaged again: of packed images and pseudo-labels the damaged shards alone, else the step.
+
+    Returns what was damaged. What is made again has the bytes it had before, so nothing after it becomes stale.
+
+    Raises:
+        NstudentError: a step cannot be made again, because its data or settings are not what they were.
+    """
+    run = Run.reopen(run_dir, progress, stop)
+    found = []
+    with run.held():
+        for step in run.needed_steps():
+            folder = run.folder(step.name)
+            finish_commit(folder)
+            if not folder.exists():
+                continue
+            bad = damage(folder)
+            found += [Damage(step.name, name, what) for name, what in bad.items()]
+            if bad:
+                _remake(run, step, [name for name in bad if name in Manifest.read(folder).files])
+    return found
+
+
+def _remake(run: Run, step: Step, damaged: list[str]) -> None:
+    reason = run.why_stale(step)
+    if reason is not None:
+        raise ArtifactError(f"{step.name} is damaged and stale ({reason}): run the same command again to make it anew")
+    folder = run.folder(step.name)
+    before, inputs = Manifest.read(folder), run.inputs(step)
+    asked = run.asked(step, inputs)
+    reopen(folder, {"asked": asked, "inputs": {name: each.id for name, each in inputs.items()}}, damaged)
+    run.progress.say(f"{step.name}: making {', '.join(damaged) or 'it'} again")
+    if run.make(step).id != before.id:
+        run.progress.say(f"  {step.name} came out with other bytes than before: what was made from it is stale now")

@@ -1,0 +1,87 @@
+"""Files that rot: found, named, and made again alone."""
+
+import shutil
+
+import pytest
+from nstudent.artifact import Manifest
+from nstudent.errors import ArtifactError
+from nstudent.run import run_all, status
+from nstudent.verification import repair, verify
+
+
+@pytest.fixture
+def shards(tiny, go_on):
+    """A finished run whose pseudo-labels lie in several shards."""
+    run_all(tiny("pseudolabel.shard_rows=40"), go_on)
+    return go_on
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def files_of(folder):
+    return {path.name: (path.stat().st_ino, path.read_bytes()) for path in folder.glob("labels-*.h5")}
+
+
+def test_a_whole_run_is_whole(shards):
+    assert verify(shards) == []
+    assert repair(shards) == []
+
+
+def test_of_a_store_the_damaged_shard_alone_is_made_again(shards):
+    folder = shards / "03-pseudolabel"
+    before, manifest = files_of(folder), Manifest.read(folder)
+    assert len(before) > 1
+    name = sorted(before)[1]
+    flip(folder / name)
+    assert [(bad.step, bad.file) for bad in verify(shards)] == [("03-pseudolabel", name)]
+    assert [bad.file for bad in repair(shards)] == [name]
+    after = files_of(folder)
+    assert {each: content for each, (_, content) in after.items()} == {
+        each: content for each, (_, content) in before.items()
+    }
+    assert [each for each in before if after[each][0] != before[each][0]] == [name], "the others were not touched"
+    assert Manifest.read(folder).id == manifest.id
+    assert verify(shards) == []
+    assert {state.state for state in status(shards)} == {"done"}
+
+
+def test_of_the_packed_images_too(shards):
+    name = next((shards / "00-data").glob("pixels-*.h5")).name
+    (shards / "00-data" / name).unlink()
+    assert [(bad.file, bad.what) for bad in verify(shards)] == [(name, "missing")]
+    repair(shards)
+    assert verify(shards) == []
+    assert {state.state for state in status(shards)} == {"done"}
+
+
+def test_a_damaged_network_is_trained_again_to_the_same_bytes(shards):
+    identity = Manifest.read(shards / "01-teacher").id
+    flip(shards / "01-teacher" / "member-0.safetensors")
+    repair(shards)
+    assert Manifest.read(shards / "01-teacher").id == identity
+    assert {state.state for state in status(shards)} == {"done"}
+
+
+def test_a_stray_file_is_named_and_left(shards):
+    (shards / "05-student" / "notes.txt").write_text("mine")
+    assert [(bad.file, bad.what) for bad in verify(shards)] == [("notes.txt", "not part of the step: remove it")]
+
+
+def test_what_was_made_for_other_settings_is_not_repaired_with_these(shards):
+    flip(shards / "03-pseudolabel" / "labels.json")
+    config = shards / "config.yaml"
+    config.write_text(config.read_text().replace("threshold: 0.6", "threshold: 0.5"))
+    with pytest.raises(ArtifactError, match=r"03-pseudolabel is damaged and stale \(pseudolabel\.threshold changed"):
+        repair(shards)
+
+
+def test_a_run_folder_that_was_moved_is_whole_and_up_to_date(shards, tmp_path):
+    moved = tmp_path / "elsewhere" / 'ünter "uns" \'n'
+    shutil.copytree(shards, moved)
+    shutil.rmtree(shards)
+    assert verify(moved) == []
+    assert {state.state for state in status(moved)} == {"done"}
