@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from nstudent.errors import ArtifactError
-from nstudent.storage import fingerprint_of, read_json, sha256_of, sync_folder, write_json
+from nstudent.storage import fingerprint_of, read_json, sha256_of, sweep, sync_folder, write_json
 
 MANIFEST = "manifest.json"
 FINAL = "final.json"
@@ -131,6 +131,8 @@ def open_partial(folder: Path, fingerprint: str) -> Path:
     if not partial.exists():
         partial.mkdir(parents=True)
         write_json(mark, fingerprint)
+    # Else the half manifest of a killed commit would be listed as a file of the step.
+    sweep(partial)
     return partial
 
 

@@ -15,7 +15,7 @@ from nstudent.lock import hold
 from nstudent.progress import Progress, Silence
 from nstudent.stage import Context, Metrics, Step
 from nstudent.steps import STAGES, plan
-from nstudent.storage import atomic_write, fingerprint_of, write_json
+from nstudent.storage import atomic_write, fingerprint_of, told_in_a_line, write_json
 
 CONFIG = "config.yaml"
 
@@ -156,7 +156,7 @@ def run_all(config: Config, run_dir: str | Path | None = None, progress: Progres
         NstudentError: with a line that says what to mend. What was made stays; the same call goes on from there.
     """
     run = _open(config, run_dir, progress)
-    with hold(run.run_dir):
+    with hold(run.run_dir), told_in_a_line(run.run_dir):
         run.write_config()
         for step in run.needed_steps():
             finish_commit(run.folder(step.name))
@@ -179,7 +179,7 @@ def run_stage(config: Config, stage: str, run_dir: str | Path | None = None, pro
     if stage not in STAGES:
         raise ConfigError(f"there is no stage '{stage}': choose from {', '.join(STAGES)}")
     run = _open(config, run_dir, progress)
-    with hold(run.run_dir):
+    with hold(run.run_dir), told_in_a_line(run.run_dir):
         steps = [step for step in run.needed_steps() if step.stage.name == stage]
         if not steps:
             raise ConfigError(f"this run has no {stage} step: with rounds={config.rounds} none is planned")

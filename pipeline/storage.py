@@ -8,12 +8,14 @@ import contextlib
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from nstudent.errors import ArtifactError
 
 _HASH_BLOCK_BYTES = 1 << 20
+_UNFINISHED = ".writing"
 
 
 def sync_folder(folder: Path) -> None:
@@ -29,7 +31,7 @@ def sync_folder(folder: Path) -> None:
 
 def atomic_write(path: Path, content: bytes) -> None:
     """Give ``path`` this content, or leave it as it was."""
-    beside = path.with_name(f".{path.name}.writing")
+    beside = path.with_name(f".{path.name}{_UNFINISHED}")
     try:
         with open(beside, "wb") as file:
             file.write(content)
@@ -41,6 +43,28 @@ def atomic_write(path: Path, content: bytes) -> None:
             beside.unlink()
         raise ArtifactError(f"cannot write {path} ({len(content):,} bytes): {error.strerror or error}") from error
     sync_folder(path.parent)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed writes left beside the files of a folder and of those below it."""
+    for path in folder.rglob(f".*{_UNFINISHED}"):
+        path.unlink()
+
+
+@contextlib.contextmanager
+def told_in_a_line(folder: Path) -> Iterator[None]:
+    """What the disk refuses while ``folder`` is worked on becomes one line that names the file and the reason.
+
+    Raises:
+        ArtifactError: a file or folder cannot be made, renamed, removed or synced.
+    """
+    try:
+        yield
+    except OSError as error:
+        where = error.filename2 or error.filename or folder
+        raise ArtifactError(
+            f"cannot go on in {folder}: {where}: {error.strerror or error}; mend that and run the same command again"
+        ) from error
 
 
 def write_json(path: Path, value: Any) -> None:

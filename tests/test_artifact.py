@@ -246,3 +246,21 @@ def test_a_crash_while_a_step_commits_loses_no_checkpoint(tmp_path: Path, monkey
         commit(folder, _FIELDS)
     monkeypatch.undo()
     assert (open_partial(folder, "this") / SCRATCH / "checkpoint").read_text() == "epoch 120"
+
+
+def test_a_crash_while_the_manifest_is_written_is_no_file_of_the_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The half manifest lies beside; it was once listed as a file of the step, and missing from it a moment later."""
+    whole = _make(tmp_path / "whole")
+
+    def cut(descriptor: int) -> None:
+        raise _PowerCut
+
+    partial = open_partial(tmp_path / "01-teacher", "asked for")
+    monkeypatch.setattr("nstudent.storage.os.fsync", cut)
+    with pytest.raises(_PowerCut):
+        commit(tmp_path / "01-teacher", _FIELDS)
+    monkeypatch.undo()
+    assert [path.name for path in partial.glob(".*")] == [".manifest.json.writing"]
+    assert _make(tmp_path / "01-teacher").manifest.files == whole.manifest.files
