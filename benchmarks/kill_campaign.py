@@ -1,7 +1,7 @@
 """Kill a whole run at many moments, run it again, and compare every byte with a run that was left alone.
 
     python benchmarks/kill_campaign.py --kills 200 --seed 0        # random moments, random operations, real processes
-    python benchmarks/kill_campaign.py --every kill                # before each change of the run folder, one after another
+    python benchmarks/kill_campaign.py --every kill                # before each change of the run folder in turn
     python benchmarks/kill_campaign.py --every ENOSPC              # a disk that is full from each of them on
 
 The run goes through every stage twice (two rounds of pseudo-labels, filter and student) on the CPU. Most runs happen

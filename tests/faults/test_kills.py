@@ -18,10 +18,10 @@ from trial import differences, finish, strike, stumps
 if TYPE_CHECKING:
     from conftest import WholeRun
 
-_MOST_KILLS = 80
+_MOST_KILLS = 40
 
 
-@pytest.mark.parametrize(("kind", "every"), [(KILL, 23), (TEAR, 32)])
+@pytest.mark.parametrize(("kind", "every"), [(KILL, 41), (TEAR, 52)])
 def test_a_run_that_dies_again_and_again_ends_the_same(
     server: ForkServer, whole: WholeRun, run_dir: Path, kind: str, every: int
 ) -> None:
@@ -35,28 +35,30 @@ def test_a_run_that_dies_again_and_again_ends_the_same(
         assert done.status == -signal.SIGKILL, done.error
         stages.add(stage_at_work(run_dir).removeprefix("after "))
     assert differences(results(run_dir), whole.results) == []
-    assert stages >= set(STAGES) - {"evaluate"}
+    assert stages >= {"teacher", "baseline", "pseudolabel", "filter", "student"}
 
 
-@pytest.mark.parametrize("step", ["01-teacher", "03-pseudolabel"])
 @pytest.mark.parametrize(
-    ("kind", "name"),
-    [("fsync", "{0}.partial/.manifest.json.writing"), ("rename", "{0}")],
+    ("step", "kind", "name"),
+    [
+        ("01-teacher", "fsync", "01-teacher.partial/.manifest.json.writing"),
+        ("03-pseudolabel", "rename", "03-pseudolabel"),
+    ],
     ids=["while the manifest is written", "before the step has its name"],
 )
 def test_a_kill_in_the_middle_of_a_commit(
     server: ForkServer, whole: WholeRun, run_dir: Path, step: str, kind: str, name: str
 ) -> None:
-    at = whole.operations.index((kind, name.format(step)))
+    at = whole.operations.index((kind, name))
     trial = strike(server, run_dir, whole.results, Fault(at, TEAR))
     assert trial.struck.status == -signal.SIGKILL
     assert trial.stage == step.partition("-")[2]
     assert trial.wrong == []
 
 
-@pytest.mark.parametrize("moment", [0.35, 0.8])
-def test_a_kill_at_any_moment(server: ForkServer, whole: WholeRun, run_dir: Path, moment: float) -> None:
-    trial = strike(server, run_dir, whole.results, kill_after=moment * whole.seconds)
+def test_a_kill_at_any_moment(server: ForkServer, whole: WholeRun, run_dir: Path) -> None:
+    """By the clock, and so at another moment every time: in a computation as well as in a write."""
+    trial = strike(server, run_dir, whole.results, kill_after=0.6 * whole.seconds)
     assert trial.struck.status in (-signal.SIGKILL, 0)
     assert trial.wrong == []
 
@@ -65,10 +67,8 @@ def test_shards_that_were_finished_before_a_kill_are_not_made_again(
     server: ForkServer, whole: WholeRun, run_dir: Path
 ) -> None:
     partial = run_dir / "03-pseudolabel.partial"
-    second = next(
-        n for n, (kind, name) in enumerate(whole.operations) if kind == "rename" and name.endswith("-000000030.h5")
-    )
-    server.run(run_all_words(run_dir), run_dir, Fault(second))
+    last_shard = ("rename", "03-pseudolabel.partial/labels-000000016-000000030.h5")
+    server.run(run_all_words(run_dir), run_dir, Fault(whole.operations.index(last_shard)))
     (finished,) = partial.glob("labels-*.h5")
     before = finished.stat().st_mtime_ns
     assert finish(server, run_dir, whole.results) == []
