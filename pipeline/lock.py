@@ -42,8 +42,7 @@ def hold(run_dir: Path) -> Iterator[None]:
     except OSError as error:
         raise ArtifactError(f"cannot use the run folder {run_dir}: {error.strerror or error}") from error
     try:
-        since = datetime.now(UTC).isoformat(timespec="seconds")
-        write_json(run_dir / HOLDER, {"host": platform.node(), "pid": os.getpid(), "since": since})
+        _leave_note(run_dir)
         yield
     finally:
         # A note that stays behind means nothing: the lock alone decides. It must not hide why the run ended.
@@ -66,6 +65,14 @@ def _acquire(run_dir: Path) -> BaseFileLock:
             lock = SoftFileLock(run_dir / MARK, timeout=0)
             lock.acquire()
     return lock
+
+
+def _leave_note(run_dir: Path) -> None:
+    since = datetime.now(UTC).isoformat(timespec="seconds")
+    try:
+        write_json(run_dir / HOLDER, {"host": platform.node(), "pid": os.getpid(), "since": since})
+    except OSError as error:
+        raise ArtifactError(f"cannot write in the run folder {run_dir}: {error.strerror or error}") from error
 
 
 def _holder(run_dir: Path) -> str:

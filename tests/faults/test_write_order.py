@@ -57,21 +57,21 @@ def _struck_at_each(runs: Path, kind: str, what: str) -> list[Path]:
 
 
 @pytest.mark.parametrize("kind", [KILL, TEAR])
-def test_every_prefix_of_a_write_is_the_old_file_or_the_new_one(tmp_path: Path, kind: str) -> None:
+def test_every_prefix_of_a_write_is_the_old_file_or_the_new_one(run_dir: Path, kind: str) -> None:
     old, new = b"old", b"new" * 1000
-    (tmp_path / "before").mkdir()
-    (tmp_path / "before" / "f").write_bytes(old)
-    folders = _struck_at_each(tmp_path, kind, "file")
-    assert [operation for operation, _ in recorded(tmp_path / "log")] == ["open", "fsync", "rename", "fsync folder"]
+    (run_dir / "before").mkdir(parents=True)
+    (run_dir / "before" / "f").write_bytes(old)
+    folders = _struck_at_each(run_dir, kind, "file")
+    assert [operation for operation, _ in recorded(run_dir / "log")] == ["open", "fsync", "rename", "fsync folder"]
     # The name is given third: until then the file is the old one, from then on the new one.
     assert [(folder / "f").read_bytes() for folder in folders] == [old, old, old, new, new]
 
 
 @pytest.mark.parametrize("kind", [KILL, TEAR])
-def test_every_prefix_of_a_commit_is_the_old_step_or_the_new_one(tmp_path: Path, kind: str) -> None:
-    before = _make_an_old_step(tmp_path / "before" / "01-teacher")
+def test_every_prefix_of_a_commit_is_the_old_step_or_the_new_one(run_dir: Path, kind: str) -> None:
+    before = _make_an_old_step(run_dir / "before" / "01-teacher")
     ids = []
-    for folder in _struck_at_each(tmp_path, kind, "step"):
+    for folder in _struck_at_each(run_dir, kind, "step"):
         finish_commit(folder / "01-teacher")
         made = Artifact(folder / "01-teacher")
         made.path("weights")
