@@ -17,6 +17,7 @@ from typing import Any
 from nstudent.errors import ArtifactError
 
 _HASH_BLOCK_BYTES = 1 << 20
+_UNFINISHED = ".writing"
 
 
 _OUT_OF_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -81,7 +82,7 @@ def sync_folder(folder: Path) -> None:
 
 def atomic_write(path: Path, content: bytes) -> None:
     """Give ``path`` this content, or leave it as it was."""
-    beside = path.with_name(f".{path.name}.writing")
+    beside = path.with_name(f".{path.name}{_UNFINISHED}")
     try:
         with explained(path, f"write {len(content):,} bytes to"):
             with open(beside, "wb") as file:

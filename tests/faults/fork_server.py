@@ -1,0 +1,181 @@
+"""Processes that start in no time: a server imports everything once, and forks a child for every command.
+
+As a script it is the server: a job a line on its input, an outcome a line on its output. ``ForkServer`` is the other
+end. The children run the real command line; the server kills them when their time is up. It has run nothing itself,
+so that no thread is lost in a fork.
+"""
+
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from injector import Fault, Injector
+
+_HANGING_SECONDS = 120.0
+_POLL_SECONDS = 0.002
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended."""
+
+    status: int
+    """Exit code; minus the number of the signal that killed it."""
+    error: str
+    """What it wrote to its standard error, and its output."""
+    seconds: float
+
+
+class ForkServer:
+    """Runs commands in forked children, one at a time."""
+
+    def __init__(self, process: "subprocess.Popen[str]", scratch: Path) -> None:
+        self._process = process
+        self._scratch = scratch
+        self.log = scratch / "operations.txt"
+        """The operations of the last command that had a fault."""
+
+    def run(
+        self,
+        words: Sequence[str],
+        folder: Path,
+        fault: Fault | None = None,
+        *,
+        kill_after: float | None = None,
+        limits: dict[str, int] | None = None,
+    ) -> Outcome:
+        """Run ``nstudent`` with these words.
+
+        Args:
+            words: Arguments of the command line.
+            folder: The run folder, whose operations are counted.
+            fault: What happens at which operation of the folder.
+            kill_after: Seconds until SIGKILL.
+            limits: Resource limits of the process, such as {"RLIMIT_FSIZE": 1000}.
+        """
+        job = {
+            "words": list(words),
+            "folder": str(folder),
+            "fault": None if fault is None else asdict(fault),
+            "log": str(self.log),
+            "output": str(self._scratch / "output.txt"),
+            "kill_after": kill_after,
+            "limits": limits or {},
+        }
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(job) + "\n")
+        self._process.stdin.flush()
+        said = json.loads(self._process.stdout.readline())
+        output = (self._scratch / "output.txt").read_text(encoding="utf-8", errors="replace")
+        return Outcome(said["status"], output, said["seconds"])
+
+
+@contextmanager
+def fork_server(scratch: Path) -> Iterator[ForkServer]:
+    """Start a server; ``scratch`` holds what the children say."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", "NO_COLOR": "1"}
+    with subprocess.Popen(
+        [sys.executable, __file__],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        yield ForkServer(process, scratch)
+        process.stdin.close()
+
+
+def _serve() -> None:
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    _import_everything()
+    print("ready", file=answers, flush=True)
+    for line in sys.stdin:
+        job = json.loads(line)
+        began = time.monotonic()
+        child = os.fork()
+        if child == 0:
+            _be_child(job)
+        status = _wait(child, job["kill_after"])
+        print(json.dumps({"status": status, "seconds": time.monotonic() - began}), file=answers, flush=True)
+
+
+def _import_everything() -> None:
+    from nstudent.steps import STAGES
+    from sklearn.datasets import load_digits
+
+    for name in ("cli", "console", "classifier"):
+        importlib.import_module(f"nstudent.{name}")
+    for stage in STAGES.values():
+        stage.load()
+    load_digits()
+
+
+def _wait(child: int, kill_after: float | None) -> int:
+    end = time.monotonic() + (_HANGING_SECONDS if kill_after is None else kill_after)
+    while True:
+        found, status = os.waitpid(child, os.WNOHANG)
+        if found:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() >= end:
+            os.kill(child, signal.SIGKILL)
+            end = float("inf")
+        time.sleep(_POLL_SECONDS)
+
+
+def _be_child(job: dict[str, Any]) -> None:
+    """Run the command and never come back."""
+    status = 1
+    try:
+        output = os.open(job["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        for descriptor in (1, 2):
+            os.dup2(output, descriptor)
+        _limit(job["limits"])
+        if job["fault"] is not None:
+            Injector(Path(job["folder"]), Fault(**job["fault"]), Path(job["log"])).install()
+        sys.argv = ["nstudent", *job["words"]]
+        status = _exit_code()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def _exit_code() -> int:
+    import traceback
+
+    from nstudent.cli import main
+
+    try:
+        main()
+    except SystemExit as leaving:
+        return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def _limit(limits: dict[str, int]) -> None:
+    import resource
+
+    for name, value in limits.items():
+        kind = getattr(resource, name)
+        resource.setrlimit(kind, (value, resource.getrlimit(kind)[1]))
+
+
+if __name__ == "__main__":
+    _serve()

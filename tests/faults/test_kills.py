@@ -1,0 +1,83 @@
+"""Kill -9 anywhere, run the same command again: the bytes are those of a run that was left alone.
+
+Every operation and hundreds of random moments are struck in benchmarks/kill_campaign.py; here is a sample of each.
+"""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from fork_server import ForkServer
+from injector import KILL, TEAR, Fault
+from tiny_run import STAGES, results, run_all_words, stage_at_work
+from trial import differences, finish, strike, stumps
+
+if TYPE_CHECKING:
+    from conftest import WholeRun
+
+_MOST_KILLS = 40
+
+
+@pytest.mark.parametrize(("kind", "every"), [(KILL, 41), (TEAR, 52)])
+def test_a_run_that_dies_again_and_again_ends_the_same(
+    server: ForkServer, whole: WholeRun, run_dir: Path, kind: str, every: int
+) -> None:
+    """Each process gets so many operations further than where it woke up, and dies there: in every stage."""
+    stages = set()
+    for _ in range(_MOST_KILLS):
+        done = server.run(run_all_words(run_dir), run_dir, Fault(every, kind))
+        assert stumps(run_dir) == []
+        if done.status == 0:
+            break
+        assert done.status == -signal.SIGKILL, done.error
+        stages.add(stage_at_work(run_dir).removeprefix("after "))
+    assert differences(results(run_dir), whole.results) == []
+    assert stages >= {"teacher", "baseline", "pseudolabel", "filter", "student"}
+
+
+@pytest.mark.parametrize(
+    ("step", "kind", "name"),
+    [
+        ("01-teacher", "fsync", "01-teacher.partial/.manifest.json.writing"),
+        ("03-pseudolabel", "rename", "03-pseudolabel"),
+    ],
+    ids=["while the manifest is written", "before the step has its name"],
+)
+def test_a_kill_in_the_middle_of_a_commit(
+    server: ForkServer, whole: WholeRun, run_dir: Path, step: str, kind: str, name: str
+) -> None:
+    at = whole.operations.index((kind, name))
+    trial = strike(server, run_dir, whole.results, Fault(at, TEAR))
+    assert trial.struck.status == -signal.SIGKILL
+    assert trial.stage == step.partition("-")[2]
+    assert trial.wrong == []
+
+
+def test_a_kill_at_any_moment(server: ForkServer, whole: WholeRun, run_dir: Path) -> None:
+    """By the clock, and so at another moment every time: in a computation as well as in a write."""
+    trial = strike(server, run_dir, whole.results, kill_after=0.6 * whole.seconds)
+    assert trial.struck.status in (-signal.SIGKILL, 0)
+    assert trial.wrong == []
+
+
+def test_shards_that_were_finished_before_a_kill_are_not_made_again(
+    server: ForkServer, whole: WholeRun, run_dir: Path
+) -> None:
+    partial = run_dir / "03-pseudolabel.partial"
+    last_shard = ("rename", "03-pseudolabel.partial/labels-000000016-000000030.h5")
+    server.run(run_all_words(run_dir), run_dir, Fault(whole.operations.index(last_shard)))
+    (finished,) = partial.glob("labels-*.h5")
+    before = finished.stat().st_mtime_ns
+    assert finish(server, run_dir, whole.results) == []
+    assert (run_dir / "03-pseudolabel" / finished.name).stat().st_mtime_ns == before
+
+
+def test_the_comparison_can_fail(server: ForkServer, whole: WholeRun, run_dir: Path) -> None:
+    """Another seed makes other bytes in every step: what is compared is what was made."""
+    done = server.run(run_all_words(run_dir, "seed=1"), run_dir)
+    assert done.status == 0
+    differ = {line.partition("/")[0] for line in differences(results(run_dir), whole.results) if "/" in line}
+    assert {name[3:] for name in differ} == set(STAGES)
