@@ -22,6 +22,7 @@ from nstudent.storage import (
     remove_folder,
     rename,
     sha256_of,
+    sweep,
     sync_folder,
     write_json,
 )
@@ -171,6 +172,8 @@ def open_partial(folder: Path, asked: Mapping[str, Any]) -> Path:
     if not partial.exists():
         make_folder(partial)
         write_json(partial / ASKED, asked)
+    # Else the half manifest of a killed commit would be listed as a file of the step.
+    sweep(partial)
     return partial
 
 

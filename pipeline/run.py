@@ -20,15 +20,17 @@ from nstudent.artifact import (
 from nstudent.config import Config
 from nstudent.config_file import dump_yaml, load_config
 from nstudent.data.sources import source_stamp
-from nstudent.errors import ArtifactError, ConfigError, NstudentError
+from nstudent.errors import ArtifactError, ConfigError, NstudentError, StoppedError
 from nstudent.lock import hold
 from nstudent.progress import Progress, Silence, Watched
 from nstudent.stage import Context, Metrics, Step
 from nstudent.steps import STAGES, plan
 from nstudent.stopping import StopRequest
-from nstudent.storage import atomic_write, explained, fingerprint_of, write_json
+from nstudent.storage import atomic_write, explained, fingerprint_of, read_json, write_json
 
 CONFIG = "config.yaml"
+STOPPED = "stopped.json"
+"""Why the run ended before it was done, where somebody asked it to; gone when it goes on."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,13 @@ class Run:
     def held(self) -> Iterator[None]:
         """Hold the run folder; whatever its disk refuses meanwhile becomes one line."""
         with explained(self.run_dir, "use"), hold(self.run_dir):
-            yield
+            note = self.run_dir / STOPPED
+            note.unlink(missing_ok=True)
+            try:
+                yield
+            except StoppedError as error:
+                write_json(note, {"why": str(error)})
+                raise
 
     def folder(self, name: str) -> Path:
         """Folder of a step."""
@@ -263,13 +271,20 @@ def status(run_dir: str | Path) -> list[StepState]:
     return [_state(run, step, step in needed) for step in run.steps]
 
 
+def _why_unfinished(run: Run, partial: bool) -> str:
+    note = run.run_dir / STOPPED
+    if partial and note.exists():
+        return str(read_json(note).get("why", ""))
+    return "the same command goes on from here"
+
+
 def _state(run: Run, step: Step, needed: bool) -> StepState:
     folder = run.folder(step.name)
     if not needed:
         return StepState(step, "not needed", run.why_ended(), {})
     if not folder.exists():
         partial = partial_folder(folder).exists()
-        return StepState(step, "partial" if partial else "missing", "the same command goes on from here", {})
+        return StepState(step, "partial" if partial else "missing", _why_unfinished(run, partial), {})
     try:
         reason = run.why_stale(step)
         return StepState(step, "stale" if reason else "done", reason or "", Manifest.read(folder).metrics)

@@ -97,6 +97,12 @@ def atomic_write(path: Path, content: bytes) -> None:
     sync_folder(path.parent)
 
 
+def sweep(folder: Path) -> None:
+    """Remove what killed writes left beside the files of a folder and of those below it."""
+    for path in folder.rglob(f".*{_UNFINISHED}"):
+        path.unlink()
+
+
 def rename(source: Path, target: Path) -> None:
     """Move a file or folder to another name in the same folder, in place of what had that name."""
     with explained(source, f"rename to {target.name}"):
