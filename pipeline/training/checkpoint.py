@@ -31,8 +31,10 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
         with safe_open(path, framework="pt") as file:
             skeleton = json.loads((file.metadata() or {})["state"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-        state: dict[str, Any] = _put_tensors(skeleton, tensors)
-    except (SafetensorError, KeyError, ValueError, OSError) as error:
+        state = _put_tensors(skeleton, tensors)
+        if not isinstance(state, dict):
+            raise ValueError("no state")
+    except (SafetensorError, LookupError, ValueError, OSError, TypeError, RecursionError) as error:
         raise ArtifactError(f"the checkpoint {path} is damaged: delete it to train this network anew") from error
     return state
 
