@@ -56,7 +56,7 @@ class Classifier:
     def load(cls, run_dir: str | Path, device: str = "auto") -> Classifier:
         """Load the last promoted classifier of a run.
 
-        Executes nothing from the folder, reads nothing outside it, and checks every hash: the folder may be a stranger's.
+        Executes nothing from the folder, reads nothing outside it, and checks every hash: it may be a stranger's.
 
         Raises:
             ArtifactError: the folder holds no finished classifier, or a damaged one.

@@ -38,11 +38,9 @@ _LARGEST: dict[str, float] = {
     "heads": 256,
     "reg_tokens": 64,
     # Channels.
-    **dict.fromkeys(("base_width", "cardinality", "channels", "dims", "embed_dim", "embed_dims", "growth_rate"), 16384),
-    **dict.fromkeys(
-        ("group_size", "groups", "head_dim", "head_hidden_size", "num_features", "num_init_features"), 16384
-    ),
-    **dict.fromkeys(("stem_chs", "stem_size", "stem_width", "widths"), 16384),
+    **dict.fromkeys(("base_width", "cardinality", "channels", "dims", "embed_dim", "embed_dims"), 16384),
+    **dict.fromkeys(("group_size", "groups", "growth_rate", "head_dim", "head_hidden_size"), 16384),
+    **dict.fromkeys(("num_features", "num_init_features", "stem_chs", "stem_size", "stem_width", "widths"), 16384),
     # Ratios and starting values.
     **dict.fromkeys(("attn_ratio", "expand_ratio", "mlp_ratio", "mlp_ratios"), 64),
     **dict.fromkeys(("head_init_scale", "init_values", "layer_scale_init_value", "ls_init_value", "norm_eps"), 1),
