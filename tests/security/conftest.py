@@ -2,19 +2,20 @@
 
 import json
 import os
-import pickle
 import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from nstudent.artifact import FINAL, MANIFEST, commit, open_partial
+from nstudent.classifier import Classifier
 from nstudent.config import ModelConfig
+from nstudent.errors import NstudentError
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble, Recipe
 from nstudent.models.member import build_member
@@ -111,3 +112,38 @@ def bounded(tmp_path: Path) -> Callable[..., "subprocess.CompletedProcess[str]"]
         )
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def threads_put_back() -> Iterator[None]:
+    yield
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def refused() -> Callable[..., str]:
+    """Load the classifier of a run folder, which has to fail with one line; returns it."""
+
+    def load(run: Path, match: str | None = None) -> str:
+        with pytest.raises(NstudentError, match=match) as error:
+            Classifier.load(run, device="cpu")
+        said = str(error.value)
+        assert len(said.splitlines()) == 1
+        return said
+
+    return load
+
+
+_WATCHERS: list[list[str]] = []
+
+
+@pytest.fixture
+def opened() -> Iterator[list[str]]:
+    """Every path that this process opens during the test."""
+    first = not _WATCHERS
+    _WATCHERS[:] = [[]]
+    if first:
+        # An audit hook stays for ever, so there is one, and it writes into the list of the test at hand.
+        sys.addaudithook(lambda event, args: _WATCHERS[-1].append(str(args[0])) if event == "open" else None)
+    yield _WATCHERS[0]
+    _WATCHERS[0] = []
