@@ -40,6 +40,7 @@ def test_no_option_opens_a_file(refused, opened, stranger, canary, tmp_path, opt
     monkeypatch.chdir(tmp_path)
     bait = tmp_path / f"bait{suffix}"
     bait.write_bytes(pickle.dumps(canary))
+    opened.clear()
     stranger.describe(lambda model: model["members"][0].update(backbone_options={option: str(bait)}))
     refused(stranger.run, f"backbone_options.{option} may not be set")
     assert str(bait) not in opened
