@@ -79,12 +79,23 @@ class Manifest:
             )
         try:
             manifest = cls(**data)
-            whole = all({"sha256", "bytes"} <= entry.keys() for entry in manifest.files.values())
+            whole = manifest._is_well_formed()
         except (TypeError, AttributeError):
             whole = False
         if not whole:
             raise ArtifactError(f"{folder / MANIFEST} is damaged: delete the folder and run again")
         return manifest
+
+    def _is_well_formed(self) -> bool:
+        groups = (self.asked, self.inputs, self.files, self.metrics)
+        return (
+            isinstance(self.stage, str)
+            and isinstance(self.round, int)
+            and all(isinstance(group, dict) for group in groups)
+            and all(isinstance(id_, str) for id_ in self.inputs.values())
+            and all({"sha256", "bytes"} <= entry.keys() for entry in self.files.values())
+            and all(_lies_below(name) for name in self.files)
+        )
 
 
 class Artifact:
@@ -110,6 +121,8 @@ class Artifact:
         if name in self._verified:
             return path
         entry = self.manifest.files.get(name)
+        if path.exists() and not path.resolve().is_relative_to(self.folder.resolve()):
+            raise ArtifactError(f"{path} is a link to a file elsewhere: put the file itself there")
         if entry is None or not path.is_file():
             raise ArtifactError(f"{path} is missing: delete {self.folder} and run the same command again")
         if path.stat().st_size != entry["bytes"] or sha256_of(path) != entry["sha256"]:
@@ -149,6 +162,11 @@ def damage(folder: Path) -> dict[str, str]:
     return found
 
 
+def _lies_below(name: str) -> bool:
+    """Whether a file's name leads to a place below its folder."""
+    return bool(name) and "\0" not in name and not any(part in ("", "..", ".") for part in name.split("/"))
+
+
 def partial_folder(folder: Path) -> Path:
     """Where a step is made before it exists."""
     return folder.with_name(folder.name + ".partial")
@@ -161,6 +179,8 @@ def open_partial(folder: Path, asked: Mapping[str, Any]) -> Path:
         ArtifactError: an attempt at something else lies there, and it holds work that nobody said to throw away.
     """
     partial = partial_folder(folder)
+    if partial.is_symlink():
+        raise ArtifactError(f"{partial} is a link: remove it and run the same command again")
     before = _asked(partial)
     if partial.exists() and before != dict(asked):
         if before is not None and _work(partial):

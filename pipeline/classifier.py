@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,9 @@ from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble
 from nstudent.storage import read_json
 from nstudent.taxonomy import Taxonomy
+
+_STEP = re.compile(r"[0-9]+-[a-z]+")
+_MAX_IMAGE_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,9 @@ class Classifier:
 
     @classmethod
     def load(cls, run_dir: str | Path, device: str = "auto") -> Classifier:
-        """Load the last promoted classifier of a run. Executes nothing from the folder and checks every hash.
+        """Load the last promoted classifier of a run.
+
+        Executes nothing from the folder, reads nothing outside it, and checks every hash: it may be a stranger's.
 
         Raises:
             ArtifactError: the folder holds no finished classifier, or a damaged one.
@@ -76,11 +82,13 @@ class Classifier:
         pixels, errors = [], {}
         for number, path in enumerate(paths):
             try:
-                pixels.append(decode(path.read_bytes(), recipe.image_size, recipe.max_pixels))
+                pixels.append(decode(_content(path), recipe.image_size, recipe.max_pixels))
             except (ImageError, OSError) as error:
                 errors[number] = error.strerror or str(error) if isinstance(error, OSError) else str(error)
         if pixels:
             probabilities = self._ensemble.probabilities(np.stack(pixels))
+            if not all(np.isfinite(level).all() for level in probabilities):
+                raise ArtifactError("the classifier answers with numbers that are not finite: train it again")
             rows = best_paths(probabilities, recipe.taxonomy)
             confidence = path_confidence(probabilities, rows, recipe.taxonomy)
         at = 0
@@ -94,12 +102,23 @@ class Classifier:
             at += 1
 
 
+def _content(path: Path) -> bytes:
+    """Bytes of one image. A named pipe would keep us waiting, and a device has no end."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise ImageError("not an ordinary file")
+    if path.stat().st_size > _MAX_IMAGE_BYTES:
+        raise ImageError(f"the file is larger than {_MAX_IMAGE_BYTES:,} bytes")
+    return path.read_bytes()
+
+
 def _final(run_dir: Path) -> Artifact:
     pointer = run_dir / FINAL
     if not pointer.exists():
         raise ArtifactError(f"{run_dir} holds no trained classifier: run `nstudent run-all --run-dir {run_dir}` first")
     said = read_json(pointer)
     name = said.get("step") if isinstance(said, dict) else None
-    if not isinstance(name, str) or Path(name).name != name:
+    if not isinstance(name, str) or not _STEP.fullmatch(name):
         raise ArtifactError(f"{pointer} is damaged: run `nstudent run-all --run-dir {run_dir}` again")
+    if (run_dir / name).is_symlink():
+        raise ArtifactError(f"{run_dir / name} is a link to a folder elsewhere: put the folder itself there")
     return Artifact(run_dir / name)

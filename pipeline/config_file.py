@@ -13,6 +13,8 @@ from pydantic import BaseModel, ValidationError
 
 _MAX_PAGE_BYTES = 1_000_000
 _MAX_DEPTH = 8
+_MAX_LISTED = 20
+"""Problems that one error names."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -104,8 +106,10 @@ def check(page: dict[str, Any], where: str) -> Config:
         problems = _problems(error)
         if len(problems) == 1:
             raise ConfigError(f"{where}: {problems[0]}") from error
-        listed = "".join(f"\n  {problem}" for problem in problems)
-        raise ConfigError(f"{where}: {len(problems)} problems in the configuration:{listed}") from error
+        listed = problems[:_MAX_LISTED]
+        if len(problems) > _MAX_LISTED:
+            listed.append(f"and {len(problems) - _MAX_LISTED:,} more")
+        raise ConfigError(f"{where}: {len(problems)} problems in the configuration:", listed) from error
 
 
 def _apply(page: dict[str, Any], word: str) -> None:

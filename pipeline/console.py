@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
+from nstudent.errors import ArtifactError, one_line
 from nstudent.progress import Task
 from nstudent.stage import Step
 from rich.console import Console
@@ -34,7 +35,7 @@ class Screen:
 
     def say(self, text: str) -> None:
         """One line that stays."""
-        self._console.print(escape(text))
+        self._console.print(_safe(text))
 
     def task(self, name: str, total: int, unit: str, done: int = 0) -> AbstractContextManager[Task]:
         """Begin a piece of work."""
@@ -95,7 +96,7 @@ class _Lines:
         self._line(f"{self._done}/{self._total} {self._unit} in {seconds:.1f} s")
 
     def _line(self, text: str) -> None:
-        self._console.print(escape(f"  {self._name}: {text.rstrip()}"))
+        self._console.print(_safe(f"  {self._name}: {text.rstrip()}"))
 
 
 def _figures(shown: Mapping[str, float]) -> str:
@@ -115,19 +116,32 @@ def print_status(rows: Sequence[tuple[str, str, str, str]]) -> None:
     """(step, state, score, reason) of every step."""
     table = Table("step", "state", "score", "why", box=None, pad_edge=False)
     for row in rows:
-        table.add_row(*map(escape, row))
+        table.add_row(*map(_safe, row))
     _wide_console().print(table)
 
 
 def print_scores(scores: Mapping[str, Any]) -> None:
-    """The table at the end of a run."""
+    """The table at the end of a run.
+
+    Raises:
+        ArtifactError: these are not the scores of a run.
+    """
+    try:
+        _print_scores(scores)
+    except (LookupError, TypeError, ValueError, AttributeError, StopIteration) as error:
+        raise ArtifactError(
+            f"scores.json holds no scores of a run ({error!r}): delete its folder and run again"
+        ) from error
+
+
+def _print_scores(scores: Mapping[str, Any]) -> None:
     classifiers = scores["classifiers"]
     names = list(next(iter(classifiers.values()))["test"])
     table = Table("scores, %", "images", *map(_heading, names), box=None, pad_edge=False)
     for part in ("validation", "test"):
         for step, classifier in classifiers.items():
             mark = " *" if step == scores["final"] else ""
-            table.add_row(step + mark, part, *(_cell(classifier[part][name]) for name in names))
+            table.add_row(_safe(step + mark), part, *(_cell(classifier[part][name]) for name in names))
         table.add_section()
     console = _wide_console()
     console.print(table)
@@ -138,10 +152,15 @@ def print_scores(scores: Mapping[str, Any]) -> None:
     for name, gains in scores["gain"].items():
         gain = gains["contest alone"]
         console.print(
-            f"{scores['final']} against {name} on test: {100 * gain['value']:+.1f} points "
+            f"{_safe(scores['final'])} against {_safe(name)} on test: {100 * gain['value']:+.1f} points "
             f"[{100 * gain['low']:+.1f}, {100 * gain['high']:+.1f}] (contest score, paired)",
             highlight=False,
         )
+
+
+def _safe(text: str) -> str:
+    """Text with names of strangers in it, as a terminal may show it: neither steered by it nor marked up."""
+    return escape(one_line(text))
 
 
 def _wide_console() -> Console:
@@ -150,7 +169,7 @@ def _wide_console() -> Console:
 
 
 def _heading(name: str) -> str:
-    return name.removeprefix("accuracy/").replace("hierarchical ", "h-")
+    return _safe(name.removeprefix("accuracy/").replace("hierarchical ", "h-"))
 
 
 def _cell(entry: Mapping[str, float] | None) -> str:

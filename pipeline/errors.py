@@ -1,12 +1,37 @@
 """Errors a person can mend: each message names the thing that is wrong and what would put it right."""
 
+from collections.abc import Sequence
+
+_MAX_CHARACTERS = 1_000
+
+
+def one_line(text: str) -> str:
+    """The text as a terminal may show it: one line of at most a thousand characters that steers nothing.
+
+    Names of classes and files come from strangers. What cannot be printed (escape sequences, line ends, marks that
+    turn the direction of writing, bytes that are no UTF-8) is written as its escape.
+    """
+    cut = text if len(text) <= _MAX_CHARACTERS else text[: _MAX_CHARACTERS - 1] + "…"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
+
 
 class NstudentError(Exception):
-    """Base of every error that is about the user's input or machine and not about our code."""
+    """Base of every error that is about the user's input or machine and not about our code. Its text is one line."""
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
 
 
 class ConfigError(NstudentError):
     """A configuration page, an override, or a combination of keys that cannot be used."""
+
+    def __init__(self, message: str, problems: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.problems = tuple(problems)
+        """Where there are several: one line each, below the message."""
+
+    def __str__(self) -> str:
+        return "\n  ".join([super().__str__(), *map(one_line, self.problems)])
 
 
 class DataError(NstudentError):

@@ -6,6 +6,7 @@ every row: random rows are then 50 to 150 times faster than h5py's fancy indexin
 """
 
 import io
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,12 +15,23 @@ from typing import Any
 import h5py
 import numpy as np
 import numpy.typing as npt
-from nstudent.errors import ArtifactError
+from nstudent.errors import ArtifactError, NstudentError
 from nstudent.storage import atomic_write
 
 # Superblock 3: metadata with checksums, readable from HDF5 1.10 on.
 _VERSION = ("v110", "v110")
+
+# Limits on files of strangers; SECURITY.md lists them.
 _MAX_COMPRESSION = 1032
+"""As far as deflate can shrink anything."""
+_MAX_UNMAPPED_BYTES = 1 << 30
+"""Of one file, for data that cannot be mapped and so has to be held in memory."""
+_MAX_OBJECTS = 1_000
+_MAX_DEPTH = 8
+_MAX_ATTRIBUTES = 100
+_MAX_ATTRIBUTE_BYTES = 16 << 20
+_FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32, h5py.h5z.FILTER_LZF}
+"""Compressions that need no code from elsewhere."""
 
 Array = npt.NDArray[Any]
 
@@ -71,8 +83,16 @@ def _create_joined(
 
 
 def attributes(path: Path) -> dict[str, Any]:
-    """Attributes of the root of a file."""
+    """Attributes of the root of a file.
+
+    Raises:
+        ArtifactError: not an HDF5 file, or attributes that are too many, too large, or of a type nobody needs.
+    """
     with _opened(path) as file:
+        if len(file.attrs) > _MAX_ATTRIBUTES:
+            raise ArtifactError(f"{path} has {len(file.attrs):,} attributes, more than {_MAX_ATTRIBUTES}: refused")
+        for name in file.attrs:
+            _refuse_attribute(path, name, file.attrs.get_id(name))
         return dict(file.attrs)
 
 
@@ -83,28 +103,54 @@ def mapped(path: Path) -> dict[str, Array]:
         ArtifactError: not an HDF5 file, or one that would read other files or claims more than it holds.
     """
     arrays: dict[str, Array] = {}
+    unmapped_bytes = 0
     with _opened(path) as file:
         for name, item in _datasets(file).items():
             _refuse_foreign(path, name, item)
             offset = item.id.get_offset()
-            if offset is None or item.size == 0:
-                arrays[name] = item[()]
-            else:
+            if offset is not None and math.prod(item.shape) and _lies_as_in_memory(item):
                 arrays[name] = np.memmap(path, item.dtype, "r", offset, item.shape)
+                continue
+            unmapped_bytes += max(_claimed_bytes(item), math.prod(item.chunks or ()) * item.dtype.itemsize)
+            if unmapped_bytes > _MAX_UNMAPPED_BYTES:
+                raise ArtifactError(
+                    f"{path}: '{name}' would fill more than {_MAX_UNMAPPED_BYTES:,} bytes of memory: "
+                    "refused; write it contiguous and without compression"
+                )
+            arrays[name] = item[()]
+            arrays[name].flags.writeable = False
     return arrays
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[h5py.File]:
     """Open for reading; whatever HDF5 stumbles over in a damaged or hostile file becomes one kind of error."""
-    if not path.exists():
+    # A named pipe would keep us waiting for ever.
+    if not path.is_file():
         raise ArtifactError(f"{path} is missing")
     try:
-        with h5py.File(path, "r") as file:
+        with _without_plugins(), h5py.File(path, "r") as file:
             yield file
-    except (OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, MemoryError) as error:
+    except NstudentError:
+        raise
+    except Exception as error:
+        # Damage makes h5py raise nearly anything: KeyError, RuntimeError, OverflowError, SystemError.
         said = " ".join(str(error).split())[:200]
         raise ArtifactError(f"{path} is not a readable HDF5 file: {said}") from error
+
+
+@contextmanager
+def _without_plugins() -> Iterator[None]:
+    """HDF5 that loads no library for an unknown compression, whatever HDF5_PLUGIN_PATH says."""
+    plugins = h5py.h5pl
+    paths = [plugins.get(i) for i in range(plugins.size())]
+    for _ in paths:
+        plugins.remove(0)
+    try:
+        yield
+    finally:
+        for path in paths:
+            plugins.append(path)
 
 
 def _datasets(file: h5py.File) -> dict[str, h5py.Dataset]:
@@ -112,11 +158,17 @@ def _datasets(file: h5py.File) -> dict[str, h5py.Dataset]:
     # A group can contain itself.
     waiting: list[tuple[h5py.Group, str]] = [(file, "")]
     seen = set()
+    num_objects = 0
     while waiting:
         group, prefix = waiting.pop()
         if group.id in seen:
             raise ArtifactError(f"{file.filename}: the group '{prefix}' stands twice in the file: refused")
         seen.add(group.id)
+        num_objects += len(group)
+        if num_objects > _MAX_OBJECTS or prefix.count("/") > _MAX_DEPTH:
+            raise ArtifactError(
+                f"{file.filename} holds more than {_MAX_OBJECTS} objects or {_MAX_DEPTH} levels of groups: refused"
+            )
         for name in group:
             if not isinstance(group.get(name, getlink=True), h5py.HardLink):
                 raise ArtifactError(f"{file.filename}: '{prefix}{name}' is a link out of the file: refused")
@@ -137,7 +189,33 @@ def _refuse_foreign(path: Path, name: str, item: h5py.Dataset) -> None:
         raise ArtifactError(f"{path}: '{name}' is no array: refused")
     if item.dtype.hasobject:
         raise ArtifactError(f"{path}: '{name}' has a type that cannot be mapped: refused")
+    properties = item.id.get_create_plist()
+    if not {properties.get_filter(i)[0] for i in range(properties.get_nfilters())} <= _FILTERS:
+        raise ArtifactError(f"{path}: '{name}' is compressed in a way that needs a plug-in: refused")
     # Compression may shrink a chunked data set, by no more than deflate can.
     most = item.id.get_storage_size() * (1 if item.chunks is None else _MAX_COMPRESSION)
-    if most < item.nbytes:
-        raise ArtifactError(f"{path}: '{name}' claims {item.nbytes:,} bytes and holds fewer: refused")
+    claimed = _claimed_bytes(item)
+    if most < claimed:
+        raise ArtifactError(f"{path}: '{name}' claims {claimed:,} bytes and holds fewer: refused")
+
+
+def _refuse_attribute(path: Path, name: str, attribute: h5py.h5a.AttrID) -> None:
+    elements = math.prod(attribute.shape)
+    objects = attribute.dtype.hasobject
+    if objects and h5py.check_string_dtype(attribute.dtype) is None:
+        raise ArtifactError(f"{path}: the attribute '{name}' is neither text nor numbers: refused")
+    # Strings lie in a heap, and all of them may be the same long one.
+    largest = elements * path.stat().st_size if objects and elements > 1 else attribute.get_storage_size()
+    if largest > (_MAX_UNMAPPED_BYTES if objects else _MAX_ATTRIBUTE_BYTES):
+        raise ArtifactError(f"{path}: the attribute '{name}' is larger than {_MAX_ATTRIBUTE_BYTES:,} bytes: refused")
+
+
+def _claimed_bytes(item: h5py.Dataset) -> int:
+    # Not item.nbytes: that wraps round at 64 bits.
+    return math.prod(item.shape) * int(item.dtype.itemsize)
+
+
+def _lies_as_in_memory(item: h5py.Dataset) -> bool:
+    """Whether the bytes on disk are those of the numpy array: HDF5 also knows integers of 12 bits in 16."""
+    stored: h5py.h5t.TypeID = item.id.get_type()
+    return bool(stored.equal(h5py.h5t.py_create(item.dtype, logical=True)))

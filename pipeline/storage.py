@@ -22,6 +22,7 @@ _UNFINISHED = ".writing"
 
 _OUT_OF_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _MARGIN = 1.2
+_MAX_JSON_BYTES = 64 << 20
 
 
 @contextlib.contextmanager
@@ -85,7 +86,9 @@ def atomic_write(path: Path, content: bytes) -> None:
     beside = path.with_name(f".{path.name}{_UNFINISHED}")
     try:
         with explained(path, f"write {len(content):,} bytes to"):
-            with open(beside, "wb") as file:
+            # What an attempt before left, or a link that a stranger put there: neither is written through.
+            beside.unlink(missing_ok=True)
+            with open(beside, "xb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
@@ -129,13 +132,29 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file of a run folder."""
+    """Read a JSON file of a run folder: an ordinary file, strict JSON, no key twice, at most 64 MiB."""
     try:
-        return json.loads(path.read_bytes())
+        if path.exists() and not path.is_file():
+            raise ValueError("not an ordinary file")
+        if path.stat().st_size > _MAX_JSON_BYTES:
+            raise ValueError(f"more than {_MAX_JSON_BYTES:,} bytes")
+        return json.loads(path.read_bytes(), object_pairs_hook=_object, parse_constant=_no_number)
     except FileNotFoundError as error:
         raise ArtifactError(f"{path} is missing: run the step that makes it again") from error
     except (OSError, ValueError, RecursionError) as error:
         raise ArtifactError(f"{path} is damaged ({error}): delete its folder and run the same command again") from error
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Two readers of a key that stands twice may read two things."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key stands twice")
+    return found
+
+
+def _no_number(word: str) -> None:
+    raise ValueError(f"{word} is no number")
 
 
 def sha256_of(path: Path) -> str:

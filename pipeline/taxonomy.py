@@ -221,6 +221,8 @@ class Taxonomy:
                 depth = sum(index != ABSENT for index in row)
                 if len(row) != taxonomy.num_levels or not depth or min(row) < ABSENT:
                     raise ValueError(f"terminal {row} is no path")
+                if any(not 0 <= index < size for index, size in zip(row[:depth], taxonomy.num_classes, strict=False)):
+                    raise ValueError(f"terminal {row} names a class that does not exist")
                 if taxonomy.ancestors(depth - 1, row[depth - 1]) != row[:depth]:
                     raise ValueError(f"terminal {row} is not a path of the tree")
         except (KeyError, TypeError, ValueError, IndexError) as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,17 +12,23 @@ import numpy.typing as npt
 import torch
 from nstudent.artifact import Artifact
 from nstudent.config import ModelConfig
-from nstudent.errors import ArtifactError
+from nstudent.config_file import check
+from nstudent.errors import ArtifactError, ConfigError, DataError
+from nstudent.models.allocation import AllocationLimit
 from nstudent.models.device import Placement
 from nstudent.models.member import Member, build_member
 from nstudent.storage import atomic_write, write_json
 from nstudent.taxonomy import Taxonomy
-from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
 MODEL = "model.json"
+_MAX_LEVELS = 16
+_MAX_MEMBERS = 64
+_SPARE_BYTES = 256 << 20
+"""What building a network may take beside twice its weights: tables of positions, starting values."""
+
 Probabilities = tuple[npt.NDArray[np.float32], ...]
 """Per level, coarse first: (images, outputs of the level)."""
 
@@ -55,17 +60,22 @@ class Recipe:
 
     @classmethod
     def from_json(cls, data: Any) -> Recipe:
-        """Read what ``to_json`` wrote."""
+        """Read what ``to_json`` wrote, within the limits of the configuration.
+
+        Raises:
+            ArtifactError: it does not describe a model that a configuration could have asked for.
+        """
         try:
-            return cls(
-                members=tuple(ModelConfig.model_validate(member) for member in data["members"]),
-                taxonomy=Taxonomy.from_json(data["taxonomy"]),
-                absent=str(data["absent"]),
-                image_size=int(data["image_size"]),
-                max_pixels=int(data["max_pixels"]),
-            )
-        except (KeyError, TypeError, ValueError, ValidationError) as error:
+            sizes = {"image_size": data["image_size"], "max_pixels": data["max_pixels"]}
+            page = {"absent": data["absent"], "data": sizes, "teacher": {"members": data["members"]}}
+            config = check(page, where="what it says")
+            taxonomy = Taxonomy.from_json(data["taxonomy"])
+        except (KeyError, TypeError, ValueError, ConfigError, DataError) as error:
             raise ArtifactError(f"{MODEL} does not describe a model: {error}") from error
+        members = config.teacher.members
+        if len(members) > _MAX_MEMBERS or not _is_usable(taxonomy):
+            raise ArtifactError(f"{MODEL} does not describe a model: too many members, or no tree of classes")
+        return cls(members, taxonomy, config.absent, config.data.image_size, config.data.max_pixels)
 
 
 class Ensemble:
@@ -105,15 +115,41 @@ class Ensemble:
         recipe = Recipe.from_json(artifact.json(MODEL))
         members = []
         for number, config in enumerate(recipe.members):
-            member = build_member(config, recipe.outputs, ("blank",), load_pretrained=False)
             path = artifact.path(_weights_file(number))
             try:
-                member.load_state_dict(load(path.read_bytes()))
-            except (SafetensorError, RuntimeError, json.JSONDecodeError) as error:
-                said = " ".join(str(error).split())[:200]
-                raise ArtifactError(f"{path} does not hold the weights of {config.backbones}: {said}") from error
+                with AllocationLimit(2 * path.stat().st_size + _SPARE_BYTES, str(artifact.folder / MODEL)):
+                    member = build_member(config, recipe.outputs, ("blank",), load_pretrained=False)
+            except ConfigError as error:
+                raise ArtifactError(f"{artifact.folder / MODEL}: {error}") from error
+            _load_weights(member, path, config)
             members.append(member)
         return cls(recipe, members, placement)
+
+
+def _load_weights(member: Member, path: Path, config: ModelConfig) -> None:
+    own = member.state_dict()
+    try:
+        weights = load(path.read_bytes())
+        wrong = [name for name, tensor in weights.items() if name in own and tensor.dtype != own[name].dtype]
+        wrong += [name for name, tensor in weights.items() if not tensor.isfinite().all()]
+        if wrong:
+            raise ValueError(f"{wrong[0]} is of another type, or not finite")
+        member.load_state_dict(weights)
+    except (SafetensorError, RuntimeError, ValueError, LookupError, TypeError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise ArtifactError(f"{path} does not hold the weights of {config.backbones}: {said}") from error
+
+
+def _is_usable(taxonomy: Taxonomy) -> bool:
+    """Beyond being a tree: the classes have names, and some path is a final label."""
+    sides = {len(taxonomy.classes), len(taxonomy.parents), taxonomy.num_levels}
+    names = [*taxonomy.levels, *(name for level in taxonomy.classes for name in level)]
+    return (
+        len(sides) == 1
+        and 0 < taxonomy.num_levels <= _MAX_LEVELS
+        and all(isinstance(name, str) for name in names)
+        and bool(taxonomy.terminals)
+    )
 
 
 def _weights_file(number: int) -> str:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import torch
 from nstudent.config import ModelConfig
-from nstudent.errors import ConfigError
+from nstudent.errors import ConfigError, NstudentError
 from nstudent.models.heads import Logits, build_head
+from nstudent.models.options import MAX_BACKBONES, check_network, check_options
 from nstudent.randomness import Key, seed
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -94,6 +95,8 @@ def build_member(
     Raises:
         ConfigError: timm has no such network, or cannot build it with these options.
     """
+    if len(config.backbones) > MAX_BACKBONES:
+        raise ConfigError(f"a member has {len(config.backbones)} backbones: at most {MAX_BACKBONES} are fused")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed(*key, "weights"))
         backbones: list[nn.Module] = []
@@ -110,6 +113,8 @@ def build_member(
 
 
 def _build_backbone(name: str, config: ModelConfig, drop_path: float, load_pretrained: bool) -> tuple[Backbone, int]:
+    check_network(name)
+    check_options(name, config.backbone_options)
     if not timm.is_model(name):
         near = timm.list_models(f"*{name[:6]}*")[:3]
         hint = f" (near: {', '.join(near)})" if near else ""
@@ -122,13 +127,16 @@ def _build_backbone(name: str, config: ModelConfig, drop_path: float, load_pretr
             name, num_classes=0, pretrained=load_pretrained and config.pretrained is True, **options
         )
         width: int = network.num_features if not hasattr(network, "head_hidden_size") else network.head_hidden_size
-    except (TypeError, ValueError, AssertionError, LookupError, AttributeError) as error:
-        raise ConfigError(f"timm cannot build '{name}' with {options}: {error}") from error
+    except NstudentError:
+        raise
     except OSError as error:
         raise ConfigError(
             f"the pretrained weights of '{name}' cannot be fetched ({error}): "
             "set pretrained to the path of a safetensors file, or to false"
         ) from error
+    except Exception as error:
+        # Options that do not go together make networks raise nearly anything, ZeroDivisionError included.
+        raise ConfigError(f"timm cannot build '{name}' with {options}: {error}") from error
     if load_pretrained and isinstance(config.pretrained, str):
         _load_weights(network, name, Path(config.pretrained))
     if options.get("in_chans", 3) != 3 or options.get("global_pool") == "":
@@ -141,7 +149,7 @@ def _load_weights(network: nn.Module, name: str, path: Path) -> None:
     file = path / f"{name}.safetensors" if path.is_dir() else path
     try:
         weights = load_file(file)
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, ValueError, LookupError, TypeError) as error:
         raise ConfigError(f"pretrained: {file} is not a readable safetensors file: {error}") from error
     classifier = set(weights) - set(network.state_dict())
     own = {key: value for key, value in weights.items() if key not in classifier}

@@ -1,0 +1,149 @@
+"""What the tests of trust share: canaries, a run folder whose owner lies, and processes with a bound on memory."""
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from nstudent.artifact import FINAL, MANIFEST, commit, open_partial
+from nstudent.classifier import Classifier
+from nstudent.config import ModelConfig
+from nstudent.errors import NstudentError
+from nstudent.models.device import Placement
+from nstudent.models.ensemble import Ensemble, Recipe
+from nstudent.models.member import build_member
+from nstudent.storage import sha256_of, write_json
+from nstudent.taxonomy import Taxonomy
+
+STEP = "01-teacher"
+TREE = {"A": {"A1": ["a", "b"], "A2": ["c"]}, "B": {"B1": ["d", "e"]}}
+
+
+class Canary:
+    """An object whose unpickling makes a folder: there, somebody ran code from a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.path),)
+
+    @property
+    def sang(self) -> bool:
+        return self.path.exists()
+
+
+@pytest.fixture
+def canary(tmp_path: Path) -> Canary:
+    return Canary(tmp_path / "canary")
+
+
+@pytest.fixture(scope="session")
+def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder with one small classifier."""
+    run = tmp_path_factory.mktemp("honest") / "run"
+    model = ModelConfig(head="independent")
+    recipe = Recipe((model,), Taxonomy.from_tree(TREE, ("coarse", "mid", "fine")), "ignore", 32, 1_000_000)
+    member = build_member(model, recipe.outputs, ("key",))
+    Ensemble(recipe, [member], Placement(torch.device("cpu"), "float32")).save(open_partial(run / STEP, "by hand"))
+    fields = {"stage": "teacher", "round": 0, "asked": {}, "inputs": {}, "metrics": {"promoted": True}, "seconds": 0.0}
+    commit(run / STEP, fields)
+    write_json(run / FINAL, {"step": STEP})
+    return run
+
+
+class Stranger:
+    """Owns a run folder, and gives every file in it the hash it has: hashes are no defence against its owner."""
+
+    def __init__(self, run: Path) -> None:
+        self.run = run
+        self.step = run / STEP
+
+    def seal(self) -> None:
+        manifest = json.loads((self.step / MANIFEST).read_text())
+        for name in manifest["files"]:
+            path = self.step / name
+            manifest["files"][name] = {"sha256": sha256_of(path), "bytes": path.stat().st_size}
+        (self.step / MANIFEST).write_text(json.dumps(manifest))
+
+    def describe(self, change: Callable[[dict[str, Any]], object]) -> None:
+        """Change ``model.json``."""
+        model = json.loads((self.step / "model.json").read_text())
+        change(model)
+        (self.step / "model.json").write_text(json.dumps(model))
+        self.seal()
+
+    def weigh(self, content: bytes) -> None:
+        """Replace the weights."""
+        (self.step / "member-0.safetensors").write_bytes(content)
+        self.seal()
+
+
+@pytest.fixture
+def strangers(honest: Path, tmp_path: Path) -> Callable[[str], Stranger]:
+    """Copies of the honest run folder under other names, each in a stranger's hands."""
+    return lambda name: Stranger(Path(shutil.copytree(honest, tmp_path / name)))
+
+
+@pytest.fixture
+def stranger(strangers: Callable[[str], Stranger]) -> Stranger:
+    return strangers("given")
+
+
+@pytest.fixture
+def bounded(tmp_path: Path) -> Callable[..., "subprocess.CompletedProcess[str]"]:
+    """Run Python code in a process that may not hang, dump core or write large files."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 28, 1 << 28))
+
+    def run(code: str, *arguments: str | Path, timeout: float = 120) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-c", code, *map(str, arguments)]
+        return subprocess.run(
+            command, cwd=tmp_path, preexec_fn=limit, capture_output=True, text=True, check=False, timeout=timeout
+        )
+
+    return run
+
+
+@pytest.fixture(autouse=True)
+def threads_put_back() -> Iterator[None]:
+    yield
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def refused() -> Callable[..., str]:
+    """Load the classifier of a run folder, which has to fail with one line; returns it."""
+
+    def load(run: Path, match: str | None = None) -> str:
+        with pytest.raises(NstudentError, match=match) as error:
+            Classifier.load(run, device="cpu")
+        said = str(error.value)
+        assert len(said.splitlines()) == 1
+        return said
+
+    return load
+
+
+_WATCHERS: list[list[str]] = []
+
+
+@pytest.fixture
+def opened() -> Iterator[list[str]]:
+    """Every path that this process opens during the test."""
+    first = not _WATCHERS
+    _WATCHERS[:] = [[]]
+    if first:
+        # An audit hook stays for ever, so there is one, and it writes into the list of the test at hand.
+        sys.addaudithook(lambda event, args: _WATCHERS[-1].append(str(args[0])) if event == "open" else None)
+    yield _WATCHERS[0]
+    _WATCHERS[0] = []
