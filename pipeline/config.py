@@ -2,24 +2,8 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, Strict, model_validator
-
-# Strict: YAML reads on and yes as true, and pydantic would read true as 1.
-Number = Annotated[float, Strict()]
-Whole = Annotated[int, Strict()]
-Share = Annotated[Number, Field(ge=0.0, le=1.0)]
-Positive = Annotated[Number, Field(gt=0.0)]
-Count = Annotated[Whole, Field(ge=1)]
-Amount = Annotated[Number, Field(gt=0.0)]
-"""Below 1 a share of the images, from 1 a number of them."""
-
-Schedule = Literal["constant", "late", "early", "ramp"]
-
-
-class Section(BaseModel):
-    """A frozen group of keys that refuses keys it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+from nstudent.config_types import Amount, Count, Number, Positive, Schedule, Section, Share, Whole
+from pydantic import Field, model_validator
 
 
 class DataConfig(Section):
@@ -51,6 +35,12 @@ class DataConfig(Section):
     """Images that are looked at once, at the end, where the source has no such split."""
     duplicates: Literal["error", "drop"] = "error"
     """The same image in train and in validation or test of the source's own split: stop, or drop the training one."""
+    near_duplicates: Literal["drop", "report", "ignore"] = "drop"
+    """A copy (encoded again, resized) of a validation or test image in train or the heap: leave it out, or list it."""
+    near_duplicate_distance: Annotated[Whole, Field(ge=0, le=16)] = 4
+    """Images whose perceptual hashes differ in at most so many of 64 bits are compared pixel by pixel."""
+    conflicting_labels: Literal["error", "drop"] = "error"
+    """The same image under two labels: stop, or leave out those of train."""
     max_bad_share: Share = 0.001
     """More than this share of unreadable images stops the run. They are listed and left out in any case."""
     max_pixels: Annotated[Count, Field(le=178_000_000)] = 64_000_000
@@ -83,7 +73,7 @@ class ModelConfig(Section):
 
     backbones: Annotated[tuple[str, ...], Field(min_length=1)] = ("test_resnet",)
     """Names of timm models."""
-    backbone_options: dict[str, bool | int | float | str | tuple[int, ...]] = {}
+    backbone_options: dict[str, bool | int | float | str | tuple[int, ...]] = Field(default={})
     """Further keyword arguments for timm.create_model, for every backbone of this member."""
     wide_channels: Annotated[Whole, Field(ge=0)] = 0
     """Channels of one wide convolution beside the backbones; 0: none."""

@@ -20,7 +20,7 @@ def _section(name: str, *, without: Sequence[str] = ()) -> Callable[[Config], di
 STAGES = {
     stage.name: stage
     for stage in (
-        Stage("data", needs=(), provides="data", settings=_section("data")),
+        Stage("data", needs=(), provides="data", settings=_section("data"), version=2),
         Stage("teacher", needs=("data",), provides="labeller", settings=_section("teacher")),
         Stage(
             "baseline",

@@ -15,12 +15,22 @@ import numpy as np
 import numpy.typing as npt
 from nstudent import hdf5
 from nstudent.config import DataConfig
-from nstudent.config_file import read_yaml
 from nstudent.data import dataset as packed
 from nstudent.data.decode import VERSION, Pixels, decode, square
+from nstudent.data.duplicates import (
+    contested_groups,
+    described,
+    described_groups,
+    drop_contested,
+    drop_copies,
+    drop_similar,
+)
+from nstudent.data.labelling import encode_labels, findings, taxonomy_of
+from nstudent.data.near_duplicates import NearDuplicate, near_duplicates
 from nstudent.data.sources import Record, Source, open_source
+from nstudent.data.sources.source import printable
 from nstudent.data.split import TEST, TRAIN, UNLABELLED, VALIDATION, draw_splits, flip_labels, thin_heap
-from nstudent.errors import ConfigError, DataError, ImageError
+from nstudent.errors import DataError, ImageError
 from nstudent.stage import Context, Metrics
 from nstudent.storage import write_json
 from nstudent.taxonomy import UNKNOWN, LabelArray, Taxonomy
@@ -33,60 +43,88 @@ _Splits = npt.NDArray[np.int8]
 
 def run(context: Context) -> Metrics:
     """Pack the source's images and labels into the artifact."""
-    config = context.config.data
+    config, seed = context.config.data, context.config.seed
     source = open_source(config)
     records = source.records()
-    taxonomy, truth = _labels(records, config)
-    context.reserve(len(records) * (config.image_size**2 * 3 + _INDEX_BYTES))
-    digests, reasons = _pack(context, source, len(records))
-    _check_unreadable(records, reasons, config.max_bad_share)
-    split = draw_splits(truth, [record.split for record in records], config, context.config.seed)
-    status = np.zeros(len(records), dtype=np.uint8)
-    status[list(reasons)] = packed.UNREADABLE
-    reasons |= _drop_duplicates(records, digests, split, status, config)
-    usable = np.where(status == packed.OK, split, -1).astype(np.int8)
-    status[thin_heap(usable, config.unlabelled, context.config.seed)] = packed.THINNED
+    taxonomy = taxonomy_of(records, config)
+    truth = encode_labels(records, taxonomy)
     taxonomy = taxonomy.including(truth)
-    labels = _visible(truth, split, taxonomy, config.label_noise, context.config.seed)
-    _write_index(context.folder, records, labels, truth, split, status)
+    context.reserve(len(records) * (config.image_size**2 * 3 + _INDEX_BYTES))
+    digests, reasons = _pack(context, source, records)
+    split = draw_splits(truth, [record.split for record in records], config, seed)
+    left = _Left(len(records))
+    left.out(reasons, packed.UNREADABLE)
+    groups = contested_groups(digests, left.usable().tolist(), truth)
+    left.out(drop_contested(records, groups, split, config), packed.CONFLICTING)
+    left.out(drop_copies(records, digests, left.usable().tolist(), split, config), packed.DUPLICATE)
+    similar = _similar(context, split, left.usable())
+    if config.near_duplicates == "drop":
+        left.out(drop_similar(records, similar, split), packed.NEAR_DUPLICATE)
+    heap = np.where(left.status == packed.OK, split, -1).astype(np.int8)
+    left.status[thin_heap(heap, config.unlabelled, seed)] = packed.THINNED
+    labels = _visible(truth, split, taxonomy, config.label_noise, seed)
+    _write_index(context.folder, records, labels, truth, split, left.status)
     write_json(context.folder / packed.TAXONOMY, taxonomy.to_json())
     write_json(context.folder / packed.INFO, {"image_size": config.image_size, "decode_version": VERSION})
-    left_out = [{"name": _printable(records[i].name), "reason": reasons[i]} for i in sorted(reasons)]
-    write_json(context.folder / packed.LEFT_OUT, left_out)
-    metrics = _metrics(split, status, taxonomy)
-    if context.config.rounds and not metrics["unlabelled"]:
+    write_json(
+        context.folder / packed.LEFT_OUT,
+        [{"name": printable(records[i].name), "reason": left.reasons[i]} for i in sorted(left.reasons)],
+    )
+    found = findings(taxonomy, truth, split, left.status == packed.OK)
+    found |= {"conflicting_labels": described_groups(records, groups), "near_duplicates": described(records, similar)}
+    write_json(context.folder / packed.FINDINGS, found)
+    metrics = _metrics(split, left.status, taxonomy)
+    metrics["findings"] = {name: len(entries) for name, entries in found.items()}
+    _check_enough(metrics, context.config.rounds)
+    return metrics
+
+
+class _Left:
+    """Which images are left, and why the others are not."""
+
+    def __init__(self, num_images: int) -> None:
+        self.status = np.zeros(num_images, dtype=np.uint8)
+        self.reasons: dict[int, str] = {}
+
+    def out(self, reasons: dict[int, str], status: int) -> None:
+        """Leave out the images with these ids."""
+        self.reasons |= reasons
+        self.status[list(reasons)] = status
+
+    def usable(self) -> packed.Ids:
+        """Ids of the images that are left."""
+        return np.flatnonzero(self.status == packed.OK)
+
+
+def _similar(context: Context, split: _Splits, usable: packed.Ids) -> list[NearDuplicate]:
+    config = context.config.data
+    if config.near_duplicates == "ignore":
+        return []
+    store = packed.PixelStore(sorted(context.folder.glob(f"{packed.PIXELS}*.h5")))
+    with context.progress.task("compare", len(usable), "images") as task:
+        found = near_duplicates(store, split, usable, config.near_duplicate_distance)
+        task.advance(len(usable))
+    return found
+
+
+def _check_enough(metrics: Metrics, rounds: int) -> None:
+    """Whether what was left out has left enough."""
+    for part in ("labelled", "validation", "test"):
+        if not metrics[part]:
+            raise DataError(f"no usable {part} image is left: left_out.json says why the others are not used")
+    if metrics["terminals"] < 2:
+        raise DataError("every image has the same label, so there is nothing to tell apart: add images of another")
+    if rounds and not metrics["unlabelled"]:
         raise DataError(
             "there are no unlabelled images to learn from: give data.unlabelled_root, lower data.labelled, "
             "or set rounds=0 to train a teacher alone"
         )
-    return metrics
 
 
-def _labels(records: Sequence[Record], config: DataConfig) -> tuple[Taxonomy, LabelArray]:
-    if config.taxonomy is None:
-        taxonomy = Taxonomy.from_labels((record.label for record in records), config.levels)
-    else:
-        tree = config.taxonomy
-        content = read_yaml(Path(tree)) if isinstance(tree, str) else tree
-        if not isinstance(content, dict | list):
-            raise ConfigError("data.taxonomy is not a tree: write nested class names")
-        taxonomy = Taxonomy.from_tree(content, config.levels)
-    for level, num_classes in zip(taxonomy.levels, taxonomy.num_classes, strict=True):
-        if not num_classes:
-            raise DataError(f"no label names a class of the level '{level}': leave it out of data.levels")
-    rows = []
-    for record in records:
-        try:
-            rows.append(taxonomy.encode(record.label))
-        except DataError as error:
-            raise DataError(f"{_printable(record.name)}: {error}") from error
-    return taxonomy, np.array(rows, dtype=np.int32).reshape(len(rows), taxonomy.num_levels)
-
-
-def _pack(context: Context, source: Source, num_images: int) -> tuple[list[bytes], dict[int, str]]:
+def _pack(context: Context, source: Source, records: Sequence[Record]) -> tuple[list[bytes], dict[int, str]]:
     """Write the pixel shards that are not there yet. Returns a digest of each image, and the unreadable ones."""
-    size = context.config.data.image_size
-    rows = max(1, _SHARD_BYTES // (size * size * 3))
+    config, num_images = context.config.data, len(records)
+    rows = max(1, _SHARD_BYTES // (config.image_size**2 * 3))
     digests: list[bytes] = []
     reasons: dict[int, str] = {}
     with context.progress.task("decode", num_images, "images") as task, ThreadPoolExecutor() as threads:
@@ -94,9 +132,13 @@ def _pack(context: Context, source: Source, num_images: int) -> tuple[list[bytes
             path = context.folder / f"{packed.PIXELS}{shard:05d}.h5"
             ids = range(first, min(first + rows, num_images))
             if not path.exists():
-                _write_shard(path, size, list(threads.map(lambda i: _read(source, i, context.config.data), ids)))
+                images = list(threads.map(lambda i: _read(source, i, config), ids))
+                bad = {i: reason for i, (pixels, _, reason) in zip(ids, images, strict=True) if pixels is None}
+                # Before anything is written: a folder that is back the next time must not stay unreadable.
+                _check_unreadable(records, reasons | bad, config.max_bad_share)
+                _write_shard(path, config.image_size, images)
             digests += [row.tobytes() for row in hdf5.mapped(path)["digest"]]
-            bad: dict[str, str] = json.loads(hdf5.attributes(path)["unreadable"])
+            bad = json.loads(hdf5.attributes(path)["unreadable"])
             reasons |= {first + int(row): reason for row, reason in bad.items()}
             task.advance(len(ids))
     return digests, reasons
@@ -112,7 +154,7 @@ def _read(source: Source, image: int, config: DataConfig) -> tuple[Pixels | None
         if isinstance(content, bytes):
             return decode(content, config.image_size, config.max_pixels), digest, ""
         return square(content, config.image_size), digest, ""
-    except (ImageError, DataError) as error:
+    except ImageError as error:
         return None, digest, str(error)
 
 
@@ -130,38 +172,9 @@ def _check_unreadable(records: Sequence[Record], reasons: dict[int, str], max_sh
     if len(reasons) > max_share * len(records):
         first = min(reasons)
         raise DataError(
-            f"{len(reasons)} of {len(records)} images cannot be read, the first is {_printable(records[first].name)} "
+            f"{len(reasons)} of {len(records)} images cannot be read, the first is {printable(records[first].name)} "
             f"({reasons[first]}): mend or remove them, or raise data.max_bad_share (now {max_share:g})"
         )
-
-
-def _drop_duplicates(
-    records: Sequence[Record],
-    digests: list[bytes],
-    split: _Splits,
-    status: npt.NDArray[np.uint8],
-    config: DataConfig,
-) -> dict[int, str]:
-    """Leave out images that would leak from train or the heap into validation or test. Marks them in ``status``."""
-    rank = {TEST: 0, VALIDATION: 1, TRAIN: 2, UNLABELLED: 3}
-    dropped: dict[int, str] = {}
-    first_of: dict[bytes, int] = {}
-    # The most protected split first: of equal images the one in test stays.
-    for image in sorted(range(len(records)), key=lambda i: (rank[int(split[i])], i)):
-        if status[image] != packed.OK:
-            continue
-        first = first_of.setdefault(digests[image], image)
-        if first == image or split[first] == split[image] != UNLABELLED:
-            continue
-        given = records[first].split is not None and records[image].split is not None
-        if given and split[image] in (TRAIN, VALIDATION) and config.duplicates == "error":
-            raise DataError(
-                f"{_printable(records[image].name)} is the same image as {_printable(records[first].name)} "
-                "of another split: remove one, or set data.duplicates=drop to leave out the less protected"
-            )
-        status[image] = packed.DUPLICATE
-        dropped[image] = f"the same image as {_printable(records[first].name)}"
-    return dropped
 
 
 def _visible(truth: LabelArray, split: _Splits, taxonomy: Taxonomy, noise: float, seed: int) -> LabelArray:
@@ -196,10 +209,8 @@ def _metrics(split: _Splits, status: npt.NDArray[np.uint8], taxonomy: Taxonomy) 
         "test": usable[TEST],
         "unreadable": int((status == packed.UNREADABLE).sum()),
         "duplicates": int((status == packed.DUPLICATE).sum()),
+        "near_duplicates": int((status == packed.NEAR_DUPLICATE).sum()),
+        "conflicting_labels": int((status == packed.CONFLICTING).sum()),
         "classes": list(taxonomy.num_classes),
         "terminals": len(taxonomy.terminals),
     }
-
-
-def _printable(name: str) -> str:
-    return name.encode("utf-8", "backslashreplace").decode()

@@ -27,7 +27,7 @@ FLOORS = [
     {"data", "labels"},
     {"artifact", "hdf5", "lock", "config_file"},
     {"config", "taxonomy", "randomness", "progress", "stopping", "storage"},
-    {"errors"},
+    {"config_types", "errors"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # The first room, from below, that may import torch and its like.

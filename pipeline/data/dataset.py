@@ -17,9 +17,10 @@ TRUTH = "truth.h5"
 TAXONOMY = "taxonomy.json"
 INFO = "info.json"
 LEFT_OUT = "left_out.json"
+FINDINGS = "findings.json"
 PIXELS = "pixels-"
 
-OK, UNREADABLE, DUPLICATE, THINNED = 0, 1, 2, 3
+OK, UNREADABLE, DUPLICATE, THINNED, CONFLICTING, NEAR_DUPLICATE = 0, 1, 2, 3, 4, 5
 """Status of an image. Only those that are ``OK`` are used; the others keep their row, so that no id ever shifts."""
 
 Ids = npt.NDArray[np.int64]

@@ -266,7 +266,7 @@ def test_the_less_protected_of_two_equal_images_is_dropped(bench):
     copies = {
         "train/pet/cat/copy.png": files["test/pet/cat/0.png"],
         "validation/pet/cat/copy.png": files["test/pet/cat/0.png"],
-        "train/pet/cat/other.png": files["validation/stone/0.png"],
+        "train/stone/other.png": files["validation/stone/0.png"],
     }
     plant(bench.root, files | copies)
 

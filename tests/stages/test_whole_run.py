@@ -20,6 +20,7 @@ FILES = {
         "taxonomy.json",
         "info.json",
         "left_out.json",
+        "findings.json",
         "pixels-00000.h5",
     },
     "01-teacher": NETWORK,

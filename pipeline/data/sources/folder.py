@@ -14,7 +14,9 @@ from nstudent.data.sources.source import (
     Split,
     existing,
     images_below,
+    printable,
     read_file,
+    refuse_linked_folders,
     stamp_files,
 )
 from nstudent.errors import DataError
@@ -40,17 +42,19 @@ class Folder:
         records = list(self._labelled())
         if self._unlabelled_root is not None:
             unknown = (UNKNOWN_ENTRY,) * self._num_levels
+            refuse_linked_folders(self._unlabelled_root)
             for path in images_below(self._unlabelled_root):
                 self._files.append(path)
                 name = f"unlabelled:{path.relative_to(self._unlabelled_root).as_posix()}"
                 records.append(Record(name, unknown, "unlabelled"))
         if not records:
-            raise DataError(f"{self._root} holds no image: put them in {self._root}/class/…/image.jpg")
+            raise DataError(f"{printable(self._root)} holds no image: put them in {self._root}/class/…/image.jpg")
         return records
 
     def read(self, index: int) -> bytes:
         """Encoded bytes."""
-        return read_file(self._files[index])
+        path = self._files[index]
+        return read_file(path, next(root for root in self._roots() if path.is_relative_to(root)))
 
     def _roots(self) -> Iterator[Path]:
         yield self._root
@@ -58,6 +62,7 @@ class Folder:
             yield self._unlabelled_root
 
     def _labelled(self) -> Iterator[Record]:
+        refuse_linked_folders(self._root)
         splits = {split: self._root / split for split in SPLITS if (self._root / split).is_dir()}
         if not splits:
             self._check_empty(self._root)
@@ -65,7 +70,10 @@ class Folder:
         stray = sorted(path for path in self._root.iterdir() if path.is_dir() and path.name not in SPLITS)
         stray = [path for path in stray if splits and images_below(path)]
         if stray:
-            raise DataError(f"{stray[0]} lies beside the split folders of {self._root}: move it into one of them")
+            raise DataError(
+                f"{printable(stray[0])} lies beside the split folders of {printable(self._root)}: "
+                "move it into one of them"
+            )
         for split, root in splits.items():
             if split != "unlabelled":
                 self._check_empty(root)
@@ -77,7 +85,9 @@ class Folder:
             if split == "unlabelled" or not folders:
                 label = (UNKNOWN_ENTRY,) * self._num_levels
             elif len(folders) > self._num_levels:
-                raise DataError(f"{path} lies {len(folders)} folders deep, but data.levels names {self._num_levels}")
+                raise DataError(
+                    f"{printable(path)} lies {len(folders)} folders deep, but data.levels names {self._num_levels}"
+                )
             else:
                 label = (*folders, *(ABSENT_ENTRY,) * (self._num_levels - len(folders)))
             self._files.append(path)
@@ -88,7 +98,7 @@ class Folder:
         for folder in sorted(path for path in root.rglob("*") if path.is_dir()):
             hidden = any(part.startswith(".") for part in folder.relative_to(root).parts)
             if folder.relative_to(root) not in occupied and not hidden:
-                raise DataError(f"the class folder {folder} holds no image: fill it or remove it")
+                raise DataError(f"the class folder {printable(folder)} holds no image: fill it or remove it")
 
 
 def open_source(config: DataConfig) -> Folder:

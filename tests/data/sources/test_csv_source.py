@@ -89,7 +89,7 @@ def test_a_path_given_twice_names_both_rows(root):
     message = refused(root, HEADER, "1.jpg,a,b,c", "2.jpg,a,b,c", "1.jpg,a,b,d")
 
     assert "line 4" in message
-    assert "row 1" in message
+    assert "line 2, labelled a/b/c there and a/b/d here" in message
 
 
 def test_an_unknown_split_is_named(root):
