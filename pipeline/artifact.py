@@ -124,9 +124,11 @@ class Artifact:
         if path.exists() and not path.resolve().is_relative_to(self.folder.resolve()):
             raise ArtifactError(f"{path} is a link to a file elsewhere: put the file itself there")
         if entry is None or not path.is_file():
-            raise ArtifactError(f"{path} is missing: delete {self.folder} and run the same command again")
+            raise ArtifactError(f"{path} is missing: nstudent verify {self.folder.parent} --repair makes it again")
         if path.stat().st_size != entry["bytes"] or sha256_of(path) != entry["sha256"]:
-            raise ArtifactError(f"{path} has changed since it was made: delete {self.folder} and run again")
+            raise ArtifactError(
+                f"{path} has changed since it was made: nstudent verify {self.folder.parent} --repair makes it again"
+            )
         self._verified.add(name)
         return path
 

@@ -29,6 +29,13 @@ class _Record:
     """(2 + levels,): loss, norm of the gradient, and per level whether logits and targets are finite."""
 
 
+def finite_levels(logits: Logits, targets: Sequence[Tensor]) -> Tensor:
+    """bool (levels,): whether a level's logits and targets are all finite."""
+    return torch.stack(
+        [level.isfinite().all() & mass.isfinite().all() for level, mass in zip(logits, targets, strict=True)]
+    )
+
+
 class FiniteCheck:
     """Looks at loss, gradient and logits of every step."""
 
@@ -41,17 +48,13 @@ class FiniteCheck:
         # torch's own protocol for mixed precision: such an optimiser reads `found_inf` on the device.
         self._optimizer_skips = on_gpu and getattr(optimizer, "_step_supports_amp_scaling", False)
 
-    def before_step(self, step: int, loss: Tensor, norm: Tensor, logits: Logits, targets: Sequence[Tensor]) -> None:
-        """Call between backward and the optimiser's step.
+    def before_step(self, step: int, loss: Tensor, norm: Tensor, sound: Tensor) -> None:
+        """Call between backward and the optimiser's step. ``sound`` comes from ``finite_levels``.
 
         Raises:
             TrainingError: this step, or on a GPU one of the last few, is not finite.
         """
-        sound = [
-            (level.isfinite().all() & mass.isfinite().all()).float()
-            for level, mass in zip(logits, targets, strict=True)
-        ]
-        figures = torch.stack([loss.detach().float(), norm.detach().float(), *sound])
+        figures = torch.cat([torch.stack([loss.detach().float(), norm.detach().float()]), sound.float()])
         self._waiting.append(_Record(step, self._optimizer.param_groups[0]["lr"], figures))
         if self._optimizer_skips:
             self._optimizer.found_inf = (~figures.isfinite().all()).float()  # type: ignore[attr-defined]

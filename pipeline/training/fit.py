@@ -16,12 +16,13 @@ from nstudent.errors import StoppedError
 from nstudent.models.device import Placement
 from nstudent.models.heads import Logits
 from nstudent.models.member import Member
-from nstudent.progress import Progress, Task
+from nstudent.progress import Progress, Silence, Task
 from nstudent.randomness import Key, seed
 from nstudent.training.checkpoint import load_checkpoint, save_checkpoint
-from nstudent.training.finite import FiniteCheck
+from nstudent.training.finite import FiniteCheck, finite_levels
 from nstudent.training.mixing import CutMix
-from nstudent.training.objective import Moment, Objective
+from nstudent.training.objective import Moment, Objective, Targets
+from nstudent.training.portions import Portion, halved, portions
 from timm.optim import create_optimizer_v2
 from timm.scheduler import CosineLRScheduler
 from timm.utils import ModelEmaV3
@@ -40,6 +41,10 @@ class _Stateful(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+    def settle(self) -> None: ...
+
+    def forget(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -105,6 +110,8 @@ class Trainer:
         )
         self._average = ModelEmaV3(network, decay=config.ema_decay)
         self._finite = FiniteCheck(self._network, self._optimizer, levels)
+        self._num_portions = 1
+        self._say: Callable[[str], None] = Silence().say
         self._step = 0
         exact = torch.float32 if placement.device.type == "mps" else torch.float64
         self._loss = torch.zeros((), dtype=exact, device=placement.device)
@@ -118,7 +125,8 @@ class Trainer:
             TrainingError: a loss or gradient is not finite; no weight that is kept has taken it in.
             StoppedError: the progress asked to stop; a checkpoint of the last step is on disk.
         """
-        self._resume(checkpoint, progress.say)
+        self._say = progress.say
+        self._resume(checkpoint)
         steps = self._length.steps
         on_gpu = self._placement.device.type == "cuda"
         batches = self._batches.load(self._step, steps, self._workers, pin_memory=on_gpu)
@@ -155,30 +163,79 @@ class Trainer:
         self._history.append(entry)
 
     def _train_step(self, batch: Batch) -> None:
-        progress = self._step / self._length.steps
         self._scheduler.step_update(self._step)
-        # Dropout and stochastic depth read torch's generator: it is set from the step, and so has no past.
-        torch.manual_seed(seed(*self._key, "step", self._step))
         batch = batch.to(self._placement.device)
         images, targets = self._cutmix(
-            self._placement.images(batch.images), batch.targets, batch.num_labelled, self._step, progress
+            self._placement.images(batch.images),
+            batch.targets,
+            batch.num_labelled,
+            self._step,
+            self._step / self._length.steps,
         )
-        with self._placement.autocast(self._network):
-            logits = tuple(level.float() for level in self._network(images))
-        clean = None if batch.clean is None else self._placement.images(batch.clean)
-        moment = Moment(logits, targets, batch.num_labelled, batch.rows, clean, self._believe, progress)
-        loss = self._objective(moment)
-        self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        limit = self._config.clip_norm if self._config.clip_norm is not None else math.inf
-        norm = nn.utils.clip_grad_norm_(self._network.parameters(), limit)
-        self._finite.before_step(self._step, loss, norm, logits, targets)
+        while not self._accumulate(batch, images, targets):
+            pass
         self._optimizer.step()
+        if isinstance(self._objective, _Stateful):
+            self._objective.settle()
         self._step += 1
         # A young average forgets its random start quickly: min(decay, (1 + t) / (10 + t)).
         self._average.decay = min(self._config.ema_decay, (1 + self._step) / (_EMA_WARMUP_STEPS + self._step))
         self._average.update(self._network)
-        self._loss += loss.detach()
+
+    def _accumulate(self, batch: Batch, images: Tensor, targets: Targets) -> bool:
+        """Put the batch's gradient in place; False where the device ran out of memory and smaller portions are due."""
+        self._optimizer.zero_grad(set_to_none=True)
+        # Dropout and stochastic depth read torch's generator: it is set from the step, and so has no past.
+        torch.manual_seed(seed(*self._key, "step", self._step))
+        try:
+            parts = [
+                self._backward(batch, images, targets, portion)
+                for portion in portions(len(images), batch.num_labelled, self._num_portions)
+            ]
+        except torch.OutOfMemoryError:
+            self._forget_step()
+            self._num_portions = halved(self._num_portions, len(images), self._placement.device, images.shape[2:])
+            self._say(f"  out of memory: batches are worked on in {self._num_portions} portions from here on")
+            return False
+        loss = torch.stack([part for part, _ in parts]).sum()
+        sound = torch.stack([each for _, each in parts]).all(dim=0)
+        limit = self._config.clip_norm if self._config.clip_norm is not None else math.inf
+        norm = nn.utils.clip_grad_norm_(self._network.parameters(), limit)
+        self._finite.before_step(self._step, loss, norm, sound)
+        self._loss += loss
+        return True
+
+    def _backward(self, batch: Batch, images: Tensor, targets: Targets, portion: Portion) -> tuple[Tensor, Tensor]:
+        """Add a portion's gradient; returns its share of the loss, and per level whether its numbers are finite."""
+        whole = len(portion.rows) == len(images)
+        rows = portion.rows.to(images.device)
+
+        def part(tensor: Tensor) -> Tensor:
+            return tensor if whole else tensor[rows]
+
+        with self._placement.autocast(self._network):
+            logits = tuple(level.float() for level in self._network(part(images)))
+        moment = Moment(
+            logits=logits,
+            targets=[part(level) for level in targets],
+            num_labelled=portion.num_labelled,
+            rows=part(batch.rows),
+            clean=None if batch.clean is None else self._placement.images(part(batch.clean)),
+            believe=self._believe,
+            progress=self._step / self._length.steps,
+            whole_targets=targets,
+            whole_labelled=batch.num_labelled,
+        )
+        loss = self._objective(moment)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach(), finite_levels(logits, moment.targets)
+
+    def _forget_step(self) -> None:
+        self._optimizer.zero_grad(set_to_none=True)
+        if isinstance(self._objective, _Stateful):
+            self._objective.forget()
+        if self._placement.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _believe(self, images: Tensor) -> Logits:
         """Logits of the averaged network, un-noised, without gradient."""
@@ -203,8 +260,8 @@ class Trainer:
             state["objective"] = self._objective.state_dict()
         return state
 
-    def _resume(self, checkpoint: Path, say: Callable[[str], None]) -> None:
-        state = load_checkpoint(checkpoint, say)
+    def _resume(self, checkpoint: Path) -> None:
+        state = load_checkpoint(checkpoint, self._say)
         if state is None:
             return
         self._step = state["step"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -17,7 +17,10 @@ Targets = Sequence[Tensor]
 
 @dataclass(frozen=True)
 class Moment:
-    """One step as an objective sees it. ``b`` is the batch size."""
+    """One step as an objective sees it, or a part of one where the device cannot hold the whole batch.
+
+    ``b`` is the number of images that are looked at together.
+    """
 
     logits: Logits
     """Of the noised images, float32 (b, outputs) per level."""
@@ -32,6 +35,9 @@ class Moment:
     """Logits of the network with averaged weights, un-noised and without gradient."""
     progress: float
     """0 at the first step, 1 at the end of training."""
+    whole_targets: Targets
+    """Those of the whole batch, which losses are divided by: the parts of a batch then add up to its loss."""
+    whole_labelled: int
 
 
 class Objective(Protocol):
@@ -42,21 +48,34 @@ class Objective(Protocol):
 
 
 def level_cross_entropy(
-    logits: Logits, targets: Targets, class_weights: Targets, level_weights: Sequence[float], smoothing: float
+    logits: Logits,
+    targets: Targets,
+    class_weights: Targets,
+    level_weights: Sequence[float],
+    smoothing: float,
+    whole: Targets | None = None,
 ) -> Tensor:
     """Cross-entropy per level, averaged over levels.
+
+    ``whole``, where the images are a part of a batch, are the targets of all of it: their mass is divided by.
 
     A level's loss is divided by the mass that is really there: one labelled image in a batch counts as one, and a batch
     in which nobody knows a level costs nothing there (where torch's own mean would be NaN).
     """
     total = logits[0].new_zeros(())
-    for level, mass, weight, level_weight in zip(logits, targets, class_weights, level_weights, strict=True):
-        if smoothing:
-            mass = (1 - smoothing) * mass + smoothing * mass.sum(dim=1, keepdim=True) / mass.shape[1]
-        mass = mass * weight
-        loss = -(mass * level.log_softmax(dim=1)).sum() / mass.sum().clamp_min(1e-6)
+    rows = zip(logits, targets, whole or targets, class_weights, level_weights, strict=True)
+    for level, mass, all_mass, weight, level_weight in rows:
+        mass = _weighted(mass, weight, smoothing)
+        there = mass if whole is None else _weighted(all_mass, weight, smoothing)
+        loss = -(mass * level.log_softmax(dim=1)).sum() / there.sum().clamp_min(1e-6)
         total = total + level_weight * loss
     return total / sum(level_weights)
+
+
+def _weighted(mass: Tensor, weight: Tensor, smoothing: float) -> Tensor:
+    if smoothing:
+        mass = (1 - smoothing) * mass + smoothing * mass.sum(dim=1, keepdim=True) / mass.shape[1]
+    return mass * weight
 
 
 @dataclass(frozen=True)
@@ -70,18 +89,19 @@ class Supervised:
 
     def __call__(self, moment: Moment) -> Tensor:
         """Labelled mean, smoothed + weight * pseudo-labelled mean; soft targets need no smoothing."""
-        n = moment.num_labelled
-        loss = self._part(moment, slice(None, n), self.class_weights, self.smoothing)
+        n, m = moment.num_labelled, moment.whole_labelled
+        loss = self._part(moment, slice(None, n), slice(None, m), self.class_weights, self.smoothing)
         if self.unlabelled_weight and len(moment.rows) > n:
             # Pseudo-labels are balanced by their copies, not by weights.
             even = [torch.ones_like(weight) for weight in self.class_weights]
-            loss = loss + self.unlabelled_weight * self._part(moment, slice(n, None), even, 0.0)
+            loss = loss + self.unlabelled_weight * self._part(moment, slice(n, None), slice(m, None), even, 0.0)
         return loss
 
-    def _part(self, moment: Moment, part: slice, weights: Sequence[Tensor], smoothing: float) -> Tensor:
+    def _part(self, moment: Moment, part: slice, whole: slice, weights: Sequence[Tensor], smoothing: float) -> Tensor:
         logits = tuple(level[part] for level in moment.logits)
         targets = [level[part] for level in moment.targets]
-        return level_cross_entropy(logits, targets, weights, self.level_weights, smoothing)
+        all_targets = [level[whole] for level in moment.whole_targets]
+        return level_cross_entropy(logits, targets, weights, self.level_weights, smoothing, all_targets)
 
 
 @dataclass(frozen=True)
@@ -98,21 +118,32 @@ class SelfEnsembling:
     weight: float
     ramp: float
     average_from: float
+    _seen: list[tuple[int, Tensor, list[Tensor]]] = field(default_factory=list)
+    """Predictions of this step that are not in the averages yet: a step that is tried again counts once."""
 
     def __call__(self, moment: Moment) -> Tensor:
         """Supervised loss + ramp(t) * weight * mean squared difference of probabilities."""
         assert moment.clean is not None, "the filter's batches carry clean images"
         belief = [level.softmax(dim=1) for level in moment.believe(moment.clean)]
         if moment.progress >= self.average_from:
-            n, rows = moment.num_labelled, moment.rows.cpu()
-            self.labelled.update(rows[:n], [level[:n] for level in belief])
-            self.unlabelled.update(rows[n:], [level[n:] for level in belief])
+            self._seen.append((moment.num_labelled, moment.rows.cpu(), belief))
         gaps = [
-            (level.softmax(dim=1) - taught).square().sum(dim=1).mean()
+            (level.softmax(dim=1) - taught).square().sum() / len(moment.whole_targets[0])
             for level, taught in zip(moment.logits, belief, strict=True)
         ]
         strength = self.weight * sigmoid_ramp(moment.progress, self.ramp)
         return self.supervised(moment) + strength * torch.stack(gaps).mean()
+
+    def settle(self) -> None:
+        """The step is taken: its predictions enter the averages."""
+        for n, rows, belief in self._seen:
+            self.labelled.update(rows[:n], [level[:n] for level in belief])
+            self.unlabelled.update(rows[n:], [level[n:] for level in belief])
+        self._seen.clear()
+
+    def forget(self) -> None:
+        """The step is tried again: its predictions will come once more."""
+        self._seen.clear()
 
     def state_dict(self) -> dict[str, Tensor]:
         """The running averages, for a checkpoint."""

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 from nstudent.data.dataset import PixelStore
 from nstudent.hdf5 import write
 from nstudent.models.inference import predict
@@ -44,3 +45,21 @@ def test_progress_counts_images_and_not_the_filling(make_ensemble, pixels):
 
     predict(make_ensemble(1), pixels, np.arange(11), batch_size=8, task=Counter())
     assert counted == [8, 3]
+
+
+def test_a_batch_that_does_not_fit_is_halved_until_it_does(make_ensemble, pixels):
+    """A first layer that refuses more than 3 images stands in for a small device."""
+    ensemble = make_ensemble(1)
+    whole = predict(ensemble, pixels, np.arange(20), batch_size=8)
+
+    def refuse(_module, images):
+        if len(images[0]) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    handle = ensemble.members[0].register_forward_pre_hook(refuse)
+    for few, many in zip(predict(ensemble, pixels, np.arange(20), batch_size=8), whole, strict=True):
+        np.testing.assert_allclose(few, many, atol=1e-6)
+    handle.remove()
+    ensemble.members[0].register_forward_pre_hook(lambda *_: refuse(None, [range(9)]))
+    with pytest.raises(torch.OutOfMemoryError):
+        predict(ensemble, pixels, np.arange(20), batch_size=8)

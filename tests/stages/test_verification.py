@@ -74,7 +74,7 @@ def test_a_stray_file_is_named_and_left(shards):
 def test_what_was_made_for_other_settings_is_not_repaired_with_these(shards):
     flip(shards / "03-pseudolabel" / "labels.json")
     config = shards / "config.yaml"
-    config.write_text(config.read_text().replace("threshold: 0.6", "threshold: 0.5"))
+    config.write_text(config.read_text().replace("threshold: 0.3", "threshold: 0.5"))
     with pytest.raises(ArtifactError, match=r"03-pseudolabel is damaged and stale \(pseudolabel\.threshold changed"):
         repair(shards)
 

@@ -144,7 +144,7 @@ def test_a_loss_or_gradient_that_is_not_finite_stops_before_the_weights_take_it_
     objective = Sick(cause)
     trainer = make_trainer(Length(2, 4), MILD, objective=objective, clip_norm=clip_norm)
     objective.member = trainer.trained_member
-    with pytest.raises(TrainingError, match=r"at step 2 .*learning_rate"):
+    with pytest.raises(TrainingError, match=r"not a finite number in the \w+.* at step 2 .*learning_rate"):
         fit(trainer, tmp_path)
     after = dict(trainer.trained_member.named_parameters())
     assert objective.before
@@ -232,6 +232,40 @@ def test_checkpoints_may_be_rarer_but_the_last_one_is_always_written(uninterrupt
     trained = fit(make_trainer(LENGTH, checkpoint_seconds=1e9), tmp_path)
     assert load_checkpoint(tmp_path / "checkpoint.safetensors", print)["step"] == 12
     assert bytes_of(trained.network) == bytes_of(uninterrupted[False][1].network)
+
+
+class OutOfMemory(Silence):
+    """A network's first layer refuses more images than a small device would hold; and what the training says of it."""
+
+    def __init__(self, trainer, most):
+        self.said = []
+        self.handle = trainer.trained_member.backbones[0].register_forward_pre_hook(self.refuse)
+        self.most = most
+
+    def refuse(self, _module, images):
+        if len(images[0]) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    def say(self, text):
+        self.said.append(text)
+
+
+@pytest.mark.parametrize("self_ensemble", [False, True], ids=["supervised", "self-ensembling"])
+def test_a_batch_that_does_not_fit_is_worked_on_in_portions_with_the_same_loss(self_ensemble, make_trainer, tmp_path):
+    calm = NoiseConfig(shift=0, zoom=0, rotate=0)
+    whole = fit(make_trainer(Length(2, 1), calm, self_ensemble=self_ensemble), tmp_path / "whole")
+    trainer = make_trainer(Length(2, 1), calm, self_ensemble=self_ensemble)
+    small = OutOfMemory(trainer, most=4)
+    parts = fit(trainer, tmp_path / "parts", small)
+    assert small.said[-1].endswith(f"in {4 if self_ensemble else 2} portions from here on")
+    # Batch normalisation sees a portion at a time, so the bits are not the same; the loss and its scale are.
+    np.testing.assert_allclose(losses(parts), losses(whole), rtol=0.1)
+
+
+def test_where_not_even_one_image_fits_it_says_what_would(make_trainer, tmp_path):
+    trainer = make_trainer(Length(2, 1), MILD)
+    with pytest.raises(TrainingError, match=r"one image of 32 px does not fit in the memory of cpu.*image_size=16"):
+        fit(trainer, tmp_path, OutOfMemory(trainer, most=0))
 
 
 class StopAfter(Silence):

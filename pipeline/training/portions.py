@@ -1,0 +1,51 @@
+"""Batches that a device cannot hold at once: the same step in portions, whose gradients add up to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from nstudent.errors import TrainingError
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Portion:
+    """Some images of a batch, labelled ones first as in the batch."""
+
+    rows: Tensor
+    """int64: places in the batch."""
+    num_labelled: int
+
+
+def portions(batch_size: int, num_labelled: int, number: int) -> Iterator[Portion]:
+    """Cut a batch into ``number`` portions that each hold their share of its labelled and of its other images."""
+    parts = (range(num_labelled), range(num_labelled, batch_size))
+    for i in range(number):
+        labelled, rest = (part[len(part) * i // number : len(part) * (i + 1) // number] for part in parts)
+        if labelled or rest:
+            yield Portion(torch.tensor([*labelled, *rest], dtype=torch.int64), len(labelled))
+
+
+def halved(number: int, batch_size: int, device: torch.device, sizes: Sequence[int]) -> int:
+    """Twice as many portions as before, after the device ran out of memory.
+
+    Raises:
+        TrainingError: a portion of one image did not fit; the message says what to change.
+    """
+    if number >= batch_size:
+        side = sizes[-1]
+        raise TrainingError(
+            f"one image of {side} px does not fit in the memory of {device}{_free(device)}: memory falls with the "
+            f"square of the side, so data.image_size={max(8, side // 2)} needs about a quarter; or choose a smaller "
+            "network"
+        )
+    return min(2 * number, batch_size)
+
+
+def _free(device: torch.device) -> str:
+    if device.type != "cuda":
+        return ""
+    free, total = torch.cuda.mem_get_info(device)
+    return f" ({free / 2**30:.1f} of {total / 2**30:.1f} GiB are free)"
