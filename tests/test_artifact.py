@@ -99,14 +99,14 @@ def _flip(path: Path) -> None:
 )
 def test_a_file_that_changed_is_found_when_it_is_opened(made: Artifact, damage: Callable[[Path], None]) -> None:
     damage(made.folder / "deep" / "model.bin")
-    with pytest.raises(ArtifactError, match=r"deep/model\.bin has changed since it was made: delete .*01-teacher"):
+    with pytest.raises(ArtifactError, match=r"deep/model\.bin has changed since it was made: nstudent verify .* --repair"):
         Artifact(made.folder).path("deep/model.bin")
     assert Artifact(made.folder).json("info.json") == {"classes": 3}
 
 
 def test_a_missing_file_is_found_when_it_is_opened(made: Artifact) -> None:
     (made.folder / "info.json").unlink()
-    with pytest.raises(ArtifactError, match=r"info\.json is missing: delete"):
+    with pytest.raises(ArtifactError, match=r"info\.json is missing: nstudent verify"):
         Artifact(made.folder).json("info.json")
 
 
