@@ -102,24 +102,33 @@ def mapped(path: Path) -> dict[str, Array]:
     Raises:
         ArtifactError: not an HDF5 file, or one that would read other files or claims more than it holds.
     """
-    arrays: dict[str, Array] = {}
-    unmapped_bytes = 0
     with _opened(path) as file:
-        for name, item in _datasets(file).items():
+        items = _datasets(file)
+        for name, item in items.items():
             _refuse_foreign(path, name, item)
-            offset = item.id.get_offset()
-            if offset is not None and math.prod(item.shape) and _lies_as_in_memory(item):
-                arrays[name] = np.memmap(path, item.dtype, "r", offset, item.shape)
-                continue
-            unmapped_bytes += max(_claimed_bytes(item), math.prod(item.chunks or ()) * item.dtype.itemsize)
-            if unmapped_bytes > _MAX_UNMAPPED_BYTES:
-                raise ArtifactError(
-                    f"{path}: '{name}' would fill more than {_MAX_UNMAPPED_BYTES:,} bytes of memory: "
-                    "refused; write it contiguous and without compression"
-                )
-            arrays[name] = item[()]
-            arrays[name].flags.writeable = False
-    return arrays
+        # All are added up before the first is read.
+        unmapped_bytes = sum(_read_bytes(item) for item in items.values() if not _can_be_mapped(item))
+        if unmapped_bytes > _MAX_UNMAPPED_BYTES:
+            raise ArtifactError(
+                f"{path} would fill {unmapped_bytes:,} bytes of memory, more than {_MAX_UNMAPPED_BYTES:,}: "
+                "refused; write its data sets contiguous and without compression"
+            )
+        return {name: _array(path, item) for name, item in items.items()}
+
+
+def _array(path: Path, item: h5py.Dataset) -> Array:
+    if _can_be_mapped(item):
+        return np.memmap(path, item.dtype, "r", item.id.get_offset(), item.shape)
+    array = np.asarray(item[()])
+    array.flags.writeable = False
+    return array
+
+
+def _can_be_mapped(item: h5py.Dataset) -> bool:
+    """Contiguous, and its bytes on disk are those of the numpy array: HDF5 also knows integers of 12 bits in 16."""
+    if item.id.get_offset() is None or math.prod(item.shape) == 0:
+        return False
+    return bool(item.id.get_type().equal(h5py.h5t.py_create(item.dtype, logical=True)))
 
 
 @contextmanager
@@ -215,7 +224,7 @@ def _claimed_bytes(item: h5py.Dataset) -> int:
     return math.prod(item.shape) * int(item.dtype.itemsize)
 
 
-def _lies_as_in_memory(item: h5py.Dataset) -> bool:
-    """Whether the bytes on disk are those of the numpy array: HDF5 also knows integers of 12 bits in 16."""
-    stored: h5py.h5t.TypeID = item.id.get_type()
-    return bool(stored.equal(h5py.h5t.py_create(item.dtype, logical=True)))
+def _read_bytes(item: h5py.Dataset) -> int:
+    """Memory that reading takes: of the array, or of one chunk where that is larger."""
+    chunk = math.prod(item.chunks) if item.chunks else 0
+    return max(_claimed_bytes(item), chunk * int(item.dtype.itemsize))

@@ -66,6 +66,12 @@ def test_joined_parts_read_as_one_file_wherever_the_folder_lies(tmp_path: Path) 
         assert file.attrs["schema"] == 1
 
 
+def test_an_empty_data_set_that_may_grow_is_empty(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.create_dataset("x", (0, 3), np.int32, chunks=(64, 3), maxshape=(None, 3), compression="gzip")
+    assert hdf5.mapped(tmp_path / "x.h5")["x"].shape == (0, 3)
+
+
 # --- files of strangers ---
 
 

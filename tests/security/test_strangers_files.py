@@ -116,9 +116,7 @@ def _link_the_step(run: Path, elsewhere: Path) -> None:
 
 
 @pytest.mark.parametrize("link", [_link_the_weights, _link_the_step])
-def test_a_link_out_of_the_folder_is_refused_though_its_hash_is_right(
-    refused, stranger, tmp_path, link: Callable[[Path, Path], None]
-):
+def test_a_link_out_of_the_folder_is_refused_though_its_hash_is_right(refused, stranger, tmp_path, link):
     (tmp_path / "elsewhere").mkdir()
     link(stranger.run, tmp_path / "elsewhere")
     refused(stranger.run, "is a link to a")
