@@ -9,6 +9,7 @@ import torch
 from nstudent.config import Config
 from nstudent.config_file import load_config
 from nstudent.run import run_all
+from small_folders import Bench
 
 TINY = (
     "threads=1",
@@ -88,3 +89,11 @@ def untrained(finished, tmp_path) -> Path:
     """A run folder that holds the packed data alone."""
     shutil.copytree(finished / "00-data", tmp_path / "run" / "00-data")
     return tmp_path / "run"
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """A source folder, and the data stage run on it."""
+    # The order of writes is tested elsewhere; here nobody waits for the disk.
+    monkeypatch.setattr("nstudent.storage.os.fsync", lambda descriptor: None)
+    return Bench(tmp_path)

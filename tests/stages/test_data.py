@@ -1,88 +1,20 @@
 """The data stage, run as a user runs it: what comes in, what is left out and why, and what it leaves behind."""
 
-import io
-import json
 import os
+import shutil
+import socket
+import threading
 
 import h5py
 import nstudent
 import numpy as np
 import pytest
 from nstudent.artifact import Artifact
-from nstudent.data.dataset import DUPLICATE, THINNED, UNREADABLE, Dataset
-from nstudent.errors import DataError
+from nstudent.data.dataset import UNREADABLE, Dataset
+from nstudent.data.sources.folder import Folder
 from nstudent.stages import data as data_stage
 from nstudent.taxonomy import UNKNOWN
-from PIL import Image
-
-SIZE = 8
-
-
-def png(colour):
-    """A small image like no other of another number."""
-    pixels = np.full((SIZE, SIZE, 3), 40, dtype=np.uint8)
-    pixels[0, 0] = colour % 256, colour // 256, 99
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def plant(root, files):
-    for name, content in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-
-
-def classes(each=6, start=0, prefix=""):
-    """``each`` images of three terminal labels, one of which ends at the coarse level."""
-    names = [f"{prefix}{path}/{i}.png" for path in ("pet/cat", "pet/dog", "stone") for i in range(each)]
-    return {name: png(start + i) for i, name in enumerate(names)}
-
-
-def divided():
-    """A source with splits of its own."""
-    return (
-        classes(each=4, start=0, prefix="train/")
-        | classes(each=2, start=100, prefix="validation/")
-        | classes(each=2, start=200, prefix="test/")
-        | {f"unlabelled/{i}.png": png(300 + i) for i in range(6)}
-    )
-
-
-class Bench:
-    """A source folder, and the stage run on it."""
-
-    def __init__(self, tmp_path):
-        self.root = tmp_path / "root"
-        self.tmp_path = tmp_path
-
-    def run(self, run="run", rounds=1, **options):
-        data = {"source": "folder", "root": str(self.root), "levels": ["coarse", "fine"], "image_size": SIZE}
-        data |= {"labelled": None} | options
-        words = [f"data.{key}={json.dumps(value)}" for key, value in data.items()]
-        config = nstudent.load_config(overrides=[*words, f"rounds={rounds}"])
-        return Artifact(nstudent.run_stage(config, "data", self.tmp_path / run))
-
-    def refused(self, **options):
-        with pytest.raises(DataError) as caught:
-            self.run(**options)
-        return str(caught.value)
-
-
-@pytest.fixture
-def bench(tmp_path):
-    return Bench(tmp_path)
-
-
-def left_out(artifact):
-    return {entry["name"]: entry["reason"] for entry in artifact.json("left_out.json")}
-
-
-def status_by_name(artifact):
-    dataset = Dataset(artifact)
-    return {dataset.name(i): int(dataset.status[i]) for i in range(len(dataset))}
-
+from small_folders import SIZE, classes, divided, left_out, plant, png, status_by_name
 
 # --- what it leaves behind --------------------------------------------------------------------------------------------
 
@@ -246,130 +178,107 @@ def test_a_whole_shard_of_unreadable_images_does_not_spoil_the_others(bench, mon
     assert dataset.pixels[np.arange(len(dataset))].shape == (34, SIZE, SIZE, 3)
 
 
-# --- duplicates -------------------------------------------------------------------------------------------------------
+# --- files that are none, and files that go ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("part", ["validation", "test"])
-def test_an_image_of_train_that_is_held_out_too_is_an_error(bench, part):
-    files = divided()
-    plant(bench.root, files | {"train/pet/cat/copy.png": files[f"{part}/pet/cat/0.png"]})
+@pytest.mark.skipif(os.name == "nt", reason="there are no such files")
+def test_what_is_named_like_an_image_and_is_no_file_is_quarantined(bench):
+    """None of them may be waited for: opening a pipe blocks until somebody writes into it."""
+    plant(bench.root, divided())
+    folder = bench.root / "train/pet/cat"
+    os.mkfifo(folder / "pipe.jpg")
+    (folder / "device.jpg").symlink_to("/dev/zero")
+    (folder / "loop.jpg").symlink_to("loop.jpg")
+    (folder / "nowhere.jpg").symlink_to("gone.jpg")
+    with socket.socket(socket.AF_UNIX) as server:
+        short = os.open(folder, os.O_RDONLY)  # the address of a socket may have 100 characters
+        server.bind(f"/proc/self/fd/{short}/socket.jpg" if os.path.exists("/proc/self/fd") else "socket.jpg")
+        os.close(short)
+        artifact = bench.run(max_bad_share=0.2)
 
-    message = bench.refused()
-
-    assert "train/pet/cat/copy.png is the same image as" in message
-    assert f"{part}/pet/cat/0.png" in message
-    assert "data.duplicates=drop" in message
-
-
-def test_the_less_protected_of_two_equal_images_is_dropped(bench):
-    files = divided()
-    copies = {
-        "train/pet/cat/copy.png": files["test/pet/cat/0.png"],
-        "validation/pet/cat/copy.png": files["test/pet/cat/0.png"],
-        "train/stone/other.png": files["validation/stone/0.png"],
-    }
-    plant(bench.root, files | copies)
-
-    artifact = bench.run(duplicates="drop")
-
-    assert set(left_out(artifact)) == set(copies)
-    assert [name for name, value in status_by_name(artifact).items() if value == DUPLICATE] == sorted(copies)
-    assert artifact.manifest.metrics["duplicates"] == 3
-    assert artifact.manifest.metrics["test"] == artifact.manifest.metrics["validation"] == 6
+    reasons = {name.removeprefix("train/pet/cat/"): reason for name, reason in left_out(artifact).items()}
+    assert reasons.keys() == {"pipe.jpg", "device.jpg", "loop.jpg", "nowhere.jpg", "socket.jpg"}
+    assert reasons["pipe.jpg"] == reasons["device.jpg"] == "not a file but a pipe or a device"
+    assert "symbolic links" in reasons["loop.jpg"]
+    assert reasons["nowhere.jpg"] == "cannot be read: No such file or directory"
+    assert artifact.manifest.metrics["unreadable"] == 5
 
 
-@pytest.mark.parametrize("part", ["train", "validation", "test"])
-def test_unlabelled_copies_are_dropped_and_counted(bench, part):
-    files = divided()
-    plant(bench.root, files | {"unlabelled/copy.png": files[f"{part}/pet/cat/0.png"]})
+def vanishing(monkeypatch, act):
+    """``act`` happens on disk after the source was listed and before its first image is read."""
+    listed = Folder.records
 
-    artifact = bench.run()
+    def records(source):
+        found = listed(source)
+        act()
+        return found
 
-    assert left_out(artifact) == {"unlabelled/copy.png": f"the same image as {part}/pet/cat/0.png"}
-    assert artifact.manifest.metrics["duplicates"] == 1
-    assert artifact.manifest.metrics["unlabelled"] == 6
-
-
-def test_two_equal_images_of_the_heap_are_one(bench):
-    plant(bench.root, divided() | {"unlabelled/copy.png": png(300)})
-
-    assert bench.run().manifest.metrics["unlabelled"] == 6
+    monkeypatch.setattr(Folder, "records", records)
 
 
-def test_two_unreadable_images_are_no_duplicates_of_each_other(bench):
-    plant(bench.root, divided() | {"train/stone/x.png": b"", "test/stone/x.png": b""})
+def test_a_file_that_vanishes_is_quarantined_and_no_other_row_moves(bench, monkeypatch):
+    plant(bench.root, classes(each=33))
+    whole = bench.run("whole", rounds=0)
+    vanishing(monkeypatch, (bench.root / "pet/cat/7.png").unlink)
 
-    metrics = bench.run(max_bad_share=0.5).manifest.metrics
+    artifact = bench.run("cut", rounds=0, max_bad_share=0.02)
 
-    assert (metrics["unreadable"], metrics["duplicates"]) == (2, 0)
-
-
-def test_equal_images_of_a_drawn_division_never_end_on_both_sides(bench):
-    """Nobody is to blame for a copy that the draw put on the other side: it is left out, without an error."""
-    files = classes(each=10)
-    plant(bench.root, files | {name.replace(".png", "-copy.png"): content for name, content in files.items()})
-
-    artifact = bench.run(labelled=20)
-    dataset = Dataset(artifact)
-
-    seen = {part: {dataset.pixels[np.array([i])].tobytes() for i in dataset.ids(part)} for part in range(4)}
-    assert sum(len(images) for images in seen.values()) == len(set().union(*seen.values())) == 30
-    assert artifact.manifest.metrics["test"] > 0
+    assert left_out(artifact) == {"pet/cat/7.png": "cannot be read: No such file or directory"}
+    before, after = Dataset(whole), Dataset(artifact)
+    assert [after.name(i) for i in range(99)] == [before.name(i) for i in range(99)]
+    (gone,) = np.flatnonzero(after.status == UNREADABLE)
+    others = np.flatnonzero(np.arange(99) != gone)
+    assert np.array_equal(after.pixels[others], before.pixels[others])
+    assert np.array_equal(after.labels, before.labels)
+    assert np.array_equal(after.split, before.split)
 
 
-# --- labels -----------------------------------------------------------------------------------------------------------
-
-
-def test_a_label_that_contradicts_the_taxonomy_names_the_file(bench):
-    plant(bench.root, classes() | {"stone/cat/wrong.png": png(900)})
-
-    message = bench.refused(taxonomy={"pet": ["cat", "dog"], "stone": []})
-
-    assert message.startswith("stone/cat/wrong.png: ")
-    assert "contradicts the taxonomy" in message
-
-
-def test_a_class_that_the_taxonomy_lacks_names_the_file(bench):
+def test_a_file_that_comes_back_is_read(bench, monkeypatch):
+    """A network share that hiccups: the first try fails, a later one does not."""
     plant(bench.root, classes())
+    path = bench.root / "pet/cat/2.png"
+    away = path.with_suffix(".away")
 
-    assert bench.refused(taxonomy={"pet": ["cat"], "stone": []}).startswith("pet/dog/0.png: ")
+    def go_and_come_back():
+        path.rename(away)
+        threading.Timer(0.1, away.rename, [path]).start()
 
+    vanishing(monkeypatch, go_and_come_back)
 
-def test_a_class_without_an_image_may_stand_in_the_taxonomy(bench):
-    plant(bench.root, divided())
-
-    artifact = bench.run(taxonomy={"pet": ["cat", "dog", "fish"], "stone": []})
-
-    assert Dataset(artifact).taxonomy.classes == (("pet", "stone"), ("cat", "dog", "fish"))
-
-
-def test_a_level_without_any_class_names_the_level(bench):
-    """A folder of two levels under the three that are the default: no network can have an output for the third."""
-    plant(bench.root, divided())
-
-    message = bench.refused(levels=["coarse", "fine", "finest"])
-
-    assert "finest" in message
-    assert "data.levels" in message
+    assert left_out(bench.run(rounds=0)) == {}
 
 
-def test_no_unlabelled_images_names_the_ways_out(bench):
+@pytest.mark.parametrize("left", ["nothing", "an empty folder"])
+def test_a_root_that_is_gone_stops_and_packs_in_full_when_it_is_back(bench, monkeypatch, left):
     plant(bench.root, classes())
+    away = bench.tmp_path / "away"
 
-    message = bench.refused()
+    def unmount():
+        bench.root.rename(away)
+        if left == "an empty folder":
+            bench.root.mkdir()
 
-    assert "data.unlabelled_root" in message
-    assert "rounds=0" in message
-    assert bench.run(rounds=0).manifest.metrics["unlabelled"] == 0
+    with monkeypatch.context() as patch:
+        vanishing(patch, unmount)
+        message = bench.refused(rounds=0, max_bad_share=1.0)
+    shutil.rmtree(bench.root, ignore_errors=True)
+    away.rename(bench.root)
+
+    assert message == f"{bench.root} is gone or empty: mount it again, and run the same command"
+    assert left_out(bench.run(rounds=0)) == {}
 
 
-def test_the_heap_is_thinned_to_the_number_asked_for(bench):
-    plant(bench.root, divided())
+def test_a_class_folder_that_is_back_the_next_time_is_read(bench, monkeypatch):
+    """Shards survive a stopped packing: one that was written without the folder would be kept, and the images lost."""
+    plant(bench.root, classes())
+    folder = bench.root / "pet"
 
-    artifact = bench.run(unlabelled=2)
+    with monkeypatch.context() as patch:
+        vanishing(patch, lambda: folder.rename(bench.root / ".away"))
+        assert "cannot be read" in bench.refused(rounds=0)
+    (bench.root / ".away").rename(folder)
 
-    assert len(Dataset(artifact).unlabelled) == artifact.manifest.metrics["unlabelled"] == 2
-    assert list(status_by_name(artifact).values()).count(THINNED) == 4
+    assert left_out(bench.run(rounds=0)) == {}
 
 
 # --- odd names --------------------------------------------------------------------------------------------------------

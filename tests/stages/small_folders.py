@@ -1,0 +1,75 @@
+"""Folders of small images that the data stage's tests run it on."""
+
+import io
+import json
+
+import nstudent
+import numpy as np
+import pytest
+from nstudent.artifact import Artifact
+from nstudent.data.dataset import Dataset
+from nstudent.errors import DataError
+from PIL import Image
+
+SIZE = 8
+
+
+def png(colour):
+    """A small image like no other of another number."""
+    pixels = np.full((SIZE, SIZE, 3), 40, dtype=np.uint8)
+    pixels[0, 0] = colour % 256, colour // 256, 99
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def plant(root, files):
+    for name, content in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+def classes(each=6, start=0, prefix=""):
+    """``each`` images of three terminal labels, one of which ends at the coarse level."""
+    names = [f"{prefix}{path}/{i}.png" for path in ("pet/cat", "pet/dog", "stone") for i in range(each)]
+    return {name: png(start + i) for i, name in enumerate(names)}
+
+
+def divided():
+    """A source with splits of its own."""
+    return (
+        classes(each=4, start=0, prefix="train/")
+        | classes(each=2, start=100, prefix="validation/")
+        | classes(each=2, start=200, prefix="test/")
+        | {f"unlabelled/{i}.png": png(300 + i) for i in range(6)}
+    )
+
+
+class Bench:
+    """A source folder, and the stage run on it."""
+
+    def __init__(self, tmp_path):
+        self.root = tmp_path / "root"
+        self.tmp_path = tmp_path
+
+    def run(self, run="run", rounds=1, **options):
+        data = {"source": "folder", "root": str(self.root), "levels": ["coarse", "fine"], "image_size": SIZE}
+        data |= {"labelled": None} | options
+        words = [f"data.{key}={json.dumps(value)}" for key, value in data.items()]
+        config = nstudent.load_config(overrides=[*words, f"rounds={rounds}"])
+        return Artifact(nstudent.run_stage(config, "data", self.tmp_path / run))
+
+    def refused(self, **options):
+        with pytest.raises(DataError) as caught:
+            self.run(**options)
+        return str(caught.value)
+
+
+def left_out(artifact):
+    return {entry["name"]: entry["reason"] for entry in artifact.json("left_out.json")}
+
+
+def status_by_name(artifact):
+    dataset = Dataset(artifact)
+    return {dataset.name(i): int(dataset.status[i]) for i in range(len(dataset))}
