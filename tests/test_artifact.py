@@ -99,7 +99,9 @@ def _flip(path: Path) -> None:
 )
 def test_a_file_that_changed_is_found_when_it_is_opened(made: Artifact, damage: Callable[[Path], None]) -> None:
     damage(made.folder / "deep" / "model.bin")
-    with pytest.raises(ArtifactError, match=r"deep/model\.bin has changed since it was made: nstudent verify .* --repair"):
+    with pytest.raises(
+        ArtifactError, match=r"deep/model\.bin has changed since it was made: nstudent verify .* --repair"
+    ):
         Artifact(made.folder).path("deep/model.bin")
     assert Artifact(made.folder).json("info.json") == {"classes": 3}
 
