@@ -221,7 +221,7 @@ def _refuse_attribute(path: Path, name: str, attribute: h5py.h5a.AttrID) -> None
 
 def _claimed_bytes(item: h5py.Dataset) -> int:
     # Not item.nbytes: that wraps round at 64 bits.
-    return math.prod(item.shape) * int(item.dtype.itemsize)
+    return int(math.prod(item.shape)) * int(item.dtype.itemsize)
 
 
 def _read_bytes(item: h5py.Dataset) -> int:

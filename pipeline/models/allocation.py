@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 _BYTES_PER_ENTRY = 4
 
 
-class AllocationLimit(TorchDispatchMode):
+class AllocationLimit(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Within this context tensors of more than ``limit`` bytes together are refused, before they are made.
 
     Raises:
@@ -19,7 +19,7 @@ class AllocationLimit(TorchDispatchMode):
     """
 
     def __init__(self, limit: int, what: str) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._left = limit
         self._what = what
 
