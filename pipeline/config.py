@@ -256,7 +256,7 @@ class Config(Section):
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """auto: CUDA, else Apple's GPU, else the CPU."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """auto: bfloat16 where the chip has it and the network gains from it. Weights stay float32."""
+    """auto: bfloat16 where the chip has it and the network gains (a CPU: from 32 px on). Weights stay float32."""
     workers: Annotated[Whole, Field(ge=0)] | None = None
     """Processes that prepare images. null: one, where there are two cores and a process starts cheaply (Linux)."""
     threads: Count | None = None

@@ -119,3 +119,9 @@ def test_cpu_and_gpu_agree_on_the_labels(make_ensemble, noise_images):
     for cpu, gpu in zip(here, there, strict=True):
         # Convolutions on the GPU may round their inputs to TF32: 10 bits of mantissa.
         np.testing.assert_allclose(cpu, gpu, atol=2e-3)
+
+
+@pytest.mark.parametrize(("side", "expected"), [(8, "float32"), (16, "float32"), (31, "float32"), (32, "auto")])
+def test_small_images_are_not_trained_in_bfloat16_on_the_cpu(side, expected):
+    """oneDNN's gradient there depends on what lay in memory before."""
+    assert Placement.from_config(Config(device="cpu", threads=1, data={"image_size": side})).precision == expected
