@@ -14,10 +14,8 @@ from fork_server import ForkServer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from injector import Fault
-from nstudent.artifact import MANIFEST, Artifact, Manifest
+from nstudent.artifact import MANIFEST, Artifact, Manifest, damage
 from nstudent.errors import ArtifactError, NstudentError
-from nstudent.run import status
-from nstudent.verification import verify
 from tiny_run import run_all_words
 from trial import finish, unmendable
 
@@ -60,7 +58,7 @@ def test_any_flipped_bit_is_found_and_named(copy: Path, which: float, at: float,
     with _changed(path, _flipped(path.read_bytes(), at, bit)):
         with pytest.raises(ArtifactError, match=path.name):
             Artifact(path.parent).path(path.name)
-        assert [(bad.step, bad.file) for bad in verify(copy)] == [(path.parent.name, path.name)]
+        assert list(damage(path.parent)) == [path.name]
 
 
 @settings(_fuzz, max_examples=50)
@@ -79,7 +77,7 @@ def test_a_manifest_with_a_flipped_bit_is_read_or_refused(copy: Path, step: str,
     """It never ends in anything but an error that names it; what it then says of its files is held against them."""
     path = copy / step / MANIFEST
     with _changed(path, _flipped(path.read_bytes(), at, bit)):
-        for read in (lambda: Manifest.read(path.parent), lambda: status(copy), lambda: verify(copy)):
+        for read in (lambda: Manifest.read(path.parent), lambda: damage(path.parent)):
             assert "\n" not in _error(read)
 
 
@@ -123,20 +121,20 @@ def test_a_damaged_shard_alone_is_made_again(server: ForkServer, whole: WholeRun
 
 
 def _stopped_in_training(server: ForkServer, whole: WholeRun, run_dir: Path) -> list[Path]:
-    """Kill a run in the middle of the teacher; returns its checkpoints, the newest first."""
-    syncs = [
-        n for n, (kind, path) in enumerate(whole.operations) if kind == "fsync" and "01-teacher.partial/scratch" in path
-    ]
-    server.run(run_all_words(run_dir), run_dir, Fault(syncs[len(syncs) // 2]))
-    (newest,) = (run_dir / "01-teacher.partial" / "scratch").glob("m*.safetensors")
-    return [newest, newest.with_name(f"previous-{newest.name}")]
+    """Kill a run in the middle of the teacher; returns its two checkpoints, the newer first."""
+    newest = "01-teacher.partial/scratch/member-0.safetensors"
+    saved = [n for n, operation in enumerate(whole.operations) if operation == ("rename", newest)]
+    # One operation later: the newest has its name.
+    server.run(run_all_words(run_dir), run_dir, Fault(saved[len(saved) // 2] + 1))
+    found = [run_dir / newest, (run_dir / newest).with_name("previous-member-0.safetensors")]
+    assert all(path.exists() for path in found)
+    return found
 
 
 def test_of_a_damaged_checkpoint_the_generation_before_is_used(
     server: ForkServer, whole: WholeRun, run_dir: Path
 ) -> None:
-    newest, before = _stopped_in_training(server, whole, run_dir)
-    assert before.exists()
+    newest, _ = _stopped_in_training(server, whole, run_dir)
     newest.write_bytes(_flipped(newest.read_bytes(), 0.9, 0))
     assert finish(server, run_dir, whole.results) == []
 

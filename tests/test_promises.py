@@ -1,0 +1,68 @@
+"""Every fault that is promised against has a test that exists, and docs/RELIABILITY.md shows them all.
+
+`python tests/test_promises.py` writes the table of the page anew.
+"""
+
+import ast
+import tomllib
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "RELIABILITY.md"
+BEGIN = "<!-- The table is written by `python tests/test_promises.py` from tests/promises.toml. -->\n"
+
+ROWS: dict[str, dict[str, Any]] = tomllib.loads((ROOT / "tests" / "promises.toml").read_text(encoding="utf-8"))
+_FIRST_AND_LAST = [(1, 14), (20, 25), (30, 35), (40, 50), (60, 68), (70, 78)]
+
+
+@cache
+def _tests_of(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+
+
+def _table() -> str:
+    lines = ["| | fault | promise | held by |", "|---|---|---|---|"]
+    for name, row in ROWS.items():
+        lines.append(f"| {name} | {row['fault']} | {row['promise']} | {_held_by(row)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _held_by(row: dict[str, Any]) -> str:
+    if "struck" in row:
+        return f"struck: {row['struck']}"
+    if "open" in row:
+        return f"open: {row['open']}"
+    return "<br>".join(f"`{test.removeprefix('tests/')}`" for test in row["tests"])
+
+
+def test_every_fault_of_the_matrix_has_its_row() -> None:
+    assert list(ROWS) == [f"F{n:02d}" for first, last in _FIRST_AND_LAST for n in range(first, last + 1)]
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_row_names_tests_that_exist_or_says_why_not(name: str) -> None:
+    row = ROWS[name]
+    assert row.keys() - {"tests", "struck", "open"} == {"fault", "promise"}
+    assert len(row.keys() & {"tests", "struck", "open"}) == 1
+    assert row.get("tests", row.get("struck", row.get("open")))
+    for test in row.get("tests", []):
+        path, _, function = test.partition("::")
+        assert function in _tests_of(ROOT / path), test
+
+
+def test_the_page_is_up_to_date() -> None:
+    assert PAGE.read_text(encoding="utf-8").partition(BEGIN)[2] == _table()
+
+
+def _write() -> None:
+    prose, found, _ = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+    PAGE.write_text(prose + found + _table(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    _write()
