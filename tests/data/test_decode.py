@@ -1,7 +1,6 @@
 """Every fixture is made here: the point is what decoders do to damaged, odd and hostile images, not the pictures."""
 
 import io
-import random
 import struct
 import subprocess
 import sys
@@ -13,39 +12,16 @@ import numpy as np
 import pytest
 from nstudent.data.decode import decode, square
 from nstudent.errors import ImageError
-from PIL import Image, features
+from pictures import encoded, jpeg, picture, rgba_of
+from PIL import Image
 
 MAX_PIXELS = 64_000_000
 GREY = 127
 
 
-def picture(height=24, width=16):
-    """Smooth, so that JPEG keeps it; a different colour in every corner, so that no turn or mirror looks the same."""
-    down, right = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
-    channels = [230 * (1 - down) + 20, 200 * right + 30, 120 * down * right + 60]
-    return np.stack(channels, axis=2).astype(np.uint8)
-
-
-def encoded(image, image_format, **options):
-    buffer = io.BytesIO()
-    image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
-    image.save(buffer, image_format, **options)
-    return buffer.getvalue()
-
-
-def jpeg(side=64, mode="RGB", **options):
-    return encoded(Image.fromarray(picture(side, side)).convert(mode), "JPEG", quality=92, **options)
-
-
 def at_own_size(content, side):
     """The centre square of an image whose shorter side is ``side``: nothing is resized."""
     return decode(content, side, MAX_PIXELS)
-
-
-def rgba_of(colour, alpha):
-    image = Image.new("RGBA", (16, 16), (*colour, 255))
-    image.paste((*colour, alpha), (0, 0, 8, 16))
-    return image
 
 
 def png_chunk(kind, content):
@@ -399,47 +375,7 @@ def test_a_long_thin_image_does_not_blow_up(tmp_path):
     assert grown_mib < 40
 
 
-# --- anything at all --------------------------------------------------------------------------------------------------
-
-SEEDS = {
-    "jpeg": lambda: jpeg(24),
-    "grey jpeg": lambda: jpeg(24, mode="L"),
-    "cmyk jpeg": lambda: jpeg(24, mode="CMYK"),
-    "png": lambda: encoded(picture(), "PNG"),
-    "16-bit png": lambda: encoded(Image.fromarray(np.full((16, 16), 999, dtype=np.uint16)), "PNG"),
-    "rgba png": lambda: encoded(rgba_of((9, 8, 7), 99), "PNG"),
-    "gif": lambda: encoded(picture(), "GIF"),
-    "bmp": lambda: encoded(picture(), "BMP"),
-    "tiff": lambda: encoded(picture(), "TIFF"),
-    "webp": lambda: encoded(picture(), "WEBP"),
-}
-if features.check("avif"):
-    SEEDS["avif"] = lambda: encoded(picture(), "AVIF")
-
-
-def mutant(content, chance):
-    changed = bytearray(content)
-    for _ in range(chance.randint(1, 8)):
-        # Headers are where decoders break: half of the hits go there.
-        at = chance.randrange(min(64, len(changed)) if chance.random() < 0.5 else len(changed))
-        changed[at] = chance.randrange(256)
-    return bytes(changed[: chance.randrange(1, len(changed))] if chance.random() < 0.2 else changed)
-
-
-@pytest.mark.parametrize("name", SEEDS)
-def test_damaged_bytes_give_an_image_or_an_image_error(name):
-    chance, seed = random.Random(name), SEEDS[name]()
-    outcomes = {"decoded": 0, "refused": 0}
-
-    for _ in range(60):
-        try:
-            found = decode(mutant(seed, chance), 12, 10_000)
-            assert (found.shape, found.dtype) == ((12, 12, 3), np.uint8)
-            outcomes["decoded"] += 1
-        except ImageError:
-            outcomes["refused"] += 1
-
-    assert outcomes["refused"] > 0, "the mutants were too tame to show anything"
+# --- threads ----------------------------------------------------------------------------------------------------------
 
 
 def test_threads_leave_the_warning_filters_as_they_were(monkeypatch):

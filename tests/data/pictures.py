@@ -1,0 +1,121 @@
+"""Small pictures in every format, made here, and what becomes of them when bytes are hit at random.
+
+Run as a program it decodes damaged ones, in a process of its own that may crash, and prints what came out as JSON.
+"""
+
+import faulthandler
+import io
+import json
+import random
+import resource
+import struct
+import sys
+import zlib
+
+import numpy as np
+from nstudent.data.decode import decode
+from nstudent.errors import ImageError
+from PIL import Image, features
+
+
+def picture(height=24, width=16):
+    """Smooth, so that JPEG keeps it; a different colour in every corner, so that no turn or mirror looks the same."""
+    down, right = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
+    channels = [230 * (1 - down) + 20, 200 * right + 30, 120 * down * right + 60]
+    return np.stack(channels, axis=2).astype(np.uint8)
+
+
+def encoded(image, image_format, **options):
+    buffer = io.BytesIO()
+    image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
+    image.save(buffer, image_format, **options)
+    return buffer.getvalue()
+
+
+def jpeg(side=64, mode="RGB", **options):
+    return encoded(Image.fromarray(picture(side, side)).convert(mode), "JPEG", quality=92, **options)
+
+
+def rgba_of(colour, alpha):
+    image = Image.new("RGBA", (16, 16), (*colour, 255))
+    image.paste((*colour, alpha), (0, 0, 8, 16))
+    return image
+
+
+def turned():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return exif
+
+
+def animation(image_format):
+    frames = [Image.new("RGB", (16, 16), colour) for colour in ((255, 0, 0), (0, 0, 255))]
+    return encoded(frames[0], image_format, save_all=True, append_images=frames[1:], duration=50)
+
+
+WHOLE = {
+    "jpeg": lambda: jpeg(24),
+    "grey jpeg": lambda: jpeg(24, mode="L"),
+    "cmyk jpeg": lambda: jpeg(24, mode="CMYK"),
+    "png": lambda: encoded(picture(), "PNG"),
+    "16-bit png": lambda: encoded(Image.fromarray(np.full((16, 16), 999, dtype=np.uint16)), "PNG"),
+    "rgba png": lambda: encoded(rgba_of((9, 8, 7), 99), "PNG"),
+    "gif": lambda: encoded(picture(), "GIF"),
+    "bmp": lambda: encoded(picture(), "BMP"),
+    "tiff": lambda: encoded(picture(), "TIFF"),
+    "compressed tiff": lambda: encoded(picture(), "TIFF", compression="tiff_lzw"),
+    "turned jpeg": lambda: jpeg(24, exif=turned()),
+    "palette png": lambda: encoded(Image.fromarray(picture()).quantize(8), "PNG"),
+    "animated gif": lambda: animation("GIF"),
+    "animated webp": lambda: animation("WEBP"),
+    "webp": lambda: encoded(picture(), "WEBP"),
+}
+if features.check("avif"):
+    WHOLE["avif"] = lambda: encoded(picture(), "AVIF")
+
+
+def mutant(content, chance):
+    changed = bytearray(content)
+    for _ in range(chance.randint(1, 8)):
+        # Headers are where decoders break: half of the hits go there.
+        at = chance.randrange(min(64, len(changed)) if chance.random() < 0.5 else len(changed))
+        changed[at] = chance.randrange(256)
+    return bytes(changed[: chance.randrange(1, len(changed))] if chance.random() < 0.2 else changed)
+
+
+def with_right_checksums(png):
+    """What a damaged PNG would be if its writer had been damaged: only so the pixel decoder ever sees it."""
+    chunks, at = [png[:8]], 8
+    while at + 8 <= len(png):
+        (length,) = struct.unpack(">I", png[at : at + 4])
+        body = png[at + 4 : at + 8 + length]
+        chunks.append(png[at : at + 4] + body + struct.pack(">I", zlib.crc32(body)))
+        at += 12 + length
+    return b"".join(chunks)
+
+
+def decode_mutants(num_mutants):
+    """How many of so many damaged images of each kind are decoded and refused, and the memory it took in MiB."""
+    found = {}
+    for kind, make in WHOLE.items():
+        chance, whole = random.Random(kind), make()
+        found[kind] = {"decoded": 0, "refused": 0}
+        for number in range(num_mutants):
+            sys.stderr.write(f"\r{kind} {number}   ")  # the last thing said before a crash
+            try:
+                damaged = mutant(whole, chance)
+                # Half of the PNGs: the others are refused for their checksums, and nobody looks further.
+                damaged = with_right_checksums(damaged) if "png" in kind and number % 2 else damaged
+                image = decode(damaged, 12, 10_000)
+            except ImageError:
+                found[kind]["refused"] += 1
+                continue
+            if image.shape != (12, 12, 3) or image.dtype != np.uint8:
+                raise AssertionError(f"{kind} {number}: {image.shape} {image.dtype}")
+            found[kind]["decoded"] += 1
+    return {"kinds": found, "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}
+
+
+if __name__ == "__main__":
+    faulthandler.enable()
+    print(json.dumps(decode_mutants(int(sys.argv[1]))))
