@@ -64,7 +64,7 @@ def reserve(folder: Path, num_bytes: int) -> None:
     needed, free = int(_MARGIN * num_bytes) - there, free_bytes(folder)
     if needed > free:
         raise ArtifactError(
-            f"{folder} needs about {needed:,} more bytes and {free:,} are free there: "
+            f"{folder} needs about {needed:,} bytes more and {free:,} bytes are free there: "
             "make room, or choose another --run-dir"
         )
 
@@ -87,7 +87,8 @@ def atomic_write(path: Path, content: bytes) -> None:
     try:
         with explained(path, f"write {len(content):,} bytes to"):
             # What an attempt before left, or a link that a stranger put there: neither is written through.
-            beside.unlink(missing_ok=True)
+            if os.path.lexists(beside):
+                beside.unlink()
             with open(beside, "xb") as file:
                 file.write(content)
                 file.flush()

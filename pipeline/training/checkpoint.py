@@ -68,7 +68,9 @@ def _read(path: Path) -> dict[str, Any]:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     if _digest(metadata["state"], tensors) != metadata["sha256"]:
         raise ValueError("its content has changed since it was written")
-    state: dict[str, Any] = _put_tensors(json.loads(metadata["state"]), tensors)
+    state = _put_tensors(json.loads(metadata["state"]), tensors)
+    if not isinstance(state, dict):
+        raise ValueError("it holds no state")
     return state
 
 

@@ -1,5 +1,6 @@
 """Pickles under every name and at every door: no code of theirs runs."""
 
+import hashlib
 import io
 import json
 import pickle
@@ -106,7 +107,7 @@ def test_as_pretrained_weights(canary, tmp_path, kind: Kind, name):
 def test_as_a_checkpoint(canary, tmp_path, kind: Kind):
     (tmp_path / "member-0.safetensors").write_bytes(kind(canary))
     with pytest.raises(NstudentError, match=r"checkpoint .*member-0"):
-        load_checkpoint(tmp_path / "member-0.safetensors")
+        load_checkpoint(tmp_path / "member-0.safetensors", print)
     assert not canary.sang
 
 
@@ -176,8 +177,10 @@ def test_as_json_and_as_a_page(canary, tmp_path, kind: Kind):
     ids=lambda state: state[:24],
 )
 def test_a_checkpoint_whose_description_is_strange(tmp_path, state):
-    text = json.dumps({"__metadata__": {"state": state}}).encode()
+    # With the hash that it has: what is refused is refused for what it says.
+    metadata = {"state": state, "sha256": hashlib.sha256(state.encode()).hexdigest()}
+    text = json.dumps({"__metadata__": metadata}).encode()
     path = tmp_path / "member-0.safetensors"
     path.write_bytes(struct.pack("<Q", len(text)) + text)
     with pytest.raises(NstudentError, match=r"the checkpoint .*member-0\.safetensors is damaged"):
-        load_checkpoint(path)
+        load_checkpoint(path, print)
