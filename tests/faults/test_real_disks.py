@@ -66,6 +66,7 @@ def test_a_full_disk_is_said_and_after_making_room_the_run_goes_on(
         assert re.search(r"\d[\d,.]* ?(bytes|[kKMG]i?B)|No space left on device", failed.error.splitlines()[-1])
         assert stumps(run_dir) == []
         (disk / "filling").unlink(missing_ok=True)
+    _remount(disk, "size=64m")
     assert finish(server, run_dir, whole.results) == []
 
 
