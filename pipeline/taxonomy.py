@@ -211,6 +211,10 @@ class Taxonomy:
         try:
             fields = {key: tuple(map(tuple, data[key])) for key in ("classes", "parents", "terminals")}
             taxonomy = cls(levels=tuple(data["levels"]), **fields)
+            if not len(taxonomy.levels) == len(taxonomy.classes) == len(taxonomy.parents):
+                raise ValueError("levels, classes and parents tell different numbers of levels")
+            if not all(isinstance(name, str) for names in (taxonomy.levels, *taxonomy.classes) for name in names):
+                raise TypeError("a name is not text")
             for level in range(1, taxonomy.num_levels):
                 above = taxonomy.num_classes[level - 1]
                 if len(taxonomy.parents[level]) != taxonomy.num_classes[level]:

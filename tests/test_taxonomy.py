@@ -278,3 +278,60 @@ def test_ragged_labels_give_a_tree_or_a_data_error(labels: list[list[str]]) -> N
     except DataError:
         return
     assert Taxonomy.from_json(taxonomy.to_json()) == taxonomy
+
+
+def test_a_tree_that_holds_itself_is_too_deep() -> None:
+    circle: dict[str, Any] = {}
+    circle["A"] = circle
+    with pytest.raises(DataError, match="deeper at 'A/A/A'"):
+        Taxonomy.from_tree(circle, LEVELS)
+
+
+ANYTHING = st.recursive(
+    st.one_of(
+        st.none(), st.booleans(), st.integers(), st.floats(), NAMES, st.sampled_from(["-", "", "A"]), st.binary()
+    ),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.one_of(NAMES, st.integers()), inner)),
+    max_leaves=12,
+)
+
+
+@given(
+    st.one_of(st.lists(ANYTHING, max_size=4), st.dictionaries(st.one_of(NAMES, st.integers()), ANYTHING, max_size=4))
+)
+def test_any_nest_gives_a_tree_or_a_data_error(nest: Any) -> None:
+    try:
+        taxonomy = Taxonomy.from_tree(nest, LEVELS)
+    except DataError:
+        return
+    _check(taxonomy)
+
+
+@given(trees(), st.data())
+def test_a_damaged_file_gives_a_tree_or_a_data_error(
+    tree: tuple[list[tuple[str, ...]], tuple[str, ...]], data: st.DataObject
+) -> None:
+    content = Taxonomy.from_labels(*tree).to_json()
+    at: Any = content
+    key: Any = data.draw(st.sampled_from(sorted(content)))
+    while isinstance(at[key], list) and at[key] and data.draw(st.booleans()):
+        at, key = at[key], data.draw(st.integers(0, len(at[key]) - 1))
+    at[key] = data.draw(st.one_of(ANYTHING, st.integers(-3, 5)))
+    try:
+        taxonomy = Taxonomy.from_json(content)
+    except DataError:
+        return
+    _check(taxonomy)
+
+
+def _check(taxonomy: Taxonomy) -> None:
+    """Every class has one parent, every terminal is a path, and JSON gives it back."""
+    assert all(isinstance(name, str) for names in (taxonomy.levels, *taxonomy.classes) for name in names)
+    assert len(taxonomy.classes) == len(taxonomy.parents) == taxonomy.num_levels
+    for above, parents, names in zip(taxonomy.classes, taxonomy.parents[1:], taxonomy.classes[1:], strict=False):
+        assert len(parents) == len(names)
+        assert all(0 <= parent < len(above) for parent in parents)
+    for row in taxonomy.terminals:
+        depth = sum(index >= 0 for index in row)
+        assert row == taxonomy.ancestors(depth - 1, row[depth - 1]) + (ABSENT,) * (len(row) - depth)
+    assert Taxonomy.from_json(taxonomy.to_json()) == taxonomy

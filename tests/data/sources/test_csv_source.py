@@ -1,5 +1,8 @@
 """A table of paths and labels, as people and spreadsheets write them."""
 
+import os
+import unicodedata
+
 import pytest
 from nstudent.config import DataConfig
 from nstudent.data.sources import open_source, source_stamp
@@ -157,3 +160,141 @@ def test_the_stamp_changes_with_the_table_and_the_images(root):
     (root / "1.jpg").write_bytes(b"another image")
 
     assert len(stamps | {source_stamp(config)}) == 3
+
+
+# --- what people's programs write -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("word", ["nan", "NaN", "<NA>", "#N/A", "N/A", "null", "NULL", "None"])
+def test_a_program_s_word_for_nothing_is_no_class(root, word):
+    message = refused(root, HEADER, "1.jpg,a,b,c", f"2.jpg,a,b,{word}")
+
+    assert f"t.csv line 3: '{word}' in column fine is no class" in message
+    assert "data.taxonomy" in message
+
+
+def test_a_class_of_such_a_name_can_be_given_in_the_taxonomy(root):
+    tree = {"a": {"b": ["null", "one"]}}
+
+    assert found(root, HEADER, "1.jpg,a,b,null", taxonomy=tree) == [("1.jpg", ("a", "b", "null"), None)]
+
+
+def test_a_number_keeps_its_spelling(root):
+    assert found(root, HEADER, "1.jpg,1,2.0,03") == [("1.jpg", ("1", "2.0", "03"), None)]
+
+
+def test_blank_cells_are_unknown(root):
+    assert found(root, HEADER, "1.jpg,a,  ,\u00a0") == [("1.jpg", ("a", "", ""), None)]
+
+
+@pytest.mark.parametrize(("separator", "word"), [("\t", "tabs"), (";", "semicolons")])
+def test_other_separators_are_named(root, separator, word):
+    message = refused(root, HEADER.replace(",", separator), "1.jpg,a,b,c".replace(",", separator))
+
+    assert message.endswith(f"t.csv separates its columns by {word}: save it with commas")
+
+
+def test_a_header_in_another_case_is_named(root):
+    message = refused(root, "Path,Coarse,Mid,Fine", "1.jpg,a,b,c")
+
+    assert "Write 'Path' as 'path'" in message
+
+
+def test_a_column_that_stands_twice_is_named(root):
+    assert "the column 'fine' twice" in refused(root, f"{HEADER},fine", "1.jpg,a,b,c,d")
+
+
+def test_a_very_wide_header_or_row_is_refused(root):
+    wide = ",".join(map(str, range(200_000)))
+
+    assert "no column path" in refused(root, wide, "1.jpg,a,b,c")
+    assert "200000 fields, the header has 4" in refused(root, HEADER, wide)
+
+
+def test_a_very_long_cell_is_refused(root):
+    assert "not a readable CSV table" in refused(root, HEADER, f"{'x' * 200_000},a,b,c")
+
+
+@pytest.mark.parametrize("name", ["./1.jpg", "sub/../1.jpg", "sub//../1.jpg", "../root/1.jpg"])
+def test_a_path_spelled_in_two_ways_is_one_image(root, name):
+    (root / "sub").mkdir()
+
+    message = refused(root, HEADER, "1.jpg,a,b,c", f"{name},a,b,c")
+
+    assert "line 3" in message
+    assert "already stands in line 2: keep one" in message
+
+
+@pytest.mark.parametrize(("on_disk", "in_table"), [("NFC", "NFD"), ("NFD", "NFC"), ("NFD", "NFD")])
+def test_a_name_is_found_however_its_accents_are_spelled(root, on_disk, in_table):
+    """A table that was written on a Mac, and files that were copied from one."""
+    on_disk, in_table = (unicodedata.normalize(form, "é고양이.jpg") for form in (on_disk, in_table))
+    (root / on_disk).write_bytes(b"found")
+
+    source = opened(root, f"{HEADER}\n{in_table},a,b,c\n")
+
+    assert [record.name for record in source.records()] == [in_table]
+    assert source.read(0) == b"found"
+
+
+def test_two_names_that_differ_in_the_spelling_of_accents_are_two_images(root):
+    names = [unicodedata.normalize(form, "é.jpg") for form in ("NFC", "NFD")]
+    for name in names:
+        (root / name).write_bytes(name.encode())
+
+    source = opened(root, "\n".join([HEADER, *(f"{name},a,b,c" for name in names)]))
+
+    assert [record.name for record in source.records()] == names
+    assert [source.read(i) for i in range(2)] == [name.encode() for name in names]
+
+
+def test_a_link_inside_the_root_is_followed(root):
+    (root / "link.jpg").symlink_to("1.jpg")
+
+    source = opened(root, f"{HEADER}\nlink.jpg,a,b,c\n")
+
+    assert [source.read(i) for i in range(len(source.records()))] == [b"1.jpg"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there are no such files")
+def test_neither_a_pipe_nor_a_link_in_a_circle_is_waited_for(root):
+    os.mkfifo(root / "pipe.jpg")
+    (root / "loop.jpg").symlink_to("loop.jpg")
+
+    assert "line 2: pipe.jpg is not a file" in refused(root, HEADER, "pipe.jpg,a,b,c")
+    assert "line 2: loop.jpg is not a file" in refused(root, HEADER, "loop.jpg,a,b,c")
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".jpg", "x/" * 3000 + "1.jpg", "~/1.jpg", "https://example.org/1.jpg"])
+def test_what_names_no_file_here_is_refused_with_its_line(root, name):
+    assert "line 2: there is no file" in refused(root, HEADER, f"{name},a,b,c")
+
+
+def test_control_characters_of_a_table_do_not_reach_the_terminal(root):
+    message = refused(root, HEADER, "\x1b[31mred.jpg,a,b,c")
+
+    assert "\x1b" not in message
+    assert "\\x1b[31mred.jpg" in message
+
+
+def test_a_linked_folder_in_the_heap_is_named(root, tmp_path):
+    heap = tmp_path / "heap"
+    (heap / "a").mkdir(parents=True)
+    (heap / "a" / "again").symlink_to(heap)
+
+    with pytest.raises(DataError, match="again is a link to a folder"):
+        found(root, HEADER, "1.jpg,a,b,c", unlabelled_root=str(heap))
+
+
+def test_many_rows_keep_their_order_and_their_files(root):
+    lines = []
+    for i in range(300):
+        folder = root / f"{i % 7}"
+        folder.mkdir(exist_ok=True)
+        (folder / f"{i}.jpg").touch()
+        lines.append(f"{i % 7}/{i}.jpg,A{i % 3},B{i % 3},C{i}")
+
+    records = found(root, HEADER, *lines)
+
+    assert [name for name, _, _ in records] == [line.partition(",")[0] for line in lines]
+    assert [label[2] for _, label, _ in records] == [f"C{i}" for i in range(300)]

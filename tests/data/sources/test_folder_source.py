@@ -154,3 +154,67 @@ def test_a_class_folder_beside_the_splits_is_not_passed_over_in_silence(tmp_path
 
     with pytest.raises(DataError, match=r"dog lies beside the split folders"):
         found(tmp_path)
+
+
+@pytest.mark.parametrize("link", ["a/again", "a/b/elsewhere", "b"])
+def test_a_link_to_a_folder_is_named_and_not_followed(tmp_path, link):
+    """In a circle it would never end; passed over in silence, its images would be missing."""
+    plant(tmp_path / "root", "a/b/1.jpg")
+    plant(tmp_path / "other", "2.jpg")
+    target = tmp_path / ("root/a" if link == "a/again" else "other")
+    (tmp_path / "root" / link).symlink_to(target, target_is_directory=True)
+
+    with pytest.raises(DataError, match=rf"root/{link} is a link to a folder, and not followed: put the folder"):
+        found(tmp_path / "root")
+
+
+def test_a_linked_folder_of_the_heap_is_named(tmp_path):
+    plant(tmp_path / "root", "a/1.jpg")
+    plant(tmp_path / "heap", "2.jpg")
+    (tmp_path / "heap" / "more").symlink_to(tmp_path / "root", target_is_directory=True)
+
+    with pytest.raises(DataError, match="heap/more is a link to a folder"):
+        found(tmp_path / "root", unlabelled_root=str(tmp_path / "heap"))
+
+
+def test_a_link_to_an_image_is_an_image(tmp_path):
+    plant(tmp_path / "store", "1.jpg")
+    (tmp_path / "root" / "a").mkdir(parents=True)
+    (tmp_path / "root" / "a" / "1.jpg").symlink_to(tmp_path / "store" / "1.jpg")
+    source = open_source(config(tmp_path / "root"))
+
+    assert [record.name for record in source.records()] == ["a/1.jpg"]
+    assert source.read(0) == b"1.jpg"
+
+
+def test_the_stamp_of_a_dead_link_is_taken(tmp_path):
+    plant(tmp_path, "a/1.jpg")
+    before = source_stamp(config(tmp_path))
+    (tmp_path / "a" / "2.jpg").symlink_to("gone.jpg")
+
+    assert source_stamp(config(tmp_path)) != before
+
+
+def test_names_of_the_greatest_length_and_of_both_spellings_of_an_accent(tmp_path):
+    names = [f"a/{'x' * 251}.jpg", "a/\u00e9.jpg", "a/e\u0301.jpg", "a/A.jpg", "a/a.jpg"]
+    plant(tmp_path, *names)
+
+    assert sorted(found(tmp_path)) == sorted(names)
+
+
+@pytest.mark.parametrize("path", ["x" * 5000, "a\0b", "\x1b[31m"])
+def test_a_root_that_is_no_path_names_the_key(path):
+    with pytest.raises(DataError, match=r"data\.root: there is no folder") as caught:
+        open_source(DataConfig(source="folder", root=path))
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are UTF-16 there")
+def test_an_error_about_a_name_that_is_not_utf8_can_be_printed(tmp_path):
+    deep = tmp_path / "a/b/c" / os.fsdecode(b"caf\xe9")
+    deep.mkdir(parents=True)
+    (deep / "1.jpg").write_bytes(b"x")
+
+    with pytest.raises(DataError, match="4 folders deep") as caught:
+        found(tmp_path)
+    assert "caf\\udce9" in str(caught.value).encode().decode()
