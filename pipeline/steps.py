@@ -41,6 +41,7 @@ STAGES = {
             settings=lambda config: (
                 _section("filter")(config) | _section("pseudolabel", without=["batch_size"])(config)
             ),
+            version=2,
         ),
         Stage(
             "student",
