@@ -13,6 +13,9 @@ from pydantic import BaseModel, ValidationError
 
 _MAX_PAGE_BYTES = 1_000_000
 _MAX_DEPTH = 8
+_MAX_VALUES = 50_000
+"""Of one page. PyYAML takes a second for so many."""
+_MAX_DIGITS = 100
 _MAX_LISTED = 20
 """Problems that one error names."""
 
@@ -20,7 +23,12 @@ _MAX_LISTED = 20
 class _Loader(yaml.SafeLoader):
     """Plain YAML without what makes a page dangerous or silent: aliases, and the last of two equal keys winning."""
 
+    num_values = 0
+
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self.num_values += 1
+        if self.num_values > _MAX_VALUES:
+            raise ConfigError(f"more than {_MAX_VALUES:,} keys and values: a page may have no more")
         if self.check_event(yaml.AliasEvent):
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
             raise ConfigError(f"line {mark.line + 1}: YAML aliases (*name) are not allowed: write the value out")
@@ -36,6 +44,18 @@ class _Loader(yaml.SafeLoader):
                 raise ConfigError(f"{where}: the key '{key.value}' stands twice: keep one")
             seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+def _number(loader: _Loader, node: yaml.ScalarNode) -> int | float:
+    # With colons (12:30 is 750) a short page spells numbers that take minutes, and that nothing can print.
+    if len(node.value) > _MAX_DIGITS:
+        raise ConfigError(f"line {node.start_mark.line + 1}: a number of {len(node.value):,} characters")
+    of_kind = loader.construct_yaml_int if node.tag.endswith(":int") else loader.construct_yaml_float
+    return of_kind(node)
+
+
+for _kind in ("int", "float"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _number)
 
 
 class _Dumper(yaml.SafeDumper):

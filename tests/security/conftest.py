@@ -105,7 +105,7 @@ def bounded(tmp_path: Path) -> Callable[..., "subprocess.CompletedProcess[str]"]
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 28, 1 << 28))
 
-    def run(code: str, *arguments: str | Path, timeout: float = 120) -> "subprocess.CompletedProcess[str]":
+    def run(code: str, *arguments: str | Path, timeout: float = 600) -> "subprocess.CompletedProcess[str]":
         command = [sys.executable, "-c", code, *map(str, arguments)]
         return subprocess.run(
             command, cwd=tmp_path, preexec_fn=limit, capture_output=True, text=True, check=False, timeout=timeout
