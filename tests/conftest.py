@@ -20,7 +20,7 @@ hypothesis.settings.load_profile("nstudent")
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_network() -> Iterator[None]:
-    """Connections fail at once; only loader processes may talk to each other."""
+    """Connections and look-ups of names fail at once; only loader processes may talk to each other."""
     connect = socket.socket.connect
 
     def refuse(self: socket.socket, address: Any) -> None:
@@ -28,9 +28,14 @@ def _no_network() -> Iterator[None]:
             return connect(self, address)
         raise AssertionError(f"a test wants the network: {address!r}")
 
+    def refuse_name(*arguments: Any, **_: Any) -> None:
+        raise AssertionError(f"a test wants the network: {arguments!r}")
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(socket.socket, "connect", refuse)
         patch.setattr(socket.socket, "connect_ex", refuse)
+        for name in ("getaddrinfo", "gethostbyname", "gethostbyname_ex", "create_connection"):
+            patch.setattr(socket, name, refuse_name)
         # For the processes that tests start: a port where nobody listens.
         for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
             patch.setenv(name, "http://127.0.0.1:9")

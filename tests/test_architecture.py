@@ -138,12 +138,53 @@ def test_a_stage_is_a_function_of_its_context(stage: str) -> None:
 
 @every_module
 def test_nothing_is_unpickled_or_executed(name: str) -> None:
-    pickling = {"pickle", "cPickle", "dill", "joblib", "marshal", "shelve", "cloudpickle"}
-    assert not {full.partition(".")[0] for full in _imports(_tree(name))} & pickling
+    pickling = {"pickle", "cPickle", "_pickle", "dill", "joblib", "marshal", "shelve", "cloudpickle", "copyreg"}
+    starting = {"subprocess", "ctypes", "cffi", "code", "runpy", "pty"}
+    assert not {full.partition(".")[0] for full in _imports(_tree(name))} & (pickling | starting)
+    loading = {"torch.load", "torch.save", "torch.jit.load", "np.load", "numpy.load", "np.fromregex", "pd.read_pickle"}
+    running = {"eval", "exec", "compile", "__import__", "os.system", "os.popen", "torch.compile"}
     for called, call in _calls(name):
-        assert called not in {"torch.load", "np.load", "numpy.load", "eval", "exec", "compile", "os.system", "os.popen"}
+        assert called not in loading | running
+        assert not called.startswith(("os.exec", "os.spawn", "os.posix_spawn", "torch.hub.", "torch.package."))
         shell = [word.value for word in call.keywords if word.arg == "shell"]
         assert all(isinstance(value, ast.Constant) and value.value is False for value in shell)
+
+
+@every_module
+def test_nothing_is_imported_by_a_name_from_a_file(name: str) -> None:
+    """A module's name comes from our own table, or begins with our own package."""
+    for called, call in _calls(name):
+        if called != "importlib.import_module":
+            continue
+        (wanted,) = call.args
+        ours = isinstance(wanted, ast.JoinedStr) and ast.unparse(wanted.values[0]).strip("'").startswith("nstudent.")
+        assert ours or (name == "__init__" and ast.unparse(wanted) == "_HOMES[name]")
+
+
+@every_module
+def test_no_module_asks_for_the_network(name: str) -> None:
+    network = {
+        "socket",
+        "ssl",
+        "urllib",
+        "http",
+        "requests",
+        "httpx",
+        "ftplib",
+        "smtplib",
+        "asyncio",
+        "huggingface_hub",
+    }
+    assert not {full.partition(".")[0] for full in _imports(_tree(name))} & network
+
+
+@pytest.mark.parametrize("name", sorted(MODULES.keys() - {"storage"}))
+def test_files_are_written_in_one_place(name: str) -> None:
+    """So that nothing has a half-written file under its name, and no link is written through."""
+    for called, call in _calls(name):
+        assert called.rpartition(".")[2] not in {"write_text", "write_bytes", "tofile", "savetxt", "symlink_to"}
+        if called == "open":
+            assert _mode(call) in {"r", "rb", "not given"}
 
 
 def _safe_loaders(name: str) -> set[str]:
@@ -194,6 +235,17 @@ def test_randomness_comes_from_a_key(name: str) -> None:
     assert drawing <= allowed
     if "random" in imported:
         assert {attribute for attribute in used if attribute.startswith("random.")} <= {"random.Random"}
+
+
+@every_module
+def test_torch_draws_only_after_it_was_seeded_from_a_key(name: str) -> None:
+    drawing = {
+        f"torch.{word}" for word in ("rand", "randn", "randint", "randperm", "bernoulli", "multinomial", "normal")
+    }
+    for called, call in _calls(name):
+        assert called not in drawing or any(word.arg == "generator" for word in call.keywords)
+        if called == "torch.manual_seed":
+            assert ast.unparse(call.args[0]).startswith("seed(")
 
 
 @pytest.mark.parametrize("name", sorted(MODULES.keys() - {"randomness"}))
