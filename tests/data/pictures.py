@@ -11,6 +11,7 @@ import resource
 import struct
 import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
 from nstudent.data.decode import decode
@@ -113,7 +114,15 @@ def decode_mutants(num_mutants):
             if image.shape != (12, 12, 3) or image.dtype != np.uint8:
                 raise AssertionError(f"{kind} {number}: {image.shape} {image.dtype}")
             found[kind]["decoded"] += 1
-    return {"kinds": found, "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}
+    return {"kinds": found, "peak_mib": _peak_mib()}
+
+
+def _peak_mib() -> int:
+    """Of this process alone: what getrusage says begins with the peak of the process that started it."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return int(status.read_text().partition("VmHWM:")[2].split()[0]) // 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
 if __name__ == "__main__":
