@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 from nstudent.errors import ArtifactError, NstudentError
+from nstudent.hdf5_heap import HeapGuard
 from nstudent.storage import atomic_write
 
 # Superblock 3: metadata with checksums, readable from HDF5 1.10 on.
@@ -88,7 +89,7 @@ def attributes(path: Path) -> dict[str, Any]:
     Raises:
         ArtifactError: not an HDF5 file, or attributes that are too many, too large, or of a type nobody needs.
     """
-    with _opened(path) as file:
+    with _opened(path, texts=True) as file:
         if len(file.attrs) > _MAX_ATTRIBUTES:
             raise ArtifactError(f"{path} has {len(file.attrs):,} attributes, more than {_MAX_ATTRIBUTES}: refused")
         for name in file.attrs:
@@ -132,13 +133,20 @@ def _can_be_mapped(item: h5py.Dataset) -> bool:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[h5py.File]:
-    """Open for reading; whatever HDF5 stumbles over in a damaged or hostile file becomes one kind of error."""
+def _opened(path: Path, *, texts: bool = False) -> Iterator[h5py.File]:
+    """Open for reading; whatever HDF5 stumbles over in a damaged or hostile file becomes one kind of error.
+
+    Args:
+        path: The file.
+        texts: Texts of any length are read from it.
+    """
     # A named pipe would keep us waiting for ever.
     if not path.is_file():
         raise ArtifactError(f"{path} is missing")
     try:
-        with _without_plugins(), h5py.File(path, "r") as file:
+        with HeapGuard(path) as guarded, _without_plugins(), h5py.File(guarded if texts else path, "r") as file:
+            if file.id.get_create_plist().get_sizes() != (8, 8):
+                raise ArtifactError(f"{path} has addresses or sizes of other than 8 bytes: refused")
             yield file
     except NstudentError:
         raise

@@ -26,7 +26,7 @@ FLOORS = [
     {"models"},
     {"data", "labels"},
     {"artifact", "hdf5", "lock", "config_file"},
-    {"config", "taxonomy", "randomness", "progress", "stopping", "storage"},
+    {"config", "taxonomy", "randomness", "progress", "stopping", "storage", "hdf5_heap"},
     {"config_types", "errors"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -171,6 +171,45 @@ def test_a_pipe_is_not_waited_for(tmp_path):
             read(tmp_path / "x.h5")
 
 
+_READ_TEXTS = """
+import sys
+from pathlib import Path
+from nstudent.errors import ArtifactError
+from nstudent.hdf5 import attributes
+try:
+    attributes(Path(sys.argv[1]))
+except ArtifactError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("length", [0, 8, 15, 5_000, 2**64 - 1])
+@pytest.mark.parametrize("libver", ["earliest", "latest"])
+def test_a_heap_in_which_hdf5_would_walk_for_ever_is_refused(tmp_path, bounded, libver, length):
+    """HDF5 2.0 steps through a heap by the lengths in it, and a length of nothing is a step of nothing."""
+    with h5py.File(tmp_path / "x.h5", "w", libver=libver) as file:
+        file.attrs["meta"] = "text of any length"
+    content = bytearray((tmp_path / "x.h5").read_bytes())
+    heap = content.index(b"GCOL")
+    free = heap + 16 + 16 + 24
+    assert content[free : free + 2] == b"\0\0"
+    content[free + 8 : free + 16] = length.to_bytes(8, "little")
+    (tmp_path / "x.h5").write_bytes(content)
+    done = bounded(_READ_TEXTS, tmp_path / "x.h5")
+    assert "a heap of texts is damaged" in done.stdout
+
+
+def test_long_texts_and_many_of_them_are_read(tmp_path):
+    """Heaps of every size, and full to the last byte."""
+    texts = {f"a{length}": "é" * length for length in (0, 1, 7, 8, 1_000, 2_017, 2_024, 2_032, 100_000, 3_000_000)}
+    for libver in ("earliest", "latest"):
+        with h5py.File(tmp_path / "x.h5", "w", libver=libver) as file:
+            file.create_dataset("jpeg", data=np.frombuffer(b"GCOL" * 100, np.uint8))
+            file.attrs.update(texts)
+        assert hdf5.attributes(tmp_path / "x.h5") == texts
+        assert hdf5.mapped(tmp_path / "x.h5")["jpeg"].tobytes() == b"GCOL" * 100
+
+
 # --- any damage ---
 
 
