@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,11 @@ import pytest
 import torch
 from nstudent.artifact import FINAL, MANIFEST
 from nstudent.classifier import Classifier
+from nstudent.config import ModelConfig
 from nstudent.errors import ArtifactError
+from nstudent.models.ensemble import _load_weights
+from nstudent.models.member import build_member
+from nstudent.training.checkpoint import load_checkpoint
 from PIL import Image
 from safetensors.torch import load, save
 
@@ -202,3 +207,24 @@ def test_weights_that_overflow_give_an_error_and_no_label(stranger, tmp_path):
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(tmp_path / "x.png")
     with pytest.raises(ArtifactError, match="not finite"):
         Classifier.load(stranger.run, device="cpu").predict([tmp_path / "x.png"])
+
+
+def test_any_damage_to_a_weights_file_is_named_or_leaves_it_whole(stranger, tmp_path):
+    """The header decides what is read where: bytes of it are changed, moved and cut, three hundred times."""
+    path, config = tmp_path / "member-0.safetensors", ModelConfig(head="independent")
+    whole = (stranger.step / path.name).read_bytes()
+    member = build_member(config, (2, 3, 5), ("key",))
+    header = 8 + struct.unpack("<Q", whole[:8])[0]
+    chance, refusals = random.Random(0), 0
+    for _ in range(300):
+        damaged = bytearray(whole)
+        for _ in range(chance.choice((1, 3))):
+            damaged[chance.randrange(header)] = chance.choice((chance.randrange(256), *b'0199",:[]{}'))
+        path.write_bytes(damaged[: chance.randrange(len(damaged))] if chance.random() < 0.1 else damaged)
+        for read in (lambda: _load_weights(member, path, config), lambda: load_checkpoint(path)):
+            try:
+                read()
+            except ArtifactError:
+                refusals += 1
+    # A checkpoint has a description, which weights have not: each of those is refused.
+    assert refusals > 500
