@@ -234,5 +234,5 @@ def _claimed_bytes(item: h5py.Dataset) -> int:
 
 def _read_bytes(item: h5py.Dataset) -> int:
     """Memory that reading takes: of the array, or of one chunk where that is larger."""
-    chunk = math.prod(item.chunks) if item.chunks else 0
-    return max(_claimed_bytes(item), chunk * int(item.dtype.itemsize))
+    chunk: tuple[int, ...] | None = item.chunks
+    return max(_claimed_bytes(item), math.prod(chunk) * int(item.dtype.itemsize) if chunk else 0)
