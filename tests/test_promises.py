@@ -1,13 +1,18 @@
 """Every fault that is promised against has a test that exists, and docs/RELIABILITY.md shows them all.
 
-`python tests/test_promises.py` writes the table of the page anew.
+`python tests/test_promises.py` writes the table of the page anew. With the file that `pytest --junitxml=FILE` wrote it
+takes the results from there, and keeps them in tests/promises_results.json.
 """
 
 import ast
+import json
+import sys
 import tomllib
+from collections import Counter
 from functools import cache
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -16,6 +21,7 @@ PAGE = ROOT / "docs" / "RELIABILITY.md"
 BEGIN = "<!-- The table is written by `python tests/test_promises.py` from tests/promises.toml. -->\n"
 
 ROWS: dict[str, dict[str, Any]] = tomllib.loads((ROOT / "tests" / "promises.toml").read_text(encoding="utf-8"))
+RESULTS = ROOT / "tests" / "promises_results.json"
 _FIRST_AND_LAST = [(1, 14), (20, 25), (30, 35), (40, 50), (60, 68), (70, 78)]
 
 
@@ -26,9 +32,10 @@ def _tests_of(path: Path) -> set[str]:
 
 
 def _table() -> str:
-    lines = ["| | fault | promise | held by |", "|---|---|---|---|"]
+    results: dict[str, str] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    lines = ["| | fault | promise | held by | last result |", "|---|---|---|---|---|"]
     for name, row in ROWS.items():
-        lines.append(f"| {name} | {row['fault']} | {row['promise']} | {_held_by(row)} |")
+        lines.append(f"| {name} | {row['fault']} | {row['promise']} | {_held_by(row)} | {results.get(name, '')} |")
     return "\n".join(lines) + "\n"
 
 
@@ -38,6 +45,22 @@ def _held_by(row: dict[str, Any]) -> str:
     if "open" in row:
         return f"open: {row['open']}"
     return "<br>".join(f"`{test.removeprefix('tests/')}`" for test in row["tests"])
+
+
+def _results(report: Path) -> dict[str, str]:
+    """Per row: how many of its tests, each parameter counted, passed, failed or were skipped."""
+    outcomes: dict[str, Counter[str]] = {}
+    for case in ElementTree.parse(report).getroot().iter("testcase"):
+        path = str(case.get("classname")).replace(".", "/") + ".py"
+        test = f"{path}::{str(case.get('name')).partition('[')[0]}"
+        how = {child.tag for child in case} & {"failure", "error", "skipped"}
+        outcome = "skipped" if how == {"skipped"} else "failed" if how else "passed"
+        outcomes.setdefault(test, Counter())[outcome] += 1
+    found = {}
+    for name, row in ROWS.items():
+        total = sum((outcomes.get(test, Counter(missing=1)) for test in row.get("tests", [])), Counter())
+        found[name] = ", ".join(f"{count} {outcome}" for outcome, count in sorted(total.items()))
+    return {name: result for name, result in found.items() if result}
 
 
 def test_every_fault_of_the_matrix_has_its_row() -> None:
@@ -59,10 +82,12 @@ def test_the_page_is_up_to_date() -> None:
     assert PAGE.read_text(encoding="utf-8").partition(BEGIN)[2] == _table()
 
 
-def _write() -> None:
+def _write(reports: list[str]) -> None:
+    for report in reports:
+        RESULTS.write_text(json.dumps(_results(Path(report)), indent=2) + "\n", encoding="utf-8")
     prose, found, _ = PAGE.read_text(encoding="utf-8").partition(BEGIN)
     PAGE.write_text(prose + found + _table(), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    _write()
+    _write(sys.argv[1:])

@@ -4,7 +4,9 @@ Step 7,001 of a run holds the same images under the same noise whether the run c
 7,000, or loads its images in three processes: nothing is drawn from a generator that has a past.
 """
 
+import contextlib
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -18,6 +20,8 @@ from nstudent.randomness import Key, generator
 from nstudent.stopping import leave_signals_to_parent
 from torch import Tensor
 from torch.utils.data import DataLoader
+
+_SIGNAL_SECONDS = 0.1
 
 Targets = Callable[[Ids], tuple[npt.NDArray[np.float32], ...]]
 """Rows of some examples -> per level, the mass on each class: (rows, classes of the level)."""
@@ -149,12 +153,29 @@ class Batches:
             worker_init_fn=leave_signals_to_parent,
             multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
         )
-        try:
+        with loaders_explained():
             yield from loader
-        except (RuntimeError, ConnectionError) as error:
-            # A worker that is killed is seen either by its exit code or by the pipe it leaves behind.
-            if isinstance(error, RuntimeError) and "worker" not in str(error):
-                raise
-            raise TrainingError(
-                f"a process that prepares images died ({error}): probably out of memory; lower workers or batch_size"
-            ) from error
+
+
+@contextlib.contextmanager
+def loaders_explained() -> Iterator[None]:
+    """Say in a line that a process which prepares images was killed.
+
+    torch notices it in three ways: the pipe breaks off (in the middle of a message, too), the queue stays empty, or a
+    signal handler raises wherever the main process happens to be, in a training step as well as between two of them.
+
+    Raises:
+        TrainingError: a process died.
+    """
+    try:
+        yield
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        if isinstance(error, RuntimeError) and "worker" not in str(error):
+            raise
+        # The pipe is seen to break a moment before the signal comes: let its handler raise here, and not in our error.
+        with contextlib.suppress(RuntimeError):
+            time.sleep(_SIGNAL_SECONDS)
+        why = str(error) or "it broke off in the middle of a batch"
+        raise TrainingError(
+            f"a process that prepares images died ({why}): probably out of memory; lower workers or batch_size"
+        ) from error

@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from nstudent.config import TrainingConfig
-from nstudent.data.batches import Batch, Batches
+from nstudent.data.batches import Batch, Batches, loaders_explained
 from nstudent.errors import StoppedError
 from nstudent.models.device import Placement
 from nstudent.models.heads import Logits
@@ -132,7 +132,8 @@ class Trainer:
         batches = self._batches.load(self._step, steps, self._workers, pin_memory=on_gpu)
         with progress.task(name, steps, "steps", done=self._step) as task:
             try:
-                self._train(batches, task, checkpoint, validate)
+                with loaders_explained():
+                    self._train(batches, task, checkpoint, validate)
             except StoppedError:
                 self._save(checkpoint)
                 raise

@@ -75,7 +75,9 @@ class ForkServer:
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(job) + "\n")
         self._process.stdin.flush()
-        said = json.loads(self._process.stdout.readline())
+        answer = self._process.stdout.readline()
+        assert answer, "the server itself has ended"
+        said = json.loads(answer)
         output = (self._scratch / "output.txt").read_text(encoding="utf-8", errors="replace")
         return Outcome(said["status"], output, said["seconds"])
 
