@@ -9,10 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-pytest.importorskip("resource")
-
 CASES = int(os.environ.get("NSTUDENT_FUZZ_CASES", "200"))
 
 
@@ -35,4 +31,4 @@ def test_damaged_images_give_an_image_or_an_image_error_and_never_a_crash():
     assert sum(outcome["decoded"] + outcome["refused"] for outcome in outcomes) >= CASES
     assert all(outcome["refused"] for outcome in outcomes), "the mutants were too tame to show anything"
     assert any(outcome["decoded"] for outcome in outcomes), "the mutants were too wild to get past the header"
-    assert found["peak_mib"] < 500
+    assert found["grown_mib"] < 100
