@@ -33,6 +33,8 @@ FINAL = "final.json"
 SCHEMA = 1
 ASKED = "asked.json"
 """In a partial folder: what it is being made for."""
+_MISSING = "missing"
+_LINK = "a link to a file elsewhere"
 SCRATCH = "scratch"
 """Folder of a partial step for its checkpoints: removed when the step commits."""
 
@@ -121,14 +123,12 @@ class Artifact:
         if name in self._verified:
             return path
         entry = self.manifest.files.get(name)
-        if path.exists() and not path.resolve().is_relative_to(self.folder.resolve()):
-            raise ArtifactError(f"{path} is a link to a file elsewhere: put the file itself there")
-        if entry is None or not path.is_file():
-            raise ArtifactError(f"{path} is missing: nstudent verify {self.folder.parent} --repair makes it again")
-        if path.stat().st_size != entry["bytes"] or sha256_of(path) != entry["sha256"]:
-            raise ArtifactError(
-                f"{path} has changed since it was made: nstudent verify {self.folder.parent} --repair makes it again"
-            )
+        wrong = _MISSING if entry is None else _what_is_wrong(self.folder, name, entry)
+        if wrong == _LINK:
+            raise ArtifactError(f"{path} is {_LINK}: put the file itself there")
+        if wrong:
+            said = f"is {_MISSING}" if wrong == _MISSING else "has changed since it was made"
+            raise ArtifactError(f"{path} {said}: nstudent verify {self.folder.parent} --repair makes it again")
         self._verified.add(name)
         return path
 
@@ -147,21 +147,28 @@ def damage(folder: Path) -> dict[str, str]:
     Raises:
         ArtifactError: the manifest cannot be read.
     """
-    found = {}
     files = Manifest.read(folder).files
-    for name, entry in files.items():
-        path = folder / name
-        if not path.is_file():
-            found[name] = "missing"
-        elif path.stat().st_size != entry["bytes"]:
-            found[name] = f"{path.stat().st_size:,} bytes where {entry['bytes']:,} were committed"
-        elif sha256_of(path) != entry["sha256"]:
-            found[name] = "changed since it was committed"
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.is_file() and name not in files and name != MANIFEST:
-            found[name] = "not part of the step: remove it"
-    return found
+    found = {name: wrong for name, entry in files.items() if (wrong := _what_is_wrong(folder, name, entry))}
+    return found | dict.fromkeys(strays(folder), "not part of the step: remove it")
+
+
+def strays(folder: Path) -> list[str]:
+    """Names of files that lie in the folder of a committed step and are none of its."""
+    known = {*Manifest.read(folder).files, MANIFEST}
+    names = (path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file())
+    return [name for name in names if name not in known]
+
+
+def _what_is_wrong(folder: Path, name: str, entry: Mapping[str, Any]) -> str:
+    """Why a file of a committed step is not the one that was committed; empty where it is."""
+    path = folder / name
+    if path.exists() and not path.resolve().is_relative_to(folder.resolve()):
+        return _LINK
+    if not path.is_file():
+        return _MISSING
+    if path.stat().st_size != entry["bytes"]:
+        return f"{path.stat().st_size:,} bytes where {entry['bytes']:,} were committed"
+    return "" if sha256_of(path) == entry["sha256"] else "changed since it was committed"
 
 
 def _lies_below(name: str) -> bool:
@@ -259,12 +266,14 @@ def reopen(folder: Path, asked: Mapping[str, Any], damaged: Sequence[str]) -> No
     """Turn a committed step back into a partial one without its damaged files, so that only these are made again."""
     partial = partial_folder(folder)
     remove_folder(partial)
-    # The mark first: a crash anywhere here leaves a committed step that is still damaged, or a partial one to finish.
-    write_json(folder / ASKED, asked)
-    for name in (*damaged, MANIFEST):
-        with explained(folder / name, "remove"):
-            (folder / name).unlink(missing_ok=True)
     rename(folder, partial)
+    write_json(partial / ASKED, asked)
+    # The manifest last: while it is there, a crash leaves a step that is committed and still known to be damaged.
+    # Without it all that lies there is taken for whole.
+    for name in (*damaged, MANIFEST):
+        with explained(partial / name, "remove"):
+            (partial / name).unlink(missing_ok=True)
+        sync_folder((partial / name).parent)
 
 
 def _put_in_place(folder: Path) -> None:

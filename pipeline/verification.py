@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from nstudent.artifact import Manifest, damage, finish_commit, reopen
+from nstudent.artifact import Manifest, damage, finish_commit, reopen, strays
 from nstudent.errors import ArtifactError
 from nstudent.progress import Progress
 from nstudent.run import Run
@@ -38,7 +38,8 @@ def repair(run_dir: str | Path, progress: Progress | None = None, stop: StopRequ
     Returns what was damaged. What is made again has the bytes it had before, so nothing after it becomes stale.
 
     Raises:
-        NstudentError: a step cannot be made again, because its data or settings are not what they were.
+        NstudentError: a step cannot be made again, because its data or settings are not what they were, or because
+            files lie beside the damaged ones that are not its own and would become part of it.
     """
     run = Run.reopen(run_dir, progress, stop)
     found = []
@@ -50,8 +51,9 @@ def repair(run_dir: str | Path, progress: Progress | None = None, stop: StopRequ
                 continue
             bad = damage(folder)
             found += [Damage(step.name, name, what) for name, what in bad.items()]
-            if bad:
-                _remake(run, step, [name for name in bad if name in Manifest.read(folder).files])
+            damaged = [name for name in bad if name not in strays(folder)]
+            if damaged:
+                _remake(run, step, damaged)
     return found
 
 
@@ -60,9 +62,12 @@ def _remake(run: Run, step: Step, damaged: list[str]) -> None:
     if reason is not None:
         raise ArtifactError(f"{step.name} is damaged and stale ({reason}): run the same command again to make it anew")
     folder = run.folder(step.name)
+    foreign = strays(folder)
+    if foreign:
+        raise ArtifactError(f"{folder / foreign[0]} is not part of {step.name}, which is damaged: move it away first")
     before, inputs = Manifest.read(folder), run.inputs(step)
     asked = run.asked(step, inputs)
     reopen(folder, {"asked": asked, "inputs": {name: each.id for name, each in inputs.items()}}, damaged)
-    run.progress.say(f"{step.name}: making {', '.join(damaged) or 'it'} again")
+    run.progress.say(f"{step.name}: making {', '.join(damaged)} again")
     if run.make(step).id != before.id:
         run.progress.say(f"  {step.name} came out with other bytes than before: what was made from it is stale now")

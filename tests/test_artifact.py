@@ -1,5 +1,6 @@
 """Steps that exist or do not, and files that are what they were."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -8,7 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nstudent.artifact import SCRATCH, Artifact, Manifest, commit, finish_commit, open_partial, partial_folder
+from nstudent.artifact import (
+    SCRATCH,
+    Artifact,
+    Manifest,
+    commit,
+    damage,
+    finish_commit,
+    open_partial,
+    partial_folder,
+    reopen,
+)
 from nstudent.errors import ArtifactError
 
 _FIELDS = {
@@ -262,3 +273,32 @@ def test_a_crash_while_a_step_commits_loses_no_checkpoint(tmp_path: Path, monkey
         commit(folder, _FIELDS)
     monkeypatch.undo()
     assert (open_partial(folder, _asked("this")) / SCRATCH / "checkpoint").read_text() == "epoch 120"
+
+
+@pytest.mark.parametrize("number", range(1, 4))
+def test_a_crash_while_a_step_is_reopened_never_makes_damage_look_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """The power goes before the first file is removed, between the two, or when both are."""
+    folder = tmp_path / "01-teacher"
+    _make(folder)
+    (folder / "info.json").write_text("rotten")
+    unlink, calls = Path.unlink, iter(range(1, 100))
+
+    def cut(path: Path, missing_ok: bool = False) -> None:
+        if path.name in ("info.json", "manifest.json") and next(calls) == number:
+            raise _PowerCut
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", cut)
+    with contextlib.ExitStack() as stack:
+        if number <= 2:
+            stack.enter_context(pytest.raises(_PowerCut))
+        reopen(folder, _asked("this"), ["info.json"])
+    monkeypatch.undo()
+    finish_commit(folder)
+    if number <= 2:
+        assert list(damage(folder)) == ["info.json"]
+    else:
+        assert not folder.exists()
+        assert {path.name for path in open_partial(folder, _asked("this")).iterdir()} == {"asked.json", "deep"}

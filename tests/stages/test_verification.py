@@ -69,6 +69,20 @@ def test_a_damaged_network_is_trained_again_to_the_same_bytes(shards):
 def test_a_stray_file_is_named_and_left(shards):
     (shards / "05-student" / "notes.txt").write_text("mine")
     assert [(bad.file, bad.what) for bad in verify(shards)] == [("notes.txt", "not part of the step: remove it")]
+    made = (shards / "05-student" / "manifest.json").stat().st_mtime_ns
+    assert [bad.file for bad in repair(shards)] == ["notes.txt"]
+    assert (shards / "05-student" / "manifest.json").stat().st_mtime_ns == made, "nothing was trained for its sake"
+    assert (shards / "05-student" / "notes.txt").read_text() == "mine"
+
+
+def test_a_stray_file_beside_a_damaged_one_does_not_become_part_of_the_step(shards):
+    flip(shards / "03-pseudolabel" / "labels.json")
+    (shards / "03-pseudolabel" / "notes.txt").write_text("mine")
+    with pytest.raises(ArtifactError, match=r"notes\.txt is not part of 03-pseudolabel.*move it away first"):
+        repair(shards)
+    (shards / "03-pseudolabel" / "notes.txt").unlink()
+    repair(shards)
+    assert {state.state for state in status(shards)} == {"done"}
 
 
 def test_what_was_made_for_other_settings_is_not_repaired_with_these(shards):
