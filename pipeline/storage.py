@@ -18,8 +18,6 @@ from nstudent.errors import ArtifactError
 
 _HASH_BLOCK_BYTES = 1 << 20
 _UNFINISHED = ".writing"
-
-
 _OUT_OF_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _MARGIN = 1.2
 _MAX_JSON_BYTES = 64 << 20

@@ -73,7 +73,7 @@ class Recipe:
         except (KeyError, TypeError, ValueError, ConfigError, DataError) as error:
             raise ArtifactError(f"{MODEL} does not describe a model: {error}") from error
         members = config.teacher.members
-        if len(members) > _MAX_MEMBERS or not _is_usable(taxonomy):
+        if len(members) > _MAX_MEMBERS or not 0 < taxonomy.num_levels <= _MAX_LEVELS or not taxonomy.terminals:
             raise ArtifactError(f"{MODEL} does not describe a model: too many members, or no tree of classes")
         return cls(members, taxonomy, config.absent, config.data.image_size, config.data.max_pixels)
 
@@ -138,18 +138,6 @@ def _load_weights(member: Member, path: Path, config: ModelConfig) -> None:
     except (SafetensorError, RuntimeError, ValueError, LookupError, TypeError) as error:
         said = " ".join(str(error).split())[:200]
         raise ArtifactError(f"{path} does not hold the weights of {config.backbones}: {said}") from error
-
-
-def _is_usable(taxonomy: Taxonomy) -> bool:
-    """Beyond being a tree: the classes have names, and some path is a final label."""
-    sides = {len(taxonomy.classes), len(taxonomy.parents), taxonomy.num_levels}
-    names = [*taxonomy.levels, *(name for level in taxonomy.classes for name in level)]
-    return (
-        len(sides) == 1
-        and 0 < taxonomy.num_levels <= _MAX_LEVELS
-        and all(isinstance(name, str) for name in names)
-        and bool(taxonomy.terminals)
-    )
 
 
 def _weights_file(number: int) -> str:

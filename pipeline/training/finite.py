@@ -8,6 +8,7 @@ device is looked at every step, there as well.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -72,17 +73,13 @@ class FiniteCheck:
         waiting, self._waiting = self._waiting, []
         for record in waiting:
             loss, norm, *sound = record.figures.tolist()
-            if not all(map(_finite, (loss, norm))) or not all(sound):
+            if not all(map(math.isfinite, (loss, norm))) or not all(sound):
                 raise TrainingError(self._message(record, loss, norm, sound))
 
     def _message(self, record: _Record, loss: float, norm: float, sound: Sequence[float]) -> str:
         bad = [name for name, whole in zip(self._levels, sound, strict=True) if not whole]
-        where = f"level {', '.join(bad)}" if bad else "the gradient" if _finite(loss) else "the loss itself"
+        where = f"level {', '.join(bad)}" if bad else "the gradient" if math.isfinite(loss) else "the loss itself"
         return (
             f"not a finite number in {where} at step {record.step} (loss {loss:g}, gradient {norm:g}, "
             f"learning rate {record.learning_rate:.3g}): lower learning_rate, or look for broken images"
         )
-
-
-def _finite(value: float) -> bool:
-    return value - value == 0.0

@@ -195,7 +195,7 @@ class Trainer:
             ]
         except torch.OutOfMemoryError:
             self._forget_step()
-            self._num_portions = halved(self._num_portions, len(images), self._placement.device, images.shape[2:])
+            self._num_portions = halved(self._num_portions, len(images), self._placement.device, images.shape[-1])
             self._say(f"  out of memory: batches are worked on in {self._num_portions} portions from here on")
             return False
         loss = torch.stack([part for part, _ in parts]).sum()

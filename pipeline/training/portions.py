@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -28,17 +28,16 @@ def portions(batch_size: int, num_labelled: int, number: int) -> Iterator[Portio
             yield Portion(torch.tensor([*labelled, *rest], dtype=torch.int64), len(labelled))
 
 
-def halved(number: int, batch_size: int, device: torch.device, sizes: Sequence[int]) -> int:
+def halved(number: int, batch_size: int, device: torch.device, side_px: int) -> int:
     """Twice as many portions as before, after the device ran out of memory.
 
     Raises:
         TrainingError: a portion of one image did not fit; the message says what to change.
     """
     if number >= batch_size:
-        side = sizes[-1]
         raise TrainingError(
-            f"one image of {side} px does not fit in the memory of {device}{_free(device)}: memory falls with the "
-            f"square of the side, so data.image_size={max(8, side // 2)} needs about a quarter; or choose a smaller "
+            f"one image of {side_px} px does not fit in the memory of {device}{_free(device)}: memory falls with the "
+            f"square of the side, so data.image_size={max(8, side_px // 2)} needs about a quarter; or choose a smaller "
             "network"
         )
     return min(2 * number, batch_size)
