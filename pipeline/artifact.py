@@ -193,8 +193,10 @@ def open_partial(folder: Path, asked: Mapping[str, Any]) -> Path:
     before = _asked(partial)
     if partial.exists() and before != dict(asked):
         if before is not None and _work(partial):
+            then = before.get("asked") if isinstance(before, dict) else None
+            changed = difference(then, asked["asked"]) or "an input was made again"
             raise ArtifactError(
-                f"{partial} holds unfinished work for other settings or inputs ({_changed(before, asked)}): "
+                f"{partial} holds unfinished work for other settings or inputs ({changed}): "
                 "run with those to finish it, or delete the folder"
             )
         remove_folder(partial)
@@ -216,15 +218,15 @@ def _work(partial: Path) -> bool:
     return any(path.is_file() and path.name != ASKED and not path.name.startswith(".") for path in partial.rglob("*"))
 
 
-def _changed(before: Any, now: Mapping[str, Any]) -> str:
+def difference(made: Any, asked: Mapping[str, Any]) -> str:
+    """What was asked for then (as a manifest or a mark says, whatever that is) and is not now; empty: nothing."""
     try:
-        return difference(before["asked"], now["asked"]) or "an input was made again"
+        return _difference(made, asked)
     except (KeyError, TypeError, AttributeError):
-        return "nothing says which"
+        return "nothing says what was asked for then"
 
 
-def difference(made: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
-    """What was asked for then and is not now, in words; empty where nothing differs."""
+def _difference(made: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
     before, now = made["settings"], asked["settings"]
     changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     if changed:

@@ -11,6 +11,7 @@ import numpy as np
 from nstudent.artifact import FINAL, Artifact
 from nstudent.config_file import check
 from nstudent.data.decode import decode
+from nstudent.data.sources.source import read_once
 from nstudent.errors import ArtifactError, ImageError
 from nstudent.labels.decoding import best_paths, path_confidence
 from nstudent.models.device import Placement
@@ -19,7 +20,6 @@ from nstudent.storage import read_json
 from nstudent.taxonomy import Taxonomy
 
 _STEP = re.compile(r"[0-9]+-[a-z]+")
-_MAX_IMAGE_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Classifier:
         pixels, errors = [], {}
         for number, path in enumerate(paths):
             try:
-                pixels.append(decode(_content(path), recipe.image_size, recipe.max_pixels))
+                pixels.append(decode(read_once(path), recipe.image_size, recipe.max_pixels))
             except (ImageError, OSError) as error:
                 errors[number] = error.strerror or str(error) if isinstance(error, OSError) else str(error)
         if pixels:
@@ -100,15 +100,6 @@ class Classifier:
             sure = dict(zip(recipe.taxonomy.levels, confidence[at].tolist(), strict=True))
             yield Prediction(str(path), {level: LevelPrediction(name, sure[level]) for level, name in names.items()})
             at += 1
-
-
-def _content(path: Path) -> bytes:
-    """Bytes of one image. A named pipe would keep us waiting, and a device has no end."""
-    if path.exists() and not path.is_file() and not path.is_dir():
-        raise ImageError("not an ordinary file")
-    if path.stat().st_size > _MAX_IMAGE_BYTES:
-        raise ImageError(f"the file is larger than {_MAX_IMAGE_BYTES:,} bytes")
-    return path.read_bytes()
 
 
 def _final(run_dir: Path) -> Artifact:

@@ -105,7 +105,8 @@ def status_command(
     rows = []
     for state in status(run_dir):
         validation = state.metrics.get("validation")
-        score = f"{validation['contest alone']:.3f}" if isinstance(validation, dict) else ""
+        value = validation.get("contest alone") if isinstance(validation, dict) else None
+        score = f"{value:.3f}" if isinstance(value, float) else ""
         note = state.reason
         if state.metrics.get("promoted") is False:
             note = note or "did not beat its teacher"

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fork_server import ForkServer
-from tiny_run import run_all_words
-from trial import finish
+from trial import finish, in_training
 
 if TYPE_CHECKING:
     from conftest import WholeRun
@@ -22,14 +18,7 @@ def test_a_loader_that_is_killed_is_said_and_the_same_command_goes_on(
     server: ForkServer, whole: WholeRun, run_dir: Path
 ) -> None:
     """With a loader or without, the bytes are the same: the run ends without one."""
-    command = [sys.executable, "-m", "nstudent", *run_all_words(run_dir, "workers=1")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment
-    ) as run:
-        scratch = run_dir / "01-teacher.partial" / "scratch"
-        while not (scratch.exists() and any(scratch.iterdir())) and run.poll() is None:
-            time.sleep(0.005)
+    with in_training(run_dir, "workers=1") as run:
         os.kill(run.pid, signal.SIGSTOP)
         loaders = _children(run.pid)
         for loader in loaders:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +11,7 @@ from fork_server import ForkServer
 from injector import Fault, recorded
 from nstudent.lock import HOLDER, hold
 from tiny_run import run_all_words
-from trial import finish
+from trial import finish, in_training
 
 if TYPE_CHECKING:
     from conftest import WholeRun
@@ -62,14 +58,7 @@ def test_a_second_interrupt_stops_at_once(server: ForkServer, whole: WholeRun, r
 
 
 def test_a_process_of_its_own_is_preempted(whole: WholeRun, server: ForkServer, run_dir: Path) -> None:
-    command = [sys.executable, "-m", "nstudent", *run_all_words(run_dir)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment
-    ) as run:
-        scratch = run_dir / "01-teacher.partial" / "scratch"
-        while not (scratch.exists() and any(scratch.iterdir())) and run.poll() is None:
-            time.sleep(0.005)
+    with in_training(run_dir) as run:
         run.send_signal(signal.SIGTERM)
         _, error = run.communicate(timeout=300)
     assert run.returncode == STOPPED, error

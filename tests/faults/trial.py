@@ -1,5 +1,11 @@
 """One run that something happens to, and the same command again: does it end as if nothing had happened?"""
 
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,6 +61,20 @@ def differences(found: Results, whole: Results) -> list[str]:
     more = [f"{name} is left over" for name in found.keys() - whole.keys()]
     other = [f"{name} differs" for name in whole.keys() & found.keys() if whole[name] != found[name]]
     return sorted(missing + more + other)
+
+
+@contextmanager
+def in_training(run_dir: Path, *overrides: str) -> "Iterator[subprocess.Popen[str]]":
+    """The command in a process of its own, with the first checkpoint of its teacher on disk."""
+    command = [sys.executable, "-m", "nstudent", *run_all_words(run_dir, *overrides)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment
+    ) as run:
+        scratch = run_dir / "01-teacher.partial" / "scratch"
+        while not (scratch.exists() and any(scratch.iterdir())) and run.poll() is None:
+            time.sleep(0.005)
+        yield run
 
 
 def stumps(run_dir: Path) -> list[str]:

@@ -6,7 +6,7 @@ import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +112,41 @@ def bounded(tmp_path: Path) -> Callable[..., "subprocess.CompletedProcess[str]"]
         )
 
     return run
+
+
+_ASK_ALL = """
+import json, re, sys
+from pathlib import Path
+from nstudent.errors import {error} as Refusal
+{setup}
+
+def peak_kib():
+    # Not ru_maxrss: that begins with the peak of the process that started this one.
+    status = Path("/proc/self/status")
+    return int(re.search(r"VmHWM:\\s+(\\d+)", status.read_text())[1]) if status.exists() else 0
+
+before, said = peak_kib(), {{}}
+for path in map(Path, sys.argv[1:]):
+    try:
+        {read}
+        said[path.stem] = ""
+    except Refusal as error:
+        said[path.stem] = str(error)
+print(json.dumps([said, (peak_kib() - before) / 1024]))
+"""
+
+
+@pytest.fixture
+def refusals(bounded: "Callable[..., subprocess.CompletedProcess[str]]") -> Callable[..., tuple[dict[str, str], float]]:
+    """The error by which a process of its own refuses each path, '' where none, and by how many MiB its memory grew."""
+
+    def ask(setup: str, read: str, error: str, paths: Iterable[Path]) -> tuple[dict[str, str], float]:
+        done = bounded(_ASK_ALL.format(setup=setup, read=read, error=error), *paths)
+        assert done.returncode == 0, done.stderr
+        said, grown_mib = json.loads(done.stdout)
+        return said, grown_mib
+
+    return ask
 
 
 @pytest.fixture(autouse=True)

@@ -1,12 +1,15 @@
 """Files that rot: found, named, and made again alone."""
 
+import json
 import shutil
 
 import pytest
 from nstudent.artifact import Manifest
+from nstudent.cli import app
 from nstudent.errors import ArtifactError
 from nstudent.run import run_all, status
 from nstudent.verification import repair, verify
+from typer.testing import CliRunner
 
 
 @pytest.fixture
@@ -99,3 +102,16 @@ def test_a_run_folder_that_was_moved_is_whole_and_up_to_date(shards, tmp_path):
     shutil.rmtree(shards)
     assert verify(moved) == []
     assert {state.state for state in status(moved)} == {"done"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"asked": {}}, {"asked": {"settings": [], "inputs": 3}}, {"metrics": {"validation": {"contest alone": "<b>"}}}],
+    ids=["asked nothing", "asked strangely", "a score that is none"],
+)
+def test_the_status_of_a_stranger_s_manifest_is_a_table(go_on, tmp_path, change):
+    path = go_on / "01-teacher" / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    done = CliRunner().invoke(app, ["status", str(go_on)])
+    assert done.exit_code == 0, done.exception
+    assert "01-teacher" in done.stdout

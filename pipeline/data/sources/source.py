@@ -126,7 +126,7 @@ def read_file(path: str | Path, root: Path) -> bytes:
     """
     for pause in (*_PAUSES_SECONDS, None):
         try:
-            return _content(path)
+            return read_once(path)
         except OSError as error:
             if pause is None:
                 _check_root(root)
@@ -135,7 +135,13 @@ def read_file(path: str | Path, root: Path) -> bytes:
     raise AssertionError("the last try returns or raises")
 
 
-def _content(path: str | Path) -> bytes:
+def read_once(path: str | Path) -> bytes:
+    """Content of one image file, at the first try.
+
+    Raises:
+        ImageError: it is a pipe or a device, or too large for an image.
+        OSError: it cannot be read.
+    """
     # Without O_NONBLOCK, opening a pipe would wait for somebody to write into it.
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
         found = os.fstat(file.fileno())
