@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from nstudent.artifact import Manifest
 from nstudent.config_file import load_config
 from nstudent.errors import ArtifactError, NstudentError, StoppedError, TrainingError
 from nstudent.run import run_all, run_stage, status
@@ -70,9 +71,11 @@ def run_all_command(
         return
     with _interruptible() as stop:
         folder = run_all(settings, run_dir, console.Screen(), stop)
-    last = folder / plan(settings)[-1].name
+    steps = plan(settings)
+    first, last = (folder / step.name for step in (steps[0], steps[-1]))
     scores = read_json(last / "scores.json")
     console.print_scores(scores)
+    console.print_left_out(Manifest.read(first).metrics, first)
     typer.echo(f"picture: {last / 'scores.png'}")
     typer.echo(f"use it:  nstudent predict {folder} IMAGE...")
     if scores["ended"]:

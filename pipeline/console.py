@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any
 
 from nstudent.errors import ArtifactError, one_line
@@ -23,6 +24,19 @@ from rich.progress import (
 )
 from rich.table import Table
 
+_LEFT_OUT = {
+    "unreadable": "unreadable images",
+    "conflicting_labels": "images with conflicting labels",
+    "duplicates": "duplicates",
+    "near_duplicates": "near-duplicates",
+}
+_FOUND = {
+    "one_training_image": "labels with one training image",
+    "held_out_only": "labels without a training image",
+    "several_parents": "names in several places of the tree",
+    "conflicting_labels": "groups of equal images with different labels",
+    "near_duplicates": "pairs of near-duplicates",
+}
 _PLAIN_SECONDS = 10.0
 """Where there is no terminal, a piece of work says where it is at most this often."""
 
@@ -156,6 +170,19 @@ def _print_scores(scores: Mapping[str, Any]) -> None:
             f"[{100 * gain['low']:+.1f}, {100 * gain['high']:+.1f}] (contest score, paired)",
             highlight=False,
         )
+
+
+def print_left_out(metrics: Mapping[str, Any], folder: Path) -> None:
+    """How many images of the data step are not used, and what else it found; nothing where there is nothing to say."""
+    found = metrics.get("findings")
+    _print_counts("not used", metrics, _LEFT_OUT, folder / "left_out.json")
+    _print_counts("worth a look", found if isinstance(found, Mapping) else {}, _FOUND, folder / "findings.json")
+
+
+def _print_counts(what: str, counts: Mapping[str, Any], words: Mapping[str, str], file: Path) -> None:
+    said = [f"{counts[name]} {text}" for name, text in words.items() if counts.get(name)]
+    if said:
+        _wide_console().print(_safe(f"{what}: {', '.join(said)} ({file})"), highlight=False, soft_wrap=True)
 
 
 def _safe(text: str) -> str:

@@ -99,6 +99,7 @@ class Workbench:
             self.placement,
             key,
             levels=self.dataset.taxonomy.levels,
+            name_of=self.dataset.name,
             workers=loader_workers(self._config),
             checkpoint_seconds=60 * self._config.checkpoint_minutes,
         )

@@ -170,6 +170,21 @@ def test_run_all_ends_with_the_scores(command: Command, fake_stages: FakeStages)
     ]
 
 
+def test_run_all_counts_what_was_left_out_and_what_is_worth_a_look(command: Command, fake_stages: FakeStages) -> None:
+    fake_stages.metrics = {
+        "00-data": {
+            "unreadable": 3,
+            "duplicates": 0,
+            "near_duplicates": 1234,
+            "findings": {"one_training_image": 2, "held_out_only": 0},
+        }
+    }
+    assert command("run-all", "rounds=1").stdout.splitlines()[-4:-2] == [
+        "not used: 3 unreadable images, 1234 near-duplicates (runs/digits/00-data/left_out.json)",
+        "worth a look: 2 labels with one training image (runs/digits/00-data/findings.json)",
+    ]
+
+
 def test_run_all_again_makes_nothing(command: Command, fake_stages: FakeStages) -> None:
     first = command("run-all", "rounds=1")
     fake_stages.forget()

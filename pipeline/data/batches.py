@@ -122,6 +122,11 @@ class Batches:
         self._key = key
         self._with_clean = with_clean
 
+    def ids(self, step: int) -> Ids:
+        """Image ids of a step's batch, in its order."""
+        chosen = zip(self._parts, self._streams, strict=True)
+        return np.concatenate([examples.ids[stream.at(step)[0]] for (examples, _), stream in chosen])
+
     def __getitem__(self, step: int) -> Batch:
         images, clean, targets, rows = [], [], [], []
         for part, (examples, _) in enumerate(self._parts):

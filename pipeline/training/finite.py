@@ -9,7 +9,7 @@ device is looked at every step, there as well.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +18,7 @@ from nstudent.models.heads import Logits
 from torch import Tensor, nn
 
 _READ_EVERY_STEPS = 16
+_NAMED_IMAGES = 3
 
 
 @dataclass(frozen=True)
@@ -27,38 +28,56 @@ class _Record:
     step: int
     learning_rate: float
     figures: Tensor
-    """(2 + levels,): loss, norm of the gradient, and per level whether logits and targets are finite."""
+    """(2,): loss, and norm of the gradient."""
+    sound: Tensor
+    """bool (batch, levels): whether an image's logits and targets are finite."""
+    order: Tensor
+    """int64 (batch,): place in the batch of each row of ``sound``."""
 
 
-def finite_levels(logits: Logits, targets: Sequence[Tensor]) -> Tensor:
-    """bool (levels,): whether a level's logits and targets are all finite."""
+def finite_rows(logits: Logits, targets: Sequence[Tensor]) -> Tensor:
+    """bool (batch, levels): whether an image's logits and targets are all finite at a level."""
     return torch.stack(
-        [level.isfinite().all() & mass.isfinite().all() for level, mass in zip(logits, targets, strict=True)]
+        [level.isfinite().all(1) & mass.isfinite().all(1) for level, mass in zip(logits, targets, strict=True)], dim=1
     )
 
 
 class FiniteCheck:
     """Looks at loss, gradient and logits of every step."""
 
-    def __init__(self, network: nn.Module, optimizer: torch.optim.Optimizer, levels: Sequence[str]) -> None:
-        self._network = network
+    def __init__(
+        self,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        levels: Sequence[str],
+        images: Callable[[int], Sequence[str]],
+    ) -> None:
+        """``images`` names the images of a step's batch, in its order."""
         self._optimizer = optimizer
         self._levels = levels
+        self._images = images
         self._waiting: list[_Record] = []
         on_gpu = next(network.parameters()).device.type == "cuda"
         # torch's own protocol for mixed precision: such an optimiser reads `found_inf` on the device.
         self._optimizer_skips = on_gpu and getattr(optimizer, "_step_supports_amp_scaling", False)
 
-    def before_step(self, step: int, loss: Tensor, norm: Tensor, sound: Tensor) -> None:
-        """Call between backward and the optimiser's step. ``sound`` comes from ``finite_levels``.
+    def before_step(self, step: int, loss: Tensor, norm: Tensor, sound: Tensor, order: Tensor) -> None:
+        """Call between backward and the optimiser's step.
+
+        Args:
+            step: Number of the step.
+            loss: Of the whole batch.
+            norm: Of the gradient, before it was clipped.
+            sound: What ``finite_rows`` said, (batch, levels).
+            order: Place in the batch of each row of ``sound``, int64 (batch,).
 
         Raises:
             TrainingError: this step, or on a GPU one of the last few, is not finite.
         """
-        figures = torch.cat([torch.stack([loss.detach().float(), norm.detach().float()]), sound.float()])
-        self._waiting.append(_Record(step, self._optimizer.param_groups[0]["lr"], figures))
+        figures = torch.stack([loss.detach().float(), norm.detach().float()])
+        self._waiting.append(_Record(step, self._optimizer.param_groups[0]["lr"], figures, sound, order))
         if self._optimizer_skips:
-            self._optimizer.found_inf = (~figures.isfinite().all()).float()  # type: ignore[attr-defined]
+            self._optimizer.found_inf = (~(figures.isfinite().all() & sound.all())).float()  # type: ignore[attr-defined]
             self._optimizer.grad_scale = None  # type: ignore[attr-defined]
             if len(self._waiting) < _READ_EVERY_STEPS:
                 return
@@ -72,14 +91,21 @@ class FiniteCheck:
         """
         waiting, self._waiting = self._waiting, []
         for record in waiting:
-            loss, norm, *sound = record.figures.tolist()
-            if not all(map(math.isfinite, (loss, norm))) or not all(sound):
-                raise TrainingError(self._message(record, loss, norm, sound))
+            loss, norm = record.figures.tolist()
+            if not (math.isfinite(loss) and math.isfinite(norm) and bool(record.sound.all())):
+                raise TrainingError(self._message(record, loss, norm))
 
-    def _message(self, record: _Record, loss: float, norm: float, sound: Sequence[float]) -> str:
-        bad = [name for name, whole in zip(self._levels, sound, strict=True) if not whole]
-        where = f"level {', '.join(bad)}" if bad else "the gradient" if math.isfinite(loss) else "the loss itself"
+    def _message(self, record: _Record, loss: float, norm: float) -> str:
+        bad = ~record.sound.cpu()
+        levels = [name for name, wrong in zip(self._levels, bad.any(0).tolist(), strict=True) if wrong]
+        where = f"level {', '.join(levels)}" if levels else "the gradient" if math.isfinite(loss) else "the loss itself"
+        batch = self._images(record.step)
+        names = [batch[place] for place in record.order.tolist()]
+        # Where no image's own numbers are wrong, any of the batch may have brought it about.
+        blamed = [name for name, wrong in zip(names, bad.any(1).tolist(), strict=True) if wrong] or names
+        more = f" and {len(blamed) - _NAMED_IMAGES} more" if len(blamed) > _NAMED_IMAGES else ""
         return (
-            f"not a finite number in {where} at step {record.step} (loss {loss:g}, gradient {norm:g}, "
-            f"learning rate {record.learning_rate:.3g}): lower learning_rate, or look for broken images"
+            f"not a finite number in {where} at step {record.step} (loss {loss:g}, gradient {norm:g}, learning rate "
+            f"{record.learning_rate:.3g}; {len(blamed)} of {len(names)} images: {', '.join(blamed[:_NAMED_IMAGES])}"
+            f"{more}): lower learning_rate, or look at these images"
         )

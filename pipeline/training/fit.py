@@ -19,7 +19,7 @@ from nstudent.models.member import Member
 from nstudent.progress import Progress, Silence, Task
 from nstudent.randomness import Key, seed
 from nstudent.training.checkpoint import load_checkpoint, save_checkpoint
-from nstudent.training.finite import FiniteCheck, finite_levels
+from nstudent.training.finite import FiniteCheck, finite_rows
 from nstudent.training.mixing import CutMix
 from nstudent.training.objective import Moment, Objective, Targets
 from nstudent.training.portions import Portion, halved, portions
@@ -84,9 +84,11 @@ class Trainer:
         key: Key,
         *,
         levels: Sequence[str],
+        name_of: Callable[[int], str],
         workers: int = 0,
         checkpoint_seconds: float = 0.0,
     ) -> None:
+        """``levels`` and ``name_of``, from an image's id to its name, are for messages."""
         self._placement = placement
         self._network = placement.put(network).train()
         self._batches = batches
@@ -109,7 +111,9 @@ class Trainer:
             t_in_epochs=False,
         )
         self._average = ModelEmaV3(network, decay=config.ema_decay)
-        self._finite = FiniteCheck(self._network, self._optimizer, levels)
+        self._finite = FiniteCheck(
+            self._network, self._optimizer, levels, lambda step: [name_of(int(image)) for image in batches.ids(step)]
+        )
         self._num_portions = 1
         self._say: Callable[[str], None] = Silence().say
         self._step = 0
@@ -189,25 +193,24 @@ class Trainer:
         # Dropout and stochastic depth read torch's generator: it is set from the step, and so has no past.
         torch.manual_seed(seed(*self._key, "step", self._step))
         try:
-            parts = [
-                self._backward(batch, images, targets, portion)
-                for portion in portions(len(images), batch.num_labelled, self._num_portions)
-            ]
+            parts = list(portions(len(images), batch.num_labelled, self._num_portions))
+            shares = [self._backward(batch, images, targets, portion) for portion in parts]
         except torch.OutOfMemoryError:
             self._forget_step()
             self._num_portions = halved(self._num_portions, len(images), self._placement.device, images.shape[-1])
             self._say(f"  out of memory: batches are worked on in {self._num_portions} portions from here on")
             return False
-        loss = torch.stack([part for part, _ in parts]).sum()
-        sound = torch.stack([each for _, each in parts]).all(dim=0)
+        loss = torch.stack([share for share, _ in shares]).sum()
+        sound = torch.cat([rows for _, rows in shares])
+        order = torch.cat([portion.rows for portion in parts])
         limit = self._config.clip_norm if self._config.clip_norm is not None else math.inf
         norm = nn.utils.clip_grad_norm_(self._network.parameters(), limit)
-        self._finite.before_step(self._step, loss, norm, sound)
+        self._finite.before_step(self._step, loss, norm, sound, order)
         self._loss += loss
         return True
 
     def _backward(self, batch: Batch, images: Tensor, targets: Targets, portion: Portion) -> tuple[Tensor, Tensor]:
-        """Add a portion's gradient; returns its share of the loss, and per level whether its numbers are finite."""
+        """Add a portion's gradient; returns its share of the loss, and which of its images have finite numbers."""
         whole = len(portion.rows) == len(images)
         rows = portion.rows.to(images.device)
 
@@ -229,7 +232,7 @@ class Trainer:
         )
         loss = self._objective(moment)
         loss.backward()  # type: ignore[no-untyped-call]
-        return loss.detach(), finite_levels(logits, moment.targets)
+        return loss.detach(), finite_rows(logits, moment.targets)
 
     def _forget_step(self) -> None:
         self._optimizer.zero_grad(set_to_none=True)

@@ -111,6 +111,7 @@ def test_tables_and_lines_of_progress_show_names_as_they_are(name, capsys):
     gain = {name: {"contest alone": {"value": 0.1, "low": 0.0, "high": 0.2}}}
     classifiers = {name: {"validation": entry, "test": entry}}
     console.print_scores({"classifiers": classifiers, "final": name, "confidence": 0.95, "gain": gain})
+    console.print_left_out({"unreadable": name, "findings": {"held_out_only": name}}, Path(name))
     said = capsys.readouterr()
     for line in (said.out + said.err).split("\n"):
         assert line.isprintable()

@@ -89,6 +89,7 @@ def make_trainer(digits) -> Callable[..., Trainer]:
             Placement(torch.device(device), "float32"),
             key,
             levels=digits.taxonomy.levels,
+            name_of=digits.name,
             workers=workers,
             checkpoint_seconds=checkpoint_seconds,
         )

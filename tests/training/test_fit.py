@@ -144,11 +144,34 @@ def test_a_loss_or_gradient_that_is_not_finite_stops_before_the_weights_take_it_
     objective = Sick(cause)
     trainer = make_trainer(Length(2, 4), MILD, objective=objective, clip_norm=clip_norm)
     objective.member = trainer.trained_member
-    with pytest.raises(TrainingError, match=r"not a finite number in the \w+.* at step 2 .*learning_rate"):
+    said = r"not a finite number in the \w+.* at step 2 .*8 of 8 images: .*learning_rate"
+    with pytest.raises(TrainingError, match=said):
         fit(trainer, tmp_path)
     after = dict(trainer.trained_member.named_parameters())
     assert objective.before
     assert all(torch.equal(weight, after[name]) for name, weight in objective.before.items())
+
+
+@pytest.mark.parametrize("num_portions", [1, 3])
+def test_the_images_whose_numbers_are_not_finite_are_named(num_portions, make_trainer, digits, tmp_path, monkeypatch):
+    trainer = make_trainer(Length(1, 3), MILD, self_ensemble=True)
+    trainer._num_portions = num_portions
+    believed = trainer._batches.ids(1)
+    poisoned, level = (2, 13), 1
+
+    def load(first, last, *_, **__):
+        for step in range(first, last):
+            batch = trainer._batches[step]
+            if step == 1:
+                batch.targets[level][list(poisoned)] = math.nan
+            yield batch
+
+    monkeypatch.setattr(trainer._batches, "load", load)
+    with pytest.raises(TrainingError) as caught:
+        fit(trainer, tmp_path)
+    names = ", ".join(digits.name(believed[place]) for place in poisoned)
+    assert f"in level {digits.taxonomy.levels[level]} at step 1 " in str(caught.value)
+    assert f"2 of 16 images: {names})" in str(caught.value)
 
 
 HEIGHT = 0.02
