@@ -21,7 +21,7 @@ from typing import Any
 from nstudent import load_config, plan, run_all
 from nstudent.artifact import Manifest
 from nstudent.console import Screen
-from nstudent.models.device import available_cores
+from nstudent.processes import available_cores
 
 Scores = dict[str, Any]
 

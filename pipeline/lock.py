@@ -19,6 +19,8 @@ MARK = ".lock.mark"
 """Where the file system knows no locks: a file whose existence is the lock, with the host and process in it."""
 HOLDER = ".holder.json"
 
+_GRACE_SECONDS = 1.0
+"""A run that was killed a moment ago has processes that are about to end, and hold its lock until then."""
 _NO_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK}
 
 
@@ -53,7 +55,7 @@ def hold(run_dir: Path) -> Iterator[None]:
 
 
 def _acquire(run_dir: Path) -> BaseFileLock:
-    lock: BaseFileLock = FileLock(run_dir / LOCK, timeout=0)
+    lock: BaseFileLock = FileLock(run_dir / LOCK, timeout=_GRACE_SECONDS)
     # Newer releases of filelock fall back by themselves where flock does not exist, and warn of it.
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="flock not supported")

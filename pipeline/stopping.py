@@ -54,11 +54,3 @@ def stop_on_signals() -> Iterator[StopRequest]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def leave_signals_to_parent(_worker: int = 0) -> None:
-    """For a process that prepares images: Ctrl-C reaches the whole group, but the parent decides when to end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for number in SIGNALS:
-        if number != signal.SIGINT:
-            signal.signal(number, signal.SIG_DFL)

@@ -4,19 +4,17 @@ Everything later reads this artifact alone. It is also where bad input comes to 
 a label that contradicts the taxonomy, a test image that is also in train. All before anything is trained.
 """
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from nstudent import hdf5
-from nstudent.config import DataConfig
 from nstudent.data import dataset as packed
-from nstudent.data.decode import VERSION, Pixels, decode, square
+from nstudent.data.decode import VERSION
+from nstudent.data.decoders import Decoded, Reader, reading
 from nstudent.data.duplicates import (
     contested_groups,
     described,
@@ -30,7 +28,7 @@ from nstudent.data.near_duplicates import NearDuplicate, near_duplicates
 from nstudent.data.sources import Record, Source, open_source
 from nstudent.data.sources.source import printable
 from nstudent.data.split import TEST, TRAIN, UNLABELLED, VALIDATION, draw_splits, flip_labels, thin_heap
-from nstudent.errors import DataError, ImageError
+from nstudent.errors import DataError
 from nstudent.stage import Context, Metrics
 from nstudent.storage import write_json
 from nstudent.taxonomy import UNKNOWN, LabelArray, Taxonomy
@@ -127,13 +125,14 @@ def _pack(context: Context, source: Source, records: Sequence[Record]) -> tuple[
     rows = max(1, _SHARD_BYTES // (config.image_size**2 * 3))
     digests: list[bytes] = []
     reasons: dict[int, str] = {}
-    with context.progress.task("decode", num_images, "images") as task, ThreadPoolExecutor() as threads:
+    reader = Reader(source, config.image_size, config.max_pixels)
+    with context.progress.task("decode", num_images, "images") as task, reading(reader) as read:
         for shard, first in enumerate(range(0, num_images, rows)):
             path = context.folder / f"{packed.PIXELS}{shard:05d}.h5"
             ids = range(first, min(first + rows, num_images))
             if not path.exists():
-                images = list(threads.map(lambda i: _read(source, i, config), ids))
-                bad = {i: reason for i, (pixels, _, reason) in zip(ids, images, strict=True) if pixels is None}
+                images = read(ids)
+                bad = {i: image.reason for i, image in zip(ids, images, strict=True) if image.pixels is None}
                 # Before anything is written: a folder that is back the next time must not stay unreadable.
                 _check_unreadable(records, reasons | bad, config.max_bad_share)
                 _write_shard(path, config.image_size, images)
@@ -144,27 +143,13 @@ def _pack(context: Context, source: Source, records: Sequence[Record]) -> tuple[
     return digests, reasons
 
 
-def _read(source: Source, image: int, config: DataConfig) -> tuple[Pixels | None, bytes, str]:
-    """(pixels, digest of the content, why there are no pixels)."""
-    digest = b"\0" * 32
-    try:
-        content = source.read(image)
-        raw = content if isinstance(content, bytes) else content.tobytes()
-        digest = hashlib.sha256(raw).digest()
-        if isinstance(content, bytes):
-            return decode(content, config.image_size, config.max_pixels), digest, ""
-        return square(content, config.image_size), digest, ""
-    except ImageError as error:
-        return None, digest, str(error)
-
-
-def _write_shard(path: Path, size: int, images: list[tuple[Pixels | None, bytes, str]]) -> None:
+def _write_shard(path: Path, size: int, images: Sequence[Decoded]) -> None:
     blank = np.zeros((size, size, 3), dtype=np.uint8)
     arrays = {
-        "pixels": np.stack([blank if pixels is None else pixels for pixels, _, _ in images]),
-        "digest": np.stack([np.frombuffer(digest, np.uint8) for _, digest, _ in images]),
+        "pixels": np.stack([blank if image.pixels is None else image.pixels for image in images]),
+        "digest": np.stack([np.frombuffer(image.digest, np.uint8) for image in images]),
     }
-    unreadable = {str(row): reason for row, (pixels, _, reason) in enumerate(images) if pixels is None}
+    unreadable = {str(row): image.reason for row, image in enumerate(images) if image.pixels is None}
     hdf5.write(path, arrays, {"unreadable": json.dumps(unreadable)})
 
 

@@ -26,6 +26,7 @@ FLOORS = [
     {"models"},
     {"data", "labels"},
     {"artifact", "hdf5", "lock", "config_file"},
+    {"processes"},
     {"config", "taxonomy", "randomness", "progress", "stopping", "storage", "hdf5_heap"},
     {"config_types", "errors"},
 ]

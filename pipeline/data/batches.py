@@ -16,8 +16,8 @@ import torch
 from nstudent.data.augment import Augment
 from nstudent.data.dataset import Ids, PixelStore
 from nstudent.errors import TrainingError
+from nstudent.processes import serve_parent
 from nstudent.randomness import Key, generator
-from nstudent.stopping import leave_signals_to_parent
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -155,7 +155,7 @@ class Batches:
             sampler=range(first, last),
             num_workers=workers,
             pin_memory=pin_memory,
-            worker_init_fn=leave_signals_to_parent,
+            worker_init_fn=serve_parent,
             multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
         )
         with loaders_explained():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from nstudent.config import Config
 from nstudent.errors import ConfigError
+from nstudent.processes import available_cores
 from torch import Tensor, nn
 
 _SMALLEST_BFLOAT16_PX = 32
@@ -72,13 +72,6 @@ def loader_workers(config: Config) -> int:
     if config.workers is not None:
         return config.workers
     return int(available_cores() > 1 and sys.platform == "linux")
-
-
-def available_cores() -> int:
-    """Cores this process may use, which a container may have made fewer than the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _device(name: str) -> torch.device:

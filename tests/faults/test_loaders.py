@@ -1,4 +1,4 @@
-"""A process that prepares images is killed, as the system does when memory runs out."""
+"""Processes that prepare images: killed, as the system does when memory runs out, or left behind by a killed run."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
 from fork_server import ForkServer
 from trial import finish, in_training
 
@@ -31,6 +32,26 @@ def test_a_loader_that_is_killed_is_said_and_the_same_command_goes_on(
     assert line.startswith("nstudent: a process that prepares images died")
     assert "lower workers or batch_size" in line
     assert finish(server, run_dir, whole.results) == []
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes as Linux shows them")
+def test_no_loader_outlives_a_killed_run_nor_keeps_its_folder_locked(
+    server: ForkServer, whole: WholeRun, run_dir: Path
+) -> None:
+    with in_training(run_dir, "workers=2") as run:
+        loaders = _children(run.pid)
+        run.kill()
+        run.wait()
+    assert len(loaders) == 2
+    assert finish(server, run_dir, whole.results) == []
+    assert not any(map(_alive, loaders))
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def _children(pid: int) -> list[int]:

@@ -3,7 +3,7 @@ import pytest
 import torch
 from nstudent.config import Config
 from nstudent.errors import ConfigError
-from nstudent.models.device import Placement, available_cores, loader_workers
+from nstudent.models.device import Placement, loader_workers
 from torch import nn
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -93,10 +93,6 @@ def test_unasked_one_process_prepares_images_where_it_is_cheap(cores, platform, 
     monkeypatch.setattr("sys.platform", platform)
     assert loader_workers(Config()) == workers
     assert loader_workers(Config(workers=3)) == 3
-
-
-def test_there_is_at_least_one_core():
-    assert available_cores() >= 1
 
 
 def test_images_become_floats_from_0_to_1_with_channels_first():

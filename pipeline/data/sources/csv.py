@@ -31,6 +31,8 @@ Label = tuple[str, ...]
 class Table:
     """Images named by the rows of a CSV file."""
 
+    encoded = True
+
     def __init__(self, root: Path, table: Path, config: DataConfig) -> None:
         self._root = root
         self._table = table

@@ -28,6 +28,8 @@ PATHS = {
 class Digits:
     """The digits with their three-level labels."""
 
+    encoded = False
+
     def __init__(self) -> None:
         self._images: npt.NDArray[np.uint8] | None = None
 

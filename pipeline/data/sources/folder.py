@@ -26,6 +26,8 @@ from nstudent.taxonomy import ABSENT_ENTRY, UNKNOWN_ENTRY
 class Folder:
     """Images in a tree of folders."""
 
+    encoded = True
+
     def __init__(self, root: Path, unlabelled_root: Path | None, num_levels: int) -> None:
         self._root = root
         self._unlabelled_root = unlabelled_root

@@ -26,10 +26,16 @@ _LAYOUT = {"jpeg": ("u", 1), "offset": ("iu", 1), "label": ("i", 2), "split": ("
 class Packed:
     """Images in one HDF5 file."""
 
+    encoded = True
+
     def __init__(self, path: Path, num_levels: int) -> None:
         self._path = path
         self._num_levels = num_levels
         self._arrays: dict[str, Array] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Another process opens its own map: pickling one would copy the whole file.
+        return self.__dict__ | {"_arrays": {}}
 
     def stamp(self) -> str:
         """Name, size and time of change of the file."""
@@ -51,6 +57,7 @@ class Packed:
 
     def read(self, index: int) -> bytes:
         """Encoded bytes."""
+        self._arrays = self._arrays or mapped(self._path)
         start, stop = self._arrays["offset"][index : index + 2]
         content: bytes = self._arrays["jpeg"][start:stop].tobytes()
         return content

@@ -20,6 +20,8 @@ _MAX_BYTES = 4 << 30
 class Idx:
     """Images and integer classes in IDX files; the official test images are the test split."""
 
+    encoded = False
+
     def __init__(self, root: Path, class_paths: tuple[str, ...], num_levels: int) -> None:
         self._root = root
         self._labels = [_padded(path, num_levels) for path in class_paths]

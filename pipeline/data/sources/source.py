@@ -37,6 +37,9 @@ class Record:
 class Source(Protocol):
     """A finite, ordered collection of images."""
 
+    encoded: bool
+    """Whether images are files to decode, and not pixels."""
+
     def stamp(self) -> str:
         """A cheap identity of what lies on disk."""
 
