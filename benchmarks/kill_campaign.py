@@ -3,6 +3,7 @@
     python benchmarks/kill_campaign.py --kills 200 --seed 0        # random moments, random operations, real processes
     python benchmarks/kill_campaign.py --every kill                # before each change of the run folder in turn
     python benchmarks/kill_campaign.py --every ENOSPC              # a disk that is full from each of them on
+    python benchmarks/kill_campaign.py --repairs 100               # rotten files, and kills while they are made again
 
 The run goes through every stage twice (two rounds of pseudo-labels, filter and student) on the CPU. Most runs happen
 in forked children of a process that has imported everything; some are commands of their own. A third of the runs is
@@ -11,6 +12,7 @@ killed several times. Prints Markdown; exits with 1 where a single run differs.
 
 import argparse
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -24,10 +26,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "fault
 from fork_server import ForkServer, fork_server
 from injector import KILL, TEAR, Fault, recorded
 from tiny_run import results, run_all_words, stage_at_work
-from trial import Results, finish, strike, stumps
+from trial import Results, differences, finish, strike, stumps
 
 TWO_ROUNDS = ("rounds=2", "student.promote_above=0.0", "evaluate.resamples=500")
 """Even a student that is almost surely worse is promoted: the second round happens."""
+
+
+_REPAIR_OPERATIONS = 60
+"""A repair's kill is drawn from so many first operations: of a step that is trained again there are about so many."""
 
 
 class Table:
@@ -105,6 +111,26 @@ class Campaign:
         for at in range(first, len(self.operations), stride):
             self._at(at, kind, f"{kind} at each operation")
 
+    def repairs(self, runs: int) -> None:
+        """Damage some files of a finished run, kill the repair at random operations, and repair to the end."""
+        for number in range(runs):
+            with self._run_dir() as run_dir:
+                shutil.copytree(self.folder / "whole", run_dir)
+                files = [path for path in run_dir.glob("[0-9]*/*") if path.name != "manifest.json"]
+                damaged = self.random.sample(files, self.random.randint(1, 3))
+                for path in damaged:
+                    _damage(path, self.random)
+                words, stages = ["verify", str(run_dir), "--repair"], []
+                for _ in range(self.random.randint(1, 3)):
+                    fault = Fault(self.random.randrange(_REPAIR_OPERATIONS), self.random.choice([KILL, TEAR]))
+                    if self.server.run(words, run_dir, fault).status < 0:
+                        stages.append(stage_at_work(run_dir))
+                done = self.server.run(words, run_dir)
+                wrong = [f"ended with {done.status}: {done.error[-300:]}"] if done.status else []
+                wrong += differences(results(run_dir), self.whole)
+                names = ", ".join(path.relative_to(run_dir).as_posix() for path in damaged)
+                self.table.add("repair", stages, wrong, f"run {number} ({names})")
+
     def _at(self, at: int, kind: str, how: str) -> None:
         with self._run_dir() as run_dir:
             fault = Fault(at, kind, lasting=kind.startswith("E"))
@@ -142,6 +168,19 @@ class _Folder:
         self._temporary.cleanup()
 
 
+def _damage(path: Path, draw: random.Random) -> None:
+    """Flip a bit, cut the file off, or remove it."""
+    content = bytearray(path.read_bytes())
+    match draw.choice(["bit", "cut", "gone"]):
+        case "bit":
+            content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+            path.write_bytes(content)
+        case "cut":
+            path.write_bytes(content[: draw.randrange(len(content))])
+        case _:
+            path.unlink()
+
+
 def _command(run_dir: Path) -> list[str]:
     return [sys.executable, "-m", "nstudent", *run_all_words(run_dir, *TWO_ROUNDS)]
 
@@ -163,6 +202,7 @@ def main() -> int:
     parser.add_argument("--real", type=int, default=20, help="so many of them are processes of their own")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--every", help="kill, tear, or an error such as ENOSPC, at each operation instead")
+    parser.add_argument("--repairs", type=int, help="so many damaged runs, killed in their repair")
     parser.add_argument("--stride", type=int, default=1, help="with --every: every so many operations")
     parser.add_argument("--first", type=int, default=0, help="with --every: begin at this operation")
     parser.add_argument("--folder", type=Path, help="where to make the runs; default: a temporary folder")
@@ -170,7 +210,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder, fork_server(Path(folder)) as server:
         began = time.monotonic()
         campaign = Campaign(server, Path(folder), arguments.seed)
-        if arguments.every:
+        if arguments.repairs:
+            campaign.repairs(arguments.repairs)
+        elif arguments.every:
             campaign.every_operation(arguments.every, arguments.stride, arguments.first)
         else:
             drawn = (arguments.kills - arguments.real) // 2

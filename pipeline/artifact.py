@@ -36,6 +36,8 @@ ASKED = "asked.json"
 _MISSING = "missing"
 _LINK = "a link to a file elsewhere"
 SCRATCH = "scratch"
+_REOPENED = "reopened.json"
+"""In the scratch folder of a step that was committed once."""
 """Folder of a partial step for its checkpoints: removed when the step commits."""
 
 
@@ -270,12 +272,19 @@ def reopen(folder: Path, asked: Mapping[str, Any], damaged: Sequence[str]) -> No
     remove_folder(partial)
     rename(folder, partial)
     write_json(partial / ASKED, asked)
+    make_folder(partial / SCRATCH)
+    write_json(partial / SCRATCH / _REOPENED, list(damaged))
     # The manifest last: while it is there, a crash leaves a step that is committed and still known to be damaged.
     # Without it all that lies there is taken for whole.
     for name in (*damaged, MANIFEST):
         with explained(partial / name, "remove"):
             (partial / name).unlink(missing_ok=True)
         sync_folder((partial / name).parent)
+
+
+def is_reopened(folder: Path) -> bool:
+    """Whether the step lies there reopened, and its damaged files were not made again yet."""
+    return not folder.exists() and (partial_folder(folder) / SCRATCH / _REOPENED).exists()
 
 
 def _put_in_place(folder: Path) -> None:

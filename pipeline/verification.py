@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from nstudent.artifact import Manifest, damage, finish_commit, reopen, strays
+from nstudent.artifact import Manifest, damage, finish_commit, is_reopened, reopen, strays
 from nstudent.errors import ArtifactError
 from nstudent.progress import Progress
 from nstudent.run import Run
@@ -47,6 +47,9 @@ def repair(run_dir: str | Path, progress: Progress | None = None, stop: StopRequ
         for step in run.needed_steps():
             folder = run.folder(step.name)
             finish_commit(folder)
+            if is_reopened(folder):
+                run.progress.say(f"{step.name}: going on with an interrupted repair")
+                run.make(step)
             if not folder.exists():
                 continue
             bad = damage(folder)

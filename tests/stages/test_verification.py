@@ -69,6 +69,26 @@ def test_a_damaged_network_is_trained_again_to_the_same_bytes(shards):
     assert {state.state for state in status(shards)} == {"done"}
 
 
+def test_a_repair_that_was_interrupted_is_gone_on_with(shards, monkeypatch):
+    """Also of the last step, after which nothing is missing."""
+    folder = shards / "06-evaluate"
+    before = (folder / "scores.json").read_bytes()
+    flip(folder / "scores.json")
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("nstudent.run.Run.make", killed)
+        with pytest.raises(KeyboardInterrupt):
+            repair(shards)
+    assert not folder.exists()
+    repair(shards)
+    assert (folder / "scores.json").read_bytes() == before
+    assert {state.state for state in status(shards)} == {"done"}
+    assert verify(shards) == []
+
+
 def test_a_stray_file_is_named_and_left(shards):
     (shards / "05-student" / "notes.txt").write_text("mine")
     assert [(bad.file, bad.what) for bad in verify(shards)] == [("notes.txt", "not part of the step: remove it")]
