@@ -262,7 +262,7 @@ class Config(Section):
     threads: Count | None = None
     """CPU threads of the networks. null: one for each core that no worker needs."""
     checkpoint_minutes: Annotated[Number, Field(ge=0)] = 0.2
-    """A training is kept on disk at the end of an epoch, when so much time has passed since it last was."""
+    """A training is kept on disk so often, or less where that would cost it 2 % of its time. 0: after every step."""
     data: DataConfig = DataConfig()
     teacher: TeacherConfig = TeacherConfig()
     pseudolabel: PseudolabelConfig = PseudolabelConfig()

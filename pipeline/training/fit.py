@@ -31,6 +31,8 @@ from torch import Tensor, nn
 _FIRST_LR_SHARE = 0.01
 _EMA_WARMUP_STEPS = 10.0
 _VALIDATIONS = 10
+_CHECKPOINT_SHARE = 0.02
+"""At most this share of a training goes into its checkpoints, but where one is asked for after every step."""
 
 Validate = Callable[[nn.Module], float]
 History = list[dict[str, float]]
@@ -147,14 +149,18 @@ class Trainer:
 
     def _train(self, batches: Iterator[Batch], task: Task, checkpoint: Path, validate: Validate | None) -> None:
         """Walk the steps. Between two of them everything is in a state that can be kept."""
-        saved = time.monotonic()
+        due = time.monotonic() + self._checkpoint_seconds
         while self._step < self._length.steps:
             self._train_step(next(batches))
             if self._step % self._length.steps_per_epoch == 0:
                 self._close_epoch(validate)
-            if time.monotonic() - saved >= self._checkpoint_seconds or self._step == self._length.steps:
+            began = time.monotonic()
+            if began >= due or self._step == self._length.steps:
                 self._save(checkpoint)
                 saved = time.monotonic()
+                # A large network on a slow disk is kept less often, so that keeping it stays a small part of the work.
+                rest = (saved - began) / _CHECKPOINT_SHARE if self._checkpoint_seconds else 0.0
+                due = saved + max(self._checkpoint_seconds, rest)
             task.advance(1, **({"loss": self._history[-1]["loss"]} if self._history else {}))
 
     def _close_epoch(self, validate: Validate | None) -> None:

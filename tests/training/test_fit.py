@@ -257,6 +257,30 @@ def test_checkpoints_may_be_rarer_but_the_last_one_is_always_written(uninterrupt
     assert bytes_of(trained.network) == bytes_of(uninterrupted[False][1].network)
 
 
+@pytest.mark.parametrize(
+    ("every_seconds", "saving_seconds", "saves"), [(0, 9, 12), (1, 0, 11), (3, 0, 4), (1, 0.099, 3), (1, 9, 2)]
+)
+def test_checkpoints_take_at_most_2_percent_of_a_training(
+    every_seconds, saving_seconds, saves, make_trainer, tmp_path, monkeypatch
+):
+    """12 steps of a second each, by a clock of ours. Saving for 0.1 s is allowed every 5 s; after each step if asked."""
+    clock, saved = [0.0], []
+
+    class OneSecondAStep(Silence):
+        def advance(self, amount: int, **shown: float) -> None:
+            clock[0] += 1
+
+    def save(*_):
+        saved.append(clock[0])
+        clock[0] += saving_seconds
+
+    monkeypatch.setattr("nstudent.training.fit.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("nstudent.training.fit.save_checkpoint", save)
+    clock[0] = 0.0
+    fit(make_trainer(LENGTH, checkpoint_seconds=every_seconds), tmp_path, OneSecondAStep())
+    assert len(saved) == saves
+
+
 class OutOfMemory(Silence):
     """A network's first layer refuses more images than a small device would hold; and what the training says of it."""
 
