@@ -15,7 +15,7 @@ from nstudent.data.sources.source import read_once
 from nstudent.errors import ArtifactError, ImageError
 from nstudent.labels.decoding import best_paths, path_confidence
 from nstudent.models.device import Placement
-from nstudent.models.ensemble import Ensemble
+from nstudent.models.ensemble import Ensemble, Recipe
 from nstudent.storage import read_json
 from nstudent.taxonomy import Taxonomy
 
@@ -61,8 +61,10 @@ class Classifier:
         Raises:
             ArtifactError: the folder holds no finished classifier, or a damaged one.
         """
-        placement = Placement.from_config(check({"device": device}, where="device"))
-        return cls(Ensemble.load(_final(Path(run_dir)), placement))
+        final = _final(Path(run_dir))
+        recipe = Recipe.read(final)
+        page = {"device": device, "precision": recipe.precision, "data": {"image_size": recipe.image_size}}
+        return cls(Ensemble.load(final, Placement.from_config(check(page, where="device"))))
 
     @property
     def taxonomy(self) -> Taxonomy:

@@ -42,8 +42,9 @@ class Workbench:
 
     def recipe(self, members: Sequence[ModelConfig]) -> Recipe:
         """How an ensemble of these members is described."""
-        data = self._config.data
-        return Recipe(tuple(members), self.dataset.taxonomy, self._config.absent, data.image_size, data.max_pixels)
+        config, data = self._config, self._config.data
+        sizes = (data.image_size, data.max_pixels)
+        return Recipe(tuple(members), self.dataset.taxonomy, config.absent, *sizes, config.precision)
 
     def labelled(self, labels: LabelArray | None = None) -> Examples:
         """The labelled training images; ``labels`` (labelled images, levels) replaces what is given for them."""

@@ -25,10 +25,10 @@ TWO_LOOPS = ((3, 0), (0, 3), (0, 0))
 STROKE = ((0, 3), (0, 0), (0, 0))
 
 
-def add_step(run_dir, name, logits, *, promoted):
+def add_step(run_dir, name, logits, *, promoted, image_size=32, precision="auto"):
     """A committed step whose network says the same of every image."""
     with torch.random.fork_rng():
-        recipe = Recipe((MODEL,), TAXONOMY, "ignore", image_size=32, max_pixels=10_000)
+        recipe = Recipe((MODEL,), TAXONOMY, "ignore", image_size, max_pixels=10_000, precision=precision)
         member = build_member(MODEL, recipe.outputs, (name,))
     with torch.no_grad():
         for layer, level in zip(member.head.classify, logits, strict=True):
@@ -60,6 +60,15 @@ def threads_put_back():
 
 def classifier(tmp_path, logits):
     return Classifier.load(add_step(tmp_path / "run", "01-teacher", logits, promoted=True), device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("image_size", "precision", "used"),
+    [(32, "auto", "auto"), (16, "auto", "float32"), (32, "float32", "float32"), (32, "bfloat16", "bfloat16")],
+)
+def test_it_computes_as_precisely_as_the_run_did(image_size, precision, used, tmp_path):
+    run = add_step(tmp_path / "run", "01-teacher", SIX, promoted=True, image_size=image_size, precision=precision)
+    assert Classifier.load(run, device="cpu")._ensemble._placement.precision == used
 
 
 def said(prediction):

@@ -42,6 +42,7 @@ class Recipe:
     absent: str
     image_size: int
     max_pixels: int
+    precision: str = "auto"
 
     @property
     def outputs(self) -> tuple[int, ...]:
@@ -56,7 +57,13 @@ class Recipe:
             "absent": self.absent,
             "image_size": self.image_size,
             "max_pixels": self.max_pixels,
+            "precision": self.precision,
         }
+
+    @classmethod
+    def read(cls, artifact: Artifact) -> Recipe:
+        """The recipe of a committed step's classifier."""
+        return cls.from_json(artifact.json(MODEL))
 
     @classmethod
     def from_json(cls, data: Any) -> Recipe:
@@ -68,6 +75,7 @@ class Recipe:
         try:
             sizes = {"image_size": data["image_size"], "max_pixels": data["max_pixels"]}
             page = {"absent": data["absent"], "data": sizes, "teacher": {"members": data["members"]}}
+            page["precision"] = data.get("precision", "auto")
             config = check(page, where="what it says")
             taxonomy = Taxonomy.from_json(data["taxonomy"])
         except (KeyError, TypeError, ValueError, ConfigError, DataError) as error:
@@ -75,7 +83,7 @@ class Recipe:
         members = config.teacher.members
         if len(members) > _MAX_MEMBERS or not 0 < taxonomy.num_levels <= _MAX_LEVELS or not taxonomy.terminals:
             raise ArtifactError(f"{MODEL} does not describe a model: too many members, or no tree of classes")
-        return cls(members, taxonomy, config.absent, config.data.image_size, config.data.max_pixels)
+        return cls(members, taxonomy, config.absent, config.data.image_size, config.data.max_pixels, config.precision)
 
 
 class Ensemble:
@@ -112,7 +120,7 @@ class Ensemble:
         Raises:
             ArtifactError: a file is missing, damaged, or does not fit the description.
         """
-        recipe = Recipe.from_json(artifact.json(MODEL))
+        recipe = Recipe.read(artifact)
         members = []
         for number, config in enumerate(recipe.members):
             path = artifact.path(_weights_file(number))

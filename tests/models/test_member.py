@@ -96,6 +96,11 @@ def test_dropout_and_stochastic_depth_do_not_change_the_start():
     assert bytes_of(build("test_resnet", noise={"dropout": 0.5, "drop_path": 0.5})) == bytes_of(build("test_resnet"))
 
 
+def test_a_network_without_stochastic_depth_says_which_key_to_set():
+    with pytest.raises(ConfigError, match=r"timm cannot build 'inception_v3'.*set noise\.drop_path=0"):
+        build("inception_v3", noise={"drop_path": 0.1})
+
+
 @pytest.mark.parametrize("noise", [{"dropout": 0.5}, {"drop_path": 0.5}], ids=["dropout", "drop_path"])
 def test_noise_acts_in_training_and_not_in_evaluation(noise):
     # Ten images, so that all of them dropping the same branches is out of the question.

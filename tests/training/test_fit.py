@@ -263,7 +263,7 @@ def test_checkpoints_may_be_rarer_but_the_last_one_is_always_written(uninterrupt
 def test_checkpoints_take_at_most_2_percent_of_a_training(
     every_seconds, saving_seconds, saves, make_trainer, tmp_path, monkeypatch
 ):
-    """12 steps of a second each, by a clock of ours. Saving for 0.1 s is allowed every 5 s; after each step if asked."""
+    """12 steps of a second each, by a clock of ours: what takes 0.1 s may happen every 5 s; each step if asked for."""
     clock, saved = [0.0], []
 
     class OneSecondAStep(Silence):
