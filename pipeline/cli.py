@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,11 +15,13 @@ import typer
 from nstudent.artifact import Manifest
 from nstudent.config_file import load_config
 from nstudent.errors import ArtifactError, NstudentError, StoppedError, TrainingError
-from nstudent.run import run_all, run_stage, status
+from nstudent.run import run_all, run_stage
+from nstudent.status import status
 from nstudent.steps import STAGES, plan
 from nstudent.stopping import StopRequest, stop_on_signals
 from nstudent.storage import read_json
 from nstudent.verification import repair, verify
+from nstudent.world import Alone, World
 
 USER_ERROR = 2
 STOPPED = 75
@@ -69,8 +72,10 @@ def run_all_command(
     if dry_run:
         console.print_plan(plan(settings))
         return
-    with _interruptible() as stop:
-        folder = run_all(settings, run_dir, console.Screen(), stop)
+    with _interruptible() as stop, _together() as world:
+        folder = run_all(settings, run_dir, console.Screen(), stop, world)
+    if not world.leads:
+        return
     steps = plan(settings)
     first, last = (folder / step.name for step in (steps[0], steps[-1]))
     scores = read_json(last / "scores.json")
@@ -93,9 +98,10 @@ def stage_command(
     from nstudent import console
 
     settings = load_config(config, overrides or [])
-    with _interruptible() as stop:
-        folder = run_stage(settings, stage.value, run_dir, console.Screen(), stop)
-    typer.echo(str(folder))
+    with _interruptible() as stop, _together() as world:
+        folder = run_stage(settings, stage.value, run_dir, console.Screen(), stop, world)
+    if world.leads:
+        typer.echo(str(folder))
 
 
 @app.command("status")
@@ -174,6 +180,18 @@ def _interruptible() -> Iterator[StopRequest]:
     except KeyboardInterrupt:
         typer.echo("nstudent: stopped at once; the same command goes on from the last checkpoint", err=True)
         raise typer.Exit(INTERRUPTED) from None
+
+
+@contextmanager
+def _together() -> Iterator[World]:
+    """The processes that torchrun has started, of which this is one; or this one alone."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield Alone()
+        return
+    from nstudent.ranks import connected
+
+    with connected() as ranks:
+        yield ranks
 
 
 def main() -> None:

@@ -9,10 +9,9 @@ from nstudent.stopping import SIGNALS
 
 
 def available_cores() -> int:
-    """Cores this process may use, which a container may have made fewer than the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Cores for this process: a container may have made them fewer, and torchrun's processes share a machine's."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def serve_parent(_worker: int = 0) -> None:

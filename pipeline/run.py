@@ -1,56 +1,38 @@
 """Walk the steps of a run: skip what is up to date, make the rest, stop where a round no longer helps."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nstudent.artifact import (
-    FINAL,
-    Artifact,
-    Manifest,
-    commit,
-    difference,
-    finish_commit,
-    open_partial,
-    partial_folder,
-)
+from nstudent.artifact import FINAL, Artifact, Manifest
+from nstudent.commit import commit, difference, finish_commit, open_partial, partial_folder
 from nstudent.config import Config
 from nstudent.config_file import dump_yaml, load_config
 from nstudent.data.sources import source_stamp
-from nstudent.errors import ArtifactError, ConfigError, NstudentError, StoppedError
+from nstudent.errors import ArtifactError, ConfigError, StoppedError
 from nstudent.lock import hold
 from nstudent.progress import Progress, Silence, Watched
-from nstudent.stage import Context, Metrics, Step
+from nstudent.stage import Context, Step
 from nstudent.steps import STAGES, plan
 from nstudent.stopping import StopRequest
-from nstudent.storage import atomic_write, explained, fingerprint_of, read_json, write_json
+from nstudent.storage import atomic_write, explained, fingerprint_of, write_json
+from nstudent.world import Alone, World
 
 CONFIG = "config.yaml"
 STOPPED = "stopped.json"
 """Why the run ended before it was done, where somebody asked it to; gone when it goes on."""
 
 
-@dataclass(frozen=True)
-class StepState:
-    """Where one step stands."""
-
-    step: Step
-    state: str
-    """done, stale, partial, missing, or 'not needed' after a student that was not promoted."""
-    reason: str
-    metrics: Metrics
-
-
 class Run:
     """A run folder and the plan for it."""
 
-    def __init__(self, config: Config, run_dir: Path, progress: Progress) -> None:
+    def __init__(self, config: Config, run_dir: Path, progress: Progress, world: World) -> None:
         self.config = config
         self.run_dir = run_dir
         self.progress = progress
+        self.world = world
         self.steps = plan(config)
         self._stamp: str | None = None
 
@@ -61,11 +43,13 @@ class Run:
         run_dir: str | Path | None = None,
         progress: Progress | None = None,
         stop: StopRequest | None = None,
+        world: World | None = None,
     ) -> "Run":
         """A run with the defaults filled in; where it counts its work, ``stop`` is asked whether to go on."""
         folder = Path(run_dir) if run_dir is not None else Path("runs") / config.run_name
-        shown = progress or Silence()
-        return cls(config, folder, Watched(shown, stop.check) if stop else shown)
+        world = world or Alone()
+        shown = progress if progress and world.leads else Silence()
+        return cls(config, folder, Watched(shown, stop.check) if stop else shown, world)
 
     @classmethod
     def reopen(cls, run_dir: str | Path, progress: Progress | None = None, stop: StopRequest | None = None) -> "Run":
@@ -86,6 +70,17 @@ class Run:
             except StoppedError as error:
                 write_json(note, {"why": str(error)})
                 raise
+
+    @contextmanager
+    def led(self) -> Iterator[bool]:
+        """Whether this process leads. One that does not has done its share of everything when it is told so."""
+        if not self.world.leads:
+            self.follow()
+            yield False
+            return
+        with self.held():
+            yield True
+            self.world.agree(None)
 
     def folder(self, name: str) -> Path:
         """Folder of a step."""
@@ -133,21 +128,16 @@ class Run:
         return f"{changed[0]} was made again" if changed else None
 
     def make(self, step: Step) -> Manifest:
-        """Run one step and commit what it made."""
+        """Run one step and commit what it made; the other processes of the run do their share."""
         inputs = self.inputs(step)
         asked = self.asked(step, inputs)
         ids = {name: manifest.id for name, manifest in inputs.items()}
         began = time.monotonic()
         folder = self.folder(step.name)
-        context = Context(
-            config=self.config,
-            step=step,
-            folder=open_partial(folder, {"asked": asked, "inputs": ids}),
-            inputs={role: Artifact(self.folder(name)) for role, name in step.inputs},
-            gathered=tuple(Artifact(self.folder(name)) for name in step.gathered if name in inputs),
-            progress=self.progress,
-        )
-        metrics = step.stage.load()(context)
+        open_partial(folder, {"asked": asked, "inputs": ids})
+        if step.stage.shared:
+            self.world.agree(step.index)
+        metrics = step.stage.load()(self._context(step, inputs))
         fields = {
             "stage": step.stage.name,
             "round": step.round,
@@ -157,6 +147,23 @@ class Run:
             "seconds": round(time.monotonic() - began, 1),
         }
         return commit(folder, fields).manifest
+
+    def follow(self) -> None:
+        """In a process that does not lead: do a share of every step that the leader makes, until it is done."""
+        while (index := self.world.agree()) is not None:
+            step = self.steps[index]
+            step.stage.load()(self._context(step, self.inputs(step)))
+
+    def _context(self, step: Step, inputs: Iterable[str]) -> Context:
+        return Context(
+            config=self.config,
+            step=step,
+            folder=partial_folder(self.folder(step.name)),
+            inputs={role: Artifact(self.folder(name)) for role, name in step.inputs},
+            gathered=tuple(Artifact(self.folder(name)) for name in step.gathered if name in inputs),
+            progress=self.progress,
+            world=self.world,
+        )
 
     def needed_steps(self) -> Iterator[Step]:
         """The steps in order, less those of rounds that came to nothing."""
@@ -208,6 +215,7 @@ def run_all(
     run_dir: str | Path | None = None,
     progress: Progress | None = None,
     stop: StopRequest | None = None,
+    world: World | None = None,
 ) -> Path:
     """Make every step of the run that is not up to date, and return the run folder.
 
@@ -216,16 +224,18 @@ def run_all(
         run_dir: Default ``runs/<config.name>``.
         progress: Told of the work as it goes on; default: silence.
         stop: Asked between pieces of work whether to go on; default: never stop.
+        world: The processes that share the work; each of them makes the same call. Default: this one alone.
 
     Raises:
         NstudentError: with a line that says what to mend. What was made stays; the same call goes on from there.
     """
-    run = Run.open(config, run_dir, progress, stop)
-    with run.held():
-        run.write_config()
-        for step in run.needed_steps():
-            _make_if_stale(run, step)
-        run.write_final()
+    run = Run.open(config, run_dir, progress, stop, world)
+    with run.led() as leads:
+        if leads:
+            run.write_config()
+            for step in run.needed_steps():
+                _make_if_stale(run, step)
+            run.write_final()
     return run.run_dir
 
 
@@ -235,6 +245,7 @@ def run_stage(
     run_dir: str | Path | None = None,
     progress: Progress | None = None,
     stop: StopRequest | None = None,
+    world: World | None = None,
 ) -> Path:
     """Make the first step of one stage that is not up to date; its inputs must be there.
 
@@ -242,8 +253,10 @@ def run_stage(
     """
     if stage not in STAGES:
         raise ConfigError(f"there is no stage '{stage}': choose from {', '.join(STAGES)}")
-    run = Run.open(config, run_dir, progress, stop)
-    with run.held():
+    run = Run.open(config, run_dir, progress, stop, world)
+    with run.led() as leads:
+        if not leads:
+            return run.run_dir
         steps = [step for step in run.needed_steps() if step.stage.name == stage]
         if not steps:
             why = run.why_ended() or f"with rounds={config.rounds} none is planned"
@@ -262,31 +275,3 @@ def _make_if_stale(run: Run, step: Step) -> bool:
         run.make(step)
         run.write_final()
     return reason is not None
-
-
-def status(run_dir: str | Path) -> list[StepState]:
-    """Where each step of a run folder stands, and why."""
-    run = Run.reopen(run_dir)
-    needed = set(run.needed_steps())
-    return [_state(run, step, step in needed) for step in run.steps]
-
-
-def _why_unfinished(run: Run, partial: bool) -> str:
-    note = run.run_dir / STOPPED
-    if partial and note.exists():
-        return str(read_json(note).get("why", ""))
-    return "the same command goes on from here"
-
-
-def _state(run: Run, step: Step, needed: bool) -> StepState:
-    folder = run.folder(step.name)
-    if not needed:
-        return StepState(step, "not needed", run.why_ended(), {})
-    if not folder.exists():
-        partial = partial_folder(folder).exists()
-        return StepState(step, "partial" if partial else "missing", _why_unfinished(run, partial), {})
-    try:
-        reason = run.why_stale(step)
-        return StepState(step, "stale" if reason else "done", reason or "", Manifest.read(folder).metrics)
-    except NstudentError as error:
-        return StepState(step, "stale", str(error), {})

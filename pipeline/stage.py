@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from nstudent.artifact import SCRATCH, Artifact
+from nstudent.artifact import Artifact
+from nstudent.commit import SCRATCH
 from nstudent.config import Config
 from nstudent.progress import Progress, Silence
 from nstudent.randomness import Key
 from nstudent.storage import make_folder, reserve
+from nstudent.world import Alone, World
 
 Metrics = dict[str, Any]
 
@@ -32,6 +34,8 @@ class Stage:
     """Roles of which it reads every artifact there is."""
     version: int = 1
     """Raised when the same inputs should give another artifact."""
+    shared: bool = False
+    """Whether every process of a run has a share of its work; else the leader does it alone."""
 
     def load(self) -> Callable[[Context], Metrics]:
         """Import the stage's module and return its ``run``."""
@@ -70,6 +74,8 @@ class Context:
     """By role."""
     gathered: tuple[Artifact, ...] = ()
     progress: Progress = field(default_factory=Silence)
+    world: World = field(default_factory=Alone)
+    """The processes that share the work. Only the leader's files and metrics count."""
 
     @property
     def scratch(self) -> Path:

@@ -21,18 +21,20 @@ STAGES = {
     stage.name: stage
     for stage in (
         Stage("data", needs=(), provides="data", settings=_section("data"), version=2),
-        Stage("teacher", needs=("data",), provides="labeller", settings=_section("teacher")),
+        Stage("teacher", needs=("data",), provides="labeller", settings=_section("teacher"), shared=True),
         Stage(
             "baseline",
             needs=("data",),
             provides="baseline",
             settings=_section("student", without=["promote_above"]),
+            shared=True,
         ),
         Stage(
             "pseudolabel",
             needs=("data", "labeller"),
             provides="labels",
             settings=_section("pseudolabel", without=["batch_size"]),
+            shared=True,
         ),
         Stage(
             "filter",
@@ -42,6 +44,7 @@ STAGES = {
                 _section("filter")(config) | _section("pseudolabel", without=["batch_size"])(config)
             ),
             version=2,
+            shared=True,
         ),
         Stage(
             "student",
@@ -52,6 +55,7 @@ STAGES = {
                 | {"pseudolabel.targets": config.pseudolabel.targets}
                 | _section("evaluate", without=["batch_size"])(config)
             ),
+            shared=True,
         ),
         Stage(
             "evaluate",

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from nstudent.artifact import Manifest, damage, finish_commit, is_reopened, reopen, strays
+from nstudent.artifact import Manifest, damage, strays
+from nstudent.commit import finish_commit, is_reopened, reopen
 from nstudent.errors import ArtifactError
 from nstudent.progress import Progress
 from nstudent.run import Run

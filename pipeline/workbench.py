@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
-from nstudent.config import Config, ModelConfig, TrainingConfig
+from nstudent.config import ModelConfig, TrainingConfig
 from nstudent.data.augment import Augment
 from nstudent.data.batches import Batches, Examples
 from nstudent.data.dataset import Dataset
+from nstudent.errors import ConfigError
 from nstudent.evaluation.assess import HEADLINE, assess
 from nstudent.evaluation.metrics import scores
 from nstudent.labels.targets import GivenTargets
 from nstudent.models.device import Placement, loader_workers
 from nstudent.models.ensemble import Ensemble, Recipe
 from nstudent.models.member import Member, build_member
-from nstudent.progress import Progress
 from nstudent.randomness import Key
+from nstudent.ranks import gathered_rows
+from nstudent.stage import Context
 from nstudent.storage import reserve
 from nstudent.taxonomy import LabelArray
 from nstudent.training.class_weights import class_weights
 from nstudent.training.fit import Length, Trained, Trainer
 from nstudent.training.objective import Objective, Supervised
-from torch import nn
+from torch import Tensor, nn
 
 _CHECKPOINT_COPIES = 13
 """Of a network's bytes: weights, their average and two moments of the optimiser, in two generations and one being
@@ -33,12 +34,13 @@ written, and the weights that are left at the end."""
 class Workbench:
     """Trains and assesses networks for one step."""
 
-    def __init__(self, config: Config, dataset: Dataset, scratch: Path, progress: Progress) -> None:
+    def __init__(self, context: Context, dataset: Dataset) -> None:
         self.dataset = dataset
-        self.placement = Placement.from_config(config)
-        self._config = config
-        self._scratch = scratch
-        self._progress = progress
+        self.placement = Placement.from_config(context.config)
+        self._config = context.config
+        self._scratch = context.scratch
+        self._progress = context.progress
+        self._world = context.world
 
     def recipe(self, members: Sequence[ModelConfig]) -> Recipe:
         """How an ensemble of these members is described."""
@@ -88,7 +90,11 @@ class Workbench:
         with_clean: bool = False,
     ) -> Trained:
         """Train one network; ``parts`` are examples and how many of them a batch holds, the labelled first."""
-        batches = Batches(self.dataset.pixels, parts, Augment(training.noise), key, with_clean=with_clean)
+        world = self._world
+        if sum(size for _, size in parts) < world.size:
+            raise ConfigError(f"{name}: {world.size} processes share a batch of fewer images: raise batch_size")
+        share = (world.rank, world.size)
+        batches = Batches(self.dataset.pixels, parts, Augment(training.noise), key, with_clean=with_clean, share=share)
         network = self.build(model, training, key)
         reserve(self._scratch, _CHECKPOINT_COPIES * sum(t.nbytes for t in network.state_dict().values()))
         trainer = Trainer(
@@ -103,6 +109,7 @@ class Workbench:
             name_of=self.dataset.name,
             workers=loader_workers(self._config),
             checkpoint_seconds=60 * self._config.checkpoint_minutes,
+            world=world,
         )
         checkpoint = self._scratch / f"{name.replace(' ', '-')}.safetensors"
         recipe = self.recipe([model])
@@ -114,7 +121,14 @@ class Workbench:
         return trainer.fit(checkpoint, self._progress, name, validate)
 
     def validation_score(self, ensemble: Ensemble) -> float:
-        """The headline score on the validation images."""
+        """The headline score on the validation images: the leader's, in every process."""
+        return float(self._world.agree(self._score(ensemble) if self._world.leads else None))
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """The rows of every process end to end."""
+        return gathered_rows(self._world, rows)
+
+    def _score(self, ensemble: Ensemble) -> float:
         tallies = assess(ensemble, self.dataset, self.dataset.validation, self._config.evaluate.batch_size)
         score = scores(tallies)[HEADLINE]
         assert score is not None, "the data stage refuses validation images without a label"

@@ -17,12 +17,14 @@ def run(context: Context) -> Metrics:
     """Train and save the supervised-only baseline."""
     config = context.config.student
     dataset = Dataset(context.inputs["data"])
-    bench = Workbench(context.config, dataset, context.scratch, context.progress)
+    bench = Workbench(context, dataset)
     length = bench.student_length()
     batch_size = config.batch_size + unlabelled_share(config.batch_size, config.unlabelled_ratio)
     parts = [(bench.labelled(), batch_size)]
     key = context.key("network")
     trained = bench.train("baseline", config.model, config, parts, bench.supervised(config), length, key)
+    if not context.world.leads:
+        return {}
     baseline = Ensemble(bench.recipe([config.model]), [trained.network], bench.placement)
     baseline.save(context.folder)
     return {

@@ -54,6 +54,8 @@ def run(context: Context) -> Metrics:
     if context.config.filter.enabled and before.keep.any():
         keep = _self_ensemble(context, dataset, store.images, labels, iterations)
         keep = _Keep(keep.given, keep.pseudo & before.keep)
+    if not context.world.leads:
+        return {}
     ended = _nothing_to_learn(context, before.keep, keep.pseudo)
     if ended:
         context.progress.say(f"  {ended}")
@@ -79,7 +81,7 @@ def run(context: Context) -> Metrics:
 def _self_ensemble(context: Context, dataset: Dataset, heap: Ids, labels: _Labels, iterations: list[Metrics]) -> _Keep:
     """Iterate while validation improves; returns what stands after the best iteration."""
     config = context.config.filter
-    bench = Workbench(context.config, dataset, context.scratch, context.progress)
+    bench = Workbench(context, dataset)
     keep = _Keep(np.ones(labels.given.shape, dtype=bool), np.ones(labels.pseudo.shape, dtype=bool))
     best = -math.inf
     for iteration in range(config.iterations):
@@ -103,9 +105,8 @@ def _iterate(
     of_given = RunningAverage(len(given), outputs, config.average_momentum)
     of_pseudo = RunningAverage(len(pseudo), outputs, config.average_momentum)
     supervised = bench.supervised(config, unlabelled_weight=1.0)
-    objective = SelfEnsembling(
-        supervised, of_given, of_pseudo, config.consistency_weight, config.consistency_ramp, config.average_from
-    )
+    strength = (config.consistency_weight, config.consistency_ramp, config.average_from)
+    objective = SelfEnsembling(supervised, of_given, of_pseudo, *strength, gather=bench.gather)
     share = unlabelled_share(config.batch_size, config.unlabelled_ratio)
     parts = [
         (bench.labelled(given), config.batch_size),

@@ -26,6 +26,9 @@ def run(context: Context) -> Metrics:
     context.reserve(row * len(dataset.unlabelled))
     temperatures = _temperatures(context, dataset, labeller)
     _label(context, dataset, labeller, temperatures)
+    context.world.agree()
+    if not context.world.leads:
+        return {}
     store.finish(context.folder, dataset.taxonomy, temperatures, context.inputs["labeller"].manifest.id)
 
     labels = store.LabelStore(store.shards(context.folder), dataset.taxonomy.levels)
@@ -55,7 +58,9 @@ def _label(context: Context, dataset: Dataset, labeller: Ensemble, temperatures:
     """Make the shards that are not there yet."""
     config, heap, taxonomy = context.config.pseudolabel, dataset.unlabelled, dataset.taxonomy
     with context.progress.task("label", len(heap), "images") as task:
-        for first in range(0, len(heap), config.shard_rows):
+        for number, first in enumerate(range(0, len(heap), config.shard_rows)):
+            if number % context.world.size != context.world.rank:
+                continue
             last = min(first + config.shard_rows, len(heap))
             path = store.shard_path(context.folder, first, last)
             if path.exists():

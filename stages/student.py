@@ -27,8 +27,10 @@ def run(context: Context) -> Metrics:
     """Train the student, hold it against its teacher on validation, and save it either way."""
     config = context.config.student
     dataset = Dataset(context.inputs["data"])
-    bench = Workbench(context.config, dataset, context.scratch, context.progress)
+    bench = Workbench(context, dataset)
     trained = _train(context, bench)
+    if not context.world.leads:
+        return {}
     student = Ensemble(bench.recipe([config.model]), [trained.network], bench.placement)
     teacher = Ensemble.load(context.inputs["labeller"], bench.placement)
     batch_size = context.config.evaluate.batch_size

@@ -25,7 +25,7 @@ def run(context: Context) -> Metrics:
     """Train every member, check that the ensemble has learnt something, and save it."""
     config = context.config.teacher
     dataset = Dataset(context.inputs["data"])
-    bench = Workbench(context.config, dataset, context.scratch, context.progress)
+    bench = Workbench(context, dataset)
     skeletons = [
         bench.build(model, config, context.key("member", number)) for number, model in enumerate(config.members)
     ]
@@ -37,6 +37,8 @@ def run(context: Context) -> Metrics:
         bench.train(f"member {number}", model, config, parts, objective, length, context.key("member", number))
         for number, model in enumerate(config.members)
     ]
+    if not context.world.leads:
+        return {}
     teacher = Ensemble(bench.recipe(config.members), [member.network for member in trained], bench.placement)
     validation = _better_than_chance(context, dataset, teacher)
     teacher.save(context.folder)

@@ -9,17 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nstudent.artifact import (
-    SCRATCH,
-    Artifact,
-    Manifest,
-    commit,
-    damage,
-    finish_commit,
-    open_partial,
-    partial_folder,
-    reopen,
-)
+from nstudent.artifact import Artifact, Manifest, damage
+from nstudent.commit import SCRATCH, commit, finish_commit, open_partial, partial_folder, reopen
 from nstudent.errors import ArtifactError
 
 _FIELDS = {
@@ -268,7 +259,7 @@ def test_a_crash_while_a_step_commits_loses_no_checkpoint(tmp_path: Path, monkey
     def cut(path: Path) -> str:
         raise _PowerCut
 
-    monkeypatch.setattr("nstudent.artifact.sha256_of", cut)
+    monkeypatch.setattr("nstudent.commit.sha256_of", cut)
     with pytest.raises(_PowerCut):
         commit(folder, _FIELDS)
     monkeypatch.undo()

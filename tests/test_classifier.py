@@ -3,8 +3,9 @@ import io
 import numpy as np
 import pytest
 import torch
-from nstudent.artifact import FINAL, commit, open_partial
+from nstudent.artifact import FINAL
 from nstudent.classifier import Classifier
+from nstudent.commit import commit, open_partial
 from nstudent.config import ModelConfig
 from nstudent.errors import ArtifactError, NstudentError
 from nstudent.models.device import Placement

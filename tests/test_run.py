@@ -14,7 +14,8 @@ from nstudent import load_config, plan, run_all, run_stage
 from nstudent.artifact import Manifest
 from nstudent.config import Config, Section
 from nstudent.errors import ArtifactError, ConfigError, TrainingError
-from nstudent.run import STAGES, StepState, status
+from nstudent.run import STAGES
+from nstudent.status import StepState, status
 
 if TYPE_CHECKING:
     from conftest import FakeStages
@@ -296,8 +297,12 @@ def test_a_round_that_is_no_longer_needed_is_given_as_the_reason(tmp_path: Path,
 def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the steps whose classifier a user was given."""
     from nstudent import classifier
+    from nstudent.models.ensemble import Recipe
+    from nstudent.taxonomy import Taxonomy
 
     names: list[str] = []
+    recipe = Recipe((), Taxonomy.from_tree({"a": None, "b": None}, ("coarse",)), "ignore", 32, 1_000)
+    monkeypatch.setattr(classifier.Recipe, "read", lambda artifact: recipe)
     monkeypatch.setattr(classifier.Ensemble, "load", lambda artifact, placement: names.append(artifact.name))
     return names
 

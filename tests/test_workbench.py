@@ -2,13 +2,15 @@ import numpy as np
 import pytest
 import torch
 from nstudent.artifact import Artifact
+from nstudent.commit import SCRATCH
 from nstudent.config_file import load_config
 from nstudent.data.dataset import Dataset
 from nstudent.evaluation.assess import assess
 from nstudent.evaluation.metrics import scores
 from nstudent.models.ensemble import Ensemble
-from nstudent.progress import Silence
 from nstudent.run import run_stage
+from nstudent.stage import Context
+from nstudent.steps import plan
 from nstudent.taxonomy import UNKNOWN
 from nstudent.training.fit import Length
 from nstudent.workbench import Workbench, unlabelled_share
@@ -32,7 +34,11 @@ def dataset(tmp_path_factory):
 
 @pytest.fixture
 def make_bench(dataset, tmp_path):
-    return lambda *words: Workbench(load_config(None, [*WORDS, *words]), dataset, tmp_path, Silence())
+    def make(*words):
+        config = load_config(None, [*WORDS, *words])
+        return Workbench(Context(config, plan(config)[1], tmp_path, {}), dataset)
+
+    return make
 
 
 @pytest.mark.parametrize(("batch_size", "ratio", "share"), [(32, 3.0, 96), (32, 0.5, 16), (7, 1.5, 10), (32, 0.0, 0)])
@@ -116,7 +122,7 @@ def bytes_of(trained):
 def test_training_is_decided_by_its_key_and_kept_under_its_name(make_bench, tmp_path):
     bench = make_bench()
     trained = train(bench)
-    assert (tmp_path / "member-0.safetensors").exists()
+    assert (tmp_path / SCRATCH / "member-0.safetensors").exists()
     assert bytes_of(train(bench, name="again")) == bytes_of(trained)
     assert bytes_of(train(bench, name="other", key=("key", 1))) != bytes_of(trained)
 

@@ -54,8 +54,12 @@ class Batch:
     num_labelled: int
     rows: Tensor
     """int64 (batch,): row of each image in its examples."""
+    whole_size: int
+    """Images in the batch; more than are here where this is one process's share of it."""
     clean: Tensor | None = None
     """The same images without noise, where asked for."""
+    whole: tuple[Tensor, ...] | None = None
+    """Of a share, per level (2, classes): mass of all labelled images of the batch, and of all others."""
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on a device, copied without waiting where the memory is pinned."""
@@ -72,6 +76,7 @@ class Batch:
             targets=tuple(change(level) for level in self.targets),
             rows=change(self.rows),
             clean=None if self.clean is None else change(self.clean),
+            whole=None if self.whole is None else tuple(change(level) for level in self.whole),
         )
 
 
@@ -111,8 +116,18 @@ class Batches:
         key: Key,
         *,
         with_clean: bool = False,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
-        """Each part is examples and how many of them a batch holds; the first part is the labelled one."""
+        """Make batches of some examples.
+
+        Args:
+            pixels: The images.
+            parts: Examples, and how many of them a batch holds; the first part is the labelled one.
+            augment: Noise for one image.
+            key: For order and noise.
+            with_clean: Give the images without noise, too.
+            share: (number, of how many): load this share of every batch. An image's noise does not depend on it.
+        """
         self._pixels = pixels
         self._parts = [(examples, size) for examples, size in parts if size]
         self._streams = [
@@ -121,31 +136,48 @@ class Batches:
         self._augment = augment
         self._key = key
         self._with_clean = with_clean
+        self._share = share
 
     def ids(self, step: int) -> Ids:
-        """Image ids of a step's batch, in its order."""
+        """Image ids of a step's batch, or of the share of it that is loaded, in its order."""
         chosen = zip(self._parts, self._streams, strict=True)
-        return np.concatenate([examples.ids[stream.at(step)[0]] for (examples, _), stream in chosen])
+        return np.concatenate([examples.ids[self._mine(stream.at(step)[0])] for (examples, _), stream in chosen])
 
     def __getitem__(self, step: int) -> Batch:
         images, clean, targets, rows = [], [], [], []
         for part, (examples, _) in enumerate(self._parts):
-            chosen, draws = self._streams[part].at(step)
+            chosen, draws = map(self._mine, self._streams[part].at(step))
             raw = self._pixels[examples.ids[chosen]]
             noised = [
                 self._augment(image, (*self._key, part, int(draw))) for image, draw in zip(raw, draws, strict=True)
             ]
-            images.append(np.stack(noised))
+            images.append(np.stack(noised) if noised else raw)
             clean.append(raw)
             targets.append(examples.targets(chosen))
             rows.append(chosen)
         return Batch(
             images=torch.from_numpy(np.concatenate(images)),
             targets=tuple(torch.from_numpy(np.concatenate(level)) for level in zip(*targets, strict=True)),
-            num_labelled=self._parts[0][1],
+            num_labelled=len(rows[0]),
             rows=torch.from_numpy(np.concatenate(rows)),
+            whole_size=sum(size for _, size in self._parts),
             clean=torch.from_numpy(np.concatenate(clean)) if self._with_clean else None,
+            whole=self._mass(step) if self._share[1] > 1 else None,
         )
+
+    def _mine(self, rows: Ids) -> Ids:
+        number, count = self._share
+        return rows[len(rows) * number // count : len(rows) * (number + 1) // count]
+
+    def _mass(self, step: int) -> tuple[Tensor, ...]:
+        """Per level (2, classes): what a whole batch's labelled and other images are to teach."""
+        parts = [
+            examples.targets(stream.at(step)[0])
+            for (examples, _), stream in zip(self._parts, self._streams, strict=True)
+        ]
+        sums = [[level.sum(axis=0) for level in part] for part in parts]
+        rest = sums[1] if len(sums) > 1 else [np.zeros_like(level) for level in sums[0]]
+        return tuple(torch.from_numpy(np.stack(level)) for level in zip(sums[0], rest, strict=True))
 
     def load(self, first: int, last: int, workers: int, *, pin_memory: bool = False) -> Iterator[Batch]:
         """The batches of steps ``first`` to ``last - 1``, prepared by ``workers`` processes (0: this one)."""

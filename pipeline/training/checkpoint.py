@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,32 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+_SHARE = 0.02
+"""At most this share of a training goes into its checkpoints, but where one is asked for after every step."""
 _TENSOR = "@tensor"
 _DAMAGE = (SafetensorError, LookupError, ValueError, TypeError, OSError, RecursionError)
+
+
+class Pace:
+    """When the next checkpoint is due."""
+
+    def __init__(self, seconds: float) -> None:
+        """``seconds`` between two; more where writing one takes long; 0: after every step."""
+        self._seconds = seconds
+        self._due = time.monotonic() + seconds
+
+    def is_due(self) -> bool:
+        """Whether it is time for one."""
+        return time.monotonic() >= self._due
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Around the writing of one."""
+        began = time.monotonic()
+        yield
+        now = time.monotonic()
+        # A large network on a slow disk is kept less often, so that keeping it stays a small part of the work.
+        self._due = now + max(self._seconds, (now - began) / _SHARE if self._seconds else 0.0)
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from nstudent.labels.self_ensemble import RunningAverage
@@ -36,8 +36,12 @@ class Moment:
     progress: float
     """0 at the first step, 1 at the end of training."""
     whole_targets: Targets
-    """Those of the whole batch, which losses are divided by: the parts of a batch then add up to its loss."""
+    """Those of the whole batch, which losses are divided by: the parts of a batch then add up to its loss. Their rows
+    may be sums over images, where other processes have the images."""
     whole_labelled: int
+    """So many rows of ``whole_targets``, the first, are of labelled images."""
+    whole_size: int
+    """Images in the whole batch."""
 
 
 class Objective(Protocol):
@@ -45,6 +49,23 @@ class Objective(Protocol):
 
     def __call__(self, moment: Moment) -> Tensor:
         """A scalar."""
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """An objective that learns from the steps itself."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """For a checkpoint."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """From a checkpoint."""
+
+    def settle(self) -> None:
+        """The step is taken."""
+
+    def forget(self) -> None:
+        """The step is tried again."""
 
 
 def level_cross_entropy(
@@ -118,6 +139,8 @@ class SelfEnsembling:
     weight: float
     ramp: float
     average_from: float
+    gather: Callable[[Tensor], Tensor] = lambda rows: rows
+    """The rows of every process end to end, where there are several."""
     _seen: list[tuple[int, Tensor, list[Tensor]]] = field(default_factory=list)
     """Predictions of this step that are not in the averages yet: a step that is tried again counts once."""
 
@@ -128,7 +151,7 @@ class SelfEnsembling:
         if moment.progress >= self.average_from:
             self._seen.append((moment.num_labelled, moment.rows.cpu(), belief))
         gaps = [
-            (level.softmax(dim=1) - taught).square().sum() / len(moment.whole_targets[0])
+            (level.softmax(dim=1) - taught).square().sum() / moment.whole_size
             for level, taught in zip(moment.logits, belief, strict=True)
         ]
         strength = self.weight * sigmoid_ramp(moment.progress, self.ramp)
@@ -137,8 +160,8 @@ class SelfEnsembling:
     def settle(self) -> None:
         """The step is taken: its predictions enter the averages."""
         for n, rows, belief in self._seen:
-            self.labelled.update(rows[:n], [level[:n] for level in belief])
-            self.unlabelled.update(rows[n:], [level[n:] for level in belief])
+            for average, part in ((self.labelled, slice(None, n)), (self.unlabelled, slice(n, None))):
+                average.update(self.gather(rows[part]), [self.gather(level[part]) for level in belief])
         self._seen.clear()
 
     def forget(self) -> None:

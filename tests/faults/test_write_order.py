@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 from injector import KILL, TEAR, recorded
-from nstudent.artifact import SCHEMA, Artifact, finish_commit
+from nstudent.artifact import SCHEMA, Artifact
+from nstudent.commit import finish_commit
 from nstudent.storage import sha256_of
 
 _FIELDS = {"stage": "teacher", "round": 0, "asked": {}, "inputs": {}, "metrics": {}, "seconds": 0.0}

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from nstudent.artifact import Artifact, commit, open_partial
+from nstudent.artifact import Artifact
+from nstudent.commit import commit, open_partial
 from nstudent.config import ModelConfig
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble, Recipe

@@ -3,7 +3,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from nstudent.artifact import Artifact, commit, open_partial
+from nstudent.artifact import Artifact
+from nstudent.commit import commit, open_partial
 from nstudent.errors import ArtifactError
 from nstudent.models.ensemble import Ensemble, Recipe
 from safetensors.torch import load_file, save_file

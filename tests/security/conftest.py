@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 import torch
-from nstudent.artifact import FINAL, MANIFEST, commit, open_partial
+from nstudent.artifact import FINAL, MANIFEST
 from nstudent.classifier import Classifier
+from nstudent.commit import commit, open_partial
 from nstudent.config import ModelConfig
 from nstudent.errors import NstudentError
 from nstudent.models.device import Placement

@@ -1,7 +1,7 @@
 """A run folder given by a stranger, in which somebody goes on training: nothing is written through its links."""
 
 import pytest
-from nstudent.artifact import open_partial
+from nstudent.commit import open_partial
 from nstudent.errors import ArtifactError
 from nstudent.storage import atomic_write, read_json, write_json
 

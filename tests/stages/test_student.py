@@ -4,7 +4,8 @@ import re
 import pytest
 from nstudent.artifact import Manifest
 from nstudent.classifier import Classifier
-from nstudent.run import run_all, status
+from nstudent.run import run_all
+from nstudent.status import status
 
 
 def test_where_every_pseudo_label_is_rejected_the_run_ends_well_formed_and_names_the_threshold(tiny, go_on):

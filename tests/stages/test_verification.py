@@ -7,7 +7,8 @@ import pytest
 from nstudent.artifact import Manifest
 from nstudent.cli import app
 from nstudent.errors import ArtifactError
-from nstudent.run import run_all, status
+from nstudent.run import run_all
+from nstudent.status import status
 from nstudent.verification import repair, verify
 from typer.testing import CliRunner
 

@@ -8,7 +8,8 @@ import sys
 
 import pytest
 from nstudent.artifact import Manifest
-from nstudent.run import run_all, status
+from nstudent.run import run_all
+from nstudent.status import status
 
 STEPS = ["00-data", "01-teacher", "02-baseline", "03-pseudolabel", "04-filter", "05-student", "06-evaluate"]
 NETWORK = {"manifest.json", "model.json", "member-0.safetensors"}

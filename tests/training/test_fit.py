@@ -155,7 +155,7 @@ def test_a_loss_or_gradient_that_is_not_finite_stops_before_the_weights_take_it_
 @pytest.mark.parametrize("num_portions", [1, 3])
 def test_the_images_whose_numbers_are_not_finite_are_named(num_portions, make_trainer, digits, tmp_path, monkeypatch):
     trainer = make_trainer(Length(1, 3), MILD, self_ensemble=True)
-    trainer._num_portions = num_portions
+    trainer._gradient._num_portions = num_portions
     believed = trainer._batches.ids(1)
     poisoned, level = (2, 13), 1
 
@@ -274,7 +274,7 @@ def test_checkpoints_take_at_most_2_percent_of_a_training(
         saved.append(clock[0])
         clock[0] += saving_seconds
 
-    monkeypatch.setattr("nstudent.training.fit.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("nstudent.training.checkpoint.time.monotonic", lambda: clock[0])
     monkeypatch.setattr("nstudent.training.fit.save_checkpoint", save)
     clock[0] = 0.0
     fit(make_trainer(LENGTH, checkpoint_seconds=every_seconds), tmp_path, OneSecondAStep())

@@ -99,7 +99,9 @@ def test_a_known_value():
 def moment(logits, num_labelled, *, targets=TARGETS, progress=0.0, belief=None):
     rows = torch.cat([torch.arange(num_labelled), torch.arange(len(logits[0]) - num_labelled)])
     clean = torch.zeros(len(rows), 3, 4, 4)
-    return Moment(logits, targets, num_labelled, rows, clean, lambda images: belief, progress, targets, num_labelled)
+    return Moment(
+        logits, targets, num_labelled, rows, clean, lambda images: belief, progress, targets, num_labelled, len(rows)
+    )
 
 
 def test_the_parts_of_a_batch_are_averaged_apart_and_weighed():

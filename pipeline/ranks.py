@@ -1,0 +1,99 @@
+"""Several processes with torch.distributed: what they tell each other, and how they share a batch.
+
+On the CPU they talk by gloo, on GPUs by NCCL, and about plans and decisions by gloo in either case.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from nstudent.errors import TrainingError
+from nstudent.world import World
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+_TIMEOUT = timedelta(days=7)
+"""The others wait while the leader packs the data. A process that is gone is noticed by its connection, not by time."""
+
+
+class Ranks:
+    """The processes of a process group."""
+
+    def __init__(self) -> None:
+        self.rank: int = dist.get_rank()
+        self.size: int = dist.get_world_size()
+
+    @property
+    def leads(self) -> bool:
+        """Rank 0 leads."""
+        return self.rank == 0
+
+    def agree(self, value: Any = None) -> Any:
+        """The leader's value, as JSON: no pickle crosses the wire."""
+        content = torch.tensor(list(json.dumps(value).encode()) if self.leads else [], dtype=torch.uint8)
+        length = torch.tensor([len(content)])
+        dist.broadcast(length, 0)
+        if not self.leads:
+            content = torch.empty(int(length), dtype=torch.uint8)
+        dist.broadcast(content, 0)
+        return json.loads(content.numpy().tobytes())
+
+    def any(self, said: bool) -> bool:
+        """Whether it is so in any process."""
+        flag = torch.tensor([said], dtype=torch.uint8)
+        dist.all_reduce(flag, dist.ReduceOp.MAX)
+        return bool(flag)
+
+
+@contextmanager
+def connected() -> Iterator[Ranks]:
+    """Join the processes that torchrun has started, and part from them in the end.
+
+    Raises:
+        TrainingError: another of them has ended.
+    """
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=_TIMEOUT)
+    try:
+        yield Ranks()
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            raise
+        said = " ".join(str(error).split())[-200:]
+        raise TrainingError(
+            f"another process of this run has ended ({said}): its own error says why; the same command goes on"
+        ) from error
+    finally:
+        dist.destroy_process_group()
+
+
+def shared(network: nn.Module, world: World) -> nn.Module:
+    """The network such that its gradient is the mean over the processes."""
+    return network if world.size == 1 else DistributedDataParallel(network)
+
+
+def sum_over(world: World, tensor: Tensor) -> None:
+    """Add up a tensor over the processes, in place."""
+    if world.size > 1:
+        dist.all_reduce(tensor)
+
+
+def gathered_rows(world: World, tensor: Tensor) -> Tensor:
+    """The rows of every process end to end, in the order of ranks; each may have another number of them."""
+    if world.size == 1:
+        return tensor
+    counts = [torch.zeros(1, dtype=torch.int64) for _ in range(world.size)]
+    dist.all_gather(counts, torch.tensor([len(tensor)]))
+    padded = tensor.new_zeros((int(max(counts)), *tensor.shape[1:]))
+    padded[: len(tensor)] = tensor
+    parts = [torch.empty_like(padded) for _ in range(world.size)]
+    dist.all_gather(parts, padded)
+    return torch.cat([part[: int(count)] for part, count in zip(parts, counts, strict=True)])

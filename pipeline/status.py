@@ -1,0 +1,50 @@
+"""Where a run stands: what is done, what is stale and why."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from nstudent.artifact import Manifest
+from nstudent.commit import partial_folder
+from nstudent.errors import NstudentError
+from nstudent.run import STOPPED, Run
+from nstudent.stage import Metrics, Step
+from nstudent.storage import read_json
+
+
+@dataclass(frozen=True)
+class StepState:
+    """Where one step stands."""
+
+    step: Step
+    state: str
+    """done, stale, partial, missing, or 'not needed' after a student that was not promoted."""
+    reason: str
+    metrics: Metrics
+
+
+def status(run_dir: str | Path) -> list[StepState]:
+    """Where each step of a run folder stands, and why."""
+    run = Run.reopen(run_dir)
+    needed = set(run.needed_steps())
+    return [_state(run, step, step in needed) for step in run.steps]
+
+
+def _why_unfinished(run: Run, partial: bool) -> str:
+    note = run.run_dir / STOPPED
+    if partial and note.exists():
+        return str(read_json(note).get("why", ""))
+    return "the same command goes on from here"
+
+
+def _state(run: Run, step: Step, needed: bool) -> StepState:
+    folder = run.folder(step.name)
+    if not needed:
+        return StepState(step, "not needed", run.why_ended(), {})
+    if not folder.exists():
+        partial = partial_folder(folder).exists()
+        return StepState(step, "partial" if partial else "missing", _why_unfinished(run, partial), {})
+    try:
+        reason = run.why_stale(step)
+        return StepState(step, "stale" if reason else "done", reason or "", Manifest.read(folder).metrics)
+    except NstudentError as error:
+        return StepState(step, "stale", str(error), {})

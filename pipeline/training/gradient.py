@@ -1,0 +1,132 @@
+"""The gradient of one step, whatever the batch has to be cut into."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from nstudent.data.batches import Batch
+from nstudent.errors import TrainingError
+from nstudent.models.device import Placement
+from nstudent.models.heads import Logits
+from nstudent.models.member import Member
+from nstudent.randomness import Key, seed
+from nstudent.ranks import shared
+from nstudent.training.finite import FiniteCheck, finite_rows
+from nstudent.training.objective import Moment, Objective, Stateful
+from nstudent.training.portions import Portion, halved, portions
+from nstudent.world import World
+from torch import Tensor, nn
+
+Targets = Sequence[Tensor]
+
+
+class Gradient:
+    """Forward, loss and backward of a batch: of its portions where memory is short, of a share in each process."""
+
+    def __init__(
+        self,
+        network: Member,
+        objective: Objective,
+        placement: Placement,
+        finite: FiniteCheck,
+        key: Key,
+        clip_norm: float | None,
+        world: World,
+        believe: Callable[[Tensor], Logits],
+    ) -> None:
+        self._network = network
+        self._shared = shared(network, world)
+        self._objective = objective
+        self._placement = placement
+        self._finite = finite
+        self._key = key
+        self._clip_norm = math.inf if clip_norm is None else clip_norm
+        self._world = world
+        self._believe = believe
+        self._num_portions = 1
+        self.say: Callable[[str], None] = lambda text: None
+        """Told where batches have to be cut."""
+
+    def put(self, step: int, progress: float, batch: Batch, images: Tensor, targets: Targets) -> Tensor:
+        """Put the clipped gradient of a batch in place, and return its loss (this process's part of it).
+
+        Args:
+            step: Number of the step.
+            progress: 0 at the first step, 1 at the end of training.
+            batch: On the device.
+            images: What the network is to see of it, float32 (b, 3, side, side).
+            targets: What it is to learn from that, (b, classes) per level.
+
+        Raises:
+            TrainingError: the gradient is not finite, or not even one image fits into the memory.
+        """
+        while (loss := self._try(step, progress, batch, images, targets)) is None:
+            pass
+        return loss
+
+    def _try(self, step: int, progress: float, batch: Batch, images: Tensor, targets: Targets) -> Tensor | None:
+        """The loss; ``None`` where the device ran out of memory, and smaller portions are due."""
+        self._network.zero_grad(set_to_none=True)
+        # Dropout and stochastic depth read torch's generator: it is set from the step, and so has no past.
+        torch.manual_seed(seed(*self._key, "step", step, *([self._world.rank] if self._world.rank else [])))
+        try:
+            parts = list(portions(len(images), batch.num_labelled, self._num_portions))
+            shares = [self._backward(progress, batch, images, targets, portion) for portion in parts]
+        except torch.OutOfMemoryError:
+            self._forget_step()
+            self._cut(images)
+            return None
+        loss = torch.stack([share for share, _ in shares]).sum()
+        sound = torch.cat([rows for _, rows in shares])
+        order = torch.cat([portion.rows for portion in parts])
+        norm = nn.utils.clip_grad_norm_(self._network.parameters(), self._clip_norm)
+        self._finite.before_step(step, loss, norm, sound, order)
+        return loss
+
+    def _backward(
+        self, progress: float, batch: Batch, images: Tensor, targets: Targets, portion: Portion
+    ) -> tuple[Tensor, Tensor]:
+        """Add a portion's gradient; returns its share of the loss, and which of its images have finite numbers."""
+        whole = len(portion.rows) == len(images)
+        rows = portion.rows.to(images.device)
+
+        def part(tensor: Tensor) -> Tensor:
+            return tensor if whole else tensor[rows]
+
+        with self._placement.autocast(self._network):
+            logits = tuple(level.float() for level in self._shared(part(images)))
+        moment = Moment(
+            logits=logits,
+            targets=[part(level) for level in targets],
+            num_labelled=portion.num_labelled,
+            rows=part(batch.rows),
+            clean=None if batch.clean is None else self._placement.images(part(batch.clean)),
+            believe=self._believe,
+            progress=progress,
+            whole_targets=batch.whole or targets,
+            whole_labelled=1 if batch.whole else batch.num_labelled,
+            whole_size=batch.whole_size,
+        )
+        loss = self._objective(moment)
+        # The gradients of several processes are averaged; it is their sum that is wanted.
+        (loss * self._world.size).backward()  # type: ignore[no-untyped-call]
+        return loss.detach(), finite_rows(logits, moment.targets)
+
+    def _forget_step(self) -> None:
+        self._network.zero_grad(set_to_none=True)
+        if isinstance(self._objective, Stateful):
+            self._objective.forget()
+        if self._placement.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _cut(self, images: Tensor) -> None:
+        if self._world.size > 1:
+            # Its gradient may be on the way to the others already.
+            raise TrainingError(
+                f"process {self._world.rank} has no memory for its share of a batch ({len(images)} images): "
+                "lower batch_size, or start more processes"
+            )
+        self._num_portions = halved(self._num_portions, len(images), self._placement.device, images.shape[-1])
+        self.say(f"  out of memory: batches are worked on in {self._num_portions} portions from here on")

@@ -1,0 +1,44 @@
+"""The processes of one run. ``torchrun`` starts several and tells each its rank; otherwise there is one.
+
+Rank 0 leads: it alone decides, writes and speaks. The others are told what to work on, and do their share of it.
+"""
+
+from typing import Any, Protocol
+
+
+class World(Protocol):
+    """What a process knows of the others."""
+
+    @property
+    def rank(self) -> int:
+        """Number of this process, from 0."""
+
+    @property
+    def size(self) -> int:
+        """Number of processes."""
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that decides and writes."""
+
+    def agree(self, value: Any = None) -> Any:
+        """The leader's value (anything JSON can hold), in every process; all of them have to ask, and wait for it."""
+
+    def any(self, said: bool) -> bool:
+        """Whether it is so in any process; all of them have to ask."""
+
+
+class Alone:
+    """A run in one process."""
+
+    rank = 0
+    size = 1
+    leads = True
+
+    def agree(self, value: Any = None) -> Any:
+        """The value itself."""
+        return value
+
+    def any(self, said: bool) -> bool:
+        """What is said."""
+        return said
