@@ -17,6 +17,7 @@ import torch.distributed as dist
 from nstudent.errors import TrainingError
 from nstudent.world import World
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 _TIMEOUT = timedelta(days=7)
@@ -59,20 +60,32 @@ def connected() -> Iterator[Ranks]:
     Raises:
         TrainingError: another of them has ended.
     """
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=_TIMEOUT)
     try:
+        _connect()
         yield Ranks()
     except RuntimeError as error:
-        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error).lower():
             raise
-        said = " ".join(str(error).split())[-200:]
+        said = " ".join(str(error).split())[:200]
         raise TrainingError(
             f"another process of this run has ended ({said}): its own error says why; the same command goes on"
         ) from error
     finally:
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _connect() -> None:
+    backend = "gloo"
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        backend = "cpu:gloo,cuda:nccl"
+    store, rank, size = next(rendezvous("env://", timeout=_TIMEOUT))
+    # torchrun's own store outlives a restart, and in it the addresses of processes that are gone (pytorch #135712).
+    # On several machines the attempts are not counted alike: there TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 is needed.
+    if os.environ.get("GROUP_WORLD_SIZE", "1") == "1":
+        store = dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_TIMEOUT)
 
 
 def shared(network: nn.Module, world: World) -> nn.Module:

@@ -207,7 +207,7 @@ def loaders_explained() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, ConnectionError, EOFError) as error:
-        if isinstance(error, RuntimeError) and "worker" not in str(error):
+        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
         # The pipe is seen to break a moment before the signal comes: let its handler raise here, and not in our error.
         with contextlib.suppress(RuntimeError):

@@ -16,7 +16,6 @@ from nstudent.models.heads import Logits
 from nstudent.models.member import Member
 from nstudent.progress import Progress, Silence, Task
 from nstudent.randomness import Key
-from nstudent.ranks import sum_over
 from nstudent.training.checkpoint import Pace, load_checkpoint, save_checkpoint
 from nstudent.training.finite import FiniteCheck
 from nstudent.training.gradient import Gradient
@@ -165,7 +164,6 @@ class Trainer:
 
     def _close_epoch(self, validate: Validate | None) -> None:
         epoch = self._step // self._length.steps_per_epoch
-        sum_over(self._world, self._loss)
         loss = float(self._loss) / self._length.steps_per_epoch
         self._loss.zero_()
         entry = {"epoch": epoch, "loss": loss, "learning_rate": self._optimizer.param_groups[0]["lr"]}

@@ -10,9 +10,8 @@ from nstudent.data.batches import Batch
 from nstudent.errors import TrainingError
 from nstudent.models.device import Placement
 from nstudent.models.heads import Logits
-from nstudent.models.member import Member
 from nstudent.randomness import Key, seed
-from nstudent.ranks import shared
+from nstudent.ranks import shared, sum_over
 from nstudent.training.finite import FiniteCheck, finite_rows
 from nstudent.training.objective import Moment, Objective, Stateful
 from nstudent.training.portions import Portion, halved, portions
@@ -27,7 +26,7 @@ class Gradient:
 
     def __init__(
         self,
-        network: Member,
+        network: nn.Module,
         objective: Objective,
         placement: Placement,
         finite: FiniteCheck,
@@ -50,7 +49,7 @@ class Gradient:
         """Told where batches have to be cut."""
 
     def put(self, step: int, progress: float, batch: Batch, images: Tensor, targets: Targets) -> Tensor:
-        """Put the clipped gradient of a batch in place, and return its loss (this process's part of it).
+        """Put the clipped gradient of a batch in place, and return its loss.
 
         Args:
             step: Number of the step.
@@ -79,6 +78,7 @@ class Gradient:
             self._cut(images)
             return None
         loss = torch.stack([share for share, _ in shares]).sum()
+        sum_over(self._world, loss)
         sound = torch.cat([rows for _, rows in shares])
         order = torch.cat([portion.rows for portion in parts])
         norm = nn.utils.clip_grad_norm_(self._network.parameters(), self._clip_norm)

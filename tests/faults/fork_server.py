@@ -20,7 +20,7 @@ from typing import Any
 
 from injector import Fault, Injector
 
-_HANGING_SECONDS = 120.0
+_HANGING_SECONDS = 600.0
 _POLL_SECONDS = 0.002
 
 

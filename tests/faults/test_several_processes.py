@@ -1,0 +1,90 @@
+"""Two processes that torchrun starts: they share the work, stop together, and what one loses none of them keeps."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from fork_server import ForkServer
+from tiny_run import results, run_all_words
+from trial import Results, differences
+
+_SECONDS = 300
+
+
+@contextmanager
+def _pair(run_dir: Path, *overrides: str, restarts: int = 0) -> Iterator[subprocess.Popen[str]]:
+    """The command in two processes, which torchrun looks after."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", f"--max-restarts={restarts}"]
+    command = [sys.executable, *torchrun, "-m", "nstudent", *run_all_words(run_dir, *overrides)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment) as run:
+        yield run
+
+
+def _finished(run_dir: Path) -> Results:
+    with _pair(run_dir) as run:
+        said, _ = run.communicate(timeout=_SECONDS)
+    assert run.returncode == 0, said
+    return results(run_dir)
+
+
+def _wait_for_checkpoint(run_dir: Path, run: subprocess.Popen[str]) -> None:
+    checkpoint = run_dir / "01-teacher.partial" / "scratch" / "member-0.safetensors"
+    end = time.monotonic() + _SECONDS
+    while not checkpoint.exists():
+        assert run.poll() is None, run.stdout.read() if run.stdout else ""
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def _workers(torchrun: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{torchrun}/task/{torchrun}/children").read_text().split()]
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Results]:
+    """An uninterrupted run of two processes."""
+    folder = tmp_path_factory.mktemp("pair") / "run"
+    return folder, _finished(folder)
+
+
+def test_the_same_labeller_labels_alike_in_one_process_and_in_two(
+    pair: tuple[Path, Results], server: ForkServer, run_dir: Path
+) -> None:
+    shutil.copytree(pair[0], run_dir)
+    shutil.rmtree(run_dir / "03-pseudolabel")
+    labels = ["stage", "pseudolabel", "--config", str(run_dir / "config.yaml"), "--run-dir", str(run_dir)]
+    done = server.run(labels, run_dir)
+    assert done.status == 0, done.error
+    assert len(list((run_dir / "03-pseudolabel").glob("labels-*.h5"))) > 1
+    assert differences(results(run_dir), pair[1]) == []
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for processes as Linux shows them")
+def test_one_that_is_killed_brings_all_down_and_the_restart_goes_on(pair: tuple[Path, Results], run_dir: Path) -> None:
+    with _pair(run_dir, restarts=1) as run:
+        _wait_for_checkpoint(run_dir, run)
+        os.kill(_workers(run.pid)[1], signal.SIGKILL)
+        said, _ = run.communicate(timeout=_SECONDS)
+    assert run.returncode == 0, said
+    assert differences(results(run_dir), pair[1]) == []
+
+
+def test_a_signal_stops_both_at_the_same_step(pair: tuple[Path, Results], run_dir: Path) -> None:
+    with _pair(run_dir) as run:
+        _wait_for_checkpoint(run_dir, run)
+        run.send_signal(signal.SIGTERM)
+        said, _ = run.communicate(timeout=_SECONDS)
+    assert run.returncode != 0
+    assert "the same command goes on" in said
+    assert "has ended" not in said, "one of them went on without the other"
+    assert _finished(run_dir) == pair[1]

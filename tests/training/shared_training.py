@@ -1,0 +1,66 @@
+"""A few steps of a training, alone or as one of several processes: a script for tests/training/test_ranks.py.
+
+Prints the loss of each step as JSON. The network has no batch normalisation, and no noise that is drawn per process.
+"""
+
+import json
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+from nstudent.artifact import Artifact
+from nstudent.config import ModelConfig, NoiseConfig, TrainingConfig
+from nstudent.data.augment import Augment
+from nstudent.data.batches import Batches, Examples
+from nstudent.data.dataset import Dataset
+from nstudent.labels.self_ensemble import RunningAverage
+from nstudent.labels.targets import GivenTargets
+from nstudent.models.device import Placement
+from nstudent.models.member import build_member
+from nstudent.progress import Silence
+from nstudent.ranks import connected, gathered_rows
+from nstudent.training.fit import Length, Trainer
+from nstudent.training.objective import SelfEnsembling, Supervised
+from nstudent.world import Alone
+
+KEY = ("shared", 0)
+NUM_LABELLED, NUM_HEAP = 7, 9
+"""Neither divides by two."""
+
+
+def main(data: Path, scratch: Path, several: bool) -> None:
+    torch.set_num_threads(1)
+    dataset = Dataset(Artifact(data))
+    outputs = dataset.taxonomy.num_classes
+    labelled, heap = (
+        Examples(ids, GivenTargets(dataset.labels[ids], dataset.taxonomy, "ignore"))
+        for ids in (dataset.labelled, dataset.unlabelled)
+    )
+    noise = NoiseConfig(flip=True, operations=1)
+    supervised = Supervised([torch.ones(size) for size in outputs], (1.0, 2.0, 1.0), smoothing=0.1)
+    averages = [RunningAverage(len(part.ids), outputs, 0.7) for part in (labelled, heap)]
+    with connected() if several else nullcontext(Alone()) as world:
+        objective = SelfEnsembling(supervised, *averages, 1.0, 0.3, 0.0, gather=lambda rows: gathered_rows(world, rows))
+        parts = [(labelled, NUM_LABELLED), (heap, NUM_HEAP)]
+        share = (world.rank, world.size)
+        trainer = Trainer(
+            build_member(ModelConfig(backbones=("test_convnext",)), outputs, KEY),
+            Batches(dataset.pixels, parts, Augment(noise), KEY, with_clean=True, share=share),
+            objective,
+            TrainingConfig(batch_size=NUM_LABELLED, noise=noise, optimizer="sgd"),
+            Length(6, 2),
+            Placement(torch.device("cpu"), "float32"),
+            KEY,
+            levels=dataset.taxonomy.levels,
+            name_of=dataset.name,
+            world=world,
+        )
+        trained = trainer.fit(scratch / "checkpoint.safetensors", Silence(), "shared")
+        if world.leads:
+            average = [float(level.sum()) for part in averages for level in part.state_dict().values()]
+            print(json.dumps({"losses": [entry["loss"] for entry in trained.history], "averages": average}))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == "several")
