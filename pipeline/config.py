@@ -177,7 +177,7 @@ class PseudolabelConfig(Section):
     targets: Literal["soft", "hard"] = "soft"
     """Train on the labeller's distribution, or on its most probable class."""
     top_k: Count | None = None
-    """Classes a level whose probabilities are stored, the rest sharing what is left. null: all of up to 256, else 64."""
+    """Classes a level whose probabilities are stored; the others share what is left. null: all of up to 256, or 64."""
     shard_rows: Count = 65_536
     """Images a file of the store."""
     batch_size: Count | None = None

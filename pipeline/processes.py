@@ -1,4 +1,4 @@
-"""What the machine has for this process, and processes beside it: how many there should be, and that none outlives it."""
+"""What the machine has for this process; how many processes there should be beside it, and that none outlives it."""
 
 import multiprocessing
 import os

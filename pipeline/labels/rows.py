@@ -64,7 +64,9 @@ class JoinedRows:
         firsts = (rows - np.concatenate([[0], self._ends])[which]) * row_bytes
         # Random rows of a large store lie in nearly as many shards: a numpy call for each shard takes ten times as
         # long as cutting the bytes out of the maps one row at a time.
-        pieces = [self._parts[part][at : at + row_bytes] for part, at in zip(which.tolist(), firsts.tolist(), strict=True)]
+        pieces = [
+            self._parts[part][at : at + row_bytes] for part, at in zip(which.tolist(), firsts.tolist(), strict=True)
+        ]
         return np.frombuffer(b"".join(pieces), self._dtype).reshape(len(rows), self._width)
 
     def _open(self) -> None:

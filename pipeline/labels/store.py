@@ -130,9 +130,7 @@ def shards(folder: Path) -> list[Path]:
     return sorted(folder.glob(f"{_SHARD}*.h5"))
 
 
-def finish(
-    folder: Path, taxonomy: Taxonomy, layout: Layout, temperatures: Sequence[float], labeller_id: str
-) -> None:
+def finish(folder: Path, taxonomy: Taxonomy, layout: Layout, temperatures: Sequence[float], labeller_id: str) -> None:
     """Write the joined view and the description, once every shard is there."""
     description = {
         "schema": layout.schema,

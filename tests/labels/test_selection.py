@@ -111,7 +111,7 @@ def test_copies_bring_every_class_to_the_same_size():
 
     sums = np.array(
         [
-            [selected(terminal, np.full(450, 0.99), key=(seed,)).copies[terminal == c].sum() for c in range(3)]
+            [selected(terminal, np.full(450, 0.99), key=(seed,)).copies[terminal == c].sum(dtype=int) for c in range(3)]
             for seed in range(40)
         ]
     )
