@@ -181,7 +181,7 @@ class PseudolabelConfig(Section):
     shard_rows: Count = 65_536
     """Images a file of the store."""
     batch_size: Count | None = None
-    """At most so many images labelled at once; null: 256, and more on a GPU. Changes speed and memory, not labels."""
+    """At most so many images labelled at once; null: 256, and more on a GPU. Changes labels by rounding alone."""
 
 
 class FilterConfig(TrainingConfig):

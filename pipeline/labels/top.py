@@ -60,6 +60,7 @@ class TopRows:
         # Half precision may make them add up to a little more than one.
         left = np.maximum(1.0 - kept.sum(axis=1, keepdims=True), 0.0)
         others = max(1, self._outputs - classes.shape[1])
-        whole = np.repeat((left / others).astype(np.float32), self._outputs, axis=1)
+        whole = np.empty((len(rows), self._outputs), dtype=np.float32)
+        whole[:] = left / others
         np.put_along_axis(whole, classes.astype(np.int64), kept, axis=1)
         return whole
