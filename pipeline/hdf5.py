@@ -122,7 +122,8 @@ def mapped(path: Path) -> dict[str, Array]:
 def _array(content: Array, item: h5py.Dataset) -> Array:
     if _can_be_mapped(item):
         first = item.id.get_offset()
-        return content[first : first + _claimed_bytes(item)].view(item.dtype).reshape(item.shape)
+        found: Array = content[first : first + _claimed_bytes(item)].view(item.dtype).reshape(item.shape)
+        return found
     array = np.asarray(item[()])
     array.flags.writeable = False
     return array

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from nstudent.taxonomy import ABSENT, LabelArray, Taxonomy
 
-_CELLS_AT_ONCE = 1 << 20
+_CELLS_AT_ONCE = 1 << 18
 _SMALLEST = 1e-12
 
 

@@ -77,4 +77,4 @@ class JoinedRows:
         if any(array.dtype != self._dtype or array.shape[1:] != (self._width,) for array in arrays):
             raise ArtifactError(f"the shards of the label store differ in the type or width of '{self._name}'")
         self._ends = np.cumsum([len(array) for array in arrays])
-        self._parts = [memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8)) for array in arrays]
+        self._parts = [np.ascontiguousarray(array).reshape(-1).view(np.uint8).data for array in arrays]

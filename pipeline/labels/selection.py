@@ -134,9 +134,9 @@ def select(
         keep: (rows, levels).
         key: For the rounding of fractional copies.
     """
-    eligible = keep.any(axis=1)
+    eligible: npt.NDArray[np.bool_] = np.asarray(keep.any(axis=1))
     if not config.balance:
-        return Selection(keep, eligible.astype(np.uint8))
+        return Selection(keep, eligible.view(np.uint8))
     # Group 0 is of those that are not shown.
     group = (terminal + 1).astype(np.int32, copy=False)
     group[~eligible] = 0

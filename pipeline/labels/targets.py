@@ -53,14 +53,15 @@ class PseudoTargets:
         mass = []
         for level, stored in enumerate(self._probabilities):
             distribution = np.asarray(stored[rows], dtype=np.float32)
+            kept = self._keep[rows, level, None]
             if self._hard:
                 best = distribution.argmax(axis=1, keepdims=True)
                 distribution = np.zeros_like(distribution)
-                np.put_along_axis(distribution, best, np.float32(1.0), axis=1)
+                np.put_along_axis(distribution, best, kept.astype(np.float32), axis=1)
             else:
-                # float16 rounds each entry; the sum is made one again.
-                distribution /= np.maximum(distribution.sum(axis=1, keepdims=True), 1e-6)
-            distribution *= self._keep[rows, level, None]
+                # float16 rounds each entry; the sum is made one again. Divided by infinity, nothing is taught.
+                total = np.maximum(distribution.sum(axis=1, keepdims=True), np.float32(1e-6))
+                distribution /= np.where(kept, total, np.float32(np.inf))
             mass.append(distribution)
         return tuple(mass)
 
