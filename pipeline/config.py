@@ -176,10 +176,12 @@ class PseudolabelConfig(Section):
     """`balance` shows an image at most so many times an epoch."""
     targets: Literal["soft", "hard"] = "soft"
     """Train on the labeller's distribution, or on its most probable class."""
+    top_k: Count | None = None
+    """Classes a level whose probabilities are stored; the others share what is left. null: all of up to 256, or 64."""
     shard_rows: Count = 65_536
     """Images a file of the store."""
-    batch_size: Count = 256
-    """Images labelled at once. Changes speed and memory, not labels."""
+    batch_size: Count | None = None
+    """At most so many images labelled at once; null: 256, and more on a GPU. Changes labels by rounding alone."""
 
 
 class FilterConfig(TrainingConfig):

@@ -114,12 +114,16 @@ def mapped(path: Path) -> dict[str, Array]:
                 f"{path} would fill {unmapped_bytes:,} bytes of memory, more than {_MAX_UNMAPPED_BYTES:,}: "
                 "refused; write its data sets contiguous and without compression"
             )
-        return {name: _array(path, item) for name, item in items.items()}
+        # One map for the whole file: each map keeps a file open, and a store has hundreds of shards.
+        content = np.memmap(path, np.uint8, "r")
+        return {name: _array(content, item) for name, item in items.items()}
 
 
-def _array(path: Path, item: h5py.Dataset) -> Array:
+def _array(content: Array, item: h5py.Dataset) -> Array:
     if _can_be_mapped(item):
-        return np.memmap(path, item.dtype, "r", item.id.get_offset(), item.shape)
+        first = item.id.get_offset()
+        found: Array = content[first : first + _claimed_bytes(item)].view(item.dtype).reshape(item.shape)
+        return found
     array = np.asarray(item[()])
     array.flags.writeable = False
     return array

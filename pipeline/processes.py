@@ -1,9 +1,11 @@
-"""Processes beside the main one: how many there should be, and that none outlives it."""
+"""What the machine has for this process; how many processes there should be beside it, and that none outlives it."""
 
 import multiprocessing
 import os
+import re
 import signal
 import threading
+from pathlib import Path
 
 from nstudent.stopping import SIGNALS
 
@@ -12,6 +14,22 @@ def available_cores() -> int:
     """Cores for this process: a container may have made them fewer, and torchrun's processes share a machine's."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def available_memory() -> int | None:
+    """Bytes that can be had without swapping, which a container may have made fewer; ``None`` where nobody says."""
+    found = []
+    for path, pattern, unit in (
+        ("/proc/meminfo", r"MemAvailable:\s+(\d+) kB", 1024),
+        ("/sys/fs/cgroup/memory.max", r"(\d+)", 1),
+    ):
+        try:
+            said = re.search(pattern, Path(path).read_text())
+        except OSError:
+            continue
+        if said:
+            found.append(int(said[1]) * unit)
+    return min(found, default=None)
 
 
 def serve_parent(_worker: int = 0) -> None:

@@ -34,6 +34,7 @@ STAGES = {
             needs=("data", "labeller"),
             provides="labels",
             settings=_section("pseudolabel", without=["batch_size"]),
+            version=2,
             shared=True,
         ),
         Stage(
@@ -43,7 +44,7 @@ STAGES = {
             settings=lambda config: (
                 _section("filter")(config) | _section("pseudolabel", without=["batch_size"])(config)
             ),
-            version=2,
+            version=3,
             shared=True,
         ),
         Stage(

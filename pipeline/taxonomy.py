@@ -191,10 +191,26 @@ class Taxonomy:
             if index >= 0
         }
 
-    def terminal_of(self, labels: LabelArray) -> npt.NDArray[np.int64]:
+    def terminal_of(self, labels: LabelArray) -> npt.NDArray[np.int32]:
         """Index into ``terminals`` of each label, -1 where a level is unknown. (images, levels) -> (images,)"""
-        index = {row: i for i, row in enumerate(self.terminals)}
-        return np.array([index.get(tuple(row), -1) for row in labels.tolist()], dtype=np.int64)
+        # A path is known by its deepest class: one look into a table, and then whether the rest of the path is right.
+        firsts = np.cumsum([0, *self.num_classes])
+        depth = np.maximum((labels >= 0).sum(axis=1) - 1, 0)
+        deepest = labels[np.arange(len(labels)), depth]
+        exists = (deepest >= 0) & (deepest < np.asarray(self.num_classes)[depth])
+        found = self._terminal_at[np.where(exists, firsts[depth] + deepest, -1)]
+        found[(self.terminal_rows[found] != labels).any(axis=1)] = -1
+        return found
+
+    @cached_property
+    def _terminal_at(self) -> npt.NDArray[np.int32]:
+        """Index of the final label that ends at each class, the classes of all levels in a row; -1: none, and last."""
+        at = np.full(sum(self.num_classes) + 1, -1, dtype=np.int32)
+        rows = self.terminal_rows
+        depth = (rows != ABSENT).sum(axis=1) - 1
+        firsts = np.cumsum([0, *self.num_classes])
+        at[firsts[depth] + rows[np.arange(len(rows)), depth]] = np.arange(len(rows))
+        return at
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that ``from_json`` reads back."""

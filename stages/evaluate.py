@@ -12,7 +12,7 @@ from nstudent.artifact import Artifact
 from nstudent.data.dataset import Dataset
 from nstudent.evaluation.assess import HEADLINE, assess
 from nstudent.evaluation.bootstrap import interval, paired_difference
-from nstudent.evaluation.label_quality import detection_quality, kept_quality
+from nstudent.evaluation.label_quality import KeptQuality, detection_quality
 from nstudent.evaluation.metrics import Tallies
 from nstudent.evaluation.plots import save_figure
 from nstudent.labels.selection import Selection, load_given_keep
@@ -107,7 +107,10 @@ def _pseudo_label_quality(gathered: Iterable[Artifact], dataset: Dataset) -> dic
             continue
         assert store is not None, "labels come before they are filtered"
         keep = Selection.load(made).keep
-        quality[made.name] = kept_quality(store.paths, truth[store.images], keep, dataset.taxonomy.levels)
+        kept = KeptQuality(dataset.taxonomy.levels)
+        for part in store.parts():
+            kept.add(part.paths, truth[part.images], keep[part.rows])
+        quality[made.name] = kept.found()
     return quality
 
 

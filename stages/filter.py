@@ -16,7 +16,7 @@ import numpy.typing as npt
 from nstudent.data.batches import Examples
 from nstudent.data.dataset import Dataset, Ids
 from nstudent.labels.selection import Selection, save_given_keep, select
-from nstudent.labels.self_ensemble import RunningAverage
+from nstudent.labels.self_ensemble import RunningAverage, check_memory
 from nstudent.labels.store import LabelStore
 from nstudent.labels.targets import GivenTargets
 from nstudent.models.ensemble import Ensemble
@@ -52,6 +52,7 @@ def run(context: Context) -> Metrics:
     keep = _Keep(np.ones(labels.given.shape, dtype=bool), before.keep)
     iterations: list[Metrics] = []
     if context.config.filter.enabled and before.keep.any():
+        check_memory(len(store) + len(labels.given), dataset.taxonomy.columns(context.config.absent))
         keep = _self_ensemble(context, dataset, store.images, labels, iterations)
         keep = _Keep(keep.given, keep.pseudo & before.keep)
     if not context.world.leads:
@@ -60,12 +61,14 @@ def run(context: Context) -> Metrics:
     if ended:
         context.progress.say(f"  {ended}")
         keep = _Keep(keep.given, np.zeros_like(keep.pseudo))
-    terminal = dataset.taxonomy.terminal_of(store.paths)
-    selection = select(terminal, store.confidence, keep.pseudo, context.config.pseudolabel, context.key())
+    terminal = store.terminals(dataset.taxonomy)
+    sure = store.kept_confidence(keep.pseudo)
+    selection = select(terminal, sure, keep.pseudo, context.config.pseudolabel, context.key())
     selection.save(context.folder)
     save_given_keep(context.folder, keep.given)
     levels = dataset.taxonomy.levels
-    gone = np.setdiff1d(terminal[before.copies > 0], terminal[selection.copies > 0])
+    num_images = [np.bincount(terminal[shown], minlength=1) for shown in (before.copies > 0, selection.copies > 0)]
+    gone = [i for i, was in enumerate(num_images[0]) if was and (i >= len(num_images[1]) or not num_images[1][i])]
     return {
         "ended": ended,
         "classes_gone": ["/".join(dataset.taxonomy.names(dataset.taxonomy.terminals[i]).values()) for i in gone],

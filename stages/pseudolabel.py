@@ -4,15 +4,18 @@ Where the fine class is doubtful and the mid class is not, the image keeps its m
 unknown: a partial path is still a label.
 """
 
-import numpy as np
-from nstudent.data.dataset import Dataset
-from nstudent.evaluation.calibration import apply_temperature, fit_temperatures
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from nstudent.data.dataset import Dataset, Ids
+from nstudent.evaluation.calibration import apply_temperature, fit_temperatures, images_to_fit
 from nstudent.labels import store
-from nstudent.labels.decoding import best_paths, path_confidence
-from nstudent.labels.selection import deep_enough, select
+from nstudent.labels.decoding import PathDecoder, path_confidence
+from nstudent.labels.selection import select
 from nstudent.models.device import Placement
-from nstudent.models.ensemble import Ensemble
-from nstudent.models.inference import predict
+from nstudent.models.ensemble import Ensemble, Probabilities
+from nstudent.models.inference import BatchSize, batches, predict
+from nstudent.progress import Task
 from nstudent.stage import Context, Metrics
 
 
@@ -20,55 +23,86 @@ def run(context: Context) -> Metrics:
     """Write the label store and the first selection from it."""
     config = context.config.pseudolabel
     dataset = Dataset(context.inputs["data"])
+    taxonomy = dataset.taxonomy
     labeller = Ensemble.load(context.inputs["labeller"], Placement.from_config(context.config))
-    # A row: its id, per level a class and a confidence, and every probability in half precision.
-    row = 8 + 8 * dataset.taxonomy.num_levels + 2 * sum(labeller.recipe.outputs)
-    context.reserve(row * len(dataset.unlabelled))
-    temperatures = _temperatures(context, dataset, labeller)
-    _label(context, dataset, labeller, temperatures)
+    layout = store.Layout.of(taxonomy.levels, labeller.recipe.outputs, config.top_k)
+    context.reserve(layout.row_bytes * len(dataset.unlabelled))
+    size = BatchSize.starting(config.batch_size, labeller)
+    temperatures = _temperatures(context, dataset, labeller, size)
+    _Labelling(dataset, labeller, layout, temperatures, size).make(context)
     context.world.agree()
     if not context.world.leads:
         return {}
-    store.finish(context.folder, dataset.taxonomy, temperatures, context.inputs["labeller"].manifest.id)
+    store.finish(context.folder, taxonomy, layout, temperatures, context.inputs["labeller"].manifest.id)
 
-    labels = store.LabelStore(store.shards(context.folder), dataset.taxonomy.levels)
-    keep = deep_enough(labels.confidence, config.threshold)
-    terminal = dataset.taxonomy.terminal_of(labels.paths)
-    selection = select(terminal, labels.confidence, keep, config, context.key())
+    labels = store.LabelStore(store.shards(context.folder), taxonomy.levels)
+    keep = labels.deep_enough(config.threshold)
+    selection = select(labels.terminals(taxonomy), labels.kept_confidence(keep), keep, config, context.key())
     selection.save(context.folder)
     return {
         "labelled_images": len(labels),
-        "kept": dict(zip(dataset.taxonomy.levels, keep.sum(axis=0).tolist(), strict=True)),
+        "kept": dict(zip(taxonomy.levels, keep.sum(axis=0).tolist(), strict=True)),
         "shown": int((selection.copies > 0).sum()),
         "copies": int(selection.copies.sum()),
         "temperatures": list(temperatures),
-        "highest_confidence": float(labels.confidence.max(initial=0.0)),
+        "highest_confidence": max(float(part.confidence.max(initial=0.0)) for part in labels.parts()),
     }
 
 
-def _temperatures(context: Context, dataset: Dataset, labeller: Ensemble) -> tuple[float, ...]:
+def _temperatures(context: Context, dataset: Dataset, labeller: Ensemble, size: BatchSize) -> tuple[float, ...]:
     if not context.config.pseudolabel.calibrate:
         return (1.0,) * dataset.taxonomy.num_levels
-    ids = dataset.validation
-    probabilities = predict(labeller, dataset.pixels, ids, context.config.pseudolabel.batch_size)
+    ids = images_to_fit(dataset.validation, labeller.recipe.outputs)
+    probabilities = predict(labeller, dataset.pixels, ids, size)
     return fit_temperatures(probabilities, dataset.labels[ids], dataset.taxonomy.num_classes)
 
 
-def _label(context: Context, dataset: Dataset, labeller: Ensemble, temperatures: tuple[float, ...]) -> None:
-    """Make the shards that are not there yet."""
-    config, heap, taxonomy = context.config.pseudolabel, dataset.unlabelled, dataset.taxonomy
-    with context.progress.task("label", len(heap), "images") as task:
-        for number, first in enumerate(range(0, len(heap), config.shard_rows)):
-            if number % context.world.size != context.world.rank:
-                continue
-            last = min(first + config.shard_rows, len(heap))
-            path = store.shard_path(context.folder, first, last)
-            if path.exists():
-                task.advance(last - first)
-                continue
-            ids = heap[first:last]
-            raw = predict(labeller, dataset.pixels, ids, config.batch_size, task)
-            calibrated = [apply_temperature(level, t) for level, t in zip(raw, temperatures, strict=True)]
-            paths = best_paths(calibrated, taxonomy)
-            confidence = path_confidence(calibrated, paths, taxonomy)
-            store.write_shard(path, ids.astype(np.int64), calibrated, paths, confidence, taxonomy.levels)
+class _Labelling:
+    """Makes the shards that are not there yet, holding a shard in the types of the store and a few batches."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        labeller: Ensemble,
+        layout: store.Layout,
+        temperatures: tuple[float, ...],
+        size: BatchSize,
+    ) -> None:
+        self._dataset = dataset
+        self._labeller = labeller
+        self._layout = layout
+        self._temperatures = temperatures
+        self._size = size
+        self._decode = PathDecoder(dataset.taxonomy, labeller.recipe.outputs)
+
+    def make(self, context: Context) -> None:
+        """Label the heap, or this process's share of its shards."""
+        heap, rows = self._dataset.unlabelled, context.config.pseudolabel.shard_rows
+        with context.progress.task("label", len(heap), "images") as task:
+            for number, first in enumerate(range(0, len(heap), rows)):
+                if number % context.world.size != context.world.rank:
+                    continue
+                ids = heap[first : first + rows]
+                path = store.shard_path(context.folder, first, first + len(ids))
+                if path.exists():
+                    task.advance(len(ids))
+                else:
+                    self._shard(path, ids, task)
+
+    def _shard(self, path: Path, ids: Ids, task: Task) -> None:
+        """Turn the distributions of a batch into labels while the networks work on the next one."""
+        shard = store.Shard(ids, self._layout)
+        with ThreadPoolExecutor(1, thread_name_prefix="labels") as beside:
+            first, turning = 0, beside.submit(lambda: None)
+            for raw in batches(self._labeller, self._dataset.pixels, ids, self._size):
+                turning.result()
+                turning = beside.submit(self._turn, shard, first, raw)
+                first += len(raw[0])
+                task.advance(len(raw[0]))
+            turning.result()
+        shard.write(path)
+
+    def _turn(self, shard: store.Shard, first: int, raw: Probabilities) -> None:
+        calibrated = [apply_temperature(level, t) for level, t in zip(raw, self._temperatures, strict=True)]
+        paths = self._decode(calibrated)
+        shard.put(first, calibrated, paths, path_confidence(calibrated, paths, self._dataset.taxonomy))

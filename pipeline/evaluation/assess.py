@@ -2,26 +2,34 @@
 
 import numpy as np
 from nstudent.data.dataset import Dataset, Ids
-from nstudent.evaluation.metrics import Tallies, scores, tally
-from nstudent.labels.decoding import best_paths
+from nstudent.evaluation.metrics import Tallies, tally
+from nstudent.labels.decoding import PathDecoder
 from nstudent.models.ensemble import Ensemble
-from nstudent.models.inference import predict
+from nstudent.models.inference import BatchSize, batches
 from nstudent.taxonomy import LabelArray, Taxonomy
 
 HEADLINE = "contest alone"
 """The score that choices are made by: matched levels / levels that exist, mean over images."""
+_TIE = 1e-9
 
 
 def assess(ensemble: Ensemble, dataset: Dataset, ids: Ids, batch_size: int) -> Tallies:
     """Per image, what each score sums up, for the most probable paths."""
-    probabilities = predict(ensemble, dataset.pixels, ids, batch_size)
-    predicted = best_paths(probabilities, dataset.taxonomy)
+    decode = PathDecoder(dataset.taxonomy, ensemble.recipe.outputs)
+    paths = [decode(levels) for levels in batches(ensemble, dataset.pixels, ids, BatchSize(batch_size))]
+    predicted = np.concatenate([np.empty((0, dataset.taxonomy.num_levels), dtype=np.int32), *paths])
     return tally(predicted, dataset.labels[ids], dataset.taxonomy.levels)
 
 
 def best_constant(truth: LabelArray, taxonomy: Taxonomy) -> Tallies:
     """Tallies of the one legal label that, said of every image, scores best: no skill at all, and all the luck."""
-    guesses = [np.repeat(row[None], len(truth), axis=0) for row in taxonomy.terminal_rows]
-    return max(
-        (tally(guess, truth, taxonomy.levels) for guess in guesses), key=lambda made: scores(made)[HEADLINE] or 0.0
-    )
+    exists = truth >= 0
+    share = 1.0 / np.maximum(1, exists.sum(axis=1))
+    score = np.zeros(len(taxonomy.terminals))
+    for level, size in enumerate(taxonomy.num_classes):
+        seen = exists[:, level]
+        # What naming each class is worth; naming none is worth nothing, and stands last.
+        worth = np.append(np.bincount(truth[seen, level], share[seen], minlength=size), 0.0)
+        score += worth[taxonomy.terminal_rows[:, level]]
+    best = taxonomy.terminal_rows[int((score >= score.max() - _TIE).argmax())]
+    return tally(np.repeat(best[None], len(truth), axis=0), truth, taxonomy.levels)

@@ -13,7 +13,18 @@ _SMALLEST = 1e-12
 _FEWEST_IMAGES = 10
 """Fewer labels at a level fit noise: its temperature stays 1."""
 
+_CELLS_TO_FIT = 1 << 25
+_FEWEST_TO_FIT = 2_000
+"""One number a level is known to a percent or two from so many images; more would only fill the memory."""
+_CELLS_AT_ONCE = 1 << 20
+
 Distribution = npt.NDArray[np.float32]
+
+
+def images_to_fit(ids: npt.NDArray[np.int64], outputs: Sequence[int]) -> npt.NDArray[np.int64]:
+    """Those of the images that temperatures are fitted on: all, or evenly spaced ones where there are many classes."""
+    most = max(_FEWEST_TO_FIT, _CELLS_TO_FIT // sum(outputs))
+    return ids if len(ids) <= most else ids[np.linspace(0, len(ids) - 1, most).astype(np.int64)]
 
 
 def apply_temperature(probabilities: Distribution, temperature: float) -> Distribution:
@@ -46,10 +57,16 @@ def _fit(probabilities: Distribution, labels: npt.NDArray[np.int32], num_classes
     if len(known) < _FEWEST_IMAGES:
         return 1.0
     shown, wanted = probabilities[known], target[known]
+    rows = max(1, _CELLS_AT_ONCE // shown.shape[1])
 
     def negative_log_likelihood(log_temperature: float) -> float:
-        calibrated = apply_temperature(shown, float(np.exp(log_temperature)))
-        return float(-np.log(calibrated[np.arange(len(wanted)), wanted] + _SMALLEST).mean())
+        temperature = float(np.exp(log_temperature))
+        right = np.empty(len(wanted), dtype=np.float32)
+        for first in range(0, len(wanted), rows):
+            part = slice(first, first + rows)
+            calibrated = apply_temperature(shown[part], temperature)
+            right[part] = calibrated[np.arange(len(calibrated)), wanted[part]]
+        return float(-np.log(right + _SMALLEST).mean())
 
     found = minimize_scalar(negative_log_likelihood, bounds=_LOG_RANGE, method="bounded")
     return round(float(np.exp(found.x)), 6)

@@ -10,28 +10,40 @@ from nstudent.taxonomy import LabelArray
 Keep = npt.NDArray[np.bool_]
 
 
-def kept_quality(labels: LabelArray, truth: LabelArray, keep: Keep, levels: Sequence[str]) -> dict[str, Any]:
-    """Per level, the precision of the kept labels and the share of images that have one.
+class KeptQuality:
+    """Per level, the precision of the kept labels and the share of images that have one, added up part by part."""
 
-    Precision is ``None`` where the truth of no kept label is known.
+    def __init__(self, levels: Sequence[str]) -> None:
+        self._levels = tuple(levels)
+        self._rows = 0
+        self._judged, self._right, self._kept = (np.zeros(len(self._levels), dtype=np.int64) for _ in range(3))
 
-    Args:
-        labels: (rows, levels).
-        truth: (rows, levels); negative where it is absent or unknown.
-        keep: (rows, levels).
-        levels: Names of the levels.
-    """
-    quality = {}
-    for i, name in enumerate(levels):
+    def add(self, labels: LabelArray, truth: LabelArray, keep: Keep) -> None:
+        """Take in some rows.
+
+        Args:
+            labels: (rows, levels).
+            truth: (rows, levels); negative where it is absent or unknown.
+            keep: (rows, levels).
+        """
         # A class where the truth is that there is none is a wrong label; an unknown truth says nothing.
-        judged = keep[:, i] & (truth[:, i] >= -1)
-        right = judged & (labels[:, i] == truth[:, i])
-        quality[name] = {
-            "precision": float(right.sum() / judged.sum()) if judged.any() else None,
-            "kept": int(keep[:, i].sum()),
-            "share": float(keep[:, i].mean()) if len(keep) else 0.0,
+        judged = keep & (truth >= -1)
+        self._rows += len(keep)
+        self._judged += judged.sum(axis=0)
+        self._right += (judged & (labels == truth)).sum(axis=0)
+        self._kept += keep.sum(axis=0)
+
+    def found(self) -> dict[str, Any]:
+        """By level. Precision is ``None`` where the truth of no kept label is known."""
+        counts = zip(self._levels, self._judged.tolist(), self._right.tolist(), self._kept.tolist(), strict=True)
+        return {
+            name: {
+                "precision": right / judged if judged else None,
+                "kept": kept,
+                "share": kept / self._rows if self._rows else 0.0,
+            }
+            for name, judged, right, kept in counts
         }
-    return quality
 
 
 def detection_quality(given: LabelArray, truth: LabelArray, keep: Keep, levels: Sequence[str]) -> dict[str, Any]:

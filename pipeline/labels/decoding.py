@@ -6,27 +6,61 @@ import numpy as np
 import numpy.typing as npt
 from nstudent.taxonomy import ABSENT, LabelArray, Taxonomy
 
-_CELLS_AT_ONCE = 1 << 22
+_CELLS_AT_ONCE = 1 << 18
 _SMALLEST = 1e-12
 
 
-def best_paths(probabilities: Sequence[npt.NDArray[np.float32]], taxonomy: Taxonomy) -> LabelArray:
-    """The most probable legal final label of each image: (images, levels), ``ABSENT`` below its end.
+class PathDecoder:
+    """Finds the most probable legal final label of each image.
 
     A label's score is the geometric mean of its probabilities over the levels that have a say: those where it names a
     class, and those where it ends and the model has an output for 'nothing'. The mean, not the product, so that short
     paths are not preferred for being short. A label that ends above a class's children is only considered where the
     model has that output: without it nothing speaks for going on, and every path would end as early as it may.
+
+    What depends on the tree alone is worked out once, here, and not for every batch.
     """
-    terminals = _speakable(taxonomy, [level.shape[1] for level in probabilities])
-    num_images = len(probabilities[0])
-    best = np.empty(num_images, dtype=np.int64)
-    rows = max(1, _CELLS_AT_ONCE // len(terminals))
-    for first in range(0, num_images, rows):
-        part = [np.log(level[first : first + rows] + _SMALLEST) for level in probabilities]
-        best[first : first + rows] = _scores(part, terminals, taxonomy).argmax(axis=1)
-    labels: LabelArray = terminals[best]
-    return labels
+
+    def __init__(self, taxonomy: Taxonomy, outputs: Sequence[int]) -> None:
+        """``outputs``: of the model, per level."""
+        self._terminals = _speakable(taxonomy, outputs)
+        self._columns = []
+        self._counts = []
+        """Per level, the terminals for which it has a say; ``None``: all."""
+        self._says = np.zeros(len(self._terminals), dtype=np.float32)
+        for level, size in enumerate(outputs):
+            column = self._terminals[:, level]
+            counts = (column != ABSENT) | (size > taxonomy.num_classes[level])
+            self._columns.append(np.where(column == ABSENT, size - 1, column).astype(np.intp))
+            self._counts.append(None if counts.all() else counts)
+            self._says += counts
+
+    def __call__(self, probabilities: Sequence[npt.NDArray[np.float32]]) -> LabelArray:
+        """Per level (images, outputs) -> paths (images, levels), ``ABSENT`` below their end."""
+        num_images = len(probabilities[0])
+        best = np.empty(num_images, dtype=np.int64)
+        rows = max(1, _CELLS_AT_ONCE // len(self._terminals))
+        for first in range(0, num_images, rows):
+            part = [np.log(level[first : first + rows] + _SMALLEST) for level in probabilities]
+            best[first : first + rows] = self._scores(part).argmax(axis=1)
+        labels: LabelArray = self._terminals[best]
+        return labels
+
+    def _scores(self, log_probabilities: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
+        """(images, terminals)."""
+        total = np.zeros((len(log_probabilities[0]), len(self._terminals)), dtype=np.float32)
+        for logs, column, counts in zip(log_probabilities, self._columns, self._counts, strict=True):
+            said = logs.take(column, axis=1)
+            if counts is not None:
+                said[:, ~counts] = 0.0
+            total += said
+        total /= self._says
+        return total
+
+
+def best_paths(probabilities: Sequence[npt.NDArray[np.float32]], taxonomy: Taxonomy) -> LabelArray:
+    """The most probable legal final label of each image, as ``PathDecoder`` finds it: (images, levels)."""
+    return PathDecoder(taxonomy, [level.shape[1] for level in probabilities])(probabilities)
 
 
 def _speakable(taxonomy: Taxonomy, outputs: Sequence[int]) -> LabelArray:
@@ -40,23 +74,6 @@ def _speakable(taxonomy: Taxonomy, outputs: Sequence[int]) -> LabelArray:
     ]
     speakable: LabelArray = rows[np.array(allowed)]
     return speakable
-
-
-def _scores(
-    log_probabilities: Sequence[npt.NDArray[np.float32]], terminals: LabelArray, taxonomy: Taxonomy
-) -> npt.NDArray[np.float32]:
-    """(images, terminals)."""
-    total = np.zeros((len(log_probabilities[0]), len(terminals)), dtype=np.float32)
-    says = np.zeros(len(terminals), dtype=np.float32)
-    for level, logs in enumerate(log_probabilities):
-        column = terminals[:, level].copy()
-        has_nothing = logs.shape[1] > taxonomy.num_classes[level]
-        column[column == ABSENT] = logs.shape[1] - 1
-        counts = (terminals[:, level] != ABSENT) | has_nothing
-        total += np.where(counts, logs[:, column], 0.0)
-        says += counts
-    scores: npt.NDArray[np.float32] = total / says
-    return scores
 
 
 def path_confidence(

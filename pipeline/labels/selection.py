@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,9 @@ SELECTION = "selection.h5"
 GIVEN = "labelled.h5"
 _GRID_STEP = 0.05
 _HIGHEST_THRESHOLD = 0.95
+_SLACK = 1e-5
+"""So that .90 on a grid made of floats still takes in a stored .9."""
+_ROWS_AT_ONCE = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -29,18 +33,18 @@ class Selection:
 
     keep: npt.NDArray[np.bool_]
     """(rows, levels): the level teaches."""
-    copies: npt.NDArray[np.int64]
-    """(rows,): how often an image is shown each pass; 0: not at all."""
+    copies: npt.NDArray[Any]
+    """uint8 or int32 (rows,): how often an image is shown each pass; 0: not at all."""
 
     def save(self, folder: Path) -> None:
         """Write ``selection.h5``."""
-        write(folder / SELECTION, {"keep": self.keep.astype(np.uint8), "copies": self.copies}, {})
+        write(folder / SELECTION, {"keep": self.keep.view(np.uint8), "copies": self.copies}, {})
 
     @classmethod
     def load(cls, artifact: Artifact) -> Selection:
         """Read it from a committed step."""
         arrays = mapped(artifact.path(SELECTION))
-        return cls(np.asarray(arrays["keep"]).astype(bool), np.asarray(arrays["copies"]).astype(np.int64))
+        return cls(np.asarray(arrays["keep"]).astype(bool), np.array(arrays["copies"]))
 
 
 def save_given_keep(folder: Path, keep: npt.NDArray[np.bool_]) -> None:
@@ -72,25 +76,49 @@ def kept_confidence(confidence: npt.NDArray[np.float32], keep: npt.NDArray[np.bo
     return np.where(depth > 0, deepest, np.float32(0.0))
 
 
-def balanced_share(
-    confidence: npt.NDArray[np.float32], wanted: int, floor: float, max_copies: float
-) -> tuple[float, float]:
-    """(threshold, copies) for the images of one class.
+def balanced_shares(
+    counts: npt.NDArray[np.int64], grid: npt.NDArray[np.float64], wanted: int, max_copies: float
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """(threshold, copies) for the images of each class, (classes,) each.
 
-    The threshold is the highest of a grid that still leaves ``wanted`` images, and not below ``floor``; the images
-    above it are shown ``wanted / their number`` times each, at most ``max_copies``.
+    The threshold is the highest of the grid that still leaves ``wanted`` images, or its last; the images above it are
+    shown ``wanted / their number`` times each, at most ``max_copies``.
+
+    Args:
+        counts: Images of each class that reach each threshold, (classes, thresholds).
+        grid: Thresholds, descending.
+        wanted: Images each class is to have.
+        max_copies: Of one image.
     """
-    ordered = np.sort(confidence)
-    grid = np.append(np.arange(_HIGHEST_THRESHOLD, floor + _GRID_STEP / 2, -_GRID_STEP), floor)
-    # A hundred-thousandth below, so that .90 on a grid made of floats still takes in a stored .9.
-    counts = len(ordered) - np.searchsorted(ordered, grid - 1e-5)
-    enough = np.flatnonzero(counts >= wanted)
-    chosen = int(enough[0]) if len(enough) else len(grid) - 1
-    return float(grid[chosen]), min(max_copies, wanted / max(1, int(counts[chosen])))
+    enough = counts >= wanted
+    chosen = np.where(enough.any(axis=1), enough.argmax(axis=1), len(grid) - 1)
+    left = np.maximum(1, counts[np.arange(len(counts)), chosen])
+    return grid[chosen], np.minimum(max_copies, wanted / left)
+
+
+def threshold_grid(floor: float) -> npt.NDArray[np.float64]:
+    """Thresholds that a class may get, descending, none below ``floor``."""
+    return np.append(np.arange(_HIGHEST_THRESHOLD, floor + _GRID_STEP / 2, -_GRID_STEP), floor)
+
+
+def reaching(
+    group: npt.NDArray[np.int32], confidence: npt.NDArray[np.float32], grid: npt.NDArray[np.float64], num_groups: int
+) -> npt.NDArray[np.int64]:
+    """How many rows of each group reach each threshold, (groups, thresholds), and in one more column how many exist."""
+    # Of each row the number of thresholds it reaches, counting from the lowest; then sums from the highest down.
+    steps = len(grid) + 1
+    counts = np.zeros(num_groups * steps, dtype=np.int64)
+    ascending = grid[::-1] - _SLACK
+    for first in range(0, len(group), _ROWS_AT_ONCE):
+        part = slice(first, first + _ROWS_AT_ONCE)
+        reached = np.searchsorted(ascending, confidence[part], side="right")
+        counts += np.bincount(group[part] * np.int64(steps) + reached, minlength=len(counts))
+    table = counts.reshape(num_groups, steps)[:, ::-1]
+    return table.cumsum(axis=1)
 
 
 def select(
-    terminal: npt.NDArray[np.int64],
+    terminal: npt.NDArray[np.int32],
     confidence: npt.NDArray[np.float32],
     keep: npt.NDArray[np.bool_],
     config: PseudolabelConfig,
@@ -98,25 +126,42 @@ def select(
 ) -> Selection:
     """Copies of every image whose path is kept at some level.
 
+    Walks the rows twice and sorts nothing: the time grows with the rows, whatever the number of classes.
+
     Args:
         terminal: Class of the most probable path, (rows,).
-        confidence: Probability along that path, (rows, levels).
+        confidence: Probability of its deepest kept class, (rows,), as ``kept_confidence`` gives it.
         keep: (rows, levels).
         key: For the rounding of fractional copies.
     """
-    eligible = keep.any(axis=1)
+    eligible: npt.NDArray[np.bool_] = np.asarray(keep.any(axis=1))
     if not config.balance:
-        once = np.asarray(eligible, dtype=np.int64)
-        return Selection(keep, once)
-    sure = kept_confidence(confidence, keep)
-    groups = np.unique(terminal[eligible])
-    wanted = config.images_per_class or max(1, round(int(eligible.sum()) / max(1, len(groups))))
-    exact = np.zeros(len(terminal), dtype=np.float64)
-    for group in groups:
-        rows = np.flatnonzero(eligible & (terminal == group))
-        threshold, copies = balanced_share(sure[rows], wanted, config.confidence_floor, config.max_copies)
-        exact[rows[sure[rows] >= threshold - 1e-5]] = copies
-    # Stochastic rounding: an image with 1.3 copies is shown twice with probability 0.3.
-    drawn = generator(*key, "copies").random(len(exact))
-    rounded: npt.NDArray[np.int64] = np.floor(exact + drawn).astype(np.int64)
-    return Selection(keep, rounded)
+        return Selection(keep, eligible.view(np.uint8))
+    # Group 0 is of those that are not shown.
+    group = (terminal + 1).astype(np.int32, copy=False)
+    group[~eligible] = 0
+    num_groups = int(group.max(initial=0)) + 1
+    grid = threshold_grid(config.confidence_floor)
+    counts = reaching(group, confidence, grid, num_groups)[1:]
+    wanted = config.images_per_class or max(1, round(int(counts[:, -1].sum()) / max(1, int((counts[:, -1] > 0).sum()))))
+    threshold, shown = balanced_shares(counts[:, :-1], grid, wanted, config.max_copies)
+    # What is compared is float32, and so has to be what it is compared with.
+    least = np.concatenate([[np.inf], threshold - _SLACK]).astype(np.float32)
+    return Selection(keep, _rounded(group, confidence, least, np.concatenate([[0.0], shown]), key))
+
+
+def _rounded(
+    group: npt.NDArray[np.int32],
+    confidence: npt.NDArray[np.float32],
+    least: npt.NDArray[np.float32],
+    shown: npt.NDArray[np.float64],
+    key: Key,
+) -> npt.NDArray[Any]:
+    """Whole copies of each row: an image with 1.3 copies is shown twice with probability 0.3."""
+    copies = np.zeros(len(group), dtype=np.uint8 if shown.max() < np.iinfo(np.uint8).max else np.int32)
+    random = generator(*key, "copies")
+    for first in range(0, len(group), _ROWS_AT_ONCE):
+        part = slice(first, first + _ROWS_AT_ONCE)
+        exact = np.where(confidence[part] >= least[group[part]], shown[group[part]], 0.0)
+        copies[part] = np.floor(exact + random.random(len(exact)))
+    return copies

@@ -9,10 +9,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from nstudent.errors import TrainingError
+from nstudent.processes import available_memory
 from nstudent.taxonomy import LabelArray
 from torch import Tensor
 
 _NEVER_SEEN = -1.0
+_COPIES = 3
+"""Of the averages: themselves, and in a checkpoint that is being written a copy of them and its content."""
+
+
+def check_memory(num_rows: int, outputs: Sequence[int]) -> None:
+    """Say before hours of training that the averages of so many images would not fit.
+
+    Raises:
+        TrainingError: they would not; the line names the bytes needed, those there are, and the ways out.
+    """
+    needed, available = _COPIES * num_rows * sum(outputs) * torch.float32.itemsize, available_memory()
+    if available is not None and needed > available:
+        raise TrainingError(
+            f"the filter keeps a running average of {sum(outputs):,} numbers for each of {num_rows:,} images: "
+            f"{needed:,} bytes with its checkpoint, and {available:,} are available; set filter.enabled=false, "
+            "or data.unlabelled to fewer images"
+        )
 
 
 class RunningAverage:

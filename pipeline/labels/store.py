@@ -7,21 +7,117 @@ all of them as one file.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from nstudent.artifact import Artifact
-from nstudent.hdf5 import mapped, write, write_joined
+from nstudent.hdf5 import attributes, mapped, write, write_joined
+from nstudent.labels.rows import JoinedRows, Shards
+from nstudent.labels.selection import deep_enough, kept_confidence
+from nstudent.labels.top import TopRows, class_type, classes_kept, top_classes
 from nstudent.storage import write_json
 from nstudent.taxonomy import UNKNOWN, LabelArray, Taxonomy
 
-SCHEMA = 1
 JOINED = "labels.h5"
 DESCRIPTION = "labels.json"
 _SHARD = "labels-"
+_WHOLE, _SOME_TOP = 1, 2
+"""Schema: every level has its whole distribution, or some have their most probable classes alone."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What is stored of each level."""
+
+    levels: tuple[str, ...]
+    outputs: tuple[int, ...]
+    """Of the labeller, per level."""
+    kept: tuple[int, ...]
+    """Classes per level that are stored; as many as outputs: the whole distribution."""
+
+    @classmethod
+    def of(cls, levels: Sequence[str], outputs: Sequence[int], top_k: int | None) -> Layout:
+        """What the configuration's ``pseudolabel.top_k`` leaves of a labeller's outputs."""
+        return cls(tuple(levels), tuple(outputs), tuple(classes_kept(size, top_k) for size in outputs))
+
+    @property
+    def row_bytes(self) -> int:
+        """Of one image, in a shard."""
+        columns = zip(self.outputs, self.kept, self.tops, strict=True)
+        # A probability in half precision, and where not every class is there, its number.
+        per_level = [kept * (2 + (class_type(outputs)().itemsize if top else 0)) for outputs, kept, top in columns]
+        return 8 + 8 * len(self.levels) + sum(per_level)
+
+    @property
+    def tops(self) -> tuple[bool, ...]:
+        """Per level, whether only the most probable classes are stored."""
+        return tuple(kept < outputs for kept, outputs in zip(self.kept, self.outputs, strict=True))
+
+    @property
+    def schema(self) -> int:
+        """Which data sets a reader finds."""
+        return _SOME_TOP if any(self.tops) else _WHOLE
+
+    def attributes(self) -> dict[str, Any]:
+        """Of the root of every file."""
+        said = {"schema": self.schema, "levels": list(self.levels)}
+        return said | ({"outputs": list(self.outputs)} if any(self.tops) else {})
+
+
+class Shard:
+    """The labels of some images while they are made, in the types they are stored in."""
+
+    def __init__(self, images: npt.NDArray[np.int64], layout: Layout) -> None:
+        """``images``: ids, (rows,)."""
+        rows, num_levels = len(images), len(layout.levels)
+        self._layout = layout
+        self._arrays: dict[str, npt.NDArray[Any]] = {
+            "image": images.astype(np.int64),
+            "path": np.empty((rows, num_levels), dtype=np.int32),
+            "confidence": np.empty((rows, num_levels), dtype=np.float32),
+        }
+        for name, outputs, kept, is_top in zip(layout.levels, layout.outputs, layout.kept, layout.tops, strict=True):
+            if is_top:
+                self._arrays[f"top/{name}/class"] = np.empty((rows, kept), dtype=class_type(outputs))
+                self._arrays[f"top/{name}/probability"] = np.empty((rows, kept), dtype=np.float16)
+            else:
+                self._arrays[f"probability/{name}"] = np.empty((rows, outputs), dtype=np.float16)
+
+    def put(
+        self,
+        first: int,
+        probabilities: Sequence[npt.NDArray[np.float32]],
+        paths: LabelArray,
+        confidence: npt.NDArray[np.float32],
+    ) -> None:
+        """Take in the labels of a batch.
+
+        Args:
+            first: Row of its first image.
+            probabilities: Calibrated distribution per level, (rows, outputs).
+            paths: The most probable path, (rows, levels).
+            confidence: Probability along the path, (rows, levels).
+        """
+        here = slice(first, first + len(paths))
+        self._arrays["path"][here] = paths
+        self._arrays["confidence"][here] = confidence
+        layout = zip(self._layout.levels, self._layout.kept, self._layout.tops, probabilities, strict=True)
+        for name, kept, is_top, level in layout:
+            if is_top:
+                classes, chosen = top_classes(level, kept)
+                self._arrays[f"top/{name}/class"][here] = classes
+                self._arrays[f"top/{name}/probability"][here] = chosen
+            else:
+                self._arrays[f"probability/{name}"][here] = level
+
+    def write(self, path: Path) -> None:
+        """Write the file, once every row was put in."""
+        write(path, self._arrays, self._layout.attributes())
 
 
 def shard_path(folder: Path, first: int, last: int) -> Path:
@@ -29,64 +125,43 @@ def shard_path(folder: Path, first: int, last: int) -> Path:
     return folder / f"{_SHARD}{first:09d}-{last:09d}.h5"
 
 
-def write_shard(
-    path: Path,
-    images: npt.NDArray[np.int64],
-    probabilities: Sequence[npt.NDArray[np.float32]],
-    paths: LabelArray,
-    confidence: npt.NDArray[np.float32],
-    levels: Sequence[str],
-) -> None:
-    """Write the labels of some images.
-
-    Args:
-        images: Ids, (rows,).
-        probabilities: Calibrated distribution per level, (rows, outputs).
-        paths: The most probable path, (rows, levels).
-        confidence: Probability along the path, (rows, levels).
-        levels: Names of the levels.
-    """
-    arrays: dict[str, npt.NDArray[Any]] = {
-        "image": images.astype(np.int64),
-        "path": paths.astype(np.int32),
-        "confidence": confidence.astype(np.float32),
-    }
-    for name, level in zip(levels, probabilities, strict=True):
-        arrays[f"probability/{name}"] = level.astype(np.float16)
-    write(path, arrays, {"schema": SCHEMA, "levels": list(levels)})
-
-
 def shards(folder: Path) -> list[Path]:
     """Every shard in a folder, in the order of its rows."""
     return sorted(folder.glob(f"{_SHARD}*.h5"))
 
 
-def finish(folder: Path, taxonomy: Taxonomy, temperatures: Sequence[float], labeller_id: str) -> None:
+def finish(folder: Path, taxonomy: Taxonomy, layout: Layout, temperatures: Sequence[float], labeller_id: str) -> None:
     """Write the joined view and the description, once every shard is there."""
     description = {
-        "schema": SCHEMA,
+        "schema": layout.schema,
         "labeller": labeller_id,
         "temperatures": list(temperatures),
         "taxonomy": taxonomy.to_json(),
     }
     write_json(folder / DESCRIPTION, description)
-    attributes = {"schema": SCHEMA, "levels": list(taxonomy.levels)}
-    write_joined(folder / JOINED, shards(folder), attributes)
+    write_joined(folder / JOINED, shards(folder), layout.attributes())
+
+
+@dataclass(frozen=True)
+class Part:
+    """The labels of one shard, mapped; the map goes with the part."""
+
+    rows: slice
+    """Where they stand among all rows."""
+    images: npt.NDArray[np.int64]
+    paths: LabelArray
+    confidence: npt.NDArray[np.float32]
 
 
 class LabelStore:
-    """The labels of a whole heap, mapped: memory does not grow with it."""
+    """The labels of a whole heap, on disk: memory grows with it only where a whole column is asked for."""
 
     def __init__(self, paths: Sequence[Path], levels: Sequence[str]) -> None:
-        shards = [mapped(path) for path in paths]
-        self.images: npt.NDArray[np.int64] = np.concatenate([shard["image"] for shard in shards])
-        """Image id of each row, ascending."""
-        self.paths: LabelArray = np.concatenate([shard["path"] for shard in shards])
-        """Most probable path, (rows, levels)."""
-        self.confidence: npt.NDArray[np.float32] = np.concatenate([shard["confidence"] for shard in shards])
-        """Probability along that path, (rows, levels); where it has ended, of 'nothing', or 0."""
-        self.probabilities = tuple(JoinedRows([shard[f"probability/{name}"] for shard in shards]) for name in levels)
-        """Per level: indexing with rows gives float16 (rows, outputs)."""
+        self._paths = list(paths)
+        self._num_rows = sum(len(part.images) for part in self.parts())
+        shards = Shards(self._paths)
+        self.probabilities = tuple(_distributions(self._paths[0], shards, name, i) for i, name in enumerate(levels))
+        """Per level: indexing with rows gives the distributions, float16 or float32 (rows, outputs)."""
 
     @classmethod
     def open(cls, artifact: Artifact) -> LabelStore:
@@ -95,28 +170,61 @@ class LabelStore:
         return cls([artifact.path(name) for name in artifact.matching(_SHARD)], levels)
 
     def __len__(self) -> int:
-        return len(self.images)
+        return self._num_rows
+
+    def parts(self) -> Iterator[Part]:
+        """One shard after the other, in the order of the rows."""
+        first = 0
+        for path in self._paths:
+            arrays = mapped(path)
+            rows = slice(first, first + len(arrays["image"]))
+            yield Part(rows, arrays["image"], arrays["path"], arrays["confidence"])
+            first = rows.stop
+
+    @cached_property
+    def images(self) -> npt.NDArray[np.int64]:
+        """Image id of each row, ascending."""
+        return np.concatenate([part.images for part in self.parts()])
+
+    @property
+    def paths(self) -> LabelArray:
+        """Most probable path, (rows, levels): a new array of the whole heap."""
+        return np.concatenate([part.paths for part in self.parts()])
+
+    @property
+    def confidence(self) -> npt.NDArray[np.float32]:
+        """Probability along that path, (rows, levels); where it has ended, of 'nothing', or 0. A new array."""
+        return np.concatenate([part.confidence for part in self.parts()])
+
+    def terminals(self, taxonomy: Taxonomy) -> npt.NDArray[np.int32]:
+        """Index among the taxonomy's final labels of each row's path, (rows,)."""
+        found = np.empty(len(self), dtype=np.int32)
+        for part in self.parts():
+            found[part.rows] = taxonomy.terminal_of(part.paths)
+        return found
+
+    def deep_enough(self, threshold: Sequence[float] | float) -> npt.NDArray[np.bool_]:
+        """Levels that are sure, (rows, levels); see ``selection.deep_enough``."""
+        return np.concatenate([deep_enough(part.confidence, threshold) for part in self.parts()])
+
+    def kept_confidence(self, keep: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+        """Probability of the deepest kept class of each row, (rows,); 0 where nothing is kept."""
+        found = np.empty(len(self), dtype=np.float32)
+        for part in self.parts():
+            found[part.rows] = kept_confidence(part.confidence, keep[part.rows])
+        return found
 
     def kept_labels(self, keep: npt.NDArray[np.bool_]) -> LabelArray:
         """The paths as labels, (rows, levels), unknown at the levels that are not kept."""
-        return np.where(keep, self.paths, UNKNOWN).astype(np.int32)
+        labels = np.full(keep.shape, UNKNOWN, dtype=np.int32)
+        for part in self.parts():
+            np.copyto(labels[part.rows], part.paths, where=keep[part.rows])
+        return labels
 
 
-class JoinedRows:
-    """Mapped arrays of equal width, indexed as one by row."""
-
-    def __init__(self, parts: list[npt.NDArray[np.float16]]) -> None:
-        self._parts = parts
-        self._ends = np.cumsum([len(part) for part in parts])
-
-    def __len__(self) -> int:
-        return int(self._ends[-1])
-
-    def __getitem__(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
-        which = np.searchsorted(self._ends, rows, side="right")
-        found = np.empty((len(rows), self._parts[0].shape[1]), dtype=np.float16)
-        for number in np.unique(which):
-            here = which == number
-            start = self._ends[number] - len(self._parts[number])
-            found[here] = self._parts[number][rows[here] - start]
-        return found
+def _distributions(first: Path, shards: Shards, level: str, number: int) -> JoinedRows | TopRows:
+    classes, probabilities = f"top/{level}/class", f"top/{level}/probability"
+    if classes not in mapped(first):
+        return JoinedRows(shards, f"probability/{level}")
+    outputs = int(attributes(first)["outputs"][number])
+    return TopRows(JoinedRows(shards, classes), JoinedRows(shards, probabilities), outputs)

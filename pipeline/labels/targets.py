@@ -5,7 +5,7 @@ a level teaches something and to zero where it does not (unknown, or absent in a
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,10 +15,10 @@ Mass = tuple[npt.NDArray[np.float32], ...]
 """Per level, coarse first: (rows, outputs of the level)."""
 
 
-class RowsOfHalves(Protocol):
-    """Anything that gives float16 (rows, outputs) for row numbers: an array, or the mapped store."""
+class Distributions(Protocol):
+    """Anything that gives float16 or float32 (rows, outputs) for row numbers: an array, or the mapped store."""
 
-    def __getitem__(self, rows: npt.NDArray[np.int64], /) -> npt.NDArray[np.float16]:
+    def __getitem__(self, rows: npt.NDArray[np.int64], /) -> npt.NDArray[Any]:
         """The distributions of some rows."""
 
 
@@ -42,7 +42,7 @@ class GivenTargets:
 class PseudoTargets:
     """Targets from stored distributions, at the levels that were kept."""
 
-    def __init__(self, probabilities: Sequence[RowsOfHalves], keep: npt.NDArray[np.bool_], *, hard: bool) -> None:
+    def __init__(self, probabilities: Sequence[Distributions], keep: npt.NDArray[np.bool_], *, hard: bool) -> None:
         """``probabilities`` may be mapped from disk; ``keep``: (rows, levels)."""
         self._probabilities = probabilities
         self._keep = keep
@@ -53,12 +53,16 @@ class PseudoTargets:
         mass = []
         for level, stored in enumerate(self._probabilities):
             distribution = np.asarray(stored[rows], dtype=np.float32)
+            kept = self._keep[rows, level, None]
             if self._hard:
-                distribution = np.eye(distribution.shape[1], dtype=np.float32)[distribution.argmax(axis=1)]
+                best = distribution.argmax(axis=1, keepdims=True)
+                distribution = np.zeros_like(distribution)
+                np.put_along_axis(distribution, best, kept.astype(np.float32), axis=1)
             else:
-                # float16 rounds each entry; the sum is made one again.
-                distribution /= np.maximum(distribution.sum(axis=1, keepdims=True), 1e-6)
-            mass.append(distribution * self._keep[rows, level, None])
+                # float16 rounds each entry; the sum is made one again. Divided by infinity, nothing is taught.
+                total = np.maximum(distribution.sum(axis=1, keepdims=True), np.float32(1e-6))
+                distribution /= np.where(kept, total, np.float32(np.inf))
+            mass.append(distribution)
         return tuple(mass)
 
 

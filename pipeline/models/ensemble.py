@@ -94,6 +94,11 @@ class Ensemble:
         self.members = [placement.put(member).eval() for member in members]
         self._placement = placement
 
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self._placement.device
+
     @torch.inference_mode()
     def probabilities(self, pixels: npt.NDArray[np.uint8]) -> Probabilities:
         """uint8 (images, side, side, 3) -> distributions per level, the mean over members."""

@@ -1,35 +1,84 @@
 """Un-noised predictions for many images."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import torch
 from nstudent.data.dataset import Ids, PixelStore
+from nstudent.data.decode import Pixels
 from nstudent.models.ensemble import Ensemble, Probabilities
 from nstudent.progress import Task
 
+_CPU_BATCH = 256
+_GPU_PIXELS = 1 << 26
+"""Of a batch on a GPU to begin with: 1,024 images of 256 px."""
+_GPU_BATCHES = (256, 4096)
 
-def predict(
-    ensemble: Ensemble, pixels: PixelStore, ids: Ids, batch_size: int, task: Task | None = None
-) -> Probabilities:
-    """Distributions per level, (images, outputs), in the order of ``ids``.
+
+class BatchSize:
+    """How many images are looked at together: what was found to fit is remembered for all that comes later."""
+
+    def __init__(self, images: int) -> None:
+        self.images = images
+
+    @classmethod
+    def starting(cls, limit: int | None, ensemble: Ensemble) -> BatchSize:
+        """``limit``, or where there is none a size that keeps the device busy."""
+        if limit is not None:
+            return cls(limit)
+        if ensemble.device.type == "cpu":
+            return cls(_CPU_BATCH)
+        fewest, most = _GPU_BATCHES
+        fitting: int = _GPU_PIXELS // ensemble.recipe.image_size**2
+        return cls(min(most, max(fewest, 1 << (fitting.bit_length() - 1))))
+
+
+def batches(ensemble: Ensemble, pixels: PixelStore, ids: Ids, size: BatchSize) -> Iterator[Probabilities]:
+    """Distributions per level, (images, outputs), of one batch after the other, in the order of ``ids``.
 
     Every batch has the same shape: the last one is filled up, so that an image's result does not depend on how many
-    images there are. Where the device runs out of memory the batch is halved, down to one image.
+    images there are. Where the device runs out of memory the batch is halved, down to one image. The pixels of the next
+    batch are fetched from disk while the networks work on this one.
     """
-    outputs = tuple(np.empty((len(ids), size), dtype=np.float32) for size in ensemble.recipe.outputs)
+    with ThreadPoolExecutor(1, thread_name_prefix="pixels") as beside:
+        first, images = 0, size.images
+        waiting = beside.submit(_fetch, pixels, ids, first, images)
+        while first < len(ids):
+            fetched, images = waiting.result(), size.images
+            ahead = beside.submit(_fetch, pixels, ids, first + images, images)
+            try:
+                levels = ensemble.probabilities(fetched)
+            except torch.OutOfMemoryError:
+                if images == 1:
+                    raise
+                size.images = images // 2
+                waiting = beside.submit(_fetch, pixels, ids, first, size.images)
+                continue
+            count = min(images, len(ids) - first)
+            yield tuple(level[:count] for level in levels)
+            first, waiting = first + count, ahead
+
+
+def _fetch(pixels: PixelStore, ids: Ids, first: int, images: int) -> Pixels:
+    """Pixels of a batch, filled up with its last image; empty behind the end."""
+    batch = ids[first : first + images]
+    return pixels[np.concatenate([batch, np.repeat(batch[-1:], images - len(batch))])]
+
+
+def predict(
+    ensemble: Ensemble, pixels: PixelStore, ids: Ids, batch_size: BatchSize | int | None, task: Task | None = None
+) -> Probabilities:
+    """Distributions per level, (images, outputs), in the order of ``ids``: all of them in memory."""
+    size = batch_size if isinstance(batch_size, BatchSize) else BatchSize.starting(batch_size, ensemble)
+    outputs = tuple(np.empty((len(ids), outputs), dtype=np.float32) for outputs in ensemble.recipe.outputs)
     first = 0
-    while first < len(ids):
-        batch = ids[first : first + batch_size]
-        filled = np.concatenate([batch, np.repeat(batch[-1:], batch_size - len(batch))])
-        try:
-            levels = ensemble.probabilities(pixels[filled])
-        except torch.OutOfMemoryError:
-            if batch_size == 1:
-                raise
-            batch_size //= 2
-            continue
+    for levels in batches(ensemble, pixels, ids, size):
         for output, level in zip(outputs, levels, strict=True):
-            output[first : first + len(batch)] = level[: len(batch)]
-        first += len(batch)
+            output[first : first + len(level)] = level
+        first += len(levels[0])
         if task is not None:
-            task.advance(len(batch))
+            task.advance(len(levels[0]))
     return outputs

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nstudent.evaluation.calibration import apply_temperature, fit_temperatures
+from nstudent.evaluation.calibration import apply_temperature, fit_temperatures, images_to_fit
 
 
 def softmax(logits):
@@ -104,3 +104,23 @@ def test_no_decision_changes(temperature, seed, classes):
     assert np.array_equal(calibrated.argmax(axis=1), probabilities.argmax(axis=1))
     assert calibrated.sum(axis=1) == pytest.approx(np.ones(20), abs=1e-5)
     assert calibrated.dtype == np.float32
+
+
+def test_many_images_are_fitted_in_parts_as_at_once(monkeypatch):
+    probabilities, labels = overconfident(2.5, count=500)
+    whole = fit_temperatures([probabilities], labels[:, None], [5])
+
+    monkeypatch.setattr("nstudent.evaluation.calibration._CELLS_AT_ONCE", 35)
+
+    assert fit_temperatures([probabilities], labels[:, None], [5]) == whole
+
+
+def test_where_classes_are_many_some_of_the_images_are_enough():
+    ids = np.arange(0, 100_000, 2)
+
+    assert images_to_fit(ids, (10, 100)) is ids
+    some = images_to_fit(ids, (20, 500, 10_000))
+    assert len(some) == (1 << 25) // 10_520
+    assert (some[0], some[-1]) == (ids[0], ids[-1])
+    assert np.isin(some, ids).all()
+    assert len(np.unique(some)) == len(some)

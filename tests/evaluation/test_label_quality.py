@@ -2,13 +2,19 @@
 
 import numpy as np
 import pytest
-from nstudent.evaluation.label_quality import detection_quality, kept_quality
+from nstudent.evaluation.label_quality import KeptQuality, detection_quality
 
 LEVELS = ("coarse", "fine")
 
 
 def table(*rows):
     return np.array(rows, dtype=np.int32)
+
+
+def kept_quality(labels, truth, keep, levels):
+    quality = KeptQuality(levels)
+    quality.add(labels, truth, keep)
+    return quality.found()
 
 
 def test_golden_precision_of_kept_labels():
@@ -38,6 +44,17 @@ def test_no_rows_have_no_quality():
     found = kept_quality(np.zeros((0, 2), np.int32), np.zeros((0, 2), np.int32), np.zeros((0, 2), bool), LEVELS)
 
     assert found["coarse"] == {"precision": None, "kept": 0, "share": 0.0}
+
+
+def test_parts_add_up_to_the_whole():
+    random = np.random.default_rng(0)
+    labels, truth = random.integers(0, 3, (50, 2)), random.integers(-2, 3, (50, 2))
+    keep = random.random((50, 2)) < 0.7
+    parts = KeptQuality(LEVELS)
+    for rows in (slice(0, 7), slice(7, 7), slice(7, 50)):
+        parts.add(labels[rows], truth[rows], keep[rows])
+
+    assert parts.found() == kept_quality(labels, truth, keep, LEVELS)
 
 
 def test_golden_detection_of_wrong_labels():

@@ -2,10 +2,29 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from nstudent.config import PseudolabelConfig
-from nstudent.labels.selection import balanced_share, deep_enough, kept_confidence, select
+from nstudent.hdf5 import mapped
+from nstudent.labels.selection import (
+    balanced_shares,
+    deep_enough,
+    kept_confidence,
+    reaching,
+    select,
+    threshold_grid,
+)
+from nstudent.randomness import generator
 
 KEY = (0, "pseudolabel", 1)
+
+
+def balanced_share(confidence, wanted, floor, max_copies):
+    """(threshold, copies) of a class that is the only one."""
+    grid = threshold_grid(floor)
+    counts = reaching(np.zeros(len(confidence), np.int32), confidence, grid, 1)
+    (threshold,), (copies,) = balanced_shares(counts[:, :-1], grid, wanted, max_copies)
+    return threshold, copies
 
 
 @pytest.mark.parametrize(
@@ -76,7 +95,8 @@ def test_the_confidence_of_a_row_is_that_of_its_deepest_kept_level():
 def selected(terminal, sure, key=KEY, keep=None, **options):
     confidence = np.repeat(np.asarray(sure, np.float32)[:, None], 2, axis=1)
     keep = deep_enough(confidence, 0.3) if keep is None else keep
-    return select(np.asarray(terminal), confidence, keep, PseudolabelConfig(**options), key)
+    sure = kept_confidence(confidence, keep)
+    return select(np.asarray(terminal, np.int32), sure, keep, PseudolabelConfig(**options), key)
 
 
 def test_without_balance_every_kept_image_is_shown_once():
@@ -91,7 +111,7 @@ def test_copies_bring_every_class_to_the_same_size():
 
     sums = np.array(
         [
-            [selected(terminal, np.full(450, 0.99), key=(seed,)).copies[terminal == c].sum() for c in range(3)]
+            [selected(terminal, np.full(450, 0.99), key=(seed,)).copies[terminal == c].sum(dtype=int) for c in range(3)]
             for seed in range(40)
         ]
     )
@@ -155,3 +175,71 @@ def test_nothing_kept_selects_nothing():
 
     assert found.copies.tolist() == [0, 0, 0]
     assert not found.keep.any()
+
+
+# --- many rows and many classes ---------------------------------------------------------------------------------------
+
+
+def class_by_class(terminal, sure, keep, config, key):
+    """What ``select`` is to give, written down one class after the other, each sorted."""
+    eligible = keep.any(axis=1)
+    groups = np.unique(terminal[eligible])
+    wanted = config.images_per_class or max(1, round(int(eligible.sum()) / max(1, len(groups))))
+    grid = np.append(np.arange(0.95, config.confidence_floor + 0.025, -0.05), config.confidence_floor)
+    exact = np.zeros(len(terminal))
+    for group in groups:
+        rows = np.flatnonzero(eligible & (terminal == group))
+        ordered = np.sort(sure[rows])
+        counts = len(ordered) - np.searchsorted(ordered, grid - 1e-5)
+        enough = np.flatnonzero(counts >= wanted)
+        chosen = int(enough[0]) if len(enough) else len(grid) - 1
+        copies = min(config.max_copies, wanted / max(1, int(counts[chosen])))
+        exact[rows[sure[rows] >= float(grid[chosen]) - 1e-5]] = copies
+    return np.floor(exact + generator(*key, "copies").random(len(exact))).astype(int)
+
+
+@settings(max_examples=150, deadline=None, database=None)
+@given(
+    seed=st.integers(0, 10_000),
+    rows=st.integers(0, 400),
+    classes=st.integers(1, 40),
+    floor=st.sampled_from([0.0, 0.3, 0.31, 0.9, 0.97, 1.0]),
+    wanted=st.sampled_from([None, 1, 7, 60]),
+    max_copies=st.sampled_from([1.0, 2.5, 4.0, 300.0]),
+    on_the_grid=st.booleans(),
+)
+def test_all_classes_at_once_is_each_class_by_itself(seed, rows, classes, floor, wanted, max_copies, on_the_grid):
+    random = np.random.default_rng(seed)
+    confidence = random.random((rows, 3)).astype(np.float32) ** np.float32(0.3)
+    if on_the_grid:
+        confidence = (np.round(confidence * 20) / 20).astype(np.float32)
+    keep = deep_enough(confidence, 0.4)
+    terminal = (random.random(rows) ** 2 * classes).astype(np.int32)
+    options = {"images_per_class": wanted, "confidence_floor": floor, "max_copies": max_copies}
+    config, sure = PseudolabelConfig(**options), kept_confidence(confidence, keep)
+
+    found = select(terminal, sure, keep, config, (seed,))
+
+    assert found.copies.tolist() == class_by_class(terminal, sure, keep, config, (seed,)).tolist()
+
+
+def test_many_rows_are_walked_in_parts_as_at_once(monkeypatch):
+    random = np.random.default_rng(0)
+    sure, terminal = random.random(1000), random.integers(0, 9, 1000)
+    whole = selected(terminal, sure).copies
+
+    monkeypatch.setattr("nstudent.labels.selection._ROWS_AT_ONCE", 7)
+
+    assert np.array_equal(selected(terminal, sure).copies, whole)
+
+
+@pytest.mark.parametrize(("max_copies", "dtype"), [(4, np.uint8), (254, np.uint8), (1000, np.int32)])
+def test_copies_are_stored_in_the_smallest_type_that_holds_them(tmp_path, max_copies, dtype):
+    made = selected([0] * 2000 + [1], [0.99] * 2001, images_per_class=2000, max_copies=max_copies)
+    made.save(tmp_path)
+
+    found = mapped(tmp_path / "selection.h5")
+
+    assert found["copies"].dtype == dtype
+    assert found["copies"][-1] == max_copies
+    assert found["keep"].dtype == np.uint8

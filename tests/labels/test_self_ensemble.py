@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from nstudent.labels.self_ensemble import RunningAverage
+from nstudent.errors import TrainingError
+from nstudent.labels.self_ensemble import RunningAverage, check_memory
 
 
 def average_of(history, momentum=0.7, num_rows=3, outputs=(2,)):
@@ -84,3 +85,18 @@ def test_half_precision_predictions_are_averaged_in_full():
     average.update(torch.tensor([0]), [torch.tensor([[0.75, 0.25]], dtype=torch.bfloat16)])
 
     assert average.state_dict()["level-0"].dtype == torch.float32
+
+
+def test_averages_that_do_not_fit_are_refused_in_one_line_with_the_way_out():
+    with pytest.raises(TrainingError) as caught:
+        check_memory(10_000_000, (20, 500, 10_000_000))
+
+    said = str(caught.value)
+    assert "10,000,520 numbers for each of 10,000,000 images" in said
+    assert f"{3 * 4 * 10_000_000 * 10_000_520:,} bytes" in said
+    assert "filter.enabled=false" in said
+    assert "\n" not in said
+
+
+def test_averages_that_fit_are_let_pass():
+    check_memory(1000, (2, 3))

@@ -1,9 +1,13 @@
 """The store as this program maps it, and as somebody with only h5py reads it."""
 
+import pickle
+
 import h5py
 import numpy as np
 import pytest
+from nstudent.errors import ArtifactError
 from nstudent.labels import store
+from nstudent.labels.selection import deep_enough, kept_confidence
 from nstudent.storage import read_json
 from nstudent.taxonomy import Taxonomy
 
@@ -23,23 +27,32 @@ def content():
     }
 
 
-@pytest.fixture
-def folder(tmp_path):
-    """Three shards, made in another order than that of their rows."""
+def write_shard(folder, first, last, top_k=None, batch=3):
+    """Rows ``first`` to ``last - 1``, put in a few at a time."""
     made = content()
+    layout = store.Layout.of(LEVELS, (2, 2), top_k)
+    shard = store.Shard(made["images"][first:last], layout)
+    for at in range(first, last, batch):
+        rows = slice(at, min(at + batch, last))
+        levels = [level[rows] for level in made["probabilities"]]
+        shard.put(at - first, levels, made["paths"][rows], made["confidence"][rows])
+    path = store.shard_path(folder, first, last)
+    shard.write(path)
+    return path
+
+
+def write_store(folder, top_k=None):
+    """Three shards, made in another order than that of their rows."""
     starts = np.cumsum([0, *SIZES])
     for shard in (2, 0, 1):
-        first, last = int(starts[shard]), int(starts[shard + 1])
-        store.write_shard(
-            store.shard_path(tmp_path, first, last),
-            made["images"][first:last],
-            [level[first:last] for level in made["probabilities"]],
-            made["paths"][first:last],
-            made["confidence"][first:last],
-            LEVELS,
-        )
-    store.finish(tmp_path, TREE, [1.5, 0.8], "teacher-id")
-    return tmp_path
+        write_shard(folder, int(starts[shard]), int(starts[shard + 1]), top_k)
+    store.finish(folder, TREE, store.Layout.of(LEVELS, (2, 2), top_k), [1.5, 0.8], "teacher-id")
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write_store(tmp_path)
 
 
 def opened(folder):
@@ -121,16 +134,85 @@ def test_the_description_says_where_the_labels_come_from(folder):
 
 
 def test_equal_labels_give_equal_bytes(folder, tmp_path_factory):
-    other = tmp_path_factory.mktemp("again")
-    made = content()
-    path = store.shard_path(other, 0, 4)
-    store.write_shard(
-        path,
-        made["images"][:4],
-        [level[:4] for level in made["probabilities"]],
-        made["paths"][:4],
-        made["confidence"][:4],
-        LEVELS,
-    )
+    """However many images were labelled at a time."""
+    path = write_shard(tmp_path_factory.mktemp("again"), 0, 4, batch=1)
 
     assert path.read_bytes() == (folder / path.name).read_bytes()
+
+
+def test_parts_are_the_shards(folder):
+    parts = list(opened(folder).parts())
+
+    assert [len(part.images) for part in parts] == list(SIZES)
+    for name in ("images", "paths", "confidence"):
+        assert np.array_equal(np.concatenate([getattr(part, name) for part in parts]), content()[name])
+    assert [part.rows for part in parts] == [slice(0, 4), slice(4, 8), slice(8, 11)]
+
+
+def test_final_labels_and_confidence_are_found_shard_by_shard(folder):
+    keep = opened(folder).deep_enough(0.3)
+
+    assert np.array_equal(keep, deep_enough(content()["confidence"], 0.3))
+    assert np.array_equal(opened(folder).kept_confidence(keep), kept_confidence(content()["confidence"], keep))
+    assert np.array_equal(opened(folder).terminals(TREE), TREE.terminal_of(content()["paths"]))
+
+
+def test_another_process_opens_its_own_maps(folder):
+    distributions = opened(folder).probabilities
+    distributions[0][np.arange(3)]
+    sent = pickle.dumps(distributions)
+
+    assert len(sent) < 2_000, "paths, and no rows"
+    assert np.array_equal(pickle.loads(sent)[1][np.array([9, 2])], distributions[1][np.array([9, 2])])
+
+
+def test_shards_that_do_not_fit_together_are_refused(folder):
+    other = store.Shard(np.arange(3), store.Layout.of(LEVELS, (5, 2), None))
+    other.write(store.shard_path(folder, 8, 11))
+
+    with pytest.raises(ArtifactError, match="differ"):
+        opened(folder).probabilities[0][np.array([0])]
+
+
+# --- the most probable classes alone ----------------------------------------------------------------------------------
+
+
+def test_plain_h5py_reads_the_most_probable_classes(tmp_path):
+    folder, made = write_store(tmp_path, top_k=1), content()["probabilities"][1]
+
+    with h5py.File(folder / "labels.h5") as file:
+        assert file.attrs["schema"] == read_json(folder / "labels.json")["schema"] == 2
+        assert file.attrs["outputs"].tolist() == [2, 2]
+        assert np.array_equal(file["top/fine/class"][:, 0], made.argmax(axis=1))
+        assert np.array_equal(file["top/fine/probability"][:, 0], made.max(axis=1).astype(np.float16))
+        assert "probability" not in file
+
+
+def test_the_rest_is_spread_over_the_other_classes(tmp_path):
+    for level, made in zip(opened(write_store(tmp_path, 1)).probabilities, content()["probabilities"], strict=True):
+        # Of two classes one is left, and it has all the rest.
+        assert level[np.array([10, 0, 4])] == pytest.approx(made[[10, 0, 4]], abs=1e-3)
+
+
+def test_as_many_classes_as_there_are_is_the_whole_distribution(folder, tmp_path_factory):
+    other = write_shard(tmp_path_factory.mktemp("other"), 0, 4, top_k=2)
+
+    assert other.read_bytes() == (folder / other.name).read_bytes()
+
+
+@pytest.mark.parametrize("top_k", [None, 1])
+def test_the_size_on_disk_is_known_before(tmp_path, top_k):
+    path = write_shard(tmp_path, 0, TOTAL, top_k)
+    layout = store.Layout.of(LEVELS, (2, 2), top_k)
+
+    with h5py.File(path) as file:
+        sizes = []
+        file.visititems(lambda _, item: sizes.append(item.nbytes) if isinstance(item, h5py.Dataset) else None)
+    assert sum(sizes) == layout.row_bytes * TOTAL
+
+
+def test_few_classes_are_stored_whole_and_of_many_some():
+    layout = store.Layout.of(("a", "b", "c"), (256, 257, 40_000), None)
+
+    assert layout.tops == (False, True, True)
+    assert layout.row_bytes == 8 + 3 * 8 + 256 * 2 + 64 * (2 + 2) + 64 * (2 + 4)

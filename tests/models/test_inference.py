@@ -1,9 +1,11 @@
+import threading
+
 import numpy as np
 import pytest
 import torch
 from nstudent.data.dataset import PixelStore
 from nstudent.hdf5 import write
-from nstudent.models.inference import predict
+from nstudent.models.inference import BatchSize, batches, predict
 from nstudent.progress import Silence
 
 
@@ -63,3 +65,54 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(make_ensemble, pixels
     ensemble.members[0].register_forward_pre_hook(lambda *_: refuse(None, [range(9)]))
     with pytest.raises(torch.OutOfMemoryError):
         predict(ensemble, pixels, np.arange(20), batch_size=8)
+
+
+def refuse_more_than(ensemble, count):
+    """A first layer that refuses more images stands in for a small device; returns the sizes it was asked about."""
+    asked = []
+
+    def refuse(_module, images):
+        asked.append(len(images[0]))
+        if len(images[0]) > count:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    ensemble.members[0].register_forward_pre_hook(refuse)
+    return asked
+
+
+def test_the_size_that_was_found_is_remembered(make_ensemble, pixels):
+    ensemble, size = make_ensemble(1), BatchSize(16)
+    asked = refuse_more_than(ensemble, 4)
+
+    predict(ensemble, pixels, np.arange(8), size)
+    predict(ensemble, pixels, np.arange(8), size)
+
+    assert asked == [16, 8, 4, 4, 4, 4]
+    assert size.images == 4
+
+
+def test_batches_come_in_order_without_the_filling(make_ensemble, pixels):
+    ensemble = make_ensemble(1)
+    whole = predict(ensemble, pixels, np.arange(20), batch_size=8)
+
+    parts = list(batches(ensemble, pixels, np.arange(20), BatchSize(8)))
+
+    assert [len(part[0]) for part in parts] == [8, 8, 4]
+    for level, every in enumerate(whole):
+        assert np.concatenate([part[level] for part in parts]).tobytes() == every.tobytes()
+
+
+def test_a_walk_that_is_given_up_leaves_no_thread(make_ensemble, pixels):
+    before = threading.active_count()
+    walk = batches(make_ensemble(1), pixels, np.arange(20), BatchSize(2))
+    next(walk)
+    walk.close()
+
+    assert threading.active_count() == before
+
+
+def test_without_a_limit_the_device_decides(make_ensemble):
+    ensemble = make_ensemble(1)
+
+    assert BatchSize.starting(7, ensemble).images == 7
+    assert BatchSize.starting(None, ensemble).images == 256

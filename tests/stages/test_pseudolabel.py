@@ -109,3 +109,44 @@ def test_the_metrics_count_what_is_kept(finished):
     assert list(metrics["kept"].values()) == selection.keep.sum(axis=0).tolist()
     assert metrics["shown"] == (selection.copies > 0).sum()
     assert metrics["copies"] == selection.copies.sum()
+
+
+def test_of_many_classes_the_most_probable_are_stored_and_taught(finished, go_on, tiny, store):
+    config = tiny("pseudolabel.top_k=4")
+    folder = run_stage(config, "pseudolabel", go_on)
+    top = LabelStore.open(Artifact(folder))
+
+    for name in ("images", "paths", "confidence"):
+        assert np.array_equal(getattr(top, name), getattr(store, name)), "only what is stored of a distribution differs"
+    with h5py.File(folder / "labels.h5") as file:
+        assert file["top/fine/class"].shape == file["top/fine/probability"].shape == (240, 4)
+        assert file["probability/coarse"].shape[1] <= 4
+    rows = np.arange(240)
+    fine, whole = top.probabilities[-1][rows], store.probabilities[-1][rows].astype(np.float32)
+    assert fine.shape == whole.shape
+    best = np.argsort(-fine, axis=1, kind="stable")[:, :4]
+    np.testing.assert_array_equal(np.take_along_axis(fine, best, 1), np.take_along_axis(whole, best, 1))
+    np.testing.assert_allclose(fine.sum(axis=1), 1, atol=1e-3)
+
+
+def test_labels_do_not_depend_on_the_batch_size(go_on, tiny):
+    def made(*words):
+        found = LabelStore.open(Artifact(run_stage(tiny("pseudolabel.balance=false", *words), "pseudolabel", go_on)))
+        return found.paths, found.confidence
+
+    paths, confidence = made("pseudolabel.calibrate=false")
+    for batch_size in (1, 7, 100):
+        # Every run differs in a key that counts, or it would be up to date.
+        words = ("pseudolabel.calibrate=false", f"pseudolabel.shard_rows={200 + batch_size}")
+        other_paths, other_confidence = made(*words, f"pseudolabel.batch_size={batch_size}")
+        assert np.array_equal(other_paths, paths)
+        np.testing.assert_allclose(other_confidence, confidence, atol=1e-5)
+
+
+def test_with_fitted_temperatures_they_hardly_do(store, go_on, tiny):
+    """The search for a temperature ends at a hundred-thousandth, on one side of the best or the other."""
+    config = tiny("pseudolabel.balance=false", "pseudolabel.batch_size=7")
+    other = LabelStore.open(Artifact(run_stage(config, "pseudolabel", go_on)))
+
+    assert np.array_equal(other.paths, store.paths)
+    np.testing.assert_allclose(other.confidence, store.confidence, atol=1e-3)

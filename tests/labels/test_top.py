@@ -1,0 +1,83 @@
+"""The most probable classes of many, and what is left."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nstudent.errors import ArtifactError
+from nstudent.hdf5 import write
+from nstudent.labels.rows import JoinedRows, Shards
+from nstudent.labels.targets import PseudoTargets
+from nstudent.labels.top import TopRows, class_type, top_classes
+
+
+def stored(tmp_path, classes, probabilities, outputs):
+    """Distributions read from one shard."""
+    arrays = {"class": np.asarray(classes, np.int16), "probability": np.asarray(probabilities, np.float16)}
+    write(tmp_path / "shard.h5", arrays, {})
+    shards = Shards([tmp_path / "shard.h5"])
+    return TopRows(JoinedRows(shards, "class"), JoinedRows(shards, "probability"), outputs)
+
+
+@settings(max_examples=80, deadline=None, database=None)
+@given(seed=st.integers(0, 1000), outputs=st.integers(1, 60), rows=st.integers(0, 5), data=st.data())
+def test_they_are_those_that_sorting_puts_first(seed, outputs, rows, data):
+    count = data.draw(st.integers(1, outputs))
+    probabilities = np.random.default_rng(seed).dirichlet(np.ones(outputs), rows).astype(np.float32)
+
+    classes, chosen = top_classes(probabilities, count)
+
+    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :count]
+    assert np.array_equal(classes, order)
+    assert np.array_equal(chosen, np.take_along_axis(probabilities, order, axis=1))
+
+
+def test_of_equal_ones_the_first_class_comes_first():
+    classes, _ = top_classes(np.array([[0.1, 0.3, 0.1, 0.3, 0.2]], np.float32), 3)
+
+    assert classes.tolist() == [[1, 3, 4]]
+
+
+def test_what_is_left_is_spread_evenly(tmp_path):
+    whole = stored(tmp_path, [[2, 0]], [[0.5, 0.25]], 6)[np.array([0])]
+
+    assert whole[0] == pytest.approx([0.25, 0.0625, 0.5, 0.0625, 0.0625, 0.0625])
+    assert whole.dtype == np.float32
+
+
+def test_rounding_never_leaves_less_than_nothing(tmp_path):
+    """Two thirds and a third, each rounded up to half precision, are more than one."""
+    whole = stored(tmp_path, [[0, 1]], [[0.6669922, 0.33349609]], 5)[np.array([0])]
+
+    assert (whole >= 0).all()
+    assert whole[0, 2:].tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("hard", [False, True])
+def test_a_network_learns_from_them_as_from_a_whole_distribution(tmp_path, hard):
+    distributions = stored(tmp_path, [[2, 0], [5, 1]], [[0.5, 0.25], [0.75, 0.125]], 6)
+
+    (mass,) = PseudoTargets([distributions], np.array([[True], [True]]), hard=hard)(np.array([1, 0]))
+
+    assert mass.sum(axis=1) == pytest.approx([1, 1], abs=1e-6)
+    assert mass.argmax(axis=1).tolist() == [5, 2]
+    assert mass[0, 5] == pytest.approx(1.0 if hard else 0.75)
+
+
+@pytest.mark.parametrize("wrong", [6, -1])
+def test_a_class_that_the_level_does_not_have_is_refused(tmp_path, wrong):
+    distributions = stored(tmp_path, [[0, 1], [wrong, 1]], [[0.5, 0.25]] * 2, 6)
+
+    assert distributions[np.array([0])].shape == (1, 6)
+    with pytest.raises(ArtifactError, match="beyond the 6"):
+        distributions[np.array([0, 1])]
+
+
+def test_no_rows_have_no_distribution(tmp_path):
+    assert stored(tmp_path, [[0, 1]], [[0.5, 0.25]], 6)[np.zeros(0, np.int64)].shape == (0, 6)
+
+
+@pytest.mark.parametrize(("outputs", "dtype"), [(257, np.int16), (32_768, np.int16), (32_769, np.int32)])
+def test_numbers_of_classes_fit_their_type(outputs, dtype):
+    assert class_type(outputs) is dtype
+    assert np.iinfo(dtype).max >= outputs - 1
