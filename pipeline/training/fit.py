@@ -78,8 +78,12 @@ class Trainer:
         workers: int = 0,
         checkpoint_seconds: float = 0.0,
         world: World | None = None,
+        noise: Callable[[Tensor, int], Tensor] | None = None,
     ) -> None:
-        """``levels`` and ``name_of``, from an image's id to its name, are for messages."""
+        """``levels`` and ``name_of``, from an image's id to its name, are for messages.
+
+        ``noise`` is given a step's images on the device, uint8, and its number, where the batches come without.
+        """
         self._world = world or Alone()
         self._placement = placement
         self._network = placement.put(network).train()
@@ -90,6 +94,7 @@ class Trainer:
         self._key = key
         self._workers = workers
         self._checkpoint_seconds = checkpoint_seconds
+        self._noise = noise
         self._cutmix = CutMix(config.noise, key)
         self._optimizer = create_optimizer_v2(
             network, opt=config.optimizer, lr=config.learning_rate, weight_decay=config.weight_decay
@@ -178,12 +183,9 @@ class Trainer:
         self._scheduler.step_update(self._step)
         progress = self._step / self._length.steps
         batch = batch.to(self._placement.device)
+        pixels = batch.images if self._noise is None else self._noise(batch.images, self._step)
         images, targets = self._cutmix(
-            self._placement.images(batch.images),
-            batch.targets,
-            batch.num_labelled,
-            self._step,
-            progress,
+            self._placement.images(pixels), batch.targets, batch.num_labelled, self._step, progress
         )
         self._loss += self._gradient.put(self._step, progress, batch, images, targets)
         self._optimizer.step()

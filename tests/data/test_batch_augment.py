@@ -52,7 +52,7 @@ def only(operation, strength, number, moves=None):
 
 # Each operation as albumentations does it at one strength, and the largest difference: two ways to round.
 TWINS = {
-    "autocontrast": (draws.AUTOCONTRAST, 0, A.AutoContrast(p=1), 0),
+    "autocontrast": (draws.AUTOCONTRAST, 0, A.AutoContrast(p=1), 1),
     "equalize": (draws.EQUALIZE, 0, A.Equalize(p=1), 0),
     "posterize": (draws.POSTERIZE, 5, A.Posterize(num_bits=(5, 5), p=1), 0),
     "posterize to all bits": (draws.POSTERIZE, 8, A.Posterize(num_bits=(8, 8), p=1), 0),
@@ -140,7 +140,7 @@ def statistics(images, original):
 
 
 def largest_gap(one, other):
-    return max(ks_2samp(one[name], other[name]).statistic for name in one)
+    return max(ks_2samp(one[name], other[name], method="asymp").statistic for name in one)
 
 
 @pytest.mark.parametrize(
