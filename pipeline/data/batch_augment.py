@@ -7,6 +7,8 @@ Nothing here waits for the device: which image undergoes what is known on the ho
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -17,6 +19,7 @@ from nstudent.data.noise_draws import (
     BRIGHTNESS,
     CONTRAST,
     EQUALIZE,
+    NOTHING,
     POSTERIZE,
     ROTATE,
     SATURATION,
@@ -27,6 +30,7 @@ from nstudent.data.noise_draws import (
     NoiseDraws,
     draw_noise,
 )
+from nstudent.data.transfer import sent
 from nstudent.randomness import Key
 from torch import Tensor
 
@@ -34,7 +38,10 @@ Places = slice | npt.NDArray[np.int64]
 
 _TABLES = (POSTERIZE, SOLARIZE, BRIGHTNESS, AUTOCONTRAST, EQUALIZE, CONTRAST)
 """Operations that give each value of a channel a new one, wherever it stands."""
-_MOVES = (ROTATE, SHEAR, TRANSLATE)
+_PLACE = np.argsort([*_TABLES, SATURATION, SHARPEN, ROTATE, SHEAR, TRANSLATE, NOTHING])
+"""By operation: where in this order it stands."""
+_GROUP_ENDS = (6, 7, 8, 11)
+"""Ends, in that order, of what is done in the same way: tables, saturation, sharpening, moves."""
 _GREY = (0.299, 0.587, 0.114)
 
 
@@ -91,24 +98,23 @@ def _operate(
 ) -> None:
     """One operation an image, in place."""
 
-    def rows_of(*kinds: int) -> npt.NDArray[np.int64]:
-        return np.flatnonzero(np.isin(operation, kinds))
+    # Those that share an operation stand together, so that a slice of them is enough.
+    order = np.argsort(_PLACE[operation], kind="stable")
+    ends = np.searchsorted(_PLACE[operation[order]], _GROUP_ENDS)
+    index = _on(images.device, order)
 
-    def replace(rows: npt.NDArray[np.int64], new: Tensor) -> None:
-        images.index_copy_(0, _on(images.device, rows), new)
+    def change(first: int, last: int, by: Callable[[Tensor, npt.NDArray[np.int64]], Tensor]) -> None:
+        if first < last:
+            part = index[first:last]
+            images.index_copy_(0, part, by(images.index_select(0, part), order[first:last]))
 
-    def part(rows: npt.NDArray[np.int64]) -> Tensor:
-        return images.index_select(0, _on(images.device, rows))
+    def level(rows: npt.NDArray[np.int64]) -> Tensor:
+        return _on(images.device, strength[rows].astype(np.float32))
 
-    # Those that share a kind of table stand together, so that a slice of them is enough.
-    tables = np.concatenate([rows_of(kind) for kind in _TABLES])
-    if len(tables):
-        replace(tables, _look_up(part(tables), operation[tables], strength[tables]))
-    for kind, change in ((SATURATION, _saturate), (SHARPEN, _sharpen)):
-        if len(rows := rows_of(kind)):
-            replace(rows, change(part(rows), _on(images.device, strength[rows].astype(np.float32))))
-    if len(rows := rows_of(*_MOVES)):
-        replace(rows, _warp(part(rows), moves[rows]))
+    change(0, ends[0], lambda part, rows: _look_up(part, operation[rows], strength[rows]))
+    change(ends[0], ends[1], lambda part, rows: _saturate(part, level(rows)))
+    change(ends[1], ends[2], lambda part, rows: _sharpen(part, level(rows)))
+    change(ends[2], ends[3], lambda part, rows: _warp(part, moves[rows]))
 
 
 def _warp(images: Tensor, matrix: npt.NDArray[np.float64]) -> Tensor:
@@ -206,6 +212,4 @@ def _erase(images: Tensor, hole: npt.NDArray[np.int64], fill: npt.NDArray[np.uin
 
 
 def _on(device: torch.device, array: npt.NDArray[np.generic]) -> Tensor:
-    """The array on the device, copied without waiting for it: from pinned memory a GPU fetches it when it comes to it."""
-    tensor = torch.from_numpy(np.ascontiguousarray(array))
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+    return sent(torch.from_numpy(np.ascontiguousarray(array)), device)

@@ -17,15 +17,15 @@ from nstudent.models.member import Member
 from nstudent.progress import Progress, Silence, Task
 from nstudent.randomness import Key
 from nstudent.ranks import sum_over
+from nstudent.training.average import WeightAverage
 from nstudent.training.checkpoint import Pace, load_checkpoint, save_checkpoint
 from nstudent.training.finite import FiniteCheck
 from nstudent.training.gradient import Gradient
 from nstudent.training.mixing import CutMix
+from nstudent.training.optimizer import build_optimizer
 from nstudent.training.objective import Objective, Stateful
 from nstudent.world import Alone, World
-from timm.optim import create_optimizer_v2
 from timm.scheduler import CosineLRScheduler
-from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 _FIRST_LR_SHARE = 0.01
@@ -96,9 +96,7 @@ class Trainer:
         self._checkpoint_seconds = checkpoint_seconds
         self._noise = noise
         self._cutmix = CutMix(config.noise, key)
-        self._optimizer = create_optimizer_v2(
-            network, opt=config.optimizer, lr=config.learning_rate, weight_decay=config.weight_decay
-        )
+        self._optimizer = build_optimizer(network, config, placement.device)
         self._scheduler = CosineLRScheduler(
             self._optimizer,
             t_initial=length.steps,
@@ -107,7 +105,7 @@ class Trainer:
             warmup_prefix=False,
             t_in_epochs=False,
         )
-        self._average = ModelEmaV3(network, decay=config.ema_decay)
+        self._average = WeightAverage(self._network)
         self._finite = FiniteCheck(
             self._network, self._optimizer, levels, lambda step: [name_of(int(image)) for image in batches.ids(step)]
         )
@@ -193,8 +191,7 @@ class Trainer:
             self._objective.settle()
         self._step += 1
         # A young average forgets its random start quickly: min(decay, (1 + t) / (10 + t)).
-        self._average.decay = min(self._config.ema_decay, (1 + self._step) / (_EMA_WARMUP_STEPS + self._step))
-        self._average.update(self._network)
+        self._average.update(min(self._config.ema_decay, (1 + self._step) / (_EMA_WARMUP_STEPS + self._step)))
 
     def _believe(self, images: Tensor) -> Logits:
         """Logits of the averaged network, un-noised, without gradient."""
