@@ -259,6 +259,9 @@ class Config(Section):
     """auto: CUDA, else Apple's GPU, else the CPU."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 where the chip has it and the network gains (a CPU: from 32 px on). Weights stay float32."""
+    augment: Literal["auto", "workers", "device"] = "auto"
+    """Where training images are noised: one by one in the workers, or a batch at a time on the device (the same
+    distributions, other draws). auto: on CUDA for images up to 64 px; else in the workers."""
     workers: Annotated[Whole, Field(ge=0)] | None = None
     """Processes that prepare images. null: one, where there are two cores and a process starts cheaply (Linux)."""
     threads: Count | None = None

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from nstudent.config import ModelConfig, TrainingConfig
+from nstudent.config import ModelConfig, NoiseConfig, TrainingConfig
 from nstudent.data.augment import Augment
+from nstudent.data.batch_augment import BatchAugment
 from nstudent.data.batches import Batches, Examples
 from nstudent.data.dataset import Dataset
 from nstudent.errors import ConfigError
 from nstudent.evaluation.assess import HEADLINE, assess
 from nstudent.evaluation.metrics import scores
 from nstudent.labels.targets import GivenTargets
-from nstudent.models.device import Placement, loader_workers
+from nstudent.models.device import Placement, augments_on_device, loader_workers
 from nstudent.models.ensemble import Ensemble, Recipe
 from nstudent.models.member import Member, build_member
 from nstudent.randomness import Key
@@ -94,7 +95,9 @@ class Workbench:
         if sum(size for _, size in parts) < world.size:
             raise ConfigError(f"{name}: {world.size} processes share a batch of fewer images: raise batch_size")
         share = (world.rank, world.size)
-        batches = Batches(self.dataset.pixels, parts, Augment(training.noise), key, with_clean=with_clean, share=share)
+        later = augments_on_device(self._config, self.placement.device)
+        augment = None if later else Augment(training.noise)
+        batches = Batches(self.dataset.pixels, parts, augment, key, with_clean=with_clean, share=share)
         network = self.build(model, training, key)
         reserve(self._scratch, _CHECKPOINT_COPIES * sum(t.nbytes for t in network.state_dict().values()))
         trainer = Trainer(
@@ -110,6 +113,7 @@ class Workbench:
             workers=loader_workers(self._config),
             checkpoint_seconds=60 * self._config.checkpoint_minutes,
             world=world,
+            noise=_batch_noise(training.noise, batches, key) if later else None,
         )
         checkpoint = self._scratch / f"{name.replace(' ', '-')}.safetensors"
         recipe = self.recipe([model])
@@ -133,6 +137,11 @@ class Workbench:
         score = scores(tallies)[HEADLINE]
         assert score is not None, "the data stage refuses validation images without a label"
         return score
+
+
+def _batch_noise(noise: NoiseConfig, batches: Batches, key: Key) -> Callable[[Tensor, int], Tensor]:
+    augment, (places, size) = BatchAugment(noise), batches.places()
+    return lambda images, step: augment(images, (*key, "noise", step), places, size)
 
 
 def unlabelled_share(batch_size: int, ratio: float) -> int:

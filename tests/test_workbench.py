@@ -115,6 +115,17 @@ def train(bench, name="member 0", key=("key", 0)):
     return bench.train(name, config.members[0], config, parts, bench.supervised(config), Length(2, 2), key)
 
 
+def test_noise_on_the_device_is_decided_by_the_key_too_and_is_other_noise(make_bench):
+    at_once = make_bench("augment=device")
+    assert bytes_of(train(at_once, name="one")) == bytes_of(train(at_once, name="two"))
+    assert bytes_of(train(at_once, name="three")) != bytes_of(train(make_bench(), name="four"))
+
+
+def test_noise_on_the_device_does_not_depend_on_the_loaders(make_bench):
+    in_a_process = train(make_bench("augment=device", "workers=1"), name="process")
+    assert bytes_of(in_a_process) == bytes_of(train(make_bench("augment=device"), name="here"))
+
+
 def bytes_of(trained):
     return b"".join(tensor.contiguous().numpy().tobytes() for tensor in trained.network.state_dict().values())
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from nstudent.data.augment import Augment
 from nstudent.data.dataset import Ids, PixelStore
+from nstudent.data.decode import Pixels
 from nstudent.errors import TrainingError
 from nstudent.processes import serve_parent
 from nstudent.randomness import Key, generator
@@ -112,7 +113,7 @@ class Batches:
         self,
         pixels: PixelStore,
         parts: Sequence[tuple[Examples, int]],
-        augment: Augment,
+        augment: Augment | None,
         key: Key,
         *,
         with_clean: bool = False,
@@ -123,7 +124,7 @@ class Batches:
         Args:
             pixels: The images.
             parts: Examples, and how many of them a batch holds; the first part is the labelled one.
-            augment: Noise for one image.
+            augment: Noise for one image; ``None``: the images are noised later, a batch at a time.
             key: For order and noise.
             with_clean: Give the images without noise, too.
             share: (number, of how many): load this share of every batch. An image's noise does not depend on it.
@@ -148,10 +149,7 @@ class Batches:
         for part, (examples, _) in enumerate(self._parts):
             chosen, draws = map(self._mine, self._streams[part].at(step))
             raw = self._pixels[examples.ids[chosen]]
-            noised = [
-                self._augment(image, (*self._key, part, int(draw))) for image, draw in zip(raw, draws, strict=True)
-            ]
-            images.append(np.stack(noised) if noised else raw)
+            images.append(self._noised(raw, part, draws))
             clean.append(raw)
             targets.append(examples.targets(chosen))
             rows.append(chosen)
@@ -164,6 +162,18 @@ class Batches:
             clean=torch.from_numpy(np.concatenate(clean)) if self._with_clean else None,
             whole=self._mass(step) if self._share[1] > 1 else None,
         )
+
+    def _noised(self, raw: Pixels, part: int, draws: Ids) -> Pixels:
+        if self._augment is None or not len(raw):
+            return raw
+        keys = ((*self._key, part, int(draw)) for draw in draws)
+        return np.stack([self._augment(image, key) for image, key in zip(raw, keys, strict=True)])
+
+    def places(self) -> tuple[Ids, int]:
+        """(places, size): which places of a whole batch the share that is loaded holds, and how many there are."""
+        ends = np.cumsum([0] + [size for _, size in self._parts])
+        parts = [self._mine(np.arange(*between)) for between in zip(ends, ends[1:], strict=False)]
+        return np.concatenate(parts), int(ends[-1])
 
     def _mine(self, rows: Ids) -> Ids:
         number, count = self._share

@@ -16,15 +16,15 @@ from nstudent.models.heads import Logits
 from nstudent.models.member import Member
 from nstudent.progress import Progress, Silence, Task
 from nstudent.randomness import Key
+from nstudent.training.average import WeightAverage
 from nstudent.training.checkpoint import Pace, load_checkpoint, save_checkpoint
 from nstudent.training.finite import FiniteCheck
 from nstudent.training.gradient import Gradient
 from nstudent.training.mixing import CutMix
 from nstudent.training.objective import Objective, Stateful
+from nstudent.training.optimizer import build_optimizer
 from nstudent.world import Alone, World
-from timm.optim import create_optimizer_v2
 from timm.scheduler import CosineLRScheduler
-from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 _FIRST_LR_SHARE = 0.01
@@ -77,8 +77,12 @@ class Trainer:
         workers: int = 0,
         checkpoint_seconds: float = 0.0,
         world: World | None = None,
+        noise: Callable[[Tensor, int], Tensor] | None = None,
     ) -> None:
-        """``levels`` and ``name_of``, from an image's id to its name, are for messages."""
+        """``levels`` and ``name_of``, from an image's id to its name, are for messages.
+
+        ``noise`` is given a step's images on the device, uint8, and its number, where the batches come without.
+        """
         self._world = world or Alone()
         self._placement = placement
         self._network = placement.put(network).train()
@@ -89,10 +93,9 @@ class Trainer:
         self._key = key
         self._workers = workers
         self._checkpoint_seconds = checkpoint_seconds
+        self._noise = noise
         self._cutmix = CutMix(config.noise, key)
-        self._optimizer = create_optimizer_v2(
-            network, opt=config.optimizer, lr=config.learning_rate, weight_decay=config.weight_decay
-        )
+        self._optimizer = build_optimizer(network, config, placement.device)
         self._scheduler = CosineLRScheduler(
             self._optimizer,
             t_initial=length.steps,
@@ -101,7 +104,7 @@ class Trainer:
             warmup_prefix=False,
             t_in_epochs=False,
         )
-        self._average = ModelEmaV3(network, decay=config.ema_decay)
+        self._average = WeightAverage(self._network)
         self._finite = FiniteCheck(
             self._network, self._optimizer, levels, lambda step: [name_of(int(image)) for image in batches.ids(step)]
         )
@@ -176,12 +179,9 @@ class Trainer:
         self._scheduler.step_update(self._step)
         progress = self._step / self._length.steps
         batch = batch.to(self._placement.device)
+        pixels = batch.images if self._noise is None else self._noise(batch.images, self._step)
         images, targets = self._cutmix(
-            self._placement.images(batch.images),
-            batch.targets,
-            batch.num_labelled,
-            self._step,
-            progress,
+            self._placement.images(pixels), batch.targets, batch.num_labelled, self._step, progress
         )
         self._loss += self._gradient.put(self._step, progress, batch, images, targets)
         self._optimizer.step()
@@ -189,8 +189,7 @@ class Trainer:
             self._objective.settle()
         self._step += 1
         # A young average forgets its random start quickly: min(decay, (1 + t) / (10 + t)).
-        self._average.decay = min(self._config.ema_decay, (1 + self._step) / (_EMA_WARMUP_STEPS + self._step))
-        self._average.update(self._network)
+        self._average.update(min(self._config.ema_decay, (1 + self._step) / (_EMA_WARMUP_STEPS + self._step)))
 
     def _believe(self, images: Tensor) -> Logits:
         """Logits of the averaged network, un-noised, without gradient."""

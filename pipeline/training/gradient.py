@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from nstudent.data.batches import Batch
+from nstudent.data.transfer import sent
 from nstudent.errors import TrainingError
 from nstudent.models.device import Placement
 from nstudent.models.heads import Logits
@@ -36,6 +37,8 @@ class Gradient:
         believe: Callable[[Tensor], Logits],
     ) -> None:
         self._network = network
+        # Found once: walking through a network takes as long as some of its layers.
+        self._weights = list(network.parameters())
         self._shared = shared(network, world)
         self._objective = objective
         self._placement = placement
@@ -67,7 +70,7 @@ class Gradient:
 
     def _try(self, step: int, progress: float, batch: Batch, images: Tensor, targets: Targets) -> Tensor | None:
         """The loss; ``None`` where the device ran out of memory, and smaller portions are due."""
-        self._network.zero_grad(set_to_none=True)
+        self._clear()
         # Dropout and stochastic depth read torch's generator: it is set from the step, and so has no past.
         torch.manual_seed(seed(*self._key, "step", step, *([self._world.rank] if self._world.rank else [])))
         try:
@@ -81,7 +84,7 @@ class Gradient:
         sum_over(self._world, loss)
         sound = torch.cat([rows for _, rows in shares])
         order = torch.cat([portion.rows for portion in parts])
-        norm = nn.utils.clip_grad_norm_(self._network.parameters(), self._clip_norm)
+        norm = nn.utils.clip_grad_norm_(self._weights, self._clip_norm)
         self._finite.before_step(step, loss, norm, sound, order)
         return loss
 
@@ -90,7 +93,7 @@ class Gradient:
     ) -> tuple[Tensor, Tensor]:
         """Add a portion's gradient; returns its share of the loss, and which of its images have finite numbers."""
         whole = len(portion.rows) == len(images)
-        rows = portion.rows.to(images.device)
+        rows = portion.rows if whole else sent(portion.rows, images.device)
 
         def part(tensor: Tensor) -> Tensor:
             return tensor if whole else tensor[rows]
@@ -114,8 +117,12 @@ class Gradient:
         (loss * self._world.size).backward()  # type: ignore[no-untyped-call]
         return loss.detach(), finite_rows(logits, moment.targets)
 
+    def _clear(self) -> None:
+        for weight in self._weights:
+            weight.grad = None
+
     def _forget_step(self) -> None:
-        self._network.zero_grad(set_to_none=True)
+        self._clear()
         if isinstance(self._objective, Stateful):
             self._objective.forget()
         if self._placement.device.type == "cuda":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from nstudent.config import NoiseConfig
+from nstudent.data.transfer import sent
 from nstudent.randomness import Key, generator
 from nstudent.training.schedules import cutmix_height
 from torch import Tensor
@@ -31,7 +32,7 @@ class CutMix:
         probability = self._noise.cutmix * cutmix_height(self._noise.cutmix_schedule, progress)
         if random.random() >= probability:
             return images, targets
-        partner = _partners(len(images), num_labelled, random).to(images.device)
+        partner = sent(_partners(len(images), num_labelled, random), images.device)
         kept = float(random.beta(self._noise.cutmix_alpha, self._noise.cutmix_alpha))
         top, bottom, left, right = box(images.shape[2], images.shape[3], kept, random)
         mixed = images.clone()

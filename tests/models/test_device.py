@@ -3,7 +3,7 @@ import pytest
 import torch
 from nstudent.config import Config
 from nstudent.errors import ConfigError
-from nstudent.models.device import Placement, loader_workers
+from nstudent.models.device import Placement, augments_on_device, loader_workers
 from torch import nn
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -93,6 +93,24 @@ def test_unasked_one_process_prepares_images_where_it_is_cheap(cores, platform, 
     monkeypatch.setattr("sys.platform", platform)
     assert loader_workers(Config()) == workers
     assert loader_workers(Config(workers=3)) == 3
+
+
+@pytest.mark.parametrize(
+    ("augment", "device", "side", "expected"),
+    [
+        ("auto", "cpu", 32, False),
+        ("auto", "cuda", 64, True),
+        ("auto", "cuda", 65, False),
+        ("auto", "mps", 32, False),
+        ("workers", "cuda", 32, False),
+        ("device", "cpu", 224, True),
+    ],
+)
+def test_images_are_noised_on_the_device_where_asked_for_or_where_it_is_a_gpu_and_they_are_small(
+    augment, device, side, expected
+):
+    config = Config(augment=augment, data={"image_size": side})
+    assert augments_on_device(config, torch.device(device)) is expected
 
 
 def test_images_become_floats_from_0_to_1_with_channels_first():

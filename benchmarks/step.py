@@ -1,0 +1,305 @@
+"""Our training step against a bare loop, and what each part of the step costs or buys.
+
+    python benchmarks/step.py                                                     # the digits at 32 px, test_resnet
+    python benchmarks/step.py --config configs/fashion_mnist.yaml --batch 128 --net resnet10t
+    python benchmarks/step.py --device cuda --net tf_efficientnetv2_s data.image_size=300 --batch 64
+    python benchmarks/step.py --device cuda --net resnet26 data.image_size=32 --batch 256   # about as deep as WRN-28-2
+    python benchmarks/step.py --device cuda --probe                               # where the host waits for the device
+
+The bare loop has the same network, batch, precision and optimiser, and learns from random tensors that lie on the device:
+no data, noise, average, checks or schedule. All variants take turns, a few steps each, so that what else the machine does
+hits them alike. Printed are ratios of medians, bare / variant: wall clock, and on the CPU seconds of CPU with those of
+loader processes, which other programs disturb least. Prints Markdown.
+"""
+
+import argparse
+import platform
+import resource
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import torch.nn.functional as F
+from nstudent import load_config, run_stage
+from nstudent.artifact import Artifact
+from nstudent.config import Config, ModelConfig
+from nstudent.data.augment import Augment
+from nstudent.data.batch_augment import BatchAugment
+from nstudent.data.batches import Batches, Examples
+from nstudent.data.dataset import Dataset
+from nstudent.labels.targets import GivenTargets
+from nstudent.models.device import Placement, augments_on_device
+from nstudent.models.member import Member, build_member
+from nstudent.processes import available_cores
+from nstudent.training.fit import Length, Trainer
+from nstudent.training.objective import Supervised
+from timm.optim import create_optimizer_v2
+from torch import Tensor, nn
+
+QUIET = {"shift": 0.0, "zoom": 0.0, "rotate": 0.0, "flip": False, "operations": 0, "erase": 0.0}
+LENGTH = Length(epochs=10, steps_per_epoch=10_000)
+KEY = ("benchmark", 0)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Our step with one thing changed."""
+
+    noise: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    augment: str | None = None
+    precision: str | None = None
+    change: Callable[[Trainer], None] = lambda trainer: None
+
+
+def _nothing(*_: Any) -> None:
+    """In place of what is left out."""
+
+
+def _without_average(trainer: Trainer) -> None:
+    trainer._average.update = _nothing
+
+
+def _without_check(trainer: Trainer) -> None:
+    trainer._finite.before_step = _nothing  # type: ignore[method-assign]
+
+
+def _channels_first(trainer: Trainer) -> None:
+    trainer._network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    plain = trainer._placement.images
+
+    class First(Placement):
+        def images(self, pixels: Tensor) -> Tensor:
+            return plain(pixels).contiguous()
+
+    trainer._placement = First(trainer._placement.device, trainer._placement.precision)
+
+
+VARIANTS = {
+    "**ours**": Variant(),
+    "without noise on the images": Variant(noise=QUIET, augment="device"),
+    "noise in the workers": Variant(augment="workers"),
+    "noise on the device": Variant(augment="device"),
+    "without CutMix": Variant(noise={"cutmix": 0.0}),
+    "without the average of weights": Variant(change=_without_average),
+    "without the check for finite numbers": Variant(change=_without_check),
+    "without a limit on the gradient": Variant(settings={"clip_norm": None}),
+    "channels first": Variant(change=_channels_first),
+    "float32": Variant(precision="float32"),
+}
+
+
+class Turns:
+    """One variant, taken up again and again."""
+
+    def __init__(self, take: Callable[[int], tuple[float, float]]) -> None:
+        self._take = take
+        self.wall: list[float] = []
+        self.cpu: list[float] = []
+
+    def take(self, steps: int) -> None:
+        wall, cpu = self._take(steps)
+        self.wall.append(wall / steps)
+        self.cpu.append(cpu / steps)
+
+
+def measured(work: Callable[[], None], device: torch.device) -> tuple[float, float]:
+    """Seconds of wall clock, and of CPU (this process's; finished loaders are added by whoever starts them)."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    wall, cpu = time.perf_counter(), time.process_time()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+class Bench:
+    """Data, network and batch of a comparison."""
+
+    def __init__(self, config: Config, dataset: Dataset, arguments: argparse.Namespace) -> None:
+        self.config, self.dataset = config, dataset
+        self.model = ModelConfig(backbones=(arguments.net,))
+        self.batch, self.workers = arguments.batch, arguments.workers
+        self.placement = Placement.from_config(config)
+        torch.set_num_threads(config.threads or 1)
+
+    def member(self) -> Member:
+        noise = self.config.student.noise
+        return build_member(
+            self.model, self.dataset.taxonomy.num_classes, KEY, dropout=noise.dropout, drop_path=self.drop_path
+        )
+
+    @property
+    def drop_path(self) -> float:
+        return self.config.student.noise.drop_path
+
+    def trainer(self, variant: Variant) -> Trainer:
+        student = self.config.student
+        noise = student.noise.model_copy(update=variant.noise)
+        training = student.model_copy(update={"noise": noise, "batch_size": self.batch, **variant.settings})
+        placement = Placement(self.placement.device, variant.precision or self.placement.precision)
+        later = augments_on_device(
+            self.config.model_copy(update={"augment": variant.augment or self.config.augment}), placement.device
+        )
+        ids, taxonomy = self.dataset.labelled, self.dataset.taxonomy
+        examples = Examples(ids, GivenTargets(self.dataset.labels[ids], taxonomy, "ignore"))
+        batches = Batches(self.dataset.pixels, [(examples, self.batch)], None if later else Augment(noise), KEY)
+        augment, (places, size) = BatchAugment(noise), batches.places()
+        even = [torch.ones(n, device=placement.device) for n in taxonomy.num_classes]
+        objective = Supervised(even, (1.0,) * taxonomy.num_levels, smoothing=0.1)
+        trainer = Trainer(
+            self.member(),
+            batches,
+            objective,
+            training,
+            LENGTH,
+            placement,
+            KEY,
+            levels=taxonomy.levels,
+            name_of=self.dataset.name,
+            workers=self.workers,
+            noise=(lambda images, step: augment(images, (*KEY, step), places, size)) if later else None,
+        )
+        variant.change(trainer)
+        return trainer
+
+    def ours(self, variant: Variant) -> Turns:
+        trainer = self.trainer(variant)
+        pin = self.placement.device.type == "cuda"
+
+        def take(steps: int) -> tuple[float, float]:
+            begun = trainer._step
+            batches = trainer._batches.load(begun, begun + steps + 1, self.workers, pin_memory=pin)
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            # Not timed: the loaders start.
+            trainer._train_step(next(batches))
+            wall, cpu = measured(lambda: self._steps(trainer, batches), self.placement.device)
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            children = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+            return wall, cpu + children * steps / (steps + 1)
+
+        return Turns(take)
+
+    def _steps(self, trainer: Trainer, batches: Iterator[Any]) -> None:
+        for batch in batches:
+            trainer._train_step(batch)
+
+    def bare(self) -> Turns:
+        student, placement = self.config.student, self.placement
+        network = placement.put(self.member()).train()
+        optimizer = create_optimizer_v2(
+            network, opt=student.optimizer, lr=student.learning_rate, weight_decay=student.weight_decay
+        )
+        random = torch.Generator().manual_seed(0)
+        side = self.dataset.image_size
+        images = torch.rand(self.batch, 3, side, side, generator=random).to(placement.device)
+        images = images.to(memory_format=torch.channels_last)
+        targets = [
+            torch.randint(n, (self.batch,), generator=random).to(placement.device)
+            for n in self.dataset.taxonomy.num_classes
+        ]
+
+        def step() -> None:
+            optimizer.zero_grad(set_to_none=True)
+            with placement.autocast(network):
+                logits = network(images)
+            loss = sum(
+                F.cross_entropy(level.float(), target, label_smoothing=0.1)
+                for level, target in zip(logits, targets, strict=True)
+            )
+            assert isinstance(loss, Tensor)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+
+        def take(steps: int) -> tuple[float, float]:
+            step()
+            return measured(lambda: _repeat(step, steps), placement.device)
+
+        return Turns(take)
+
+
+def _repeat(step: Callable[[], None], steps: int) -> None:
+    for _ in range(steps):
+        step()
+
+
+def waits(bench: Bench) -> list[str]:
+    """Where one of our steps makes the host wait for the device, by torch's own account."""
+    trainer = bench.trainer(Variant())
+    batches = trainer._batches.load(0, 20, bench.workers, pin_memory=True)
+    for _ in range(3):
+        trainer._train_step(next(batches))
+    torch.cuda.set_sync_debug_mode("warn")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        bench._steps(trainer, batches)
+    torch.cuda.set_sync_debug_mode("default")
+    return sorted({f"{Path(each.filename).name}:{each.lineno}" for each in caught})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path)
+    parser.add_argument("--net", default="test_resnet", help="a timm network")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--turns", type=int, default=15)
+    parser.add_argument("--steps", type=int, default=8, help="steps a turn")
+    parser.add_argument("--only", nargs="*", default=[], help="words in the names of the variants to measure")
+    parser.add_argument("--probe", action="store_true", help="CUDA: list where the host waits, and end")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    arguments = parser.parse_intermixed_args()
+    words = [f"device={arguments.device}", "threads=1", "data.labelled=1000", *arguments.overrides]
+    config = load_config(arguments.config, words)
+    with tempfile.TemporaryDirectory() as folder:
+        dataset = Dataset(Artifact(run_stage(config, "data", Path(folder) / "run")))
+        bench = Bench(config, dataset, arguments)
+        if arguments.probe:
+            print("\n".join(waits(bench)) or "nowhere")
+            return
+        _compare(bench, arguments)
+
+
+def _compare(bench: Bench, arguments: argparse.Namespace) -> None:
+    chosen = {
+        name: variant
+        for name, variant in VARIANTS.items()
+        if not arguments.only or "ours" in name or any(word in name for word in arguments.only)
+    }
+    turns = {"bare loop": bench.bare()} | {name: bench.ours(variant) for name, variant in chosen.items()}
+    for number in range(arguments.turns + 1):
+        for each in turns.values():
+            each.take(arguments.steps)
+            if number == 0:
+                each.wall.clear()
+                each.cpu.clear()
+    print(_heading(bench, arguments))
+    print("| step | wall: bare / it | CPU: bare / it | images a second |\n|---|---|---|---|")
+    bare = turns["bare loop"]
+    for name, each in turns.items():
+        wall, cpu = statistics.median(each.wall), statistics.median(each.cpu)
+        ratios = [statistics.median(bare.wall) / wall, statistics.median(bare.cpu) / cpu]
+        print(f"| {name} | {ratios[0]:.2f} | {ratios[1]:.2f} | {bench.batch / wall:,.0f} |")
+
+
+def _heading(bench: Bench, arguments: argparse.Namespace) -> str:
+    device = torch.cuda.get_device_name() if arguments.device == "cuda" else platform.processor() or platform.machine()
+    network: nn.Module = bench.member()
+    return (
+        f"{arguments.net} ({sum(p.numel() for p in network.parameters()):,} weights), {bench.dataset.image_size} px, "
+        f"batch {bench.batch}, {torch.get_num_threads()} threads, {arguments.workers} workers; {available_cores()} cores, "
+        f"{device}; torch {torch.__version__}, timm {timm.__version__}; {arguments.turns} turns of {arguments.steps} steps\n"
+    )
+
+
+if __name__ == "__main__":
+    main()

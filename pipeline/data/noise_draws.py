@@ -1,0 +1,129 @@
+"""The noise of a whole batch, drawn at once on the host: what `augment.py` draws image by image, as arrays.
+
+The distributions are those of `augment.py`, number for number: tests compare the two. A batch's noise is a function of
+one key, of a step, so that no two steps share noise and nothing has a past.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from nstudent.config import NoiseConfig
+from nstudent.randomness import Key, generator
+
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+
+NOTHING, AUTOCONTRAST, EQUALIZE, POSTERIZE, SOLARIZE, SATURATION = range(6)
+CONTRAST, BRIGHTNESS, SHARPEN, ROTATE, SHEAR, TRANSLATE = range(6, 12)
+NUM_OPERATIONS = 12
+"""In the order in which an image undergoes those it has drawn, which is the order of the list in `augment.py`."""
+
+_ERASED_SHARE, _ERASED_RATIO = (0.02, 0.2), (0.3, 3.3)
+_ROTATE_DEGREES, _SHEAR_DEGREES, _TRANSLATE_SHARE = 30.0, 17.0, 0.3
+
+
+@dataclass(frozen=True)
+class NoiseDraws:
+    """What happens to each image of a batch. ``b`` images, ``n`` operations each."""
+
+    matrix: Floats | None
+    """(b, 2, 3): from a pixel (x, y, 1) of the result to the place in the image that it shows; ``None``: it stays."""
+    flip: npt.NDArray[np.bool_] | None
+    """(b,): mirrored left and right, before anything else."""
+    operation: Integers
+    """(b, n): ascending in each row."""
+    strength: Floats
+    """(b, n): bits, threshold, factor or share, as the operation means it."""
+    moves: Floats
+    """(b, n, 2, 3): like ``matrix``, for the operations that move pixels."""
+    hole: Integers | None
+    """(b, 4): left, top, right and bottom of the erased rectangle, the last two not in it; all zero: none."""
+    fill: npt.NDArray[np.uint8] | None
+    """(b, 3): its colour."""
+
+
+def draw_noise(noise: NoiseConfig, batch: int, side_px: int, key: Key) -> NoiseDraws:
+    """The noise of the batch with this key; every image's is independent of the others'."""
+    random = generator(*key)
+    flip = random.random(batch) < 0.5 if noise.flip else None
+    matrix = _affine(random, noise, batch, side_px) if noise.shift or noise.zoom or noise.rotate else None
+    operation = np.sort(random.integers(NUM_OPERATIONS, size=(batch, noise.operations)), axis=1)
+    level = random.random((batch, noise.operations, 2))
+    hole, fill = _holes(random, noise.erase, batch, side_px) if noise.erase else (None, None)
+    return NoiseDraws(
+        matrix=matrix,
+        flip=flip,
+        operation=operation,
+        strength=_strength(operation, level[..., 0], noise.magnitude / 10),
+        moves=_moves(operation, 2 * level - 1, side_px, noise.magnitude / 10),
+        hole=hole,
+        fill=fill,
+    )
+
+
+def _affine(random: np.random.Generator, noise: NoiseConfig, batch: int, side_px: int) -> Floats:
+    u = random.uniform(-1, 1, (5, batch))
+    return affine_matrix(
+        side_px,
+        shift_px=np.trunc(noise.shift * side_px * u[:2].T),
+        scale=1 + noise.zoom * u[2:4].T,
+        rotate=noise.rotate * u[4],
+        shear=np.zeros((batch, 2)),
+    )
+
+
+def affine_matrix(side_px: int, *, shift_px: Floats, scale: Floats, rotate: Floats, shear: Floats) -> Floats:
+    """(..., 2, 3) from places in the result to places in the image: scaled, rotated, sheared, then shifted.
+
+    ``shift_px``, ``scale`` and ``shear`` (degrees) are (..., 2) for x and y, ``rotate`` (...) degrees; the centre of
+    the image is what they turn around.
+    """
+    cos, sin = np.cos(np.deg2rad(rotate)), np.sin(np.deg2rad(rotate))
+    turn = np.stack([np.stack([cos, sin], -1), np.stack([-sin, cos], -1)], -2)
+    tilt = np.zeros_like(turn)
+    tilt[..., 0, 0] = tilt[..., 1, 1] = 1.0
+    tilt[..., 0, 1], tilt[..., 1, 0] = np.moveaxis(np.tan(np.deg2rad(shear)), -1, 0)
+    inverse = np.linalg.inv((tilt @ turn) * scale[..., None, :])
+    centre = side_px / 2 - 0.5
+    offset = centre - (inverse @ (centre + shift_px)[..., None])
+    return np.concatenate([inverse, offset], axis=-1)
+
+
+def _strength(operation: Integers, level: Floats, strength: float) -> Floats:
+    """(b, n): where between the ends of its operation's range each draw lies."""
+    colour = 0.9 * strength
+    low, high = np.zeros(NUM_OPERATIONS), np.zeros(NUM_OPERATIONS)
+    low[POSTERIZE], high[POSTERIZE] = 8 - round(4 * strength), 9
+    low[SOLARIZE], high[SOLARIZE] = 255 * (1 - 0.5 * strength), 255
+    for each in (SATURATION, CONTRAST, BRIGHTNESS):
+        low[each], high[each] = 1 - colour, 1 + colour
+    high[SHARPEN] = colour
+    drawn = low[operation] + level * (high - low)[operation]
+    return np.where(operation == POSTERIZE, np.floor(drawn), drawn)
+
+
+def _moves(operation: Integers, sign: Floats, side_px: int, strength: float) -> Floats:
+    """(b, n, 2, 3), from ``sign``, (b, n, 2) in -1..1."""
+    pair = operation[..., None]
+    return affine_matrix(
+        side_px,
+        shift_px=np.where(pair == TRANSLATE, np.trunc(_TRANSLATE_SHARE * strength * side_px * sign), 0.0),
+        scale=np.ones_like(sign),
+        rotate=np.where(operation == ROTATE, _ROTATE_DEGREES * strength * sign[..., 0], 0.0),
+        shear=np.where(pair == SHEAR, _SHEAR_DEGREES * strength * sign, 0.0),
+    )
+
+
+def _holes(
+    random: np.random.Generator, probability: float, batch: int, side_px: int
+) -> tuple[Integers, npt.NDArray[np.uint8]]:
+    erased = random.random(batch) < probability
+    area = random.uniform(*_ERASED_SHARE, batch) * side_px**2
+    ratio = random.uniform(*_ERASED_RATIO, batch)
+    height, width = (np.rint(np.sqrt(sides)).astype(np.int64) for sides in (area / ratio, area * ratio))
+    top, left = (random.integers(0, side_px - size + 1) for size in (height, width))
+    hole = np.stack([left, top, left + width, top + height], axis=1) * erased[:, None]
+    return hole, random.integers(0, 256, (batch, 3), dtype=np.uint8)

@@ -1,0 +1,278 @@
+"""Noise on whole batches is that of `augment.py`: the same pixels for the same strength, the same distributions."""
+
+import albumentations as A
+import cv2
+import numpy as np
+import pytest
+import torch
+from nstudent.config import NoiseConfig
+from nstudent.data import noise_draws as draws
+from nstudent.data.augment import Augment
+from nstudent.data.batch_augment import BatchAugment, apply_noise
+from nstudent.data.noise_draws import NoiseDraws, affine_matrix, draw_noise
+from scipy.stats import chisquare, ks_2samp
+
+QUIET = {"shift": 0.0, "zoom": 0.0, "rotate": 0.0, "flip": False, "operations": 0, "erase": 0.0}
+STRONG = NoiseConfig(shift=0.2, zoom=0.2, rotate=20, flip=True, operations=2, magnitude=9, erase=0.5)
+NUM_DRAWS = 1500
+LARGEST_GAP = 0.071
+"""Between two empirical distributions of so many draws of the same variable: exceeded once in a thousand times."""
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+def quiet(**options):
+    return NoiseConfig(**QUIET | options)
+
+
+def pictures(number=16, side=32):
+    """Smooth coloured shapes under a little grain, no two alike."""
+    random = np.random.default_rng(5)
+    coarse = random.integers(0, 256, (number, 5, 5, 3), dtype=np.uint8)
+    smooth = np.stack([cv2.resize(each, (side, side), interpolation=cv2.INTER_CUBIC) for each in coarse])
+    return np.clip(smooth.astype(int) + random.integers(-6, 7, smooth.shape), 0, 255).astype(np.uint8)
+
+
+def noised(noise, images, *key):
+    return BatchAugment(noise)(torch.from_numpy(images), key).numpy()
+
+
+def only(operation, strength, number, moves=None):
+    """Draws of one operation, the same for every image."""
+    still = affine_matrix(32, shift_px=np.zeros(2), scale=np.ones(2), rotate=np.float64(0), shear=np.zeros(2))
+    return NoiseDraws(
+        matrix=None,
+        flip=None,
+        operation=np.full((number, 1), operation),
+        strength=np.full((number, 1), float(strength)),
+        moves=np.broadcast_to(still if moves is None else moves, (number, 1, 2, 3)),
+        hole=None,
+        fill=None,
+    )
+
+
+# Each operation as albumentations does it at one strength, and the largest difference: two ways to round.
+TWINS = {
+    "autocontrast": (draws.AUTOCONTRAST, 0, A.AutoContrast(p=1), 1),
+    "equalize": (draws.EQUALIZE, 0, A.Equalize(p=1), 0),
+    "posterize": (draws.POSTERIZE, 5, A.Posterize(num_bits=(5, 5), p=1), 0),
+    "posterize to all bits": (draws.POSTERIZE, 8, A.Posterize(num_bits=(8, 8), p=1), 0),
+    "solarize": (draws.SOLARIZE, 0.6 * 255, A.Solarize(threshold_range=(0.6, 0.6), p=1), 0),
+    "saturation": (draws.SATURATION, 1.7, A.ColorJitter((1, 1), (1, 1), (1.7, 1.7), (0, 0), p=1), 1),
+    "less saturation": (draws.SATURATION, 0.2, A.ColorJitter((1, 1), (1, 1), (0.2, 0.2), (0, 0), p=1), 1),
+    "contrast": (draws.CONTRAST, 1.6, A.ColorJitter((1, 1), (1.6, 1.6), (1, 1), (0, 0), p=1), 1),
+    "less contrast": (draws.CONTRAST, 0.3, A.ColorJitter((1, 1), (0.3, 0.3), (1, 1), (0, 0), p=1), 1),
+    "brightness": (draws.BRIGHTNESS, 1.4, A.ColorJitter((1.4, 1.4), (1, 1), (1, 1), (0, 0), p=1), 1),
+    "sharpen": (draws.SHARPEN, 0.6, A.Sharpen(alpha=(0.6, 0.6), lightness=(1, 1), p=1), 1),
+}
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_an_operation_gives_the_pixels_of_albumentations(name):
+    operation, strength, twin, allowed = TWINS[name]
+    images = pictures()
+    # Channels of one value, and with white in them, where tables are special.
+    images[0, ..., 0], images[1, ..., 1], images[2, :5] = 77, 255, 255
+
+    found = apply_noise(torch.from_numpy(images), only(operation, strength, len(images))).numpy()
+
+    expected = np.stack([twin(image=image)["image"] for image in images])
+    assert np.abs(found.astype(int) - expected).max() <= allowed
+    assert np.mean(found != expected) < 0.1
+    if name != "posterize to all bits":
+        assert np.mean(expected != images) > 0.2
+
+
+@pytest.mark.parametrize(
+    ("rotate", "shear", "scale", "shift"),
+    [
+        (17, (0, 0), (1, 1), (0, 0)),
+        (0, (9, -4), (1, 1), (0, 0)),
+        (0, (0, 0), (1, 1), (3, -5)),
+        (-100, (0, 0), (0.8, 1.3), (9, 2)),
+    ],
+)
+def test_a_warp_gives_the_pixels_of_albumentations(rotate, shear, scale, shift):
+    images = pictures()
+    twin = A.Affine(
+        rotate=(rotate, rotate),
+        # albumentations turns the sign of a shear round.
+        shear={axis: (-angle, -angle) for axis, angle in zip("xy", shear, strict=True)},
+        scale={axis: (factor, factor) for axis, factor in zip("xy", scale, strict=True)},
+        translate_px={axis: (pixels, pixels) for axis, pixels in zip("xy", shift, strict=True)},
+        border_mode=cv2.BORDER_REFLECT_101,
+        p=1,
+    )
+    shift_px, factors, angles = (np.array(pair, dtype=float) for pair in (shift, scale, shear))
+    moves = affine_matrix(32, shift_px=shift_px, scale=factors, rotate=np.float64(rotate), shear=angles)
+
+    found = apply_noise(torch.from_numpy(images), only(draws.ROTATE, 0, len(images), moves)).numpy()
+
+    expected = np.stack([twin(image=image)["image"] for image in images])
+    assert np.abs(found.astype(int) - expected).max() <= 1
+    assert np.mean(found != expected) < 0.01
+
+
+def by_image(noise, image, number=NUM_DRAWS):
+    augment = Augment(noise)
+    return np.stack([augment(image, ("by image", draw)) for draw in range(number)])
+
+
+def by_batch(noise, image, number=NUM_DRAWS):
+    return noised(noise, np.broadcast_to(image, (number, *image.shape)).copy(), "by batch")
+
+
+def statistics(images, original):
+    """What an operation, its strength and its place leave their mark on, one number an image each."""
+    x = images.astype(float)
+    grey, change = x.mean(axis=3), np.abs(x - original.astype(float))
+    side = x.shape[1]
+    return {
+        "mean": x.mean(axis=(1, 2, 3)),
+        "contrast": grey.std(axis=(1, 2)),
+        "colourfulness": (x.max(axis=3) - x.min(axis=3)).mean(axis=(1, 2)),
+        "edges": np.abs(np.diff(grey, axis=2)).mean(axis=(1, 2)),
+        "change": change.mean(axis=(1, 2, 3)),
+        "untouched": (change.max(axis=3) == 0).mean(axis=(1, 2)),
+        "left": grey[:, :, : side // 4].mean(axis=(1, 2)),
+        "top": grey[:, : side // 4].mean(axis=(1, 2)),
+        "values": np.array([len(np.unique(each)) for each in images], dtype=float),
+    }
+
+
+def largest_gap(one, other):
+    return max(ks_2samp(one[name], other[name], method="asymp").statistic for name in one)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"flip": True},
+        {"shift": 0.2},
+        {"zoom": 0.3},
+        {"rotate": 25},
+        {"erase": 0.6},
+        {"operations": 1, "magnitude": 9},
+        {"operations": 2, "magnitude": 4},
+        {"operations": 3, "magnitude": 10},
+        {"shift": 0.1, "zoom": 0.1, "rotate": 8, "flip": True, "operations": 2, "erase": 0.3},
+    ],
+    ids=str,
+)
+def test_both_ways_draw_from_the_same_distributions(options):
+    image = pictures()[3]
+    ours, theirs = (statistics(path(quiet(**options), image), image) for path in (by_batch, by_image))
+    assert largest_gap(ours, theirs) < LARGEST_GAP
+
+
+@pytest.mark.parametrize(
+    ("options", "others"),
+    [
+        ({"shift": 0.2}, {"shift": 0.15}),
+        ({"zoom": 0.3}, {"zoom": 0.24}),
+        ({"rotate": 25}, {"rotate": 20}),
+        ({"erase": 0.6}, {"erase": 0.5}),
+        ({"operations": 2, "magnitude": 4}, {"operations": 2, "magnitude": 6}),
+        ({"operations": 2, "magnitude": 6}, {"operations": 3, "magnitude": 6}),
+    ],
+    ids=str,
+)
+def test_that_comparison_sees_a_small_difference(options, others):
+    image = pictures()[3]
+    ours, theirs = (statistics(by_batch(quiet(**each), image), image) for each in (options, others))
+    assert largest_gap(ours, theirs) > LARGEST_GAP
+
+
+def recovered(images):
+    """Shift and matrix of each image, read off a pattern whose red is its column and whose green is its row."""
+    places, centre, arm = images[..., :2].astype(float) / 4, 32, 10
+    across = (places[:, centre, centre + arm] - places[:, centre, centre - arm]) / (2 * arm)
+    down = (places[:, centre + arm, centre] - places[:, centre - arm, centre]) / (2 * arm)
+    middle = places[:, centre - 1 : centre + 1, centre - 1 : centre + 1].mean(axis=(1, 2)) - 31.5
+    matrix = {"xx": across[:, 0], "yx": across[:, 1], "xy": down[:, 0], "yy": down[:, 1]}
+    return {"x": middle[:, 0], "y": middle[:, 1]} | matrix
+
+
+def test_shifts_scales_and_angles_recovered_from_a_pattern_are_equally_distributed():
+    at = np.arange(64) * 4
+    pattern = np.stack(np.broadcast_arrays(at[None, :], at[:, None], 0), axis=2).astype(np.uint8)
+    noise = quiet(shift=0.1, zoom=0.2, rotate=25)
+
+    ours, theirs = (recovered(path(noise, pattern)) for path in (by_batch, by_image))
+
+    assert largest_gap(ours, theirs) < LARGEST_GAP
+    angles = np.rad2deg(np.arctan2(ours["xy"] - ours["yx"], ours["xx"] + ours["yy"]))
+    assert 23 < np.abs(angles).max() < 30
+    assert np.abs(np.mean(angles)) < 1.5
+
+
+def test_every_operation_is_as_likely_as_any_other_and_they_come_in_their_order():
+    drawn = draw_noise(quiet(operations=3), 4000, 32, ("frequencies",)).operation
+    assert chisquare(np.bincount(drawn.reshape(-1), minlength=draws.NUM_OPERATIONS)).pvalue > 0.001
+    assert (np.diff(drawn, axis=1) >= 0).all()
+    # Drawn with replacement: two or more of three are the same in 1 - 11/12 * 10/12 of the images.
+    assert (np.diff(drawn, axis=1) == 0).any(axis=1).mean() == pytest.approx(1 - 11 / 12 * 10 / 12, abs=0.03)
+
+
+def test_no_two_images_or_steps_share_their_noise():
+    image = np.broadcast_to(pictures()[0], (40, 32, 32, 3)).copy()
+    found = [each.tobytes() for step in range(5) for each in noised(STRONG, image, 0, "student", step)]
+    assert len(set(found)) == len(found) == 200
+
+
+def test_equal_keys_give_equal_noise_and_nothing_else_is_read():
+    torch.manual_seed(1)
+    first = noised(STRONG, pictures(), "a", 1)
+    torch.manual_seed(2)
+    np.random.seed(2)
+    noised(STRONG, pictures(), "a", 2)
+    assert np.array_equal(first, noised(STRONG, pictures(), "a", 1))
+
+
+@pytest.mark.parametrize("cuts", [(0, 16), (0, 8, 16), (0, 1, 5, 16)])
+def test_how_a_batch_is_divided_does_not_matter(cuts):
+    images = torch.from_numpy(pictures())
+    augment = BatchAugment(STRONG)
+    parts = [np.arange(*ends) for ends in zip(cuts, cuts[1:], strict=False)]
+
+    divided = torch.cat([augment(images[part], ("k", 3), part, len(images)) for part in parts])
+
+    assert torch.equal(divided, augment(images, ("k", 3)))
+
+
+def test_without_an_option_nothing_changes():
+    assert np.array_equal(noised(quiet(), pictures(), 0), pictures())
+
+
+def test_flip_mirrors_with_and_without_a_warp():
+    flipped = noised(quiet(flip=True), pictures(), 1)
+    mirrored = [np.array_equal(each, image[:, ::-1]) for each, image in zip(flipped, pictures(), strict=True)]
+    assert 3 <= sum(mirrored) <= 13
+    # A warp that is next to nothing: what is mirrored is so to the pixel.
+    assert np.array_equal(noised(quiet(flip=True, rotate=1e-6), pictures(), 1), flipped)
+
+
+@pytest.mark.parametrize("side", [8, 32, 64])
+def test_type_and_shape_stay_and_the_images_given_are_not_changed(side):
+    images = pictures(side=side)
+    before = images.copy()
+    found = noised(STRONG, images, 2)
+    assert (found.dtype, found.shape) == (np.uint8, images.shape)
+    assert np.array_equal(images, before)
+    assert not np.shares_memory(noised(quiet(), images, 2), images)
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_cpu_and_gpu_agree_and_the_gpu_is_not_waited_for():
+    images, augment = torch.from_numpy(pictures(64)), BatchAugment(STRONG)
+    there = images.cuda()
+    augment(there, ("warm", 0))
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found = [augment(there, ("k", step)) for step in range(4)]
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    for step, noised_there in enumerate(found):
+        gap = (noised_there.cpu().int() - augment(images, ("k", step)).int()).abs()
+        # A grey level that is rounded the other way can be spread by an operation that comes after.
+        assert (gap > 1).float().mean() < 0.01
