@@ -6,10 +6,10 @@
     python benchmarks/step.py --device cuda --net resnet26 data.image_size=32 --batch 256   # about as deep as WRN-28-2
     python benchmarks/step.py --device cuda --probe                               # where the host waits for the device
 
-The bare loop has the same network, batch, precision and optimiser, and learns from random tensors that lie on the device:
-no data, noise, average, checks or schedule. All variants take turns, a few steps each, so that what else the machine does
-hits them alike. Printed are ratios of medians, bare / variant: wall clock, and on the CPU seconds of CPU with those of
-loader processes, which other programs disturb least. Prints Markdown.
+The bare loop has the same network, batch, precision and optimiser, and learns from random tensors that lie on the
+device: no data, noise, average, checks or schedule. All variants take turns, a few steps each, so that what else the
+machine does hits them alike. Printed are ratios of medians, bare / variant: wall clock, and on the CPU seconds of CPU
+with those of loader processes, which other programs disturb least. Prints Markdown.
 """
 
 import argparse
@@ -294,10 +294,11 @@ def _compare(bench: Bench, arguments: argparse.Namespace) -> None:
 def _heading(bench: Bench, arguments: argparse.Namespace) -> str:
     device = torch.cuda.get_device_name() if arguments.device == "cuda" else platform.processor() or platform.machine()
     network: nn.Module = bench.member()
+    weights = sum(p.numel() for p in network.parameters())
     return (
-        f"{arguments.net} ({sum(p.numel() for p in network.parameters()):,} weights), {bench.dataset.image_size} px, "
-        f"batch {bench.batch}, {torch.get_num_threads()} threads, {arguments.workers} workers; {available_cores()} cores, "
-        f"{device}; torch {torch.__version__}, timm {timm.__version__}; {arguments.turns} turns of {arguments.steps} steps\n"
+        f"{arguments.net} ({weights:,} weights), {bench.dataset.image_size} px, batch {bench.batch}, "
+        f"{torch.get_num_threads()} threads, {arguments.workers} workers; {available_cores()} cores, {device}; "
+        f"torch {torch.__version__}, timm {timm.__version__}; {arguments.turns} turns of {arguments.steps} steps\n"
     )
 
 

@@ -6,11 +6,11 @@
     python benchmarks/versus_timm.py --timm PATH --device cuda --net resnet50 --batch 256 --workers 8
 
 The same images, network, batch, precision, optimiser and number of threads; timm reads them from folders of PNG (32 px)
-or JPEG (224 px) files, we from what the data stage packed of these folders. Each measurement is two processes, of few and
-of many epochs (or images to label): their difference is work without start. Processes take turns; printed are ratios of
-medians, ours / timm's, of images a second of wall clock, and of images a CPU second with loaders, which other programs
-disturb least. Ours also keeps the average of the weights and checks every step, which timm does not by default. Prints
-Markdown.
+or JPEG (224 px) files, we from what the data stage packed of these folders. Each measurement is two processes, of few
+and of many epochs (or images to label): their difference is work without start. Processes take turns; printed are
+ratios of medians, ours / timm's, of images a second of wall clock, and of images a CPU second with loaders, which other
+programs disturb least. Ours also keeps the average of the weights and checks every step, timm does not by default.
+timm's inference.py needs pandas. Prints Markdown.
 """
 
 import argparse

@@ -84,7 +84,8 @@ def _connect() -> None:
     # torchrun's own store outlives a restart, and in it the addresses of processes that are gone (pytorch #135712).
     # On several machines the attempts are not counted alike: there TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 is needed.
     if os.environ.get("GROUP_WORLD_SIZE", "1") == "1":
-        store = dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        store = dist.PrefixStore(f"attempt-{attempt}", store)  # type: ignore[attr-defined]
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_TIMEOUT)
 
 

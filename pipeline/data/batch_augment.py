@@ -8,6 +8,7 @@ Nothing here waits for the device: which image undergoes what is known on the ho
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -62,7 +63,8 @@ class BatchAugment:
 
 
 def _at(draws: NoiseDraws, places: Places) -> NoiseDraws:
-    return NoiseDraws(**{name: None if part is None else part[places] for name, part in vars(draws).items()})
+    parts = {name: part[places] for name, part in vars(draws).items() if part is not None}
+    return replace(draws, **parts)
 
 
 def apply_noise(images: Tensor, draws: NoiseDraws) -> Tensor:

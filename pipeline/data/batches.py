@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -172,7 +173,7 @@ class Batches:
     def places(self) -> tuple[Ids, int]:
         """(places, size): which places of a whole batch the share that is loaded holds, and how many there are."""
         ends = np.cumsum([0] + [size for _, size in self._parts])
-        parts = [self._mine(np.arange(*between)) for between in zip(ends, ends[1:], strict=False)]
+        parts = [self._mine(np.arange(*between)) for between in pairwise(ends)]
         return np.concatenate(parts), int(ends[-1])
 
     def _mine(self, rows: Ids) -> Ids:

@@ -7,5 +7,5 @@ from torch import Tensor
 
 
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor on the device. From pinned memory a GPU fetches it when it comes to it; from other memory one waits."""
+    """The tensor on the device. From pinned memory a GPU fetches it by itself; with other memory one waits for it."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

@@ -18,9 +18,9 @@ def build_optimizer(network: nn.Module, config: TrainingConfig, device: torch.de
     the bytes of a run would change.
     """
     fused = {"fused": True} if device.type == "cuda" and _has_fused(config.optimizer) else {}
-    return create_optimizer_v2(
-        network, opt=config.optimizer, lr=config.learning_rate, weight_decay=config.weight_decay, **fused
-    )
+    settings = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+    optimizer: torch.optim.Optimizer = create_optimizer_v2(network, opt=config.optimizer, **settings, **fused)
+    return optimizer
 
 
 def _has_fused(name: str) -> bool:

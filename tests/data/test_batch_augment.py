@@ -1,5 +1,7 @@
 """Noise on whole batches is that of `augment.py`: the same pixels for the same strength, the same distributions."""
 
+from itertools import pairwise
+
 import albumentations as A
 import cv2
 import numpy as np
@@ -232,7 +234,7 @@ def test_equal_keys_give_equal_noise_and_nothing_else_is_read():
 def test_how_a_batch_is_divided_does_not_matter(cuts):
     images = torch.from_numpy(pictures())
     augment = BatchAugment(STRONG)
-    parts = [np.arange(*ends) for ends in zip(cuts, cuts[1:], strict=False)]
+    parts = [np.arange(*ends) for ends in pairwise(cuts)]
 
     divided = torch.cat([augment(images[part], ("k", 3), part, len(images)) for part in parts])
 
