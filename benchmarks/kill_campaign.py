@@ -5,7 +5,7 @@
     python benchmarks/kill_campaign.py --every ENOSPC              # a disk that is full from each of them on
     python benchmarks/kill_campaign.py --repairs 100               # rotten files, and kills while they are made again
 
-The run goes through every stage twice (two rounds of pseudo-labels, filter and student) on the CPU. Most runs happen
+The run goes through two rounds of pseudo-labels, filter and student on the CPU (--rounds). Most runs happen
 in forked children of a process that has imported everything; some are commands of their own. A third of the runs is
 killed several times. Prints Markdown; exits with 1 where a single run differs.
 """
@@ -28,8 +28,8 @@ from injector import KILL, TEAR, Fault, recorded
 from tiny_run import results, run_all_words, stage_at_work
 from trial import Results, differences, finish, strike, stumps
 
-TWO_ROUNDS = ("rounds=2", "student.promote_above=0.0", "evaluate.resamples=500")
-"""Even a student that is almost surely worse is promoted: the second round happens."""
+PROMOTED = ("student.promote_above=0.0", "evaluate.resamples=500")
+"""Even a student that is almost surely worse is promoted: a second round happens."""
 
 
 _REPAIR_OPERATIONS = 60
@@ -72,17 +72,18 @@ class Table:
 class Campaign:
     """A server, a whole run to compare with, and a folder to make runs in."""
 
-    def __init__(self, server: ForkServer, folder: Path, seed: int) -> None:
+    def __init__(self, server: ForkServer, folder: Path, seed: int, rounds: int) -> None:
+        self.overrides = (f"rounds={rounds}", *PROMOTED)
         self.server = server
         self.folder = folder
         self.random = random.Random(seed)
         self.table = Table()
-        began = server.run(run_all_words(folder / "whole", *TWO_ROUNDS), folder / "whole", Fault(-1))
+        began = server.run(run_all_words(folder / "whole", *self.overrides), folder / "whole", Fault(-1))
         assert began.status == 0, began.error
         self.whole: Results = results(folder / "whole")
         self.operations = recorded(server.log)
         # Once more, for how long it takes where everything is warm.
-        self.seconds = server.run(run_all_words(folder / "again", *TWO_ROUNDS), folder / "again").seconds
+        self.seconds = server.run(run_all_words(folder / "again", *self.overrides), folder / "again").seconds
         print(f"{len(self.operations)} operations, {self.seconds:.1f} s a run, {len(self.whole)} files", flush=True)
 
     def moments(self, runs: int) -> None:
@@ -93,11 +94,11 @@ class Campaign:
                 wrong: list[str] = []
                 for _ in range(1 if number % 3 else self.random.randint(2, 4)):
                     moment = self.random.uniform(0, self.seconds)
-                    words = run_all_words(run_dir, *TWO_ROUNDS)
+                    words = run_all_words(run_dir, *self.overrides)
                     if self.server.run(words, run_dir, kill_after=moment).status < 0:
                         stages.append(stage_at_work(run_dir))
                     wrong += stumps(run_dir)
-                wrong += finish(self.server, run_dir, self.whole, TWO_ROUNDS)
+                wrong += finish(self.server, run_dir, self.whole, self.overrides)
                 self.table.add("random moment", stages, wrong, f"run {number}")
 
     def drawn_operations(self, runs: int) -> None:
@@ -134,22 +135,26 @@ class Campaign:
     def _at(self, at: int, kind: str, how: str) -> None:
         with self._run_dir() as run_dir:
             fault = Fault(at, kind, lasting=kind.startswith("E"))
-            trial = strike(self.server, run_dir, self.whole, fault, overrides=TWO_ROUNDS)
+            trial = strike(self.server, run_dir, self.whole, fault, overrides=self.overrides)
             self.table.add(how, [trial.stage], trial.wrong, f"operation {at} ({' '.join(self.operations[at])})")
 
     def real_processes(self, runs: int) -> None:
         """Commands of their own, imports and all, killed at random moments."""
         began = time.monotonic()
         with self._run_dir() as run_dir:
-            subprocess.run(_command(run_dir), check=True, capture_output=True)
+            subprocess.run(self._command(run_dir), check=True, capture_output=True)
         seconds = time.monotonic() - began
         for number in range(runs):
             with self._run_dir() as run_dir:
-                stages = [_killed(run_dir, self.random.uniform(0.3 * seconds, seconds))]
+                moment = self.random.uniform(0.3 * seconds, seconds)
+                stages = [_killed(self._command(run_dir), run_dir, moment)]
                 wrong = stumps(run_dir)
-                subprocess.run(_command(run_dir), check=True, capture_output=True)
+                subprocess.run(self._command(run_dir), check=True, capture_output=True)
                 wrong += [] if results(run_dir) == self.whole else ["differs"]
                 self.table.add("process of its own", [s for s in stages if s], wrong, f"run {number}")
+
+    def _command(self, run_dir: Path) -> list[str]:
+        return [sys.executable, "-m", "nstudent", *run_all_words(run_dir, *self.overrides)]
 
     def _run_dir(self) -> "_Folder":
         return _Folder(self.folder)
@@ -181,12 +186,8 @@ def _damage(path: Path, draw: random.Random) -> None:
             path.unlink()
 
 
-def _command(run_dir: Path) -> list[str]:
-    return [sys.executable, "-m", "nstudent", *run_all_words(run_dir, *TWO_ROUNDS)]
-
-
-def _killed(run_dir: Path, seconds: float) -> str:
-    with subprocess.Popen(_command(run_dir), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+def _killed(command: list[str], run_dir: Path, seconds: float) -> str:
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
             process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -201,6 +202,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=200, help="runs that are killed, each at least once")
     parser.add_argument("--real", type=int, default=20, help="so many of them are processes of their own")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--every", help="kill, tear, or an error such as ENOSPC, at each operation instead")
     parser.add_argument("--repairs", type=int, help="so many damaged runs, killed in their repair")
     parser.add_argument("--stride", type=int, default=1, help="with --every: every so many operations")
@@ -209,7 +211,7 @@ def main() -> int:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder, fork_server(Path(folder)) as server:
         began = time.monotonic()
-        campaign = Campaign(server, Path(folder), arguments.seed)
+        campaign = Campaign(server, Path(folder), arguments.seed, arguments.rounds)
         if arguments.repairs:
             campaign.repairs(arguments.repairs)
         elif arguments.every:
