@@ -16,14 +16,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from nstudent import load_config, run, run_all
+from nstudent import load_config, run_all, run_folder
 from nstudent.artifact import Artifact
 from nstudent.console import Screen
 from nstudent.training import fit
 
 PARTS = {
     "checkpoints (copy, hash, write, sync)": (fit, "save_checkpoint"),
-    "commits (hash, manifest, sync, rename)": (run, "commit"),
+    "commits (hash, manifest, sync, rename)": (run_folder, "commit"),
     "hashing what is opened": (Artifact, "path"),
 }
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from nstudent.artifact import FINAL, Artifact
@@ -61,10 +62,12 @@ class Classifier:
         Raises:
             ArtifactError: the folder holds no finished classifier, or a damaged one.
         """
+        asked: dict[str, Any] = {"device": device}
+        check(asked, where="device")
         final = _final(Path(run_dir))
         recipe = Recipe.read(final)
-        page = {"device": device, "precision": recipe.precision, "data": {"image_size": recipe.image_size}}
-        return cls(Ensemble.load(final, Placement.from_config(check(page, where="device"))))
+        asked |= {"precision": recipe.precision, "data": {"image_size": recipe.image_size}}
+        return cls(Ensemble.load(final, Placement.from_config(check(asked, where="device"))))
 
     @property
     def taxonomy(self) -> Taxonomy:

@@ -14,14 +14,14 @@ from typing import Annotated
 import typer
 from nstudent.artifact import Manifest
 from nstudent.config_file import load_config
-from nstudent.errors import ArtifactError, NstudentError, StoppedError, TrainingError
-from nstudent.run import run_all, run_stage
+from nstudent.errors import ArtifactError, ConfigError, NstudentError, StoppedError, TrainingError
+from nstudent.run import run_all, run_part, run_stage
 from nstudent.status import status
 from nstudent.steps import STAGES, plan
 from nstudent.stopping import StopRequest, stop_on_signals
 from nstudent.storage import read_json
 from nstudent.verification import repair, verify
-from nstudent.world import Alone, World
+from nstudent.world import Alone, Part, World
 
 USER_ERROR = 2
 STOPPED = 75
@@ -73,7 +73,7 @@ def run_all_command(
         console.print_plan(plan(settings))
         return
     with _interruptible() as stop, _together() as world:
-        folder = run_all(settings, run_dir, console.Screen(), stop, world)
+        folder = run_all(settings, run_dir, console.Screen() if world.leads else None, stop, world)
     if not world.leads:
         return
     steps = plan(settings)
@@ -93,13 +93,27 @@ def stage_command(
     overrides: Overrides = None,
     config: ConfigOption = None,
     run_dir: RunDirOption = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            "--shard",
+            help="pseudolabel alone: label part I of N (0/4 to 3/4), beside jobs that label the others. Run the stage "
+            "without it when all are done.",
+            metavar="I/N",
+        ),
+    ] = None,
 ) -> None:
     """Run one stage: its first step that is not up to date. The steps before it must be there."""
     from nstudent import console
 
     settings = load_config(config, overrides or [])
+    if shard is not None:
+        with _interruptible() as stop:
+            folder = run_part(settings, stage.value, _part(shard), run_dir, console.Screen(), stop)
+        typer.echo(f"{folder}: part {shard} is there")
+        return
     with _interruptible() as stop, _together() as world:
-        folder = run_stage(settings, stage.value, run_dir, console.Screen(), stop, world)
+        folder = run_stage(settings, stage.value, run_dir, console.Screen() if world.leads else None, stop, world)
     if world.leads:
         typer.echo(str(folder))
 
@@ -167,6 +181,13 @@ def predict_command(
         typer.echo(json.dumps(line))
     if any(prediction.error for prediction in predictions):
         raise typer.Exit(USER_ERROR)
+
+
+def _part(shard: str) -> Part:
+    number, slash, count = shard.partition("/")
+    if not (slash and number.isdecimal() and count.isdecimal() and int(number) < int(count)):
+        raise ConfigError(f"--shard {shard}: write I/N with I from 0 to N - 1, such as 0/4")
+    return Part(int(number), int(count))
 
 
 @contextmanager

@@ -34,8 +34,13 @@ def partial_folder(folder: Path) -> Path:
     return folder.with_name(folder.name + ".partial")
 
 
-def open_partial(folder: Path, asked: Mapping[str, Any]) -> Path:
+def open_partial(folder: Path, asked: Mapping[str, Any], *, beside_others: bool = False) -> Path:
     """The folder to make a step in: what an interrupted attempt at the same thing left there stays.
+
+    Args:
+        folder: Of the step.
+        asked: What it is to be made for.
+        beside_others: Other processes may be writing files there: half written ones are left alone.
 
     Raises:
         ArtifactError: an attempt at something else lies there, and it holds work that nobody said to throw away.
@@ -57,7 +62,8 @@ def open_partial(folder: Path, asked: Mapping[str, Any]) -> Path:
         make_folder(partial)
         write_json(partial / ASKED, asked)
     # Else the half manifest of a killed commit would be listed as a file of the step.
-    sweep(partial)
+    if not beside_others:
+        sweep(partial)
     return partial
 
 

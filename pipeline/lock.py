@@ -15,28 +15,32 @@ from nstudent.errors import ArtifactError, BusyError
 from nstudent.storage import read_json, write_json
 
 LOCK = ".lock"
-MARK = ".lock.mark"
+_PART = ".lock-part-"
+MARK = f"{LOCK}.mark"
 """Where the file system knows no locks: a file whose existence is the lock, with the host and process in it."""
 HOLDER = ".holder.json"
 
 _GRACE_SECONDS = 1.0
 """A run that was killed a moment ago has processes that are about to end, and hold its lock until then."""
+_PARTS_SECONDS = 120.0
+"""Jobs that are started together open the folder one after the other."""
 _NO_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK}
 
 
 @contextmanager
-def hold(run_dir: Path) -> Iterator[None]:
+def hold(run_dir: Path, *, beside_parts: bool = False) -> Iterator[None]:
     """Hold the run folder; the operating system lets go of it when the process ends, however it ends.
 
     Where the file system has no locks, a marker file stands in: that of a dead process of this host is taken over,
-    that of another host has to be removed by a person.
+    that of another host has to be removed by a person. ``beside_parts`` is for jobs that are about to hold a part:
+    they wait for one another, and let those be that hold another part.
 
     Raises:
-        BusyError: another process holds it; the message says which.
+        BusyError: another process holds it, or a part of its work; the message says which.
     """
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        lock = _acquire(run_dir)
+        lock = _acquire(run_dir / LOCK, _PARTS_SECONDS if beside_parts else _GRACE_SECONDS)
     except Timeout as error:
         raise BusyError(
             f"{run_dir} is in use by {_holder(run_dir)}: wait for it, or choose another --run-dir"
@@ -44,6 +48,8 @@ def hold(run_dir: Path) -> Iterator[None]:
     except OSError as error:
         raise ArtifactError(f"cannot use the run folder {run_dir}: {error.strerror or error}") from error
     try:
+        if not beside_parts:
+            _refuse_parts(run_dir)
         _leave_note(run_dir)
         yield
     finally:
@@ -54,8 +60,39 @@ def hold(run_dir: Path) -> Iterator[None]:
             lock.release()
 
 
-def _acquire(run_dir: Path) -> BaseFileLock:
-    lock: BaseFileLock = FileLock(run_dir / LOCK, timeout=_GRACE_SECONDS)
+@contextmanager
+def hold_part(run_dir: Path, number: int, count: int) -> Iterator[None]:
+    """Hold one of several parts of the work in a run folder, beside the jobs that hold the others.
+
+    Enter it while the folder is held, so that nobody works on the whole of it.
+
+    Raises:
+        BusyError: another process works on this part.
+    """
+    try:
+        lock = _acquire(run_dir / f"{_PART}{number}-of-{count}", _GRACE_SECONDS)
+    except Timeout as error:
+        raise BusyError(f"part {number}/{count} of {run_dir} is being worked on by another process") from error
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            lock.release()
+
+
+def _refuse_parts(run_dir: Path) -> None:
+    """Parts that nobody holds any more leave only their names, which are cleared away."""
+    for path in sorted(run_dir.glob(f"{_PART}*")):
+        try:
+            with FileLock(path, timeout=0):
+                path.unlink(missing_ok=True)
+        except Timeout as error:
+            part = path.name.removeprefix(_PART).replace("-of-", "/")
+            raise BusyError(f"part {part} of {run_dir} is being worked on: wait for that job, or end it") from error
+
+
+def _acquire(path: Path, wait_seconds: float) -> BaseFileLock:
+    lock: BaseFileLock = FileLock(path, timeout=wait_seconds)
     # Newer releases of filelock fall back by themselves where flock does not exist, and warn of it.
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="flock not supported")
@@ -64,7 +101,7 @@ def _acquire(run_dir: Path) -> BaseFileLock:
         except (OSError, NotImplementedError) as error:
             if isinstance(error, Timeout) or (isinstance(error, OSError) and error.errno not in _NO_LOCKS):
                 raise
-            lock = SoftFileLock(run_dir / MARK, timeout=0)
+            lock = SoftFileLock(path.with_name(path.name + ".mark"), timeout=0)
             lock.acquire()
     return lock
 

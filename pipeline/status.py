@@ -6,7 +6,7 @@ from pathlib import Path
 from nstudent.artifact import Manifest
 from nstudent.commit import partial_folder
 from nstudent.errors import NstudentError
-from nstudent.run import STOPPED, Run
+from nstudent.run_folder import STOPPED, Run
 from nstudent.stage import Metrics, Step
 from nstudent.storage import read_json
 

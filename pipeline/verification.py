@@ -7,7 +7,7 @@ from nstudent.artifact import Manifest, damage, strays
 from nstudent.commit import finish_commit, is_reopened, reopen
 from nstudent.errors import ArtifactError
 from nstudent.progress import Progress
-from nstudent.run import Run
+from nstudent.run_folder import Run
 from nstudent.stage import Step
 from nstudent.stopping import StopRequest
 

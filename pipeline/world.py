@@ -3,6 +3,7 @@
 Rank 0 leads: it alone decides, writes and speaks. The others are told what to work on, and do their share of it.
 """
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 
@@ -26,6 +27,23 @@ class World(Protocol):
 
     def any(self, said: bool) -> bool:
         """Whether it is so in any process; all of them have to ask."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of several jobs that share a labelling and know nothing of each other: it leaves deciding to a later one."""
+
+    rank: int
+    size: int
+    leads = False
+
+    def agree(self, value: Any = None) -> Any:
+        """Nobody is waited for."""
+        return value
+
+    def any(self, said: bool) -> bool:
+        """Nobody is asked."""
+        return said
 
 
 class Alone:

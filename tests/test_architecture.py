@@ -17,6 +17,7 @@ FLOORS = [
     {"__init__"},
     {"console", "verification", "status"},
     {"run"},
+    {"run_folder"},
     {"steps"},
     {f"stages.{name}" for name in STAGES} | {"stages"},
     {"classifier", "workbench"},
@@ -41,6 +42,7 @@ LIGHT = {room for rooms in FLOORS[FLOOR_OF["data"] + 1 :] for room in rooms} | {
     "verification",
     "status",
     "run",
+    "run_folder",
     "steps",
 }
 HEAVY = {"torch", "torchvision", "timm", "albumentations", "cv2", "sklearn", "scipy", "matplotlib", "simplejpeg", "PIL"}

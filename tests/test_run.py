@@ -221,7 +221,7 @@ def test_what_decides_a_promotion_is_asked_of_the_student(tmp_path: Path, fake_s
 
 def test_changed_data_is_noticed(tmp_path: Path, fake_stages: FakeStages, monkeypatch: pytest.MonkeyPatch) -> None:
     _run(tmp_path)
-    monkeypatch.setattr("nstudent.run.source_stamp", lambda config: "other files")
+    monkeypatch.setattr("nstudent.run_folder.source_stamp", lambda config: "other files")
     reasons = _run(tmp_path)
     assert list(reasons) == ONE_ROUND
     assert reasons["00-data"].startswith("source changed from 'scikit-learn ")

@@ -80,7 +80,7 @@ def test_a_repair_that_was_interrupted_is_gone_on_with(shards, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("nstudent.run.Run.make", killed)
+        patch.setattr("nstudent.run_folder.Run.make", killed)
         with pytest.raises(KeyboardInterrupt):
             repair(shards)
     assert not folder.exists()

@@ -1,0 +1,83 @@
+"""A heap that several jobs label, which know nothing of each other."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from nstudent.artifact import Manifest
+from nstudent.commit import partial_folder
+from nstudent.errors import ArtifactError, BusyError, ConfigError
+from nstudent.lock import hold, hold_part
+from nstudent.run import run_part, run_stage
+from nstudent.world import Part
+
+STEP = "03-pseudolabel"
+ROWS = "pseudolabel.shard_rows=50"
+
+
+def shards(folder):
+    return {path.name: path.read_bytes() for path in folder.glob("labels-0*.h5")}
+
+
+def test_parts_made_in_any_order_are_the_labels_of_one_job(go_on, finished, tiny):
+    config = tiny(ROWS)
+    partial = partial_folder(go_on / STEP)
+    for number, made in ((2, 1), (0, 3), (1, 5)):
+        assert run_part(config, "pseudolabel", Part(number, 3), go_on) == partial
+        assert len(shards(partial)) == made
+    times = {path.name: path.stat().st_mtime_ns for path in partial.glob("labels-0*.h5")}
+    run_stage(config, "pseudolabel", go_on)
+    assert {path.name: path.stat().st_mtime_ns for path in (go_on / STEP).glob("labels-0*.h5")} == times
+    assert not list(go_on.glob(".lock-part*")), "what the jobs left is cleared away"
+
+    alone = go_on.with_name("alone")
+    subprocess.run(["cp", "-r", str(finished), str(alone)], check=True)
+    run_stage(config, "pseudolabel", alone)
+    assert Manifest.read(go_on / STEP).id == Manifest.read(alone / STEP).id
+
+
+def test_what_no_job_has_made_is_made_in_the_end(go_on, tiny):
+    run_part(tiny(ROWS), "pseudolabel", Part(0, 2), go_on)
+    run_stage(tiny(ROWS), "pseudolabel", go_on)
+    assert len(shards(go_on / STEP)) == 5
+
+
+def test_jobs_that_start_together_make_the_labels_of_one(go_on, finished, tiny, tiny_words):
+    command = [sys.executable, "-m", "nstudent", "stage", "pseudolabel", *tiny_words, ROWS, "--run-dir", str(go_on)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    jobs = [
+        subprocess.Popen([*command, "--shard", f"{n}/2"], stderr=subprocess.PIPE, text=True, env=environment)
+        for n in range(2)
+    ]
+    for job in jobs:
+        _, error = job.communicate(timeout=300)
+        assert job.returncode == 0, error
+    run_stage(tiny(ROWS), "pseudolabel", go_on)
+    assert len(shards(go_on / STEP)) == 5
+
+
+def test_nobody_works_on_the_whole_while_a_job_works_on_a_part(go_on, tiny):
+    with hold_part(go_on, 1, 4):
+        with hold(go_on, beside_parts=True):
+            pass
+        with pytest.raises(BusyError, match=r"part 1/4 of .* is being worked on: wait for that job"):
+            run_stage(tiny(ROWS), "pseudolabel", go_on)
+        with pytest.raises(BusyError, match=r"part 1/4 of .* by another process"), hold_part(go_on, 1, 4):
+            pytest.fail("two jobs make one part")
+        with hold_part(go_on, 2, 4):
+            pass
+    with hold(go_on):
+        pass
+
+
+def test_only_labels_are_made_in_parts_and_only_where_they_are_needed(go_on, tiny):
+    with pytest.raises(ConfigError, match="--shard is for the stage pseudolabel; student cannot"):
+        run_part(tiny(), "student", Part(0, 2), go_on)
+    with pytest.raises(ConfigError, match="needs no labels"):
+        run_part(tiny(), "pseudolabel", Part(0, 2), go_on)
+
+
+def test_a_part_needs_its_labeller(untrained, tiny):
+    with pytest.raises(ArtifactError, match="pseudolabel needs 01-teacher"):
+        run_part(tiny(), "pseudolabel", Part(0, 2), untrained)
