@@ -1,0 +1,92 @@
+"""One process against several: how much faster they train and label, and how closely they agree.
+
+    python benchmarks/scale.py                              # 1 and 2 processes on the digits, a thread each
+    python benchmarks/scale.py --processes 1 2 4 8 --config configs/grocery.yaml data.root=PATH/grocery_64.h5
+
+Each number of processes makes the teacher of the same packed data; the labels are then made by each of them with the
+teacher of one process. Turns alternate. Printed are ratios of medians of the seconds that the steps themselves took
+(imports left out), the efficiency (ratio / processes), the difference of the loss curves, and whether the labels are
+the same bytes. Prints Markdown.
+"""
+
+import argparse
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from nstudent.artifact import Manifest
+
+THREADS = ("threads=1", "workers=0", "rounds=1")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--config", type=Path)
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    arguments = parser.parse_intermixed_args()
+    words = [*(["--config", str(arguments.config)] if arguments.config else []), *THREADS, *arguments.overrides]
+    with tempfile.TemporaryDirectory() as folder:
+        start = Path(folder) / "start"
+        _stage("data", 1, words, start)
+        trained = _trainings(Path(folder), start, arguments, words)
+        _label(Path(folder), trained, arguments, words)
+
+
+def _stage(stage: str, processes: int, words: list[str], run_dir: Path) -> None:
+    several = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
+    command = [sys.executable, *several, "-m", "nstudent", "stage", stage, *words, "--run-dir", str(run_dir)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def _trainings(folder: Path, start: Path, arguments: argparse.Namespace, words: list[str]) -> Path:
+    """Print the table of trainings; returns a run folder that one process has trained in."""
+    seconds: dict[int, list[float]] = {number: [] for number in arguments.processes}
+    losses = {}
+    for turn in range(arguments.turns):
+        for number in arguments.processes:
+            run_dir = Path(shutil.copytree(start, folder / f"train-{number}-{turn}"))
+            _stage("teacher", number, words, run_dir)
+            made = Manifest.read(run_dir / "01-teacher")
+            seconds[number].append(made.seconds)
+            losses[number] = np.array([epoch["loss"] for epoch in made.metrics["history"][0]])
+    print(f"{os.cpu_count()} cores ({platform.machine()}), torch {torch.__version__}, {arguments.turns} turns\n")
+    print("| training | x one process | efficiency | loss curve: largest difference | mean |\n|---|---|---|---|---|")
+    one = statistics.median(seconds[arguments.processes[0]])
+    for number in arguments.processes:
+        ratio = one / statistics.median(seconds[number])
+        apart = np.abs(losses[number] / losses[arguments.processes[0]] - 1)
+        print(f"| {number} | {ratio:.2f} | {ratio / number:.2f} | {apart.max():.1%} | {apart.mean():.1%} |")
+    return folder / f"train-{arguments.processes[0]}-0"
+
+
+def _label(folder: Path, trained: Path, arguments: argparse.Namespace, words: list[str]) -> None:
+    seconds: dict[int, list[float]] = {number: [] for number in arguments.processes}
+    ids = {}
+    for turn in range(arguments.turns):
+        for number in arguments.processes:
+            run_dir = Path(shutil.copytree(trained, folder / f"label-{number}-{turn}"))
+            _stage("pseudolabel", number, [*words, "pseudolabel.shard_rows=100"], run_dir)
+            made = Manifest.read(next(run_dir.glob("*-pseudolabel")))
+            seconds[number].append(made.seconds)
+            ids[number] = made.id
+    print("\n| labelling | x one process | the same bytes |\n|---|---|---|")
+    one = statistics.median(seconds[arguments.processes[0]])
+    for number in arguments.processes:
+        same = "yes" if ids[number] == ids[arguments.processes[0]] else "no"
+        print(f"| {number} | {one / max(statistics.median(seconds[number]), 0.1):.2f} | {same} |")
+
+
+if __name__ == "__main__":
+    main()
