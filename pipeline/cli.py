@@ -1,4 +1,7 @@
-"""The command line: arguments in, one call, its result on the screen. The only module that prints."""
+"""The command line: arguments in, one call, its result on the screen. The only module that prints.
+
+What takes time to import is imported by the command that needs it: help is there at once.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +15,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from nstudent.artifact import Manifest
-from nstudent.config_file import load_config
 from nstudent.errors import ArtifactError, ConfigError, NstudentError, StoppedError, TrainingError
-from nstudent.run import run_all, run_part, run_stage
-from nstudent.status import status
 from nstudent.steps import STAGES, plan
 from nstudent.stopping import StopRequest, stop_on_signals
 from nstudent.storage import read_json
-from nstudent.verification import repair, verify
 from nstudent.world import Alone, Part, World
 
 USER_ERROR = 2
@@ -67,6 +65,9 @@ def run_all_command(
     any interruption.
     """
     from nstudent import console
+    from nstudent.artifact import Manifest
+    from nstudent.config_file import load_config
+    from nstudent.run import run_all
 
     settings = load_config(config, overrides or [])
     if dry_run:
@@ -105,6 +106,8 @@ def stage_command(
 ) -> None:
     """Run one stage: its first step that is not up to date. The steps before it must be there."""
     from nstudent import console
+    from nstudent.config_file import load_config
+    from nstudent.run import run_part, run_stage
 
     settings = load_config(config, overrides or [])
     if shard is not None:
@@ -124,6 +127,7 @@ def status_command(
 ) -> None:
     """What is done, what is stale and why, and the score of each step on validation."""
     from nstudent import console
+    from nstudent.status import status
 
     rows = []
     for state in status(run_dir):
@@ -147,6 +151,7 @@ def verify_command(
     The exit code is 2 where something is damaged and was not repaired.
     """
     from nstudent import console
+    from nstudent.verification import repair, verify
 
     with _interruptible() as stop:
         found = repair(run_dir, console.Screen(), stop) if mend else verify(run_dir, console.Screen())

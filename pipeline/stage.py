@@ -6,15 +6,18 @@ import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from nstudent.artifact import Artifact
 from nstudent.commit import SCRATCH
-from nstudent.config import Config
 from nstudent.progress import Progress, Silence
-from nstudent.randomness import Key
 from nstudent.storage import make_folder, reserve
 from nstudent.world import Alone, World
+
+if TYPE_CHECKING:
+    # They take longer to import than all the rest, and `nstudent --help` needs neither.
+    from nstudent.config import Config
+    from nstudent.randomness import Key
 
 Metrics = dict[str, Any]
 

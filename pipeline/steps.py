@@ -1,10 +1,14 @@
 """The stages there are, and the steps of a run: what it will do, known before anything is done."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from __future__ import annotations
 
-from nstudent.config import Config
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
 from nstudent.stage import Stage, Step
+
+if TYPE_CHECKING:
+    from nstudent.config import Config
 
 
 def _section(name: str, *, without: Sequence[str] = ()) -> Callable[[Config], dict[str, Any]]:

@@ -205,6 +205,32 @@ class Batches:
             yield from loader
 
 
+class Awaited(Iterator[Batch]):
+    """Batches, and how much of the time is spent waiting for them."""
+
+    def __init__(self, batches: Iterator[Batch]) -> None:
+        self._batches = batches
+        self._began: float | None = None
+        self._waited = 0.0
+
+    def __next__(self) -> Batch:
+        asked = time.perf_counter()
+        batch = next(self._batches)
+        if self._began is None:
+            # The first one is waited for while processes start.
+            self._began = time.perf_counter()
+        else:
+            self._waited += time.perf_counter() - asked
+        return batch
+
+    @property
+    def share(self) -> float:
+        """Of the time since the first batch, the share in which the next one was waited for."""
+        if self._began is None:
+            return 0.0
+        return self._waited / max(time.perf_counter() - self._began, 1e-9)
+
+
 @contextlib.contextmanager
 def loaders_explained() -> Iterator[None]:
     """Say in a line that a process which prepares images was killed.

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from nstudent.config import TrainingConfig
-from nstudent.data.batches import Batch, Batches, loaders_explained
+from nstudent.data.batches import Awaited, Batch, Batches, loaders_explained
 from nstudent.errors import StoppedError
 from nstudent.models.device import Placement
 from nstudent.models.heads import Logits
@@ -143,21 +143,22 @@ class Trainer:
 
     def _train(self, batches: Iterator[Batch], task: Task, checkpoint: Path, validate: Validate | None) -> None:
         """Walk the steps. Between two of them everything is in a state that can be kept."""
-        pace = Pace(self._checkpoint_seconds)
+        pace, awaited = Pace(self._checkpoint_seconds), Awaited(batches)
         while self._step < self._length.steps:
-            self._train_step(next(batches))
+            self._train_step(next(awaited))
             if self._step % self._length.steps_per_epoch == 0:
                 self._close_epoch(validate)
             if pace.is_due() or self._step == self._length.steps:
                 with pace.kept():
                     self._save(checkpoint)
-            self._report(task)
+            self._report(task, awaited.share)
 
-    def _report(self, task: Task) -> None:
+    def _report(self, task: Task, data_wait: float) -> None:
         """Say how far it is. Of several processes all stop after the same step: not every step asks the others."""
         asked: StoppedError | None = None
         try:
-            task.advance(1, **({"loss": self._history[-1]["loss"]} if self._history else {}))
+            loss = {"loss": self._history[-1]["loss"]} if self._history else {}
+            task.advance(1, **loss, **{"data wait %": round(100 * data_wait)})
         except StoppedError as error:
             asked = error
         if self._world.size > 1 and self._step % _ASK_EVERY_STEPS:

@@ -9,7 +9,7 @@ import torch
 from nstudent import hdf5
 from nstudent.config import NoiseConfig
 from nstudent.data.augment import Augment
-from nstudent.data.batches import Batches, Examples, Stream
+from nstudent.data.batches import Awaited, Batches, Examples, Stream
 from nstudent.data.dataset import PixelStore
 
 NUM_IMAGES, ROWS_A_SHARD, SIDE = 50, 20, 8
@@ -186,3 +186,21 @@ def test_a_pickled_store_carries_paths_and_no_pixels(pixels):
 
     assert len(carried) < 2000
     assert np.array_equal(pickle.loads(carried)[np.array([3, 30])], before)
+
+
+def test_waiting_for_batches_is_told_from_working_on_them(monkeypatch):
+    """By a clock of ours: a start that does not count, then 1 s for each batch and 3 s of work on it."""
+    clock = [0.0]
+    monkeypatch.setattr("nstudent.data.batches.time.perf_counter", lambda: clock[0])
+
+    def slow():
+        for seconds in (100, 1, 1, 1):
+            clock[0] += seconds
+            yield None
+
+    awaited = Awaited(slow())
+    assert awaited.share == 0
+    for _ in range(4):
+        next(awaited)
+        clock[0] += 3
+    assert awaited.share == pytest.approx(3 / (3 + 4 * 3))
