@@ -143,7 +143,7 @@ def finish(folder: Path, taxonomy: Taxonomy, layout: Layout, temperatures: Seque
 
 
 @dataclass(frozen=True)
-class Part:
+class ShardLabels:
     """The labels of one shard, mapped; the map goes with the part."""
 
     rows: slice
@@ -172,13 +172,13 @@ class LabelStore:
     def __len__(self) -> int:
         return self._num_rows
 
-    def parts(self) -> Iterator[Part]:
+    def parts(self) -> Iterator[ShardLabels]:
         """One shard after the other, in the order of the rows."""
         first = 0
         for path in self._paths:
             arrays = mapped(path)
             rows = slice(first, first + len(arrays["image"]))
-            yield Part(rows, arrays["image"], arrays["path"], arrays["confidence"])
+            yield ShardLabels(rows, arrays["image"], arrays["path"], arrays["confidence"])
             first = rows.stop
 
     @cached_property

@@ -21,22 +21,22 @@ _DO = {
     "file": 'storage.atomic_write(folder / "f", b"new" * 1000)',
     "step": f"""
 step = folder / "01-teacher"
-partial = artifact.open_partial(step, "asked for")
+partial = commit.open_partial(step, "asked for")
 storage.atomic_write(partial / "weights", b"new" * 1000)
-artifact.commit(step, {_FIELDS!r})
+commit.commit(step, {_FIELDS!r})
 """,
 }
 _HEAD = """
 import os, shutil, sys
 from pathlib import Path
-from nstudent import artifact, storage
+from nstudent import commit, storage
 """
 _STRIKE = """
 sys.path.insert(0, sys.argv[1])
 from injector import Fault, Injector
 runs, kind = Path(sys.argv[2]), sys.argv[3]
-at, alive = 0, False
-while not alive:
+at, killed = 0, True
+while killed:
     folder = runs / f"{at:03d}"
     shutil.copytree(runs / "before", folder)
     child = os.fork()
@@ -44,8 +44,10 @@ while not alive:
         Injector(folder, Fault(at, kind), runs / "log").install()
         exec(sys.argv[4])
         os._exit(0)
-    alive = os.waitpid(child, 0)[1] == 0
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    killed = status < 0
     at += 1
+sys.exit(status)
 """
 
 
