@@ -4,8 +4,8 @@
     python benchmarks/scale.py --processes 1 2 4 8 --config configs/grocery.yaml data.root=PATH/grocery_64.h5
 
 Each number of processes makes the teacher of the same packed data; the labels are then made by each of them with the
-teacher of one process. Turns alternate. Printed are ratios of medians of the seconds that the steps themselves took
-(imports left out), the efficiency (ratio / processes), the difference of the loss curves, and whether the labels are
+teacher of the first number. Turns alternate. Printed are ratios of medians of the seconds that the steps themselves
+took (imports left out), the efficiency (ratio a process), the difference of the loss curves, and whether the labels are
 the same bytes. Prints Markdown.
 """
 
@@ -50,42 +50,43 @@ def _stage(stage: str, processes: int, words: list[str], run_dir: Path) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-def _trainings(folder: Path, start: Path, arguments: argparse.Namespace, words: list[str]) -> Path:
-    """Print the table of trainings; returns a run folder that one process has trained in."""
+def _made(
+    stage: str, folder: Path, start: Path, arguments: argparse.Namespace, words: list[str]
+) -> tuple[dict[int, float], dict[int, Manifest]]:
+    """Median seconds of a stage, and what it made, by the number of processes; every turn from a copy of ``start``."""
     seconds: dict[int, list[float]] = {number: [] for number in arguments.processes}
-    losses = {}
+    made = {}
     for turn in range(arguments.turns):
         for number in arguments.processes:
-            run_dir = Path(shutil.copytree(start, folder / f"train-{number}-{turn}"))
-            _stage("teacher", number, words, run_dir)
-            made = Manifest.read(run_dir / "01-teacher")
-            seconds[number].append(made.seconds)
-            losses[number] = np.array([epoch["loss"] for epoch in made.metrics["history"][0]])
+            run_dir = Path(shutil.copytree(start, folder / f"{stage}-{number}-{turn}"))
+            _stage(stage, number, words, run_dir)
+            made[number] = Manifest.read(next(run_dir.glob(f"*-{stage}")))
+            seconds[number].append(made[number].seconds)
+    return {number: statistics.median(times) for number, times in seconds.items()}, made
+
+
+def _trainings(folder: Path, start: Path, arguments: argparse.Namespace, words: list[str]) -> Path:
+    """Print the table of trainings; returns a run folder that the first number of processes has trained in."""
+    seconds, made = _made("teacher", folder, start, arguments, words)
+    losses = {n: np.array([epoch["loss"] for epoch in each.metrics["history"][0]]) for n, each in made.items()}
+    first = arguments.processes[0]
     print(f"{os.cpu_count()} cores ({platform.machine()}), torch {torch.__version__}, {arguments.turns} turns\n")
-    print("| training | x one process | efficiency | loss curve: largest difference | mean |\n|---|---|---|---|---|")
-    one = statistics.median(seconds[arguments.processes[0]])
+    print("| training | x the first | efficiency | loss curve: largest difference | mean |\n|---|---|---|---|---|")
     for number in arguments.processes:
-        ratio = one / statistics.median(seconds[number])
-        apart = np.abs(losses[number] / losses[arguments.processes[0]] - 1)
-        print(f"| {number} | {ratio:.2f} | {ratio / number:.2f} | {apart.max():.1%} | {apart.mean():.1%} |")
-    return folder / f"train-{arguments.processes[0]}-0"
+        ratio = seconds[first] / seconds[number]
+        apart = np.abs(losses[number] / losses[first] - 1)
+        efficiency = ratio * first / number
+        print(f"| {number} | {ratio:.2f} | {efficiency:.2f} | {apart.max():.1%} | {apart.mean():.1%} |")
+    return folder / f"teacher-{first}-0"
 
 
 def _label(folder: Path, trained: Path, arguments: argparse.Namespace, words: list[str]) -> None:
-    seconds: dict[int, list[float]] = {number: [] for number in arguments.processes}
-    ids = {}
-    for turn in range(arguments.turns):
-        for number in arguments.processes:
-            run_dir = Path(shutil.copytree(trained, folder / f"label-{number}-{turn}"))
-            _stage("pseudolabel", number, [*words, "pseudolabel.shard_rows=100"], run_dir)
-            made = Manifest.read(next(run_dir.glob("*-pseudolabel")))
-            seconds[number].append(made.seconds)
-            ids[number] = made.id
-    print("\n| labelling | x one process | the same bytes |\n|---|---|---|")
-    one = statistics.median(seconds[arguments.processes[0]])
+    seconds, made = _made("pseudolabel", folder, trained, arguments, [*words, "pseudolabel.shard_rows=100"])
+    first = arguments.processes[0]
+    print("\n| labelling | x the first | the same bytes |\n|---|---|---|")
     for number in arguments.processes:
-        same = "yes" if ids[number] == ids[arguments.processes[0]] else "no"
-        print(f"| {number} | {one / max(statistics.median(seconds[number]), 0.1):.2f} | {same} |")
+        same = "yes" if made[number].id == made[first].id else "no"
+        print(f"| {number} | {seconds[first] / max(seconds[number], 0.1):.2f} | {same} |")
 
 
 if __name__ == "__main__":

@@ -118,78 +118,32 @@ def _packed(arguments: argparse.Namespace, side: int) -> tuple[np.ndarray, np.nd
         return dataset.pixels[ids], dataset.labels[ids, -1] + 1
 
 
-def their_training(arguments: argparse.Namespace, folder: Path, side: int, classes: int, noise: str) -> list[str]:
+def their_words(arguments: argparse.Namespace, script: str, side: int, classes: int) -> list[str]:
+    """What timm's two scripts are both told."""
     precision = ["--amp", "--amp-dtype", "bfloat16"] if arguments.precision == "bfloat16" else []
     return [
-        sys.executable,
-        str(arguments.timm / "train.py"),
-        str(folder),
-        "--val-split",
-        "train",
-        "--val-interval",
-        "100000",
-        "--model",
-        arguments.net,
-        "--num-classes",
-        str(classes),
-        "--input-size",
-        "3",
-        str(side),
-        str(side),
-        "-b",
-        str(arguments.batch),
-        "--opt",
-        "adamw",
-        "--lr",
-        "0.003",
-        "--clip-grad",
-        "5",
-        "--device",
-        arguments.device,
-        "--channels-last",
-        *precision,
-        "--workers",
-        str(arguments.workers),
-        "--output",
-        str(folder / "timm"),
-        "--warmup-epochs",
-        "0",
-        *THEIR_NOISE[noise],
+        *(sys.executable, str(arguments.timm / script)),
+        *("--model", arguments.net, "--num-classes", str(classes), "--input-size", "3", str(side), str(side)),
+        *("-b", str(arguments.batch), "--device", arguments.device, "--channels-last"),
+        *("--workers", str(arguments.workers), *precision),
+    ]
+
+
+def their_training(arguments: argparse.Namespace, folder: Path, side: int, classes: int, noise: str) -> list[str]:
+    return [
+        *their_words(arguments, "train.py", side, classes),
+        *("--data-dir", str(folder), "--val-split", "train", "--val-interval", "100000"),
+        *("--opt", "adamw", "--lr", "0.003", "--clip-grad", "5", "--warmup-epochs", "0"),
+        *("--output", str(folder / "timm"), *THEIR_NOISE[noise]),
         "--epochs",
     ]  # timm counts so many epochs; the number comes last
 
 
 def their_labelling(arguments: argparse.Namespace, folder: Path, side: int, classes: int) -> list[str]:
-    precision = ["--amp", "--amp-dtype", "bfloat16"] if arguments.precision == "bfloat16" else []
     return [
-        sys.executable,
-        str(arguments.timm / "inference.py"),
-        "--split",
-        "",
-        "--model",
-        arguments.net,
-        "--num-classes",
-        str(classes),
-        "--input-size",
-        "3",
-        str(side),
-        str(side),
-        "-b",
-        str(arguments.batch),
-        "--device",
-        arguments.device,
-        "--channels-last",
-        *precision,
-        "--workers",
-        str(arguments.workers),
-        "--results-dir",
-        str(folder / "timm"),
-        "--results-format",
-        "csv",
-        "--topk",
-        "1",
-        "--crop-pct",
-        "1.0",
+        *their_words(arguments, "inference.py", side, classes),
+        *("--split", "", "--results-dir", str(folder / "timm"), "--results-format", "csv", "--topk", "1"),
+        *("--crop-pct", "1.0"),
         "--data-dir",
     ]  # the folder comes last
 
