@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import ctypes
 import faulthandler
+import json
 import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import cv2
+import h5py
 import numpy as np
 import pytest
+from nstudent.config import DataConfig
 from nstudent.data import decoders
 from nstudent.data.decoders import CRASHED, Decoded, Decoders, Reader, reading
+from nstudent.data.sources import open_source
 from nstudent.errors import DataError, ImageError
 
 NUM_IMAGES, SIDE = 50, 8
@@ -98,6 +102,28 @@ def test_a_source_that_is_gone_stops_the_whole(reader: Reader, monkeypatch: pyte
     monkeypatch.setattr(Photos, "read", gone)
     with pytest.raises(DataError, match="not mounted"), Decoders(reader, 2) as read:
         read(range(NUM_IMAGES))
+
+
+def test_of_a_packed_file_that_is_cut_short_meanwhile_the_images_before_the_cut_are_read(tmp_path: Path) -> None:
+    """Its map then ends in a place that no process can read and live."""
+    path = tmp_path / "packed.h5"
+    random = np.random.default_rng(0)
+    blobs = [cv2.imencode(".png", random.integers(0, 256, (60, 60, 3), np.uint8))[1].tobytes() for _ in range(20)]
+    with h5py.File(path, "w") as file:
+        file["offset"], file["label"] = np.cumsum([0, *map(len, blobs)]), np.zeros((20, 1), np.int16)
+        file["split"], file["jpeg"] = np.zeros(20, np.int8), np.frombuffer(b"".join(blobs), np.uint8)
+        file.attrs["meta"] = json.dumps({"levels": [["a", "b"]]})
+    source = open_source(DataConfig(source="hdf5", root=str(path), levels=("coarse",)))
+    source.records()
+    faulthandler.disable()
+    with Decoders(Reader(source, SIDE, 10_000), 2) as read:
+        os.truncate(path, path.stat().st_size // 2)
+        images = read(range(20))
+    faulthandler.enable()
+    readable = [image.pixels is not None for image in images]
+    assert readable == sorted(readable, reverse=True)
+    assert 5 < sum(readable) < 15
+    assert images[-1].reason == CRASHED
 
 
 def _once(mark: Path, act: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
