@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
+_LAST_BARRIERS = 4
 _TIMEOUT = timedelta(days=7)
 """The others wait while the leader packs the data. A process that is gone is noticed by its connection, not by time."""
 
@@ -63,6 +64,10 @@ def connected() -> Iterator[Ranks]:
     try:
         _connect()
         yield Ranks()
+        # gloo's threads let go of the last tensors a moment after the work is done, and need the interpreter for it:
+        # one that has begun to shut down ends them with an abort. While all wait here it is free.
+        for _ in range(_LAST_BARRIERS):
+            dist.barrier()
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error).lower():
             raise
