@@ -30,17 +30,10 @@ def _pair(run_dir: Path, *overrides: str, restarts: int = 0) -> Iterator[subproc
         yield run
 
 
-def _finished(run_dir: Path) -> Results:
-    with _pair(run_dir) as run:
-        said, _ = run.communicate(timeout=_SECONDS)
-    assert run.returncode == 0, said
-    return results(run_dir)
-
-
-def _wait_for_checkpoint(run_dir: Path, run: subprocess.Popen[str]) -> None:
-    checkpoint = run_dir / "01-teacher.partial" / "scratch" / "member-0.safetensors"
+def _wait_for_checkpoint(run_dir: Path, step: str, run: subprocess.Popen[str]) -> None:
+    scratch = run_dir / f"{step}.partial" / "scratch"
     end = time.monotonic() + _SECONDS
-    while not checkpoint.exists():
+    while not list(scratch.glob("*.safetensors")):
         assert run.poll() is None, run.stdout.read() if run.stdout else ""
         assert time.monotonic() < end
         time.sleep(0.01)
@@ -54,7 +47,10 @@ def _workers(torchrun: int) -> list[int]:
 def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Results]:
     """An uninterrupted run of two processes."""
     folder = tmp_path_factory.mktemp("pair") / "run"
-    return folder, _finished(folder)
+    with _pair(folder) as run:
+        said, _ = run.communicate(timeout=_SECONDS)
+    assert run.returncode == 0, said
+    return folder, results(folder)
 
 
 def test_the_same_labeller_labels_alike_in_one_process_and_in_two(
@@ -70,21 +66,21 @@ def test_the_same_labeller_labels_alike_in_one_process_and_in_two(
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for processes as Linux shows them")
-def test_one_that_is_killed_brings_all_down_and_the_restart_goes_on(pair: tuple[Path, Results], run_dir: Path) -> None:
-    with _pair(run_dir, restarts=1) as run:
-        _wait_for_checkpoint(run_dir, run)
-        os.kill(_workers(run.pid)[1], signal.SIGKILL)
-        said, _ = run.communicate(timeout=_SECONDS)
-    assert run.returncode == 0, said
-    assert differences(results(run_dir), pair[1]) == []
-
-
-def test_a_signal_stops_both_at_the_same_step(pair: tuple[Path, Results], run_dir: Path) -> None:
+def test_a_signal_stops_both_at_one_step_and_a_killed_one_is_started_again(
+    pair: tuple[Path, Results], run_dir: Path
+) -> None:
+    """One run that has to be told three times: stopped, gone on with and killed, restarted."""
     with _pair(run_dir) as run:
-        _wait_for_checkpoint(run_dir, run)
+        _wait_for_checkpoint(run_dir, "01-teacher", run)
         run.send_signal(signal.SIGTERM)
         said, _ = run.communicate(timeout=_SECONDS)
     assert run.returncode != 0
     assert "the same command goes on" in said
     assert "has ended" not in said, "one of them went on without the other"
-    assert _finished(run_dir) == pair[1]
+    with _pair(run_dir, restarts=1) as run:
+        _wait_for_checkpoint(run_dir, "02-baseline", run)
+        os.kill(_workers(run.pid)[1], signal.SIGKILL)
+        said, _ = run.communicate(timeout=_SECONDS)
+    assert run.returncode == 0, said
+    assert said.count("00-data: up to date") == 2, "it was started again"
+    assert differences(results(run_dir), pair[1]) == []

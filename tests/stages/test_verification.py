@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from nstudent.artifact import Manifest
@@ -13,11 +14,18 @@ from nstudent.verification import repair, verify
 from typer.testing import CliRunner
 
 
+@pytest.fixture(scope="module")
+def in_shards(tiny, finished, tmp_path_factory):
+    """A finished run whose pseudo-labels lie in several shards. Tests only read it."""
+    folder = tmp_path_factory.mktemp("in_shards") / "run"
+    shutil.copytree(finished, folder)
+    return run_all(tiny("pseudolabel.shard_rows=40"), folder)
+
+
 @pytest.fixture
-def shards(tiny, go_on):
-    """A finished run whose pseudo-labels lie in several shards."""
-    run_all(tiny("pseudolabel.shard_rows=40"), go_on)
-    return go_on
+def shards(in_shards, tmp_path):
+    """A copy of it, to be damaged."""
+    return Path(shutil.copytree(in_shards, tmp_path / "run"))
 
 
 def flip(path):

@@ -1,10 +1,6 @@
 """From images to a scored classifier, and again, and through kill -9."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 
 import pytest
 from nstudent.artifact import Manifest
@@ -78,46 +74,6 @@ def test_a_second_call_makes_nothing(tiny, go_on):
     before = {path: path.stat().st_mtime_ns for path in go_on.rglob("manifest.json")}
     run_all(tiny(), go_on)
     assert {path: path.stat().st_mtime_ns for path in go_on.rglob("manifest.json")} == before
-
-
-KILL_ITSELF = """
-import os, signal, sys
-from nstudent import load_config, run_all
-from nstudent.progress import Silence
-
-folder, name, steps, *words = sys.argv[1:]
-
-class Kill(Silence):
-    def task(self, task, total, unit, done=0):
-        self.left = int(steps) - done if task == name else -1
-        return super().task(task, total, unit, done)
-    def advance(self, amount, **shown):
-        self.left -= amount
-        if self.left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-run_all(load_config(None, words), folder, Kill())
-"""
-
-
-@pytest.mark.skipif(os.name == "nt", reason="there is no kill -9")
-def test_kill_9_in_the_middle_of_a_training_loses_nothing(tiny, tiny_words, finished, tmp_path):
-    """Twice, in the middle of an epoch of the teacher and of the student; then the same command to the end."""
-    script = tmp_path / "kill_itself.py"
-    script.write_text(KILL_ITSELF)
-    folder = tmp_path / "run"
-    # A teacher's epoch has 4 steps, a student's 3.
-    for step, task, steps in (("01-teacher", "member 0", 30), ("05-student", "student", 5)):
-        command = [sys.executable, str(script), str(folder), task, str(steps), *tiny_words]
-        ended = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, check=False)
-        assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
-        assert not (folder / step).exists()
-        assert list((folder / f"{step}.partial" / "scratch").glob("*.safetensors")), (
-            "there is a checkpoint to go on from"
-        )
-    run_all(tiny(), folder)
-    assert ids(folder) == ids(finished)
-    assert not list(folder.glob("*.partial"))
 
 
 def test_two_rounds_walk_on_from_the_student(two_rounds, go_on):
