@@ -12,11 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nstudent.errors import ArtifactError
-from nstudent.storage import (
-    fingerprint_of,
-    read_json,
-    sha256_of,
-)
+from nstudent.storage import fingerprint_of, read_json, sha256_of
 
 MANIFEST = "manifest.json"
 FINAL = "final.json"

@@ -114,6 +114,14 @@ class Run:
         gathered = [name for name in step.gathered if name in planned and self.folder(name).exists()]
         return {name: Manifest.read(self.folder(name)) for name in (*needed, *gathered)}
 
+    def request(self, step: Step) -> dict[str, Any]:
+        """What a step is to be made from and for, as its partial folder and its manifest say it."""
+        inputs = self.inputs(step)
+        return {
+            "asked": self.asked(step, inputs),
+            "inputs": {name: manifest.id for name, manifest in inputs.items()},
+        }
+
     def why_stale(self, step: Step) -> str | None:
         """Why the step has to be made (again), or ``None`` where it is up to date."""
         if not self.folder(step.name).exists():
@@ -128,20 +136,17 @@ class Run:
 
     def make(self, step: Step) -> Manifest:
         """Run one step and commit what it made; the other processes of the run do their share."""
-        inputs = self.inputs(step)
-        asked = self.asked(step, inputs)
-        ids = {name: manifest.id for name, manifest in inputs.items()}
+        request = self.request(step)
         began = time.monotonic()
         folder = self.folder(step.name)
-        open_partial(folder, {"asked": asked, "inputs": ids})
+        open_partial(folder, request)
         if step.stage.shared:
             self.world.agree(step.index)
-        metrics = step.stage.load()(self._context(step, inputs))
+        metrics = step.stage.load()(self._context(step, request["inputs"]))
         fields = {
             "stage": step.stage.name,
             "round": step.round,
-            "asked": asked,
-            "inputs": ids,
+            **request,
             "metrics": metrics,
             "seconds": round(time.monotonic() - began, 1),
         }
@@ -152,12 +157,10 @@ class Run:
         # Held for a moment alone: to open the folder, and to be sure that nobody works on the whole.
         with ExitStack() as parts:
             with self.held(beside_parts=True):
-                inputs = self.inputs(step)
-                ids = {name: manifest.id for name, manifest in inputs.items()}
-                asked = {"asked": self.asked(step, inputs), "inputs": ids}
-                open_partial(self.folder(step.name), asked, beside_others=True)
+                request = self.request(step)
+                open_partial(self.folder(step.name), request, beside_others=True)
                 parts.enter_context(hold_part(self.run_dir, part.rank, part.size))
-            step.stage.load()(self._context(step, inputs))
+            step.stage.load()(self._context(step, request["inputs"]))
 
     def follow(self) -> None:
         """In a process that does not lead: do a share of every step that the leader makes, until it is done."""

@@ -53,25 +53,23 @@ def repair(run_dir: str | Path, progress: Progress | None = None, stop: StopRequ
                 run.make(step)
             if not folder.exists():
                 continue
-            bad = damage(folder)
+            bad, foreign = damage(folder), strays(folder)
             found += [Damage(step.name, name, what) for name, what in bad.items()]
-            damaged = [name for name in bad if name not in strays(folder)]
+            damaged = [name for name in bad if name not in foreign]
             if damaged:
-                _remake(run, step, damaged)
+                _remake(run, step, damaged, foreign)
     return found
 
 
-def _remake(run: Run, step: Step, damaged: list[str]) -> None:
+def _remake(run: Run, step: Step, damaged: list[str], foreign: list[str]) -> None:
     reason = run.why_stale(step)
     if reason is not None:
         raise ArtifactError(f"{step.name} is damaged and stale ({reason}): run the same command again to make it anew")
     folder = run.folder(step.name)
-    foreign = strays(folder)
     if foreign:
         raise ArtifactError(f"{folder / foreign[0]} is not part of {step.name}, which is damaged: move it away first")
-    before, inputs = Manifest.read(folder), run.inputs(step)
-    asked = run.asked(step, inputs)
-    reopen(folder, {"asked": asked, "inputs": {name: each.id for name, each in inputs.items()}}, damaged)
+    before = Manifest.read(folder)
+    reopen(folder, run.request(step), damaged)
     run.progress.say(f"{step.name}: making {', '.join(damaged)} again")
     if run.make(step).id != before.id:
         run.progress.say(f"  {step.name} came out with other bytes than before: what was made from it is stale now")

@@ -99,7 +99,6 @@ def _operate(
     moves: npt.NDArray[np.float64],
 ) -> None:
     """One operation an image, in place."""
-
     # Those that share an operation stand together, so that a slice of them is enough.
     order = np.argsort(_PLACE[operation], kind="stable")
     ends = np.searchsorted(_PLACE[operation[order]], _GROUP_ENDS)
@@ -157,8 +156,8 @@ def _fixed_tables(operation: npt.NDArray[np.int64], strength: npt.NDArray[np.flo
     """(m, 256) of posterize, solarize and brightness, which do not depend on the image."""
     values, s = np.arange(256), strength[:, None]
     kept = np.where(operation == POSTERIZE, strength, 8).astype(np.int64)[:, None]
-    choices = [values & (256 - 2 ** (8 - kept)), np.where(values >= s, 255 - values, values)]
-    posterized, solarized = choices
+    posterized = values & (256 - 2 ** (8 - kept))
+    solarized = np.where(values >= s, 255 - values, values)
     brightened = np.minimum(np.float32(s) * np.float32(values), 255)
     chosen = np.where(operation[:, None] == POSTERIZE, posterized, solarized)
     return np.where(operation[:, None] == BRIGHTNESS, brightened, chosen).astype(np.uint8)
