@@ -35,7 +35,7 @@ from nstudent.data.batch_augment import BatchAugment
 from nstudent.data.batches import Batches, Examples
 from nstudent.data.dataset import Dataset
 from nstudent.labels.targets import GivenTargets
-from nstudent.models.device import Placement, augments_on_device
+from nstudent.models.device import Placement, noises_in_batches
 from nstudent.models.member import Member, build_member
 from nstudent.processes import available_cores
 from nstudent.training.fit import Length, Trainer
@@ -84,9 +84,9 @@ def _channels_first(trainer: Trainer) -> None:
 
 VARIANTS = {
     "**ours**": Variant(),
-    "without noise on the images": Variant(noise=QUIET, augment="device"),
-    "noise in the workers": Variant(augment="workers"),
-    "noise on the device": Variant(augment="device"),
+    "without noise on the images": Variant(noise=QUIET, augment="batch"),
+    "noise image by image": Variant(augment="image"),
+    "noise by the batch": Variant(augment="batch"),
     "without CutMix": Variant(noise={"cutmix": 0.0}),
     "without the average of weights": Variant(change=_without_average),
     "without the check for finite numbers": Variant(change=_without_check),
@@ -146,9 +146,7 @@ class Bench:
         noise = student.noise.model_copy(update=variant.noise)
         training = student.model_copy(update={"noise": noise, "batch_size": self.batch, **variant.settings})
         placement = Placement(self.placement.device, variant.precision or self.placement.precision)
-        later = augments_on_device(
-            self.config.model_copy(update={"augment": variant.augment or self.config.augment}), placement.device
-        )
+        later = noises_in_batches(self.config.model_copy(update={"augment": variant.augment or self.config.augment}))
         ids, taxonomy = self.dataset.labelled, self.dataset.taxonomy
         examples = Examples(ids, GivenTargets(self.dataset.labels[ids], taxonomy, "ignore"))
         batches = Batches(self.dataset.pixels, [(examples, self.batch)], None if later else Augment(noise), KEY)
@@ -173,11 +171,10 @@ class Bench:
 
     def ours(self, variant: Variant) -> Turns:
         trainer = self.trainer(variant)
-        pin = self.placement.device.type == "cuda"
 
         def take(steps: int) -> tuple[float, float]:
             begun = trainer._step
-            batches = trainer._batches.load(begun, begun + steps + 1, self.workers, pin_memory=pin)
+            batches = trainer.prepared(begun + steps + 1)
             before = resource.getrusage(resource.RUSAGE_CHILDREN)
             # Not timed: the loaders start.
             trainer._train_step(next(batches))
@@ -234,7 +231,7 @@ def _repeat(step: Callable[[], None], steps: int) -> None:
 def waits(bench: Bench) -> list[str]:
     """Where one of our steps makes the host wait for the device, by torch's own account."""
     trainer = bench.trainer(Variant())
-    batches = trainer._batches.load(0, 20, bench.workers, pin_memory=True)
+    batches = trainer.prepared(20)
     for _ in range(3):
         trainer._train_step(next(batches))
     torch.cuda.set_sync_debug_mode("warn")

@@ -259,13 +259,14 @@ class Config(Section):
     """auto: CUDA, else Apple's GPU, else the CPU."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 where the chip has it and the network gains (a CPU: from 32 px on). Weights stay float32."""
-    augment: Literal["auto", "workers", "device"] = "auto"
-    """Where training images are noised: one by one in the workers, or a batch at a time on the device (the same
-    distributions, other draws). auto: on CUDA for images up to 64 px; else in the workers."""
+    augment: Literal["auto", "image", "batch"] = "auto"
+    """How training images are noised: one by one, or a batch at a time where the network runs (the same distributions,
+    other draws). auto: by the batch up to 64 px."""
     workers: Annotated[Whole, Field(ge=0)] | None = None
-    """Processes that prepare images. null: one, where there are two cores and a process starts cheaply (Linux)."""
+    """Processes that prepare images. null: none where they are noised by the batch, which a thread does; else one,
+    where there are two cores and a process starts cheaply (Linux)."""
     threads: Count | None = None
-    """CPU threads of the networks. null: one for each core that no worker needs."""
+    """CPU threads of the networks. null: one for each core that preparing images leaves."""
     checkpoint_minutes: Annotated[Number, Field(ge=0)] = 0.2
     """A training is kept on disk so often, or less where that would cost it 2 % of its time. 0: after every step."""
     data: DataConfig = DataConfig()

@@ -25,12 +25,13 @@ STAGES = {
     stage.name: stage
     for stage in (
         Stage("data", needs=(), provides="data", settings=_section("data"), version=2),
-        Stage("teacher", needs=("data",), provides="labeller", settings=_section("teacher"), shared=True),
+        Stage("teacher", needs=("data",), provides="labeller", settings=_section("teacher"), version=2, shared=True),
         Stage(
             "baseline",
             needs=("data",),
             provides="baseline",
             settings=_section("student", without=["promote_above"]),
+            version=2,
             shared=True,
         ),
         Stage(
@@ -48,7 +49,7 @@ STAGES = {
             settings=lambda config: (
                 _section("filter")(config) | _section("pseudolabel", without=["batch_size"])(config)
             ),
-            version=3,
+            version=4,
             shared=True,
         ),
         Stage(
@@ -60,6 +61,7 @@ STAGES = {
                 | {"pseudolabel.targets": config.pseudolabel.targets}
                 | _section("evaluate", without=["batch_size"])(config)
             ),
+            version=2,
             shared=True,
         ),
         Stage(

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import cached_property
 
 from nstudent.config import ModelConfig, NoiseConfig, TrainingConfig
 from nstudent.data.augment import Augment
 from nstudent.data.batch_augment import BatchAugment
 from nstudent.data.batches import Batches, Examples
-from nstudent.data.dataset import Dataset
+from nstudent.data.dataset import Dataset, PixelStore
+from nstudent.data.resident import ResidentPixels, fits_beside_training
 from nstudent.errors import ConfigError
 from nstudent.evaluation.assess import HEADLINE, assess
 from nstudent.evaluation.metrics import scores
 from nstudent.labels.targets import GivenTargets
-from nstudent.models.device import Placement, augments_on_device, loader_workers
+from nstudent.models.device import Placement, loader_workers, noises_in_batches
 from nstudent.models.ensemble import Ensemble, Recipe
 from nstudent.models.member import Member, build_member
 from nstudent.randomness import Key
@@ -25,6 +27,7 @@ from nstudent.taxonomy import LabelArray
 from nstudent.training.class_weights import class_weights
 from nstudent.training.fit import Length, Trained, Trainer
 from nstudent.training.objective import Objective, Supervised
+from nstudent.training.preparation import BatchNoise
 from torch import Tensor, nn
 
 _CHECKPOINT_COPIES = 13
@@ -42,6 +45,15 @@ class Workbench:
         self._scratch = context.scratch
         self._progress = context.progress
         self._world = context.world
+
+    @cached_property
+    def _pixels(self) -> PixelStore | ResidentPixels:
+        """The images that trainings read: on the GPU, where they fit and are noised there."""
+        sizes = len(self.dataset), self.dataset.image_size
+        resident = noises_in_batches(self._config) and not loader_workers(self._config)
+        if resident and fits_beside_training(*sizes, self.placement.device):
+            return ResidentPixels(self.dataset.pixels, *sizes, self.placement.device)
+        return self.dataset.pixels
 
     def recipe(self, members: Sequence[ModelConfig]) -> Recipe:
         """How an ensemble of these members is described."""
@@ -95,9 +107,9 @@ class Workbench:
         if sum(size for _, size in parts) < world.size:
             raise ConfigError(f"{name}: {world.size} processes share a batch of fewer images: raise batch_size")
         share = (world.rank, world.size)
-        later = augments_on_device(self._config, self.placement.device)
+        later = noises_in_batches(self._config)
         augment = None if later else Augment(training.noise)
-        batches = Batches(self.dataset.pixels, parts, augment, key, with_clean=with_clean, share=share)
+        batches = Batches(self._pixels, parts, augment, key, with_clean=with_clean, share=share)
         network = self.build(model, training, key)
         reserve(self._scratch, _CHECKPOINT_COPIES * sum(t.nbytes for t in network.state_dict().values()))
         trainer = Trainer(
@@ -139,7 +151,7 @@ class Workbench:
         return score
 
 
-def _batch_noise(noise: NoiseConfig, batches: Batches, key: Key) -> Callable[[Tensor, int], Tensor]:
+def _batch_noise(noise: NoiseConfig, batches: Batches, key: Key) -> BatchNoise:
     augment, (places, size) = BatchAugment(noise), batches.places()
     return lambda images, step: augment(images, (*key, "noise", step), places, size)
 

@@ -162,7 +162,7 @@ def test_a_changed_key_is_named_and_what_follows_from_it_is_made_again(tmp_path:
         ("data.image_size=16", "00-data", ONE_ROUND),
         ("absent=class", "01-teacher", ONE_ROUND[1:]),
         ("precision=float32", "01-teacher", ONE_ROUND[1:]),
-        ("augment=device", "01-teacher", ONE_ROUND[1:]),
+        ("augment=image", "01-teacher", ONE_ROUND[1:]),
         ("teacher.learning_rate=0.1", "01-teacher", ["01-teacher", *ONE_ROUND[3:]]),
         ("student.epochs=9", "02-baseline", ["02-baseline", "05-student", "06-evaluate"]),
         ("student.promote_above=0.9", "05-student", ["05-student", "06-evaluate"]),

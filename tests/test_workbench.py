@@ -5,6 +5,7 @@ from nstudent.artifact import Artifact
 from nstudent.commit import SCRATCH
 from nstudent.config_file import load_config
 from nstudent.data.dataset import Dataset
+from nstudent.data.resident import ResidentPixels
 from nstudent.evaluation.assess import assess
 from nstudent.evaluation.metrics import scores
 from nstudent.models.ensemble import Ensemble
@@ -115,15 +116,33 @@ def train(bench, name="member 0", key=("key", 0)):
     return bench.train(name, config.members[0], config, parts, bench.supervised(config), Length(2, 2), key)
 
 
-def test_noise_on_the_device_is_decided_by_the_key_too_and_is_other_noise(make_bench):
-    at_once = make_bench("augment=device")
-    assert bytes_of(train(at_once, name="one")) == bytes_of(train(at_once, name="two"))
-    assert bytes_of(train(at_once, name="three")) != bytes_of(train(make_bench(), name="four"))
+def test_noise_by_the_batch_is_decided_by_the_key_too_and_is_other_noise(make_bench):
+    bench = make_bench("augment=batch")
+    assert bytes_of(train(bench, name="one")) == bytes_of(train(bench, name="two"))
+    assert bytes_of(train(bench, name="three")) != bytes_of(train(make_bench("augment=image"), name="four"))
 
 
-def test_noise_on_the_device_does_not_depend_on_the_loaders(make_bench):
-    in_a_process = train(make_bench("augment=device", "workers=1"), name="process")
-    assert bytes_of(in_a_process) == bytes_of(train(make_bench("augment=device"), name="here"))
+def test_noise_by_the_batch_does_not_depend_on_the_loaders(make_bench):
+    in_a_process = train(make_bench("augment=batch", "workers=1"), name="process")
+    assert bytes_of(in_a_process) == bytes_of(train(make_bench("augment=batch"), name="here"))
+
+
+@pytest.mark.parametrize("augment", ["batch", "image"])
+def test_whether_a_thread_prepares_the_batches_changes_nothing(augment, make_bench, monkeypatch):
+    trained = []
+    for cores in (1, 2):
+        monkeypatch.setattr("nstudent.training.fit.available_cores", lambda cores=cores: cores)
+        trained.append(bytes_of(train(make_bench(f"augment={augment}"), name=f"{cores} cores")))
+    assert trained[0] == trained[1]
+
+
+def test_images_that_live_on_the_device_train_the_same(make_bench, monkeypatch):
+    mapped = make_bench("augment=batch")
+    monkeypatch.setattr("nstudent.workbench.fits_beside_training", lambda *about: True)
+    resident = make_bench("augment=batch")
+    assert isinstance(resident._pixels, ResidentPixels)
+    assert not isinstance(make_bench("augment=image")._pixels, ResidentPixels), "one by one they are noised on the host"
+    assert bytes_of(train(resident, name="resident")) == bytes_of(train(mapped, name="mapped"))
 
 
 def bytes_of(trained):

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ import torch
 from nstudent.data.augment import Augment
 from nstudent.data.dataset import Ids, PixelStore
 from nstudent.data.decode import Pixels
+from nstudent.data.resident import ResidentPixels
 from nstudent.errors import TrainingError
 from nstudent.processes import serve_parent
 from nstudent.randomness import Key, generator
@@ -24,6 +26,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 _SIGNAL_SECONDS = 0.1
+
+T = TypeVar("T")
 
 Targets = Callable[[Ids], tuple[npt.NDArray[np.float32], ...]]
 """Rows of some examples -> per level, the mass on each class: (rows, classes of the level)."""
@@ -69,7 +73,7 @@ class Batch:
 
     def pin_memory(self) -> "Batch":
         """The batch in memory that a GPU can copy from by itself; the loader asks for it by this name."""
-        return self._each(Tensor.pin_memory)
+        return self._each(lambda tensor: tensor if tensor.is_cuda else tensor.pin_memory())
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         return replace(
@@ -112,7 +116,7 @@ class Batches:
 
     def __init__(
         self,
-        pixels: PixelStore,
+        pixels: PixelStore | ResidentPixels,
         parts: Sequence[tuple[Examples, int]],
         augment: Augment | None,
         key: Key,
@@ -146,7 +150,9 @@ class Batches:
         return np.concatenate([examples.ids[self._mine(stream.at(step)[0])] for (examples, _), stream in chosen])
 
     def __getitem__(self, step: int) -> Batch:
-        images, clean, targets, rows = [], [], [], []
+        images: list[Pixels | Tensor] = []
+        clean: list[Pixels | Tensor] = []
+        targets, rows = [], []
         for part, (examples, _) in enumerate(self._parts):
             chosen, draws = map(self._mine, self._streams[part].at(step))
             raw = self._pixels[examples.ids[chosen]]
@@ -155,18 +161,19 @@ class Batches:
             targets.append(examples.targets(chosen))
             rows.append(chosen)
         return Batch(
-            images=torch.from_numpy(np.concatenate(images)),
+            images=_joined(images),
             targets=tuple(torch.from_numpy(np.concatenate(level)) for level in zip(*targets, strict=True)),
             num_labelled=len(rows[0]),
             rows=torch.from_numpy(np.concatenate(rows)),
             whole_size=sum(size for _, size in self._parts),
-            clean=torch.from_numpy(np.concatenate(clean)) if self._with_clean else None,
+            clean=_joined(clean) if self._with_clean else None,
             whole=self._mass(step) if self._share[1] > 1 else None,
         )
 
-    def _noised(self, raw: Pixels, part: int, draws: Ids) -> Pixels:
+    def _noised(self, raw: Pixels | Tensor, part: int, draws: Ids) -> Pixels | Tensor:
         if self._augment is None or not len(raw):
             return raw
+        assert isinstance(raw, np.ndarray), "images are noised one by one before they are sent to a device"
         keys = ((*self._key, part, int(draw)) for draw in draws)
         return np.stack([self._augment(image, key) for image, key in zip(raw, keys, strict=True)])
 
@@ -205,15 +212,19 @@ class Batches:
             yield from loader
 
 
-class Awaited(Iterator[Batch]):
+def _joined(parts: Sequence[Pixels | Tensor]) -> Tensor:
+    return torch.cat([part if isinstance(part, Tensor) else torch.from_numpy(part) for part in parts])
+
+
+class Awaited(Iterator[T]):
     """Batches, and how much of the time is spent waiting for them."""
 
-    def __init__(self, batches: Iterator[Batch]) -> None:
+    def __init__(self, batches: Iterator[T]) -> None:
         self._batches = batches
         self._began: float | None = None
         self._waited = 0.0
 
-    def __next__(self) -> Batch:
+    def __next__(self) -> T:
         asked = time.perf_counter()
         batch = next(self._batches)
         if self._began is None:

@@ -10,6 +10,7 @@ import torch
 from nstudent.config import Config
 from nstudent.errors import ConfigError
 from nstudent.processes import available_cores
+from nstudent.randomness import Key, seed
 from torch import Tensor, nn
 
 _SMALLEST_BFLOAT16_PX = 32
@@ -19,7 +20,7 @@ the side by up to 32, so below that such an input occurs."""
 
 
 _LARGEST_NOISED_IN_BATCHES_PX = 64
-"""Above it albumentations is the faster way on a CPU, and workers keep up with a GPU."""
+"""Above it albumentations is the faster way on a CPU, and processes keep up with a GPU."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ class Placement:
         Raises:
             ConfigError: the device asked for is not there.
         """
-        torch.set_num_threads(config.threads or max(1, available_cores() - loader_workers(config)))
+        # One core for what prepares images: processes, or a thread.
+        torch.set_num_threads(config.threads or max(1, available_cores() - max(1, loader_workers(config))))
         device, precision = _device(config.device), config.precision
         if precision == "auto" and device.type == "cpu" and config.data.image_size < _SMALLEST_BFLOAT16_PX:
             precision = "float32"
@@ -56,6 +58,14 @@ class Placement:
         """
         return pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255.0)
 
+    def seed(self, key: Key) -> None:
+        """Set the generator that dropout on this device reads."""
+        if self.device.type == "cpu":
+            # torch.manual_seed also leaves a note for every GPU that may yet be used, each time: 1 ms.
+            torch.default_generator.manual_seed(seed(*key))
+        else:
+            torch.manual_seed(seed(*key))
+
     def autocast(self, network: nn.Module) -> AbstractContextManager[None]:
         """Context in which the network's matrix products run in bfloat16 where that was asked for or pays."""
         wanted = self.precision == "bfloat16" or (self.precision == "auto" and self._gains_from_bfloat16(network))
@@ -71,18 +81,22 @@ class Placement:
         return False
 
 
-def augments_on_device(config: Config, device: torch.device) -> bool:
-    """Whether training images are noised a batch at a time, where the network runs."""
+def noises_in_batches(config: Config) -> bool:
+    """Whether training images are noised a batch at a time, and not one by one."""
     if config.augment == "auto":
-        return device.type == "cuda" and config.data.image_size <= _LARGEST_NOISED_IN_BATCHES_PX
-    return config.augment == "device"
+        return config.data.image_size <= _LARGEST_NOISED_IN_BATCHES_PX
+    return config.augment == "batch"
 
 
 def loader_workers(config: Config) -> int:
-    """Processes that prepare images. Where they cannot be forked each would import torch anew: then none, unasked."""
+    """Processes that prepare images.
+
+    Unasked none for small ones: a thread does what there is to do. Nor where processes cannot be forked, and each would
+    import torch anew.
+    """
     if config.workers is not None:
         return config.workers
-    return int(available_cores() > 1 and sys.platform == "linux")
+    return int(not noises_in_batches(config) and available_cores() > 1 and sys.platform == "linux")
 
 
 def _device(name: str) -> torch.device:

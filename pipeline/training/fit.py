@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 from nstudent.config import TrainingConfig
-from nstudent.data.batches import Awaited, Batch, Batches, loaders_explained
+from nstudent.data.batches import Awaited, Batches, loaders_explained
 from nstudent.errors import StoppedError
 from nstudent.models.device import Placement
 from nstudent.models.heads import Logits
 from nstudent.models.member import Member
+from nstudent.processes import available_cores
 from nstudent.progress import Progress, Silence, Task
 from nstudent.randomness import Key
 from nstudent.training.average import WeightAverage
@@ -22,7 +23,8 @@ from nstudent.training.finite import FiniteCheck
 from nstudent.training.gradient import Gradient
 from nstudent.training.mixing import CutMix
 from nstudent.training.objective import Objective, Stateful
-from nstudent.training.optimizer import build_optimizer
+from nstudent.training.optimizer import build_optimizer, resume_optimizer
+from nstudent.training.preparation import BatchNoise, Preparation, Prepared, ahead
 from nstudent.world import Alone, World
 from timm.scheduler import CosineLRScheduler
 from torch import Tensor, nn
@@ -77,11 +79,11 @@ class Trainer:
         workers: int = 0,
         checkpoint_seconds: float = 0.0,
         world: World | None = None,
-        noise: Callable[[Tensor, int], Tensor] | None = None,
+        noise: BatchNoise | None = None,
     ) -> None:
         """``levels`` and ``name_of``, from an image's id to its name, are for messages.
 
-        ``noise`` is given a step's images on the device, uint8, and its number, where the batches come without.
+        ``noise`` is for batches that come without.
         """
         self._world = world or Alone()
         self._placement = placement
@@ -93,8 +95,7 @@ class Trainer:
         self._key = key
         self._workers = workers
         self._checkpoint_seconds = checkpoint_seconds
-        self._noise = noise
-        self._cutmix = CutMix(config.noise, key)
+        self._preparation = Preparation(placement, CutMix(config.noise, key), noise, length.steps)
         self._optimizer = build_optimizer(network, config, placement.device)
         self._scheduler = CosineLRScheduler(
             self._optimizer,
@@ -128,12 +129,10 @@ class Trainer:
         self._say = self._gradient.say = progress.say
         self._resume(checkpoint)
         steps = self._length.steps
-        on_gpu = self._placement.device.type == "cuda"
-        batches = self._batches.load(self._step, steps, self._workers, pin_memory=on_gpu)
         with progress.task(name, steps, "steps", done=self._step) as task:
             try:
                 with loaders_explained():
-                    self._train(batches, task, checkpoint, validate)
+                    self._train(task, checkpoint, validate)
             except StoppedError:
                 self._save(checkpoint)
                 raise
@@ -141,9 +140,18 @@ class Trainer:
         assert isinstance(network, Member)
         return Trained(network, self._history)
 
-    def _train(self, batches: Iterator[Batch], task: Task, checkpoint: Path, validate: Validate | None) -> None:
+    def prepared(self, last: int) -> Iterator[Prepared]:
+        """What the steps up to ``last - 1`` learn from."""
+        device = self._placement.device
+        batches = self._batches.load(self._step, last, self._workers, pin_memory=device.type == "cuda")
+        each = self._preparation.each(batches, self._step)
+        # A GPU is only told what to do. Loader processes, where there are any, are ahead already.
+        beside = device.type == "cpu" and not self._workers and available_cores() > 1
+        return ahead(each) if beside else each
+
+    def _train(self, task: Task, checkpoint: Path, validate: Validate | None) -> None:
         """Walk the steps. Between two of them everything is in a state that can be kept."""
-        pace, awaited = Pace(self._checkpoint_seconds), Awaited(batches)
+        pace, awaited = Pace(self._checkpoint_seconds), Awaited(self.prepared(self._length.steps))
         while self._step < self._length.steps:
             self._train_step(next(awaited))
             if self._step % self._length.steps_per_epoch == 0:
@@ -176,15 +184,10 @@ class Trainer:
             entry["validation"] = validate(self._average.module)
         self._history.append(entry)
 
-    def _train_step(self, batch: Batch) -> None:
+    def _train_step(self, seen: Prepared) -> None:
         self._scheduler.step_update(self._step)
         progress = self._step / self._length.steps
-        batch = batch.to(self._placement.device)
-        pixels = batch.images if self._noise is None else self._noise(batch.images, self._step)
-        images, targets = self._cutmix(
-            self._placement.images(pixels), batch.targets, batch.num_labelled, self._step, progress
-        )
-        self._loss += self._gradient.put(self._step, progress, batch, images, targets)
+        self._loss += self._gradient.put(self._step, progress, seen.batch, seen.images, seen.targets)
         self._optimizer.step()
         if isinstance(self._objective, Stateful):
             self._objective.settle()
@@ -225,6 +228,6 @@ class Trainer:
         self._history = state["history"]
         self._network.load_state_dict(state["network"])
         self._average.module.load_state_dict(state["average"])
-        self._optimizer.load_state_dict(state["optimizer"])
+        resume_optimizer(self._optimizer, state["optimizer"])
         if isinstance(self._objective, Stateful):
             self._objective.load_state_dict(state["objective"])

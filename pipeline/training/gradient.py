@@ -11,7 +11,7 @@ from nstudent.data.transfer import sent
 from nstudent.errors import TrainingError
 from nstudent.models.device import Placement
 from nstudent.models.heads import Logits
-from nstudent.randomness import Key, seed
+from nstudent.randomness import Key
 from nstudent.ranks import shared, sum_over
 from nstudent.training.finite import FiniteCheck, finite_rows
 from nstudent.training.objective import Moment, Objective, Stateful
@@ -72,7 +72,7 @@ class Gradient:
         """The loss; ``None`` where the device ran out of memory, and smaller portions are due."""
         self._clear()
         # Dropout and stochastic depth read torch's generator: it is set from the step, and so has no past.
-        torch.manual_seed(seed(*self._key, "step", step, *([self._world.rank] if self._world.rank else [])))
+        self._placement.seed((*self._key, "step", step, *([self._world.rank] if self._world.rank else [])))
         try:
             parts = list(portions(len(images), batch.num_labelled, self._num_portions))
             shares = [self._backward(progress, batch, images, targets, portion) for portion in parts]
@@ -84,7 +84,9 @@ class Gradient:
         sum_over(self._world, loss)
         sound = torch.cat([rows for _, rows in shares])
         order = torch.cat([portion.rows for portion in parts])
-        norm = nn.utils.clip_grad_norm_(self._weights, self._clip_norm)
+        # On a CPU torch would go through the weights one by one in Python, unless it is told.
+        on_cpu = self._placement.device.type == "cpu"
+        norm = nn.utils.clip_grad_norm_(self._weights, self._clip_norm, foreach=True if on_cpu else None)
         self._finite.before_step(step, loss, norm, sound, order)
         return loss
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 import torch
 from nstudent.config import TrainingConfig
@@ -11,16 +12,28 @@ from torch import nn
 
 
 def build_optimizer(network: nn.Module, config: TrainingConfig, device: torch.device) -> torch.optim.Optimizer:
-    """timm's optimiser of this name; on CUDA in its fused form, where it has one.
+    """timm's optimiser of this name; on CUDA and on the CPU in its fused form, where it has one.
 
     A fused one takes a step in a few kernels, and can leave it out on the device where the gradient is not finite: the
-    host need not wait to see (`finite.py`). On the CPU the plain form stands: the fused one rounds in another way, and
-    the bytes of a run would change.
+    host need not wait to see (`finite.py`).
     """
-    fused = {"fused": True} if device.type == "cuda" and _has_fused(config.optimizer) else {}
+    fused = {"fused": True} if device.type in ("cuda", "cpu") and _has_fused(config.optimizer) else {}
     settings = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
     optimizer: torch.optim.Optimizer = create_optimizer_v2(network, opt=config.optimizer, **settings, **fused)
     return optimizer
+
+
+def resume_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load what ``state_dict`` gave, each moment in the layout of its weight.
+
+    Files know no layout. A fused step walks through memory, not through indices: a moment that lies there in another
+    order than its weight (channels last) would silently belong to other weights.
+    """
+    optimizer.load_state_dict(state)
+    for weight, moments in optimizer.state.items():
+        for name, moment in moments.items():
+            if isinstance(moment, torch.Tensor) and moment.shape == weight.shape:
+                moments[name] = torch.empty_like(weight, dtype=moment.dtype).copy_(moment)
 
 
 def _has_fused(name: str) -> bool:

@@ -3,7 +3,7 @@ import pytest
 import torch
 from nstudent.config import Config
 from nstudent.errors import ConfigError
-from nstudent.models.device import Placement, augments_on_device, loader_workers
+from nstudent.models.device import Placement, loader_workers, noises_in_batches
 from torch import nn
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -74,43 +74,35 @@ def threads_put_back():
         (8, {"threads": 2}, 2),
         (8, {"threads": 2, "workers": 8}, 2),
         (8, {"workers": 3}, 5),
-        (8, {"workers": 0}, 8),
+        (8, {"workers": 0}, 7),
+        (8, {}, 7),
         (2, {"workers": 4}, 1),
         (1, {}, 1),
     ],
 )
-def test_threads_are_those_asked_for_or_the_cores_that_no_worker_needs(cores, settings, threads, monkeypatch):
+def test_threads_are_those_asked_for_or_the_cores_that_preparing_images_leaves(cores, settings, threads, monkeypatch):
     monkeypatch.setattr("nstudent.models.device.available_cores", lambda: cores)
     Placement.from_config(Config(device="cpu", **settings))
     assert torch.get_num_threads() == threads
 
 
 @pytest.mark.parametrize(
-    ("cores", "platform", "workers"), [(2, "linux", 1), (64, "linux", 1), (1, "linux", 0), (8, "darwin", 0)]
+    ("cores", "platform", "side", "workers"),
+    [(2, "linux", 65, 1), (64, "linux", 224, 1), (1, "linux", 224, 0), (8, "darwin", 224, 0), (8, "linux", 64, 0)],
 )
-def test_unasked_one_process_prepares_images_where_it_is_cheap(cores, platform, workers, monkeypatch):
+def test_unasked_one_process_prepares_large_images_where_it_is_cheap(cores, platform, side, workers, monkeypatch):
     monkeypatch.setattr("nstudent.models.device.available_cores", lambda: cores)
     monkeypatch.setattr("sys.platform", platform)
-    assert loader_workers(Config()) == workers
-    assert loader_workers(Config(workers=3)) == 3
+    assert loader_workers(Config(data={"image_size": side})) == workers
+    assert loader_workers(Config(data={"image_size": side}, workers=3)) == 3
 
 
 @pytest.mark.parametrize(
-    ("augment", "device", "side", "expected"),
-    [
-        ("auto", "cpu", 32, False),
-        ("auto", "cuda", 64, True),
-        ("auto", "cuda", 65, False),
-        ("auto", "mps", 32, False),
-        ("workers", "cuda", 32, False),
-        ("device", "cpu", 224, True),
-    ],
+    ("augment", "side", "expected"),
+    [("auto", 32, True), ("auto", 64, True), ("auto", 65, False), ("image", 32, False), ("batch", 224, True)],
 )
-def test_images_are_noised_on_the_device_where_asked_for_or_where_it_is_a_gpu_and_they_are_small(
-    augment, device, side, expected
-):
-    config = Config(augment=augment, data={"image_size": side})
-    assert augments_on_device(config, torch.device(device)) is expected
+def test_small_images_are_noised_by_the_batch_and_others_where_asked_for(augment, side, expected):
+    assert noises_in_batches(Config(augment=augment, data={"image_size": side})) is expected
 
 
 def test_images_become_floats_from_0_to_1_with_channels_first():

@@ -1,20 +1,21 @@
+from copy import deepcopy
+
 import pytest
 import torch
 from nstudent.config import TrainingConfig
-from nstudent.training.optimizer import build_optimizer
+from nstudent.training.optimizer import build_optimizer, resume_optimizer
 from torch import nn
 
 
 @pytest.mark.parametrize(
     ("name", "fused"), [("adamw", True), ("sgd", True), ("lamb", False), ("lookahead_adamw", False)]
 )
-def test_fused_where_it_is_a_gpu_and_the_optimizer_can(name, fused):
+def test_fused_where_torch_promises_it_and_the_optimizer_can(name, fused):
     config = TrainingConfig(optimizer=name)
     # Fused optimisers look at their weights only when they take a step: no GPU is needed to build one.
-    on_gpu = build_optimizer(nn.Linear(2, 2), config, torch.device("cuda"))
-    here = build_optimizer(nn.Linear(2, 2), config, torch.device("cpu"))
-    assert bool(on_gpu.defaults.get("fused")) is fused
-    assert not here.defaults.get("fused")
+    for device in ("cuda", "cpu"):
+        assert bool(build_optimizer(nn.Linear(2, 2), config, torch.device(device)).defaults.get("fused")) is fused
+    assert not build_optimizer(nn.Linear(2, 2), config, torch.device("mps")).defaults.get("fused")
 
 
 def test_what_is_decayed_and_learnt_is_what_the_configuration_says():
@@ -23,3 +24,30 @@ def test_what_is_decayed_and_learnt_is_what_the_configuration_says():
     )
     assert sorted(group["weight_decay"] for group in optimizer.param_groups) == [0.0, 0.3]
     assert {group["lr"] for group in optimizer.param_groups} == {0.1}
+
+
+def test_what_is_loaded_lies_in_memory_as_the_weights_do():
+    """A fused step goes through memory: there contiguous moments are those of other channels-last weights."""
+    layer = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+    optimizer = build_optimizer(layer, TrainingConfig(), torch.device("cpu"))
+
+    def step():
+        layer.weight.grad = (
+            torch.arange(layer.weight.numel())
+            .reshape_as(layer.weight)
+            .float()
+            .contiguous(memory_format=torch.channels_last)
+        )
+        optimizer.step()
+
+    step()
+    weight, state = layer.weight.detach().clone(), optimizer.state_dict()
+    as_from_a_file = deepcopy(state)
+    for moments in as_from_a_file["state"].values():
+        moments.update({name: moment.contiguous() for name, moment in moments.items()})
+    step()
+    expected = layer.weight.detach().clone()
+    layer.weight.data.copy_(weight)
+    resume_optimizer(optimizer, as_from_a_file)
+    step()
+    torch.testing.assert_close(layer.weight.detach(), expected, rtol=0, atol=0)
