@@ -56,6 +56,7 @@ class Variant:
     settings: dict[str, Any] = field(default_factory=dict)
     augment: str | None = None
     precision: str | None = None
+    compile_mode: str = "none"
     change: Callable[[Trainer], None] = lambda trainer: None
 
 
@@ -93,6 +94,9 @@ VARIANTS = {
     "without a limit on the gradient": Variant(settings={"clip_norm": None}),
     "channels first": Variant(change=_channels_first),
     "float32": Variant(precision="float32"),
+    "activations computed twice": Variant(settings={"checkpoint_activations": True}),
+    "compiled": Variant(compile_mode="default"),
+    "compiled, CUDA graphs": Variant(compile_mode="reduce-overhead"),
 }
 
 
@@ -131,21 +135,18 @@ class Bench:
         self.placement = Placement.from_config(config)
         torch.set_num_threads(config.threads or 1)
 
-    def member(self) -> Member:
-        noise = self.config.student.noise
+    def member(self, checkpointing: bool = False) -> Member:
+        noise, outputs = self.config.student.noise, self.dataset.taxonomy.num_classes
         return build_member(
-            self.model, self.dataset.taxonomy.num_classes, KEY, dropout=noise.dropout, drop_path=self.drop_path
+            self.model, outputs, KEY, dropout=noise.dropout, drop_path=noise.drop_path, checkpointing=checkpointing
         )
-
-    @property
-    def drop_path(self) -> float:
-        return self.config.student.noise.drop_path
 
     def trainer(self, variant: Variant) -> Trainer:
         student = self.config.student
         noise = student.noise.model_copy(update=variant.noise)
         training = student.model_copy(update={"noise": noise, "batch_size": self.batch, **variant.settings})
-        placement = Placement(self.placement.device, variant.precision or self.placement.precision)
+        precision = variant.precision or self.placement.precision
+        placement = Placement(self.placement.device, precision, variant.compile_mode)
         later = noises_in_batches(self.config.model_copy(update={"augment": variant.augment or self.config.augment}))
         ids, taxonomy = self.dataset.labelled, self.dataset.taxonomy
         examples = Examples(ids, GivenTargets(self.dataset.labels[ids], taxonomy, "ignore"))
@@ -154,7 +155,7 @@ class Bench:
         even = [torch.ones(n, device=placement.device) for n in taxonomy.num_classes]
         objective = Supervised(even, (1.0,) * taxonomy.num_levels, smoothing=0.1)
         trainer = Trainer(
-            self.member(),
+            self.member(training.checkpoint_activations),
             batches,
             objective,
             training,
@@ -252,6 +253,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=15)
     parser.add_argument("--steps", type=int, default=8, help="steps a turn")
     parser.add_argument("--only", nargs="*", default=[], help="words in the names of the variants to measure")
+    parser.add_argument("--compile", action="store_true", help="also the compiled ones: a minute or two each to begin")
     parser.add_argument("--probe", action="store_true", help="CUDA: list where the host waits, and end")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     arguments = parser.parse_intermixed_args()
@@ -270,7 +272,8 @@ def _compare(bench: Bench, arguments: argparse.Namespace) -> None:
     chosen = {
         name: variant
         for name, variant in VARIANTS.items()
-        if not arguments.only or "ours" in name or any(word in name for word in arguments.only)
+        if (not arguments.only or "ours" in name or any(word in name for word in arguments.only))
+        and (arguments.compile or variant.compile_mode == "none")
     }
     turns = {"bare loop": bench.bare()} | {name: bench.ours(variant) for name, variant in chosen.items()}
     for number in range(arguments.turns + 1):

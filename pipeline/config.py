@@ -143,6 +143,8 @@ class TrainingConfig(Section):
     """Largest weight of a class."""
     class_weight_missing: Literal["one", "cap", "zero"] = "one"
     """Weight of a class without a labelled image, which only pseudo-labels can name."""
+    checkpoint_activations: bool = False
+    """Less memory for more time: most activations are computed again in the backward pass. No number changes."""
     noise: NoiseConfig = NoiseConfig()
 
 
@@ -259,6 +261,8 @@ class Config(Section):
     """auto: CUDA, else Apple's GPU, else the CPU."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 where the chip has it and the network gains (a CPU: from 32 px on). Weights stay float32."""
+    compile: Literal["none", "default", "reduce-overhead"] = "none"
+    """torch.compile, for training and labelling on a GPU: a minute or more each. reduce-overhead: with CUDA graphs."""
     augment: Literal["auto", "image", "batch"] = "auto"
     """How training images are noised: one by one, or a batch at a time where the network runs (the same distributions,
     other draws). auto: by the batch up to 64 px."""

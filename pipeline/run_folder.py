@@ -87,7 +87,7 @@ class Run:
 
     def asked(self, step: Step, inputs: dict[str, Manifest]) -> dict[str, Any]:
         """Everything that decides what the step makes, as JSON."""
-        common = {key: getattr(self.config, key) for key in ("seed", "absent", "precision", "augment")}
+        common = {key: getattr(self.config, key) for key in ("seed", "absent", "precision", "augment", "compile")}
         if step.stage.name == "data":
             if self._stamp is None:
                 self._stamp = source_stamp(self.config.data)

@@ -21,16 +21,20 @@ def _section(name: str, *, without: Sequence[str] = ()) -> Callable[[Config], di
     return settings
 
 
+def _training(name: str, *, without: Sequence[str] = ()) -> Callable[[Config], dict[str, Any]]:
+    return _section(name, without=["checkpoint_activations", *without])
+
+
 STAGES = {
     stage.name: stage
     for stage in (
         Stage("data", needs=(), provides="data", settings=_section("data"), version=2),
-        Stage("teacher", needs=("data",), provides="labeller", settings=_section("teacher"), version=2, shared=True),
+        Stage("teacher", needs=("data",), provides="labeller", settings=_training("teacher"), version=2, shared=True),
         Stage(
             "baseline",
             needs=("data",),
             provides="baseline",
-            settings=_section("student", without=["promote_above"]),
+            settings=_training("student", without=["promote_above"]),
             version=2,
             shared=True,
         ),
@@ -47,7 +51,7 @@ STAGES = {
             needs=("data", "labels"),
             provides="clean labels",
             settings=lambda config: (
-                _section("filter")(config) | _section("pseudolabel", without=["batch_size"])(config)
+                _training("filter")(config) | _section("pseudolabel", without=["batch_size"])(config)
             ),
             version=4,
             shared=True,
@@ -57,7 +61,7 @@ STAGES = {
             needs=("data", "labeller", "labels", "clean labels"),
             provides="labeller",
             settings=lambda config: (
-                _section("student")(config)
+                _training("student")(config)
                 | {"pseudolabel.targets": config.pseudolabel.targets}
                 | _section("evaluate", without=["batch_size"])(config)
             ),

@@ -87,8 +87,8 @@ class Workbench:
     def build(self, model: ModelConfig, training: TrainingConfig, key: Key) -> Member:
         """A new network with the noise of its training built in."""
         outputs = self.dataset.taxonomy.columns(self._config.absent)
-        noise = training.noise
-        return build_member(model, outputs, key, dropout=noise.dropout, drop_path=noise.drop_path)
+        noise, again = training.noise, training.checkpoint_activations
+        return build_member(model, outputs, key, dropout=noise.dropout, drop_path=noise.drop_path, checkpointing=again)
 
     def train(
         self,

@@ -25,6 +25,7 @@ def run(context: Context) -> Metrics:
     dataset = Dataset(context.inputs["data"])
     taxonomy = dataset.taxonomy
     labeller = Ensemble.load(context.inputs["labeller"], Placement.from_config(context.config))
+    labeller.compile()
     layout = store.Layout.of(taxonomy.levels, labeller.recipe.outputs, config.top_k)
     context.reserve(layout.row_bytes * len(dataset.unlabelled))
     size = BatchSize.starting(config.batch_size, labeller)

@@ -183,7 +183,7 @@ def test_a_key_makes_stale_what_depends_on_it(
     "word",
     [
         *("workers=3", "threads=1", "device=cpu", "name=other", "checkpoint_minutes=3"),
-        *("pseudolabel.batch_size=7", "evaluate.batch_size=7"),
+        *("pseudolabel.batch_size=7", "evaluate.batch_size=7", "student.checkpoint_activations=true"),
     ],
 )
 def test_a_key_that_changes_speed_alone_makes_nothing_again(tmp_path: Path, fake_stages: FakeStages, word: str) -> None:
@@ -208,6 +208,7 @@ def test_every_key_decides_what_some_step_makes_or_is_known_not_to(tmp_path: Pat
         asked |= Manifest.read(tmp_path / name).asked["settings"].keys()
     only_speed = {"workers", "threads", "device", "checkpoint_minutes"}
     only_speed |= {"pseudolabel.batch_size", "evaluate.batch_size"}
+    only_speed |= {f"{section}.checkpoint_activations" for section in ("teacher", "filter", "student")}
     # The number of rounds decides which steps there are.
     assert _leaves(Config) - asked == only_speed | {"name", "rounds"}
 

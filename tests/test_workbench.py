@@ -145,6 +145,13 @@ def test_images_that_live_on_the_device_train_the_same(make_bench, monkeypatch):
     assert bytes_of(train(resident, name="resident")) == bytes_of(train(mapped, name="mapped"))
 
 
+def test_activations_that_are_computed_twice_change_nothing(make_bench):
+    bench = make_bench("teacher.checkpoint_activations=true")
+    network = bench.build(bench._config.teacher.members[0], bench._config.teacher, ("key",))
+    assert network.backbones[0].network.grad_checkpointing
+    assert bytes_of(train(bench, name="twice")) == bytes_of(train(make_bench(), name="once"))
+
+
 def bytes_of(trained):
     return b"".join(tensor.contiguous().numpy().tobytes() for tensor in trained.network.state_dict().values())
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from nstudent.config import Config
 from nstudent.errors import ConfigError
+from nstudent.models.compilation import compile_network
 from nstudent.processes import available_cores
 from nstudent.randomness import Key, seed
 from torch import Tensor, nn
@@ -30,6 +31,8 @@ class Placement:
     device: torch.device
     precision: str
     """float32, bfloat16, or auto: decided for each network."""
+    compile_mode: str = "none"
+    """For torch.compile; none: networks run as they are."""
 
     @classmethod
     def from_config(cls, config: Config) -> Placement:
@@ -43,13 +46,18 @@ class Placement:
         device, precision = _device(config.device), config.precision
         if precision == "auto" and device.type == "cpu" and config.data.image_size < _SMALLEST_BFLOAT16_PX:
             precision = "float32"
-        return cls(device, precision)
+        return cls(device, precision, config.compile)
 
     def put(self, network: nn.Module) -> nn.Module:
         """The network on the device, in the layout that convolutions like (measured: 1.1 to 4 times faster)."""
         if self.device.type == "mps":
             return network.to(self.device)
         return network.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+    def compile(self, network: nn.Module) -> None:
+        """Let torch compile the network when it is first called, where that was asked for."""
+        if self.compile_mode != "none":
+            compile_network(network, self.compile_mode)
 
     def images(self, pixels: Tensor) -> Tensor:
         """uint8 (batch, side, side, 3), anywhere -> float32 (batch, 3, side, side) in 0..1 on the device.

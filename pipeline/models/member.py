@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from nstudent.config import ModelConfig
 from nstudent.errors import ConfigError, NstudentError
+from nstudent.models.activation_checkpointing import checkpoint_activations
 from nstudent.models.heads import Logits, build_head
 from nstudent.models.options import MAX_BACKBONES, check_network, check_options
 from nstudent.randomness import Key, seed
@@ -82,6 +83,7 @@ def build_member(
     *,
     dropout: float = 0.0,
     drop_path: float = 0.0,
+    checkpointing: bool = False,
     load_pretrained: bool = True,
 ) -> Member:
     """Build a member with weights that depend on ``key`` alone (or on the pretrained ones).
@@ -90,6 +92,7 @@ def build_member(
         outputs: Outputs per level.
         dropout: Share of the pooled features dropped in training.
         drop_path: Stochastic depth of the backbones in training.
+        checkpointing: Whether the backbones keep few activations, and compute the others twice.
         load_pretrained: False where trained weights are laid over it at once.
 
     Raises:
@@ -103,6 +106,8 @@ def build_member(
         widths: list[int] = []
         for name in config.backbones:
             backbone, width = _build_backbone(name, config, drop_path, load_pretrained)
+            if checkpointing:
+                checkpoint_activations(backbone.network, name)
             backbones.append(backbone)
             widths.append(width)
         if config.wide_channels:

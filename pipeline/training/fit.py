@@ -106,6 +106,7 @@ class Trainer:
             t_in_epochs=False,
         )
         self._average = WeightAverage(self._network)
+        placement.compile(self._network)
         self._finite = FiniteCheck(
             self._network, self._optimizer, levels, lambda step: [name_of(int(image)) for image in batches.ids(step)]
         )

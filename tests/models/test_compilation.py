@@ -1,0 +1,79 @@
+"""torch.compile. Capturing is torch's own; machine code for it is made nowhere here, because that takes a minute."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+from nstudent.errors import ConfigError
+from nstudent.models import compilation
+from nstudent.models.compilation import compile_network
+from nstudent.models.device import Placement
+from torch import nn
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def compiled(monkeypatch):
+    """How often torch captured something, in a list."""
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(compilation, "_BACKEND", backend)
+    return graphs
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+
+
+def test_a_compiled_network_is_the_same_under_the_same_names(compiled):
+    inputs, plain = torch.rand(5, 4), network()
+    ours = network()
+    compile_network(ours, "default")
+    copied = deepcopy(ours)
+    torch.testing.assert_close(ours(inputs), plain(inputs))
+    assert len(compiled) == 1
+    assert ours.state_dict().keys() == plain.state_dict().keys()
+    torch.testing.assert_close(copied(inputs), plain(inputs))
+    assert len(compiled) == 1, "a copy, such as the average of the weights, runs as it is"
+
+
+@pytest.mark.parametrize(("mode", "captured"), [("none", 0), ("default", 1), ("reduce-overhead", 1)])
+def test_it_is_compiled_where_that_was_asked_for(mode, captured, compiled):
+    ours = network()
+    Placement(CPU, "float32", mode).compile(ours)
+    ours(torch.rand(5, 4))
+    assert len(compiled) == captured
+
+
+def test_what_torch_cannot_compile_is_said_in_a_line(monkeypatch):
+    def broken(graph, inputs):
+        raise RuntimeError("no compiler\nis installed")
+
+    monkeypatch.setattr(compilation, "_BACKEND", broken)
+    ours = network()
+    compile_network(ours, "default")
+    with pytest.raises(
+        ConfigError, match=r"torch cannot compile this network here .*no compiler is installed"
+    ) as error:
+        ours(torch.rand(5, 4))
+    assert "\n" not in str(error.value)
+    assert str(error.value).endswith("set compile=none")
+
+
+def test_running_out_of_memory_stays_what_it_is(monkeypatch):
+    """The batch is then cut into portions, compiled or not."""
+
+    def full(*inputs):
+        raise torch.OutOfMemoryError("full")
+
+    monkeypatch.setattr(compilation, "_BACKEND", lambda graph, inputs: full)
+    ours = network()
+    compile_network(ours, "default")
+    with pytest.raises(torch.OutOfMemoryError):
+        ours(torch.rand(5, 4))
