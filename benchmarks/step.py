@@ -40,7 +40,7 @@ from nstudent.models.member import Member, build_member
 from nstudent.processes import available_cores
 from nstudent.training.fit import Length, Trainer
 from nstudent.training.objective import Supervised
-from timm.optim import create_optimizer_v2
+from nstudent.training.optimizer import build_optimizer
 from torch import Tensor, nn
 
 QUIET = {"shift": 0.0, "zoom": 0.0, "rotate": 0.0, "flip": False, "operations": 0, "erase": 0.0}
@@ -193,9 +193,7 @@ class Bench:
     def bare(self) -> Turns:
         student, placement = self.config.student, self.placement
         network = placement.put(self.member()).train()
-        optimizer = create_optimizer_v2(
-            network, opt=student.optimizer, lr=student.learning_rate, weight_decay=student.weight_decay
-        )
+        optimizer = build_optimizer(network, student, placement.device)
         random = torch.Generator().manual_seed(0)
         side = self.dataset.image_size
         images = torch.rand(self.batch, 3, side, side, generator=random).to(placement.device)

@@ -61,23 +61,29 @@ class FiniteCheck:
         # torch's own protocol for mixed precision: such an optimiser reads `found_inf` on the device.
         self._optimizer_skips = on_gpu and getattr(optimizer, "_step_supports_amp_scaling", False)
 
-    def before_step(self, step: int, loss: Tensor, norm: Tensor, sound: Tensor, order: Tensor) -> None:
+    def before_step(
+        self, step: int, loss: Tensor, norm: Tensor, sound: Callable[[], Tensor], order: Sequence[Tensor]
+    ) -> None:
         """Call between backward and the optimiser's step.
 
         Args:
             step: Number of the step.
-            loss: Of the whole batch.
+            loss: Of the whole batch. It is not finite where any number is not that went into it.
             norm: Of the gradient, before it was clipped.
-            sound: What ``finite_rows`` said, (batch, levels).
-            order: Place in the batch of each row of ``sound``, int64 (batch,).
+            sound: Gives what ``finite_rows`` says, (batch, levels).
+            order: Place in the batch of each row of ``sound``, int64, in parts.
 
         Raises:
             TrainingError: this step, or on a GPU one of the last few, is not finite.
         """
         figures = torch.stack([loss.detach().float(), norm.detach().float()])
-        self._waiting.append(_Record(step, self._optimizer.param_groups[0]["lr"], figures, sound, order))
+        if not self._optimizer_skips and all(map(math.isfinite, figures.tolist())):
+            return
+        record = _Record(step, self._optimizer.param_groups[0]["lr"], figures, sound(), torch.cat(list(order)))
+        self._waiting.append(record)
         if self._optimizer_skips:
-            self._optimizer.found_inf = (~(figures.isfinite().all() & sound.all())).float()  # type: ignore[attr-defined]
+            fine = figures.isfinite().all() & record.sound.all()
+            self._optimizer.found_inf = (~fine).float()  # type: ignore[attr-defined]
             self._optimizer.grad_scale = None  # type: ignore[attr-defined]
             if len(self._waiting) < _READ_EVERY_STEPS:
                 return

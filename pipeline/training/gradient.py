@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from nstudent.data.batches import Batch
@@ -37,8 +38,9 @@ class Gradient:
         believe: Callable[[Tensor], Logits],
     ) -> None:
         self._network = network
-        # Found once: walking through a network takes as long as some of its layers.
+        # Both are found once: walking through a network takes as long as some of its layers.
         self._weights = list(network.parameters())
+        self._autocast = placement.autocast(network)
         self._shared = shared(network, world)
         self._objective = objective
         self._placement = placement
@@ -82,25 +84,29 @@ class Gradient:
             return None
         loss = torch.stack([share for share, _ in shares]).sum()
         sum_over(self._world, loss)
-        sound = torch.cat([rows for _, rows in shares])
-        order = torch.cat([portion.rows for portion in parts])
         # On a CPU torch would go through the weights one by one in Python, unless it is told.
         on_cpu = self._placement.device.type == "cpu"
         norm = nn.utils.clip_grad_norm_(self._weights, self._clip_norm, foreach=True if on_cpu else None)
-        self._finite.before_step(step, loss, norm, sound, order)
+        self._finite.before_step(
+            step,
+            loss,
+            norm,
+            lambda: torch.cat([finite_rows(seen.logits, seen.targets) for _, seen in shares]),
+            [portion.rows for portion in parts],
+        )
         return loss
 
     def _backward(
         self, progress: float, batch: Batch, images: Tensor, targets: Targets, portion: Portion
-    ) -> tuple[Tensor, Tensor]:
-        """Add a portion's gradient; returns its share of the loss, and which of its images have finite numbers."""
+    ) -> tuple[Tensor, Moment]:
+        """Add a portion's gradient; returns its share of the loss, and what the objective saw of it."""
         whole = len(portion.rows) == len(images)
         rows = portion.rows if whole else sent(portion.rows, images.device)
 
         def part(tensor: Tensor) -> Tensor:
             return tensor if whole else tensor[rows]
 
-        with self._placement.autocast(self._network):
+        with self._autocast:
             logits = tuple(level.float() for level in self._shared(part(images)))
         moment = Moment(
             logits=logits,
@@ -117,7 +123,7 @@ class Gradient:
         loss = self._objective(moment)
         # The gradients of several processes are averaged; it is their sum that is wanted.
         (loss * self._world.size).backward()  # type: ignore[no-untyped-call]
-        return loss.detach(), finite_rows(logits, moment.targets)
+        return loss.detach(), replace(moment, logits=tuple(level.detach() for level in logits))
 
     def _clear(self) -> None:
         for weight in self._weights:
