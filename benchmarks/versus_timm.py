@@ -9,8 +9,9 @@ The same images, network, batch, precision, optimiser and number of threads; tim
 or JPEG (224 px) files, we from what the data stage packed of these folders. Each measurement is two processes, of few
 and of many epochs (or images to label): their difference is work without start. Processes take turns; printed are
 ratios of medians, ours / timm's, of images a second of wall clock, and of images a CPU second with loaders, which other
-programs disturb least. Ours also keeps the average of the weights and checks every step, timm does not by default.
-timm's inference.py needs pandas. Prints Markdown.
+programs disturb least. timm's train.py needs a loader process; ours takes what it takes by itself, at 32 px a thread. Ours also
+keeps the average of the weights and checks every step, timm does not by default. timm's inference.py needs pandas.
+Prints Markdown.
 """
 
 import argparse
@@ -35,7 +36,7 @@ from nstudent.data.batch_augment import BatchAugment
 from nstudent.data.batches import Batches, Examples
 from nstudent.data.dataset import Dataset
 from nstudent.labels.targets import GivenTargets
-from nstudent.models.device import Placement, augments_on_device
+from nstudent.models.device import Placement, loader_workers, noises_in_batches
 from nstudent.models.ensemble import Ensemble, Recipe
 from nstudent.models.inference import predict
 from nstudent.models.member import build_member
@@ -162,7 +163,7 @@ def our_config(folder: Path, side: int, arguments: argparse.Namespace, noise: st
         f"device={arguments.device}",
         f"precision={arguments.precision}",
         f"threads={arguments.threads}",
-        f"workers={arguments.workers}",
+        f"workers={arguments.our_workers}",
         f"augment={arguments.augment}",
         *(f"teacher.noise.{word}" for word in NOISE[noise]),
     ]
@@ -182,7 +183,7 @@ def our_work(arguments: argparse.Namespace) -> None:
         # A prefix, like timm's smaller folder.
         predict(Ensemble(recipe, [member], placement), dataset.pixels, ids[: arguments.amount], arguments.batch)
         return
-    later = augments_on_device(config, placement.device)
+    later = noises_in_batches(config)
     noise, training = config.teacher.noise, config.teacher.model_copy(update={"batch_size": arguments.batch})
     examples = Examples(ids, GivenTargets(dataset.labels[ids], dataset.taxonomy, "ignore"))
     batches = Batches(dataset.pixels, [(examples, arguments.batch)], None if later else Augment(noise), KEY)
@@ -198,7 +199,7 @@ def our_work(arguments: argparse.Namespace) -> None:
         KEY,
         levels=dataset.taxonomy.levels,
         name_of=dataset.name,
-        workers=arguments.workers,
+        workers=loader_workers(config),
         checkpoint_seconds=3600,
         noise=(lambda images, step: augment(images, (*KEY, step))) if later else None,
     )
@@ -220,8 +221,8 @@ def our_command(arguments: argparse.Namespace, folder: Path, side: int, work: st
         arguments.device,
         "--precision",
         arguments.precision,
-        "--workers",
-        str(arguments.workers),
+        "--our-workers",
+        arguments.our_workers,
         "--threads",
         str(arguments.threads),
         "--augment",
@@ -267,8 +268,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=4, help="between the two processes of a measurement")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--precision", default="bfloat16", choices=["float32", "bfloat16"])
-    parser.add_argument("--augment", default="auto", choices=["auto", "workers", "device"])
-    parser.add_argument("--workers", type=int, default=1, help="timm's train.py needs one")
+    parser.add_argument("--augment", default="auto", choices=["auto", "image", "batch"])
+    parser.add_argument("--workers", type=int, default=1, help="timm's loader processes; train.py needs one")
+    parser.add_argument("--our-workers", default="null", help="null: what nstudent takes by itself")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--skip", nargs="*", default=[], choices=["train", "label"])
@@ -283,7 +285,8 @@ def main() -> None:
         return
     print(
         f"{arguments.net}, batch {arguments.batch}, {arguments.precision}, {arguments.threads} threads, "
-        f"{arguments.workers} workers, augment={arguments.augment}, {arguments.images} images, {arguments.device}; "
+        f"workers: timm {arguments.workers}, ours {arguments.our_workers}; augment={arguments.augment}, "
+        f"{arguments.images} images, {arguments.device}; "
         f"{available_cores()} cores ({platform.machine()}); torch {torch.__version__}; {arguments.turns} turns\n\n"
         "| work | wall: ours / timm | CPU: ours / timm | images a CPU second | peak MiB, main process |\n"
         "|---|---|---|---|---|"

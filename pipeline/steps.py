@@ -43,7 +43,7 @@ STAGES = {
             needs=("data", "labeller"),
             provides="labels",
             settings=_section("pseudolabel", without=["batch_size"]),
-            version=2,
+            version=3,
             shared=True,
         ),
         Stage(
