@@ -9,8 +9,8 @@ The same images, network, batch, precision, optimiser and number of threads; tim
 or JPEG (224 px) files, we from what the data stage packed of these folders. Each measurement is two processes, of few
 and of many epochs (or images to label): their difference is work without start. Processes take turns; printed are
 ratios of medians, ours / timm's, of images a second of wall clock, and of images a CPU second with loaders, which other
-programs disturb least. timm's train.py needs a loader process; ours takes what it takes by itself, at 32 px a thread. Ours also
-keeps the average of the weights and checks every step, timm does not by default. timm's inference.py needs pandas.
+programs disturb least. timm's train.py needs a loader process; ours takes what it takes by itself, at 32 px a thread.
+Ours also keeps the average of the weights and checks every step, timm does not by default. inference.py needs pandas.
 Prints Markdown.
 """
 
