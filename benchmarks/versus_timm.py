@@ -15,6 +15,7 @@ Prints Markdown.
 """
 
 import argparse
+import itertools
 import os
 import platform
 import statistics
@@ -27,6 +28,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import timm
 import torch
 from nstudent import load_config, run_stage
 from nstudent.artifact import Artifact
@@ -44,6 +46,7 @@ from nstudent.processes import available_cores
 from nstudent.progress import Silence
 from nstudent.training.fit import Length, Trainer
 from nstudent.training.objective import Supervised
+from safetensors.torch import save_file
 from sklearn.datasets import load_sample_images
 
 NOISE = {
@@ -144,7 +147,7 @@ def their_labelling(arguments: argparse.Namespace, folder: Path, side: int, clas
     return [
         *their_words(arguments, "inference.py", side, classes),
         *("--split", "", "--results-dir", str(folder / "timm"), "--results-format", "csv", "--topk", "1"),
-        *("--crop-pct", "1.0"),
+        *("--crop-pct", "1.0", "--label-type", "none", "--checkpoint", str(folder / "network.safetensors")),
         "--data-dir",
     ]  # the folder comes last
 
@@ -180,8 +183,8 @@ def our_work(arguments: argparse.Namespace) -> None:
     ids = dataset.labelled
     if arguments.work == "label":
         recipe = Recipe((model,), dataset.taxonomy, "ignore", side, config.data.max_pixels, config.precision)
-        # A prefix, like timm's smaller folder.
-        predict(Ensemble(recipe, [member], placement), dataset.pixels, ids[: arguments.amount], arguments.batch)
+        ids = np.resize(ids, arguments.amount)
+        predict(Ensemble(recipe, [member], placement), dataset.pixels, ids, arguments.batch)
         return
     later = noises_in_batches(config)
     noise, training = config.teacher.noise, config.teacher.model_copy(update={"batch_size": arguments.batch})
@@ -263,6 +266,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, help="where small images come from; default: the digits")
     parser.add_argument("--sizes", type=int, nargs="+", default=[32, 224], help="px; above 64: photographs as JPEG")
     parser.add_argument("--images", type=int, default=1024)
+    parser.add_argument("--label-images", type=int, default=16_384)
     parser.add_argument("--net", default="test_resnet")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--epochs", type=int, default=4, help="between the two processes of a measurement")
@@ -312,22 +316,24 @@ def _measure(side: int, folder: Path, arguments: argparse.Namespace) -> None:
         row = compare(ours, theirs, batches * arguments.batch * arguments.epochs, arguments, folder)
         print(f"| training, {side} px, noise: {noise} | {row}", flush=True)
     if "label" not in arguments.skip:
-        _measure_labelling(side, folder, classes, len(dataset.labelled), arguments)
+        _measure_labelling(side, folder, classes, arguments)
 
 
-def _measure_labelling(side: int, folder: Path, classes: int, number: int, arguments: argparse.Namespace) -> None:
-    """Half of the images against all of them."""
-    little, much = number // 2 // arguments.batch * arguments.batch, number // arguments.batch * arguments.batch
+def _measure_labelling(side: int, folder: Path, classes: int, arguments: argparse.Namespace) -> None:
+    """One batch against many, of the same images again and again."""
     files = sorted((folder / "train").rglob("*.*"))
-    for name, count in (("little", little), ("much", much)):
-        for path in files[:count]:
+    amounts = {"little": arguments.batch, "much": arguments.batch + arguments.label_images}
+    for name, count in amounts.items():
+        for number, path in enumerate(itertools.islice(itertools.cycle(files), count)):
             place = folder / name / path.parent.name
             place.mkdir(parents=True, exist_ok=True)
-            (place / path.name).symlink_to(path)
-    ours = [[*our_command(arguments, folder, side, "label"), str(count)] for count in (little, much)]
+            (place / f"{number}-{path.name}").symlink_to(path)
+    # Without a file of weights it would fetch some.
+    save_file(timm.create_model(arguments.net, num_classes=classes).state_dict(), folder / "network.safetensors")
+    ours = [[*our_command(arguments, folder, side, "label"), str(count)] for count in amounts.values()]
     command = their_labelling(arguments, folder, side, classes)
-    theirs = [[*command, str(folder / name)] for name in ("little", "much")]
-    row = compare(ours, theirs, much - little, arguments, folder)
+    theirs = [[*command, str(folder / name)] for name in amounts]
+    row = compare(ours, theirs, arguments.label_images, arguments, folder)
     print(f"| labelling, {side} px | {row}", flush=True)
 
 

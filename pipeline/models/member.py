@@ -37,8 +37,19 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(batch, 3, side, side) in 0..1 -> (batch, features)."""
-        features: Tensor = self.network((images - self.mean) / self.std)
+        features: Tensor = self.network(_normalised(images, self.mean, self.std))
         return features
+
+
+def _normalised(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """(images - mean) / std, row by row of pixels.
+
+    With channels last in memory torch would go three numbers at a time: on a CPU 2 to 10 times slower.
+    """
+    width = images.shape[3]
+    rows = images.permute(0, 2, 3, 1).flatten(2)
+    rows = (rows - mean.flatten().repeat(width)).div_(std.flatten().repeat(width))
+    return rows.unflatten(2, (width, 3)).permute(0, 3, 1, 2)
 
 
 class WideConvolution(nn.Module):

@@ -207,3 +207,14 @@ def test_a_garbage_file_is_a_config_error(content, tmp_path):
 def test_a_missing_file_is_a_config_error(tmp_path):
     with pytest.raises(ConfigError, match=r"test_resnet\.safetensors is not a readable safetensors file"):
         pretrained_from(tmp_path)
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_images_are_normalised_as_the_weights_expect_it(layout):
+    images = torch.rand(2, 3, 8, 12, generator=torch.Generator().manual_seed(0)).contiguous(memory_format=layout)
+    mean, std = torch.tensor([0.5, 0.4, 0.3]).reshape(1, 3, 1, 1), torch.tensor([0.1, 0.2, 0.3]).reshape(1, 3, 1, 1)
+    before = images.clone()
+    seen = []
+    Backbone(seen.append, mean.flatten().tolist(), std.flatten().tolist())(images)
+    assert torch.equal(seen[0], (images - mean) / std)
+    assert torch.equal(images, before), "other members see them, too"
