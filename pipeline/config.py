@@ -183,7 +183,7 @@ class PseudolabelConfig(Section):
     shard_rows: Count = 65_536
     """Images a file of the store."""
     batch_size: Count | None = None
-    """At most so many images labelled at once; null: 256, and more on a GPU. Changes labels by rounding alone."""
+    """At most so many images labelled at once; null: by their size and the device. Changes labels by rounding alone."""
 
 
 class FilterConfig(TrainingConfig):
@@ -242,8 +242,8 @@ class EvaluateConfig(Section):
     """Bootstrap resamples behind each interval."""
     confidence: Annotated[Number, Field(gt=0, lt=1)] = 0.95
     """Coverage of the intervals."""
-    batch_size: Count = 256
-    """Images scored at once."""
+    batch_size: Count | None = None
+    """At most so many images scored at once; null: as in labelling."""
 
 
 class Config(Section):

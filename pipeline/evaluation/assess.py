@@ -13,10 +13,11 @@ HEADLINE = "contest alone"
 _TIE = 1e-9
 
 
-def assess(ensemble: Ensemble, dataset: Dataset, ids: Ids, batch_size: int) -> Tallies:
+def assess(ensemble: Ensemble, dataset: Dataset, ids: Ids, batch_size: int | None) -> Tallies:
     """Per image, what each score sums up, for the most probable paths."""
     decode = PathDecoder(dataset.taxonomy, ensemble.recipe.outputs)
-    paths = [decode(levels) for levels in batches(ensemble, dataset.pixels, ids, BatchSize(batch_size))]
+    size = BatchSize.starting(batch_size, ensemble)
+    paths = [decode(levels) for levels in batches(ensemble, dataset.pixels, ids, size)]
     predicted = np.concatenate([np.empty((0, dataset.taxonomy.num_levels), dtype=np.int32), *paths])
     return tally(predicted, dataset.labels[ids], dataset.taxonomy.levels)
 

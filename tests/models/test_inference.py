@@ -1,10 +1,12 @@
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from nstudent.data.dataset import PixelStore
 from nstudent.hdf5 import write
+from nstudent.models.device import Placement
 from nstudent.models.inference import BatchSize, batches, predict
 from nstudent.progress import Silence
 
@@ -111,8 +113,15 @@ def test_a_walk_that_is_given_up_leaves_no_thread(make_ensemble, pixels):
     assert threading.active_count() == before
 
 
-def test_without_a_limit_the_device_decides(make_ensemble):
+@pytest.mark.parametrize(
+    ("device", "side", "images"),
+    [("cpu", 8, 256), ("cpu", 32, 256), ("cpu", 64, 64), ("cpu", 224, 8), ("cpu", 1024, 8)]
+    + [("cuda", 32, 4096), ("cuda", 256, 1024), ("cuda", 224, 1024), ("cuda", 1024, 256)],
+)
+def test_without_a_limit_the_size_of_the_images_and_the_device_decide(device, side, images, make_ensemble):
     ensemble = make_ensemble(1)
+    ensemble.recipe = replace(ensemble.recipe, image_size=side)
+    ensemble._placement = Placement(torch.device(device), "float32")
 
+    assert BatchSize.starting(None, ensemble).images == images
     assert BatchSize.starting(7, ensemble).images == 7
-    assert BatchSize.starting(None, ensemble).images == 256
