@@ -13,8 +13,8 @@ from nstudent.models.ensemble import Ensemble, Probabilities
 from nstudent.progress import Task
 
 _PIXELS = {"cpu": 1 << 18, "cuda": 1 << 26}
-"""Of a batch to begin with. On a CPU what lies between two layers then stays in its cache: 256 images of 32 px, 8 of 224
-(1.1 to 2 times faster than 64). A GPU is to be kept busy: 1,024 images of 256 px."""
+"""Of a batch to begin with. On a CPU what lies between two layers then stays in its cache: 256 images of 32 px, or 8 of
+224 (1.1 to 2 times faster than 64). A GPU is to be kept busy: 1,024 images of 256 px."""
 _FEWEST_AND_MOST = {"cpu": (8, 256), "cuda": (256, 4096)}
 
 

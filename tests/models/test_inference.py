@@ -115,8 +115,10 @@ def test_a_walk_that_is_given_up_leaves_no_thread(make_ensemble, pixels):
 
 @pytest.mark.parametrize(
     ("device", "side", "images"),
-    [("cpu", 8, 256), ("cpu", 32, 256), ("cpu", 64, 64), ("cpu", 224, 8), ("cpu", 1024, 8)]
-    + [("cuda", 32, 4096), ("cuda", 256, 1024), ("cuda", 224, 1024), ("cuda", 1024, 256)],
+    [
+        *(("cpu", 8, 256), ("cpu", 32, 256), ("cpu", 64, 64), ("cpu", 224, 8), ("cpu", 1024, 8)),
+        *(("cuda", 32, 4096), ("cuda", 256, 1024), ("cuda", 224, 1024), ("cuda", 1024, 256)),
+    ],
 )
 def test_without_a_limit_the_size_of_the_images_and_the_device_decide(device, side, images, make_ensemble):
     ensemble = make_ensemble(1)
