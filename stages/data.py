@@ -4,7 +4,6 @@ Everything later reads this artifact alone. It is also where bad input comes to 
 a label that contradicts the taxonomy, a test image that is also in train. All before anything is trained.
 """
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,6 @@ import numpy.typing as npt
 from nstudent import hdf5
 from nstudent.data import dataset as packed
 from nstudent.data.decode import VERSION
-from nstudent.data.decoders import Decoded, Reader, reading
 from nstudent.data.duplicates import (
     contested_groups,
     described,
@@ -25,7 +23,8 @@ from nstudent.data.duplicates import (
 )
 from nstudent.data.labelling import encode_labels, findings, taxonomy_of
 from nstudent.data.near_duplicates import NearDuplicate, near_duplicates
-from nstudent.data.sources import Record, Source, open_source
+from nstudent.data.packing import Layout, pack
+from nstudent.data.sources import Record, open_source
 from nstudent.data.sources.source import printable
 from nstudent.data.split import TEST, TRAIN, UNLABELLED, VALIDATION, draw_splits, flip_labels, thin_heap
 from nstudent.errors import DataError
@@ -33,7 +32,6 @@ from nstudent.stage import Context, Metrics
 from nstudent.storage import write_json
 from nstudent.taxonomy import UNKNOWN, LabelArray, Taxonomy
 
-_SHARD_BYTES = 64 << 20
 _INDEX_BYTES = 256
 """About what an image takes in the index: its name, digest and labels."""
 _Splits = npt.NDArray[np.int8]
@@ -47,8 +45,9 @@ def run(context: Context) -> Metrics:
     taxonomy = taxonomy_of(records, config)
     truth = encode_labels(records, taxonomy)
     taxonomy = taxonomy.including(truth)
-    context.reserve(len(records) * (config.image_size**2 * 3 + _INDEX_BYTES))
-    digests, reasons = _pack(context, source, records)
+    layout = Layout.of(config, len(records), context.progress)
+    context.reserve(layout.num_bytes + len(records) * _INDEX_BYTES)
+    digests, reasons = pack(context.folder, source, records, config, layout, context.progress)
     split = draw_splits(truth, [record.split for record in records], config, seed)
     left = _Left(len(records))
     left.out(reasons, packed.UNREADABLE)
@@ -116,49 +115,6 @@ def _check_enough(metrics: Metrics, rounds: int) -> None:
         raise DataError(
             "there are no unlabelled images to learn from: give data.unlabelled_root, lower data.labelled, "
             "or set rounds=0 to train a teacher alone"
-        )
-
-
-def _pack(context: Context, source: Source, records: Sequence[Record]) -> tuple[list[bytes], dict[int, str]]:
-    """Write the pixel shards that are not there yet. Returns a digest of each image, and the unreadable ones."""
-    config, num_images = context.config.data, len(records)
-    rows = max(1, _SHARD_BYTES // (config.image_size**2 * 3))
-    digests: list[bytes] = []
-    reasons: dict[int, str] = {}
-    reader = Reader(source, config.image_size, config.max_pixels)
-    with context.progress.task("decode", num_images, "images") as task, reading(reader) as read:
-        for shard, first in enumerate(range(0, num_images, rows)):
-            path = context.folder / f"{packed.PIXELS}{shard:05d}.h5"
-            ids = range(first, min(first + rows, num_images))
-            if not path.exists():
-                images = read(ids)
-                bad = {i: image.reason for i, image in zip(ids, images, strict=True) if image.pixels is None}
-                # Before anything is written: a folder that is back the next time must not stay unreadable.
-                _check_unreadable(records, reasons | bad, config.max_bad_share)
-                _write_shard(path, config.image_size, images)
-            digests += [row.tobytes() for row in hdf5.mapped(path)["digest"]]
-            bad = json.loads(hdf5.attributes(path)["unreadable"])
-            reasons |= {first + int(row): reason for row, reason in bad.items()}
-            task.advance(len(ids))
-    return digests, reasons
-
-
-def _write_shard(path: Path, size: int, images: Sequence[Decoded]) -> None:
-    blank = np.zeros((size, size, 3), dtype=np.uint8)
-    arrays = {
-        "pixels": np.stack([blank if image.pixels is None else image.pixels for image in images]),
-        "digest": np.stack([np.frombuffer(image.digest, np.uint8) for image in images]),
-    }
-    unreadable = {str(row): image.reason for row, image in enumerate(images) if image.pixels is None}
-    hdf5.write(path, arrays, {"unreadable": json.dumps(unreadable)})
-
-
-def _check_unreadable(records: Sequence[Record], reasons: dict[int, str], max_share: float) -> None:
-    if len(reasons) > max_share * len(records):
-        first = min(reasons)
-        raise DataError(
-            f"{len(reasons)} of {len(records)} images cannot be read, the first is {printable(records[first].name)} "
-            f"({reasons[first]}): mend or remove them, or raise data.max_bad_share (now {max_share:g})"
         )
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from nstudent.artifact import Artifact
 from nstudent.data.decode import Pixels
+from nstudent.data.encoded import EncodedShards
 from nstudent.data.split import TEST, TRAIN, UNLABELLED, VALIDATION
 from nstudent.hdf5 import mapped
 from nstudent.taxonomy import LabelArray, Taxonomy
@@ -79,11 +81,11 @@ class Dataset:
 
 
 class PixelStore:
-    """All images as uint8 squares, in mapped shards of equal length."""
+    """All images as uint8 squares, in mapped shards of equal length, whatever these hold: pixels or JPEG."""
 
     def __init__(self, shards: list[Path]) -> None:
         self._shards = shards
-        self._maps: list[Pixels] | None = None
+        self._read: Callable[[Ids], Pixels] | None = None
 
     def __getstate__(self) -> dict[str, list[Path]]:
         # A worker process opens its own maps: pickling a map would copy the whole data set.
@@ -91,12 +93,27 @@ class PixelStore:
 
     def __setstate__(self, state: dict[str, list[Path]]) -> None:
         self._shards = state["shards"]
-        self._maps = None
+        self._read = None
 
     def __getitem__(self, ids: Ids) -> Pixels:
-        """Images by id: (n,) -> uint8 (n, side, side, 3)."""
-        if self._maps is None:
-            self._maps = [mapped(path)["pixels"] for path in self._shards]
+        """Images by id: (n,) -> uint8 (n, side, side, 3).
+
+        Raises:
+            ArtifactError: a shard cannot be read, or an image in it is damaged.
+        """
+        if self._read is None:
+            encoded = "jpeg" in mapped(self._shards[0])
+            self._read = EncodedShards(self._shards) if encoded else _PixelShards(self._shards)
+        return self._read(ids)
+
+
+class _PixelShards:
+    """Reads images by id from shards of pixels."""
+
+    def __init__(self, paths: list[Path]) -> None:
+        self._maps: list[Pixels] = [mapped(path)["pixels"] for path in paths]
+
+    def __call__(self, ids: Ids) -> Pixels:
         rows = len(self._maps[0])
         shard = ids // rows
         images = np.empty((len(ids), *self._maps[0].shape[1:]), dtype=np.uint8)

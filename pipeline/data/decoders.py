@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from nstudent.data.decode import Pixels, decode, square
+from nstudent.data.encoded import encode
 from nstudent.data.sources import Source
 from nstudent.errors import ImageError
 from nstudent.processes import available_cores, serve_parent
@@ -30,10 +31,17 @@ class Decoded:
     """One image, or why there is none."""
 
     pixels: Pixels | None
-    """uint8 (side, side, 3)."""
+    """uint8 (side, side, 3); also ``None`` where it is encoded."""
     digest: bytes = _NO_DIGEST
     """sha256 of the content."""
     reason: str = ""
+    jpeg: bytes = b""
+    """The square as JPEG, where that was asked for."""
+
+    @property
+    def readable(self) -> bool:
+        """Whether there is an image."""
+        return self.pixels is not None or bool(self.jpeg)
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,8 @@ class Reader:
     source: Source
     size_px: int
     max_pixels: int
+    jpeg_quality: int | None = None
+    """Squares are encoded with it; ``None``: they stay pixels."""
 
     def __call__(self, ids: Sequence[int]) -> list[Decoded]:
         """Images by id."""
@@ -54,8 +64,13 @@ class Reader:
             content = self.source.read(image)
             digest = hashlib.sha256(content if isinstance(content, bytes) else content.tobytes()).digest()
             if isinstance(content, bytes):
-                return Decoded(decode(content, self.size_px, self.max_pixels), digest)
-            return Decoded(square(content, self.size_px), digest)
+                pixels = decode(content, self.size_px, self.max_pixels)
+            else:
+                pixels = square(content, self.size_px)
+            if self.jpeg_quality is None:
+                return Decoded(pixels, digest)
+            # Here, and not where it is written: this is done by several processes.
+            return Decoded(None, digest, jpeg=encode(pixels, self.jpeg_quality))
         except ImageError as error:
             return Decoded(None, digest, str(error))
 

@@ -11,10 +11,9 @@ import nstudent
 import numpy as np
 import pytest
 from nstudent.artifact import Artifact
-from nstudent.data import decoders
+from nstudent.data import decoders, packing
 from nstudent.data.dataset import UNREADABLE, Dataset
 from nstudent.data.sources.folder import Folder
-from nstudent.stages import data as data_stage
 from nstudent.taxonomy import UNKNOWN
 from small_folders import SIZE, classes, divided, left_out, plant, png, status_by_name
 
@@ -171,7 +170,7 @@ def test_a_file_without_permission_is_unreadable(bench):
 
 
 def test_a_whole_shard_of_unreadable_images_does_not_spoil_the_others(bench, monkeypatch):
-    monkeypatch.setattr(data_stage, "_SHARD_BYTES", 4 * SIZE * SIZE * 3)  # four images a shard
+    monkeypatch.setattr(packing, "SHARD_BYTES", 4 * SIZE * SIZE * 3)  # four images a shard
     first = {f"train/pet/cat/!{i}.png": b"<html>" + bytes([i]) for i in range(4)}
     plant(bench.root, divided() | first)
 
@@ -302,14 +301,14 @@ def test_names_of_any_bytes_survive(bench):
 
 
 def test_an_interrupted_packing_keeps_its_finished_shards(bench, monkeypatch):
-    monkeypatch.setattr(data_stage, "_SHARD_BYTES", 4 * SIZE * SIZE * 3)
+    monkeypatch.setattr(packing, "SHARD_BYTES", 4 * SIZE * SIZE * 3)
     plant(bench.root, divided() | {"test/pet/cat/00.png": b"<html>"})
     whole = bench.run("whole", max_bad_share=0.1)
     shards = whole.matching("pixels-")
     assert len(shards) == 8
 
     # In this process: what happens in others could not be counted.
-    monkeypatch.setattr(data_stage, "reading", nullcontext)
+    monkeypatch.setattr(packing, "reading", nullcontext)
     decoded = []
     decode = decoders.decode
 

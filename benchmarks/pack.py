@@ -1,0 +1,185 @@
+"""Squares kept as pixels against squares kept as JPEG: reading them, their size and their looks, and packing them.
+
+    python benchmarks/pack.py --config configs/grocery.yaml data.root=PATH/grocery_128.h5 data.image_size=224 --mosaic 4
+    python benchmarks/pack.py data.source=folder data.root=PHOTOS data.image_size=224
+
+Everything is read from memory (the page cache): on a disk, fewer bytes are read faster, too. ``--mosaic 4`` joins 4 x 4
+photos of the source to one, for sets whose photos are smaller than real ones. Medians of interleaved turns. Markdown.
+"""
+
+import argparse
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import simplejpeg
+from nstudent import load_config
+from nstudent.config import DataConfig
+from nstudent.data import encoded
+from nstudent.data.dataset import PixelStore
+from nstudent.data.decode import decode
+from nstudent.data.decoders import Decoders, Reader
+from nstudent.data.packing import Layout, pack, shard_name
+from nstudent.data.sources import Record, open_source
+from nstudent.processes import available_cores
+from nstudent.progress import Silence
+
+BATCH = 64
+JOINED_QUALITY = 85
+
+
+class InMemory:
+    """Images that are there already, so that no disk is measured."""
+
+    encoded = True
+
+    def __init__(self, contents: list[bytes]) -> None:
+        self.contents = contents
+
+    def stamp(self) -> str:
+        return "memory"
+
+    def records(self) -> list[Record]:
+        return [Record(str(i), ("thing",)) for i in range(len(self.contents))]
+
+    def read(self, index: int) -> bytes:
+        return self.contents[index]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path)
+    parser.add_argument("--images", type=int, default=400, help="at most so many")
+    parser.add_argument("--mosaic", type=int, default=1, help="photos of the source along a side of one")
+    parser.add_argument("--turns", type=int, default=9)
+    parser.add_argument("--batches", type=int, default=6, help="a turn")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    arguments = parser.parse_intermixed_args()
+    config = load_config(arguments.config, arguments.overrides).data
+    source = InMemory(originals(config, arguments.images, arguments.mosaic))
+    print(
+        f"{available_cores()} cores ({platform.machine()}), simplejpeg {simplejpeg.__version__}, "
+        f"numpy {np.__version__}, h5py {h5py.__version__}; {len(source.contents)} photos, {config.image_size} px, "
+        f"quality {config.jpeg_quality}, medians of {arguments.turns} interleaved turns\n"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        layouts = layouts_of(config, len(source.contents))
+        stores = {kind: packed(source, config, layout, Path(folder) / kind) for kind, layout in layouts.items()}
+        reading(stores, source, config, arguments.turns, arguments.batches)
+        looks(stores, len(source.contents))
+        packing(source, config, layouts, Path(folder), arguments.turns)
+
+
+def originals(config: DataConfig, most: int, mosaic: int) -> list[bytes]:
+    """Files of the source, or photos joined from them."""
+    source = open_source(config)
+    number = min(most, len(source.records()) // mosaic**2)
+    contents = [source.read(i) for i in range(number * mosaic**2)]
+    files = [content for content in contents if isinstance(content, bytes)]
+    if mosaic == 1 or len(files) < len(contents):
+        return files
+    side = max(simplejpeg.decode_jpeg_header(files[0])[:2])
+    squares = np.stack([decode(content, side, config.max_pixels) for content in files])
+    joined = squares.reshape(number, mosaic, mosaic, side, side, 3).swapaxes(2, 3)
+    joined = joined.reshape(number, mosaic * side, mosaic * side, 3)
+    return [simplejpeg.encode_jpeg(np.ascontiguousarray(photo), quality=JOINED_QUALITY) for photo in joined]
+
+
+def layouts_of(config: DataConfig, number: int) -> dict[str, Layout]:
+    kinds = ("pixels", "jpeg")
+    return {kind: Layout.of(config.model_copy(update={"storage": kind}), number, Silence()) for kind in kinds}
+
+
+def packed(source: InMemory, config: DataConfig, layout: Layout, folder: Path) -> PixelStore:
+    folder.mkdir()
+    pack(folder, source, source.records(), config, layout, Silence())
+    return PixelStore(sorted(folder.glob("*.h5")))
+
+
+def medians(works: dict[str, Callable[[], object]], turns: int) -> dict[str, float]:
+    """Seconds of each, in turns; the first turn brings everything into memory."""
+    seconds: dict[str, list[float]] = {name: [] for name in works}
+    for turn in range(turns + 1):
+        for name, work in works.items():
+            began = time.perf_counter()
+            work()
+            if turn:
+                seconds[name].append(time.perf_counter() - began)
+    return {name: statistics.median(each) for name, each in seconds.items()}
+
+
+def reading(stores: dict[str, PixelStore], source: InMemory, config: DataConfig, turns: int, batches: int) -> None:
+    random = np.random.default_rng(0)
+    number = len(source.contents)
+    chosen = [random.integers(0, number, BATCH) for _ in range(batches)]
+    large = [random.integers(0, number, 256) for _ in range(max(1, batches // 4))]
+
+    def alone(read: Callable[[], object]) -> Callable[[], object]:
+        """As in a loader process, which has no threads."""
+
+        def work() -> None:
+            threads, encoded.threads = encoded.threads, lambda rows: 1
+            try:
+                read()
+            finally:
+                encoded.threads = threads
+
+        return work
+
+    def anew(ids: np.ndarray) -> np.ndarray:
+        return np.stack([decode(source.contents[i], config.image_size, config.max_pixels) for i in ids])
+
+    works: dict[str, Callable[[], object]] = {
+        "pixels": lambda: [stores["pixels"][ids] for ids in chosen],
+        "jpeg, one thread (a loader process)": alone(lambda: [stores["jpeg"][ids] for ids in chosen]),
+        "jpeg, a thread a core": lambda: [stores["jpeg"][ids] for ids in chosen],
+        "jpeg, one thread, 256 at once": alone(lambda: [stores["jpeg"][ids] for ids in large]),
+        "jpeg, a thread a core, 256 at once": lambda: [stores["jpeg"][ids] for ids in large],
+        "the original decoded anew": lambda: [anew(ids) for ids in chosen],
+    }
+    rows = {name: sum(map(len, large if "256" in name else chosen)) for name in works}
+    found = medians(works, turns)
+    print(f"| random rows, {BATCH} at a time | rows/s | against decoding anew |\n|---|---|---|")
+    slowest = rows["the original decoded anew"] / found["the original decoded anew"]
+    for name, seconds in found.items():
+        print(f"| {name} | {rows[name] / seconds:,.0f} | {rows[name] / seconds / slowest:.1f} x |")
+
+
+def looks(stores: dict[str, PixelStore], number: int) -> None:
+    every = np.arange(number)
+    left, right = (stores[kind][every].astype(np.float32) for kind in ("pixels", "jpeg"))
+    ratio = 10 * np.log10(255**2 / ((left - right) ** 2).mean(axis=(1, 2, 3)))
+    sizes = {kind: sum(path.stat().st_size for path in store._shards) / number for kind, store in stores.items()}
+    print("\n| kept as | bytes an image | PSNR: median, lowest |\n|---|---|---|")
+    print(f"| pixels | {sizes['pixels']:,.0f} | |")
+    print(f"| jpeg | {sizes['jpeg']:,.0f} | {np.median(ratio):.1f} dB, {ratio.min():.1f} dB |")
+
+
+def packing(source: InMemory, config: DataConfig, layouts: dict[str, Layout], folder: Path, turns: int) -> None:
+    number = len(source.contents)
+
+    def work(kind: str, processes: int) -> Callable[[], None]:
+        layout = replace(layouts[kind], rows=number)
+        reader = Reader(source, layout.side_px, config.max_pixels, layout.jpeg_quality)
+
+        def once() -> None:
+            with Decoders(reader, processes) as read:
+                layout.write(folder / shard_name(0), read(range(number)))
+
+        return once
+
+    works = {(kind, processes): work(kind, processes) for kind in layouts for processes in (1, 2)}
+    found = medians({f"{kind} {processes}": do for (kind, processes), do in works.items()}, max(3, turns // 3))
+    print("\n| packing: decode, resize, write, sync | images/s, 1 process | images/s, 2 processes |\n|---|---|---|")
+    for kind in layouts:
+        print(f"| {kind} | {number / found[f'{kind} 1']:,.0f} | {number / found[f'{kind} 2']:,.0f} |")
+
+
+if __name__ == "__main__":
+    main()
