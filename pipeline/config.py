@@ -9,10 +9,10 @@ from pydantic import Field, model_validator
 class DataConfig(Section):
     """Where the images and labels come from, and how they are divided."""
 
-    source: Literal["digits", "folder", "csv", "idx", "hdf5"] = "digits"
+    source: Literal["digits", "folder", "csv", "idx", "hdf5", "packed"] = "digits"
     """digits: scikit-learn's handwritten digits. The others: docs/DATA.md."""
     root: str | None = None
-    """Folder of the images (folder, csv, idx) or file (hdf5). Relative to where the command is run."""
+    """Folder of the images (folder, csv, idx, packed) or file (hdf5). Relative to where the command is run."""
     table: str | None = None
     """csv only: the table, relative to `root`. Columns: path, one per level, and optionally split."""
     unlabelled_root: str | None = None

@@ -6,7 +6,7 @@ import os
 import platform
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -58,6 +58,22 @@ def hold(run_dir: Path, *, beside_parts: bool = False) -> Iterator[None]:
             (run_dir / HOLDER).unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             lock.release()
+
+
+@contextmanager
+def hold_beside(folder: Path) -> Iterator[None]:
+    """Hold a folder that is replaced as a whole and cannot hold its own lock: that lies beside it, in ``.NAME.lock``.
+
+    Raises:
+        BusyError: another process holds it.
+    """
+    place = folder.with_name(f".{folder.name}.lock")
+    with ExitStack() as held:
+        try:
+            held.enter_context(hold(place))
+        except BusyError as error:
+            raise BusyError(f"{folder} is in use by {_holder(place)}: wait for it, or name another folder") from error
+        yield
 
 
 @contextmanager

@@ -99,6 +99,39 @@ def atomic_write(path: Path, content: bytes) -> None:
     sync_folder(path.parent)
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file that never changes a second name, in a folder where it has none; where that cannot be, a copy.
+
+    Another disk cannot link, nor can some file systems, nor may files of other users be linked everywhere.
+    """
+    with explained(target, "link or copy a file to"):
+        try:
+            os.link(source, target)
+        except FileExistsError:
+            raise
+        except OSError:
+            _copy(source, target)
+        with open(target, "rb") as file:
+            os.fsync(file.fileno())
+    sync_folder(target.parent)
+
+
+def _copy(source: Path, target: Path) -> None:
+    beside = target.with_name(f".{target.name}{_UNFINISHED}")
+    if os.path.lexists(beside):
+        beside.unlink()
+    # Not through a link that has taken the file's place meanwhile.
+    with open(source, "rb", opener=_no_link) as there, open(beside, "xb") as here:
+        shutil.copyfileobj(there, here, _HASH_BLOCK_BYTES)
+        here.flush()
+        os.fsync(here.fileno())
+    os.replace(beside, target)
+
+
+def _no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0))
+
+
 def sweep(folder: Path) -> None:
     """Remove what killed writes left beside the files of a folder and of those below it."""
     for path in folder.rglob(f".*{_UNFINISHED}"):

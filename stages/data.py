@@ -23,7 +23,7 @@ from nstudent.data.duplicates import (
 )
 from nstudent.data.labelling import encode_labels, findings, taxonomy_of
 from nstudent.data.near_duplicates import NearDuplicate, near_duplicates
-from nstudent.data.packing import Layout, pack
+from nstudent.data.packing import fill
 from nstudent.data.sources import Record, open_source
 from nstudent.data.sources.source import printable
 from nstudent.data.split import TEST, TRAIN, UNLABELLED, VALIDATION, draw_splits, flip_labels, thin_heap
@@ -32,8 +32,6 @@ from nstudent.stage import Context, Metrics
 from nstudent.storage import write_json
 from nstudent.taxonomy import UNKNOWN, LabelArray, Taxonomy
 
-_INDEX_BYTES = 256
-"""About what an image takes in the index: its name, digest and labels."""
 _Splits = npt.NDArray[np.int8]
 
 
@@ -45,9 +43,7 @@ def run(context: Context) -> Metrics:
     taxonomy = taxonomy_of(records, config)
     truth = encode_labels(records, taxonomy)
     taxonomy = taxonomy.including(truth)
-    layout = Layout.of(config, len(records), context.progress)
-    context.reserve(layout.num_bytes + len(records) * _INDEX_BYTES)
-    digests, reasons = pack(context.folder, source, records, config, layout, context.progress)
+    digests, reasons = fill(context.folder, source, records, config, context.progress)
     split = draw_splits(truth, [record.split for record in records], config, seed)
     left = _Left(len(records))
     left.out(reasons, packed.UNREADABLE)

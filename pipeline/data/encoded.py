@@ -4,7 +4,7 @@ jpeg    uint8 (bytes,)     the images of a shard end to end; an unreadable one h
 offset  int64 (rows + 1,)  image i is jpeg[offset[i]:offset[i + 1]]
 crc32   uint32 (rows,)     of each image's bytes
 digest  uint8 (rows, 32)   sha256 of what the source held
-attribute side             of every square, in pixels
+attribute side             of every square, in pixels; attribute unreadable: JSON, why a row is no image
 
 The checksum is not for show: of 400 images with one flipped bit, libjpeg decoded 254 without a word.
 """
@@ -62,7 +62,7 @@ class EncodedShards:
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = list(paths)
         self._shards = [_checked(path) for path in paths]
-        self._rows = len(self._shards[0]["crc32"])
+        self.rows = len(self._shards[0]["crc32"])
         self._side = side_px(paths[0])
 
     def __call__(self, ids: npt.NDArray[np.int64]) -> Pixels:
@@ -84,7 +84,7 @@ class EncodedShards:
 
     def _decode(self, ids: npt.NDArray[np.int64], images: Pixels) -> None:
         for image, square in zip(ids.tolist(), images, strict=True):
-            number, row = divmod(image, self._rows)
+            number, row = divmod(image, self.rows)
             shard = self._shards[number]
             first, last = shard["offset"][row : row + 2]
             content = shard["jpeg"][first:last]

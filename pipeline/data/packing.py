@@ -9,18 +9,23 @@ import numpy as np
 from nstudent import hdf5
 from nstudent.config import DataConfig
 from nstudent.data.dataset import PIXELS
+from nstudent.data.decode import VERSION
 from nstudent.data.decoders import Decoded, Reader, reading
-from nstudent.data.encoded import joined
+from nstudent.data.encoded import EncodedShards, joined, side_px
 from nstudent.data.sources import Record, Source
+from nstudent.data.sources.packed import Info, Pack
 from nstudent.data.sources.source import printable
-from nstudent.errors import DataError
+from nstudent.errors import ArtifactError, DataError
 from nstudent.progress import Progress
+from nstudent.storage import reserve
 
 MAX_RAW_BYTES = 8 << 30
 """Of squares that are kept as pixels without being told to. So many stay in the page cache of a machine with 16 GiB,
 and a row is then a copy of 10 microseconds (224 px); what does not fit is read from the disk at random, and 150 KB take
 an SSD about as long as decoding 50 KB takes a core."""
 SHARD_BYTES = 64 << 20
+_INDEX_BYTES = 256
+"""About what an image takes beside its square: its name, digest and labels."""
 _JPEG_SHARE = 3
 """A busy photo takes a third of its pixels at quality 95, most take less."""
 
@@ -52,6 +57,11 @@ class Layout:
         rows = max(1, share * SHARD_BYTES // square_bytes)
         return cls(config.image_size, rows, raw // share, config.jpeg_quality if storage == "jpeg" else None)
 
+    @property
+    def storage(self) -> str:
+        """pixels or jpeg."""
+        return "pixels" if self.jpeg_quality is None else "jpeg"
+
     def write(self, path: Path, images: Sequence[Decoded]) -> None:
         """One shard. An unreadable image keeps its row and is black."""
         blank = np.zeros((self.side_px, self.side_px, 3), dtype=np.uint8)
@@ -69,6 +79,25 @@ class Layout:
 def shard_name(number: int) -> str:
     """File name of a shard."""
     return f"{PIXELS}{number:05d}.h5"
+
+
+def fill(
+    folder: Path, source: Source, records: Sequence[Record], config: DataConfig, progress: Progress
+) -> tuple[list[bytes], dict[int, str]]:
+    """Put the shards of a source into the folder of a step: decoded, or of a pack linked.
+
+    Returns a digest of each image, and why some are unreadable.
+
+    Raises:
+        ArtifactError: the disk has no room for them, or a pack is damaged.
+        DataError: more than ``data.max_bad_share`` are unreadable.
+    """
+    if isinstance(source, Pack):
+        reserve(folder, source.num_bytes(folder) + len(records) * _INDEX_BYTES)
+        return _take(folder, source, records, config, progress)
+    layout = Layout.of(config, len(records), progress)
+    reserve(folder, layout.num_bytes + len(records) * _INDEX_BYTES)
+    return pack(folder, source, records, config, layout, progress)
 
 
 def pack(
@@ -98,10 +127,44 @@ def pack(
                 check_unreadable(records, reasons | bad, config.max_bad_share)
                 layout.write(path, images)
             digests += [row.tobytes() for row in hdf5.mapped(path)["digest"]]
-            bad = json.loads(hdf5.attributes(path)["unreadable"])
-            reasons |= {first + int(row): reason for row, reason in bad.items()}
+            reasons |= {first + row: reason for row, reason in _unreadable(path, len(ids)).items()}
             task.advance(len(ids))
     return digests, reasons
+
+
+def _take(
+    folder: Path, source: Pack, records: Sequence[Record], config: DataConfig, progress: Progress
+) -> tuple[list[bytes], dict[int, str]]:
+    if source.info.decode_version != VERSION:
+        raise DataError(f"{source.folder} was packed by another decoder than this nstudent's: pack the source again")
+    digests: list[bytes] = []
+    reasons: dict[int, str] = {}
+    rows = 0
+    with progress.task("link", len(records), "images") as task:
+        for name in source.shards:
+            found, bad = _take_shard(folder, source, name)
+            rows = rows or len(found)
+            if len(found) != min(rows, len(records) - len(digests)) or not found:
+                raise ArtifactError(f"{source.folder / name} has {len(found)} images in a wrong place: pack again")
+            reasons |= {len(digests) + row: reason for row, reason in bad.items()}
+            digests += found
+            task.advance(len(found))
+    if len(digests) != len(records):
+        raise ArtifactError(f"{source.folder} has {len(digests)} images and {len(records)} names: pack again")
+    check_unreadable(records, reasons, config.max_bad_share)
+    return digests, reasons
+
+
+def _take_shard(folder: Path, source: Pack, name: str) -> tuple[list[bytes], dict[int, str]]:
+    """Digests of the images of a shard, and why some are unreadable. Somebody else may have made it."""
+    path = source.put(name, folder)
+    try:
+        found = _checked_digests(path, source.info)
+        return found, _unreadable(path, len(found))
+    except ArtifactError as error:
+        path.unlink()
+        said = str(error).replace(str(path), name)
+        raise ArtifactError(f"{source.folder} does not hold what it says ({said})") from error
 
 
 def check_unreadable(records: Sequence[Record], reasons: dict[int, str], max_share: float) -> None:
@@ -116,6 +179,38 @@ def check_unreadable(records: Sequence[Record], reasons: dict[int, str], max_sha
             f"{len(reasons)} of {len(records)} images cannot be read, the first is {printable(records[first].name)} "
             f"({reasons[first]}): mend or remove them, or raise data.max_bad_share (now {max_share:g})"
         )
+
+
+def _checked_digests(path: Path, info: Info) -> list[bytes]:
+    arrays = hdf5.mapped(path)
+    if info.storage == "jpeg":
+        shape: tuple[int, ...] = (EncodedShards([path]).rows,)
+        fits = side_px(path) == info.image_size
+    else:
+        pixels = arrays.get("pixels", np.zeros(0))
+        shape = pixels.shape[:1]
+        fits = pixels.dtype == np.uint8 and pixels.shape[1:] == (info.image_size, info.image_size, 3)
+    digest = arrays.get("digest", np.zeros(0))
+    if (
+        not fits
+        or digest.dtype != np.uint8
+        or digest.shape != (*shape, 32)
+        or ("jpeg" in arrays) != (info.storage == "jpeg")
+    ):
+        raise ArtifactError(f"{path} holds no images as its pack describes them: pack the source again")
+    return [row.tobytes() for row in digest]
+
+
+def _unreadable(path: Path, rows: int) -> dict[int, str]:
+    """Why some rows of a shard are no images."""
+    try:
+        found = json.loads(hdf5.attributes(path)["unreadable"])
+        reasons = {int(row): str(reason) for row, reason in found.items()}
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError):
+        reasons = {-1: ""}
+    if not all(0 <= row < rows for row in reasons):
+        raise ArtifactError(f"{path} does not say which of its images are unreadable: pack the source again")
+    return reasons
 
 
 def _size(num_bytes: int) -> str:

@@ -5,6 +5,7 @@ not told. A hook that raises makes the operation fail, a hook that kills makes i
 """
 
 import errno
+import fcntl
 import os
 import signal
 import sys
@@ -53,8 +54,8 @@ class Injector:
             path, _, flags = arguments
             if flags & _WRITING and not isinstance(path, int):
                 self._meet("open", path)
-        elif event == "os.rename":
-            self._meet("rename", arguments[1])
+        elif event in ("os.rename", "os.link"):
+            self._meet(event.removeprefix("os."), arguments[1])
         elif event in _ONE_PATH:
             self._meet(_ONE_PATH[event], arguments[0])
 
@@ -81,7 +82,8 @@ class Injector:
 
     def _strike(self, kind: str, name: str, descriptor: int | None) -> None:
         what = self._fault.kind
-        if what == TEAR and kind == "fsync" and descriptor is not None:
+        # Who can only read a file has written nothing that could be lost.
+        if what == TEAR and kind == "fsync" and descriptor is not None and _may_write(descriptor):
             os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
         if what in (KILL, TEAR):
             os.kill(os.getpid(), signal.SIGKILL)
@@ -93,6 +95,10 @@ class Injector:
                 return
             number = getattr(errno, what)
             raise OSError(number, os.strerror(number), name)
+
+
+def _may_write(descriptor: int) -> bool:
+    return fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
 
 
 def recorded(log: Path) -> list[tuple[str, str]]:

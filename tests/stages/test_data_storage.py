@@ -168,7 +168,8 @@ def test_auto_goes_by_the_size_of_the_whole_set_and_says_so(tiny, tmp_path, monk
 
 def test_a_whole_run_on_jpeg_and_a_damaged_shard_of_it(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(packing, "SHARD_BYTES", 200 * SIDE * SIDE * 3)
-    config = tiny("data.storage=jpeg", "data.image_size=32", "precision=float32", "teacher.epochs=8", "workers=1")
+    fast = ("teacher.epochs=8", "filter.enabled=false", "student.epochs=1", "evaluate.resamples=10", "workers=1")
+    config = tiny("data.storage=jpeg", "data.image_size=32", *fast)
     folder = run_all(config, tmp_path / "run")
     assert {state.state for state in status(folder)} == {"done"}
     paths = sorted((folder / "00-data").glob("pixels-*.h5"))
