@@ -9,6 +9,7 @@ photos of the source to one, for sets whose photos are smaller than real ones. M
 
 import argparse
 import platform
+import shutil
 import statistics
 import tempfile
 import time
@@ -19,12 +20,14 @@ from pathlib import Path
 import h5py
 import numpy as np
 import simplejpeg
-from nstudent import load_config
-from nstudent.config import DataConfig
+from nstudent import load_config, run_stage
+from nstudent.artifact import Manifest
+from nstudent.config import Config, DataConfig
 from nstudent.data import encoded
 from nstudent.data.dataset import PixelStore
 from nstudent.data.decode import decode
 from nstudent.data.decoders import Decoders, Reader
+from nstudent.data.pack_folder import make_pack
 from nstudent.data.packing import Layout, pack, shard_name
 from nstudent.data.sources import Record, open_source
 from nstudent.processes import available_cores
@@ -57,11 +60,11 @@ def main() -> None:
     parser.add_argument("--config", type=Path)
     parser.add_argument("--images", type=int, default=400, help="at most so many")
     parser.add_argument("--mosaic", type=int, default=1, help="photos of the source along a side of one")
-    parser.add_argument("--turns", type=int, default=9)
-    parser.add_argument("--batches", type=int, default=6, help="a turn")
+    parser.add_argument("--turns", type=int, default=9, help="of packing; batches are read ten times as often")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     arguments = parser.parse_intermixed_args()
-    config = load_config(arguments.config, arguments.overrides).data
+    page = load_config(arguments.config, arguments.overrides)
+    config = page.data
     source = InMemory(originals(config, arguments.images, arguments.mosaic))
     print(
         f"{available_cores()} cores ({platform.machine()}), simplejpeg {simplejpeg.__version__}, "
@@ -71,9 +74,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         layouts = layouts_of(config, len(source.contents))
         stores = {kind: packed(source, config, layout, Path(folder) / kind) for kind, layout in layouts.items()}
-        reading(stores, source, config, arguments.turns, arguments.batches)
+        reading(stores, source, config, 10 * arguments.turns)
         looks(stores, len(source.contents))
         packing(source, config, layouts, Path(folder), arguments.turns)
+        sharing(page, Path(folder), arguments.turns)
 
 
 def originals(config: DataConfig, most: int, mosaic: int) -> list[bytes]:
@@ -102,23 +106,25 @@ def packed(source: InMemory, config: DataConfig, layout: Layout, folder: Path) -
     return PixelStore(sorted(folder.glob("*.h5")))
 
 
-def medians(works: dict[str, Callable[[], object]], turns: int) -> dict[str, float]:
-    """Seconds of each, in turns; the first turn brings everything into memory."""
-    seconds: dict[str, list[float]] = {name: [] for name in works}
+def medians(works: dict[str, Callable[[], object]], turns: int) -> dict[str, tuple[float, float]]:
+    """(seconds, seconds of all cores) of each, in turns; the first turn brings everything into memory."""
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in works}
     for turn in range(turns + 1):
         for name, work in works.items():
-            began = time.perf_counter()
+            began, worked = time.perf_counter(), time.process_time()
             work()
             if turn:
-                seconds[name].append(time.perf_counter() - began)
-    return {name: statistics.median(each) for name, each in seconds.items()}
+                taken[name].append((time.perf_counter() - began, time.process_time() - worked))
+    medians_of = {name: [statistics.median(kind) for kind in zip(*each, strict=True)] for name, each in taken.items()}
+    return {name: (wall, cores) for name, (wall, cores) in medians_of.items()}
 
 
-def reading(stores: dict[str, PixelStore], source: InMemory, config: DataConfig, turns: int, batches: int) -> None:
+def reading(stores: dict[str, PixelStore], source: InMemory, config: DataConfig, turns: int) -> None:
+    """A batch a turn, each time another."""
     random = np.random.default_rng(0)
-    number = len(source.contents)
-    chosen = [random.integers(0, number, BATCH) for _ in range(batches)]
-    large = [random.integers(0, number, 256) for _ in range(max(1, batches // 4))]
+
+    def some(rows: int) -> np.ndarray:
+        return random.integers(0, len(source.contents), rows)
 
     def alone(read: Callable[[], object]) -> Callable[[], object]:
         """As in a loader process, which has no threads."""
@@ -132,23 +138,24 @@ def reading(stores: dict[str, PixelStore], source: InMemory, config: DataConfig,
 
         return work
 
-    def anew(ids: np.ndarray) -> np.ndarray:
-        return np.stack([decode(source.contents[i], config.image_size, config.max_pixels) for i in ids])
+    def anew() -> np.ndarray:
+        return np.stack([decode(source.contents[i], config.image_size, config.max_pixels) for i in some(BATCH)])
 
-    works: dict[str, Callable[[], object]] = {
-        "pixels": lambda: [stores["pixels"][ids] for ids in chosen],
-        "jpeg, one thread (a loader process)": alone(lambda: [stores["jpeg"][ids] for ids in chosen]),
-        "jpeg, a thread a core": lambda: [stores["jpeg"][ids] for ids in chosen],
-        "jpeg, one thread, 256 at once": alone(lambda: [stores["jpeg"][ids] for ids in large]),
-        "jpeg, a thread a core, 256 at once": lambda: [stores["jpeg"][ids] for ids in large],
-        "the original decoded anew": lambda: [anew(ids) for ids in chosen],
+    works: dict[str, tuple[int, Callable[[], object]]] = {
+        "the original decoded anew": (BATCH, anew),
+        "jpeg, one thread (a loader process)": (BATCH, alone(lambda: stores["jpeg"][some(BATCH)])),
+        "jpeg, a thread a core": (BATCH, lambda: stores["jpeg"][some(BATCH)]),
+        "jpeg, one thread, 256 at once": (256, alone(lambda: stores["jpeg"][some(256)])),
+        "jpeg, a thread a core, 256 at once": (256, lambda: stores["jpeg"][some(256)]),
+        "pixels": (BATCH, lambda: stores["pixels"][some(BATCH)]),
+        "pixels, 256 at once": (256, lambda: stores["pixels"][some(256)]),
     }
-    rows = {name: sum(map(len, large if "256" in name else chosen)) for name in works}
-    found = medians(works, turns)
-    print(f"| random rows, {BATCH} at a time | rows/s | against decoding anew |\n|---|---|---|")
-    slowest = rows["the original decoded anew"] / found["the original decoded anew"]
-    for name, seconds in found.items():
-        print(f"| {name} | {rows[name] / seconds:,.0f} | {rows[name] / seconds / slowest:.1f} x |")
+    found = medians({name: work for name, (_, work) in works.items()}, turns)
+    print(f"| random rows, {BATCH} at a time | rows/s | rows/s of a core | against decoding anew |\n|---|---|---|---|")
+    slowest = found["the original decoded anew"][0] / BATCH
+    for name, (rows, _) in works.items():
+        wall, cores = found[name]
+        print(f"| {name} | {rows / wall:,.0f} | {rows / cores:,.0f} | {slowest * rows / wall:.1f} x |")
 
 
 def looks(stores: dict[str, PixelStore], number: int) -> None:
@@ -175,10 +182,32 @@ def packing(source: InMemory, config: DataConfig, layouts: dict[str, Layout], fo
         return once
 
     works = {(kind, processes): work(kind, processes) for kind in layouts for processes in (1, 2)}
-    found = medians({f"{kind} {processes}": do for (kind, processes), do in works.items()}, max(3, turns // 3))
+    found = medians({f"{kind} {processes}": do for (kind, processes), do in works.items()}, turns)
     print("\n| packing: decode, resize, write, sync | images/s, 1 process | images/s, 2 processes |\n|---|---|---|")
     for kind in layouts:
-        print(f"| {kind} | {number / found[f'{kind} 1']:,.0f} | {number / found[f'{kind} 2']:,.0f} |")
+        print(f"| {kind} | {number / found[f'{kind} 1'][0]:,.0f} | {number / found[f'{kind} 2'][0]:,.0f} |")
+
+
+def sharing(config: Config, folder: Path, turns: int) -> None:
+    """The data step of a run: from its source, and from a pack of it."""
+    data = config.data.model_copy(update={"near_duplicates": "ignore", "duplicates": "drop"})
+    pack_folder = make_pack(data, folder / "pack")
+    changed = {"source": "packed", "root": str(pack_folder), "storage": "auto"}
+    pages = {"its source": data, "a pack": data.model_copy(update=changed)}
+
+    def work(page: DataConfig) -> Callable[[], object]:
+        def once() -> None:
+            run = config.model_copy(update={"data": page, "rounds": 0})
+            shutil.rmtree(folder / "run", ignore_errors=True)
+            run_stage(run, "data", folder / "run")
+
+        return once
+
+    found = medians({name: work(page) for name, page in pages.items()}, max(3, turns // 3))
+    images = Manifest.read(pack_folder).metrics["images"]
+    print(f"\n| data step of {images:,} images, from | seconds | against its source |\n|---|---|---|")
+    for name, (seconds, _) in found.items():
+        print(f"| {name} | {seconds:.2f} | {found['its source'][0] / seconds:.1f} x |")
 
 
 if __name__ == "__main__":

@@ -111,8 +111,9 @@ def link_or_copy(source: Path, target: Path) -> None:
             raise
         except OSError:
             _copy(source, target)
-        with open(target, "rb") as file:
-            os.fsync(file.fileno())
+        if os.name != "nt":  # which syncs only what is open for writing
+            with open(target, "rb") as file:
+                os.fsync(file.fileno())
     sync_folder(target.parent)
 
 
