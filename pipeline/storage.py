@@ -121,11 +121,16 @@ def _copy(source: Path, target: Path) -> None:
     beside = target.with_name(f".{target.name}{_UNFINISHED}")
     if os.path.lexists(beside):
         beside.unlink()
-    # Not through a link that has taken the file's place meanwhile.
-    with open(source, "rb", opener=_no_link) as there, open(beside, "xb") as here:
-        shutil.copyfileobj(there, here, _HASH_BLOCK_BYTES)
-        here.flush()
-        os.fsync(here.fileno())
+    try:
+        # Not through a link that has taken the file's place meanwhile.
+        with open(source, "rb", opener=_no_link) as there, open(beside, "xb") as here:
+            shutil.copyfileobj(there, here, _HASH_BLOCK_BYTES)
+            here.flush()
+            os.fsync(here.fileno())
+    except OSError:
+        with contextlib.suppress(OSError):
+            beside.unlink()
+        raise
     os.replace(beside, target)
 
 

@@ -26,8 +26,10 @@ an SSD about as long as decoding 50 KB takes a core."""
 SHARD_BYTES = 64 << 20
 _INDEX_BYTES = 256
 """About what an image takes beside its square: its name, digest and labels."""
+_JPEG_HEADER_BYTES = 620
+"""Of every image, the tables of its code above all: below 24 px JPEG is the larger of the two."""
 _JPEG_SHARE = 3
-"""A busy photo takes a third of its pixels at quality 95, most take less."""
+"""Beside that a busy photo takes a third of its pixels at quality 95, and most take less."""
 
 
 @dataclass(frozen=True)
@@ -46,16 +48,16 @@ class Layout:
     def of(cls, config: DataConfig, num_images: int, progress: Progress) -> "Layout":
         """As ``data.storage`` says; ``auto`` is decided by the size of the whole set, and said."""
         square_bytes = config.image_size**2 * 3
-        raw = num_images * square_bytes
+        jpeg_bytes = _JPEG_HEADER_BYTES + square_bytes // _JPEG_SHARE
         storage = config.storage
         if storage == "auto":
-            storage = "pixels" if raw <= MAX_RAW_BYTES else "jpeg"
-            as_pixels, as_jpeg = _size(raw), f"about {_size(raw // _JPEG_SHARE)}"
-            this, other = (as_pixels, f"jpeg: {as_jpeg}") if storage == "pixels" else (as_jpeg, f"pixels: {as_pixels}")
-            progress.say(f"  data.storage={storage}, {this} ({other})")
-        share = _JPEG_SHARE if storage == "jpeg" else 1
-        rows = max(1, share * SHARD_BYTES // square_bytes)
-        return cls(config.image_size, rows, raw // share, config.jpeg_quality if storage == "jpeg" else None)
+            sizes = {"pixels": num_images * square_bytes, "jpeg": num_images * jpeg_bytes}
+            storage = "pixels" if sizes["pixels"] <= max(MAX_RAW_BYTES, sizes["jpeg"]) else "jpeg"
+            said = {"pixels": _size(sizes["pixels"]), "jpeg": f"about {_size(sizes['jpeg'])}"}
+            other = "jpeg" if storage == "pixels" else "pixels"
+            progress.say(f"  data.storage={storage}, {said[storage]} ({other}: {said[other]})")
+        row_bytes, quality = (jpeg_bytes, config.jpeg_quality) if storage == "jpeg" else (square_bytes, None)
+        return cls(config.image_size, max(1, SHARD_BYTES // row_bytes), num_images * row_bytes, quality)
 
     @property
     def storage(self) -> str:

@@ -81,13 +81,14 @@ def test_all_but_the_pixels_is_the_same(photos):
     assert 10 * np.log10(255**2 / ((left - right) ** 2).mean()) > 34
 
 
-def test_a_shard_of_jpeg_holds_three_times_the_rows_and_reads_by_division(photos):
+def test_shards_of_jpeg_hold_more_rows_all_the_same_number(photos):
     jpeg = as_kept(photos, "jpeg")
 
     rows = [len(shard["offset"]) - 1 for shard in shards(jpeg)]
 
-    assert rows == [3 * SHARD_ROWS] * 3 + [len(Dataset(jpeg)) - 9 * SHARD_ROWS]
-    assert [set(shard) for shard in shards(jpeg)] == [{"jpeg", "offset", "crc32", "digest"}] * 4
+    # 32 px: 3,072 bytes as pixels; 620 + 1,024 as JPEG.
+    assert rows == [14] * 5 + [len(Dataset(jpeg)) - 5 * 14]
+    assert [set(shard) for shard in shards(jpeg)] == [{"jpeg", "offset", "crc32", "digest"}] * 6
 
 
 _KILLED = """
@@ -147,23 +148,28 @@ class Said:
 
 
 @pytest.mark.parametrize(
-    ("limit", "chosen", "said"),
+    ("side", "limit", "said"),
     [
-        (8 << 30, "pixels", "  data.storage=pixels, 0.3 MiB (jpeg: about 0.1 MiB)"),
-        (1000, "jpeg", "  data.storage=jpeg, about 0.1 MiB (pixels: 0.3 MiB)"),
+        (64, 8 << 30, "  data.storage=pixels, 21.1 MiB (jpeg: about 8.1 MiB)"),
+        (64, 1 << 20, "  data.storage=jpeg, about 8.1 MiB (pixels: 21.1 MiB)"),
+        (16, 1 << 20, "  data.storage=pixels, 1.3 MiB (jpeg: about 1.5 MiB)"),
     ],
+    ids=["small", "large", "icons, of which JPEG makes more"],
 )
-def test_auto_goes_by_the_size_of_the_whole_set_and_says_so(tiny, tmp_path, monkeypatch, limit, chosen, said):
+def test_auto_goes_by_the_size_of_the_whole_set_and_says_so(tiny, tmp_path, monkeypatch, side, limit, said):
     monkeypatch.setattr(packing, "MAX_RAW_BYTES", limit)
     heard = Said()
 
-    folder = run_stage(tiny("data.image_size=8", "rounds=0"), "data", tmp_path, heard)
+    folder = run_stage(tiny(f"data.image_size={side}", "rounds=0"), "data", tmp_path, heard)
 
-    assert ("jpeg" in hdf5.mapped(folder / "pixels-00000.h5")) == (chosen == "jpeg")
+    assert f"storage={'jpeg' if 'jpeg' in hdf5.mapped(folder / 'pixels-00000.h5') else 'pixels'}," in said
     assert [line for line in heard.lines if "storage" in line] == [said]
-    heard.lines.clear()
-    run_stage(tiny("data.image_size=8", "rounds=0", "data.storage=pixels"), "data", tmp_path / "told", heard)
-    assert not [line for line in heard.lines if "storage" in line], "what was asked for needs no word"
+
+
+def test_what_was_asked_for_needs_no_word(tiny, tmp_path):
+    heard = Said()
+    run_stage(tiny("data.storage=pixels", "rounds=0"), "data", tmp_path, heard)
+    assert not [line for line in heard.lines if "storage" in line]
 
 
 def test_a_whole_run_on_jpeg_and_a_damaged_shard_of_it(tiny, tmp_path, monkeypatch):
@@ -174,7 +180,7 @@ def test_a_whole_run_on_jpeg_and_a_damaged_shard_of_it(tiny, tmp_path, monkeypat
     assert {state.state for state in status(folder)} == {"done"}
     paths = sorted((folder / "00-data").glob("pixels-*.h5"))
     before = {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in paths}
-    assert len(paths) == 3
+    assert len(paths) == 5
 
     damaged = bytearray(before[paths[1].name][1])
     damaged[len(damaged) // 2] ^= 1
