@@ -31,6 +31,7 @@ FLOORS = [
     {"artifact", "hdf5", "lock", "config_file"},
     {"processes", "world"},
     {"config", "taxonomy", "randomness", "progress", "stopping", "storage", "hdf5_heap"},
+    {"config_data"},
     {"config_types", "errors"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
