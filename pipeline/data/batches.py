@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader
 _SIGNAL_SECONDS = 0.1
 
 T = TypeVar("T")
+Rows = TypeVar("Rows", Ids, npt.NDArray[np.float32])
 
 Targets = Callable[[Ids], tuple[npt.NDArray[np.float32], ...]]
 """Rows of some examples -> per level, the mass on each class: (rows, classes of the level)."""
@@ -152,13 +153,17 @@ class Batches:
     def __getitem__(self, step: int) -> Batch:
         images: list[Pixels | Tensor] = []
         clean: list[Pixels | Tensor] = []
-        targets, rows = [], []
+        targets, rows, masses = [], [], []
         for part, (examples, _) in enumerate(self._parts):
-            chosen, draws = map(self._mine, self._streams[part].at(step))
+            whole, all_draws = self._streams[part].at(step)
+            chosen, draws = self._mine(whole), self._mine(all_draws)
             raw = self._pixels[examples.ids[chosen]]
             images.append(self._noised(raw, part, draws))
             clean.append(raw)
-            targets.append(examples.targets(chosen))
+            # Those of the others, too: a loss is divided by what the whole batch has to teach.
+            taught = examples.targets(whole)
+            targets.append([self._mine(level) for level in taught])
+            masses.append([level.sum(axis=0) for level in taught] if self._share[1] > 1 else [])
             rows.append(chosen)
         return Batch(
             images=_joined(images),
@@ -167,7 +172,7 @@ class Batches:
             rows=torch.from_numpy(np.concatenate(rows)),
             whole_size=sum(size for _, size in self._parts),
             clean=_joined(clean) if self._with_clean else None,
-            whole=self._mass(step) if self._share[1] > 1 else None,
+            whole=_whole(masses) if self._share[1] > 1 else None,
         )
 
     def _noised(self, raw: Pixels | Tensor, part: int, draws: Ids) -> Pixels | Tensor:
@@ -183,19 +188,9 @@ class Batches:
         parts = [self._mine(np.arange(*between)) for between in pairwise(ends)]
         return np.concatenate(parts), int(ends[-1])
 
-    def _mine(self, rows: Ids) -> Ids:
+    def _mine(self, rows: Rows) -> Rows:
         number, count = self._share
         return rows[len(rows) * number // count : len(rows) * (number + 1) // count]
-
-    def _mass(self, step: int) -> tuple[Tensor, ...]:
-        """Per level (2, classes): what a whole batch's labelled and other images are to teach."""
-        parts = [
-            examples.targets(stream.at(step)[0])
-            for (examples, _), stream in zip(self._parts, self._streams, strict=True)
-        ]
-        sums = [[level.sum(axis=0) for level in part] for part in parts]
-        rest = sums[1] if len(sums) > 1 else [np.zeros_like(level) for level in sums[0]]
-        return tuple(torch.from_numpy(np.stack(level)) for level in zip(sums[0], rest, strict=True))
 
     def load(self, first: int, last: int, workers: int, *, pin_memory: bool = False) -> Iterator[Batch]:
         """The batches of steps ``first`` to ``last - 1``, prepared by ``workers`` processes (0: this one)."""
@@ -210,6 +205,12 @@ class Batches:
         )
         with loaders_explained():
             yield from loader
+
+
+def _whole(masses: Sequence[Sequence[npt.NDArray[np.float32]]]) -> tuple[Tensor, ...]:
+    """Per level (2, classes): what a whole batch's labelled and other images are to teach."""
+    rest = masses[1] if len(masses) > 1 else [np.zeros_like(level) for level in masses[0]]
+    return tuple(torch.from_numpy(np.stack(level)) for level in zip(masses[0], rest, strict=True))
 
 
 def _joined(parts: Sequence[Pixels | Tensor]) -> Tensor:

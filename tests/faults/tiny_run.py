@@ -9,6 +9,7 @@ TINY = (
     *("threads=1", "workers=0", "device=cpu", "precision=float32", "rounds=1", "checkpoint_minutes=0"),
     *("data.image_size=8", "data.labelled=60", "data.unlabelled=30", "data.validation=60", "data.test=60"),
     *("teacher.members=[{}]", "teacher.batch_size=30", "teacher.epochs=8", "teacher.ema_decay=0.8"),
+    "teacher.learning_rate=0.02",
     *("pseudolabel.threshold=0.2", "pseudolabel.shard_rows=16"),
     *("filter.epochs=2", "filter.iterations=1", "filter.ema_decay=0.8", "filter.batch_size=15"),
     "filter.max_dropped_share=1.0",
