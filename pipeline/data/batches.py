@@ -19,7 +19,7 @@ from nstudent.data.augment import Augment
 from nstudent.data.dataset import Ids, PixelStore
 from nstudent.data.decode import Pixels
 from nstudent.data.resident import ResidentPixels
-from nstudent.errors import TrainingError
+from nstudent.errors import NstudentError, TrainingError
 from nstudent.processes import serve_parent
 from nstudent.randomness import Key, generator
 from torch import Tensor
@@ -245,7 +245,7 @@ class Awaited(Iterator[T]):
 
 @contextlib.contextmanager
 def loaders_explained() -> Iterator[None]:
-    """Say in a line that a process which prepares images was killed.
+    """Say in a line that a process which prepares images was killed, or what error it met.
 
     torch notices it in three ways: the pipe breaks off (in the middle of a message, too), the queue stays empty, or a
     signal handler raises wherever the main process happens to be, in a training step as well as between two of them.
@@ -255,6 +255,12 @@ def loaders_explained() -> Iterator[None]:
     """
     try:
         yield
+    except NstudentError as error:
+        said = str(error.args[0])
+        if not said.startswith("Caught "):
+            raise
+        # torch hands an error on as text: a traceback, and in its last line class and message.
+        raise type(error)(said.strip().rpartition("\n")[2].partition(": ")[2]) from error
     except (RuntimeError, ConnectionError, EOFError) as error:
         if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise

@@ -31,15 +31,6 @@ _MANY_ROWS = 32
 _LAYOUT = {"jpeg": ("uint8", 1), "offset": ("int64", 1), "crc32": ("uint32", 1)}
 
 
-class DamagedImageError(ArtifactError):
-    """An image of a shard that is not what was packed."""
-
-    def __init__(self, message: str) -> None:
-        # torch hands the error of a loader process on as text, with its traceback before it.
-        last = message.strip().rpartition("\n")[2]
-        super().__init__(last.removeprefix(f"{type(self).__module__}.{type(self).__qualname__}: "))
-
-
 def encode(pixels: Pixels, quality: int) -> bytes:
     """A square as JPEG, its colours as fine as its brightness (4:4:4)."""
     content: bytes = simplejpeg.encode_jpeg(pixels, quality=quality, colorspace="RGB", colorsubsampling="444")
@@ -69,7 +60,7 @@ class EncodedShards:
         """Images by id: (n,) -> uint8 (n, side, side, 3).
 
         Raises:
-            DamagedImageError: the bytes of one are not those that were packed.
+            ArtifactError: the bytes of one are not those that were packed.
         """
         images = np.empty((len(ids), self._side, self._side, 3), dtype=np.uint8)
         count = threads(len(ids))
@@ -89,14 +80,14 @@ class EncodedShards:
             first, last = shard["offset"][row : row + 2]
             content = shard["jpeg"][first:last]
             if zlib.crc32(content) != shard["crc32"][row]:
-                raise DamagedImageError(_damaged(self._paths[number], row, "its checksum is wrong"))
+                raise ArtifactError(_damaged(self._paths[number], row, "its checksum is wrong"))
             if first == last:
                 square[:] = 0
                 continue
             try:
                 self._decode_one(content, square)
             except ValueError as error:
-                raise DamagedImageError(_damaged(self._paths[number], row, str(error))) from error
+                raise ArtifactError(_damaged(self._paths[number], row, str(error))) from error
 
     def _decode_one(self, content: Array, square: Pixels) -> None:
         # A stranger's shard may hold other sizes and kinds under the right checksum.

@@ -30,7 +30,7 @@ def images_to_fit(ids: npt.NDArray[np.int64], outputs: Sequence[int]) -> npt.NDA
 def apply_temperature(probabilities: Distribution, temperature: float) -> Distribution:
     """Raise to the power 1/T and normalise: what dividing logits by T does, also for averaged members."""
     # In single precision, in place: in double it took longer than a small network's forward pass over 10,000 classes.
-    powers = np.log(probabilities + np.float32(_SMALLEST))
+    powers: Distribution = np.log(probabilities + np.float32(_SMALLEST))
     powers /= np.float32(temperature)
     powers -= powers.max(axis=1, keepdims=True)
     np.exp(powers, out=powers)

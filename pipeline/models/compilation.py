@@ -16,7 +16,9 @@ _COMPILERS = ("torch._dynamo", "torch._inductor")
 def compile_network(network: nn.Module, mode: str) -> None:
     """Let torch compile the network when it is first called. Names of weights, copies and files stay as they are."""
     network.compile(mode=mode if _BACKEND == "inductor" else None, backend=_BACKEND)
-    network._compiled_call_impl = partial(_explained, network._compiled_call_impl)
+    compiled = network._compiled_call_impl
+    assert compiled is not None
+    network._compiled_call_impl = partial(_explained, compiled)
 
 
 def _explained(call: Callable[..., Any], *inputs: Any) -> Any:

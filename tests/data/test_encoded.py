@@ -10,7 +10,7 @@ from nstudent import hdf5
 from nstudent.data.batches import Batches, Examples
 from nstudent.data.dataset import PixelStore
 from nstudent.data.decoders import Decoded
-from nstudent.data.encoded import DamagedImageError, encode, joined, threads
+from nstudent.data.encoded import encode, joined, threads
 from nstudent.data.packing import Layout
 from nstudent.errors import ArtifactError
 from nstudent.processes import available_cores
@@ -130,9 +130,7 @@ def test_no_flipped_bit_is_shown_as_an_image(shard):
         damaged = bytearray(content)
         damaged[chance.choice(images)] ^= 1 << chance.randrange(8)
         path.write_bytes(damaged)
-        with pytest.raises(
-            DamagedImageError, match=r"pixels-00000\.h5: image \d+ is damaged \(its checksum is wrong\)"
-        ):
+        with pytest.raises(ArtifactError, match=r"pixels-00000\.h5: image \d+ is damaged \(its checksum is wrong\)"):
             PixelStore([path])[np.arange(ROWS)]
 
 
@@ -142,7 +140,7 @@ def test_the_error_names_the_mend_in_one_line_from_a_loader_process_too(shard):
     said = set()
     for workers in (0, 1):
         batches = Batches(PixelStore([path]), [(Examples(np.arange(1), shown_nothing), 1)], None, (0, "jpeg"))
-        with pytest.raises(DamagedImageError) as caught:
+        with pytest.raises(ArtifactError) as caught:
             list(batches.load(0, 1, workers))
         said.add(str(caught.value))
     mend = f"nstudent verify {path.parent.parent} --repair makes it again"
