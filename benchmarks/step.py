@@ -74,13 +74,14 @@ def _without_check(trainer: Trainer) -> None:
 
 def _channels_first(trainer: Trainer) -> None:
     trainer._network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    plain = trainer._placement.images
+    placement = trainer._preparation._placement
+    plain = placement.images
 
     class First(Placement):
         def images(self, pixels: Tensor) -> Tensor:
             return plain(pixels).contiguous()
 
-    trainer._placement = First(trainer._placement.device, trainer._placement.precision)
+    trainer._preparation._placement = First(placement.device, placement.precision)
 
 
 VARIANTS = {

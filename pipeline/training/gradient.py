@@ -84,9 +84,7 @@ class Gradient:
             return None
         loss = torch.stack([share for share, _ in shares]).sum()
         sum_over(self._world, loss)
-        # On a CPU torch would go through the weights one by one in Python, unless it is told.
-        on_cpu = self._placement.device.type == "cpu"
-        norm = nn.utils.clip_grad_norm_(self._weights, self._clip_norm, foreach=True if on_cpu else None)
+        norm = self._clip()
         self._finite.before_step(
             step,
             loss,
@@ -124,6 +122,18 @@ class Gradient:
         # The gradients of several processes are averaged; it is their sum that is wanted.
         (loss * self._world.size).backward()  # type: ignore[no-untyped-call]
         return loss.detach(), replace(moment, logits=tuple(level.detach() for level in logits))
+
+    def _clip(self) -> Tensor:
+        """Shorten the gradient where it is too long; returns the norm it had."""
+        on_cpu = self._placement.device.type == "cpu"
+        # On a CPU torch would go through the weights one by one in Python, unless it is told.
+        foreach = True if on_cpu else None
+        gradients = [weight.grad for weight in self._weights if weight.grad is not None]
+        norm = nn.utils.get_total_norm(gradients, foreach=foreach)
+        # To look at the norm is to wait for a GPU; a CPU saves the way through all gradients.
+        if self._clip_norm < math.inf and not (on_cpu and bool(norm <= self._clip_norm)):
+            nn.utils.clip_grads_with_norm_(self._weights, self._clip_norm, norm, foreach=foreach)
+        return norm
 
     def _clear(self) -> None:
         for weight in self._weights:
