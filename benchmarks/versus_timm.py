@@ -184,7 +184,8 @@ def our_work(arguments: argparse.Namespace) -> None:
     if arguments.work == "label":
         recipe = Recipe((model,), dataset.taxonomy, "ignore", side, config.data.max_pixels, config.precision)
         ids = np.resize(ids, arguments.amount)
-        predict(Ensemble(recipe, [member], placement), dataset.pixels, ids, arguments.batch)
+        batch = None if arguments.our_batch == "null" else int(arguments.our_batch or arguments.batch)
+        predict(Ensemble(recipe, [member], placement), dataset.pixels, ids, batch)
         return
     later = noises_in_batches(config)
     noise, training = config.teacher.noise, config.teacher.model_copy(update={"batch_size": arguments.batch})
@@ -226,6 +227,7 @@ def our_command(arguments: argparse.Namespace, folder: Path, side: int, work: st
         arguments.precision,
         "--our-workers",
         arguments.our_workers,
+        f"--our-batch={arguments.our_batch}",
         "--threads",
         str(arguments.threads),
         "--augment",
@@ -276,6 +278,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1, help="timm's loader processes; train.py needs one")
     parser.add_argument("--our-workers", default="null", help="null: what nstudent takes by itself")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--our-batch", default="", help="to label with; null: what nstudent takes by itself")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--skip", nargs="*", default=[], choices=["train", "label"])
     for word in ("--work", "--noise"):

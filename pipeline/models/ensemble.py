@@ -104,14 +104,21 @@ class Ensemble:
         for member in self.members:
             self._placement.compile(member)
 
-    @torch.inference_mode()
+    def images(self, pixels: npt.NDArray[np.uint8]) -> Tensor:
+        """uint8 (images, side, side, 3) -> what the members look at, on their device."""
+        return self._placement.images(torch.from_numpy(pixels))
+
     def probabilities(self, pixels: npt.NDArray[np.uint8]) -> Probabilities:
         """uint8 (images, side, side, 3) -> distributions per level, the mean over members."""
-        images = self._placement.images(torch.from_numpy(pixels))
-        votes = [self._vote(member, images) for member in self.members]
+        return self.vote(self.images(pixels))
+
+    @torch.inference_mode()
+    def vote(self, images: Tensor) -> Probabilities:
+        """What ``images`` gave -> distributions per level, the mean over members."""
+        votes = [self._vote_of(member, images) for member in self.members]
         return tuple(torch.stack(level).mean(dim=0).cpu().numpy() for level in zip(*votes, strict=True))
 
-    def _vote(self, member: torch.nn.Module, images: Tensor) -> list[Tensor]:
+    def _vote_of(self, member: torch.nn.Module, images: Tensor) -> list[Tensor]:
         with self._placement.autocast(member):
             logits = member(images)
         return [level.float().softmax(dim=1) for level in logits]

@@ -11,6 +11,7 @@ from nstudent.data.dataset import Ids, PixelStore
 from nstudent.data.decode import Pixels
 from nstudent.models.ensemble import Ensemble, Probabilities
 from nstudent.progress import Task
+from torch import Tensor
 
 _PIXELS = {"cpu": 1 << 18, "cuda": 1 << 26}
 """Of a batch to begin with. On a CPU what lies between two layers then stays in its cache: 256 images of 32 px, or 8 of
@@ -40,21 +41,27 @@ def batches(ensemble: Ensemble, pixels: PixelStore, ids: Ids, size: BatchSize) -
 
     Every batch has the same shape: the last one is filled up, so that an image's result does not depend on how many
     images there are. Where the device runs out of memory the batch is halved, down to one image. The pixels of the next
-    batch are fetched from disk while the networks work on this one.
+    batch are fetched from disk, and on a CPU made ready, while the networks work on this one.
     """
+    on_cpu = ensemble.device.type == "cpu"
+
+    def fetch(first: int, images: int) -> Pixels | Tensor:
+        found = _fetch(pixels, ids, first, images)
+        return ensemble.images(found) if on_cpu else found
+
     with ThreadPoolExecutor(1, thread_name_prefix="pixels") as beside:
         first, images = 0, size.images
-        waiting = beside.submit(_fetch, pixels, ids, first, images)
+        waiting = beside.submit(fetch, first, images)
         while first < len(ids):
             fetched, images = waiting.result(), size.images
-            ahead = beside.submit(_fetch, pixels, ids, first + images, images)
+            ahead = beside.submit(fetch, first + images, images)
             try:
-                levels = ensemble.probabilities(fetched)
+                levels = ensemble.vote(fetched) if isinstance(fetched, Tensor) else ensemble.probabilities(fetched)
             except torch.OutOfMemoryError:
                 if images == 1:
                     raise
                 size.images = images // 2
-                waiting = beside.submit(_fetch, pixels, ids, first, size.images)
+                waiting = beside.submit(fetch, first, size.images)
                 continue
             count = min(images, len(ids) - first)
             yield tuple(level[:count] for level in levels)
