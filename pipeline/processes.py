@@ -7,7 +7,11 @@ import signal
 import threading
 from pathlib import Path
 
+from nstudent.errors import ArtifactError
 from nstudent.stopping import SIGNALS
+
+_OTHER_FILES = 512
+"""Libraries, pipes to processes, the stores of labels and scores."""
 
 
 def available_cores() -> int:
@@ -30,6 +34,27 @@ def available_memory() -> int | None:
         if said:
             found.append(int(said[1]) * unit)
     return min(found, default=None)
+
+
+def allow_open_files(count: int) -> None:
+    """Let this process hold so many files open beside what it holds anyway: a map keeps its file open.
+
+    Raises:
+        ArtifactError: the system does not allow so many.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = count + _OTHER_FILES
+    if allowed == resource.RLIM_INFINITY or needed <= allowed:
+        return
+    if most != resource.RLIM_INFINITY and needed > most:
+        raise ArtifactError(
+            f"{count:,} files have to be open at once, and the system allows {most:,}: raise ulimit -Hn"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, most))
 
 
 def serve_parent(_worker: int = 0) -> None:

@@ -12,6 +12,7 @@ from nstudent.data.decode import Pixels
 from nstudent.data.encoded import EncodedShards
 from nstudent.data.split import TEST, TRAIN, UNLABELLED, VALIDATION
 from nstudent.hdf5 import mapped
+from nstudent.processes import allow_open_files
 from nstudent.taxonomy import LabelArray, Taxonomy
 
 INDEX = "index.h5"
@@ -102,6 +103,7 @@ class PixelStore:
             ArtifactError: a shard cannot be read, or an image in it is damaged.
         """
         if self._read is None:
+            allow_open_files(len(self._shards))
             encoded = "jpeg" in mapped(self._shards[0])
             self._read = EncodedShards(self._shards) if encoded else _PixelShards(self._shards)
         return self._read(ids)

@@ -1,0 +1,43 @@
+"""More shards than a process may hold open by itself: a heap of a million large images has thousands."""
+
+import resource
+
+import numpy as np
+import pytest
+from nstudent.data.dataset import PixelStore
+from nstudent.errors import ArtifactError
+from nstudent.hdf5 import write
+from nstudent.processes import allow_open_files
+
+SHARDS = 150
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    """One image each, its number in every pixel."""
+    folder = tmp_path_factory.mktemp("shards")
+    paths = [folder / f"pixels-{number:05d}.h5" for number in range(SHARDS)]
+    for number, path in enumerate(paths):
+        write(path, {"pixels": np.full((1, 2, 2, 3), number % 256, dtype=np.uint8)}, {})
+    return paths
+
+
+@pytest.fixture
+def few_files():
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (SHARDS, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.usefixtures("few_files")
+def test_the_limit_of_open_files_is_raised_where_shards_are_many(shards):
+    images = PixelStore(shards)[np.arange(SHARDS)]
+    assert images[:, 0, 0, 0].tolist() == [number % 256 for number in range(SHARDS)]
+
+
+@pytest.mark.usefixtures("few_files")
+def test_what_the_system_does_not_allow_is_said(monkeypatch):
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (600, 1_000))
+    with pytest.raises(ArtifactError, match=r"5,000 files have to be open at once, and the system allows 1,000: raise"):
+        allow_open_files(5_000)
