@@ -87,14 +87,21 @@ def test_threads_are_those_asked_for_or_the_cores_that_preparing_images_leaves(c
 
 
 @pytest.mark.parametrize(
-    ("cores", "platform", "side", "workers"),
-    [(2, "linux", 65, 1), (64, "linux", 224, 1), (1, "linux", 224, 0), (8, "darwin", 224, 0), (8, "linux", 64, 0)],
+    ("device", "cores", "platform", "side", "workers"),
+    [
+        *(("cpu", 2, "linux", 65, 1), ("cpu", 64, "linux", 224, 1), ("cpu", 1, "linux", 224, 0)),
+        *(("cpu", 8, "darwin", 224, 0), ("cpu", 8, "linux", 64, 0)),
+        *(("cuda", 4, "linux", 224, 3), ("cuda", 64, "linux", 224, 8), ("cuda", 64, "linux", 64, 0)),
+    ],
 )
-def test_unasked_one_process_prepares_large_images_where_it_is_cheap(cores, platform, side, workers, monkeypatch):
+def test_unasked_processes_prepare_large_images_where_they_are_cheap(
+    device, cores, platform, side, workers, monkeypatch
+):
     monkeypatch.setattr("nstudent.models.device.available_cores", lambda: cores)
     monkeypatch.setattr("sys.platform", platform)
-    assert loader_workers(Config(data={"image_size": side})) == workers
-    assert loader_workers(Config(data={"image_size": side}, workers=3)) == 3
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: device == "cuda")
+    assert loader_workers(Config(data={"image_size": side}, device=device)) == workers
+    assert loader_workers(Config(data={"image_size": side}, device=device, workers=3)) == 3
 
 
 @pytest.mark.parametrize(
