@@ -13,6 +13,7 @@ with those of loader processes, which other programs disturb least. Prints Markd
 """
 
 import argparse
+import itertools
 import platform
 import resource
 import statistics
@@ -41,6 +42,7 @@ from nstudent.processes import available_cores
 from nstudent.training.fit import Length, Trainer
 from nstudent.training.objective import Supervised
 from nstudent.training.optimizer import build_optimizer
+from nstudent.workbench import training_pixels
 from torch import Tensor, nn
 
 QUIET = {"shift": 0.0, "zoom": 0.0, "rotate": 0.0, "flip": False, "operations": 0, "erase": 0.0}
@@ -148,10 +150,13 @@ class Bench:
         training = student.model_copy(update={"noise": noise, "batch_size": self.batch, **variant.settings})
         precision = variant.precision or self.placement.precision
         placement = Placement(self.placement.device, precision, variant.compile_mode)
-        later = noises_in_batches(self.config.model_copy(update={"augment": variant.augment or self.config.augment}))
+        changed = {"augment": variant.augment or self.config.augment, "workers": self.workers}
+        config = self.config.model_copy(update=changed)
+        later = noises_in_batches(config)
         ids, taxonomy = self.dataset.labelled, self.dataset.taxonomy
         examples = Examples(ids, GivenTargets(self.dataset.labels[ids], taxonomy, "ignore"))
-        batches = Batches(self.dataset.pixels, [(examples, self.batch)], None if later else Augment(noise), KEY)
+        pixels = training_pixels(config, self.dataset, placement.device)
+        batches = Batches(pixels, [(examples, self.batch)], None if later else Augment(noise), KEY)
         augment, (places, size) = BatchAugment(noise), batches.places()
         even = [torch.ones(n, device=placement.device) for n in taxonomy.num_classes]
         objective = Supervised(even, (1.0,) * taxonomy.num_levels, smoothing=0.1)
@@ -176,14 +181,17 @@ class Bench:
 
         def take(steps: int) -> tuple[float, float]:
             begun = trainer._step
-            batches = trainer.prepared(begun + steps + 1)
+            # One more than is used: the last one is prepared while the timed steps run, as in a training.
+            batches = trainer.prepared(begun + steps + 2)
             before = resource.getrusage(resource.RUSAGE_CHILDREN)
             # Not timed: the loaders start.
             trainer._train_step(next(batches))
-            wall, cpu = measured(lambda: self._steps(trainer, batches), self.placement.device)
+            timed = itertools.islice(batches, steps)
+            wall, cpu = measured(lambda: self._steps(trainer, timed), self.placement.device)
+            del batches
             after = resource.getrusage(resource.RUSAGE_CHILDREN)
             children = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-            return wall, cpu + children * steps / (steps + 1)
+            return wall, cpu + children * steps / (steps + 2)
 
         return Turns(take)
 

@@ -46,6 +46,7 @@ from nstudent.processes import available_cores
 from nstudent.progress import Silence
 from nstudent.training.fit import Length, Trainer
 from nstudent.training.objective import Supervised
+from nstudent.workbench import training_pixels
 from safetensors.torch import save_file
 from sklearn.datasets import load_sample_images
 
@@ -190,7 +191,8 @@ def our_work(arguments: argparse.Namespace) -> None:
     later = noises_in_batches(config)
     noise, training = config.teacher.noise, config.teacher.model_copy(update={"batch_size": arguments.batch})
     examples = Examples(ids, GivenTargets(dataset.labels[ids], dataset.taxonomy, "ignore"))
-    batches = Batches(dataset.pixels, [(examples, arguments.batch)], None if later else Augment(noise), KEY)
+    pixels = training_pixels(config, dataset, placement.device)
+    batches = Batches(pixels, [(examples, arguments.batch)], None if later else Augment(noise), KEY)
     augment = BatchAugment(noise)
     objective = Supervised([torch.ones(n, device=placement.device) for n in dataset.taxonomy.num_classes], (1.0,), 0.1)
     trainer = Trainer(

@@ -206,10 +206,10 @@ class Config(Section):
     """How training images are noised: one by one, or a batch at a time where the network runs (the same distributions,
     other draws). auto: by the batch up to 64 px."""
     workers: Annotated[Whole, Field(ge=0)] | None = None
-    """Processes that prepare images. null: none where they are noised by the batch, which a thread does; else one, up to
-    8 beside a GPU, where there are cores for them and a process starts cheaply (Linux)."""
+    """Processes that fetch images and noise them one by one. null: none where that is done by the batch, in a thread;
+    else one, or up to 8 beside a GPU, where there are cores for them and a process starts cheaply (Linux)."""
     threads: Count | None = None
-    """CPU threads of the networks. null: one for each core that preparing images leaves."""
+    """CPU threads of the networks. null: all cores but those of the loader processes, or one for the thread."""
     checkpoint_minutes: Annotated[Number, Field(ge=0)] = 0.2
     """A training is kept on disk so often, or less where that would cost it 2 % of its time. 0: after every step."""
     data: DataConfig = DataConfig()

@@ -63,7 +63,7 @@ def reserve(folder: Path, num_bytes: int) -> None:
     if needed > free:
         raise ArtifactError(
             f"{folder} needs about {needed:,} bytes more and {free:,} bytes are free there: "
-            "make room, or choose another --run-dir"
+            "make room, or choose a folder on another disk"
         )
 
 
@@ -97,6 +97,17 @@ def atomic_write(path: Path, content: bytes) -> None:
             beside.unlink()
         raise
     sync_folder(path.parent)
+
+
+def can_link(source: Path, folder: Path) -> bool:
+    """Whether a file can get a second name in another folder: tried, because mounts and owners decide it, too."""
+    name = folder / f".{source.name}{_UNFINISHED}"
+    try:
+        os.link(source, name)
+    except OSError:
+        return False
+    name.unlink()
+    return True
 
 
 def link_or_copy(source: Path, target: Path) -> None:

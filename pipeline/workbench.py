@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from functools import cached_property
 
-from nstudent.config import ModelConfig, NoiseConfig, TrainingConfig
+import torch
+from nstudent.config import Config, ModelConfig, NoiseConfig, TrainingConfig
 from nstudent.data.augment import Augment
 from nstudent.data.batch_augment import BatchAugment
 from nstudent.data.batches import Batches, Examples
@@ -48,12 +49,8 @@ class Workbench:
 
     @cached_property
     def _pixels(self) -> PixelStore | ResidentPixels:
-        """The images that trainings read: on the GPU, where they fit and are noised there."""
-        sizes = len(self.dataset), self.dataset.image_size
-        resident = noises_in_batches(self._config) and not loader_workers(self._config)
-        if resident and fits_beside_training(*sizes, self.placement.device):
-            return ResidentPixels(self.dataset.pixels, *sizes, self.placement.device)
-        return self.dataset.pixels
+        """The images that trainings read."""
+        return training_pixels(self._config, self.dataset, self.placement.device)
 
     def recipe(self, members: Sequence[ModelConfig]) -> Recipe:
         """How an ensemble of these members is described."""
@@ -154,6 +151,13 @@ class Workbench:
 def _batch_noise(noise: NoiseConfig, batches: Batches, key: Key) -> BatchNoise:
     augment, (places, size) = BatchAugment(noise), batches.places()
     return lambda images, step: augment(images, (*key, "noise", step), places, size)
+
+
+def training_pixels(config: Config, dataset: Dataset, device: torch.device) -> PixelStore | ResidentPixels:
+    """Where a training reads its images: on the GPU, if they fit and are noised there, and no process fetches them."""
+    sizes = len(dataset), dataset.image_size
+    resident = noises_in_batches(config) and not loader_workers(config) and fits_beside_training(*sizes, device)
+    return ResidentPixels(dataset.pixels, *sizes, device) if resident else dataset.pixels
 
 
 def unlabelled_share(batch_size: int, ratio: float) -> int:

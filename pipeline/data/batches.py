@@ -55,7 +55,7 @@ class Batch:
     """What one step trains on. Labelled images come first."""
 
     images: Tensor
-    """uint8 (batch, side, side, 3), noised."""
+    """uint8 (batch, side, side, 3), noised where that is done one by one."""
     targets: tuple[Tensor, ...]
     """Per level, float32 (batch, classes): mass on each class; a row of zeros teaches nothing at that level."""
     num_labelled: int
@@ -107,9 +107,12 @@ class Stream:
         return rows, draws
 
     def _shuffled(self, number: int) -> Ids:
-        if self._order[0] != number:
-            self._order = (number, generator(*self._key, "order", number).permutation(self._rows))
-        return self._order[1]
+        # One pair, read and replaced as one: a thread may prepare another step meanwhile.
+        known, order = self._order
+        if known != number:
+            order = generator(*self._key, "order", number).permutation(self._rows)
+            self._order = (number, order)
+        return order
 
 
 class Batches:

@@ -68,6 +68,8 @@ def make_pack(
                 return folder
             _reopen(folder, request, damaged)
             reason = f"making {', '.join(damaged)} again"
+        elif (folder / MANIFEST).exists():
+            _refuse_strays(folder, "is to be replaced")
         shown.say(f"{folder}: {reason}")
         _make(folder, request, config, shown)
     return folder
@@ -116,9 +118,16 @@ def _damaged(folder: Path, repair: bool) -> list[str]:
         found = [name for name in damage(folder) if name not in foreign]
     else:
         found = [name for name, entry in Manifest.read(folder).files.items() if not _is_there(folder / name, entry)]
-    if found and foreign:
-        raise ArtifactError(f"{folder / foreign[0]} is not part of the pack, which is damaged: move it away first")
+    if found:
+        _refuse_strays(folder, "is damaged")
     return found
+
+
+def _refuse_strays(folder: Path, why: str) -> None:
+    """What somebody has put into a pack would go with it."""
+    foreign = strays(folder)
+    if foreign:
+        raise ArtifactError(f"{folder / foreign[0]} is not part of the pack, which {why}: move it away first")
 
 
 def _is_there(path: Path, entry: Mapping[str, Any]) -> bool:

@@ -21,7 +21,7 @@ from nstudent.storage import reserve
 
 MAX_RAW_BYTES = 8 << 30
 """Of squares that are kept as pixels without being told to. So many stay in the page cache of a machine with 16 GiB,
-and a row is then a copy of 10 microseconds (224 px); what does not fit is read from the disk at random, and 150 KB take
+and a row is then a copy of 30 microseconds (224 px); what does not fit is read from the disk at random, and 150 KB take
 an SSD about as long as decoding 50 KB takes a core."""
 SHARD_BYTES = 64 << 20
 _INDEX_BYTES = 256

@@ -36,7 +36,8 @@ def top_classes(
     """The most probable classes and their probabilities, (rows, count) each, the most probable first."""
     # torch's is more than twice as fast as numpy's argpartition.
     classes = torch.from_numpy(probabilities).topk(count, sorted=False).indices.numpy()
-    # Of equal ones the first class comes first, so that the order hangs on nothing but the numbers.
+    # Of equal ones that are kept the first class comes first. Which are kept of several at the cut is for topk to say,
+    # from that row alone.
     classes.sort(axis=1)
     chosen = np.take_along_axis(probabilities, classes, axis=1)
     order = np.argsort(-chosen, axis=1, kind="stable")

@@ -10,11 +10,18 @@ from nstudent.errors import ConfigError
 from torch import nn
 
 _BACKEND = "inductor"
+_MOST_GRAPHS = 128
 _COMPILERS = ("torch._dynamo", "torch._inductor")
 
 
 def compile_network(network: nn.Module, mode: str) -> None:
     """Let torch compile the network when it is first called. Names of weights, copies and files stay as they are."""
+    # It takes a second to import.
+    from torch._dynamo import config
+
+    # All networks of a run share one piece of code, and each counts against torch's limit of 8, in training, labelling
+    # and with every size of batch: beyond it they would run uncompiled, and nothing would say so.
+    config.recompile_limit = max(config.recompile_limit, _MOST_GRAPHS)
     network.compile(mode=mode if _BACKEND == "inductor" else None, backend=_BACKEND)
     compiled = network._compiled_call_impl
     assert compiled is not None

@@ -43,7 +43,7 @@ def finite_rows(logits: Logits, targets: Sequence[Tensor]) -> Tensor:
 
 
 class FiniteCheck:
-    """Looks at loss, gradient and logits of every step."""
+    """Looks at loss and gradient of every step, and where they are not finite at the logits behind them."""
 
     def __init__(
         self,
@@ -59,7 +59,8 @@ class FiniteCheck:
         self._waiting: list[_Record] = []
         on_gpu = next(network.parameters()).device.type == "cuda"
         # torch's own protocol for mixed precision: such an optimiser reads `found_inf` on the device.
-        self._optimizer_skips = on_gpu and getattr(optimizer, "_step_supports_amp_scaling", False)
+        self.asks_always: bool = on_gpu and getattr(optimizer, "_step_supports_amp_scaling", False)
+        """Whether every step says which images are sound, and not only one whose loss is not finite."""
 
     def before_step(
         self, step: int, loss: Tensor, norm: Tensor, sound: Callable[[], Tensor], order: Sequence[Tensor]
@@ -77,11 +78,11 @@ class FiniteCheck:
             TrainingError: this step, or on a GPU one of the last few, is not finite.
         """
         figures = torch.stack([loss.detach().float(), norm.detach().float()])
-        if not self._optimizer_skips and all(map(math.isfinite, figures.tolist())):
+        if not self.asks_always and all(map(math.isfinite, figures.tolist())):
             return
         record = _Record(step, self._optimizer.param_groups[0]["lr"], figures, sound(), torch.cat(list(order)))
         self._waiting.append(record)
-        if self._optimizer_skips:
+        if self.asks_always:
             fine = figures.isfinite().all() & record.sound.all()
             self._optimizer.found_inf = (~fine).float()  # type: ignore[attr-defined]
             self._optimizer.grad_scale = None  # type: ignore[attr-defined]

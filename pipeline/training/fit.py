@@ -145,10 +145,11 @@ class Trainer:
         """What the steps up to ``last - 1`` learn from."""
         device = self._placement.device
         batches = self._batches.load(self._step, last, self._workers, pin_memory=device.type == "cuda")
-        each = self._preparation.each(batches, self._step)
-        # A GPU is only told what to do. Loader processes, where there are any, are ahead already.
-        beside = device.type == "cpu" and not self._workers and available_cores() > 1
-        return ahead(each) if beside else each
+        prepare = self._preparation.each
+        if self._workers or available_cores() == 1:
+            return prepare(batches, self._step)
+        # On a CPU noise and mixing are work, too; a GPU is only told to do them.
+        return ahead(prepare(batches, self._step)) if device.type == "cpu" else prepare(ahead(batches), self._step)
 
     def _train(self, task: Task, checkpoint: Path, validate: Validate | None) -> None:
         """Walk the steps. Between two of them everything is in a state that can be kept."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import torch
 from nstudent.data.batches import Batch
@@ -89,20 +88,20 @@ class Gradient:
             step,
             loss,
             norm,
-            lambda: torch.cat([finite_rows(seen.logits, seen.targets) for _, seen in shares]),
+            lambda: torch.cat([sound() for _, sound in shares]),
             [portion.rows for portion in parts],
         )
         return loss
 
     def _backward(
         self, progress: float, batch: Batch, images: Tensor, targets: Targets, portion: Portion
-    ) -> tuple[Tensor, Moment]:
-        """Add a portion's gradient; returns its share of the loss, and what the objective saw of it."""
+    ) -> tuple[Tensor, Callable[[], Tensor]]:
+        """Add a portion's gradient; returns its share of the loss, and what tells which images have finite numbers."""
         whole = len(portion.rows) == len(images)
-        rows = portion.rows if whole else sent(portion.rows, images.device)
+        chosen = portion.rows if whole else sent(portion.rows, images.device)
 
         def part(tensor: Tensor) -> Tensor:
-            return tensor if whole else tensor[rows]
+            return tensor if whole else tensor[chosen]
 
         with self._autocast:
             logits = tuple(level.float() for level in self._shared(part(images)))
@@ -121,7 +120,12 @@ class Gradient:
         loss = self._objective(moment)
         # The gradients of several processes are averaged; it is their sum that is wanted.
         (loss * self._world.size).backward()  # type: ignore[no-untyped-call]
-        return loss.detach(), replace(moment, logits=tuple(level.detach() for level in logits))
+        seen, taught = tuple(level.detach() for level in logits), moment.targets
+        if self._finite.asks_always:
+            # At once: the next portion may be computed in the same memory.
+            rows = finite_rows(seen, taught)
+            return loss.detach(), lambda: rows
+        return loss.detach(), lambda: finite_rows(seen, taught)
 
     def _clip(self) -> Tensor:
         """Shorten the gradient where it is too long; returns the norm it had."""

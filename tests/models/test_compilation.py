@@ -4,10 +4,12 @@ from copy import deepcopy
 
 import pytest
 import torch
+from nstudent.config import ModelConfig
 from nstudent.errors import ConfigError
 from nstudent.models import compilation
 from nstudent.models.compilation import compile_network
 from nstudent.models.device import Placement
+from nstudent.models.member import build_member
 from torch import nn
 
 CPU = torch.device("cpu")
@@ -41,6 +43,20 @@ def test_a_compiled_network_is_the_same_under_the_same_names(compiled):
     assert ours.state_dict().keys() == plain.state_dict().keys()
     torch.testing.assert_close(copied(inputs), plain(inputs))
     assert len(compiled) == 1, "a copy, such as the average of the weights, runs as it is"
+
+
+def test_more_networks_than_torch_expects_are_compiled_all_the_same(compiled):
+    """A run has members, a filter, a baseline and students, each in training and in labelling: torch stops at 8."""
+    torch._dynamo.reset()
+    for width in range(2, 8):
+        ours = build_member(ModelConfig(backbones=("test_resnet",), head_width=width), (3, 4), ("key",))
+        compile_network(ours, "default")
+        before = len(compiled)
+        ours.train()(torch.rand(2, 3, 32, 32))
+        assert len(compiled) > before
+        before = len(compiled)
+        ours.eval()(torch.rand(2, 3, 32, 32))
+        assert len(compiled) > before
 
 
 @pytest.mark.parametrize(("mode", "captured"), [("none", 0), ("default", 1), ("reduce-overhead", 1)])

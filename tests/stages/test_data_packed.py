@@ -366,3 +366,18 @@ def test_the_command_says_how_to_use_it(photos, nstudent):
     ]
     assert nstudent("data", "pack", "out", *words, "data.image_size=8").stderr == "out: up to date\n"
     assert nstudent("data", "pack", "out", "data.image_sise=8").returncode == 2
+
+
+def test_what_somebody_has_put_into_a_pack_is_not_replaced_with_it(tmp_path):
+    config = nstudent.load_config(None, ["data.image_size=16"]).data
+    make_pack(config, tmp_path / "pack")
+    note = tmp_path / "pack" / "notes.txt"
+    note.write_text("mine")
+    with pytest.raises(
+        ArtifactError, match=r"notes\.txt is not part of the pack, which is to be replaced: move it away"
+    ):
+        make_pack(config.model_copy(update={"image_size": 24}), tmp_path / "pack")
+    assert note.read_text() == "mine"
+    note.unlink()
+    make_pack(config.model_copy(update={"image_size": 24}), tmp_path / "pack")
+    assert json.loads((tmp_path / "pack" / "info.json").read_text())["image_size"] == 24

@@ -20,7 +20,7 @@ from nstudent.config import DataConfig
 from nstudent.data.sources.source import SPLITS, Record, existing
 from nstudent.errors import ArtifactError, DataError
 from nstudent.hdf5 import Array, mapped, write
-from nstudent.storage import link_or_copy, read_json, sha256_of, write_json
+from nstudent.storage import can_link, link_or_copy, read_json, sha256_of, write_json
 
 STAGE = "pack"
 """What the manifest of such a folder calls itself."""
@@ -99,7 +99,7 @@ class Pack:
 
     def num_bytes(self, folder: Path) -> int:
         """What the shards take in another folder: nothing where they can be linked."""
-        if folder.stat().st_dev == self.folder.stat().st_dev:
+        if self.shards and can_link(self.folder / self.shards[0], folder):
             return 0
         return sum(self.manifest.files[name]["bytes"] for name in self.shards)
 
