@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -141,7 +142,7 @@ class Trainer:
         assert isinstance(network, Member)
         return Trained(network, self._history)
 
-    def prepared(self, last: int) -> Iterator[Prepared]:
+    def prepared(self, last: int) -> Generator[Prepared, None, None]:
         """What the steps up to ``last - 1`` learn from."""
         device = self._placement.device
         batches = self._batches.load(self._step, last, self._workers, pin_memory=device.type == "cuda")
@@ -153,15 +154,18 @@ class Trainer:
 
     def _train(self, task: Task, checkpoint: Path, validate: Validate | None) -> None:
         """Walk the steps. Between two of them everything is in a state that can be kept."""
-        pace, awaited = Pace(self._checkpoint_seconds), Awaited(self.prepared(self._length.steps))
-        while self._step < self._length.steps:
-            self._train_step(next(awaited))
-            if self._step % self._length.steps_per_epoch == 0:
-                self._close_epoch(validate)
-            if pace.is_due() or self._step == self._length.steps:
-                with pace.kept():
-                    self._save(checkpoint)
-            self._report(task, awaited.share)
+        pace = Pace(self._checkpoint_seconds)
+        # Closed, and its thread or processes with it, also where an error that holds on to this frame leaves it.
+        with closing(self.prepared(self._length.steps)) as prepared:
+            awaited = Awaited(prepared)
+            while self._step < self._length.steps:
+                self._train_step(next(awaited))
+                if self._step % self._length.steps_per_epoch == 0:
+                    self._close_epoch(validate)
+                if pace.is_due() or self._step == self._length.steps:
+                    with pace.kept():
+                        self._save(checkpoint)
+                self._report(task, awaited.share)
 
     def _report(self, task: Task, data_wait: float) -> None:
         """Say how far it is. Of several processes all stop after the same step: not every step asks the others."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -38,7 +38,7 @@ class Preparation:
         self._noise = noise
         self._steps = steps
 
-    def each(self, batches: Iterator[Batch], first: int) -> Iterator[Prepared]:
+    def each(self, batches: Iterator[Batch], first: int) -> Generator[Prepared, None, None]:
         """The batches of the steps from ``first`` on."""
         for step, batch in enumerate(batches, first):
             yield self._prepare(batch.to(self._placement.device), step)
@@ -51,7 +51,7 @@ class Preparation:
         return Prepared(batch, images, targets)
 
 
-def ahead(items: Iterator[T]) -> Iterator[T]:
+def ahead(items: Iterator[T]) -> Generator[T, None, None]:
     """The same items, each made in a thread while the one before it is used.
 
     Work on arrays and tensors does not hold Python's lock, so that a second core takes it over; from a process every

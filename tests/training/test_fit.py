@@ -1,5 +1,6 @@
 import json
 import math
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -325,6 +326,13 @@ class StopAfter(Silence):
         self.left -= amount
         if self.left == 0:
             raise StoppedError("stopped by SIGTERM")
+
+
+def test_a_training_that_is_killed_leaves_no_thread_whoever_keeps_its_error(make_trainer, kill_after, tmp_path):
+    with pytest.raises(KeyboardInterrupt) as kept:
+        fit(make_trainer(LENGTH), tmp_path, kill_after(3))
+    assert kept.tb is not None
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("prepare")]
 
 
 @pytest.mark.parametrize("steps", [1, 7, 8])
