@@ -13,10 +13,8 @@ the process. Prints Markdown. Linux: reads /proc.
 
 import argparse
 import platform
-import re
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,7 +24,7 @@ from nstudent import load_config, run_stage
 from nstudent.artifact import Artifact
 from nstudent.config import Config, ModelConfig
 from nstudent.data.dataset import Dataset, Ids
-from nstudent.labels import store
+from nstudent.labels.store import Layout
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble, Recipe
 from nstudent.models.inference import BatchSize
@@ -34,9 +32,8 @@ from nstudent.models.member import build_member
 from nstudent.processes import available_cores
 from nstudent.progress import Silence
 from nstudent.stages.pseudolabel import _Labelling
-from nstudent.taxonomy import Taxonomy
-
-LEVELS = ("coarse", "mid", "fine")
+from step import measured
+from store import LEVELS, MIB, memory, tree
 
 
 def main() -> None:
@@ -59,26 +56,13 @@ def main() -> None:
         compare(config, dataset, arguments, Path(folder))
 
 
-def tree(classes: list[int]) -> Taxonomy:
-    """As even as the numbers allow."""
-    coarse, mid, fine = classes
-    below: list[list[int]] = [[] for _ in range(coarse)]
-    leaves: list[list[int]] = [[] for _ in range(mid)]
-    for number in range(mid):
-        below[number % coarse].append(number)
-    for number in range(fine):
-        leaves[number % mid].append(number)
-    spelled = {f"c{c}": {f"m{m}": [f"f{f}" for f in leaves[m]] for m in below[c]} for c in range(coarse)}
-    return Taxonomy.from_tree(spelled, LEVELS)
-
-
 def compare(config: Config, dataset: Dataset, arguments: argparse.Namespace, folder: Path) -> None:
     placement, model = Placement.from_config(config), ModelConfig(backbones=(arguments.net,))
     outputs = dataset.taxonomy.num_classes
     members = [build_member(model, outputs, ("benchmark", number)) for number in range(arguments.members)]
     sizes = (config.data.image_size, config.data.max_pixels)
     ensemble = Ensemble(Recipe((model,) * len(members), dataset.taxonomy, "ignore", *sizes), members, placement)
-    layout = store.Layout.of(LEVELS, outputs, None)
+    layout = Layout.of(LEVELS, outputs, None)
     size = BatchSize.starting(None, ensemble)
     labelling = _Labelling(dataset, ensemble, layout, (1.2,) * len(outputs), size)
     shard = folder / "shard.h5"
@@ -101,11 +85,11 @@ def compare(config: Config, dataset: Dataset, arguments: argparse.Namespace, fol
             # The first turn only warms up.
             costs[name] += [cost] if number else []
     wall, cpu = ({name: statistics.median(cost[i] for cost in costs[name]) for name in costs} for i in (0, 1))
-    before = resident_mib()
+    before = memory()["held"]
     growth = []
     for times in (1, 2, 4):
         label(np.resize(ids, times * len(ids)))
-        growth.append(resident_mib() - before)
+        growth.append((memory()["held"] - before) / MIB)
     print(
         f"{len(members)} x {arguments.net}, {sizes[0]} px, classes {list(outputs)}, batch {size.images}, "
         f"{len(ids)} images, {arguments.threads} threads; {arguments.device}, {available_cores()} cores "
@@ -124,23 +108,6 @@ def forward(ensemble: Ensemble, placement: Placement, pixels: np.ndarray, times:
         for member in ensemble.members:
             with placement.autocast(member):
                 member(images)
-
-
-def measured(work: Callable[[], None], device: torch.device) -> tuple[float, float]:
-    """Seconds of wall clock and of CPU."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - wall, time.process_time() - cpu
-
-
-def resident_mib() -> float:
-    """Memory of this process, less what is mapped from files."""
-    status = Path("/proc/self/status").read_text()
-    found = re.search(r"RssAnon:\s+(\d+)", status)
-    assert found
-    return int(found[1]) / 1024
 
 
 if __name__ == "__main__":

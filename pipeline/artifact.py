@@ -6,7 +6,7 @@ for (settings and the fingerprints of the inputs), the *id* what was made (the b
 fingerprint is the one asked for now and the ids of its inputs are those that lie there now.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -140,6 +140,16 @@ def strays(folder: Path) -> list[str]:
     known = {*Manifest.read(folder).files, MANIFEST}
     names = (path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file())
     return [name for name in names if name not in known]
+
+
+def refuse_strays(folder: Path, foreign: Sequence[str], whose: str) -> None:
+    """What somebody has put into a folder would be lost with what is made anew there.
+
+    Raises:
+        ArtifactError: there is something; ``whose`` says what it is no part of, and why that matters.
+    """
+    if foreign:
+        raise ArtifactError(f"{folder / foreign[0]} is not part of {whose}: move it away first")
 
 
 def _what_is_wrong(folder: Path, name: str, entry: Mapping[str, Any]) -> str:

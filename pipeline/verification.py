@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from nstudent.artifact import Manifest, damage, strays
+from nstudent.artifact import Manifest, damage, refuse_strays, strays
 from nstudent.commit import finish_commit, is_reopened, reopen
 from nstudent.errors import ArtifactError
 from nstudent.progress import Progress
@@ -66,8 +66,7 @@ def _remake(run: Run, step: Step, damaged: list[str], foreign: list[str]) -> Non
     if reason is not None:
         raise ArtifactError(f"{step.name} is damaged and stale ({reason}): run the same command again to make it anew")
     folder = run.folder(step.name)
-    if foreign:
-        raise ArtifactError(f"{folder / foreign[0]} is not part of {step.name}, which is damaged: move it away first")
+    refuse_strays(folder, foreign, f"{step.name}, which is damaged")
     before = Manifest.read(folder)
     reopen(folder, run.request(step), damaged)
     run.progress.say(f"{step.name}: making {', '.join(damaged)} again")

@@ -54,7 +54,7 @@ class EncodedShards:
         self._paths = list(paths)
         self._shards = [_checked(path) for path in paths]
         self.rows = len(self._shards[0]["crc32"])
-        self._side = side_px(paths[0])
+        self.side_px = _side_px(paths[0])
 
     def __call__(self, ids: npt.NDArray[np.int64]) -> Pixels:
         """Images by id: (n,) -> uint8 (n, side, side, 3).
@@ -62,7 +62,7 @@ class EncodedShards:
         Raises:
             ArtifactError: the bytes of one are not those that were packed.
         """
-        images = np.empty((len(ids), self._side, self._side, 3), dtype=np.uint8)
+        images = np.empty((len(ids), self.side_px, self.side_px, 3), dtype=np.uint8)
         count = threads(len(ids))
         if count == 1:
             self._decode(ids, images)
@@ -92,14 +92,14 @@ class EncodedShards:
     def _decode_one(self, content: Array, square: Pixels) -> None:
         # A stranger's shard may hold other sizes and kinds under the right checksum.
         height, width, colorspace, _ = simplejpeg.decode_jpeg_header(content)
-        if (height, width) != (self._side, self._side):
-            raise ValueError(f"{width}x{height} pixels in place of {self._side}x{self._side}")
+        if (height, width) != (self.side_px, self.side_px):
+            raise ValueError(f"{width}x{height} pixels in place of {self.side_px}x{self.side_px}")
         if colorspace != "YCbCr":
             raise ValueError(f"its colours are {colorspace}")
         simplejpeg.decode_jpeg(content, buffer=square, strict=True)
 
 
-def side_px(path: Path) -> int:
+def _side_px(path: Path) -> int:
     """Side of the squares of a shard.
 
     Raises:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nstudent.artifact import MANIFEST, Manifest, damage, strays
+from nstudent.artifact import MANIFEST, Manifest, damage, refuse_strays, strays
 from nstudent.commit import ASKED, SCRATCH, commit, difference, finish_commit, open_partial, partial_folder, reopen
 from nstudent.config import DataConfig
 from nstudent.data.decode import VERSION
@@ -21,7 +21,7 @@ from nstudent.errors import ArtifactError, ConfigError
 from nstudent.lock import hold_beside
 from nstudent.progress import Progress, Silence, Watched
 from nstudent.stopping import StopRequest
-from nstudent.storage import explained, fingerprint_of, reserve
+from nstudent.storage import explained, fingerprint_of
 
 _VERSION = 1
 """Raised when the same source and settings should give another pack."""
@@ -30,7 +30,6 @@ _DECIDING = (
     *("image_size", "storage", "jpeg_quality", "max_pixels"),
 )
 """The keys of ``data`` that decide what a pack holds; the others are up to each run."""
-_RECORD_BYTES = 256
 
 
 def make_pack(
@@ -69,7 +68,7 @@ def make_pack(
             _reopen(folder, request, damaged)
             reason = f"making {', '.join(damaged)} again"
         elif (folder / MANIFEST).exists():
-            _refuse_strays(folder, "is to be replaced")
+            refuse_strays(folder, strays(folder), "the pack, which is to be replaced")
         shown.say(f"{folder}: {reason}")
         _make(folder, request, config, shown)
     return folder
@@ -119,15 +118,8 @@ def _damaged(folder: Path, repair: bool) -> list[str]:
     else:
         found = [name for name, entry in Manifest.read(folder).files.items() if not _is_there(folder / name, entry)]
     if found:
-        _refuse_strays(folder, "is damaged")
+        refuse_strays(folder, foreign, "the pack, which is damaged")
     return found
-
-
-def _refuse_strays(folder: Path, why: str) -> None:
-    """What somebody has put into a pack would go with it."""
-    foreign = strays(folder)
-    if foreign:
-        raise ArtifactError(f"{folder / foreign[0]} is not part of the pack, which {why}: move it away first")
 
 
 def _is_there(path: Path, entry: Mapping[str, Any]) -> bool:
@@ -149,7 +141,6 @@ def _make(folder: Path, request: Mapping[str, Any], config: DataConfig, progress
     # What no run could use is said before the first image is decoded, not after the last.
     encode_labels(records, taxonomy_of(records, config))
     layout = Layout.of(config, len(records), progress)
-    reserve(partial, layout.num_bytes + len(records) * _RECORD_BYTES)
     _, reasons = pack(partial, source, records, config, layout, progress)
     write_records(partial, records)
     Info(config.image_size, VERSION, config.levels, layout.storage, len(records)).save(partial)

@@ -11,7 +11,7 @@ from nstudent.config import DataConfig
 from nstudent.data.dataset import PIXELS
 from nstudent.data.decode import VERSION
 from nstudent.data.decoders import Decoded, Reader, reading
-from nstudent.data.encoded import EncodedShards, joined, side_px
+from nstudent.data.encoded import EncodedShards, joined
 from nstudent.data.sources import Record, Source
 from nstudent.data.sources.packed import Info, Pack
 from nstudent.data.sources.source import printable
@@ -97,9 +97,7 @@ def fill(
     if isinstance(source, Pack):
         reserve(folder, source.num_bytes(folder) + len(records) * _INDEX_BYTES)
         return _take(folder, source, records, config, progress)
-    layout = Layout.of(config, len(records), progress)
-    reserve(folder, layout.num_bytes + len(records) * _INDEX_BYTES)
-    return pack(folder, source, records, config, layout, progress)
+    return pack(folder, source, records, config, Layout.of(config, len(records), progress), progress)
 
 
 def pack(
@@ -113,8 +111,10 @@ def pack(
     """Write the shards that are not there yet. Returns a digest of each image, and why some are unreadable.
 
     Raises:
+        ArtifactError: the disk has no room for them.
         DataError: more than ``data.max_bad_share`` are; nothing of that shard is written.
     """
+    reserve(folder, layout.num_bytes + len(records) * _INDEX_BYTES)
     digests: list[bytes] = []
     reasons: dict[int, str] = {}
     reader = Reader(source, layout.side_px, config.max_pixels, layout.jpeg_quality)
@@ -186,8 +186,9 @@ def check_unreadable(records: Sequence[Record], reasons: dict[int, str], max_sha
 def _checked_digests(path: Path, info: Info) -> list[bytes]:
     arrays = hdf5.mapped(path)
     if info.storage == "jpeg":
-        shape: tuple[int, ...] = (EncodedShards([path]).rows,)
-        fits = side_px(path) == info.image_size
+        shards = EncodedShards([path])
+        shape: tuple[int, ...] = (shards.rows,)
+        fits = shards.side_px == info.image_size
     else:
         pixels = arrays.get("pixels", np.zeros(0))
         shape = pixels.shape[:1]
