@@ -32,7 +32,6 @@ from nstudent import load_config, run_stage
 from nstudent.artifact import Artifact
 from nstudent.config import Config, ModelConfig
 from nstudent.data.augment import Augment
-from nstudent.data.batch_augment import BatchAugment
 from nstudent.data.batches import Batches, Examples
 from nstudent.data.dataset import Dataset
 from nstudent.labels.targets import GivenTargets
@@ -42,7 +41,7 @@ from nstudent.processes import available_cores
 from nstudent.training.fit import Length, Trainer
 from nstudent.training.objective import Supervised
 from nstudent.training.optimizer import build_optimizer
-from nstudent.workbench import training_pixels
+from nstudent.workbench import batch_noise, training_pixels
 from torch import Tensor, nn
 
 QUIET = {"shift": 0.0, "zoom": 0.0, "rotate": 0.0, "flip": False, "operations": 0, "erase": 0.0}
@@ -157,7 +156,6 @@ class Bench:
         examples = Examples(ids, GivenTargets(self.dataset.labels[ids], taxonomy, "ignore"))
         pixels = training_pixels(config, self.dataset, placement.device)
         batches = Batches(pixels, [(examples, self.batch)], None if later else Augment(noise), KEY)
-        augment, (places, size) = BatchAugment(noise), batches.places()
         even = [torch.ones(n, device=placement.device) for n in taxonomy.num_classes]
         objective = Supervised(even, (1.0,) * taxonomy.num_levels, smoothing=0.1)
         trainer = Trainer(
@@ -171,7 +169,7 @@ class Bench:
             levels=taxonomy.levels,
             name_of=self.dataset.name,
             workers=self.workers,
-            noise=(lambda images, step: augment(images, (*KEY, step), places, size)) if later else None,
+            noise=batch_noise(noise, batches, KEY, whole=later),
         )
         variant.change(trainer)
         return trainer

@@ -34,7 +34,6 @@ from nstudent import load_config, run_stage
 from nstudent.artifact import Artifact
 from nstudent.config import Config, ModelConfig
 from nstudent.data.augment import Augment
-from nstudent.data.batch_augment import BatchAugment
 from nstudent.data.batches import Batches, Examples
 from nstudent.data.dataset import Dataset
 from nstudent.labels.targets import GivenTargets
@@ -46,7 +45,7 @@ from nstudent.processes import available_cores
 from nstudent.progress import Silence
 from nstudent.training.fit import Length, Trainer
 from nstudent.training.objective import Supervised
-from nstudent.workbench import training_pixels
+from nstudent.workbench import batch_noise, training_pixels
 from safetensors.torch import save_file
 from sklearn.datasets import load_sample_images
 
@@ -193,7 +192,6 @@ def our_work(arguments: argparse.Namespace) -> None:
     examples = Examples(ids, GivenTargets(dataset.labels[ids], dataset.taxonomy, "ignore"))
     pixels = training_pixels(config, dataset, placement.device)
     batches = Batches(pixels, [(examples, arguments.batch)], None if later else Augment(noise), KEY)
-    augment = BatchAugment(noise)
     objective = Supervised([torch.ones(n, device=placement.device) for n in dataset.taxonomy.num_classes], (1.0,), 0.1)
     trainer = Trainer(
         member,
@@ -207,7 +205,7 @@ def our_work(arguments: argparse.Namespace) -> None:
         name_of=dataset.name,
         workers=loader_workers(config),
         checkpoint_seconds=3600,
-        noise=(lambda images, step: augment(images, (*KEY, step))) if later else None,
+        noise=batch_noise(noise, batches, KEY, whole=later),
     )
     with tempfile.TemporaryDirectory() as scratch:
         trainer.fit(Path(scratch) / "checkpoint.safetensors", Silence(), "training")

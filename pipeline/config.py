@@ -40,7 +40,7 @@ class NoiseConfig(Section):
     magnitude: Annotated[Number, Field(ge=0, le=10)] = 5.0
     """RandAugment: strength of each operation, 0 to 10."""
     erase: Share = 0.0
-    """Probability that a random rectangle of the image is blanked."""
+    """Random erasing (arXiv 1708.04896): probability that a rectangle of the image is painted over."""
     dropout: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     """Share of the pooled features dropped before the head."""
     drop_path: Annotated[Number, Field(ge=0, lt=1)] = 0.0
@@ -51,6 +51,20 @@ class NoiseConfig(Section):
     """CutMix: parameter of the Beta distribution of the kept area."""
     cutmix_schedule: Schedule = "late"
     """When CutMix is on. late: in the second half of training; early: in the first; ramp: rising."""
+    mixup: Share = 0.0
+    """MixUp (arXiv 1710.09412): probability that a batch is blended instead, at the height of its schedule."""
+    mixup_alpha: Positive = 0.2
+    """MixUp: parameter of the Beta distribution of an image's share."""
+    mixup_schedule: Schedule = "constant"
+    """When MixUp is on, as with CutMix."""
+
+    @model_validator(mode="after")
+    def _mixed_once(self) -> "NoiseConfig":
+        if self.cutmix + self.mixup > 1 + 1e-9:
+            raise ValueError(
+                f"cutmix ({self.cutmix:g}) and mixup ({self.mixup:g}) add up to more than 1: a batch is mixed one way"
+            )
+        return self
 
 
 class TrainingConfig(Section):

@@ -12,6 +12,7 @@ from nstudent.data.augment import Augment
 from nstudent.data.batch_augment import BatchAugment
 from nstudent.data.batches import Batches, Examples
 from nstudent.data.dataset import Dataset, PixelStore
+from nstudent.data.erasing import Erasing
 from nstudent.data.resident import ResidentPixels, fits_beside_training
 from nstudent.errors import ConfigError
 from nstudent.evaluation.assess import HEADLINE, assess
@@ -122,7 +123,7 @@ class Workbench:
             workers=loader_workers(self._config),
             checkpoint_seconds=60 * self._config.checkpoint_minutes,
             world=world,
-            noise=_batch_noise(training.noise, batches, key) if later else None,
+            noise=batch_noise(training.noise, batches, key, whole=later),
         )
         checkpoint = self._scratch / f"{name.replace(' ', '-')}.safetensors"
         recipe = self.recipe([model])
@@ -148,9 +149,20 @@ class Workbench:
         return score
 
 
-def _batch_noise(noise: NoiseConfig, batches: Batches, key: Key) -> BatchNoise:
-    augment, (places, size) = BatchAugment(noise), batches.places()
-    return lambda images, step: augment(images, (*key, "noise", step), places, size)
+def batch_noise(noise: NoiseConfig, batches: Batches, key: Key, *, whole: bool) -> BatchNoise | None:
+    """What is done to images where the network runs: all of their noise, or what is never done one by one."""
+    places, size = batches.places()
+    augment = BatchAugment(noise) if whole else None
+    erase = Erasing(noise.erase) if noise.erase else None
+    if augment is None and erase is None:
+        return None
+
+    def noised(images: Tensor, step: int) -> Tensor:
+        if augment is not None:
+            images = augment(images, (*key, "noise", step), places, size)
+        return images if erase is None else erase(images, (*key, "erase", step), places, size)
+
+    return noised
 
 
 def training_pixels(config: Config, dataset: Dataset, device: torch.device) -> PixelStore | ResidentPixels:

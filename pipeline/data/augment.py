@@ -47,8 +47,6 @@ def _transforms(noise: NoiseConfig) -> Sequence[A.BasicTransform | A.BaseCompose
         steps.append(_affine(translate=noise.shift, zoom=noise.zoom, rotate=noise.rotate))
     if noise.operations:
         steps.append(A.SomeOf(_operations(noise.magnitude / 10), n=noise.operations, replace=True, p=1.0))
-    if noise.erase:
-        steps.append(A.Erasing(scale=(0.02, 0.2), ratio=(0.3, 3.3), fill="random_uniform", p=noise.erase))
     return steps
 
 

@@ -31,7 +31,7 @@ from nstudent.data.noise_draws import (
     NoiseDraws,
     draw_noise,
 )
-from nstudent.data.transfer import sent
+from nstudent.data.transfer import array_sent
 from nstudent.randomness import Key
 from torch import Tensor
 
@@ -72,14 +72,12 @@ def apply_noise(images: Tensor, draws: NoiseDraws) -> Tensor:
     if draws.matrix is not None:
         noised = _warp(images, _mirrored(draws, images.shape[1]))
     elif draws.flip is not None:
-        flip = _on(images.device, draws.flip)
+        flip = array_sent(draws.flip, images.device)
         noised = torch.where(flip[:, None, None, None], images.flip(2), images)
     else:
         noised = images.clone()
     for turn in range(draws.operation.shape[1]):
         _operate(noised, draws.operation[:, turn], draws.strength[:, turn], draws.moves[:, turn])
-    if draws.hole is not None and draws.fill is not None:
-        _erase(noised, draws.hole, draws.fill)
     return noised
 
 
@@ -102,7 +100,7 @@ def _operate(
     # Those that share an operation stand together, so that a slice of them is enough.
     order = np.argsort(_PLACE[operation], kind="stable")
     ends = np.searchsorted(_PLACE[operation[order]], _GROUP_ENDS)
-    index = _on(images.device, order)
+    index = array_sent(order, images.device)
 
     def change(first: int, last: int, by: Callable[[Tensor, npt.NDArray[np.int64]], Tensor]) -> None:
         if first < last:
@@ -110,7 +108,7 @@ def _operate(
             images.index_copy_(0, part, by(images.index_select(0, part), order[first:last]))
 
     def level(rows: npt.NDArray[np.int64]) -> Tensor:
-        return _on(images.device, strength[rows].astype(np.float32))
+        return array_sent(strength[rows].astype(np.float32), images.device)
 
     change(0, ends[0], lambda part, rows: _look_up(part, operation[rows], strength[rows]))
     change(ends[0], ends[1], lambda part, rows: _saturate(part, level(rows)))
@@ -123,7 +121,7 @@ def _warp(images: Tensor, matrix: npt.NDArray[np.float64]) -> Tensor:
     side = images.shape[1]
     # To the units of grid_sample: -1 is the centre of the first pixel, 1 that of the last.
     unit = 2 / (side - 1) * matrix - np.array([[0, 0, 1.0], [0, 0, 1.0]])
-    m = _on(images.device, unit.astype(np.float32))[..., None, None]
+    m = array_sent(unit.astype(np.float32), images.device)[..., None, None]
     at = torch.arange(side, dtype=torch.float32, device=images.device)
     columns, rows = at[None, None, None, :], at[None, None, :, None]
     grid = m[:, :, 0] * columns + (m[:, :, 1] * rows + m[:, :, 2])
@@ -141,11 +139,11 @@ def _look_up(images: Tensor, operation: npt.NDArray[np.int64], strength: npt.NDA
     """Operations that are a table per image and channel; rows in the order of ``_TABLES``."""
     device, count = images.device, [int((operation == kind).sum()) for kind in _TABLES]
     fixed, spread, contrast = sum(count[:3]), sum(count[3:5]), count[5]
-    tables = [_on(device, _fixed_tables(operation[:fixed], strength[:fixed]))[:, None].expand(-1, 3, -1)]
+    tables = [array_sent(_fixed_tables(operation[:fixed], strength[:fixed]), device)[:, None].expand(-1, 3, -1)]
     if spread:
         tables.append(_equalizing_tables(images[fixed : fixed + spread], without_white=count[3]))
     if contrast:
-        factor = _on(device, strength[fixed + spread :].astype(np.float32))
+        factor = array_sent(strength[fixed + spread :].astype(np.float32), device)
         tables.append(_contrast_tables(images[fixed + spread :], factor)[:, None].expand(-1, 3, -1))
     # Where in the row of all tables that of each image and channel begins.
     begin = 256 * torch.arange(3 * len(images), device=device).reshape(-1, 1, 1, 3)
@@ -199,18 +197,3 @@ def _sharpen(images: Tensor, share: Tensor) -> Tensor:
     around = 9 * F.avg_pool2d(F.pad(values, (1, 1, 1, 1), mode="reflect"), 3, stride=1)
     sharp = (values * (1 + 9 * share) - share * around).round_().clamp_(0, 255)
     return sharp.to(torch.uint8).permute(0, 2, 3, 1)
-
-
-def _erase(images: Tensor, hole: npt.NDArray[np.int64], fill: npt.NDArray[np.uint8]) -> None:
-    rows = np.flatnonzero(hole[:, 2] > 0)
-    if not len(rows):
-        return
-    index, colour = _on(images.device, rows), _on(images.device, fill[rows])[:, None, None, :]
-    left, top, right, bottom = _on(images.device, hole[rows]).T[..., None]
-    at = torch.arange(images.shape[1], device=images.device)
-    inside = ((at >= top) & (at < bottom))[:, :, None] & ((at >= left) & (at < right))[:, None, :]
-    images.index_copy_(0, index, torch.where(inside[..., None], colour, images.index_select(0, index)))
-
-
-def _on(device: torch.device, array: npt.NDArray[np.generic]) -> Tensor:
-    return sent(torch.from_numpy(np.ascontiguousarray(array)), device)

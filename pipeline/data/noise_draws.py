@@ -21,7 +21,6 @@ CONTRAST, BRIGHTNESS, SHARPEN, ROTATE, SHEAR, TRANSLATE = range(6, 12)
 NUM_OPERATIONS = 12
 """In the order in which an image undergoes those it has drawn, which is the order of the list in `augment.py`."""
 
-_ERASED_SHARE, _ERASED_RATIO = (0.02, 0.2), (0.3, 3.3)
 _ROTATE_DEGREES, _SHEAR_DEGREES, _TRANSLATE_SHARE = 30.0, 17.0, 0.3
 
 
@@ -39,10 +38,6 @@ class NoiseDraws:
     """(b, n): bits, threshold, factor or share, as the operation means it."""
     moves: Floats
     """(b, n, 2, 3): like ``matrix``, for the operations that move pixels."""
-    hole: Integers | None
-    """(b, 4): left, top, right and bottom of the erased rectangle, the last two not in it; all zero: none."""
-    fill: npt.NDArray[np.uint8] | None
-    """(b, 3): its colour."""
 
 
 def draw_noise(noise: NoiseConfig, batch: int, side_px: int, key: Key) -> NoiseDraws:
@@ -52,15 +47,12 @@ def draw_noise(noise: NoiseConfig, batch: int, side_px: int, key: Key) -> NoiseD
     matrix = _affine(random, noise, batch, side_px) if noise.shift or noise.zoom or noise.rotate else None
     operation = np.sort(random.integers(NUM_OPERATIONS, size=(batch, noise.operations)), axis=1)
     level = random.random((batch, noise.operations, 2))
-    hole, fill = _holes(random, noise.erase, batch, side_px) if noise.erase else (None, None)
     return NoiseDraws(
         matrix=matrix,
         flip=flip,
         operation=operation,
         strength=_strength(operation, level[..., 0], noise.magnitude / 10),
         moves=_moves(operation, 2 * level - 1, side_px, noise.magnitude / 10),
-        hole=hole,
-        fill=fill,
     )
 
 
@@ -115,15 +107,3 @@ def _moves(operation: Integers, sign: Floats, side_px: int, strength: float) -> 
         rotate=np.where(operation == ROTATE, _ROTATE_DEGREES * strength * sign[..., 0], 0.0),
         shear=np.where(pair == SHEAR, _SHEAR_DEGREES * strength * sign, 0.0),
     )
-
-
-def _holes(
-    random: np.random.Generator, probability: float, batch: int, side_px: int
-) -> tuple[Integers, npt.NDArray[np.uint8]]:
-    erased = random.random(batch) < probability
-    area = random.uniform(*_ERASED_SHARE, batch) * side_px**2
-    ratio = random.uniform(*_ERASED_RATIO, batch)
-    height, width = (np.rint(np.sqrt(sides)).astype(np.int64) for sides in (area / ratio, area * ratio))
-    top, left = (random.integers(0, side_px - size + 1) for size in (height, width))
-    hole = np.stack([left, top, left + width, top + height], axis=1) * erased[:, None]
-    return hole, random.integers(0, 256, (batch, 3), dtype=np.uint8)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -9,3 +11,8 @@ from torch import Tensor
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
     """The tensor on the device. From pinned memory a GPU fetches it by itself; with other memory one waits for it."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+def array_sent(array: npt.NDArray[np.generic], device: torch.device) -> Tensor:
+    """The same for an array, whatever its layout."""
+    return sent(torch.from_numpy(np.ascontiguousarray(array)), device)

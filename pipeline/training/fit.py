@@ -22,7 +22,7 @@ from nstudent.training.average import WeightAverage
 from nstudent.training.checkpoint import Pace, load_checkpoint, save_checkpoint
 from nstudent.training.finite import FiniteCheck
 from nstudent.training.gradient import Gradient
-from nstudent.training.mixing import CutMix
+from nstudent.training.mixing import Mixing
 from nstudent.training.objective import Objective, Stateful
 from nstudent.training.optimizer import build_optimizer, resume_optimizer
 from nstudent.training.preparation import BatchNoise, Preparation, Prepared, ahead
@@ -84,7 +84,7 @@ class Trainer:
     ) -> None:
         """``levels`` and ``name_of``, from an image's id to its name, are for messages.
 
-        ``noise`` is for batches that come without.
+        ``noise`` is what batches come without.
         """
         self._world = world or Alone()
         self._placement = placement
@@ -96,7 +96,7 @@ class Trainer:
         self._key = key
         self._workers = workers
         self._checkpoint_seconds = checkpoint_seconds
-        self._preparation = Preparation(placement, CutMix(config.noise, key), noise, length.steps)
+        self._preparation = Preparation(placement, Mixing(config.noise, key), noise, length.steps)
         self._optimizer = build_optimizer(network, config, placement.device)
         self._scheduler = CosineLRScheduler(
             self._optimizer,

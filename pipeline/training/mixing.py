@@ -1,4 +1,8 @@
-"""CutMix (Yun et al., arXiv 1905.04899) on batches with a target per level."""
+"""CutMix (Yun et al., arXiv 1905.04899) and MixUp (Zhang et al., arXiv 1710.09412), with a target per level.
+
+Targets are mass per class, so a level that one of two mixed images does not know contributes no mass, and the loss is
+divided by what is really there.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +11,14 @@ import torch
 from nstudent.config import NoiseConfig
 from nstudent.data.transfer import sent
 from nstudent.randomness import Key, generator
-from nstudent.training.schedules import cutmix_height
+from nstudent.training.schedules import mixing_height
 from torch import Tensor
 
 Targets = tuple[Tensor, ...]
 
 
-class CutMix:
-    """Pastes a rectangle of one image onto another, and mixes their targets by area.
-
-    Targets are mass per class, so a level that one of the two images does not know contributes no mass, and the loss
-    is divided by what is really there.
-    """
+class Mixing:
+    """Mixes every image of a batch with another of its part, by the rectangle or as a whole, or leaves the batch."""
 
     def __init__(self, noise: NoiseConfig, key: Key) -> None:
         self._noise = noise
@@ -28,18 +28,33 @@ class CutMix:
         self, images: Tensor, targets: Targets, num_labelled: int, step: int, progress: float
     ) -> tuple[Tensor, Targets]:
         """(batch, 3, side, side) and targets per level -> the same, mixed or not. Parts of a batch stay apart."""
-        random = generator(*self._key, "cutmix", step)
-        probability = self._noise.cutmix * cutmix_height(self._noise.cutmix_schedule, progress)
-        if random.random() >= probability:
+        noise, random = self._noise, generator(*self._key, "cutmix", step)
+        cutmix = noise.cutmix * mixing_height(noise.cutmix_schedule, progress)
+        mixup = noise.mixup * mixing_height(noise.mixup_schedule, progress)
+        drawn = random.random()
+        if drawn >= cutmix + mixup:
             return images, targets
         partner = sent(_partners(len(images), num_labelled, random), images.device)
-        kept = float(random.beta(self._noise.cutmix_alpha, self._noise.cutmix_alpha))
-        top, bottom, left, right = box(images.shape[2], images.shape[3], kept, random)
-        mixed = images.clone()
-        mixed[:, :, top:bottom, left:right] = images[partner, :, top:bottom, left:right]
-        # The box is clipped at the border: what was really pasted decides.
-        pasted = (bottom - top) * (right - left) / (images.shape[2] * images.shape[3])
-        return mixed, tuple((1 - pasted) * level + pasted * level[partner] for level in targets)
+        if drawn < cutmix:
+            mixed, share = _pasted(images, partner, noise.cutmix_alpha, random)
+        else:
+            mixed, share = _blended(images, partner, noise.mixup_alpha, random)
+        return mixed, tuple((1 - share) * level + share * level[partner] for level in targets)
+
+
+def _pasted(images: Tensor, partner: Tensor, alpha: float, random: np.random.Generator) -> tuple[Tensor, float]:
+    """CutMix, and the share of the area that is the partner's."""
+    top, bottom, left, right = box(images.shape[2], images.shape[3], float(random.beta(alpha, alpha)), random)
+    mixed = images.clone()
+    mixed[:, :, top:bottom, left:right] = images[partner, :, top:bottom, left:right]
+    # The box is clipped at the border: what was really pasted decides.
+    return mixed, (bottom - top) * (right - left) / (images.shape[2] * images.shape[3])
+
+
+def _blended(images: Tensor, partner: Tensor, alpha: float, random: np.random.Generator) -> tuple[Tensor, float]:
+    """MixUp, and the weight of the partner: one a batch."""
+    share = float(random.beta(alpha, alpha))
+    return torch.lerp(images, images[partner], share), share
 
 
 def box(height: int, width: int, kept: float, random: np.random.Generator) -> tuple[int, int, int, int]:

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from nstudent.data.batches import Batch
 from nstudent.models.device import Placement
-from nstudent.training.mixing import CutMix, Targets
+from nstudent.training.mixing import Mixing, Targets
 from torch import Tensor
 
 BatchNoise = Callable[[Tensor, int], Tensor]
@@ -30,11 +30,11 @@ class Prepared:
 
 
 class Preparation:
-    """Brings batches to the device, noises them there where they come without noise, and mixes them."""
+    """Brings batches to the device, does there what noise is still to be done, and mixes them."""
 
-    def __init__(self, placement: Placement, cutmix: CutMix, noise: BatchNoise | None, steps: int) -> None:
+    def __init__(self, placement: Placement, mixing: Mixing, noise: BatchNoise | None, steps: int) -> None:
         self._placement = placement
-        self._cutmix = cutmix
+        self._mixing = mixing
         self._noise = noise
         self._steps = steps
 
@@ -45,7 +45,7 @@ class Preparation:
 
     def _prepare(self, batch: Batch, step: int) -> Prepared:
         pixels = batch.images if self._noise is None else self._noise(batch.images, step)
-        images, targets = self._cutmix(
+        images, targets = self._mixing(
             self._placement.images(pixels), batch.targets, batch.num_labelled, step, step / self._steps
         )
         return Prepared(batch, images, targets)

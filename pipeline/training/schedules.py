@@ -3,8 +3,8 @@
 import math
 
 
-def cutmix_height(schedule: str, progress: float) -> float:
-    """Share of its full probability that CutMix has.
+def mixing_height(schedule: str, progress: float) -> float:
+    """Share of its full probability that CutMix or MixUp has.
 
     ``late`` keeps the first half of training free of it, which is how the contest entry behind this project trained.
     """

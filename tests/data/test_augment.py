@@ -8,8 +8,8 @@ import pytest
 from nstudent.config import NoiseConfig
 from nstudent.data.augment import Augment
 
-QUIET = {"shift": 0.0, "zoom": 0.0, "rotate": 0.0, "flip": False, "operations": 0, "erase": 0.0}
-STRONG = NoiseConfig(shift=0.2, zoom=0.2, rotate=20, flip=True, operations=2, magnitude=9, erase=0.5)
+QUIET = {"shift": 0.0, "zoom": 0.0, "rotate": 0.0, "flip": False, "operations": 0}
+STRONG = NoiseConfig(shift=0.2, zoom=0.2, rotate=20, flip=True, operations=2, magnitude=9)
 
 
 def image(height=32, width=32):
@@ -68,7 +68,7 @@ def test_global_random_states_are_not_read():
 
 @pytest.mark.parametrize(
     "option",
-    [{"shift": 0.2}, {"zoom": 0.3}, {"rotate": 30}, {"flip": True}, {"operations": 2}, {"erase": 1.0}],
+    [{"shift": 0.2}, {"zoom": 0.3}, {"rotate": 30}, {"flip": True}, {"operations": 2}],
     ids=lambda option: next(iter(option)),
 )
 def test_every_option_changes_the_image(option):
@@ -91,12 +91,6 @@ def test_flip_mirrors_half_of_the_images():
     mirrored = np.ascontiguousarray(image()[:, ::-1]).tobytes()
     assert set(found) == {image().tobytes(), mirrored}
     assert 70 <= found.count(mirrored) <= 130
-
-
-def test_erase_touches_as_many_images_as_it_says():
-    found = noised(NoiseConfig(**QUIET | {"erase": 0.25}), [(draw,) for draw in range(200)])
-
-    assert 30 <= sum(each != image().tobytes() for each in found) <= 70
 
 
 def test_magnitude_makes_the_operations_stronger():

@@ -14,8 +14,8 @@ from nstudent.data.batch_augment import BatchAugment, apply_noise
 from nstudent.data.noise_draws import NoiseDraws, affine_matrix, draw_noise
 from scipy.stats import chisquare, ks_2samp
 
-QUIET = {"shift": 0.0, "zoom": 0.0, "rotate": 0.0, "flip": False, "operations": 0, "erase": 0.0}
-STRONG = NoiseConfig(shift=0.2, zoom=0.2, rotate=20, flip=True, operations=2, magnitude=9, erase=0.5)
+QUIET = {"shift": 0.0, "zoom": 0.0, "rotate": 0.0, "flip": False, "operations": 0}
+STRONG = NoiseConfig(shift=0.2, zoom=0.2, rotate=20, flip=True, operations=2, magnitude=9)
 NUM_DRAWS = 1500
 LARGEST_GAP = 0.071
 """Between two empirical distributions of so many draws of the same variable: exceeded once in a thousand times."""
@@ -47,8 +47,6 @@ def only(operation, strength, number, moves=None):
         operation=np.full((number, 1), operation),
         strength=np.full((number, 1), float(strength)),
         moves=np.broadcast_to(still if moves is None else moves, (number, 1, 2, 3)),
-        hole=None,
-        fill=None,
     )
 
 
@@ -152,11 +150,10 @@ def largest_gap(one, other):
         {"shift": 0.2},
         {"zoom": 0.3},
         {"rotate": 25},
-        {"erase": 0.6},
         {"operations": 1, "magnitude": 9},
         {"operations": 2, "magnitude": 4},
         {"operations": 3, "magnitude": 10},
-        {"shift": 0.1, "zoom": 0.1, "rotate": 8, "flip": True, "operations": 2, "erase": 0.3},
+        {"shift": 0.1, "zoom": 0.1, "rotate": 8, "flip": True, "operations": 2},
     ],
     ids=str,
 )
@@ -172,7 +169,6 @@ def test_both_ways_draw_from_the_same_distributions(options):
         ({"shift": 0.2}, {"shift": 0.15}),
         ({"zoom": 0.3}, {"zoom": 0.24}),
         ({"rotate": 25}, {"rotate": 20}),
-        ({"erase": 0.6}, {"erase": 0.5}),
         ({"operations": 2, "magnitude": 4}, {"operations": 2, "magnitude": 6}),
         ({"operations": 2, "magnitude": 6}, {"operations": 3, "magnitude": 6}),
     ],

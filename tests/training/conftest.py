@@ -18,8 +18,11 @@ from nstudent.progress import Silence
 from nstudent.run import run_stage
 from nstudent.training.fit import Length, Trainer
 from nstudent.training.objective import SelfEnsembling, Supervised
+from nstudent.workbench import batch_noise
 
-NOISY = NoiseConfig(operations=2, erase=0.3, dropout=0.3, drop_path=0.2, cutmix=0.7, cutmix_schedule="constant")
+NOISY = NoiseConfig(
+    operations=2, erase=0.3, dropout=0.3, drop_path=0.2, cutmix=0.5, cutmix_schedule="constant", mixup=0.3
+)
 NUM_LABELLED, NUM_HEAP = 8, 8
 
 
@@ -92,6 +95,7 @@ def make_trainer(digits) -> Callable[..., Trainer]:
             name_of=digits.name,
             workers=workers,
             checkpoint_seconds=checkpoint_seconds,
+            noise=batch_noise(noise, batches, key, whole=False),
         )
         # What a test compares beside the average that fit() returns.
         trainer.trained_member = member

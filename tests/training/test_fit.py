@@ -33,12 +33,15 @@ def losses(trained):
 
 def test_the_losses_of_20_steps_are_golden(make_trainer, tmp_path):
     """A refactoring must give the same losses. To accept new ones, delete golden_losses.json and run this test twice:
-    the first run writes the file and fails. Bits are compared below; here a tolerance that another CPU meets."""
+    the first run writes the file and fails. Bits are compared below; here a tolerance that another CPU meets: its sums
+    round otherwise, and training makes ten times more of that every five steps (1e-6 at first, 9e-3 at the end)."""
     trained = fit(make_trainer(Length(20, 1), MILD, warmup_epochs=5), tmp_path)
     if not GOLDEN.exists():
         GOLDEN.write_text(json.dumps([round(loss, 6) for loss in losses(trained)], indent=1) + "\n")
         pytest.fail(f"{GOLDEN.name} was not there and has been written: look at it, and run again")
-    np.testing.assert_allclose(losses(trained), json.loads(GOLDEN.read_text()), rtol=1e-3)
+    found, expected = losses(trained), json.loads(GOLDEN.read_text())
+    np.testing.assert_allclose(found[:8], expected[:8], rtol=1e-3)
+    np.testing.assert_allclose(found, expected, rtol=0.03)
 
 
 @pytest.mark.parametrize("self_ensemble", [False, True], ids=["supervised", "self-ensembling"])
@@ -53,7 +56,7 @@ def test_the_same_key_gives_the_same_bits_twice(self_ensemble, make_trainer, tmp
 def test_a_killed_training_goes_on_to_the_same_bits(
     killed_after, self_ensemble, uninterrupted, make_trainer, kill_after, tmp_path
 ):
-    """Dropout, stochastic depth, RandAugment, erasing and CutMix are all on."""
+    """Dropout, stochastic depth, RandAugment, erasing, CutMix and MixUp are all on."""
     with pytest.raises(KeyboardInterrupt):
         fit(make_trainer(LENGTH, self_ensemble=self_ensemble), tmp_path, kill_after(killed_after))
     torch.manual_seed(killed_after)  # another process would have another past

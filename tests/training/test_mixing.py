@@ -3,10 +3,11 @@ import pytest
 import torch
 from nstudent.config import NoiseConfig
 from nstudent.randomness import generator
-from nstudent.training.mixing import CutMix, box
+from nstudent.training.mixing import Mixing, box
 
 NUM_IMAGES, NUM_LABELLED, SIDE = 6, 2, 20
 ALWAYS = NoiseConfig(cutmix=1.0, cutmix_schedule="constant")
+BLENDED = NoiseConfig(mixup=1.0)
 
 # Image i is i everywhere and its target is class i: a mixed image shows which images it is made of.
 IMAGES = torch.arange(NUM_IMAGES, dtype=torch.float32).reshape(-1, 1, 1, 1).expand(-1, 3, SIDE, SIDE).contiguous()
@@ -14,7 +15,7 @@ TARGETS = (torch.eye(NUM_IMAGES),)
 
 
 def mix(step=0, targets=TARGETS, noise=ALWAYS, progress=0.0, key=("seed", 0)):
-    return CutMix(noise, key)(IMAGES, targets, NUM_LABELLED, step, progress)
+    return Mixing(noise, key)(IMAGES, targets, NUM_LABELLED, step, progress)
 
 
 def areas(images):
@@ -57,9 +58,10 @@ def test_every_level_is_mixed_and_a_masked_one_adds_no_mass():
     torch.testing.assert_close(mixed_fine.sum(dim=1), 1 - shown[:, 3])
 
 
-def test_the_batch_that_came_in_stays_as_it_was():
+@pytest.mark.parametrize("noise", [ALWAYS, BLENDED], ids=["cutmix", "mixup"])
+def test_the_batch_that_came_in_stays_as_it_was(noise):
     before = IMAGES.clone()
-    mix(step=1)
+    mix(step=1, noise=noise)
     assert torch.equal(IMAGES, before)
     assert torch.equal(TARGETS[0], torch.eye(NUM_IMAGES))
 
@@ -77,11 +79,69 @@ def test_other_steps_and_other_keys_give_other_mixtures():
     assert len(different) == len(mixtures)
 
 
-@pytest.mark.parametrize(("probability", "least", "most"), [(0.0, 0, 0), (0.3, 90, 150), (1.0, 400, 400)])
-def test_batches_are_mixed_as_often_as_the_config_says(probability, least, most):
-    noise = NoiseConfig(cutmix=probability, cutmix_schedule="constant")
-    mixed = sum(mix(step, noise=noise)[0] is not IMAGES for step in range(400))
-    assert least <= mixed <= most
+@pytest.mark.parametrize("step", range(40))
+def test_mixup_blends_images_and_targets_by_the_same_weight(step):
+    images, (mass,) = mix(step, noise=BLENDED)
+    # Image i is i everywhere, so a blend is one number, and the same blend of the indices of its targets.
+    assert images.flatten(1).std(dim=1).max() < 1e-5
+    torch.testing.assert_close(images.mean(dim=(1, 2, 3)), mass @ torch.arange(NUM_IMAGES, dtype=torch.float32))
+    torch.testing.assert_close(mass.sum(dim=1), torch.ones(NUM_IMAGES))
+    assert not mass[:NUM_LABELLED, NUM_LABELLED:].any()
+    assert not mass[NUM_LABELLED:, :NUM_LABELLED].any()
+
+
+@pytest.mark.parametrize(("alpha", "mean_of_the_smaller"), [(0.2, 0.098), (1.0, 0.25)])
+def test_mixup_draws_its_weight_from_the_beta_distribution(alpha, mean_of_the_smaller):
+    noise = NoiseConfig(mixup=1.0, mixup_alpha=alpha)
+    smaller = []
+    for step in range(1500):
+        kept = mix(step, noise=noise)[1][0].diagonal()
+        # One that was blended with itself says nothing.
+        shares = kept[kept < 1 - 1e-6]
+        if len(shares):
+            assert shares.max() - shares.min() < 1e-5, "one weight a batch"
+            smaller.append(min(float(shares[0]), 1 - float(shares[0])))
+    # By numerical integration of min(x, 1 - x) over Beta(alpha, alpha); four standard errors.
+    assert np.mean(smaller) == pytest.approx(mean_of_the_smaller, abs=0.016)
+
+
+def kinds(noise, number=400, progress=0.0):
+    """How many of so many batches were pasted, blended and left as they were."""
+    mixed = [mix(step, noise=noise, progress=progress)[0] for step in range(number)]
+    left = sum(images is IMAGES for images in mixed)
+    # A pasted box shows in some image; a blend does not, nor do the few boxes without an area or with the image itself.
+    pasted = sum(bool(images.flatten(1).std(dim=1).max() > 1e-3) for images in mixed)
+    return pasted, number - left - pasted, left
+
+
+@pytest.mark.parametrize(
+    ("cutmix", "mixup"), [(0.0, 0.0), (0.3, 0.0), (0.0, 0.3), (0.3, 0.5), (1.0, 0.0), (0.0, 1.0), (0.7, 0.3)]
+)
+def test_batches_are_mixed_as_often_as_the_config_says(cutmix, mixup):
+    pasted, blended, left = kinds(NoiseConfig(cutmix=cutmix, cutmix_schedule="constant", mixup=mixup))
+    assert pasted == pytest.approx(400 * cutmix, abs=40)
+    assert blended == pytest.approx(400 * mixup, abs=40)
+    if cutmix + mixup in (0, 1):
+        assert left == 400 * round(1 - cutmix - mixup)
+    if not cutmix:
+        assert pasted == 0
+
+
+def test_each_way_has_its_own_schedule():
+    noise = NoiseConfig(cutmix=0.5, cutmix_schedule="late", mixup=0.5, mixup_schedule="early")
+    assert kinds(noise, 100, progress=0.2)[0] == 0
+    assert kinds(noise, 100, progress=0.2)[1] >= 35
+    assert kinds(noise, 100, progress=0.8)[0] >= 35
+    assert kinds(noise, 100, progress=0.8)[1] <= 8
+
+
+def test_cutmix_draws_the_same_with_mixup_beside_it():
+    beside = NoiseConfig(cutmix=0.5, cutmix_schedule="constant", mixup=0.5)
+    alone = NoiseConfig(cutmix=0.5, cutmix_schedule="constant")
+    for step in range(50):
+        images = mix(step, noise=alone)[0]
+        if images is not IMAGES:
+            assert torch.equal(images, mix(step, noise=beside)[0])
 
 
 @pytest.mark.parametrize(("progress", "expected"), [(0.0, False), (0.49, False), (0.5, True), (0.99, True)])

@@ -1,5 +1,5 @@
 import pytest
-from nstudent.training.schedules import cutmix_height, sigmoid_ramp
+from nstudent.training.schedules import mixing_height, sigmoid_ramp
 
 
 def test_the_sigmoid_ramp_is_that_of_the_paper():
@@ -26,4 +26,4 @@ def test_a_ramp_without_length_is_always_up():
     ],
 )
 def test_cutmix_has_its_height_when_the_schedule_says(schedule, heights):
-    assert [cutmix_height(schedule, progress) for progress in (0, 0.25, 0.5, 0.75, 1)] == heights
+    assert [mixing_height(schedule, progress) for progress in (0, 0.25, 0.5, 0.75, 1)] == heights

@@ -1,0 +1,94 @@
+"""Random erasing of whole batches: what albumentations does image by image, drawn at once."""
+
+import albumentations as A
+import numpy as np
+import pytest
+import torch
+from nstudent.data.erasing import Erasing, Holes, draw_holes, erased
+from scipy.stats import ks_2samp
+
+NUM_DRAWS, SIDE = 3000, 40
+LARGEST_GAP = 0.05
+"""Between two empirical distributions of so many draws of the same variable: exceeded once in a thousand times."""
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+def pictures(number=16, side=SIDE):
+    return torch.from_numpy(np.random.default_rng(3).integers(1, 255, (number, side, side, 3), dtype=np.uint8))
+
+
+def run(probability, images, *key):
+    return Erasing(probability)(images, key, np.arange(len(images)), len(images))
+
+
+def measures(images):
+    """Of each image that differs from black: height, width and place of what does, and its first colour."""
+    touched = [np.argwhere(image.any(axis=2)) for image in images]
+    corners = np.array([[*where.min(axis=0), *where.max(axis=0)] for where in touched if len(where)])
+    colours = [image[tuple(where[0])] for image, where in zip(images, touched, strict=True) if len(where)]
+    top, left, bottom, right = corners.T
+    sizes = {"height": bottom - top + 1, "width": right - left + 1, "top": top, "left": left}
+    return sizes | {"red": np.array(colours)[:, 0], "blue": np.array(colours)[:, 2]}
+
+
+def test_places_sizes_and_colours_are_those_of_albumentations():
+    black = torch.zeros(NUM_DRAWS, SIDE, SIDE, 3, dtype=torch.uint8)
+    twin = A.Erasing(scale=(0.02, 0.2), ratio=(0.3, 3.3), fill="random_uniform", p=1.0)
+    twin.set_random_seed(1)
+    theirs = measures([twin(image=np.zeros((SIDE, SIDE, 3), np.uint8))["image"] for _ in range(NUM_DRAWS)])
+    ours = measures(run(1.0, black, "all").numpy())
+    gaps = {name: ks_2samp(ours[name], theirs[name]).statistic for name in ours}
+    assert max(gaps.values()) < LARGEST_GAP, gaps
+
+
+def test_as_many_images_are_touched_as_it_says():
+    images = pictures(NUM_DRAWS, 8)
+    touched = (run(0.25, images, "some") != images).flatten(1).any(dim=1)
+    assert 0.22 <= touched.float().mean() <= 0.28
+
+
+def test_a_hole_is_one_rectangle_of_one_colour_and_all_else_stays():
+    images = pictures(2)
+    holes = Holes(np.array([[5, 7, 9, 20], [0, 0, 0, 0]]), np.array([[1, 2, 3], [4, 5, 6]], np.uint8))
+    found = erased(images, holes)
+    expected = images.clone()
+    expected[0, 7:20, 5:9] = torch.tensor([1, 2, 3], dtype=torch.uint8)
+    assert torch.equal(found, expected)
+
+
+def test_holes_lie_inside():
+    hole = draw_holes(1.0, 2000, 9, ("inside",)).hole
+    assert hole.min() == 0
+    assert hole.max() == 9
+    assert (hole[:, :2] <= hole[:, 2:]).all()
+
+
+def test_equal_keys_give_equal_holes_and_no_two_images_or_keys_share_theirs():
+    black = torch.zeros(40, SIDE, SIDE, 3, dtype=torch.uint8)
+    found = [each.numpy().tobytes() for step in range(5) for each in run(1.0, black, "step", step)]
+    assert len(set(found)) == len(found)
+    torch.manual_seed(2)
+    assert torch.equal(run(1.0, black, "step", 3), run(1.0, black, "step", 3))
+
+
+def test_the_images_given_are_not_changed_and_how_a_batch_is_divided_does_not_matter():
+    images = pictures()
+    before, whole = images.clone(), run(0.7, images, "k")
+    assert torch.equal(images, before)
+    parts = [np.arange(5), np.arange(5, 16)]
+    divided = [Erasing(0.7)(images[part], ("k",), part, 16) for part in parts]
+    assert torch.equal(torch.cat(divided), whole)
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_cpu_and_gpu_agree_and_the_gpu_is_not_waited_for():
+    images = pictures()
+    there = images.cuda()
+    run(0.7, there, "warm")
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found = run(0.7, there, "k")
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.equal(found.cpu(), run(0.7, images, "k"))
