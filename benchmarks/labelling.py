@@ -50,7 +50,7 @@ def main() -> None:
     words = [f"data.image_size={arguments.image_size}", f"device={arguments.device}", f"threads={arguments.threads}"]
     config = load_config(None, words)
     with tempfile.TemporaryDirectory() as folder:
-        dataset = Dataset(Artifact(run_stage(config, "data", Path(folder) / "run")))
+        dataset = Dataset(Artifact(run_stage(config, "data", Path(folder) / "run")), config.data)
         if arguments.classes:
             dataset.taxonomy = tree(arguments.classes)
         compare(config, dataset, arguments, Path(folder))

@@ -23,13 +23,13 @@ import simplejpeg
 from nstudent import load_config, run_stage
 from nstudent.artifact import Manifest
 from nstudent.config import Config, DataConfig
-from nstudent.data import encoded
 from nstudent.data.dataset import PixelStore
 from nstudent.data.decode import decode
 from nstudent.data.decoders import Decoders, Reader
 from nstudent.data.pack_folder import make_pack
 from nstudent.data.packing import Layout, pack, shard_name
 from nstudent.data.sources import Record, open_source
+from nstudent import processes
 from nstudent.processes import available_cores
 from nstudent.progress import Silence
 
@@ -130,11 +130,11 @@ def reading(stores: dict[str, PixelStore], source: InMemory, config: DataConfig,
         """As in a loader process, which has no threads."""
 
         def work() -> None:
-            threads, encoded.threads = encoded.threads, lambda rows: 1
+            threads, processes.decoding_threads = processes.decoding_threads, lambda images: 1
             try:
                 read()
             finally:
-                encoded.threads = threads
+                processes.decoding_threads = threads
 
         return work
 
@@ -171,18 +171,18 @@ def looks(stores: dict[str, PixelStore], number: int) -> None:
 def packing(source: InMemory, config: DataConfig, layouts: dict[str, Layout], folder: Path, turns: int) -> None:
     number = len(source.contents)
 
-    def work(kind: str, processes: int) -> Callable[[], None]:
+    def work(kind: str, count: int) -> Callable[[], None]:
         layout = replace(layouts[kind], rows=number)
         reader = Reader(source, layout.side_px, config.max_pixels, layout.jpeg_quality)
 
         def once() -> None:
-            with Decoders(reader, processes) as read:
+            with Decoders(reader, count) as read:
                 layout.write(folder / shard_name(0), read(range(number)))
 
         return once
 
-    works = {(kind, processes): work(kind, processes) for kind in layouts for processes in (1, 2)}
-    found = medians({f"{kind} {processes}": do for (kind, processes), do in works.items()}, turns)
+    works = {(kind, count): work(kind, count) for kind in layouts for count in (1, 2)}
+    found = medians({f"{kind} {count}": do for (kind, count), do in works.items()}, turns)
     print("\n| packing: decode, resize, write, sync | images/s, 1 process | images/s, 2 processes |\n|---|---|---|")
     for kind in layouts:
         print(f"| {kind} | {number / found[f'{kind} 1'][0]:,.0f} | {number / found[f'{kind} 2'][0]:,.0f} |")

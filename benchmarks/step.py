@@ -265,7 +265,7 @@ def main() -> None:
     words = [f"device={arguments.device}", "threads=1", "data.labelled=1000", *arguments.overrides]
     config = load_config(arguments.config, words)
     with tempfile.TemporaryDirectory() as folder:
-        dataset = Dataset(Artifact(run_stage(config, "data", Path(folder) / "run")))
+        dataset = Dataset(Artifact(run_stage(config, "data", Path(folder) / "run")), config.data)
         bench = Bench(config, dataset, arguments)
         if arguments.probe:
             print("\n".join(waits(bench)) or "nowhere")

@@ -25,8 +25,9 @@ class DataConfig(Section):
     """idx only: the label 'coarse/mid/fine' of each integer class; a shorter path ends there."""
     image_size: Annotated[Whole, Field(ge=8, le=1024)] = 32
     """Side of the square image that the networks see, in pixels."""
-    storage: Literal["auto", "pixels", "jpeg"] = "auto"
-    """How the squares are kept: as they are, or as JPEG, in a third of the bytes or less. auto: pixels up to 8 GiB."""
+    storage: Literal["auto", "pixels", "jpeg", "original"] = "auto"
+    """How the squares are kept: as they are, or as JPEG, in a third of the bytes or less. auto: pixels up to 8 GiB.
+    original: not at all; whoever looks at an image decodes its original anew, which has to stay where it is."""
     jpeg_quality: Annotated[Whole, Field(ge=50, le=100)] = 95
     """Of squares that are kept as JPEG."""
     labelled: Amount | Literal["all"] | None = None

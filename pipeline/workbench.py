@@ -13,6 +13,7 @@ from nstudent.data.batch_augment import BatchAugment
 from nstudent.data.batches import Batches, Examples
 from nstudent.data.dataset import Dataset, PixelStore
 from nstudent.data.erasing import Erasing
+from nstudent.data.packing import readable_size
 from nstudent.data.resident import ResidentPixels, fits_beside_training
 from nstudent.errors import ConfigError
 from nstudent.evaluation.assess import HEADLINE, assess
@@ -32,6 +33,8 @@ from nstudent.training.objective import Objective, Supervised
 from nstudent.training.preparation import BatchNoise
 from torch import Tensor, nn
 
+_WORTH_SAYING = 0.05
+"""Of a training's time."""
 _CHECKPOINT_COPIES = 13
 """Of a network's bytes: weights, their average and two moments of the optimiser, in two generations and one being
 written, and the weights that are left at the end."""
@@ -132,7 +135,17 @@ class Workbench:
             assert isinstance(network, Member)
             return self.validation_score(Ensemble(recipe, [network], self.placement))
 
-        return trainer.fit(checkpoint, self._progress, name, validate)
+        trained = trainer.fit(checkpoint, self._progress, name, validate)
+        self._say_what_packing_gains(name, trained.data_wait)
+        return trained
+
+    def _say_what_packing_gains(self, name: str, data_wait: float) -> None:
+        if data_wait >= _WORTH_SAYING and self.dataset.pixels.decodes_anew:
+            size = readable_size(len(self.dataset) * self.dataset.image_size**2 * 3)
+            self._progress.say(
+                f"  {name}: {data_wait:.0%} of the time went into waiting for images; data.storage=pixels decodes them "
+                f"once ({size}), data.storage=jpeg in a third of that or less"
+            )
 
     def validation_score(self, ensemble: Ensemble) -> float:
         """The headline score on the validation images: the leader's, in every process."""

@@ -16,7 +16,7 @@ from nstudent.workbench import Workbench, unlabelled_share
 def run(context: Context) -> Metrics:
     """Train and save the supervised-only baseline."""
     config = context.config.student
-    dataset = Dataset(context.inputs["data"])
+    dataset = Dataset(context.inputs["data"], context.config.data)
     bench = Workbench(context, dataset)
     length = bench.student_length()
     batch_size = config.batch_size + unlabelled_share(config.batch_size, config.unlabelled_ratio)

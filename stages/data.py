@@ -93,7 +93,7 @@ def _similar(context: Context, split: _Splits, usable: packed.Ids) -> list[NearD
     config = context.config.data
     if config.near_duplicates == "ignore":
         return []
-    store = packed.PixelStore(sorted(context.folder.glob(f"{packed.PIXELS}*.h5")))
+    store = packed.PixelStore(sorted(context.folder.glob(f"{packed.PIXELS}*.h5")), config)
     with context.progress.task("compare", len(usable), "images") as task:
         found = near_duplicates(store, split, usable, config.near_duplicate_distance)
         task.advance(len(usable))

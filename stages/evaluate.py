@@ -29,7 +29,7 @@ _COMPARED = (HEADLINE, "exact path")
 
 def run(context: Context) -> Metrics:
     """Score every classifier of the run on validation and test; write scores.json and scores.png."""
-    dataset = Dataset(context.inputs["data"])
+    dataset = Dataset(context.inputs["data"], context.config.data)
     classifiers = [made for made in context.gathered if made.manifest.stage in ("teacher", "baseline", "student")]
     tallies = _tallies(context, dataset, classifiers)
     final = [made.name for made in classifiers if made.manifest.metrics.get("promoted")][-1]

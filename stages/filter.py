@@ -45,7 +45,7 @@ class _Keep:
 
 def run(context: Context) -> Metrics:
     """Write the selection that is left, and which of the given labels are."""
-    dataset = Dataset(context.inputs["data"])
+    dataset = Dataset(context.inputs["data"], context.config.data)
     store = LabelStore.open(context.inputs["labels"])
     before = Selection.load(context.inputs["labels"])
     labels = _Labels(dataset.labels[dataset.labelled], store.kept_labels(before.keep))

@@ -22,7 +22,7 @@ from nstudent.stage import Context, Metrics
 def run(context: Context) -> Metrics:
     """Write the label store and the first selection from it."""
     config = context.config.pseudolabel
-    dataset = Dataset(context.inputs["data"])
+    dataset = Dataset(context.inputs["data"], context.config.data)
     taxonomy = dataset.taxonomy
     labeller = Ensemble.load(context.inputs["labeller"], Placement.from_config(context.config))
     labeller.compile()

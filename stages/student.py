@@ -26,7 +26,7 @@ from nstudent.workbench import Workbench, unlabelled_share
 def run(context: Context) -> Metrics:
     """Train the student, hold it against its teacher on validation, and save it either way."""
     config = context.config.student
-    dataset = Dataset(context.inputs["data"])
+    dataset = Dataset(context.inputs["data"], context.config.data)
     bench = Workbench(context, dataset)
     trained = _train(context, bench)
     if not context.world.leads:

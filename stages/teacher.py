@@ -24,7 +24,7 @@ _SURE = 0.95
 def run(context: Context) -> Metrics:
     """Train every member, check that the ensemble has learnt something, and save it."""
     config = context.config.teacher
-    dataset = Dataset(context.inputs["data"])
+    dataset = Dataset(context.inputs["data"], context.config.data)
     bench = Workbench(context, dataset)
     skeletons = [
         bench.build(model, config, context.key("member", number)) for number, model in enumerate(config.members)

@@ -8,9 +8,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from nstudent.artifact import Artifact
+from nstudent.config import DataConfig
 from nstudent.data.decode import Pixels
 from nstudent.data.encoded import EncodedShards
+from nstudent.data.originals import Originals
 from nstudent.data.split import TEST, TRAIN, UNLABELLED, VALIDATION
+from nstudent.errors import ConfigError
 from nstudent.hdf5 import mapped
 from nstudent.processes import allow_open_files
 from nstudent.taxonomy import LabelArray, Taxonomy
@@ -32,7 +35,8 @@ Ids = npt.NDArray[np.int64]
 class Dataset:
     """Labels and pixels by image id, the row of an image in the order its source gave."""
 
-    def __init__(self, artifact: Artifact) -> None:
+    def __init__(self, artifact: Artifact, config: DataConfig | None = None) -> None:
+        """Open it; ``config`` says where the images are, if they are not kept (``data.storage=original``)."""
         index = mapped(artifact.path(INDEX))
         self._artifact = artifact
         self.taxonomy = Taxonomy.from_json(artifact.json(TAXONOMY))
@@ -42,7 +46,7 @@ class Dataset:
         self.status: npt.NDArray[np.uint8] = np.asarray(index["status"])
         self._names = index["name"]
         self.image_size: int = artifact.json(INFO)["image_size"]
-        self.pixels = PixelStore([artifact.path(name) for name in artifact.matching(PIXELS)])
+        self.pixels = PixelStore([artifact.path(name) for name in artifact.matching(PIXELS)], config)
 
     def __len__(self) -> int:
         return len(self.split)
@@ -82,31 +86,48 @@ class Dataset:
 
 
 class PixelStore:
-    """All images as uint8 squares, in mapped shards of equal length, whatever these hold: pixels or JPEG."""
+    """All images as uint8 squares, by id: from mapped shards of pixels or of JPEG, or decoded anew from their source."""
 
-    def __init__(self, shards: list[Path]) -> None:
+    def __init__(self, shards: list[Path], config: DataConfig | None = None) -> None:
         self._shards = shards
+        self._config = config
         self._read: Callable[[Ids], Pixels] | None = None
 
-    def __getstate__(self) -> dict[str, list[Path]]:
+    def __getstate__(self) -> tuple[list[Path], DataConfig | None]:
         # A worker process opens its own maps: pickling a map would copy the whole data set.
-        return {"shards": self._shards}
+        return self._shards, self._config
 
-    def __setstate__(self, state: dict[str, list[Path]]) -> None:
-        self._shards = state["shards"]
+    def __setstate__(self, state: tuple[list[Path], DataConfig | None]) -> None:
+        self._shards, self._config = state
         self._read = None
+
+    @property
+    def decodes_anew(self) -> bool:
+        """Whether every look at an image reads and decodes its original."""
+        return isinstance(self._opened(), Originals)
 
     def __getitem__(self, ids: Ids) -> Pixels:
         """Images by id: (n,) -> uint8 (n, side, side, 3).
 
         Raises:
             ArtifactError: a shard cannot be read, or an image in it is damaged.
+            DataError: an original is not what the data step has seen.
         """
+        return self._opened()(ids)
+
+    def _opened(self) -> Callable[[Ids], Pixels]:
         if self._read is None:
             allow_open_files(len(self._shards))
-            encoded = "jpeg" in mapped(self._shards[0])
-            self._read = EncodedShards(self._shards) if encoded else _PixelShards(self._shards)
-        return self._read(ids)
+            held = mapped(self._shards[0])
+            if "pixels" in held:
+                self._read = _PixelShards(self._shards)
+            elif "jpeg" in held:
+                self._read = EncodedShards(self._shards)
+            elif self._config is not None:
+                self._read = Originals(self._shards, self._config)
+            else:
+                raise ConfigError("these images are not kept: give the configuration that says where they are")
+        return self._read
 
 
 class _PixelShards:

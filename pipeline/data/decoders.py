@@ -21,7 +21,8 @@ from nstudent.processes import available_cores, serve_parent
 
 CRASHED = "its decoder crashed"
 """Why an image is left out that ended the process which decoded it."""
-_NO_DIGEST = bytes(32)
+NO_DIGEST = bytes(32)
+"""Of an image that could not even be read, or not without ending its process."""
 _CHUNK = 16
 """Images a message between processes."""
 
@@ -32,7 +33,7 @@ class Decoded:
 
     pixels: Pixels | None
     """uint8 (side, side, 3); also ``None`` where it is encoded."""
-    digest: bytes = _NO_DIGEST
+    digest: bytes = NO_DIGEST
     """sha256 of the content."""
     reason: str = ""
     jpeg: bytes = b""
@@ -59,7 +60,7 @@ class Reader:
         return [self._read(image) for image in ids]
 
     def _read(self, image: int) -> Decoded:
-        digest = _NO_DIGEST
+        digest = NO_DIGEST
         try:
             content = self.source.read(image)
             digest = hashlib.sha256(content if isinstance(content, bytes) else content.tobytes()).digest()

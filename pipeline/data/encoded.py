@@ -9,10 +9,8 @@ attribute side             of every square, in pixels; attribute unreadable: JSO
 The checksum is not for show: of 400 images with one flipped bit, libjpeg decoded 254 without a word.
 """
 
-import multiprocessing
 import zlib
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +20,10 @@ import simplejpeg
 from nstudent.data.decode import Pixels
 from nstudent.errors import ArtifactError
 from nstudent.hdf5 import Array, attributes, mapped
-from nstudent.processes import available_cores
+from nstudent.processes import in_threads
 
 MAX_SIDE_PX = 1024
 """As ``data.image_size`` has it."""
-_MANY_ROWS = 32
-"""So many rows are worth threads: below it they gain less than they take to begin."""
 _LAYOUT = {"jpeg": ("uint8", 1), "offset": ("int64", 1), "crc32": ("uint32", 1)}
 
 
@@ -63,14 +59,7 @@ class EncodedShards:
             ArtifactError: the bytes of one are not those that were packed.
         """
         images = np.empty((len(ids), self.side_px, self.side_px, 3), dtype=np.uint8)
-        count = threads(len(ids))
-        if count == 1:
-            self._decode(ids, images)
-            return images
-        # Threads of this call alone: they take 0.1 ms to begin, and none is left for a fork to lose.
-        with ThreadPoolExecutor(count, thread_name_prefix="jpeg") as pool:
-            parts = [slice(len(ids) * i // count, len(ids) * (i + 1) // count) for i in range(count)]
-            list(pool.map(lambda part: self._decode(ids[part], images[part]), parts))
+        in_threads(len(ids), lambda part: self._decode(ids[part], images[part]))
         return images
 
     def _decode(self, ids: npt.NDArray[np.int64], images: Pixels) -> None:
@@ -109,13 +98,6 @@ def _side_px(path: Path) -> int:
     if not isinstance(side, int | np.integer) or not 0 < side <= MAX_SIDE_PX:
         raise ArtifactError(f"{path} does not say how large its images are: pack the data again")
     return int(side)
-
-
-def threads(rows: int) -> int:
-    """How many decode so many rows. Loader processes have a core each; only the main process has any to spare."""
-    if rows < _MANY_ROWS or multiprocessing.parent_process() is not None:
-        return 1
-    return min(available_cores(), rows // (_MANY_ROWS // 2))
 
 
 def _checked(path: Path) -> dict[str, Array]:

@@ -78,6 +78,8 @@ def _refuse(folder: Path, config: DataConfig) -> None:
     """What lies there and is no pack is not ours to replace."""
     if config.source == "packed":
         raise ConfigError("data.source packed is a pack already: name the source it was made from, or copy the folder")
+    if config.storage == "original":
+        raise ConfigError("data.storage=original keeps no image, and there would be nothing to pack: choose another")
     if folder.name in ("", ".."):
         raise ConfigError(f"{folder} is no name of a folder: write a path that ends with one")
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):

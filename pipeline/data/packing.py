@@ -24,6 +24,8 @@ MAX_RAW_BYTES = 8 << 30
 and a row is then a copy of 30 microseconds (224 px); what does not fit is read from the disk at random, and 150 KB take
 an SSD about as long as decoding 50 KB takes a core."""
 SHARD_BYTES = 64 << 20
+_ROWS_OF_ORIGINALS = 8192
+"""Of a shard that holds no images: so many are looked at again where the data step is interrupted."""
 _INDEX_BYTES = 256
 """About what an image takes beside its square: its name, digest and labels."""
 _JPEG_HEADER_BYTES = 620
@@ -41,8 +43,10 @@ class Layout:
     """Of every shard but the last."""
     num_bytes: int
     """About what all shards take."""
+    storage: str
+    """pixels, jpeg or original."""
     jpeg_quality: int | None
-    """``None``: pixels."""
+    """Where they are kept as JPEG."""
 
     @classmethod
     def of(cls, config: DataConfig, num_images: int, progress: Progress) -> "Layout":
@@ -53,26 +57,24 @@ class Layout:
         if storage == "auto":
             sizes = {"pixels": num_images * square_bytes, "jpeg": num_images * jpeg_bytes}
             storage = "pixels" if sizes["pixels"] <= max(MAX_RAW_BYTES, sizes["jpeg"]) else "jpeg"
-            said = {"pixels": _size(sizes["pixels"]), "jpeg": f"about {_size(sizes['jpeg'])}"}
+            said = {"pixels": readable_size(sizes["pixels"]), "jpeg": f"about {readable_size(sizes['jpeg'])}"}
             other = "jpeg" if storage == "pixels" else "pixels"
             progress.say(f"  data.storage={storage}, {said[storage]} ({other}: {said[other]})")
+        if storage == "original":
+            return cls(config.image_size, _ROWS_OF_ORIGINALS, 0, storage, None)
         row_bytes, quality = (jpeg_bytes, config.jpeg_quality) if storage == "jpeg" else (square_bytes, None)
-        return cls(config.image_size, max(1, SHARD_BYTES // row_bytes), num_images * row_bytes, quality)
-
-    @property
-    def storage(self) -> str:
-        """pixels or jpeg."""
-        return "pixels" if self.jpeg_quality is None else "jpeg"
+        return cls(config.image_size, max(1, SHARD_BYTES // row_bytes), num_images * row_bytes, storage, quality)
 
     def write(self, path: Path, images: Sequence[Decoded]) -> None:
         """One shard. An unreadable image keeps its row and is black."""
-        blank = np.zeros((self.side_px, self.side_px, 3), dtype=np.uint8)
         unreadable = {str(row): image.reason for row, image in enumerate(images) if not image.readable}
         attributes: dict[str, object] = {"unreadable": json.dumps(unreadable)}
-        if self.jpeg_quality is None:
-            arrays = {"pixels": np.stack([blank if image.pixels is None else image.pixels for image in images])}
-        else:
-            arrays = joined([image.jpeg for image in images])
+        arrays: dict[str, hdf5.Array] = {}
+        if self.storage == "pixels":
+            blank = np.zeros((self.side_px, self.side_px, 3), dtype=np.uint8)
+            arrays["pixels"] = np.stack([blank if image.pixels is None else image.pixels for image in images])
+        elif self.storage == "jpeg":
+            arrays |= joined([image.jpeg for image in images])
             attributes["side"] = self.side_px
         arrays["digest"] = np.stack([np.frombuffer(image.digest, np.uint8) for image in images])
         hdf5.write(path, arrays, attributes)
@@ -216,5 +218,6 @@ def _unreadable(path: Path, rows: int) -> dict[int, str]:
     return reasons
 
 
-def _size(num_bytes: int) -> str:
+def readable_size(num_bytes: int) -> str:
+    """In MiB or GiB."""
     return f"{num_bytes / (1 << 30):.1f} GiB" if num_bytes >= 1 << 30 else f"{num_bytes / (1 << 20):.1f} MiB"

@@ -70,8 +70,9 @@ def batches(ensemble: Ensemble, pixels: PixelStore, ids: Ids, size: BatchSize) -
 
 def _fetch(pixels: PixelStore, ids: Ids, first: int, images: int) -> Pixels:
     """Pixels of a batch, filled up with its last image; empty behind the end."""
-    batch = ids[first : first + images]
-    return pixels[np.concatenate([batch, np.repeat(batch[-1:], images - len(batch))])]
+    found = pixels[ids[first : first + images]]
+    missing = images - len(found) if len(found) else 0
+    return np.concatenate([found, np.repeat(found[-1:], missing, axis=0)]) if missing else found
 
 
 def predict(

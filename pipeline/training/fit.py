@@ -60,6 +60,8 @@ class Trained:
     """The running average of the weights, in evaluation mode."""
     history: History
     """Per epoch: its number, mean loss, learning rate, and the validation score where it was measured."""
+    data_wait: float
+    """Share of its time in which it waited for images, since it was last resumed."""
 
 
 class Trainer:
@@ -134,13 +136,13 @@ class Trainer:
         with progress.task(name, steps, "steps", done=self._step) as task:
             try:
                 with loaders_explained():
-                    self._train(task, checkpoint, validate)
+                    data_wait = self._train(task, checkpoint, validate)
             except StoppedError:
                 self._save(checkpoint)
                 raise
         network = self._average.module.eval()
         assert isinstance(network, Member)
-        return Trained(network, self._history)
+        return Trained(network, self._history, data_wait)
 
     def prepared(self, last: int) -> Generator[Prepared, None, None]:
         """What the steps up to ``last - 1`` learn from."""
@@ -152,8 +154,11 @@ class Trainer:
         # On a CPU noise and mixing are work, too; a GPU is only told to do them.
         return ahead(prepare(batches, self._step)) if device.type == "cpu" else prepare(ahead(batches), self._step)
 
-    def _train(self, task: Task, checkpoint: Path, validate: Validate | None) -> None:
-        """Walk the steps. Between two of them everything is in a state that can be kept."""
+    def _train(self, task: Task, checkpoint: Path, validate: Validate | None) -> float:
+        """Walk the steps. Between two of them everything is in a state that can be kept.
+
+        Returns the share of the time in which it waited for images.
+        """
         pace = Pace(self._checkpoint_seconds)
         # Closed, and its thread or processes with it, also where an error that holds on to this frame leaves it.
         with closing(self.prepared(self._length.steps)) as prepared:
@@ -166,6 +171,7 @@ class Trainer:
                     with pace.kept():
                         self._save(checkpoint)
                 self._report(task, awaited.share)
+            return awaited.share
 
     def _report(self, task: Task, data_wait: float) -> None:
         """Say how far it is. Of several processes all stop after the same step: not every step asks the others."""

@@ -10,17 +10,17 @@ from nstudent import hdf5
 from nstudent.data.batches import Batches, Examples
 from nstudent.data.dataset import PixelStore
 from nstudent.data.decoders import Decoded
-from nstudent.data.encoded import encode, joined, threads
+from nstudent.data.encoded import encode, joined
 from nstudent.data.packing import Layout
 from nstudent.errors import ArtifactError
-from nstudent.processes import available_cores
+from nstudent.processes import available_cores, decoding_threads
 from pictures import encoded, picture
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
 SIDE = 48
 ROWS = 40
-LAYOUT = Layout(SIDE, ROWS, 0, jpeg_quality=95)
+LAYOUT = Layout(SIDE, ROWS, 0, "jpeg", jpeg_quality=95)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def stores(photos, tmp_path_factory):
     """The same images as pixels and as JPEG, three shards of each."""
     folder = tmp_path_factory.mktemp("shards")
     found = {}
-    for kind, layout in (("pixels", Layout(SIDE, ROWS, 0, None)), ("jpeg", LAYOUT)):
+    for kind, layout in (("pixels", Layout(SIDE, ROWS, 0, "pixels", None)), ("jpeg", LAYOUT)):
         paths = []
         for first in range(0, len(photos), ROWS):
             rows = photos[first : first + ROWS]
@@ -89,10 +89,10 @@ def test_a_loader_process_reads_what_this_one_reads(stores):
 
 
 def test_loader_processes_and_small_batches_start_no_threads():
-    assert threads(31) == 1
-    assert threads(256) == available_cores()
+    assert decoding_threads(31) == 1
+    assert decoding_threads(256) == available_cores()
     with get_context("fork").Pool(1) as pool:
-        assert pool.apply(threads, (256,)) == 1
+        assert pool.apply(decoding_threads, (256,)) == 1
 
 
 def test_an_unreadable_image_has_no_bytes_and_is_black(tmp_path):
