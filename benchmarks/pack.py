@@ -20,7 +20,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import simplejpeg
-from nstudent import load_config, run_stage
+from nstudent import load_config, processes, run_stage
 from nstudent.artifact import Manifest
 from nstudent.config import Config, DataConfig
 from nstudent.data.dataset import PixelStore
@@ -29,7 +29,6 @@ from nstudent.data.decoders import Decoders, Reader
 from nstudent.data.pack_folder import make_pack
 from nstudent.data.packing import Layout, pack, shard_name
 from nstudent.data.sources import Record, open_source
-from nstudent import processes
 from nstudent.processes import available_cores
 from nstudent.progress import Silence
 

@@ -86,7 +86,7 @@ class Dataset:
 
 
 class PixelStore:
-    """All images as uint8 squares, by id: from mapped shards of pixels or of JPEG, or decoded anew from their source."""
+    """All images as uint8 squares, by id: from mapped shards of pixels or JPEG, or decoded anew from their source."""
 
     def __init__(self, shards: list[Path], config: DataConfig | None = None) -> None:
         self._shards = shards

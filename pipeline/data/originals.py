@@ -36,8 +36,8 @@ class Originals:
         self._digests = np.concatenate([mapped(path)["digest"] for path in shards])
         if len(self._names) != len(self._digests):
             raise DataError(
-                f"the source has {len(self._names):,} images, and had {len(self._digests):,} when the data step read it: "
-                "run the same command again, which makes that step anew"
+                f"the source has {len(self._names):,} images, and had {len(self._digests):,} when the data step read "
+                "it: run the same command again, which makes that step anew"
             )
         self._reader = Reader(source, config.image_size, config.max_pixels)
         self._side_px = config.image_size

@@ -1,4 +1,4 @@
-"""``data.storage=original``: nothing is kept of an image but its digest, and all that is made of it has the same bytes."""
+"""``data.storage=original``: of an image its digest alone is kept, and what is made of it has the same bytes."""
 
 import os
 import shutil
@@ -173,10 +173,10 @@ def test_a_training_says_what_packing_would_gain_where_it_waits(photos, monkeypa
 
 def test_there_is_nothing_to_pack(photos):
     config = config_of(photos, "original").data
-    with pytest.raises(ConfigError, match="data.storage=original keeps no image"):
+    with pytest.raises(ConfigError, match=r"data\.storage=original keeps no image"):
         make_pack(config, photos.tmp_path / "pack")
     pack = make_pack(config.model_copy(update={"storage": "pixels"}), photos.tmp_path / "pack")
     shutil.rmtree(photos.root)
     changed = config.model_copy(update={"source": "packed", "root": str(pack)})
-    with pytest.raises(DataError, match="was packed with data.storage=pixels"):
+    with pytest.raises(DataError, match=r"was packed with data\.storage=pixels"):
         made(config_of(photos, "original").model_copy(update={"data": changed}), photos, "run")

@@ -1,5 +1,5 @@
-"""Where images and labels come from. A source is read once, into the packed data set; nothing opens it again, unless its
-images are not to be kept (``data.storage=original``).
+"""Where images and labels come from. A source is read once, into the packed data set; nothing opens it again, unless
+its images are not to be kept (``data.storage=original``).
 
 Light to import: ``status`` and ``--dry-run`` ask a source for its stamp without decoding an image.
 """
