@@ -158,6 +158,7 @@ def our_config(folder: Path, side: int, arguments: argparse.Namespace, noise: st
         f"data.root={folder / 'train'}",
         "data.levels=[fine]",
         f"data.image_size={side}",
+        f"data.storage={arguments.storage}",
         "data.validation=2",
         "data.test=2",
         "data.near_duplicates=ignore",
@@ -177,7 +178,7 @@ def our_work(arguments: argparse.Namespace) -> None:
     """What a process of ours does: train so many epochs, or label all images so many times."""
     folder, side = arguments.folder, arguments.sizes[0]
     config = our_config(folder, side, arguments, arguments.noise)
-    dataset = Dataset(Artifact(folder / "run" / "00-data"))
+    dataset = Dataset(Artifact(folder / "run" / "00-data"), config.data)
     placement, model = Placement.from_config(config), ModelConfig(backbones=(arguments.net,))
     member = build_member(model, dataset.taxonomy.num_classes, KEY)
     ids = dataset.labelled
@@ -232,6 +233,8 @@ def our_command(arguments: argparse.Namespace, folder: Path, side: int, work: st
         str(arguments.threads),
         "--augment",
         arguments.augment,
+        "--storage",
+        arguments.storage,
         "--folder",
         str(folder),
         "--sizes",
@@ -275,6 +278,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--precision", default="bfloat16", choices=["float32", "bfloat16"])
     parser.add_argument("--augment", default="auto", choices=["auto", "image", "batch"])
+    parser.add_argument("--storage", default="auto", choices=["auto", "jpeg", "original"], help="original: unpacked")
     parser.add_argument("--workers", type=int, default=1, help="timm's loader processes; train.py needs one")
     parser.add_argument("--our-workers", default="null", help="null: what nstudent takes by itself")
     parser.add_argument("--threads", type=int, default=1)
@@ -293,6 +297,7 @@ def main() -> None:
     print(
         f"{arguments.net}, batch {arguments.batch}, {arguments.precision}, {arguments.threads} threads, "
         f"workers: timm {arguments.workers}, ours {arguments.our_workers}; augment={arguments.augment}, "
+        f"storage={arguments.storage}, "
         f"{arguments.images} images, {arguments.device}; "
         f"{available_cores()} cores ({platform.machine()}); torch {torch.__version__}; {arguments.turns} turns\n\n"
         "| work | wall: ours / timm | CPU: ours / timm | images a CPU second | peak MiB, main process |\n"
