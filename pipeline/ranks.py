@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+import platform
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -21,6 +23,9 @@ from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 _LAST_BARRIERS = 4
+_MEETING = timedelta(minutes=2)
+"""For connecting. One whose address leads nowhere is waited for five times as long by gloo, and for days with the next
+number."""
 _TIMEOUT = timedelta(days=7)
 """The others wait while the leader packs the data. A process that is gone is noticed by its connection, not by time."""
 
@@ -91,12 +96,31 @@ def _connect() -> None:
     if os.environ.get("GROUP_WORLD_SIZE", "1") == "1":
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         store = dist.PrefixStore(f"attempt-{attempt}", store)  # type: ignore[attr-defined]
-    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_TIMEOUT)
+    try:
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_MEETING)
+    except RuntimeError as error:
+        said = " ".join(str(error).split())[:200]
+        raise TrainingError(
+            f"process {rank} of {size} on {platform.node()} does not reach the others ({said}): if its host name leads "
+            "to 127.0.0.1 or into another network, set GLOO_SOCKET_IFNAME, and NCCL_SOCKET_IFNAME, to its interface"
+        ) from error
+    _set_timeout(_TIMEOUT)
+
+
+def _set_timeout(timeout: timedelta) -> None:
+    # Older versions of torch have it under another name.
+    change = getattr(dist, "set_timeout", None) or dist.distributed_c10d._set_pg_timeout
+    change(timeout)
 
 
 def shared(network: nn.Module, world: World) -> nn.Module:
     """The network such that its gradient is the mean over the processes."""
-    return network if world.size == 1 else DistributedDataParallel(network)
+    if world.size == 1:
+        return network
+    warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
+    # Not for unused ones: without it the buckets are sorted anew after the first step of a process. Three processes or
+    # more add up in an order that depends on the place in a bucket, and those that are resumed have a first step again.
+    return DistributedDataParallel(network, find_unused_parameters=True)
 
 
 def sum_over(world: World, tensor: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Two processes train as one does, but for batch normalisation: each sees its own images."""
+"""Several processes train as one does, but for batch normalisation: each sees its own images."""
 
 import json
 import os
@@ -7,6 +7,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
+import torch.distributed as dist
+from nstudent import ranks
+from nstudent.errors import TrainingError
 
 SCRIPT = Path(__file__).with_name("shared_training.py")
 
@@ -24,13 +28,37 @@ def said(*command):
     return json.loads(done.stdout)
 
 
+def torchrun(processes, *command):
+    return said("-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *command)
+
+
 def test_losses_and_running_averages_of_two_processes_are_those_of_one(digits, tmp_path):
     data = digits.pixels._shards[0].parent
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
     one = said(SCRIPT, data, tmp_path / "one", "alone")
-    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
-    two = said(*torchrun, SCRIPT, data, tmp_path / "two", "several")
+    two = torchrun(2, SCRIPT, data, tmp_path / "two", "several")
     assert one["losses"][-1] < one["losses"][0]
     np.testing.assert_allclose(two["losses"], one["losses"], rtol=2e-4)
     np.testing.assert_allclose(two["averages"], one["averages"], rtol=1e-4)
+
+
+def test_three_processes_add_up_their_gradients_in_the_same_order_at_their_first_step_and_later():
+    """Three numbers have a sum for every order, and a resumed training's first step is a later one of an unbroken."""
+    found = torchrun(3, SCRIPT.with_name("shared_gradient.py"))
+    assert found["numbers"] > 200_000
+    assert found["different"] == 0
+
+
+def test_a_process_that_does_not_reach_the_others_says_what_to_set(monkeypatch):
+    def refused(*_, **__):
+        raise RuntimeError("Gloo connectFullMesh failed with ... Connection refused, remote=[127.0.1.1]:39862")
+
+    for name, value in {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0", "RANK": "0", "WORLD_SIZE": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(dist, "init_process_group", refused)
+    with (
+        pytest.raises(TrainingError, match=r"process 0 of 1 on \S+ does not reach .*39862\): .*set GLOO_SOCKET_IFNAME"),
+        ranks.connected(),
+    ):
+        pass
