@@ -7,7 +7,7 @@ Step 7,001 of a run holds the same images under the same noise whether the run c
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TypeVar
@@ -195,7 +195,7 @@ class Batches:
         number, count = self._share
         return rows[len(rows) * number // count : len(rows) * (number + 1) // count]
 
-    def load(self, first: int, last: int, workers: int, *, pin_memory: bool = False) -> Iterator[Batch]:
+    def load(self, first: int, last: int, workers: int, *, pin_memory: bool = False) -> Generator[Batch, None, None]:
         """The batches of steps ``first`` to ``last - 1``, prepared by ``workers`` processes (0: this one)."""
         loader: DataLoader[Batch] = DataLoader(
             self,  # type: ignore[arg-type]  # a mapping from step to batch is all that is used

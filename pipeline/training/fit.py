@@ -25,7 +25,7 @@ from nstudent.training.gradient import Gradient
 from nstudent.training.mixing import Mixing
 from nstudent.training.objective import Objective, Stateful
 from nstudent.training.optimizer import build_optimizer, resume_optimizer
-from nstudent.training.preparation import BatchNoise, Preparation, Prepared, ahead
+from nstudent.training.preparation import Ahead, BatchNoise, Preparation, Prepared
 from nstudent.world import Alone, World
 from timm.scheduler import CosineLRScheduler
 from torch import Tensor, nn
@@ -144,7 +144,7 @@ class Trainer:
         assert isinstance(network, Member)
         return Trained(network, self._history, data_wait)
 
-    def prepared(self, last: int) -> Generator[Prepared, None, None]:
+    def prepared(self, last: int) -> Generator[Prepared, None, None] | Ahead[Prepared]:
         """What the steps up to ``last - 1`` learn from."""
         device = self._placement.device
         batches = self._batches.load(self._step, last, self._workers, pin_memory=device.type == "cuda")
@@ -152,7 +152,13 @@ class Trainer:
         if self._workers or available_cores() == 1:
             return prepare(batches, self._step)
         # On a CPU noise and mixing are work, too; a GPU is only told to do them.
-        return ahead(prepare(batches, self._step)) if device.type == "cpu" else prepare(ahead(batches), self._step)
+        if device.type == "cpu":
+            ahead = Ahead(prepare(batches, self._step))
+            self._gradient.meanwhile = ahead.begin
+            return ahead
+        fetched = Ahead(batches)
+        self._gradient.meanwhile = fetched.begin
+        return prepare(fetched, self._step)
 
     def _train(self, task: Task, checkpoint: Path, validate: Validate | None) -> float:
         """Walk the steps. Between two of them everything is in a state that can be kept.

@@ -51,6 +51,8 @@ class Gradient:
         self._num_portions = 1
         self.say: Callable[[str], None] = lambda text: None
         """Told where batches have to be cut."""
+        self.meanwhile: Callable[[], None] = lambda: None
+        """Called before a backward pass, which leaves Python's lock to others."""
 
     def put(self, step: int, progress: float, batch: Batch, images: Tensor, targets: Targets) -> Tensor:
         """Put the clipped gradient of a batch in place, and return its loss.
@@ -118,6 +120,7 @@ class Gradient:
             whole_size=batch.whole_size,
         )
         loss = self._objective(moment)
+        self.meanwhile()
         # The gradients of several processes are averaged; it is their sum that is wanted.
         (loss * self._world.size).backward()  # type: ignore[no-untyped-call]
         seen, taught = tuple(level.detach() for level in logits), moment.targets

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from nstudent.data.batches import Batch
 from nstudent.models.device import Placement
@@ -16,6 +17,9 @@ BatchNoise = Callable[[Tensor, int], Tensor]
 """(images uint8 (b, side, side, 3), step) -> the same, noised."""
 
 T = TypeVar("T")
+
+_TOO_LATE = 3
+"""So many items in a row."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +42,11 @@ class Preparation:
         self._noise = noise
         self._steps = steps
 
-    def each(self, batches: Iterator[Batch], first: int) -> Generator[Prepared, None, None]:
-        """The batches of the steps from ``first`` on."""
-        for step, batch in enumerate(batches, first):
-            yield self._prepare(batch.to(self._placement.device), step)
+    def each(self, batches: Generator[Batch, None, None] | Ahead[Batch], first: int) -> Generator[Prepared, None, None]:
+        """The batches of the steps from ``first`` on. What they come from is closed with it."""
+        with closing(batches):
+            for step, batch in enumerate(batches, first):
+                yield self._prepare(batch.to(self._placement.device), step)
 
     def _prepare(self, batch: Batch, step: int) -> Prepared:
         pixels = batch.images if self._noise is None else self._noise(batch.images, step)
@@ -51,15 +56,48 @@ class Preparation:
         return Prepared(batch, images, targets)
 
 
-def ahead(items: Iterator[T]) -> Generator[T, None, None]:
+class Ahead(Iterator[T]):
     """The same items, each made in a thread while the one before it is used.
 
-    Work on arrays and tensors does not hold Python's lock, so that a second core takes it over; from a process every
-    batch would have to be sent.
+    Most of the work, on arrays and tensors, does not hold Python's lock, and a second core takes it over; from a
+    process every batch would have to be sent. But drawing noise holds it, and the thread that trains has to wait: two
+    milliseconds of a step that takes sixty. So the next item begins where its user says that it will not need the lock
+    for a while; if it then comes too late again and again, at once.
     """
-    end = object()
-    with ThreadPoolExecutor(1, thread_name_prefix="prepare") as beside:
-        waiting = beside.submit(next, items, end)
-        while (item := waiting.result()) is not end:
-            waiting = beside.submit(next, items, end)
-            yield item  # type: ignore[misc]
+
+    def __init__(self, items: Generator[T, None, None]) -> None:
+        self._items = items
+        self._beside = ThreadPoolExecutor(1, thread_name_prefix="prepare")
+        self._coming: Future[Any] | None = None
+        # The first one is always late.
+        self._late = -1
+        self._end = object()
+
+    def begin(self) -> None:
+        """Begin with the next item, where that has not happened yet."""
+        if self._coming is None:
+            self._coming = self._beside.submit(next, self._items, self._end)
+
+    def __next__(self) -> T:
+        if self._late < _TOO_LATE:
+            self._late = 0 if self._coming is not None and self._coming.done() else self._late + 1
+        self.begin()
+        assert self._coming is not None
+        try:
+            item = self._coming.result()
+        except BaseException:
+            self.close()
+            raise
+        if item is self._end:
+            self.close()
+            raise StopIteration
+        self._coming = None
+        if self._late >= _TOO_LATE:
+            self.begin()
+        made: T = item
+        return made
+
+    def close(self) -> None:
+        """End the thread, and what the items come from."""
+        self._beside.shutdown()
+        self._items.close()
