@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from nstudent.taxonomy import ABSENT, LabelArray
 from scipy.optimize import minimize_scalar
 
@@ -29,13 +30,11 @@ def images_to_fit(ids: npt.NDArray[np.int64], outputs: Sequence[int]) -> npt.NDA
 
 def apply_temperature(probabilities: Distribution, temperature: float) -> Distribution:
     """Raise to the power 1/T and normalise: what dividing logits by T does, also for averaged members."""
-    # In single precision, in place: in double it took longer than a small network's forward pass over 10,000 classes.
-    powers: Distribution = np.log(probabilities + np.float32(_SMALLEST))
-    powers /= np.float32(temperature)
-    powers -= powers.max(axis=1, keepdims=True)
-    np.exp(powers, out=powers)
-    powers /= powers.sum(axis=1, keepdims=True)
-    return powers
+    # In single precision and by torch, whose logarithm takes half as long as numpy's: in double it took longer than a small
+    # network's forward pass over 10,000 classes.
+    logs = torch.from_numpy(probabilities).add(_SMALLEST).log_().div_(temperature)
+    calibrated: Distribution = logs.softmax(dim=1).numpy()
+    return calibrated
 
 
 def fit_temperatures(

@@ -1,9 +1,13 @@
 """From one distribution per level to one path in the tree."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from nstudent.taxonomy import ABSENT, LabelArray, Taxonomy
 
 _CELLS_AT_ONCE = 1 << 18
@@ -24,16 +28,23 @@ class PathDecoder:
     def __init__(self, taxonomy: Taxonomy, outputs: Sequence[int]) -> None:
         """``outputs``: of the model, per level."""
         self._terminals = _speakable(taxonomy, outputs)
-        self._columns = []
-        self._counts = []
-        """Per level, the terminals for which it has a say; ``None``: all."""
+        self._levels: list[_Level] = []
         self._says = np.zeros(len(self._terminals), dtype=np.float32)
+        """How many levels have a say for each terminal."""
+        above = np.zeros(len(self._terminals), dtype=np.intp)
         for level, size in enumerate(outputs):
             column = self._terminals[:, level]
-            counts = (column != ABSENT) | (size > taxonomy.num_classes[level])
-            self._columns.append(np.where(column == ABSENT, size - 1, column).astype(np.intp))
-            self._counts.append(None if counts.all() else counts)
-            self._says += counts
+            speaks = (column != ABSENT) | (size > taxonomy.num_classes[level])
+            self._says += speaks
+            # Terminals with the same beginning share its score, so that only the last level is as wide as the tree.
+            _, first, beginning = np.unique(
+                self._terminals[:, : level + 1], axis=0, return_index=True, return_inverse=True
+            )
+            output = np.where(column == ABSENT, size - 1, column)[first].astype(np.intp)
+            self._levels.append(_Level(above[first], output, None if speaks[first].all() else ~speaks[first]))
+            above = beginning.reshape(-1)
+        self._order = above
+        """Where each terminal stands among the beginnings of the last level, which are whole."""
 
     def __call__(self, probabilities: Sequence[npt.NDArray[np.float32]]) -> LabelArray:
         """Per level (images, outputs) -> paths (images, levels), ``ABSENT`` below their end."""
@@ -41,21 +52,48 @@ class PathDecoder:
         best = np.empty(num_images, dtype=np.int64)
         rows = max(1, _CELLS_AT_ONCE // len(self._terminals))
         for first in range(0, num_images, rows):
-            part = [np.log(level[first : first + rows] + _SMALLEST) for level in probabilities]
+            part = [_logarithm(level[first : first + rows]) for level in probabilities]
             best[first : first + rows] = self._scores(part).argmax(axis=1)
         labels: LabelArray = self._terminals[best]
         return labels
 
     def _scores(self, log_probabilities: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
         """(images, terminals)."""
-        total = np.zeros((len(log_probabilities[0]), len(self._terminals)), dtype=np.float32)
-        for logs, column, counts in zip(log_probabilities, self._columns, self._counts, strict=True):
-            said = logs.take(column, axis=1)
-            if counts is not None:
-                said[:, ~counts] = 0.0
-            total += said
+        total = np.zeros((len(log_probabilities[0]), 1), dtype=np.float32)
+        for logs, level in zip(log_probabilities, self._levels, strict=True):
+            said = _taken(logs, level.output)
+            if level.silent is not None:
+                said[:, level.silent] = 0.0
+            said += total.take(level.above, axis=1)
+            total = said
+        total = _taken(total, self._order)
         total /= self._says
         return total
+
+
+@dataclass(frozen=True)
+class _Level:
+    """How the scores of the beginnings of paths, down to one level, come from those of the level above."""
+
+    above: npt.NDArray[np.intp]
+    """For each beginning: that of the level above."""
+    output: npt.NDArray[np.intp]
+    """For each: the model's output that speaks for it."""
+    silent: npt.NDArray[np.bool_] | None
+    """For which none does; ``None``: one does for all."""
+
+
+def _taken(table: npt.NDArray[np.float32], columns: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
+    """These columns of a table: where they are all of them in their order, that table."""
+    if len(columns) == table.shape[1] and np.array_equal(columns, np.arange(len(columns))):
+        return table
+    return table.take(columns, axis=1)
+
+
+def _logarithm(probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    # torch's takes half as long as numpy's.
+    logs: npt.NDArray[np.float32] = torch.from_numpy(probabilities).add(_SMALLEST).log_().numpy()
+    return logs
 
 
 def best_paths(probabilities: Sequence[npt.NDArray[np.float32]], taxonomy: Taxonomy) -> LabelArray:

@@ -116,7 +116,7 @@ class Ensemble:
     def vote(self, images: Tensor) -> Probabilities:
         """What ``images`` gave -> distributions per level, the mean over members."""
         votes = [self._vote_of(member, images) for member in self.members]
-        return tuple(torch.stack(level).mean(dim=0).cpu().numpy() for level in zip(*votes, strict=True))
+        return tuple(_mean(level).cpu().numpy() for level in zip(*votes, strict=True))
 
     def _vote_of(self, member: torch.nn.Module, images: Tensor) -> list[Tensor]:
         with self._placement.autocast(member):
@@ -149,6 +149,10 @@ class Ensemble:
             _load_weights(member, path, config)
             members.append(member)
         return cls(recipe, members, placement)
+
+
+def _mean(votes: Sequence[Tensor]) -> Tensor:
+    return votes[0] if len(votes) == 1 else torch.stack(list(votes)).mean(dim=0)
 
 
 def _load_weights(member: Member, path: Path, config: ModelConfig) -> None:
