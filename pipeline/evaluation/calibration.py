@@ -30,8 +30,8 @@ def images_to_fit(ids: npt.NDArray[np.int64], outputs: Sequence[int]) -> npt.NDA
 
 def apply_temperature(probabilities: Distribution, temperature: float) -> Distribution:
     """Raise to the power 1/T and normalise: what dividing logits by T does, also for averaged members."""
-    # In single precision and by torch, whose logarithm takes half as long as numpy's: in double it took longer than a small
-    # network's forward pass over 10,000 classes.
+    # In single precision and by torch, whose logarithm takes half as long as numpy's: in double it took longer than a
+    # small network's forward pass over 10,000 classes.
     logs = torch.from_numpy(probabilities).add(_SMALLEST).log_().div_(temperature)
     calibrated: Distribution = logs.softmax(dim=1).numpy()
     return calibrated
