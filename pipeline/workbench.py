@@ -180,6 +180,7 @@ def batch_noise(noise: NoiseConfig, batches: Batches, key: Key, *, whole: bool) 
 
 def training_pixels(config: Config, dataset: Dataset, device: torch.device) -> PixelStore | ResidentPixels:
     """Where a training reads its images: on the GPU, if they fit and are noised there, and no process fetches them."""
+    dataset.pixels.open()
     sizes = len(dataset), dataset.image_size
     resident = noises_in_batches(config) and not loader_workers(config) and fits_beside_training(*sizes, device)
     return ResidentPixels(dataset.pixels, *sizes, device) if resident else dataset.pixels

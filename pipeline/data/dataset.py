@@ -106,6 +106,10 @@ class PixelStore:
         """Whether every look at an image reads and decodes its original."""
         return isinstance(self._opened(), Originals)
 
+    def open(self) -> None:
+        """Open the files, or list the source: processes that are forked later share what was found."""
+        self._opened()
+
     def __getitem__(self, ids: Ids) -> Pixels:
         """Images by id: (n,) -> uint8 (n, side, side, 3).
 
@@ -124,7 +128,7 @@ class PixelStore:
             elif "jpeg" in held:
                 self._read = EncodedShards(self._shards)
             elif self._config is not None:
-                self._read = Originals(self._shards, self._config)
+                self._read = Originals(self._shards, self._config, self._shards[0].with_name(INDEX))
             else:
                 raise ConfigError("these images are not kept: give the configuration that says where they are")
         return self._read

@@ -119,7 +119,8 @@ def test_an_image_that_is_gone_is_named(photos):
 
     (photos.root / dataset.name(image)).unlink()
 
-    with pytest.raises(DataError, match=r"is not what the data step has seen \(cannot be read: No such file"):
+    expected = rf"^{dataset.name(image)} is not what the data step has seen \(cannot be read: No such file"
+    with pytest.raises(DataError, match=expected):
         dataset.pixels[np.array([image])]
 
 
