@@ -67,8 +67,8 @@ class Originals:
     def _changed(self, image: int, found: Decoded) -> str:
         why = found.reason if found.digest == NO_DIGEST else "its content has changed"
         return (
-            f"{self._name(image)} is not what the data step has seen ({why}): put it back, or run the same command again "
-            "to begin with what is there now"
+            f"{self._name(image)} is not what the data step has seen ({why}): put it back, or run the same command "
+            "again to begin with what is there now"
         )
 
     def _name(self, image: int) -> str:
