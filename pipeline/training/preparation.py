@@ -99,5 +99,5 @@ class Ahead(Iterator[T]):
 
     def close(self) -> None:
         """End the thread, and what the items come from."""
-        self._beside.shutdown()
+        self._beside.shutdown(cancel_futures=True)
         self._items.close()
