@@ -250,6 +250,8 @@ def _together() -> Iterator[World]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Alone()
         return
+    # Before torch is imported: what it says at the first step of every process is no affair of the user.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from nstudent.ranks import connected
 
     with connected() as ranks:

@@ -55,7 +55,7 @@ def open_partial(folder: Path, asked: Mapping[str, Any], *, beside_others: bool 
             changed = difference(then, asked["asked"]) or "an input was made again"
             raise ArtifactError(
                 f"{partial} holds unfinished work for other settings or inputs ({changed}): "
-                "run with those to finish it, or delete the folder"
+                "run with those, or the version it was begun with, to finish it, or delete the folder"
             )
         remove_folder(partial)
     if not partial.exists():
@@ -86,12 +86,14 @@ def difference(made: Any, asked: Mapping[str, Any]) -> str:
 
 
 def _difference(made: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
-    before, now = made["settings"], asked["settings"]
+    before, now = _single_keys(made["settings"]), _single_keys(asked["settings"])
     changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     if changed:
         key = changed[0]
         more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
-        return f"{key} changed from {before.get(key)!r:.60} to {now.get(key)!r:.60}{more}"
+        if key not in before:
+            return f"{key} was not known to the version that made it{more}"
+        return f"{key} changed from {before[key]!r:.60} to {now.get(key)!r:.60}{more}"
     gone = [name for name in made["inputs"] if name not in asked["inputs"]]
     if gone:
         return f"{gone[0]} is not needed any more"
@@ -99,6 +101,15 @@ def _difference(made: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
     if inputs:
         return f"{inputs[0]} was asked for differently"
     return "made by another version of the stage" if made != asked else ""
+
+
+def _single_keys(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Groups of keys, such as noise, as their keys: else a difference drowns in what is equal."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        inner = _single_keys(value, f"{above}{key}.") if isinstance(value, Mapping) and value else None
+        found |= inner if inner is not None else {f"{above}{key}": value}
+    return found
 
 
 def commit(folder: Path, manifest_fields: Mapping[str, Any]) -> Artifact:

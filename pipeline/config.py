@@ -60,7 +60,8 @@ class NoiseConfig(Section):
 
     @model_validator(mode="after")
     def _mixed_once(self) -> "NoiseConfig":
-        if self.cutmix + self.mixup > 1 + 1e-9:
+        at_once = {self.cutmix_schedule, self.mixup_schedule} != {"early", "late"}
+        if at_once and self.cutmix + self.mixup > 1 + 1e-9:
             raise ValueError(
                 f"cutmix ({self.cutmix:g}) and mixup ({self.mixup:g}) add up to more than 1: a batch is mixed one way"
             )

@@ -1,8 +1,8 @@
 """What the sections of the configuration are made of: their kinds of numbers, and a group that knows its keys."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, Strict
+from pydantic import BaseModel, ConfigDict, Field, Strict, model_validator
 
 # Strict: YAML reads on and yes as true, and pydantic would read true as 1.
 Number = Annotated[float, Strict()]
@@ -20,3 +20,19 @@ class Section(BaseModel):
     """A frozen group of keys that refuses keys it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keep_defaults(cls, given: Any) -> Any:
+        """A group that is given in part keeps the rest of what this section has there by default.
+
+        A student's noise has other defaults than noise has by itself: who asks for a flip beside it wants both.
+        """
+        if not isinstance(given, dict):
+            return given
+        groups = {
+            name: field.default.model_dump() | given[name]
+            for name, field in cls.model_fields.items()
+            if isinstance(field.default, Section) and isinstance(given.get(name), dict)
+        }
+        return given | groups

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -96,6 +95,9 @@ def _connect() -> None:
     if os.environ.get("GROUP_WORLD_SIZE", "1") == "1":
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         store = dist.PrefixStore(f"attempt-{attempt}", store)  # type: ignore[attr-defined]
+    # One that starts late is waited for; one that is there and cannot be reached is not.
+    store.set(f"started-{rank}", "")
+    store.wait([f"started-{other}" for other in range(size)], _TIMEOUT)
     try:
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_MEETING)
     except RuntimeError as error:
@@ -117,7 +119,6 @@ def shared(network: nn.Module, world: World) -> nn.Module:
     """The network such that its gradient is the mean over the processes."""
     if world.size == 1:
         return network
-    warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
     # Not for unused ones: without it the buckets are sorted anew after the first step of a process. Three processes or
     # more add up in an order that depends on the place in a bucket, and those that are resumed have a first step again.
     return DistributedDataParallel(network, find_unused_parameters=True)

@@ -143,8 +143,8 @@ class Workbench:
         if data_wait >= _WORTH_SAYING and self.dataset.pixels.decodes_anew:
             size = readable_size(len(self.dataset) * self.dataset.image_size**2 * 3)
             self._progress.say(
-                f"  {name}: {data_wait:.0%} of the time went into waiting for images; data.storage=pixels decodes them "
-                f"once ({size}), data.storage=jpeg in a third of that or less"
+                f"  {name}: {data_wait:.0%} of the time went into waiting for images, to be decoded and noised; "
+                f"data.storage=pixels decodes them once ({size}), data.storage=jpeg in a third of that or less"
             )
 
     def validation_score(self, ensemble: Ensemble) -> float:

@@ -206,8 +206,14 @@ class Batches:
             worker_init_fn=serve_parent,
             multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
         )
-        with loaders_explained():
-            yield from loader
+        iterator = iter(loader)
+        try:
+            with loaders_explained():
+                yield from iterator
+        finally:
+            if workers:
+                # An error that is kept keeps the iterator, and its processes would be missed only when Python ends.
+                iterator._shutdown_workers()  # type: ignore[attr-defined]
 
 
 def _whole(masses: Sequence[Sequence[npt.NDArray[np.float32]]]) -> tuple[Tensor, ...]:

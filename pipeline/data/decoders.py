@@ -32,7 +32,7 @@ class Decoded:
     """One image, or why there is none."""
 
     pixels: Pixels | None
-    """uint8 (side, side, 3); also ``None`` where it is encoded."""
+    """uint8 (side, side, 3), or (0, side, 3) where nothing is kept of it; also ``None`` where it is encoded."""
     digest: bytes = NO_DIGEST
     """sha256 of the content."""
     reason: str = ""
@@ -54,6 +54,8 @@ class Reader:
     max_pixels: int
     jpeg_quality: int | None = None
     """Squares are encoded with it; ``None``: they stay pixels."""
+    keeps: bool = True
+    """``False``: of a square that could be decoded no row is kept."""
 
     def __call__(self, ids: Sequence[int]) -> list[Decoded]:
         """Images by id."""
@@ -68,6 +70,8 @@ class Reader:
                 pixels = decode(content, self.size_px, self.max_pixels)
             else:
                 pixels = square(content, self.size_px)
+            if not self.keeps:
+                return Decoded(pixels[:0].copy(), digest)
             if self.jpeg_quality is None:
                 return Decoded(pixels, digest)
             # Here, and not where it is written: this is done by several processes.

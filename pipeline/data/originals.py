@@ -7,6 +7,7 @@ digest  uint8 (rows, 32)   sha256 of what the source held; zeros where it could 
 attribute unreadable       JSON, why a row is no image
 """
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 from nstudent.config import DataConfig
 from nstudent.data.decode import Pixels
-from nstudent.data.decoders import NO_DIGEST, Decoded, Reader
+from nstudent.data.decoders import Reader
 from nstudent.data.sources import open_source
 from nstudent.data.sources.source import printable
 from nstudent.errors import DataError
-from nstudent.hdf5 import mapped
+from nstudent.hdf5 import attributes, mapped
 from nstudent.processes import in_threads
 
 
@@ -33,21 +34,26 @@ class Originals:
         """
         self._index = index
         self._side_px = config.image_size
+        self._digests = [mapped(path)["digest"] for path in shards]
+        self._rows = len(self._digests[0])
+        self._unreadable = {
+            number * self._rows + int(row)
+            for number, path in enumerate(shards)
+            for row in json.loads(attributes(path)["unreadable"])
+        }
         source = open_source(config)
-        count = len(source.records())
-        self._digests = np.concatenate([mapped(path)["digest"] for path in shards])
-        if count != len(self._digests):
+        count, before = len(source.records()), sum(map(len, self._digests))
+        if count != before:
             raise DataError(
-                f"the source has {count:,} images, and had {len(self._digests):,} when the data step read "
-                "it: run the same command again, which makes that step anew"
+                f"the source has {count:,} images, and had {before:,} when the data step read it: {self._mend()}"
             )
         self._reader = Reader(source, config.image_size, config.max_pixels)
 
     def __call__(self, ids: npt.NDArray[np.int64]) -> Pixels:
-        """Images by id: (n,) -> uint8 (n, side, side, 3). One that never could be read is black.
+        """Images by id: (n,) -> uint8 (n, side, side, 3). One that could not be read by the data step is black.
 
         Raises:
-            DataError: one has changed, or is gone.
+            DataError: one has changed, is gone, or cannot be decoded here.
         """
         images = np.empty((len(ids), self._side_px, self._side_px, 3), dtype=np.uint8)
         in_threads(len(ids), lambda part: self._decode(ids[part], images[part]))
@@ -55,21 +61,20 @@ class Originals:
 
     def _decode(self, ids: npt.NDArray[np.int64], images: Pixels) -> None:
         for image, square in zip(ids.tolist(), images, strict=True):
-            known = self._digests[image].tobytes()
-            if known == NO_DIGEST:
+            if image in self._unreadable:
+                # Not tried again: it may be what ended its decoder.
                 square[:] = 0
                 continue
             (found,) = self._reader([image])
-            if found.digest != known:
-                raise DataError(self._changed(image, found))
-            square[:] = 0 if found.pixels is None else found.pixels
+            if found.pixels is None or found.digest != self._digest(image):
+                why = found.reason or "its content has changed"
+                raise DataError(f"{self._name(image)} is not what the data step has seen ({why}): {self._mend()}")
+            square[:] = found.pixels
 
-    def _changed(self, image: int, found: Decoded) -> str:
-        why = found.reason if found.digest == NO_DIGEST else "its content has changed"
-        return (
-            f"{self._name(image)} is not what the data step has seen ({why}): put it back, or run the same command "
-            "again to begin with what is there now"
-        )
+    def _digest(self, image: int) -> bytes:
+        shard, row = divmod(image, self._rows)
+        digest: bytes = self._digests[shard][row].tobytes()
+        return digest
 
     def _name(self, image: int) -> str:
         # From the disk: the names of all images are not kept in memory for the one that may be needed.
@@ -77,3 +82,6 @@ class Originals:
             return f"image {image}"
         name: bytes = mapped(self._index)["name"][image]
         return printable(name.decode("utf-8", "surrogateescape"))
+
+    def _mend(self) -> str:
+        return f"put back what it was, or delete {self._index.parent} and use run-all to begin with what is there now"

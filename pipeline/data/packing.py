@@ -24,7 +24,7 @@ MAX_RAW_BYTES = 8 << 30
 and a row is then a copy of 30 microseconds (224 px); what does not fit is read from the disk at random, and 150 KB take
 an SSD about as long as decoding 50 KB takes a core."""
 SHARD_BYTES = 64 << 20
-_ROWS_OF_ORIGINALS = 8192
+_ROWS_OF_ORIGINALS = 1024
 """Of a shard that holds no images: so many are looked at again where the data step is interrupted."""
 _INDEX_BYTES = 256
 """About what an image takes beside its square: its name, digest and labels."""
@@ -119,7 +119,8 @@ def pack(
     reserve(folder, layout.num_bytes + len(records) * _INDEX_BYTES)
     digests: list[bytes] = []
     reasons: dict[int, str] = {}
-    reader = Reader(source, layout.side_px, config.max_pixels, layout.jpeg_quality)
+    keeps = layout.storage != "original"
+    reader = Reader(source, layout.side_px, config.max_pixels, layout.jpeg_quality, keeps)
     with progress.task("decode", len(records), "images") as task, reading(reader) as read:
         for shard, first in enumerate(range(0, len(records), layout.rows)):
             path = folder / shard_name(shard)

@@ -149,6 +149,7 @@ class Trainer:
         device = self._placement.device
         batches = self._batches.load(self._step, last, self._workers, pin_memory=device.type == "cuda")
         prepare = self._preparation.each
+        self._gradient.meanwhile = lambda: None
         if self._workers or available_cores() == 1:
             return prepare(batches, self._step)
         # On a CPU noise and mixing are work, too; a GPU is only told to do them.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -69,16 +69,19 @@ class Ahead(Iterator[T]):
         self._items = items
         self._beside = ThreadPoolExecutor(1, thread_name_prefix="prepare")
         self._coming: Future[Any] | None = None
+        self._closed = False
         # The first one is always late.
         self._late = -1
         self._end = object()
 
     def begin(self) -> None:
         """Begin with the next item, where that has not happened yet."""
-        if self._coming is None:
+        if self._coming is None and not self._closed:
             self._coming = self._beside.submit(next, self._items, self._end)
 
     def __next__(self) -> T:
+        if self._closed:
+            raise StopIteration
         if self._late < _TOO_LATE:
             self._late = 0 if self._coming is not None and self._coming.done() else self._late + 1
         self.begin()
@@ -99,5 +102,8 @@ class Ahead(Iterator[T]):
 
     def close(self) -> None:
         """End the thread, and what the items come from."""
+        self._closed = True
         self._beside.shutdown(cancel_futures=True)
-        self._items.close()
+        # A second Ctrl-C may have left the thread inside of it.
+        with suppress(ValueError):
+            self._items.close()
