@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from nstudent.artifact import Artifact, Manifest, damage
-from nstudent.commit import SCRATCH, commit, finish_commit, open_partial, partial_folder, reopen
+from nstudent.commit import SCRATCH, commit, difference, finish_commit, open_partial, partial_folder, reopen
 from nstudent.errors import ArtifactError
 
 _FIELDS = {
@@ -175,6 +175,18 @@ def test_what_an_attempt_at_something_else_left_is_kept_and_the_difference_said(
     with pytest.raises(ArtifactError, match=r"01-teacher\.partial .*rate changed from '0\.1' to '0\.2'.*or delete"):
         open_partial(folder, _asked("0.2"))
     assert (open_partial(folder, _asked("0.1")) / "checkpoint").read_text() == "epoch 7"
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "said"),
+    [
+        ({"flip": False}, {"flip": True}, "student.noise.flip changed from False to True"),
+        ({"flip": False}, {"flip": False, "mixup": 0.0}, "student.noise.mixup was not known to the version that made"),
+    ],
+)
+def test_a_difference_deep_in_a_group_is_named(then: Any, now: Any, said: str) -> None:
+    made, asked = ({"settings": {"student.noise": each}, "inputs": {}} for each in (then, now))
+    assert difference(made, asked).startswith(said)
 
 
 def test_an_attempt_at_something_else_that_made_nothing_is_replaced(tmp_path: Path) -> None:

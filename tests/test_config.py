@@ -91,6 +91,18 @@ def test_a_page_holds_only_what_differs(tmp_path: Path) -> None:
     assert config.teacher == Config().teacher
 
 
+def test_a_group_that_is_given_in_part_keeps_the_rest_of_its_section(tmp_path: Path) -> None:
+    """A student's noise and network have defaults of their own: one key does not bring back the general ones."""
+    words = ["student.noise.flip=true", "student.model.backbones=[resnet18]"]
+    student, before = load_config(None, words).student, Config().student
+    assert (before.noise.operations, before.model.head_width) == (2, 128)
+    assert student.noise == before.noise.model_copy(update={"flip": True})
+    assert student.model == before.model.model_copy(update={"backbones": ("resnet18",)})
+    assert load_config(_page(tmp_path, "student: {noise: {flip: yes}}\n")).student.noise == student.noise
+    assert load_config(None, ["teacher.noise.flip=true"]).teacher.noise.operations == 0
+    assert load_config(None, ["student.noise={}"]) == Config()
+
+
 def test_overrides_win_over_the_page_and_keep_its_neighbours(tmp_path: Path) -> None:
     page = _page(tmp_path, "student: {epochs: 8, batch_size: 16}\n")
     config = load_config(page, ["student.epochs=9", "teacher.noise.flip=true", "pseudolabel.threshold=[0.5, 0.6, 0.7]"])

@@ -50,6 +50,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Results]:
     with _pair(folder) as run:
         said, _ = run.communicate(timeout=_SECONDS)
     assert run.returncode == 0, said
+    assert "Warning" not in said
     return folder, results(folder)
 
 

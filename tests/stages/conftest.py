@@ -43,7 +43,10 @@ BETTER_STUDENTS = (
     "teacher.epochs=8",
     "filter.enabled=false",
     "student.epochs=5",
-    "student.noise={}",
+    "student.noise.operations=0",
+    "student.noise.dropout=0",
+    "student.noise.drop_path=0",
+    "student.noise.cutmix=0",
     "student.unlabelled_ratio=1",
     "student.learning_rate=0.005",
 )

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,17 @@ def test_three_processes_add_up_their_gradients_in_the_same_order_at_their_first
     found = torchrun(3, SCRIPT.with_name("shared_gradient.py"))
     assert found["numbers"] > 200_000
     assert found["different"] == 0
+
+
+def test_a_process_that_starts_late_is_waited_for(monkeypatch):
+    store, met = dist.HashStore(), []
+    monkeypatch.setattr(ranks, "rendezvous", lambda *_, **__: iter([(store, 0, 2)]))
+    monkeypatch.setattr(ranks, "_set_timeout", met.append)
+    monkeypatch.setattr(dist, "init_process_group", lambda *_, **__: met.append(store.check(["attempt-0/started-1"])))
+    threading.Timer(0.5, store.set, ("attempt-0/started-1", "")).start()
+    ranks._connect()
+    # Met only once the other was there; from then on nobody is in a hurry.
+    assert met == [True, ranks._TIMEOUT]
 
 
 def test_a_process_that_does_not_reach_the_others_says_what_to_set(monkeypatch):
