@@ -17,19 +17,14 @@ time. The profiler itself makes a CPU slower: look at shares. Prints Markdown.
 
 import argparse
 import statistics
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import timm
 import torch
-from nstudent import load_config, run_stage
-from nstudent.artifact import Artifact
-from nstudent.data.dataset import Dataset
 from nstudent.models.cost import gmacs
-from step import Bench, Turns, Variant, measured
+from step import Bench, Turns, Variant, bench_parser, made_bench, measured
 from torch.autograd import DeviceType
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile
@@ -50,21 +45,8 @@ class Span:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=Path)
-    parser.add_argument("--net", default="test_resnet", help="a timm network")
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--workers", type=int, default=0)
-    parser.add_argument("--turns", type=int, default=9)
-    parser.add_argument("--steps", type=int, default=8, help="steps a turn")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
-    arguments = parser.parse_intermixed_args()
-    words = [f"device={arguments.device}", "threads=1", "data.labelled=1000", *arguments.overrides]
-    config = load_config(arguments.config, words)
-    with tempfile.TemporaryDirectory() as folder:
-        dataset = Dataset(Artifact(run_stage(config, "data", Path(folder) / "run")), config.data)
-        bench = Bench(config, dataset, arguments)
+    arguments = bench_parser(__doc__).parse_intermixed_args()
+    with made_bench(arguments) as bench:
         heading(bench, arguments)
         compare(bench, arguments)
         spans, meanwhile = profiled(bench, arguments.steps)

@@ -21,6 +21,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -248,8 +249,9 @@ def waits(bench: Bench) -> list[str]:
     return sorted({f"{Path(each.filename).name}:{each.lineno}" for each in caught})
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def bench_parser(description: str | None) -> argparse.ArgumentParser:
+    """The options that say what is compared."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path)
     parser.add_argument("--net", default="test_resnet", help="a timm network")
     parser.add_argument("--batch", type=int, default=64)
@@ -257,16 +259,27 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--turns", type=int, default=15)
     parser.add_argument("--steps", type=int, default=8, help="steps a turn")
-    parser.add_argument("--only", nargs="*", default=[], help="words in the names of the variants to measure")
-    parser.add_argument("--compile", action="store_true", help="also the compiled ones: a minute or two each to begin")
-    parser.add_argument("--probe", action="store_true", help="CUDA: list where the host waits, and end")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
-    arguments = parser.parse_intermixed_args()
+    return parser
+
+
+@contextmanager
+def made_bench(arguments: argparse.Namespace) -> Iterator[Bench]:
+    """Data and network of what the arguments ask for."""
     words = [f"device={arguments.device}", "threads=1", "data.labelled=1000", *arguments.overrides]
     config = load_config(arguments.config, words)
     with tempfile.TemporaryDirectory() as folder:
         dataset = Dataset(Artifact(run_stage(config, "data", Path(folder) / "run")), config.data)
-        bench = Bench(config, dataset, arguments)
+        yield Bench(config, dataset, arguments)
+
+
+def main() -> None:
+    parser = bench_parser(__doc__)
+    parser.add_argument("--only", nargs="*", default=[], help="words in the names of the variants to measure")
+    parser.add_argument("--compile", action="store_true", help="also the compiled ones: a minute or two each to begin")
+    parser.add_argument("--probe", action="store_true", help="CUDA: list where the host waits, and end")
+    arguments = parser.parse_intermixed_args()
+    with made_bench(arguments) as bench:
         if arguments.probe:
             print("\n".join(waits(bench)) or "nowhere")
             return
