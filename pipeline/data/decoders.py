@@ -21,7 +21,7 @@ from nstudent.processes import available_cores, serve_parent
 
 CRASHED = "its decoder crashed"
 """Why an image is left out that ended the process which decoded it."""
-NO_DIGEST = bytes(32)
+_NO_DIGEST = bytes(32)
 """Of an image that could not even be read, or not without ending its process."""
 _CHUNK = 16
 """Images a message between processes."""
@@ -33,7 +33,7 @@ class Decoded:
 
     pixels: Pixels | None
     """uint8 (side, side, 3), or (0, side, 3) where nothing is kept of it; also ``None`` where it is encoded."""
-    digest: bytes = NO_DIGEST
+    digest: bytes = _NO_DIGEST
     """sha256 of the content."""
     reason: str = ""
     jpeg: bytes = b""
@@ -62,7 +62,7 @@ class Reader:
         return [self._read(image) for image in ids]
 
     def _read(self, image: int) -> Decoded:
-        digest = NO_DIGEST
+        digest = _NO_DIGEST
         try:
             content = self.source.read(image)
             digest = hashlib.sha256(content if isinstance(content, bytes) else content.tobytes()).digest()

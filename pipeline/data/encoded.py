@@ -9,6 +9,7 @@ attribute side             of every square, in pixels; attribute unreadable: JSO
 The checksum is not for show: of 400 images with one flipped bit, libjpeg decoded 254 without a word.
 """
 
+import json
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -86,6 +87,22 @@ class EncodedShards:
         if colorspace != "YCbCr":
             raise ValueError(f"its colours are {colorspace}")
         simplejpeg.decode_jpeg(content, buffer=square, strict=True)
+
+
+def unreadable_rows(path: Path, rows: int) -> dict[int, str]:
+    """Why some rows of a shard, of whatever kind, are no images.
+
+    Raises:
+        ArtifactError: the shard does not say.
+    """
+    try:
+        found = json.loads(attributes(path)["unreadable"])
+        reasons = {int(row): str(reason) for row, reason in found.items()}
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError):
+        reasons = {-1: ""}
+    if not all(0 <= row < rows for row in reasons):
+        raise ArtifactError(f"{path} does not say which of its images are unreadable: pack the source again")
+    return reasons
 
 
 def _side_px(path: Path) -> int:

@@ -7,7 +7,6 @@ digest  uint8 (rows, 32)   sha256 of what the source held; zeros where it could 
 attribute unreadable       JSON, why a row is no image
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,10 +15,11 @@ import numpy.typing as npt
 from nstudent.config import DataConfig
 from nstudent.data.decode import Pixels
 from nstudent.data.decoders import Reader
+from nstudent.data.encoded import unreadable_rows
 from nstudent.data.sources import open_source
 from nstudent.data.sources.source import printable
 from nstudent.errors import DataError
-from nstudent.hdf5 import attributes, mapped
+from nstudent.hdf5 import mapped
 from nstudent.processes import in_threads
 
 
@@ -37,9 +37,9 @@ class Originals:
         self._digests = [mapped(path)["digest"] for path in shards]
         self._rows = len(self._digests[0])
         self._unreadable = {
-            number * self._rows + int(row)
-            for number, path in enumerate(shards)
-            for row in json.loads(attributes(path)["unreadable"])
+            number * self._rows + row
+            for number, (path, digests) in enumerate(zip(shards, self._digests, strict=True))
+            for row in unreadable_rows(path, len(digests))
         }
         source = open_source(config)
         count, before = len(source.records()), sum(map(len, self._digests))

@@ -11,7 +11,7 @@ from nstudent.config import DataConfig
 from nstudent.data.dataset import PIXELS
 from nstudent.data.decode import VERSION
 from nstudent.data.decoders import Decoded, Reader, reading
-from nstudent.data.encoded import EncodedShards, joined
+from nstudent.data.encoded import EncodedShards, joined, unreadable_rows
 from nstudent.data.sources import Record, Source
 from nstudent.data.sources.packed import Info, Pack
 from nstudent.data.sources.source import printable
@@ -132,7 +132,7 @@ def pack(
                 check_unreadable(records, reasons | bad, config.max_bad_share)
                 layout.write(path, images)
             digests += [row.tobytes() for row in hdf5.mapped(path)["digest"]]
-            reasons |= {first + row: reason for row, reason in _unreadable(path, len(ids)).items()}
+            reasons |= {first + row: reason for row, reason in unreadable_rows(path, len(ids)).items()}
             task.advance(len(ids))
     return digests, reasons
 
@@ -165,7 +165,7 @@ def _take_shard(folder: Path, source: Pack, name: str) -> tuple[list[bytes], dic
     path = source.put(name, folder)
     try:
         found = _checked_digests(path, source.info)
-        return found, _unreadable(path, len(found))
+        return found, unreadable_rows(path, len(found))
     except ArtifactError as error:
         path.unlink()
         said = str(error).replace(str(path), name)
@@ -205,18 +205,6 @@ def _checked_digests(path: Path, info: Info) -> list[bytes]:
     ):
         raise ArtifactError(f"{path} holds no images as its pack describes them: pack the source again")
     return [row.tobytes() for row in digest]
-
-
-def _unreadable(path: Path, rows: int) -> dict[int, str]:
-    """Why some rows of a shard are no images."""
-    try:
-        found = json.loads(hdf5.attributes(path)["unreadable"])
-        reasons = {int(row): str(reason) for row, reason in found.items()}
-    except (KeyError, ValueError, TypeError, AttributeError, RecursionError):
-        reasons = {-1: ""}
-    if not all(0 <= row < rows for row in reasons):
-        raise ArtifactError(f"{path} does not say which of its images are unreadable: pack the source again")
-    return reasons
 
 
 def readable_size(num_bytes: int) -> str:
