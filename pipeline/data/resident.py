@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from nstudent.data.dataset import Ids, PixelStore
-from nstudent.data.transfer import sent
+from nstudent.data.transfer import array_sent
 from torch import Tensor
 
 _COPIED_TOGETHER = 8192
@@ -24,7 +24,7 @@ class ResidentPixels:
 
     def __getitem__(self, ids: Ids) -> Tensor:
         """Images by id: (n,) -> uint8 (n, side, side, 3), on the device."""
-        return self._images[sent(torch.from_numpy(ids), self._images.device)]
+        return self._images[array_sent(ids, self._images.device)]
 
 
 def fits_beside_training(images: int, side_px: int, device: torch.device) -> bool:

@@ -7,9 +7,10 @@ divided by what is really there.
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from nstudent.config import NoiseConfig
-from nstudent.data.transfer import sent
+from nstudent.data.transfer import array_sent
 from nstudent.randomness import Key, generator
 from nstudent.training.schedules import mixing_height
 from torch import Tensor
@@ -34,7 +35,7 @@ class Mixing:
         drawn = random.random()
         if drawn >= cutmix + mixup:
             return images, targets
-        partner = sent(_partners(len(images), num_labelled, random), images.device)
+        partner = array_sent(_partners(len(images), num_labelled, random), images.device)
         if drawn < cutmix:
             mixed, share = _pasted(images, partner, noise.cutmix_alpha, random)
         else:
@@ -70,8 +71,8 @@ def box(height: int, width: int, kept: float, random: np.random.Generator) -> tu
     )
 
 
-def _partners(batch: int, num_labelled: int, random: np.random.Generator) -> Tensor:
+def _partners(batch: int, num_labelled: int, random: np.random.Generator) -> npt.NDArray[np.int64]:
     """A partner for each image, from its own part of the batch."""
     labelled = random.permutation(num_labelled)
     rest = num_labelled + random.permutation(batch - num_labelled)
-    return torch.from_numpy(np.concatenate([labelled, rest]))
+    return np.concatenate([labelled, rest])

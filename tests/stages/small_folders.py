@@ -9,6 +9,7 @@ import pytest
 from nstudent.artifact import Artifact
 from nstudent.data.dataset import Dataset
 from nstudent.errors import DataError
+from nstudent.progress import Silence
 from PIL import Image
 
 SIZE = 8
@@ -44,6 +45,16 @@ def divided():
         | classes(each=2, start=200, prefix="test/")
         | {f"unlabelled/{i}.png": png(300 + i) for i in range(6)}
     )
+
+
+class Said(Silence):
+    """Progress that keeps what is said."""
+
+    def __init__(self):
+        self.lines = []
+
+    def say(self, text):
+        self.lines.append(text)
 
 
 class Bench:

@@ -17,19 +17,8 @@ from nstudent.data.pack_folder import make_pack
 from nstudent.data.sources import folder as folder_source
 from nstudent.data.sources.source import read_file
 from nstudent.errors import ConfigError, DataError, ImageError
-from nstudent.progress import Silence
 from nstudent.run import run_stage
-from small_folders import SIZE, classes, divided, plant, png
-
-
-class Said(Silence):
-    """Progress that keeps what is said."""
-
-    def __init__(self):
-        self.lines = []
-
-    def say(self, text):
-        self.lines.append(text)
+from small_folders import SIZE, Said, classes, divided, plant, png
 
 
 @pytest.fixture

@@ -11,13 +11,12 @@ from nstudent import hdf5
 from nstudent.artifact import Artifact
 from nstudent.data import packing
 from nstudent.data.dataset import Dataset
-from nstudent.progress import Silence
 from nstudent.run import run_all, run_stage
 from nstudent.status import status
 from nstudent.verification import repair, verify
 from PIL import Image
 from sklearn.datasets import load_sample_images
-from small_folders import SIZE, classes, divided, plant, png
+from small_folders import SIZE, Said, classes, divided, plant, png
 
 SIDE = 32
 SHARD_ROWS = 8
@@ -132,19 +131,6 @@ def _words(bench):
         "data.max_bad_share": 0.1,
         "data.storage": "jpeg",
     }
-
-
-class Said:
-    """Progress that keeps what is said."""
-
-    def __init__(self):
-        self.lines = []
-
-    def say(self, text):
-        self.lines.append(text)
-
-    def task(self, name, total, unit, done=0):
-        return Silence().task(name, total, unit, done)
 
 
 @pytest.mark.parametrize(
