@@ -22,6 +22,9 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import timm
 
+    # Makes its networks known to timm.
+    import nstudent.models.wide_resnet
+
 
 class Backbone(nn.Module):
     """One timm network without its classifier, with its own normalisation in front."""

@@ -1,0 +1,60 @@
+import pytest
+import timm
+import torch
+from nstudent.config import ModelConfig
+from nstudent.models.cost import gmacs
+from nstudent.models.member import build_member
+from timm.layers import DropPath
+from torch import nn
+
+OUTPUTS = (2, 6, 8)
+
+
+def build(name="wrn_28_2", **noise):
+    return build_member(ModelConfig(backbones=(name,)), OUTPUTS, ("key",), **noise)
+
+
+@pytest.mark.parametrize(("name", "weights"), [("wrn_28_2", 1_467_610), ("wrn_28_10", 36_479_194)])
+def test_timm_builds_them_with_the_weights_of_the_literature(name, weights):
+    network = timm.create_model(name, num_classes=10)
+    assert sum(weight.numel() for weight in network.parameters()) == weights
+    convolutions = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
+    # 28 in the paper's count: the shortcuts stand for the layers that its count takes twice.
+    assert len([layer for layer in convolutions if layer.kernel_size == (3, 3)]) == 25
+    assert len([layer for layer in convolutions if layer.kernel_size == (1, 1)]) == 3
+
+
+def test_the_side_is_halved_twice_and_not_more():
+    network = timm.create_model("wrn_28_2", num_classes=0).eval()
+    sides = []
+    for block in network.blocks:
+        block.register_forward_hook(lambda _module, _inputs, out: sides.append(tuple(out.shape[1:])))
+    assert network(torch.rand(2, 3, 32, 32)).shape == (2, 128)
+    assert sides == [(32, 32, 32)] * 4 + [(64, 16, 16)] * 4 + [(128, 8, 8)] * 4
+
+
+def test_it_costs_a_fifth_of_a_billion_multiply_adds():
+    assert gmacs([build()], 32) == pytest.approx(0.2144, abs=1e-4)
+
+
+def test_stochastic_depth_rises_from_none_to_the_rate_that_was_asked_for():
+    rates = [layer.drop_prob for layer in build(drop_path=0.2).modules() if isinstance(layer, DropPath)]
+    # The first block drops nothing.
+    assert rates == pytest.approx([0.2 * number / 11 for number in range(1, 12)])
+
+
+def test_activations_computed_twice_change_no_number():
+    images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    gradients = []
+    for checkpointing in (False, True):
+        member = build(checkpointing=checkpointing).train()
+        sum(level.square().sum() for level in member(images)).backward()
+        gradients.append([weight.grad for weight in member.parameters()] + list(member.buffers()))
+    assert member.backbones[0].network._checkpointing
+    for plain, again in zip(*gradients, strict=True):
+        assert torch.equal(plain, again)
+
+
+def test_there_are_no_pretrained_weights_and_nothing_is_fetched():
+    with pytest.raises(RuntimeError, match="No pretrained weights exist"):
+        timm.create_model("wrn_28_2", pretrained=True)
