@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from nstudent.artifact import FINAL, Artifact
 from nstudent.config_file import check
 from nstudent.data.decode import decode
@@ -91,11 +92,11 @@ class Classifier:
             except (ImageError, OSError) as error:
                 errors[number] = error.strerror or str(error) if isinstance(error, OSError) else str(error)
         if pixels:
-            probabilities = self._ensemble.probabilities(np.stack(pixels))
-            if not all(np.isfinite(level).all() for level in probabilities):
+            levels = self._ensemble.vote(self._ensemble.images(torch.from_numpy(np.stack(pixels))))
+            if not all(level.isfinite().all() for level in levels):
                 raise ArtifactError("the classifier answers with numbers that are not finite: train it again")
-            rows = best_paths(probabilities, recipe.taxonomy)
-            confidence = path_confidence(probabilities, rows, recipe.taxonomy)
+            rows = best_paths(levels, recipe.taxonomy)
+            confidence = path_confidence(levels, rows, recipe.taxonomy)
         at = 0
         for number, path in enumerate(paths):
             if number in errors:

@@ -4,7 +4,7 @@ Where the fine class is doubtful and the mid class is not, the image keeps its m
 unknown: a partial path is still a label.
 """
 
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from pathlib import Path
 
 from nstudent.data.dataset import Dataset, Ids
@@ -13,10 +13,11 @@ from nstudent.labels import store
 from nstudent.labels.decoding import PathDecoder, path_confidence
 from nstudent.labels.selection import select
 from nstudent.models.device import Placement
-from nstudent.models.ensemble import Ensemble, Probabilities
+from nstudent.models.ensemble import Ensemble, Levels
 from nstudent.models.inference import BatchSize, batches, predict
 from nstudent.progress import Task
 from nstudent.stage import Context, Metrics
+from torch import Tensor
 
 
 def run(context: Context) -> Metrics:
@@ -91,19 +92,17 @@ class _Labelling:
                     self._shard(path, ids, task)
 
     def _shard(self, path: Path, ids: Ids, task: Task) -> None:
-        """Turn the distributions of a batch into labels while the networks work on the next one."""
         shard = store.Shard(ids, self._layout)
-        with ThreadPoolExecutor(1, thread_name_prefix="labels") as beside:
-            first, turning = 0, beside.submit(lambda: None)
-            for raw in batches(self._labeller, self._dataset.pixels, ids, self._size):
-                turning.result()
-                turning = beside.submit(self._turn, shard, first, raw)
-                first += len(raw[0])
-                task.advance(len(raw[0]))
-            turning.result()
+        first = 0
+        for labels in batches(self._labeller, self._dataset.pixels, ids, self._size, self._labels):
+            shard.put(first, labels)
+            count = len(labels["path"])
+            first += count
+            task.advance(count)
         shard.write(path)
 
-    def _turn(self, shard: store.Shard, first: int, raw: Probabilities) -> None:
-        calibrated = [apply_temperature(level, t) for level, t in zip(raw, self._temperatures, strict=True)]
+    def _labels(self, levels: Levels) -> Mapping[str, Tensor]:
+        """The labels of a batch as they are stored, from its distributions per level."""
+        calibrated = [apply_temperature(level, t) for level, t in zip(levels, self._temperatures, strict=True)]
         paths = self._decode(calibrated)
-        shard.put(first, calibrated, paths, path_confidence(calibrated, paths, self._dataset.taxonomy))
+        return self._layout.columns(calibrated, paths, path_confidence(calibrated, paths, self._dataset.taxonomy))

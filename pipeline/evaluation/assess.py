@@ -17,8 +17,8 @@ def assess(ensemble: Ensemble, dataset: Dataset, ids: Ids, batch_size: int | Non
     """Per image, what each score sums up, for the most probable paths."""
     decode = PathDecoder(dataset.taxonomy, ensemble.recipe.outputs)
     size = BatchSize.starting(batch_size, ensemble)
-    paths = [decode(levels) for levels in batches(ensemble, dataset.pixels, ids, size)]
-    predicted = np.concatenate([np.empty((0, dataset.taxonomy.num_levels), dtype=np.int32), *paths])
+    found = batches(ensemble, dataset.pixels, ids, size, lambda levels: {"path": decode(levels)})
+    predicted = np.concatenate([batch["path"] for batch in found])
     return tally(predicted, dataset.labels[ids], dataset.taxonomy.levels)
 
 

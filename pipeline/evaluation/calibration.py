@@ -7,6 +7,7 @@ import numpy.typing as npt
 import torch
 from nstudent.taxonomy import ABSENT, LabelArray
 from scipy.optimize import minimize_scalar
+from torch import Tensor
 
 _LOG_RANGE = (-1.1, 1.1)
 """Temperatures of a third to three: a few hundred images that are all right would ask for ever more confidence."""
@@ -28,13 +29,13 @@ def images_to_fit(ids: npt.NDArray[np.int64], outputs: Sequence[int]) -> npt.NDA
     return ids if len(ids) <= most else ids[np.linspace(0, len(ids) - 1, most).astype(np.int64)]
 
 
-def apply_temperature(probabilities: Distribution, temperature: float) -> Distribution:
-    """Raise to the power 1/T and normalise: what dividing logits by T does, also for averaged members."""
-    # In single precision and by torch, whose logarithm takes half as long as numpy's: in double it took longer than a
-    # small network's forward pass over 10,000 classes.
-    logs = torch.from_numpy(probabilities).add(_SMALLEST).log_().div_(temperature)
-    calibrated: Distribution = logs.softmax(dim=1).numpy()
-    return calibrated
+def apply_temperature(probabilities: Tensor, temperature: float) -> Tensor:
+    """Raise to the power 1/T and normalise: what dividing logits by T does, also for averaged members.
+
+    ``probabilities`` are float32 (images, outputs), on any device. In double precision it took longer than a small
+    network's forward pass over 10,000 classes.
+    """
+    return probabilities.add(_SMALLEST).log_().div_(temperature).softmax(dim=1)
 
 
 def fit_temperatures(
@@ -65,7 +66,7 @@ def _fit(probabilities: Distribution, labels: npt.NDArray[np.int32], num_classes
         right = np.empty(len(wanted), dtype=np.float32)
         for first in range(0, len(wanted), rows):
             part = slice(first, first + rows)
-            calibrated = apply_temperature(shown[part], temperature)
+            calibrated = apply_temperature(torch.from_numpy(shown[part]), temperature).numpy()
             right[part] = calibrated[np.arange(len(calibrated)), wanted[part]]
         return float(-np.log(right + _SMALLEST).mean())
 

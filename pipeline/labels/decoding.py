@@ -9,8 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from nstudent.taxonomy import ABSENT, LabelArray, Taxonomy
+from torch import Tensor
 
-_CELLS_AT_ONCE = 1 << 18
+_CELLS_AT_ONCE = {"cpu": 1 << 18, "cuda": 1 << 28}
+"""Number of scores that are computed together: as many as a CPU's cache holds, or a gigabyte of a GPU's memory."""
 _SMALLEST = 1e-12
 
 
@@ -22,82 +24,112 @@ class PathDecoder:
     paths are not preferred for being short. A label that ends above a class's children is only considered where the
     model has that output: without it nothing speaks for going on, and every path would end as early as it may.
 
-    What depends on the tree alone is worked out once, here, and not for every batch.
+    What depends on the tree alone is worked out once, here, and not for every batch. The decoding is done on the device
+    that holds the distributions.
     """
 
     def __init__(self, taxonomy: Taxonomy, outputs: Sequence[int]) -> None:
         """``outputs``: of the model, per level."""
-        self._terminals = _speakable(taxonomy, outputs)
-        self._levels: list[_Level] = []
-        self._says = np.zeros(len(self._terminals), dtype=np.float32)
-        """How many levels have a say for each terminal."""
-        above = np.zeros(len(self._terminals), dtype=np.intp)
+        terminals = _speakable(taxonomy, outputs)
+        levels: list[_Level] = []
+        says = np.zeros(len(terminals), dtype=np.float32)
+        above = np.zeros(len(terminals), dtype=np.int64)
         for level, size in enumerate(outputs):
-            column = self._terminals[:, level]
+            column = terminals[:, level]
             speaks = (column != ABSENT) | (size > taxonomy.num_classes[level])
-            self._says += speaks
+            says += speaks
             # Terminals with the same beginning share its score, so that only the last level is as wide as the tree.
-            _, first, beginning = np.unique(
-                self._terminals[:, : level + 1], axis=0, return_index=True, return_inverse=True
-            )
-            output = np.where(column == ABSENT, size - 1, column)[first].astype(np.intp)
-            self._levels.append(_Level(above[first], output, None if speaks[first].all() else ~speaks[first]))
-            above = beginning.reshape(-1)
-        self._order = above
-        """Where each terminal stands among the beginnings of the last level, which are whole."""
+            _, first, beginning = np.unique(terminals[:, : level + 1], axis=0, return_index=True, return_inverse=True)
+            output = np.where(column == ABSENT, size - 1, column)[first].astype(np.int64)
+            silent = None if speaks[first].all() else torch.from_numpy(np.flatnonzero(~speaks[first]))
+            levels.append(_Level(torch.from_numpy(above[first]), _Columns.of(output, size), silent))
+            above = beginning.reshape(-1).astype(np.int64)
+        order = _Columns.of(above, int(above.max(initial=-1)) + 1)
+        self._tree = _Tree(torch.from_numpy(terminals), levels, order, torch.from_numpy(says))
 
-    def __call__(self, probabilities: Sequence[npt.NDArray[np.float32]]) -> LabelArray:
-        """Per level (images, outputs) -> paths (images, levels), ``ABSENT`` below their end."""
-        num_images = len(probabilities[0])
-        best = np.empty(num_images, dtype=np.int64)
-        rows = max(1, _CELLS_AT_ONCE // len(self._terminals))
+    def __call__(self, probabilities: Sequence[Tensor]) -> Tensor:
+        """Per level float32 (images, outputs) -> paths int32 (images, levels), ``ABSENT`` below their end."""
+        num_images, device = len(probabilities[0]), probabilities[0].device
+        # Kept where it was used last: a labelling stays on one device.
+        tree = self._tree = self._tree.to(device)
+        best = torch.empty(num_images, dtype=torch.int64, device=device)
+        at_once = _CELLS_AT_ONCE.get(device.type, _CELLS_AT_ONCE["cpu"])
+        rows = max(1, at_once // len(tree.terminals))
         for first in range(0, num_images, rows):
-            part = [_logarithm(level[first : first + rows]) for level in probabilities]
-            best[first : first + rows] = self._scores(part).argmax(axis=1)
-        labels: LabelArray = self._terminals[best]
-        return labels
+            part = [level[first : first + rows].add(_SMALLEST).log_() for level in probabilities]
+            best[first : first + rows] = tree.scores(part).argmax(dim=1)
+        return tree.terminals[best]
 
-    def _scores(self, log_probabilities: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
-        """(images, terminals)."""
-        total = np.zeros((len(log_probabilities[0]), 1), dtype=np.float32)
-        for logs, level in zip(log_probabilities, self._levels, strict=True):
-            said = _taken(logs, level.output)
-            if level.silent is not None:
-                said[:, level.silent] = 0.0
-            said += total.take(level.above, axis=1)
-            total = said
-        total = _taken(total, self._order)
-        total /= self._says
-        return total
+
+@dataclass(frozen=True)
+class _Columns:
+    """Some columns of a table, in an order."""
+
+    index: Tensor
+    """int64 (columns,)."""
+    are_all: bool
+    """Whether they are all columns in their own order: then the table itself will do."""
+
+    @classmethod
+    def of(cls, index: npt.NDArray[np.int64], width: int) -> _Columns:
+        """``index``: the columns that are meant, of a table that has ``width`` of them."""
+        return cls(torch.from_numpy(index), np.array_equal(index, np.arange(width)))
+
+    def to(self, device: torch.device) -> _Columns:
+        return _Columns(self.index.to(device), self.are_all)
+
+    def taken(self, table: Tensor) -> Tensor:
+        """(rows, width) -> (rows, columns): a copy, or the table where its columns are all wanted."""
+        return table if self.are_all else table.index_select(1, self.index)
 
 
 @dataclass(frozen=True)
 class _Level:
     """How the scores of the beginnings of paths, down to one level, come from those of the level above."""
 
-    above: npt.NDArray[np.intp]
-    """For each beginning: that of the level above."""
-    output: npt.NDArray[np.intp]
-    """For each: the model's output that speaks for it."""
-    silent: npt.NDArray[np.bool_] | None
-    """For which none does; ``None``: one does for all."""
+    above: Tensor
+    """int64: for each beginning, that of the level above."""
+    output: _Columns
+    """For each beginning, the model's output that speaks for it."""
+    silent: Tensor | None
+    """int64: the beginnings for which no output speaks; ``None``: there is one for all."""
+
+    def to(self, device: torch.device) -> _Level:
+        silent = None if self.silent is None else self.silent.to(device)
+        return _Level(self.above.to(device), self.output.to(device), silent)
 
 
-def _taken(table: npt.NDArray[np.float32], columns: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
-    """These columns of a table: where they are all of them in their order, that table."""
-    if len(columns) == table.shape[1] and np.array_equal(columns, np.arange(len(columns))):
-        return table
-    return table.take(columns, axis=1)
+@dataclass(frozen=True)
+class _Tree:
+    """What decoding has to know of the taxonomy, on a device."""
+
+    terminals: Tensor
+    """int32 (terminals, levels)."""
+    levels: Sequence[_Level]
+    order: _Columns
+    """Where each terminal stands among the beginnings of the last level, which are whole."""
+    says: Tensor
+    """float32 (terminals,): how many levels have a say for each."""
+
+    def to(self, device: torch.device) -> _Tree:
+        if self.terminals.device == device:
+            return self
+        levels = [level.to(device) for level in self.levels]
+        return _Tree(self.terminals.to(device), levels, self.order.to(device), self.says.to(device))
+
+    def scores(self, log_probabilities: Sequence[Tensor]) -> Tensor:
+        """(images, terminals), from the logarithms per level, which are overwritten."""
+        total = log_probabilities[0].new_zeros((len(log_probabilities[0]), 1))
+        for logs, level in zip(log_probabilities, self.levels, strict=True):
+            said = level.output.taken(logs)
+            if level.silent is not None:
+                said.index_fill_(1, level.silent, 0.0)
+            total = said.add_(total.index_select(1, level.above))
+        return self.order.taken(total).div_(self.says)
 
 
-def _logarithm(probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    # torch's takes half as long as numpy's.
-    logs: npt.NDArray[np.float32] = torch.from_numpy(probabilities).add(_SMALLEST).log_().numpy()
-    return logs
-
-
-def best_paths(probabilities: Sequence[npt.NDArray[np.float32]], taxonomy: Taxonomy) -> LabelArray:
-    """The most probable legal final label of each image, as ``PathDecoder`` finds it: (images, levels)."""
+def best_paths(probabilities: Sequence[Tensor], taxonomy: Taxonomy) -> Tensor:
+    """The most probable legal final label of each image, as ``PathDecoder`` finds it: int32 (images, levels)."""
     return PathDecoder(taxonomy, [level.shape[1] for level in probabilities])(probabilities)
 
 
@@ -114,19 +146,16 @@ def _speakable(taxonomy: Taxonomy, outputs: Sequence[int]) -> LabelArray:
     return speakable
 
 
-def path_confidence(
-    probabilities: Sequence[npt.NDArray[np.float32]], paths: LabelArray, taxonomy: Taxonomy
-) -> npt.NDArray[np.float32]:
-    """Probability of what the path says at each level, (images, levels).
+def path_confidence(probabilities: Sequence[Tensor], paths: Tensor, taxonomy: Taxonomy) -> Tensor:
+    """Probability of what the path says at each level, float32 (images, levels).
 
     Where the path has ended that is the probability of 'nothing', or 0 in a model without an output for it.
     """
-    confidence = np.zeros(paths.shape, dtype=np.float32)
-    rows = np.arange(len(paths))
+    confidence = []
     for level, distribution in enumerate(probabilities):
-        path = paths[:, level]
-        said = distribution[rows, np.maximum(path, 0)]
+        path = paths[:, level].long()
+        said = distribution.gather(1, path.clamp_min(0)[:, None])[:, 0]
         has_nothing = distribution.shape[1] > taxonomy.num_classes[level]
-        nothing = distribution[:, -1] if has_nothing else np.zeros(len(paths), dtype=np.float32)
-        confidence[:, level] = np.where(path >= 0, said, nothing)
-    return confidence
+        nothing = distribution[:, -1] if has_nothing else torch.zeros_like(said)
+        confidence.append(torch.where(path >= 0, said, nothing))
+    return torch.stack(confidence, dim=1)

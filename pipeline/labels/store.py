@@ -7,7 +7,7 @@ all of them as one file.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from nstudent.artifact import Artifact
 from nstudent.hdf5 import attributes, mapped, write, write_joined
 from nstudent.labels.rows import JoinedRows, Shards
@@ -22,6 +23,7 @@ from nstudent.labels.selection import deep_enough, kept_confidence
 from nstudent.labels.top import TopRows, class_type, classes_kept, top_classes
 from nstudent.storage import write_json
 from nstudent.taxonomy import UNKNOWN, LabelArray, Taxonomy
+from torch import Tensor
 
 JOINED = "labels.h5"
 DESCRIPTION = "labels.json"
@@ -63,6 +65,25 @@ class Layout:
         """Which data sets a reader finds."""
         return _SOME_TOP if any(self.tops) else _WHOLE
 
+    def columns(self, levels: Sequence[Tensor], paths: Tensor, confidence: Tensor) -> dict[str, Tensor]:
+        """The labels of some images as they are stored, on whichever device they are.
+
+        Args:
+            levels: Calibrated distribution per level, (rows, outputs).
+            paths: The most probable path, (rows, levels).
+            confidence: Probability along the path, (rows, levels).
+        """
+        found = {"path": paths.to(torch.int32), "confidence": confidence.float()}
+        for name, kept, is_top, level in zip(self.levels, self.kept, self.tops, levels, strict=True):
+            if is_top:
+                classes, chosen = top_classes(level, kept)
+                wide = class_type(level.shape[1]) is np.int32
+                found[f"top/{name}/class"] = classes.to(torch.int32 if wide else torch.int16)
+                found[f"top/{name}/probability"] = chosen.half()
+            else:
+                found[f"probability/{name}"] = level.half()
+        return found
+
     def attributes(self) -> dict[str, Any]:
         """Of the root of every file."""
         said = {"schema": self.schema, "levels": list(self.levels)}
@@ -88,32 +109,10 @@ class Shard:
             else:
                 self._arrays[f"probability/{name}"] = np.empty((rows, outputs), dtype=np.float16)
 
-    def put(
-        self,
-        first: int,
-        probabilities: Sequence[npt.NDArray[np.float32]],
-        paths: LabelArray,
-        confidence: npt.NDArray[np.float32],
-    ) -> None:
-        """Take in the labels of a batch.
-
-        Args:
-            first: Row of its first image.
-            probabilities: Calibrated distribution per level, (rows, outputs).
-            paths: The most probable path, (rows, levels).
-            confidence: Probability along the path, (rows, levels).
-        """
-        here = slice(first, first + len(paths))
-        self._arrays["path"][here] = paths
-        self._arrays["confidence"][here] = confidence
-        layout = zip(self._layout.levels, self._layout.kept, self._layout.tops, probabilities, strict=True)
-        for name, kept, is_top, level in layout:
-            if is_top:
-                classes, chosen = top_classes(level, kept)
-                self._arrays[f"top/{name}/class"][here] = classes
-                self._arrays[f"top/{name}/probability"][here] = chosen
-            else:
-                self._arrays[f"probability/{name}"][here] = level
+    def put(self, first: int, columns: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Take in the labels of a batch, as ``Layout.columns`` gives them; ``first`` is the row of its first image."""
+        for name, rows in columns.items():
+            self._arrays[name][first : first + len(rows)] = rows
 
     def write(self, path: Path) -> None:
         """Write the file, once every row was put in."""

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from nstudent.errors import ArtifactError
 from nstudent.labels.rows import JoinedRows, Rows
+from torch import Tensor
 
 MOST_WHOLE_OUTPUTS = 256
 DEFAULT_CLASSES = 64
@@ -30,18 +30,18 @@ def class_type(outputs: int) -> type[np.int16] | type[np.int32]:
     return np.int16 if outputs <= np.iinfo(np.int16).max + 1 else np.int32
 
 
-def top_classes(
-    probabilities: npt.NDArray[np.float32], count: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """The most probable classes and their probabilities, (rows, count) each, the most probable first."""
-    # torch's is more than twice as fast as numpy's argpartition.
-    classes = torch.from_numpy(probabilities).topk(count, sorted=False).indices.numpy()
+def top_classes(probabilities: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The most probable classes and their probabilities, (rows, count) each, the most probable first.
+
+    ``probabilities`` are (rows, outputs), on any device.
+    """
+    classes = probabilities.topk(count, sorted=False).indices
     # Of equal ones that are kept the first class comes first. Which are kept of several at the cut is for topk to say,
     # from that row alone.
-    classes.sort(axis=1)
-    chosen = np.take_along_axis(probabilities, classes, axis=1)
-    order = np.argsort(-chosen, axis=1, kind="stable")
-    return np.take_along_axis(classes, order, axis=1), np.take_along_axis(chosen, order, axis=1)
+    classes = classes.sort(dim=1).values
+    chosen = probabilities.gather(1, classes)
+    order = chosen.argsort(dim=1, descending=True, stable=True)
+    return classes.gather(1, order), chosen.gather(1, order)
 
 
 class TopRows:

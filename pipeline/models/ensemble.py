@@ -29,8 +29,10 @@ _MAX_MEMBERS = 64
 _SPARE_BYTES = 256 << 20
 """What building a network may take beside twice its weights: tables of positions, starting values."""
 
+Levels = tuple[Tensor, ...]
+"""Distributions per level, coarse first: float32 (images, outputs of the level), on the device."""
 Probabilities = tuple[npt.NDArray[np.float32], ...]
-"""Per level, coarse first: (images, outputs of the level)."""
+"""The same on the host."""
 
 
 @dataclass(frozen=True)
@@ -104,19 +106,19 @@ class Ensemble:
         for member in self.members:
             self._placement.compile(member)
 
-    def images(self, pixels: npt.NDArray[np.uint8]) -> Tensor:
-        """uint8 (images, side, side, 3) -> what the members look at, on their device."""
-        return self._placement.images(torch.from_numpy(pixels))
+    def images(self, pixels: Tensor) -> Tensor:
+        """uint8 (images, side, side, 3), anywhere -> what the members look at, on their device."""
+        return self._placement.images(pixels)
 
     def probabilities(self, pixels: npt.NDArray[np.uint8]) -> Probabilities:
         """uint8 (images, side, side, 3) -> distributions per level, the mean over members."""
-        return self.vote(self.images(pixels))
+        return tuple(level.cpu().numpy() for level in self.vote(self.images(torch.from_numpy(pixels))))
 
     @torch.inference_mode()
-    def vote(self, images: Tensor) -> Probabilities:
-        """What ``images`` gave -> distributions per level, the mean over members."""
+    def vote(self, images: Tensor) -> Levels:
+        """What ``images`` gave -> distributions per level, the mean over members, on their device."""
         votes = [self._vote_of(member, images) for member in self.members]
-        return tuple(_mean(level).cpu().numpy() for level in zip(*votes, strict=True))
+        return tuple(_mean(level) for level in zip(*votes, strict=True))
 
     def _vote_of(self, member: torch.nn.Module, images: Tensor) -> list[Tensor]:
         with self._placement.autocast(member):

@@ -1,22 +1,34 @@
-"""Un-noised predictions for many images."""
+"""Un-noised predictions for many images, with the device never waiting for the host.
+
+The pixels of the next batch are fetched in a thread while the networks work on this one, and a batch is handed out when
+the next one is under way. On a CPU what is made of the predictions is made in a second thread. On a GPU pixels are
+copied beside its work, it makes of the predictions what is wanted, and only that is copied back.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from nstudent.data.dataset import Ids, PixelStore
-from nstudent.data.decode import Pixels
-from nstudent.models.ensemble import Ensemble, Probabilities
+from nstudent.models.ensemble import Ensemble, Levels, Probabilities
 from nstudent.progress import Task
 from torch import Tensor
 
 _PIXELS = {"cpu": 1 << 18, "cuda": 1 << 26}
-"""Of a batch to begin with. On a CPU what lies between two layers then stays in its cache: 256 images of 32 px, or 8 of
-224 (1.1 to 2 times faster than 64). A GPU is to be kept busy: 1,024 images of 256 px."""
+"""Number of pixels in a batch to begin with. On a CPU what lies between two layers then stays in its cache: 256 images
+of 32 px, or 8 of 224 (1.1 to 2 times faster than 64). A GPU is to be kept busy: 1,024 images of 256 px."""
 _FEWEST_AND_MOST = {"cpu": (8, 256), "cuda": (256, 4096)}
+
+Wanted = Callable[[Levels], Mapping[str, Tensor]]
+"""What is to be made of a batch's distributions per level: named tensors with a row an image, on the same device."""
+Found = dict[str, npt.NDArray[Any]]
+"""The same on the host."""
 
 
 class BatchSize:
@@ -36,39 +48,130 @@ class BatchSize:
         return cls(min(most, max(fewest, 1 << max(0, fitting.bit_length() - 1))))
 
 
-def batches(ensemble: Ensemble, pixels: PixelStore, ids: Ids, size: BatchSize) -> Iterator[Probabilities]:
-    """Distributions per level, (images, outputs), of one batch after the other, in the order of ``ids``.
+def batches(ensemble: Ensemble, pixels: PixelStore, ids: Ids, size: BatchSize, wanted: Wanted) -> Iterator[Found]:
+    """What ``wanted`` makes of one batch after the other, in the order of ``ids``.
 
     Every batch has the same shape: the last one is filled up, so that an image's result does not depend on how many
-    images there are. Where the device runs out of memory the batch is halved, down to one image. The pixels of the next
-    batch are fetched from disk, and on a CPU made ready, while the networks work on this one.
+    images there are. Where the device runs out of memory the batch is halved, down to one image.
+
+    Raises:
+        torch.OutOfMemoryError: a single image does not fit.
     """
-    on_cpu = ensemble.device.type == "cpu"
+    if not len(ids):
+        empty = wanted(tuple(torch.empty(0, outputs) for outputs in ensemble.recipe.outputs))
+        yield {name: tensor.numpy() for name, tensor in empty.items()}
+        return
+    make = _OnGpu if ensemble.device.type == "cuda" else _OnHost
+    with ThreadPoolExecutor(1, thread_name_prefix="pixels") as beside, closing(make(ensemble, wanted)) as work:
 
-    def fetch(first: int, images: int) -> Pixels | Tensor:
-        found = _fetch(pixels, ids, first, images)
-        return ensemble.images(found) if on_cpu else found
+        def fetch(first: int, images: int) -> Tensor:
+            return work.brought(_fetched(pixels, ids, first, images))
 
-    with ThreadPoolExecutor(1, thread_name_prefix="pixels") as beside:
         first, images = 0, size.images
+        under_way: Callable[[], Found] | None = None
         waiting = beside.submit(fetch, first, images)
         while first < len(ids):
-            fetched, images = waiting.result(), size.images
-            ahead = beside.submit(fetch, first + images, images)
+            brought, images = work.ready(waiting.result()), size.images
+            waiting = beside.submit(fetch, first + images, images)
+            begun: Callable[[], Found] | None = None
             try:
-                levels = ensemble.vote(fetched) if isinstance(fetched, Tensor) else ensemble.probabilities(fetched)
+                begun = work.begin(brought, min(images, len(ids) - first))
+                first += images
             except torch.OutOfMemoryError:
                 if images == 1:
                     raise
+            if under_way is not None:
+                yield under_way()
+            under_way = begun
+            if begun is None:
+                # What was fetched behind this batch is fetched again, in other parts.
                 size.images = images // 2
                 waiting = beside.submit(fetch, first, size.images)
-                continue
-            count = min(images, len(ids) - first)
-            yield tuple(level[:count] for level in levels)
-            first, waiting = first + count, ahead
+        if under_way is not None:
+            yield under_way()
 
 
-def _fetch(pixels: PixelStore, ids: Ids, first: int, images: int) -> Pixels:
+class _Work(Protocol):
+    """How a device takes a batch, and gives what was made of it."""
+
+    def brought(self, pixels: npt.NDArray[np.uint8]) -> Tensor:
+        """The images of a batch on their way to the device; called in a thread."""
+
+    def ready(self, images: Tensor) -> Tensor:
+        """The same images, to be used from now on."""
+
+    def begin(self, images: Tensor, count: int) -> Callable[[], Found]:
+        """Begin with a batch, of which ``count`` images are wanted; returns what waits for its results."""
+
+    def close(self) -> None:
+        """End what was begun."""
+
+
+class _OnHost:
+    """The CPU, or a GPU that shares its memory: the networks run here, what is made of their predictions beside."""
+
+    def __init__(self, ensemble: Ensemble, wanted: Wanted) -> None:
+        self._ensemble = ensemble
+        self._wanted = wanted
+        self._beside = ThreadPoolExecutor(1, thread_name_prefix="labels")
+
+    def brought(self, pixels: npt.NDArray[np.uint8]) -> Tensor:
+        images = torch.from_numpy(pixels)
+        return self._ensemble.images(images) if self._ensemble.device.type == "cpu" else images
+
+    def ready(self, images: Tensor) -> Tensor:
+        return images if images.is_floating_point() else self._ensemble.images(images)
+
+    def begin(self, images: Tensor, count: int) -> Callable[[], Found]:
+        levels = tuple(level[:count].cpu() for level in self._ensemble.vote(images))
+        turning: Future[Found] = self._beside.submit(self._turned, levels)
+        return turning.result
+
+    @torch.inference_mode()
+    def _turned(self, levels: Levels) -> Found:
+        return {name: tensor.numpy() for name, tensor in self._wanted(levels).items()}
+
+    def close(self) -> None:
+        self._beside.shutdown()
+
+
+class _OnGpu:
+    """A CUDA device: told what to do, and asked for it when the next batch is under way."""
+
+    def __init__(self, ensemble: Ensemble, wanted: Wanted) -> None:
+        self._ensemble = ensemble
+        self._wanted = wanted
+        self._copies = torch.cuda.Stream(ensemble.device)
+
+    def brought(self, pixels: npt.NDArray[np.uint8]) -> Tensor:
+        with torch.cuda.stream(self._copies):
+            return torch.from_numpy(pixels).pin_memory().to(self._ensemble.device, non_blocking=True)
+
+    def ready(self, images: Tensor) -> Tensor:
+        works = torch.cuda.current_stream(self._ensemble.device)
+        works.wait_stream(self._copies)
+        # Its memory belongs to the other stream, which is not to use it again before this one is done.
+        images.record_stream(works)
+        return self._ensemble.images(images)
+
+    @torch.inference_mode()
+    def begin(self, images: Tensor, count: int) -> Callable[[], Found]:
+        levels = tuple(level[:count] for level in self._ensemble.vote(images))
+        here = {name: tensor.to("cpu", non_blocking=True) for name, tensor in self._wanted(levels).items()}
+        arrived = torch.cuda.Event()
+        arrived.record()
+
+        def found() -> Found:
+            arrived.synchronize()
+            return {name: tensor.numpy() for name, tensor in here.items()}
+
+        return found
+
+    def close(self) -> None:
+        """Nothing was begun that does not end by itself."""
+
+
+def _fetched(pixels: PixelStore, ids: Ids, first: int, images: int) -> npt.NDArray[np.uint8]:
     """Pixels of a batch, filled up with its last image; empty behind the end."""
     found = pixels[ids[first : first + images]]
     missing = images - len(found) if len(found) else 0
@@ -82,10 +185,14 @@ def predict(
     size = batch_size if isinstance(batch_size, BatchSize) else BatchSize.starting(batch_size, ensemble)
     outputs = tuple(np.empty((len(ids), outputs), dtype=np.float32) for outputs in ensemble.recipe.outputs)
     first = 0
-    for levels in batches(ensemble, pixels, ids, size):
-        for output, level in zip(outputs, levels, strict=True):
+    for found in batches(ensemble, pixels, ids, size, _whole):
+        for output, level in zip(outputs, found.values(), strict=True):
             output[first : first + len(level)] = level
-        first += len(levels[0])
+        first += len(level)
         if task is not None:
-            task.advance(len(levels[0]))
+            task.advance(len(level))
     return outputs
+
+
+def _whole(levels: Levels) -> Mapping[str, Tensor]:
+    return {f"level {number}": level for number, level in enumerate(levels)}

@@ -2,9 +2,15 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nstudent.evaluation.calibration import apply_temperature, fit_temperatures, images_to_fit
+from nstudent.evaluation import calibration
+from nstudent.evaluation.calibration import fit_temperatures, images_to_fit
+
+
+def apply_temperature(probabilities, temperature):
+    return calibration.apply_temperature(torch.from_numpy(probabilities), temperature).numpy()
 
 
 def softmax(logits):

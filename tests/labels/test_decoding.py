@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nstudent.labels.decoding import best_paths, path_confidence
+from nstudent.labels import decoding
 from nstudent.taxonomy import Taxonomy
 
 LEVELS = ("coarse", "mid", "fine")
@@ -21,6 +22,14 @@ TREE = Taxonomy.from_labels(
     ],
     LEVELS,
 )
+
+
+def best_paths(levels, tree):
+    return decoding.best_paths([torch.from_numpy(level) for level in levels], tree).numpy()
+
+
+def path_confidence(levels, paths, tree):
+    return decoding.path_confidence([torch.from_numpy(level) for level in levels], torch.tensor(paths), tree).numpy()
 
 
 def rows(*levels):
@@ -85,7 +94,7 @@ def test_many_images_are_decoded_in_parts_as_one_by_one(monkeypatch):
     levels = [random.dirichlet(np.ones(n), 50).astype(np.float32) for n in (2, 3, 5)]
     whole = best_paths(levels, TREE)
 
-    monkeypatch.setattr("nstudent.labels.decoding._CELLS_AT_ONCE", 20)
+    monkeypatch.setitem(decoding._CELLS_AT_ONCE, "cpu", 20)
 
     assert np.array_equal(best_paths(levels, TREE), whole)
     assert np.array_equal(np.concatenate([best_paths([p[i : i + 1] for p in levels], TREE) for i in range(50)]), whole)

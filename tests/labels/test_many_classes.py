@@ -40,12 +40,14 @@ from nstudent.labels.decoding import PathDecoder, path_confidence
 from nstudent.labels.store import Layout, Shard
 outputs = tree.columns("ignore")
 levels = [random.random((256, n), dtype=np.float32) for n in outputs]
-levels = [level / level.sum(axis=1, keepdims=True) for level in levels]
-decode, shard = PathDecoder(tree, outputs), Shard(np.arange(2048), Layout.of(tree.levels, outputs, None))
+levels = [torch.from_numpy(level / level.sum(axis=1, keepdims=True)) for level in levels]
+layout = Layout.of(tree.levels, outputs, None)
+decode, shard = PathDecoder(tree, outputs), Shard(np.arange(2048), layout)
 for first in range(0, 2048, 256):
     paths = decode(levels)
-    shard.put(first, levels, paths, path_confidence(levels, paths, tree))
-    assert (tree.terminal_of(paths) >= 0).all()
+    columns = layout.columns(levels, paths, path_confidence(levels, paths, tree))
+    shard.put(first, {name: tensor.numpy() for name, tensor in columns.items()})
+    assert (tree.terminal_of(paths.numpy()) >= 0).all()
 """)
 
     # 21 MB of distributions made here, 20 MB of positions to choose the top classes by, one batch of sums.

@@ -5,6 +5,7 @@ import pickle
 import h5py
 import numpy as np
 import pytest
+import torch
 from nstudent.errors import ArtifactError
 from nstudent.labels import store
 from nstudent.labels.selection import deep_enough, kept_confidence
@@ -34,8 +35,10 @@ def write_shard(folder, first, last, top_k=None, batch=3):
     shard = store.Shard(made["images"][first:last], layout)
     for at in range(first, last, batch):
         rows = slice(at, min(at + batch, last))
-        levels = [level[rows] for level in made["probabilities"]]
-        shard.put(at - first, levels, made["paths"][rows], made["confidence"][rows])
+        levels = [torch.from_numpy(level[rows]) for level in made["probabilities"]]
+        paths, confidence = (torch.from_numpy(made[name][rows]) for name in ("paths", "confidence"))
+        columns = layout.columns(levels, paths, confidence)
+        shard.put(at - first, {name: tensor.numpy() for name, tensor in columns.items()})
     path = store.shard_path(folder, first, last)
     shard.write(path)
     return path

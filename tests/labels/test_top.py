@@ -2,13 +2,19 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nstudent.errors import ArtifactError
 from nstudent.hdf5 import write
+from nstudent.labels import top
 from nstudent.labels.rows import JoinedRows, Shards
 from nstudent.labels.targets import PseudoTargets
-from nstudent.labels.top import TopRows, class_type, top_classes
+from nstudent.labels.top import TopRows, class_type
+
+
+def top_classes(probabilities, count):
+    return tuple(tensor.numpy() for tensor in top.top_classes(torch.from_numpy(probabilities), count))
 
 
 def stored(tmp_path, classes, probabilities, outputs):

@@ -93,20 +93,24 @@ def test_the_size_that_was_found_is_remembered(make_ensemble, pixels):
     assert size.images == 4
 
 
+def by_number(levels):
+    return {str(number): level for number, level in enumerate(levels)}
+
+
 def test_batches_come_in_order_without_the_filling(make_ensemble, pixels):
     ensemble = make_ensemble(1)
     whole = predict(ensemble, pixels, np.arange(20), batch_size=8)
 
-    parts = list(batches(ensemble, pixels, np.arange(20), BatchSize(8)))
+    parts = list(batches(ensemble, pixels, np.arange(20), BatchSize(8), by_number))
 
-    assert [len(part[0]) for part in parts] == [8, 8, 4]
+    assert [len(part["0"]) for part in parts] == [8, 8, 4]
     for level, every in enumerate(whole):
-        assert np.concatenate([part[level] for part in parts]).tobytes() == every.tobytes()
+        assert np.concatenate([part[str(level)] for part in parts]).tobytes() == every.tobytes()
 
 
 def test_a_walk_that_is_given_up_leaves_no_thread(make_ensemble, pixels):
     before = threading.active_count()
-    walk = batches(make_ensemble(1), pixels, np.arange(20), BatchSize(2))
+    walk = batches(make_ensemble(1), pixels, np.arange(20), BatchSize(2), by_number)
     next(walk)
     walk.close()
 

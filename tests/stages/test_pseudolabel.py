@@ -4,6 +4,7 @@ import os
 import h5py
 import numpy as np
 import pytest
+import torch
 from nstudent.artifact import Artifact, Manifest
 from nstudent.data.dataset import Dataset
 from nstudent.labels.selection import Selection
@@ -40,7 +41,7 @@ def test_the_labels_are_those_of_the_un_noised_labeller(store, finished, tiny):
     temperatures = json.loads((finished / STEP / "labels.json").read_text())["temperatures"]
     raw = predict(labeller, dataset.pixels, dataset.unlabelled, batch_size=256)
     for stored, level, temperature in zip(store.probabilities, raw, temperatures, strict=True):
-        expected = apply_temperature(level, temperature).astype(np.float16)
+        expected = apply_temperature(torch.from_numpy(level), temperature).numpy().astype(np.float16)
         assert stored[np.arange(240)].tobytes() == expected.tobytes()
 
 
