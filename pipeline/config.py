@@ -217,12 +217,15 @@ class Config(Section):
     """auto: bfloat16 where the chip has it and the network gains (a CPU: from 32 px on). Weights stay float32."""
     compile: Literal["none", "default", "reduce-overhead"] = "none"
     """torch.compile, for training and labelling on a GPU: a minute or more each. reduce-overhead: with CUDA graphs."""
+    deterministic: bool = False
+    """Equal runs on the same GPU give equal results, with slower kernels. On a CPU they do in any case."""
     augment: Literal["auto", "image", "batch"] = "auto"
     """How training images are noised: one by one, or a batch at a time where the network runs (the same distributions,
-    other draws). auto: by the batch up to 64 px."""
+    other draws). auto: by the batch on a GPU, and on a CPU up to 64 px."""
     workers: Annotated[Whole, Field(ge=0)] | None = None
-    """Processes that fetch images and noise them one by one. null: none where that is done by the batch, in a thread;
-    else one, or up to 8 beside a GPU, where there are cores for them and a process starts cheaply (Linux)."""
+    """Processes that fetch images and noise them one by one. null: none where a thread prepares whole batches (images
+    up to 64 px; on a GPU also larger ones kept as pixels); else one, or up to 8 beside a GPU, where there are cores for
+    them and a process starts cheaply (Linux)."""
     threads: Count | None = None
     """CPU threads of the networks. null: all cores but those of the loader processes, or one for the thread."""
     checkpoint_minutes: Annotated[Number, Field(ge=0)] = 0.2

@@ -18,6 +18,7 @@ from nstudent.data.resident import ResidentPixels, fits_beside_training
 from nstudent.errors import ConfigError
 from nstudent.evaluation.assess import HEADLINE, assess
 from nstudent.evaluation.metrics import scores
+from nstudent.labels.self_ensemble import RunningAverage
 from nstudent.labels.targets import GivenTargets
 from nstudent.models.device import Placement, loader_workers, noises_in_batches
 from nstudent.models.ensemble import Ensemble, Recipe
@@ -123,7 +124,7 @@ class Workbench:
             key,
             levels=self.dataset.taxonomy.levels,
             name_of=self.dataset.name,
-            workers=loader_workers(self._config),
+            workers=loader_workers(self._config, self.dataset.pixels.are_mapped),
             checkpoint_seconds=60 * self._config.checkpoint_minutes,
             world=world,
             noise=batch_noise(training.noise, batches, key, whole=later),
@@ -150,6 +151,12 @@ class Workbench:
     def validation_score(self, ensemble: Ensemble) -> float:
         """The headline score on the validation images: the leader's, in every process."""
         return float(self._world.agree(self._score(ensemble) if self._world.leads else None))
+
+    def running_average(self, num_rows: int, momentum: float) -> RunningAverage:
+        """Averages of a network's predictions for so many images: on the device that trains, where they fit there."""
+        outputs, device = self.dataset.taxonomy.columns(self._config.absent), self.placement.device
+        fits = fits_beside_training(num_rows * sum(outputs) * torch.float32.itemsize, device)
+        return RunningAverage(num_rows, outputs, momentum, device if fits else None)
 
     def gather(self, rows: Tensor) -> Tensor:
         """The rows of every process end to end."""
@@ -181,9 +188,10 @@ def batch_noise(noise: NoiseConfig, batches: Batches, key: Key, *, whole: bool) 
 def training_pixels(config: Config, dataset: Dataset, device: torch.device) -> PixelStore | ResidentPixels:
     """Where a training reads its images: on the GPU, if they fit and are noised there, and no process fetches them."""
     dataset.pixels.open()
-    sizes = len(dataset), dataset.image_size
-    resident = noises_in_batches(config) and not loader_workers(config) and fits_beside_training(*sizes, device)
-    return ResidentPixels(dataset.pixels, *sizes, device) if resident else dataset.pixels
+    images, side = len(dataset), dataset.image_size
+    here = noises_in_batches(config) and not loader_workers(config, dataset.pixels.are_mapped)
+    resident = here and fits_beside_training(images * side**2 * 3, device)
+    return ResidentPixels(dataset.pixels, images, side, device) if resident else dataset.pixels
 
 
 def unlabelled_share(batch_size: int, ratio: float) -> int:

@@ -104,9 +104,7 @@ def _iterate(
     config, absent, taxonomy = context.config.filter, context.config.absent, bench.dataset.taxonomy
     given = np.where(keep.given, labels.given, UNKNOWN).astype(np.int32)
     pseudo = np.where(keep.pseudo, labels.pseudo, UNKNOWN).astype(np.int32)
-    outputs = taxonomy.columns(absent)
-    of_given = RunningAverage(len(given), outputs, config.average_momentum)
-    of_pseudo = RunningAverage(len(pseudo), outputs, config.average_momentum)
+    of_given, of_pseudo = (bench.running_average(len(rows), config.average_momentum) for rows in (given, pseudo))
     supervised = bench.supervised(config, unlabelled_weight=1.0)
     strength = (config.consistency_weight, config.consistency_ramp, config.average_from)
     objective = SelfEnsembling(supervised, of_given, of_pseudo, *strength, gather=bench.gather)

@@ -106,6 +106,11 @@ class PixelStore:
         """Whether every look at an image reads and decodes its original."""
         return isinstance(self._opened(), Originals)
 
+    @property
+    def are_mapped(self) -> bool:
+        """Whether images are mapped squares, which cost no more to read than to copy."""
+        return isinstance(self._opened(), _PixelShards)
+
     def open(self) -> None:
         """Open the files, or list the source: processes that are forked later share what was found."""
         self._opened()

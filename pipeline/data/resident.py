@@ -10,7 +10,7 @@ from torch import Tensor
 
 _COPIED_TOGETHER = 8192
 _SHARE_OF_FREE_MEMORY = 4
-"""A quarter: networks, gradients and activations want the rest."""
+"""One part in so many of the free memory; networks, gradients and activations need the rest."""
 
 
 class ResidentPixels:
@@ -27,9 +27,15 @@ class ResidentPixels:
         return self._images[array_sent(ids, self._images.device)]
 
 
-def fits_beside_training(images: int, side_px: int, device: torch.device) -> bool:
-    """Whether so many images leave a GPU the memory to train; on a CPU mapped files are the same thing for nothing."""
-    if device.type != "cuda":
-        return False
+def fits_beside_training(num_bytes: int, device: torch.device) -> bool:
+    """Whether a GPU that holds so many bytes of data has the memory left to train; never true of another device.
+
+    On a CPU, files that are mapped into memory serve as well and cost nothing.
+    """
+    return device.type == "cuda" and num_bytes <= free_memory(device) // _SHARE_OF_FREE_MEMORY
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes of a GPU's memory that this process can still have: free ones, and those that torch holds unused."""
     free, _ = torch.cuda.mem_get_info(device)
-    return images * side_px**2 * 3 <= free // _SHARE_OF_FREE_MEMORY
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

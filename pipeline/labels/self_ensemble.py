@@ -37,23 +37,35 @@ def check_memory(num_rows: int, outputs: Sequence[int]) -> None:
 class RunningAverage:
     """Per image and level, the average of predicted distributions over the passes of a training."""
 
-    def __init__(self, num_rows: int, outputs: Sequence[int], momentum: float) -> None:
+    def __init__(
+        self, num_rows: int, outputs: Sequence[int], momentum: float, device: torch.device | None = None
+    ) -> None:
+        """Averages of ``num_rows`` images, none of them seen yet.
+
+        Args:
+            num_rows: Number of images.
+            outputs: Outputs of the network per level.
+            momentum: Weight of the past in an average.
+            device: Where the averages are kept; default: the CPU. On the device that trains no step waits for them.
+        """
         self._momentum = momentum
-        self._average = [torch.full((num_rows, size), _NEVER_SEEN) for size in outputs]
+        self._average = [torch.full((num_rows, size), _NEVER_SEEN, device=device) for size in outputs]
 
     def update(self, rows: Tensor, probabilities: Sequence[Tensor]) -> None:
         """Fold the predictions for some rows in; the first prediction of a row is taken as it is."""
         for average, seen in zip(self._average, probabilities, strict=True):
-            before = average[rows]
-            now = seen.detach().float().cpu()
+            here = rows.to(average.device)
+            before = average[here]
+            now = seen.detach().float().to(average.device)
             mixed = self._momentum * before + (1 - self._momentum) * now
-            average[rows] = torch.where(before == _NEVER_SEEN, now, mixed)
+            average[here] = torch.where(before == _NEVER_SEEN, now, mixed)
 
     def agrees(self, labels: LabelArray) -> Tensor:
         """bool (rows, levels): the average's most probable class is the label's. A level without a class agrees."""
         given = torch.from_numpy(labels.astype("int64"))
         agreement = torch.ones(given.shape, dtype=torch.bool)
         for level, average in enumerate(self._average):
+            average = average.cpu()
             # A row that was never drawn has had no say.
             doubted = (average.argmax(dim=1) != given[:, level]) & (average[:, 0] != _NEVER_SEEN)
             agreement[:, level] = ~(doubted & (given[:, level] >= 0))

@@ -22,7 +22,8 @@ def compile_network(network: nn.Module, mode: str) -> None:
     # All networks of a run share one piece of code, and each counts against torch's limit of 8, in training, labelling
     # and with every size of batch: beyond it they would run uncompiled, and nothing would say so.
     config.recompile_limit = max(config.recompile_limit, _MOST_GRAPHS)
-    network.compile(mode=mode if _BACKEND == "inductor" else None, backend=_BACKEND)
+    # Not dynamic: where a batch was halved once, torch would take its size for any number and give up fast layouts.
+    network.compile(mode=mode if _BACKEND == "inductor" else None, backend=_BACKEND, dynamic=False)
     compiled = network._compiled_call_impl
     assert compiled is not None
     network._compiled_call_impl = partial(_explained, compiled)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -21,10 +22,13 @@ the side by up to 32, so below that such an input occurs."""
 
 
 _LARGEST_NOISED_IN_BATCHES_PX = 64
-"""Above it albumentations is the faster way on a CPU, and processes keep up with a GPU."""
+"""Largest side, in pixels, that a CPU noises by the batch; above it albumentations is faster there."""
 
 _MOST_WORKERS = 8
-"""Of those that nobody asked for: each prepares some 600 images of 224 px a second."""
+"""Number of loader processes that are started unasked; each prepares some 600 images of 224 px a second."""
+
+_CUBLAS_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
+"""Environment variable without which cuBLAS adds in an order of its own (torch's notes on reproducibility)."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,10 @@ class Placement:
         # One core for what prepares images: processes, or a thread.
         torch.set_num_threads(config.threads or max(1, available_cores() - max(1, loader_workers(config))))
         device, precision = _device(config.device), config.precision
+        if device.type == "cuda":
+            # With its number: threads that prepare batches begin on the first GPU, whichever their process has.
+            device = torch.device("cuda", torch.cuda.current_device())
+            _choose_kernels(config.deterministic)
         if precision == "auto" and device.type == "cpu" and config.data.image_size < _SMALLEST_BFLOAT16_PX:
             precision = "float32"
         return cls(device, precision, config.compile)
@@ -70,12 +78,16 @@ class Placement:
         return pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255.0)
 
     def seed(self, key: Key) -> None:
-        """Set the generator that dropout on this device reads."""
-        if self.device.type == "cpu":
-            # torch.manual_seed also leaves a note for every GPU that may yet be used, each time: 1 ms.
-            torch.default_generator.manual_seed(seed(*key))
-        else:
-            torch.manual_seed(seed(*key))
+        """Set the generators that dropout on this device reads."""
+        number = seed(*key)
+        if self.device.type == "mps":
+            torch.mps.manual_seed(number)
+        # Not torch.manual_seed: it also leaves a note for every device that may yet be used, 0.1 to 1 ms each time.
+        torch.default_generator.manual_seed(number)
+        if self.device.type == "cuda":
+            torch.cuda.init()
+            index = self.device.index if self.device.index is not None else torch.cuda.current_device()
+            torch.cuda.default_generators[index].manual_seed(number)
 
     def autocast(self, network: nn.Module) -> AbstractContextManager[None]:
         """Context in which the network's matrix products run in bfloat16 where that was asked for or pays."""
@@ -93,25 +105,39 @@ class Placement:
 
 
 def noises_in_batches(config: Config) -> bool:
-    """Whether training images are noised a batch at a time, and not one by one."""
+    """Whether training images are noised a batch at a time, and not one by one.
+
+    Where nobody says, a GPU noises images of every size: a millisecond or two of its step at 300 px, and more than
+    eight processes can do for it.
+    """
     if config.augment == "auto":
-        return config.data.image_size <= _LARGEST_NOISED_IN_BATCHES_PX
+        return config.data.image_size <= _LARGEST_NOISED_IN_BATCHES_PX or _device(config.device).type == "cuda"
     return config.augment == "batch"
 
 
-def loader_workers(config: Config) -> int:
-    """Processes that prepare images.
+def loader_workers(config: Config, mapped: bool = False) -> int:
+    """Number of processes that prepare images.
 
-    Unasked none for small ones: a thread does what there is to do. Nor where processes cannot be forked, and each would
-    import torch anew.
+    Unasked there are none where a thread does what there is to do: for small images, and for larger ones that are
+    noised by the batch and lie in ``mapped`` files, so that nothing has to be decoded. Nor are there any where
+    processes cannot be forked, and each would import torch anew.
     """
     if config.workers is not None:
         return config.workers
-    if noises_in_batches(config) or sys.platform != "linux":
+    is_small = config.data.image_size <= _LARGEST_NOISED_IN_BATCHES_PX
+    if (noises_in_batches(config) and (is_small or mapped)) or sys.platform != "linux":
         return 0
     # A CPU that trains has little left; beside a GPU the cores have nothing else to do.
     most = _MOST_WORKERS if _device(config.device).type == "cuda" else 1
     return min(available_cores() - 1, most)
+
+
+def _choose_kernels(deterministic: bool) -> None:
+    """Let cuDNN time its kernels for each shape and take the fastest, unless equal runs are to give equal results."""
+    torch.backends.cudnn.benchmark = not deterministic
+    if deterministic:
+        os.environ.setdefault(_CUBLAS_WORKSPACE, ":4096:8")
+    torch.use_deterministic_algorithms(deterministic)
 
 
 def _device(name: str) -> torch.device:

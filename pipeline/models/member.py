@@ -20,10 +20,9 @@ from torch import Tensor, nn
 with warnings.catch_warnings():
     # torch deprecates what timm decorates at import; nothing here uses it.
     warnings.simplefilter("ignore")
-    import timm
-
     # Makes its networks known to timm.
-    import nstudent.models.wide_resnet
+    import nstudent.models.wide_resnet  # noqa: F401
+    import timm
 
 
 class Backbone(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from copy import deepcopy
 
 import torch
@@ -19,16 +20,22 @@ class WeightAverage:
         """Begins as a copy; tensors are followed by identity, so weights have to be loaded into a network in place."""
         self.module = deepcopy(network).eval()
         pairs = list(zip(_tensors(self.module), _tensors(network), strict=True))
-        self._averaged = [pair for pair in pairs if pair[0].is_floating_point()]
-        self._copied = [pair for pair in pairs if not pair[0].is_floating_point()]
+        self._averaged = _columns(pair for pair in pairs if pair[0].is_floating_point())
+        self._copied = _columns(pair for pair in pairs if not pair[0].is_floating_point())
 
     @torch.no_grad()
     def update(self, decay: float) -> None:
         """average <- decay * average + (1 - decay) * network; counters are taken over."""
-        average, now = ([pair[i] for pair in self._averaged] for i in (0, 1))
-        torch._foreach_lerp_(average, now, weight=1.0 - decay)
-        for counter, counted in self._copied:
-            counter.copy_(counted)
+        torch._foreach_lerp_(*self._averaged, weight=1.0 - decay)
+        # One operation too: a large network counts the batches of more than a hundred layers.
+        if self._copied[0]:
+            torch._foreach_copy_(*self._copied)
+
+
+def _columns(pairs: Iterable[tuple[Tensor, Tensor]]) -> tuple[list[Tensor], list[Tensor]]:
+    """The tensors of the average, and in the same order those of the network."""
+    rows = list(pairs)
+    return [average for average, _ in rows], [now for _, now in rows]
 
 
 def _tensors(network: nn.Module) -> list[Tensor]:

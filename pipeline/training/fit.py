@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from nstudent.config import TrainingConfig
 from nstudent.data.batches import Awaited, Batches, loaders_explained
-from nstudent.errors import StoppedError
+from nstudent.errors import StoppedError, TrainingError
 from nstudent.models.device import Placement
 from nstudent.models.heads import Logits
 from nstudent.models.member import Member
@@ -114,7 +114,7 @@ class Trainer:
             self._network, self._optimizer, levels, lambda step: [name_of(int(image)) for image in batches.ids(step)]
         )
         self._gradient = Gradient(
-            self._network, objective, placement, self._finite, key, config.clip_norm, self._world, self._believe
+            self._network, objective, placement, self._finite, key, config.clip_norm, self._world, self._belief()
         )
         self._say: Callable[[str], None] = Silence().say
         self._step = 0
@@ -148,18 +148,15 @@ class Trainer:
         """What the steps up to ``last - 1`` learn from."""
         device = self._placement.device
         batches = self._batches.load(self._step, last, self._workers, pin_memory=device.type == "cuda")
-        prepare = self._preparation.each
+        prepared = self._preparation.each(batches, self._step)
         self._gradient.meanwhile = lambda: None
-        if self._workers or available_cores() == 1:
-            return prepare(batches, self._step)
-        # On a CPU noise and mixing are work, too; a GPU is only told to do them.
-        if device.type == "cpu":
-            ahead = Ahead(prepare(batches, self._step))
-            self._gradient.meanwhile = ahead.begin
-            return ahead
-        fetched = Ahead(batches)
-        self._gradient.meanwhile = fetched.begin
-        return prepare(fetched, self._step)
+        # On a CPU noise is work for a second core. A GPU does it itself, but drawing it and telling it takes the host
+        # as long as half a forward pass of a small network.
+        if available_cores() == 1 or (self._workers and device.type == "cpu"):
+            return prepared
+        ahead = Ahead(prepared)
+        self._gradient.meanwhile = ahead.begin
+        return ahead
 
     def _train(self, task: Task, checkpoint: Path, validate: Validate | None) -> float:
         """Walk the steps. Between two of them everything is in a state that can be kept.
@@ -207,18 +204,49 @@ class Trainer:
         self._scheduler.step_update(self._step)
         progress = self._step / self._length.steps
         self._loss += self._gradient.put(self._step, progress, seen.batch, seen.images, seen.targets)
-        self._optimizer.step()
+        self._optimize()
         if isinstance(self._objective, Stateful):
             self._objective.settle()
         self._step += 1
         # A young average forgets its random start quickly: min(decay, (1 + t) / (10 + t)).
         self._average.update(min(self._config.ema_decay, (1 + self._step) / (_EMA_WARMUP_STEPS + self._step)))
 
-    def _believe(self, images: Tensor) -> Logits:
-        """Logits of the averaged network, un-noised, without gradient."""
-        with torch.no_grad(), self._placement.autocast(self._network):
-            logits = self._average.module.eval()(images)
-        return tuple(level.float() for level in logits)
+    def _optimize(self) -> None:
+        """Let the optimiser take its step. Only its first one asks for memory: for its moments."""
+        is_first = not self._optimizer.state
+        try:
+            self._optimizer.step()
+            return
+        except torch.OutOfMemoryError as error:
+            said = " ".join(str(error).split())[:200]
+            if not is_first:
+                raise TrainingError(f"no memory for a step of the optimiser ({said})") from None
+        # What the backward pass has left is free now, but for the error's hold on it. Half a state would not do.
+        self._optimizer.state.clear()
+        if self._placement.device.type == "cuda":
+            torch.cuda.empty_cache()
+        try:
+            self._optimizer.step()
+        except torch.OutOfMemoryError:
+            raise TrainingError(
+                f"no memory for the optimiser's moments, which take twice that of the weights ({said}): choose a "
+                "smaller network"
+            ) from None
+
+    def _belief(self) -> Callable[[Tensor], Logits]:
+        """What gives the logits of the averaged network, un-noised, without gradient.
+
+        It does not hold the trainer: in a circle of references the weights would stay on a GPU until Python collects
+        its garbage, which counts objects and not gigabytes.
+        """
+        network, autocast = self._average.module, self._placement.autocast(self._network)
+
+        def believe(images: Tensor) -> Logits:
+            with torch.no_grad(), autocast:
+                logits = network.eval()(images)
+            return tuple(level.float() for level in logits)
+
+        return believe
 
     def _save(self, checkpoint: Path) -> None:
         self._finite.read()

@@ -13,7 +13,7 @@ from nstudent.models.device import Placement
 from nstudent.models.heads import Logits
 from nstudent.randomness import Key
 from nstudent.ranks import shared, sum_over
-from nstudent.training.finite import FiniteCheck, finite_rows
+from nstudent.training.finite import FiniteCheck, largest_numbers
 from nstudent.training.objective import Moment, Objective, Stateful
 from nstudent.training.portions import Portion, halved, portions
 from nstudent.world import World
@@ -73,24 +73,27 @@ class Gradient:
 
     def _try(self, step: int, progress: float, batch: Batch, images: Tensor, targets: Targets) -> Tensor | None:
         """The loss; ``None`` where the device ran out of memory, and smaller portions are due."""
-        self._clear()
+        self._clear(accumulating=self._num_portions > 1)
         # Dropout and stochastic depth read torch's generator: it is set from the step, and so has no past.
         self._placement.seed((*self._key, "step", step, *([self._world.rank] if self._world.rank else [])))
         try:
             parts = list(portions(len(images), batch.num_labelled, self._num_portions))
             shares = [self._backward(progress, batch, images, targets, portion) for portion in parts]
         except torch.OutOfMemoryError:
+            shares = []
+        if not shares:
+            # Only here: within the handler, the error's traceback keeps every activation (pytorch #18853).
             self._forget_step()
             self._cut(images)
             return None
-        loss = torch.stack([share for share, _ in shares]).sum()
+        loss = torch.stack([share for share, _ in shares]).sum() if len(shares) > 1 else shares[0][0]
         sum_over(self._world, loss)
         norm = self._clip()
         self._finite.before_step(
             step,
             loss,
             norm,
-            lambda: torch.cat([sound() for _, sound in shares]),
+            lambda: torch.cat([largest() for _, largest in shares]),
             [portion.rows for portion in parts],
         )
         return loss
@@ -98,7 +101,7 @@ class Gradient:
     def _backward(
         self, progress: float, batch: Batch, images: Tensor, targets: Targets, portion: Portion
     ) -> tuple[Tensor, Callable[[], Tensor]]:
-        """Add a portion's gradient; returns its share of the loss, and what tells which images have finite numbers."""
+        """Add a portion's gradient; returns its share of the loss, and what tells the largest numbers of its images."""
         whole = len(portion.rows) == len(images)
         chosen = portion.rows if whole else sent(portion.rows, images.device)
 
@@ -122,13 +125,13 @@ class Gradient:
         loss = self._objective(moment)
         self.meanwhile()
         # The gradients of several processes are averaged; it is their sum that is wanted.
-        (loss * self._world.size).backward()  # type: ignore[no-untyped-call]
+        (loss * self._world.size if self._world.size > 1 else loss).backward()  # type: ignore[no-untyped-call]
         seen, taught = tuple(level.detach() for level in logits), moment.targets
         if self._finite.asks_always:
             # At once: the next portion may be computed in the same memory.
-            rows = finite_rows(seen, taught)
-            return loss.detach(), lambda: rows
-        return loss.detach(), lambda: finite_rows(seen, taught)
+            found = largest_numbers(seen, taught)
+            return loss.detach(), lambda: found
+        return loss.detach(), lambda: largest_numbers(seen, taught)
 
     def _clip(self) -> Tensor:
         """Shorten the gradient where it is too long; returns the norm it had."""
@@ -142,9 +145,15 @@ class Gradient:
             nn.utils.clip_grads_with_norm_(self._weights, self._clip_norm, norm, foreach=foreach)
         return norm
 
-    def _clear(self) -> None:
+    def _clear(self, *, accumulating: bool = False) -> None:
+        """Drop the gradient; where portions are to be added up under CUDA graphs, set it to zeros instead.
+
+        Without a gradient to add to, the first backward pass would leave one in the memory of its graph, which the
+        next replay overwrites (pytorch #96693, #169545).
+        """
+        zeros = accumulating and self._placement.compile_mode == "reduce-overhead"
         for weight in self._weights:
-            weight.grad = None
+            weight.grad = torch.zeros_like(weight) if zeros else None
 
     def _forget_step(self) -> None:
         self._clear()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -113,15 +114,21 @@ class Supervised:
         n, m = moment.num_labelled, moment.whole_labelled
         loss = self._part(moment, slice(None, n), slice(None, m), self.class_weights, self.smoothing)
         if self.unlabelled_weight and len(moment.rows) > n:
-            # Pseudo-labels are balanced by their copies, not by weights.
-            even = [torch.ones_like(weight) for weight in self.class_weights]
-            loss = loss + self.unlabelled_weight * self._part(moment, slice(n, None), slice(m, None), even, 0.0)
+            rest = self._part(moment, slice(n, None), slice(m, None), self._even, 0.0)
+            loss = loss + self.unlabelled_weight * rest
         return loss
+
+    @cached_property
+    def _even(self) -> list[Tensor]:
+        """Weights of the pseudo-labels' classes: they are balanced by their copies instead."""
+        return [torch.ones_like(weight) for weight in self.class_weights]
 
     def _part(self, moment: Moment, part: slice, whole: slice, weights: Sequence[Tensor], smoothing: float) -> Tensor:
         logits = tuple(level[part] for level in moment.logits)
         targets = [level[part] for level in moment.targets]
-        all_targets = [level[whole] for level in moment.whole_targets]
+        # Where the whole batch is here, its mass is that of the targets.
+        is_whole = len(moment.rows) == moment.whole_size
+        all_targets = None if is_whole else [level[whole] for level in moment.whole_targets]
         return level_cross_entropy(logits, targets, weights, self.level_weights, smoothing, all_targets)
 
 
@@ -149,7 +156,7 @@ class SelfEnsembling:
         assert moment.clean is not None, "the filter's batches carry clean images"
         belief = [level.softmax(dim=1) for level in moment.believe(moment.clean)]
         if moment.progress >= self.average_from:
-            self._seen.append((moment.num_labelled, moment.rows.cpu(), belief))
+            self._seen.append((moment.num_labelled, moment.rows, belief))
         gaps = [
             (level.softmax(dim=1) - taught).square().sum() / moment.whole_size
             for level, taught in zip(moment.logits, belief, strict=True)

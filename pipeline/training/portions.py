@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+from nstudent.data.resident import free_memory
 from nstudent.errors import TrainingError
 from torch import Tensor
 
@@ -25,7 +26,8 @@ def portions(batch_size: int, num_labelled: int, number: int) -> Iterator[Portio
     for i in range(number):
         labelled, rest = (part[len(part) * i // number : len(part) * (i + 1) // number] for part in parts)
         if labelled or rest:
-            yield Portion(torch.tensor([*labelled, *rest], dtype=torch.int64), len(labelled))
+            rows = torch.cat([torch.arange(part.start, part.stop) for part in (labelled, rest)])
+            yield Portion(rows, len(labelled))
 
 
 def halved(number: int, batch_size: int, device: torch.device, side_px: int) -> int:
@@ -46,5 +48,5 @@ def halved(number: int, batch_size: int, device: torch.device, side_px: int) -> 
 def _free(device: torch.device) -> str:
     if device.type != "cuda":
         return ""
-    free, total = torch.cuda.mem_get_info(device)
-    return f" ({free / 2**30:.1f} of {total / 2**30:.1f} GiB are free)"
+    _, total = torch.cuda.mem_get_info(device)
+    return f" ({free_memory(device) / 2**30:.1f} of {total / 2**30:.1f} GiB are free)"

@@ -8,7 +8,9 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import torch
 from nstudent.data.batches import Batch
+from nstudent.errors import TrainingError
 from nstudent.models.device import Placement
 from nstudent.training.mixing import Mixing, Targets
 from torch import Tensor
@@ -19,7 +21,7 @@ BatchNoise = Callable[[Tensor, int], Tensor]
 T = TypeVar("T")
 
 _TOO_LATE = 3
-"""So many items in a row."""
+"""Number of consecutive late items after which the next one is always begun at once."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +51,16 @@ class Preparation:
                 yield self._prepare(batch.to(self._placement.device), step)
 
     def _prepare(self, batch: Batch, step: int) -> Prepared:
-        pixels = batch.images if self._noise is None else self._noise(batch.images, step)
-        images, targets = self._mixing(
-            self._placement.images(pixels), batch.targets, batch.num_labelled, step, step / self._steps
-        )
+        try:
+            pixels = batch.images if self._noise is None else self._noise(batch.images, step)
+            images, targets = self._mixing(
+                self._placement.images(pixels), batch.targets, batch.num_labelled, step, step / self._steps
+            )
+        except torch.OutOfMemoryError as error:
+            raise TrainingError(
+                f"no memory to noise a batch of {len(batch.images)} images beside the training "
+                f"({' '.join(str(error).split())[:200]}): lower batch_size, or set augment=image"
+            ) from None
         return Prepared(batch, images, targets)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from nstudent.data.dataset import PixelStore
-from nstudent.data.resident import ResidentPixels, fits_beside_training
+from nstudent.data.resident import ResidentPixels, fits_beside_training, free_memory
 from nstudent.hdf5 import write
 
 CUDA = torch.device("cuda")
@@ -31,8 +31,18 @@ def test_they_are_those_of_the_store_whatever_is_copied_together(store, together
 @pytest.mark.parametrize(("free", "fits"), [(4 * 192_000, True), (4 * 192_000 - 1, False)])
 def test_they_may_take_a_quarter_of_a_gpu(free, fits, monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 10 * free))
-    assert fits_beside_training(1000, 8, CUDA) is fits
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 0)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 0)
+    assert fits_beside_training(192_000, CUDA) is fits
+
+
+def test_memory_that_torch_holds_unused_counts_as_free(monkeypatch):
+    """After a stage most of a GPU can belong to torch's cache, and the driver calls it taken."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10, 1000))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 700)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 50)
+    assert free_memory(CUDA) == 660
 
 
 def test_a_cpu_maps_them():
-    assert not fits_beside_training(1, 8, torch.device("cpu"))
+    assert not fits_beside_training(1, torch.device("cpu"))
