@@ -18,6 +18,18 @@ hypothesis.settings.register_profile("nstudent", deadline=None, derandomize=True
 hypothesis.settings.load_profile("nstudent")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that need a GPU are skipped where there is none, and counted in the last line."""
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if not marked:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _no_network() -> Iterator[None]:
     """Connections and look-ups of names fail at once; only loader processes may talk to each other."""

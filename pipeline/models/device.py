@@ -85,7 +85,7 @@ class Placement:
         # Not torch.manual_seed: it also leaves a note for every device that may yet be used, 0.1 to 1 ms each time.
         torch.default_generator.manual_seed(number)
         if self.device.type == "cuda":
-            torch.cuda.init()
+            torch.cuda.init()  # type: ignore[no-untyped-call]
             index = self.device.index if self.device.index is not None else torch.cuda.current_device()
             torch.cuda.default_generators[index].manual_seed(number)
 

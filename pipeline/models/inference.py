@@ -141,7 +141,7 @@ class _OnGpu:
     def __init__(self, ensemble: Ensemble, wanted: Wanted) -> None:
         self._ensemble = ensemble
         self._wanted = wanted
-        self._copies = torch.cuda.Stream(ensemble.device)
+        self._copies = torch.cuda.Stream(ensemble.device)  # type: ignore[no-untyped-call]
 
     def brought(self, pixels: npt.NDArray[np.uint8]) -> Tensor:
         with torch.cuda.stream(self._copies):
@@ -158,7 +158,7 @@ class _OnGpu:
     def begin(self, images: Tensor, count: int) -> Callable[[], Found]:
         levels = tuple(level[:count] for level in self._ensemble.vote(images))
         here = {name: tensor.to("cpu", non_blocking=True) for name, tensor in self._wanted(levels).items()}
-        arrived = torch.cuda.Event()
+        arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
         arrived.record()
 
         def found() -> Found:

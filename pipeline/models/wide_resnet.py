@@ -126,13 +126,13 @@ _CONFIG = {
 default_cfgs = generate_default_cfgs({"wrn_28_2": _CONFIG, "wrn_28_10": _CONFIG})
 
 
-@register_model
+@register_model  # type: ignore[untyped-decorator]
 def wrn_28_2(pretrained: bool = False, **options: Any) -> WideResNet:
     """28 layers, twice the channels: 1.47 million weights, 0.2 billion multiply-adds at 32 px."""
     return _build("wrn_28_2", pretrained, depth=28, widen=2, **options)
 
 
-@register_model
+@register_model  # type: ignore[untyped-decorator]
 def wrn_28_10(pretrained: bool = False, **options: Any) -> WideResNet:
     """28 layers, ten times the channels: 36.5 million weights, 5.2 billion multiply-adds at 32 px."""
     return _build("wrn_28_10", pretrained, depth=28, widen=10, **options)

@@ -157,7 +157,7 @@ def _send(records: Sequence[_Record]) -> _Sent:
     figures, largest = (torch.stack([getattr(record, name) for record in records]) for name in ("figures", "largest"))
     if figures.device.type != "cuda":
         return _Sent(records, figures, largest, None)
-    here = [tensor.to("cpu", non_blocking=True) for tensor in (figures, largest)]
-    arrived = torch.cuda.Event()
+    here = figures.to("cpu", non_blocking=True), largest.to("cpu", non_blocking=True)
+    arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
     arrived.record()
-    return _Sent(records, *here, arrived)
+    return _Sent(records, here[0], here[1], arrived)

@@ -19,7 +19,6 @@ STRONG = NoiseConfig(shift=0.2, zoom=0.2, rotate=20, flip=True, operations=2, ma
 NUM_DRAWS = 1500
 LARGEST_GAP = 0.071
 """Between two empirical distributions of so many draws of the same variable: exceeded once in a thousand times."""
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
 def quiet(**options):
@@ -260,7 +259,6 @@ def test_type_and_shape_stay_and_the_images_given_are_not_changed(side):
 
 
 @pytest.mark.gpu
-@needs_gpu
 def test_cpu_and_gpu_agree_and_the_gpu_is_not_waited_for():
     images, augment = torch.from_numpy(pictures(64)), BatchAugment(STRONG)
     there = images.cuda()

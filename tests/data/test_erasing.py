@@ -10,7 +10,6 @@ from scipy.stats import ks_2samp
 NUM_DRAWS, SIDE = 3000, 40
 LARGEST_GAP = 0.05
 """Between two empirical distributions of so many draws of the same variable: exceeded once in a thousand times."""
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
 def pictures(number=16, side=SIDE):
@@ -81,7 +80,6 @@ def test_the_images_given_are_not_changed_and_how_a_batch_is_divided_does_not_ma
 
 
 @pytest.mark.gpu
-@needs_gpu
 def test_cpu_and_gpu_agree_and_the_gpu_is_not_waited_for():
     images = pictures()
     there = images.cuda()

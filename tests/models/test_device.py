@@ -6,8 +6,6 @@ from nstudent.errors import ConfigError
 from nstudent.models.device import Placement, loader_workers, noises_in_batches
 from torch import nn
 
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-
 DENSE = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3))
 DEPTHWISE = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, groups=8))
 GREY = nn.Sequential(nn.Conv2d(1, 8, 3))
@@ -125,7 +123,6 @@ def test_images_become_floats_from_0_to_1_with_channels_first():
 
 
 @pytest.mark.gpu
-@needs_gpu
 def test_cpu_and_gpu_agree_on_the_labels(make_ensemble, noise_images):
     here = make_ensemble(1, 2).probabilities(noise_images(16))
     there = make_ensemble(1, 2, placement=Placement(torch.device("cuda"), "float32")).probabilities(noise_images(16))

@@ -1,6 +1,9 @@
+import gc
 import json
 import math
 import threading
+import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +11,7 @@ import pytest
 import torch
 from nstudent.config import NoiseConfig
 from nstudent.errors import ArtifactError, StoppedError, TrainingError
+from nstudent.models.device import _choose_kernels
 from nstudent.progress import Silence
 from nstudent.training.checkpoint import load_checkpoint
 from nstudent.training.fit import Length
@@ -15,7 +19,6 @@ from nstudent.training.fit import Length
 GOLDEN = Path(__file__).parent / "golden_losses.json"
 MILD = NoiseConfig()
 LENGTH = Length(epochs=3, steps_per_epoch=4)
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
 def bytes_of(network):
@@ -297,6 +300,11 @@ class OutOfMemory(Silence):
         if len(images[0]) > self.most:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
+    def refuse_once(self, _module, features):
+        refused, self.refused = getattr(self, "refused", False), True
+        if not refused:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
     def say(self, text):
         self.said.append(text)
 
@@ -354,11 +362,182 @@ def test_training_learns_the_digits(make_trainer, tmp_path):
     assert last < 0.8 * first
 
 
+@pytest.mark.parametrize("self_ensemble", [False, True], ids=["supervised", "self-ensembling"])
+def test_a_training_that_is_over_keeps_no_weight_alive(self_ensemble, make_trainer, tmp_path):
+    """On a GPU memory would otherwise be taken until Python counts enough objects to look for circles of them."""
+    trainer = make_trainer(Length(1, 2), MILD, self_ensemble=self_ensemble)
+    weights = weakref.ref(next(trainer.trained_member.parameters()))
+    gc.collect()
+    gc.disable()
+    try:
+        fit(trainer, tmp_path)
+        del trainer
+        assert weights() is None
+    finally:
+        gc.enable()
+
+
+class ShortOfMemory:
+    """An optimiser's step that finds no memory for its moments, so often."""
+
+    def __init__(self, trainer, monkeypatch, times):
+        optimizer = trainer._optimizer
+        self.step, self.left, self.optimizer = optimizer.step, times, optimizer
+        monkeypatch.setattr(optimizer, "step", self)
+
+    def __call__(self):
+        if self.left:
+            self.left -= 1
+            # As torch leaves it: half a state of the first weight.
+            weight = self.optimizer.param_groups[0]["params"][0]
+            self.optimizer.state[weight]["step"] = torch.zeros(())
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return self.step()
+
+
+def test_an_optimiser_without_memory_for_its_moments_tries_again(uninterrupted, make_trainer, tmp_path, monkeypatch):
+    trainer = make_trainer(LENGTH)
+    ShortOfMemory(trainer, monkeypatch, times=1)
+    trained = fit(trainer, tmp_path)
+    assert bytes_of(trained.network) == bytes_of(uninterrupted[False][1].network)
+
+
+@pytest.mark.parametrize(("first", "said"), [(True, "twice that of the weights"), (False, "a step of the optimiser")])
+def test_an_optimiser_that_never_has_the_memory_says_so(first, said, make_trainer, tmp_path, monkeypatch):
+    trainer = make_trainer(LENGTH)
+    if not first:
+        trainer._train_step(next(trainer.prepared(1)))
+    ShortOfMemory(trainer, monkeypatch, times=9)
+    with pytest.raises(TrainingError, match=f"(?s)no memory for .*{said}|{said}"):
+        fit(trainer, tmp_path)
+
+
+def test_noise_without_memory_says_what_to_lower(make_trainer, tmp_path):
+    trainer = make_trainer(LENGTH)
+
+    def noise(images, step):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    trainer._preparation._noise = noise
+    with pytest.raises(TrainingError, match=r"no memory to noise a batch of 8 images.*lower batch_size"):
+        fit(trainer, tmp_path)
+
+
+def test_activations_are_let_go_before_the_batch_is_tried_in_portions(make_trainer, tmp_path, monkeypatch):
+    """While an error is handled, its traceback holds all that the forward pass has made: nothing could be freed."""
+    trainer = make_trainer(Length(1, 1), MILD)
+    activations, alive = [], []
+
+    def remember(_module, _images, features):
+        activations.append(weakref.ref(features))
+
+    trainer.trained_member.backbones[0].register_forward_hook(remember)
+    trainer.trained_member.head.register_forward_pre_hook(OutOfMemory(trainer, most=8).refuse_once)
+    forget = trainer._gradient._forget_step
+
+    def forgetting():
+        alive.extend(each() is not None for each in activations)
+        forget()
+
+    monkeypatch.setattr(trainer._gradient, "_forget_step", forgetting)
+    fit(trainer, tmp_path)
+    assert alive == [False]
+
+
+@pytest.mark.parametrize(("mode", "given"), [("none", [False] * 3), ("reduce-overhead", [True] * 3)])
+def test_under_cuda_graphs_portions_are_added_up_in_memory_of_their_own(mode, given, make_trainer, monkeypatch):
+    trainer = make_trainer(Length(1, 1), MILD)
+    gradient = trainer._gradient
+    gradient._num_portions = 3
+    monkeypatch.setattr(gradient, "_placement", replace(gradient._placement, compile_mode=mode))
+    backward, before = gradient._backward, []
+    weights = list(trainer.trained_member.parameters())
+
+    def watched(*arguments):
+        before.append(all(weight.grad is not None for weight in weights))
+        return backward(*arguments)
+
+    monkeypatch.setattr(gradient, "_backward", watched)
+    prepared = trainer.prepared(1)
+    trainer._train_step(next(prepared))
+    prepared.close()
+    assert before[0] is given[0]
+    assert all(before[1:])
+
+
 @pytest.mark.gpu
-@needs_gpu
 def test_cpu_and_gpu_take_the_same_first_steps(make_trainer, tmp_path):
     here, there = (
         fit(make_trainer(Length(4, 1), MILD, device=device), tmp_path / device) for device in ("cpu", "cuda")
     )
     np.testing.assert_allclose(losses(here), losses(there), rtol=2e-2)
     assert {weight.device.type for weight in there.network.parameters()} == {"cuda"}
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_back_the_memory_of_a_training(make_trainer, tmp_path):
+    fit(make_trainer(Length(1, 2), MILD, device="cuda"), tmp_path / "first")
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    gc.disable()
+    try:
+        fit(make_trainer(Length(1, 2), MILD, device="cuda"), tmp_path / "second")
+        assert torch.cuda.memory_allocated() <= before
+    finally:
+        gc.enable()
+
+
+@pytest.mark.gpu
+def test_a_killed_training_goes_on_on_a_gpu(make_trainer, kill_after, tmp_path):
+    whole = fit(make_trainer(LENGTH, device="cuda"), tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        fit(make_trainer(LENGTH, device="cuda"), tmp_path / "killed", kill_after(7))
+    resumed = fit(make_trainer(LENGTH, device="cuda"), tmp_path / "killed")
+    np.testing.assert_allclose(losses(resumed), losses(whole), rtol=1e-2)
+
+
+@pytest.mark.gpu
+def test_equal_trainings_give_equal_bytes_where_that_is_asked_for(make_trainer, tmp_path):
+    _choose_kernels(deterministic=True)
+    try:
+        first, second = (
+            fit(make_trainer(LENGTH, device="cuda"), tmp_path / name).network.cpu() for name in ("first", "second")
+        )
+    finally:
+        _choose_kernels(deterministic=False)
+    assert bytes_of(first) == bytes_of(second)
+
+
+@pytest.mark.gpu
+def test_what_is_not_finite_is_left_out_by_the_gpu_and_named_later(make_trainer, digits, tmp_path, monkeypatch):
+    trainer = make_trainer(Length(1, 40), MILD, device="cuda", checkpoint_seconds=1e9)
+    place, level = 3, 1
+    load = trainer._batches.load
+
+    def poisoned(first, last, *arguments, **words):
+        for step, batch in enumerate(load(first, last, *arguments, **words), first):
+            if step == 5:
+                batch.targets[level][place] = math.nan
+            yield batch
+
+    monkeypatch.setattr(trainer._batches, "load", poisoned)
+    name = digits.name(trainer._batches.ids(5)[place])
+    with pytest.raises(TrainingError, match=f"in level {digits.taxonomy.levels[level]} at step 5 .*1 of 8 .*{name}"):
+        fit(trainer, tmp_path)
+    assert all(weight.isfinite().all() for weight in trainer.trained_member.parameters())
+
+
+@pytest.mark.gpu
+def test_a_batch_beyond_a_gpus_memory_is_worked_on_in_portions(make_trainer, tmp_path):
+    trainer = make_trainer(Length(1, 2), MILD, device="cuda")
+    hog = trainer.trained_member.backbones[0]
+    small = OutOfMemory(trainer, most=10**9)
+
+    def grab(_module, images):
+        # As much as no GPU has, but for a few images.
+        if len(images[0]) > 2:
+            torch.empty(1 << 44, dtype=torch.uint8, device="cuda")
+
+    hog.register_forward_pre_hook(grab)
+    fit(trainer, tmp_path, small)
+    assert small.said[-1].endswith("in 4 portions from here on")
