@@ -56,58 +56,71 @@ def main() -> None:
         compare(config, dataset, arguments, Path(folder))
 
 
-def compare(config: Config, dataset: Dataset, arguments: argparse.Namespace, folder: Path) -> None:
-    placement, model = Placement.from_config(config), ModelConfig(backbones=(arguments.net,))
-    outputs = dataset.taxonomy.num_classes
-    members = [build_member(model, outputs, ("benchmark", number)) for number in range(arguments.members)]
-    sizes = (config.data.image_size, config.data.max_pixels)
-    ensemble = Ensemble(Recipe((model,) * len(members), dataset.taxonomy, "ignore", *sizes), members, placement)
-    layout = Layout.of(LEVELS, outputs, None)
-    size = BatchSize.starting(None, ensemble)
-    labelling = _Labelling(dataset, ensemble, layout, (1.2,) * len(outputs), size)
-    shard = folder / "shard.h5"
+class Heap:
+    """A heap of images, a labeller, and the bare forward passes to hold its labelling against."""
 
-    def label(ids: Ids) -> None:
-        shard.unlink(missing_ok=True)
+    def __init__(self, config: Config, dataset: Dataset, net: str, num_members: int, images: int, folder: Path) -> None:
+        self._placement, model = Placement.from_config(config), ModelConfig(backbones=(net,))
+        outputs = dataset.taxonomy.num_classes
+        members = [build_member(model, outputs, ("benchmark", number)) for number in range(num_members)]
+        self._side = config.data.image_size
+        sizes = (self._side, config.data.max_pixels)
+        recipe = Recipe((model,) * num_members, dataset.taxonomy, "ignore", *sizes)
+        self._ensemble = Ensemble(recipe, members, self._placement)
+        self.size = BatchSize.starting(None, self._ensemble)
+        layout, temperatures = Layout.of(LEVELS, outputs, None), (1.2,) * len(outputs)
+        self._labelling = _Labelling(dataset, self._ensemble, layout, temperatures, self.size)
+        self._shard = folder / "shard.h5"
+        self.ids: Ids = np.resize(dataset.unlabelled, max(1, images // self.size.images) * self.size.images)
+        pixels = np.random.default_rng(0).integers(0, 256, (self.size.images, self._side, self._side, 3), np.uint8)
+        self._images = self._placement.images(torch.from_numpy(pixels))
+
+    def label(self, times: int = 1) -> None:
+        """Label all of the heap, or several of its size."""
+        ids = np.resize(self.ids, times * len(self.ids))
+        self._shard.unlink(missing_ok=True)
         with Silence().task("label", len(ids), "images") as task:
-            labelling._shard(shard, ids, task)
+            self._labelling._shard(self._shard, ids, task)
 
-    ids = np.resize(dataset.unlabelled, arguments.images // size.images * size.images)
-    pixels = np.random.default_rng(0).integers(0, 256, (size.images, *sizes[:1] * 2, 3), dtype=np.uint8)
-    turns: dict[str, Callable[[], None]] = {
-        "bare": lambda: forward(ensemble, placement, pixels, len(ids) // size.images),
-        "labelling": lambda: label(ids),
-    }
-    costs: dict[str, list[tuple[float, float]]] = {name: [] for name in turns}
-    for number in range(arguments.turns + 1):
-        for name, work in turns.items():
-            cost = measured(work, placement.device)
-            # The first turn only warms up.
-            costs[name] += [cost] if number else []
-    wall, cpu = ({name: statistics.median(cost[i] for cost in costs[name]) for name in costs} for i in (0, 1))
+    @torch.inference_mode()
+    def forward(self) -> None:
+        """The forward passes alone, over images that lie on the device."""
+        for _ in range(len(self.ids) // self.size.images):
+            for member in self._ensemble.members:
+                with self._placement.autocast(member):
+                    member(self._images)
+
+    def timed(self, turns: int) -> tuple[dict[str, float], dict[str, float]]:
+        """Median seconds of wall clock and of CPU, of "bare" and "labelling", which take turns."""
+        work: dict[str, Callable[[], None]] = {"bare": self.forward, "labelling": self.label}
+        costs: dict[str, list[tuple[float, float]]] = {name: [] for name in work}
+        for number in range(turns + 1):
+            for name, each in work.items():
+                cost = measured(each, self._placement.device)
+                # The first turn only warms up.
+                costs[name] += [cost] if number else []
+        wall, cpu = ({name: statistics.median(cost[i] for cost in costs[name]) for name in costs} for i in (0, 1))
+        return wall, cpu
+
+
+def compare(config: Config, dataset: Dataset, arguments: argparse.Namespace, folder: Path) -> None:
+    heap = Heap(config, dataset, arguments.net, arguments.members, arguments.images, folder)
+    wall, cpu = heap.timed(arguments.turns)
     before = memory()["held"]
     growth = []
     for times in (1, 2, 4):
-        label(np.resize(ids, times * len(ids)))
+        heap.label(times)
         growth.append((memory()["held"] - before) / MIB)
     print(
-        f"{len(members)} x {arguments.net}, {sizes[0]} px, classes {list(outputs)}, batch {size.images}, "
-        f"{len(ids)} images, {arguments.threads} threads; {arguments.device}, {available_cores()} cores "
-        f"({platform.machine()}); torch {torch.__version__}; {arguments.turns} turns\n\n"
+        f"{arguments.members} x {arguments.net}, {config.data.image_size} px, classes "
+        f"{list(dataset.taxonomy.num_classes)}, batch {heap.size.images}, {len(heap.ids)} images, {arguments.threads} "
+        f"threads; {arguments.device}, {available_cores()} cores ({platform.machine()}); torch {torch.__version__}; "
+        f"{arguments.turns} turns\n\n"
         "| wall: bare / labelling | CPU: bare / labelling | images a second | MiB more at 1, 2, 4 times the images |\n"
         "|---|---|---|---|\n"
         f"| {wall['bare'] / wall['labelling']:.2f} | {cpu['bare'] / cpu['labelling']:.2f} | "
-        f"{len(ids) / wall['labelling']:,.0f} | {', '.join(f'{mib:.0f}' for mib in growth)} |"
+        f"{len(heap.ids) / wall['labelling']:,.0f} | {', '.join(f'{mib:.0f}' for mib in growth)} |"
     )
-
-
-@torch.inference_mode()
-def forward(ensemble: Ensemble, placement: Placement, pixels: np.ndarray, times: int) -> None:
-    images = placement.images(torch.from_numpy(pixels))
-    for _ in range(times):
-        for member in ensemble.members:
-            with placement.autocast(member):
-                member(images)
 
 
 if __name__ == "__main__":

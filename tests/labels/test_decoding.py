@@ -142,3 +142,24 @@ def test_confidence_is_that_of_the_path():
     found = path_confidence([np.repeat(level, 2, axis=0) for level in levels], np.array([[0, 1, 2], [1, -1, -1]]), TREE)
 
     assert np.allclose(found, [[0.3, 0.3, 0.3], [0.7, 0, 0]])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("absent", ["ignore", "class"])
+def test_cpu_and_gpu_find_the_same_labels(absent):
+    from nstudent.evaluation.calibration import apply_temperature
+    from nstudent.labels.store import Layout
+
+    random = np.random.default_rng(0)
+    columns = TREE.columns(absent)
+    drawn = [torch.from_numpy(random.dirichlet(np.ones(n), 500).astype(np.float32)) for n in columns]
+    decode, layout, found = decoding.PathDecoder(TREE, columns), Layout.of(LEVELS, columns, 2), {}
+    for device in ("cpu", "cuda"):
+        levels = [apply_temperature(level.to(device), 1.4) for level in drawn]
+        paths = decode(levels)
+        made = layout.columns(levels, paths, decoding.path_confidence(levels, paths, TREE))
+        found[device] = {name: tensor.cpu().numpy() for name, tensor in made.items()}
+    assert (found["cpu"]["path"] == found["cuda"]["path"]).mean() > 0.99
+    same = (found["cpu"]["path"] == found["cuda"]["path"]).all(axis=1)
+    for name, rows in found["cpu"].items():
+        np.testing.assert_allclose(rows[same], found["cuda"][name][same], atol=1e-3, err_msg=name)

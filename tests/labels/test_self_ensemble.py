@@ -100,3 +100,21 @@ def test_averages_that_do_not_fit_are_refused_in_one_line_with_the_way_out():
 
 def test_averages_that_fit_are_let_pass():
     check_memory(1000, (2, 3))
+
+
+@pytest.mark.gpu
+def test_averages_on_a_gpu_are_those_on_a_cpu_and_no_step_waits_for_them():
+    random = torch.Generator().manual_seed(0)
+    here, there = RunningAverage(50, (3, 7), 0.7), RunningAverage(50, (3, 7), 0.7, torch.device("cuda"))
+    for _ in range(5):
+        rows = torch.randperm(50, generator=random)[:20]
+        seen = [torch.rand(20, size, generator=random).softmax(1) for size in (3, 7)]
+        here.update(rows, seen)
+        sent = rows.cuda(), [level.cuda() for level in seen]
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            there.update(*sent)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    labels = np.stack([np.arange(50) % 3, np.arange(50) % 7], axis=1)
+    assert torch.equal(here.agrees(labels), there.agrees(labels))

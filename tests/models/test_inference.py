@@ -131,3 +131,29 @@ def test_without_a_limit_the_size_of_the_images_and_the_device_decide(device, si
 
     assert BatchSize.starting(None, ensemble).images == images
     assert BatchSize.starting(7, ensemble).images == 7
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_every_image_its_own_labels(make_ensemble, pixels):
+    """While a batch is worked on the next one is copied, and the one before is still on its way back."""
+    there = make_ensemble(1, 2, placement=Placement(torch.device("cuda"), "float32"))
+    ids = np.array([19, 3, 11, 0, 7, 12, 5, 1, 18, 2, 9])
+    here = predict(make_ensemble(1, 2), pixels, ids, batch_size=2)
+    for cpu, gpu in zip(here, predict(there, pixels, ids, batch_size=2), strict=True):
+        np.testing.assert_allclose(cpu, gpu, atol=2e-3)
+
+
+@pytest.mark.gpu
+def test_a_gpu_that_runs_out_of_memory_looks_at_fewer_images(make_ensemble, pixels):
+    ensemble = make_ensemble(1, placement=Placement(torch.device("cuda"), "float32"))
+    whole = predict(ensemble, pixels, np.arange(20), batch_size=4)
+
+    def grab(_module, images):
+        if len(images[0]) > 4:
+            torch.empty(1 << 44, dtype=torch.uint8, device="cuda")
+
+    ensemble.members[0].register_forward_pre_hook(grab)
+    size = BatchSize(16)
+    for few, many in zip(predict(ensemble, pixels, np.arange(20), size), whole, strict=True):
+        np.testing.assert_allclose(few, many, atol=1e-5)
+    assert size.images == 4

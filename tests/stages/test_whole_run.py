@@ -98,3 +98,13 @@ def test_nothing_as_a_class_of_its_own_runs_through(tiny, tmp_path):
     assert [len(level) for level in Classifier.load(folder, device="cpu").taxonomy.classes] == [3, 4, 8]
     scores = json.loads((folder / "06-evaluate" / "scores.json").read_text())
     assert scores["classifiers"]["01-teacher"]["test"]["contest alone"]["value"] > 0.5
+
+
+@pytest.mark.gpu
+def test_a_whole_run_on_a_gpu_is_scored_and_is_up_to_date_afterwards(tiny, tmp_path):
+    asked = tiny("device=cuda", "precision=auto", "data.image_size=32", "filter.labelled=true")
+    folder = run_all(asked, tmp_path)
+    made = ids(folder)
+    assert {state.state for state in status(folder)} == {"done"}
+    assert Manifest.read(folder / "05-student").metrics["validation"]["contest alone"] > 0.3
+    assert ids(run_all(asked, folder)) == made
