@@ -80,7 +80,7 @@ class Heap:
         ids = np.resize(self.ids, times * len(self.ids))
         self._shard.unlink(missing_ok=True)
         with Silence().task("label", len(ids), "images") as task:
-            self._labelling._shard(self._shard, ids, task)
+            self._labelling.shards([(self._shard, ids)], task)
 
     @torch.inference_mode()
     def forward(self) -> None:

@@ -217,6 +217,9 @@ class Config(Section):
     """auto: bfloat16 where the chip has it and the network gains (a CPU: from 32 px on). Weights stay float32."""
     compile: Literal["none", "default", "reduce-overhead"] = "none"
     """torch.compile, for training and labelling on a GPU: a minute or more each. reduce-overhead: with CUDA graphs."""
+    cuda_graphs: bool = True
+    """Steps of a training are recorded on a GPU and replayed, so that it need not wait for the host to launch its
+    kernels one by one. The numbers are the same; false saves memory, about that of one step's activations."""
     deterministic: bool = False
     """Equal runs on the same GPU give equal results, with slower kernels. On a CPU they do in any case."""
     augment: Literal["auto", "image", "batch"] = "auto"

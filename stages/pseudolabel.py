@@ -4,9 +4,12 @@ Where the fine class is doubtful and the mid class is not, the image keeps its m
 unknown: a partial path is still a label.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 from nstudent.data.dataset import Dataset, Ids
 from nstudent.evaluation.calibration import apply_temperature, fit_temperatures, images_to_fit
 from nstudent.labels import store
@@ -14,7 +17,7 @@ from nstudent.labels.decoding import PathDecoder, path_confidence
 from nstudent.labels.selection import select
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble, Levels
-from nstudent.models.inference import BatchSize, batches, predict
+from nstudent.models.inference import BatchSize, Found, batches, predict
 from nstudent.progress import Task
 from nstudent.stage import Context, Metrics
 from torch import Tensor
@@ -80,6 +83,7 @@ class _Labelling:
     def make(self, context: Context) -> None:
         """Label the heap, or this process's share of its shards."""
         heap, rows = self._dataset.unlabelled, context.config.pseudolabel.shard_rows
+        missing: list[tuple[Path, Ids]] = []
         with context.progress.task("label", len(heap), "images") as task:
             for number, first in enumerate(range(0, len(heap), rows)):
                 if number % context.world.size != context.world.rank:
@@ -89,20 +93,48 @@ class _Labelling:
                 if path.exists():
                     task.advance(len(ids))
                 else:
-                    self._shard(path, ids, task)
+                    missing.append((path, ids))
+            self.shards(missing, task)
 
-    def _shard(self, path: Path, ids: Ids, task: Task) -> None:
-        shard = store.Shard(ids, self._layout)
-        first = 0
-        for labels in batches(self._labeller, self._dataset.pixels, ids, self._size, self._labels):
-            shard.put(first, labels)
-            count = len(labels["path"])
-            first += count
-            task.advance(count)
-        shard.write(path)
+    def shards(self, wanted: Sequence[tuple[Path, Ids]], task: Task) -> None:
+        """Make some shards, in one walk through their images: between two of them the device does not run dry.
+
+        A shard is written in a thread while the next one is made. An error, or a stop that is asked for, waits for it.
+        """
+        if not wanted:
+            return
+        every = np.concatenate([ids for _, ids in wanted])
+        walk = batches(self._labeller, self._dataset.pixels, every, self._size, self._labels)
+        with ThreadPoolExecutor(1, thread_name_prefix="shards") as beside, closing(walk):
+            pieces, writing = _Pieces(walk), beside.submit(lambda: None)
+            for path, ids in wanted:
+                shard, first = store.Shard(ids, self._layout), 0
+                while first < len(ids):
+                    piece = pieces.next(len(ids) - first)
+                    shard.put(first, piece)
+                    first += len(piece["path"])
+                    task.advance(len(piece["path"]))
+                writing.result()
+                writing = beside.submit(shard.write, path)
+            writing.result()
 
     def _labels(self, levels: Levels) -> Mapping[str, Tensor]:
         """The labels of a batch as they are stored, from its distributions per level."""
         calibrated = [apply_temperature(level, t) for level, t in zip(levels, self._temperatures, strict=True)]
         paths = self._decode(calibrated)
         return self._layout.columns(calibrated, paths, path_confidence(calibrated, paths, self._dataset.taxonomy))
+
+
+class _Pieces:
+    """Batches of rows, cut where somebody wants fewer of them."""
+
+    def __init__(self, walk: Iterator[Found]) -> None:
+        self._walk = walk
+        self._rest: Found = {}
+
+    def next(self, most: int) -> Found:
+        """The next rows: the rest of a batch, or a whole one, but at most so many."""
+        batch = self._rest or next(self._walk)
+        piece = {name: rows[:most] for name, rows in batch.items()}
+        self._rest = {name: rows[most:] for name, rows in batch.items() if len(rows) > most}
+        return piece

@@ -4,7 +4,9 @@ import os
 import socket
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not torch.cuda.is_available():
         for item in marked:
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture
+def not_waiting() -> Callable[[], AbstractContextManager[None]]:
+    """A context in which whatever makes the host wait for the GPU raises an error."""
+    import torch
+
+    def set_mode(mode: str) -> None:
+        with warnings.catch_warnings():
+            # torch calls this mode a prototype.
+            warnings.simplefilter("ignore")
+            torch.cuda.set_sync_debug_mode(mode)
+
+    @contextmanager
+    def context() -> Iterator[None]:
+        set_mode("error")
+        try:
+            yield
+        finally:
+            set_mode("default")
+
+    return context
 
 
 @pytest.fixture(scope="session", autouse=True)

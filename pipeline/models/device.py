@@ -40,6 +40,8 @@ class Placement:
     """float32, bfloat16, or auto: decided for each network."""
     compile_mode: str = "none"
     """For torch.compile; none: networks run as they are."""
+    records: bool = False
+    """Whether steps of a training are recorded as a CUDA graph, where they can be."""
 
     @classmethod
     def from_config(cls, config: Config) -> Placement:
@@ -57,7 +59,7 @@ class Placement:
             _choose_kernels(config.deterministic)
         if precision == "auto" and device.type == "cpu" and config.data.image_size < _SMALLEST_BFLOAT16_PX:
             precision = "float32"
-        return cls(device, precision, config.compile)
+        return cls(device, precision, config.compile, device.type == "cuda" and config.cuda_graphs)
 
     def put(self, network: nn.Module) -> nn.Module:
         """The network on the device, in the layout that convolutions like (measured: 1.1 to 4 times faster)."""

@@ -7,7 +7,7 @@ copied beside its work, it makes of the predictions what is wanted, and only tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from typing import Any, Protocol
@@ -48,7 +48,9 @@ class BatchSize:
         return cls(min(most, max(fewest, 1 << max(0, fitting.bit_length() - 1))))
 
 
-def batches(ensemble: Ensemble, pixels: PixelStore, ids: Ids, size: BatchSize, wanted: Wanted) -> Iterator[Found]:
+def batches(
+    ensemble: Ensemble, pixels: PixelStore, ids: Ids, size: BatchSize, wanted: Wanted
+) -> Generator[Found, None, None]:
     """What ``wanted`` makes of one batch after the other, in the order of ``ids``.
 
     Every batch has the same shape: the last one is filled up, so that an image's result does not depend on how many
@@ -65,7 +67,13 @@ def batches(ensemble: Ensemble, pixels: PixelStore, ids: Ids, size: BatchSize, w
     with ThreadPoolExecutor(1, thread_name_prefix="pixels") as beside, closing(make(ensemble, wanted)) as work:
 
         def fetch(first: int, images: int) -> Tensor:
-            return work.brought(_fetched(pixels, ids, first, images))
+            # Filled up with the last image; behind the end there is nothing to fetch.
+            found = ids[first : first + images] if first < len(ids) else ids[:0]
+            buffer = work.buffer((images if len(found) else 0, side, side, 3))
+            pixels.read_into(np.append(found, np.repeat(found[-1:], len(buffer) - len(found))), buffer.numpy())
+            return work.brought(buffer)
+
+        side = ensemble.recipe.image_size
 
         first, images = 0, size.images
         under_way: Callable[[], Found] | None = None
@@ -94,8 +102,11 @@ def batches(ensemble: Ensemble, pixels: PixelStore, ids: Ids, size: BatchSize, w
 class _Work(Protocol):
     """How a device takes a batch, and gives what was made of it."""
 
-    def brought(self, pixels: npt.NDArray[np.uint8]) -> Tensor:
-        """The images of a batch on their way to the device; called in a thread."""
+    def buffer(self, shape: tuple[int, ...]) -> Tensor:
+        """Memory of the host, uint8, for the images of a batch; called in a thread."""
+
+    def brought(self, images: Tensor) -> Tensor:
+        """What was put into such memory, on its way to the device; called in a thread."""
 
     def ready(self, images: Tensor) -> Tensor:
         """The same images, to be used from now on."""
@@ -115,8 +126,10 @@ class _OnHost:
         self._wanted = wanted
         self._beside = ThreadPoolExecutor(1, thread_name_prefix="labels")
 
-    def brought(self, pixels: npt.NDArray[np.uint8]) -> Tensor:
-        images = torch.from_numpy(pixels)
+    def buffer(self, shape: tuple[int, ...]) -> Tensor:
+        return torch.empty(shape, dtype=torch.uint8)
+
+    def brought(self, images: Tensor) -> Tensor:
         return self._ensemble.images(images) if self._ensemble.device.type == "cpu" else images
 
     def ready(self, images: Tensor) -> Tensor:
@@ -143,9 +156,12 @@ class _OnGpu:
         self._wanted = wanted
         self._copies = torch.cuda.Stream(ensemble.device)  # type: ignore[no-untyped-call]
 
-    def brought(self, pixels: npt.NDArray[np.uint8]) -> Tensor:
+    def buffer(self, shape: tuple[int, ...]) -> Tensor:
+        return torch.empty(shape, dtype=torch.uint8, pin_memory=True)
+
+    def brought(self, images: Tensor) -> Tensor:
         with torch.cuda.stream(self._copies):
-            return torch.from_numpy(pixels).pin_memory().to(self._ensemble.device, non_blocking=True)
+            return images.to(self._ensemble.device, non_blocking=True)
 
     def ready(self, images: Tensor) -> Tensor:
         works = torch.cuda.current_stream(self._ensemble.device)
@@ -169,13 +185,6 @@ class _OnGpu:
 
     def close(self) -> None:
         """Nothing was begun that does not end by itself."""
-
-
-def _fetched(pixels: PixelStore, ids: Ids, first: int, images: int) -> npt.NDArray[np.uint8]:
-    """Pixels of a batch, filled up with its last image; empty behind the end."""
-    found = pixels[ids[first : first + images]]
-    missing = images - len(found) if len(found) else 0
-    return np.concatenate([found, np.repeat(found[-1:], missing, axis=0)]) if missing else found
 
 
 def predict(

@@ -100,19 +100,35 @@ class FiniteCheck:
         Raises:
             TrainingError: this step, or on a GPU one of the last few dozen, is not finite.
         """
-        figures = torch.stack([loss.detach().float(), norm.detach().float()])
-        if not self.asks_always and all(map(math.isfinite, figures.tolist())):
+        if self.asks_always:
+            self.note(step, self.flag(loss, norm), largest(), order)
             return
-        self._waiting.append(_Record(step, self._optimizer.param_groups[0]["lr"], order, figures, largest()))
-        if not self.asks_always:
+        figures = _figures(loss, norm)
+        if not all(map(math.isfinite, figures.tolist())):
+            self._waiting.append(self._record(step, figures, largest(), order))
             self.read()
-            return
+
+    def flag(self, loss: Tensor, norm: Tensor) -> Tensor:
+        """Tell the optimiser on its GPU whether to leave this step out; returns float32 (2,), for ``note``."""
+        figures = _figures(loss, norm)
         # Times zero, a number that is not finite is still none; the optimiser wants 1.0 then and 0.0 otherwise.
         self._optimizer.found_inf = figures.mul(0).sum().ne(0).float()  # type: ignore[attr-defined]
         self._optimizer.grad_scale = None  # type: ignore[attr-defined]
+        return figures
+
+    def note(self, step: int, figures: Tensor, largest: Tensor, order: Sequence[Tensor]) -> None:
+        """Keep what is to be looked at later of a step on a GPU, and now and then look at earlier ones.
+
+        Raises:
+            TrainingError: one of the last few dozen steps is not finite.
+        """
+        self._waiting.append(self._record(step, figures, largest, order))
         if len(self._waiting) == _SENT_TOGETHER:
             before, self._sent, self._waiting = self._sent, _send(self._waiting), []
             self._look(before)
+
+    def _record(self, step: int, figures: Tensor, largest: Tensor, order: Sequence[Tensor]) -> _Record:
+        return _Record(step, self._optimizer.param_groups[0]["lr"], order, figures, largest)
 
     def read(self) -> None:
         """Look at every step that was not looked at yet; call it before writing weights to disk.
@@ -150,6 +166,10 @@ class FiniteCheck:
             f"{record.learning_rate:.3g}; {len(blamed)} of {len(names)} images: {', '.join(blamed[:_NAMED_IMAGES])}"
             f"{more}): lower learning_rate, or look at these images"
         )
+
+
+def _figures(loss: Tensor, norm: Tensor) -> Tensor:
+    return torch.stack([loss.detach().float(), norm.detach().float()])
 
 
 def _send(records: Sequence[_Record]) -> _Sent:

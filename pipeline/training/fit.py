@@ -26,6 +26,7 @@ from nstudent.training.mixing import Mixing
 from nstudent.training.objective import Objective, Stateful
 from nstudent.training.optimizer import build_optimizer, resume_optimizer
 from nstudent.training.preparation import Ahead, BatchNoise, Preparation, Prepared
+from nstudent.training.recording import Recording, can_be_recorded
 from nstudent.world import Alone, World
 from timm.scheduler import CosineLRScheduler
 from torch import Tensor, nn
@@ -116,6 +117,9 @@ class Trainer:
         self._gradient = Gradient(
             self._network, objective, placement, self._finite, key, config.clip_norm, self._world, self._belief()
         )
+        is_plain = self._world.size == 1 and placement.compile_mode == "none" and not config.checkpoint_activations
+        recordable = placement.records and is_plain and can_be_recorded(network, self._optimizer, objective)
+        self._recording = Recording(self._gradient, self._optimizer, self._finite) if recordable else None
         self._say: Callable[[str], None] = Silence().say
         self._step = 0
         exact = torch.float32 if placement.device.type == "mps" else torch.float64
@@ -203,8 +207,11 @@ class Trainer:
     def _train_step(self, seen: Prepared) -> None:
         self._scheduler.step_update(self._step)
         progress = self._step / self._length.steps
-        self._loss += self._gradient.put(self._step, progress, seen.batch, seen.images, seen.targets)
-        self._optimize()
+        loss = None if self._recording is None else self._recording.take(self._step, seen)
+        if loss is None:
+            loss = self._gradient.put(self._step, progress, seen)
+            self._optimize()
+        self._loss += loss
         if isinstance(self._objective, Stateful):
             self._objective.settle()
         self._step += 1

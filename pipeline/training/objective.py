@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from nstudent.labels.self_ensemble import RunningAverage
@@ -104,6 +104,8 @@ def _weighted(mass: Tensor, weight: Tensor, smoothing: float) -> Tensor:
 class Supervised:
     """The labels' loss, plus a weight times that of the pseudo-labels, where the batch has some."""
 
+    is_recordable: ClassVar[bool] = True
+    """It depends on tensors alone: what a GPU does for one batch it can repeat for the next one."""
     class_weights: Sequence[Tensor]
     level_weights: Sequence[float]
     smoothing: float

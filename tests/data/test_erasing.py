@@ -80,13 +80,10 @@ def test_the_images_given_are_not_changed_and_how_a_batch_is_divided_does_not_ma
 
 
 @pytest.mark.gpu
-def test_cpu_and_gpu_agree_and_the_gpu_is_not_waited_for():
+def test_cpu_and_gpu_agree_and_the_gpu_is_not_waited_for(not_waiting):
     images = pictures()
     there = images.cuda()
     run(0.7, there, "warm")
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with not_waiting():
         found = run(0.7, there, "k")
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     assert torch.equal(found.cpu(), run(0.7, images, "k"))

@@ -67,14 +67,16 @@ def make_trainer(digits) -> Callable[..., Trainer]:
         workers: int = 0,
         checkpoint_seconds: float = 0.0,
         device: str = "cpu",
+        placement: Placement | None = None,
         **settings,
     ) -> Trainer:
+        placement = placement or Placement(torch.device(device), "float32")
         outputs, key = digits.taxonomy.num_classes, ("fit", 0)
         labelled, heap = (
             Examples(ids, GivenTargets(digits.labels[ids], digits.taxonomy, "ignore"))
             for ids in (digits.labelled, digits.unlabelled)
         )
-        even = [torch.ones(size, device=device) for size in outputs]
+        even = [torch.ones(size, device=placement.device) for size in outputs]
         supervised = Supervised(even, (1.0, 1.0, 1.0), smoothing=0.1)
         if self_ensemble:
             averages = [RunningAverage(len(part.ids), outputs, 0.7) for part in (labelled, heap)]
@@ -89,7 +91,7 @@ def make_trainer(digits) -> Callable[..., Trainer]:
             objective or supervised,
             config,
             length,
-            Placement(torch.device(device), "float32"),
+            placement,
             key,
             levels=digits.taxonomy.levels,
             name_of=digits.name,

@@ -162,7 +162,7 @@ def test_a_loss_or_gradient_that_is_not_finite_stops_before_the_weights_take_it_
 @pytest.mark.parametrize("num_portions", [1, 3])
 def test_the_images_whose_numbers_are_not_finite_are_named(num_portions, make_trainer, digits, tmp_path, monkeypatch):
     trainer = make_trainer(Length(1, 3), MILD, self_ensemble=True)
-    trainer._gradient._num_portions = num_portions
+    trainer._gradient.num_portions = num_portions
     believed = trainer._batches.ids(1)
     poisoned, level = (2, 13), 1
 
@@ -448,7 +448,7 @@ def test_activations_are_let_go_before_the_batch_is_tried_in_portions(make_train
 def test_under_cuda_graphs_portions_are_added_up_in_memory_of_their_own(mode, given, make_trainer, monkeypatch):
     trainer = make_trainer(Length(1, 1), MILD)
     gradient = trainer._gradient
-    gradient._num_portions = 3
+    gradient.num_portions = 3
     monkeypatch.setattr(gradient, "_placement", replace(gradient._placement, compile_mode=mode))
     backward, before = gradient._backward, []
     weights = list(trainer.trained_member.parameters())

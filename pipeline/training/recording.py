@@ -1,0 +1,130 @@
+"""Steps of a training that a GPU repeats by itself: recorded once as a CUDA graph, and replayed.
+
+A step of a small network is a thousand kernels of a few microseconds each, and to launch them one by one takes the host
+longer than the GPU needs for them. A graph holds forward and backward pass, loss, clipping and the optimiser's step,
+and is launched as a whole. What changes from step to step lies in tensors that are filled before: images, targets and
+learning rates; dropout and stochastic depth read torch's generator, which is seeded from the step as ever.
+
+A recorded step has the numbers of one that is launched kernel by kernel. It is not used where it could not have:
+for an objective that depends on more than tensors, batches in portions, several processes, and optimisers that read
+their settings on the host. Where a recording fails, the training goes on without and says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from nstudent.training.finite import FiniteCheck
+from nstudent.training.gradient import Gradient, Learnt
+from nstudent.training.preparation import Prepared
+from torch import Tensor, nn
+
+_FIRST_STEPS = 3
+"""Number of steps that are launched one by one: libraries choose their kernels, and the optimiser makes its moments."""
+
+
+def can_be_recorded(network: nn.Module, optimizer: torch.optim.Optimizer, objective: object) -> bool:
+    """Whether one step of this training is like the next one but for its tensors."""
+    settings = optimizer.defaults
+    reads_tensors = bool(settings.get("fused")) and "capturable" in settings
+    on_gpu = next(network.parameters()).device.type == "cuda"
+    return on_gpu and reads_tensors and bool(getattr(objective, "is_recordable", False))
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    """A step as it was recorded, and the tensors that it reads and writes."""
+
+    replay: Callable[[], None]
+    seen: Prepared
+    rates: list[Tensor]
+    """Learning rate of each group of the optimiser."""
+    loss: Tensor
+    figures: Tensor
+    largest: Tensor
+    """As ``FiniteCheck.note`` wants them, with ``order``."""
+    order: Sequence[Tensor]
+
+
+class Recording:
+    """Takes the steps of a training, from the fourth on, by replaying one of them."""
+
+    def __init__(self, gradient: Gradient, optimizer: torch.optim.Optimizer, finite: FiniteCheck) -> None:
+        self._gradient = gradient
+        self._optimizer = optimizer
+        self._finite = finite
+        self._steps = 0
+        self._recorded: _Recorded | None = None
+        self._given_up = False
+        self.record: Callable[[Callable[[], None]], Callable[[], None]] = _record
+
+    def take(self, step: int, seen: Prepared) -> Tensor | None:
+        """Learn from a batch, and return its loss; ``None``: nothing was done, the step has to be launched by itself.
+
+        Args:
+            step: Number of the step.
+            seen: The batch, on the device.
+        """
+        if self._given_up or self._gradient.num_portions > 1:
+            return None
+        if self._recorded is None:
+            self._steps += 1
+            if self._steps <= _FIRST_STEPS or not self._begin(seen):
+                return None
+        assert self._recorded is not None
+        recorded = self._recorded
+        recorded.seen.images.copy_(seen.images)
+        for static, targets in zip(recorded.seen.targets, seen.targets, strict=True):
+            static.copy_(targets)
+        for rate, group in zip(recorded.rates, self._optimizer.param_groups, strict=True):
+            rate.fill_(group["lr"])
+        self._gradient.seed(step)
+        recorded.replay()
+        self._gradient.meanwhile()
+        # Copies: the next replay writes to the same tensors.
+        self._finite.note(step, recorded.figures.clone(), recorded.largest.clone(), recorded.order)
+        return recorded.loss.clone()
+
+    def _begin(self, seen: Prepared) -> bool:
+        """Record a step; whether that could be done."""
+        static = Prepared(seen.batch, seen.images.clone(), tuple(level.clone() for level in seen.targets))
+        groups = self._optimizer.param_groups
+        before = [group["lr"] for group in groups]
+        rates = [torch.tensor(float(rate), device=seen.images.device) for rate in before]
+        made: list[tuple[Learnt, Tensor, Tensor]] = []
+
+        def work() -> None:
+            learnt = self._gradient.learnt(0.0, static)
+            made.append((learnt, self._finite.flag(learnt.loss, learnt.norm), learnt.largest()))
+            self._optimizer.step()
+
+        self._gradient.clear()
+        meanwhile, self._gradient.meanwhile = self._gradient.meanwhile, lambda: None
+        try:
+            for group, rate in zip(groups, rates, strict=True):
+                group["lr"], group["capturable"] = rate, True
+            replay = self.record(work)
+        except (RuntimeError, AssertionError) as error:
+            self._given_up = True
+            said = " ".join(str(error).split())[:200]
+            self._gradient.say(f"  steps cannot be recorded as a CUDA graph and are launched one by one ({said})")
+            return False
+        finally:
+            self._gradient.meanwhile = meanwhile
+            # Only the recording needs to know: a checkpoint holds the settings as they were.
+            for group, rate in zip(groups, before, strict=True):
+                group["lr"], group["capturable"] = rate, False
+        learnt, figures, largest = made[-1]
+        self._recorded = _Recorded(replay, static, rates, learnt.loss, figures, largest, learnt.order)
+        return True
+
+
+def _record(work: Callable[[], None]) -> Callable[[], None]:
+    """Record what ``work`` tells the GPU, which is not done yet; returns what does it."""
+    graph = torch.cuda.CUDAGraph()
+    # Of this thread alone: another one prepares the next batch meanwhile, and may ask for memory.
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        work()
+    return graph.replay

@@ -1,0 +1,170 @@
+"""Steps that are recorded and replayed. On a CPU a stand-in records: it keeps the work and does it again when asked."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from nstudent.config import NoiseConfig
+from nstudent.errors import TrainingError
+from nstudent.models.device import Placement, _choose_kernels
+from nstudent.progress import Silence
+from nstudent.training.fit import Length
+from nstudent.training.recording import Recording, can_be_recorded
+
+NOISY = NoiseConfig(dropout=0.3, drop_path=0.2, cutmix=0.5, cutmix_schedule="constant")
+LENGTH = Length(epochs=4, steps_per_epoch=3)
+
+
+class Listener(Silence):
+    def __init__(self):
+        self.said = []
+
+    def say(self, text):
+        self.said.append(text)
+
+
+def fit(trainer, folder, progress=None):
+    folder.mkdir(exist_ok=True)
+    trained = trainer.fit(folder / "checkpoint.safetensors", progress or Silence(), "member")
+    return [entry["loss"] for entry in trained.history], list(trained.network.parameters())
+
+
+def recorded(trainer, record):
+    """The trainer with a recording that ``record`` makes."""
+    trainer._finite.asks_always = True
+    trainer._recording = Recording(trainer._gradient, trainer._optimizer, trainer._finite)
+    trainer._recording.record = record
+    return trainer
+
+
+class Again:
+    """Does the recorded work at every replay, but not when it is recorded."""
+
+    def __init__(self, trainer):
+        self.trainer = trainer
+        self.replays = 0
+
+    def __call__(self, work):
+        network, optimizer = self.trainer._network, self.trainer._optimizer
+        state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+        moments = {id(w): {k: v.clone() for k, v in each.items()} for w, each in optimizer.state.items()}
+        work()
+        network.load_state_dict(state)
+        for weight, each in optimizer.state.items():
+            for name, moment in each.items():
+                moment.copy_(moments[id(weight)][name])
+        rates = [group["lr"] for group in optimizer.param_groups]
+
+        def replay():
+            self.replays += 1
+            self.trainer._gradient.clear()
+            before = [group["lr"] for group in optimizer.param_groups]
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate
+            # A GPU would write to the tensors that were there when it was recorded.
+            learnt, figures, largest = self.cells(work)
+            for group, rate in zip(optimizer.param_groups, before, strict=True):
+                group["lr"] = rate
+            held = self.trainer._recording._recorded
+            held.loss.copy_(learnt.loss)
+            held.figures.copy_(figures)
+            held.largest.copy_(largest)
+
+        return replay
+
+    def cells(self, work):
+        work()
+        (made,) = [cell.cell_contents for cell in work.__closure__ if isinstance(cell.cell_contents, list)]
+        return made[-1]
+
+
+def test_recorded_steps_learn_what_others_learn(make_trainer, tmp_path):
+    plain = fit(make_trainer(LENGTH, NOISY), tmp_path / "plain")
+    trainer = make_trainer(LENGTH, NOISY)
+    again = Again(trainer)
+    replayed = fit(recorded(trainer, again), tmp_path / "recorded")
+    # The first three steps are launched one by one; all others are replayed, each with its batch, rate and seed.
+    assert again.replays == LENGTH.steps - 3
+    np.testing.assert_allclose(replayed[0], plain[0], rtol=1e-5)
+    for ours, theirs in zip(replayed[1], plain[1], strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_a_recording_leaves_the_settings_of_the_optimiser_as_they_were(make_trainer, tmp_path):
+    trainer = make_trainer(LENGTH, NOISY)
+    fit(recorded(trainer, Again(trainer)), tmp_path)
+    for group in trainer._optimizer.param_groups:
+        assert isinstance(group["lr"], float)
+        assert group["capturable"] is False
+
+
+def test_where_nothing_can_be_recorded_the_training_says_so_and_goes_on(make_trainer, tmp_path):
+    def fail(work):
+        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+    plain = fit(make_trainer(LENGTH, NOISY), tmp_path / "plain")
+    listener = Listener()
+    trained = fit(recorded(make_trainer(LENGTH, NOISY), fail), tmp_path / "failed", listener)
+    assert trained[0] == plain[0]
+    assert len(listener.said) == 1
+    assert "launched one by one (operation not permitted when stream is capturing more)" in listener.said[0]
+
+
+def test_a_number_that_is_not_finite_is_named_in_replayed_steps_too(make_trainer, digits, tmp_path, monkeypatch):
+    trainer = make_trainer(Length(1, 40), NoiseConfig(), checkpoint_seconds=1e9)
+    load = trainer._batches.load
+
+    def poisoned(*arguments, **words):
+        for step, batch in enumerate(load(*arguments, **words)):
+            if step == 5:
+                batch.targets[1][3] = math.nan
+            yield batch
+
+    monkeypatch.setattr(trainer._batches, "load", poisoned)
+    name = digits.name(trainer._batches.ids(5)[3])
+    with pytest.raises(TrainingError, match=f"at step 5 .*1 of 8 images: {name}"):
+        fit(recorded(trainer, Again(trainer)), tmp_path)
+
+
+def test_only_what_depends_on_tensors_alone_is_recorded(make_trainer):
+    trainer = make_trainer(LENGTH)
+    objective, optimizer = trainer._objective, trainer._optimizer
+
+    there = type("Gpu", (), {"parameters": lambda self: iter([OnCuda()])})()
+    assert can_be_recorded(there, optimizer, objective)
+    assert not can_be_recorded(trainer._network, optimizer, objective), "a CPU"
+    assert not can_be_recorded(there, optimizer, object()), "an objective that says nothing of it"
+    assert not can_be_recorded(there, torch.optim.SGD([torch.zeros(1)], lr=0.1), objective), "a rate of the host"
+    ensembling = make_trainer(LENGTH, self_ensemble=True)._objective
+    assert not can_be_recorded(there, optimizer, ensembling), "its ramp is a number of the host"
+
+
+class OnCuda:
+    device = torch.device("cuda", 0)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_a_gpu_learns_the_same_from_recorded_steps(deterministic, make_trainer, tmp_path):
+    _choose_kernels(deterministic)
+    try:
+        plain = fit(make_trainer(LENGTH, NOISY, device="cuda"), tmp_path / "plain")
+        listener = Listener()
+        trainer = make_trainer(LENGTH, NOISY, placement=Placement(torch.device("cuda"), "float32", records=True))
+        replayed = fit(trainer, tmp_path / "recorded", listener)
+    finally:
+        _choose_kernels(deterministic=False)
+    assert listener.said == []
+    assert trainer._recording._recorded is not None
+    np.testing.assert_allclose(replayed[0], plain[0], rtol=1e-4 if deterministic else 2e-2)
+
+
+@pytest.mark.gpu
+def test_a_gpus_memory_is_given_back_after_recorded_steps(make_trainer, tmp_path):
+    placement = Placement(torch.device("cuda"), "float32", records=True)
+    fit(make_trainer(LENGTH, NOISY, placement=placement), tmp_path / "first")
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    fit(make_trainer(LENGTH, NOISY, placement=placement), tmp_path / "second")
+    assert torch.cuda.memory_allocated() <= before
