@@ -177,10 +177,12 @@ def batch_noise(noise: NoiseConfig, batches: Batches, key: Key, *, whole: bool) 
     if augment is None and erase is None:
         return None
 
-    def noised(images: Tensor, step: int) -> Tensor:
+    def noised(images: Tensor, steps: Sequence[int]) -> Tensor:
         if augment is not None:
-            images = augment(images, (*key, "noise", step), places, size)
-        return images if erase is None else erase(images, (*key, "erase", step), places, size)
+            images = augment.together(images, [(*key, "noise", step) for step in steps], places, size)
+        if erase is not None:
+            images = erase.together(images, [(*key, "erase", step) for step in steps], places, size)
+        return images
 
     return noised
 

@@ -7,7 +7,7 @@ Nothing here waits for the device: which image undergoes what is known on the ho
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -58,11 +58,16 @@ class BatchAugment:
         Where several processes share a batch, ``images`` are those at ``places`` of a whole ``batch``: an image's noise
         does not depend on how it is divided.
         """
-        whole = len(images) if batch is None else batch
-        return apply_noise(images, _at(draw_noise(self._noise, whole, images.shape[1], key), places))
+        return self.together(images, [key], places, len(images) if batch is None else batch)
+
+    def together(self, images: Tensor, keys: Sequence[Key], places: Places, batch: int) -> Tensor:
+        """Several batches end to end, each with the noise of its own key: the host launches as much as for one."""
+        draws = draw_noise(self._noise, batch, images.shape[1], *keys)
+        here = np.arange(batch)[places]
+        return apply_noise(images, _at(draws, np.concatenate([here + batch * number for number in range(len(keys))])))
 
 
-def _at(draws: NoiseDraws, places: Places) -> NoiseDraws:
+def _at(draws: NoiseDraws, places: npt.NDArray[np.int64]) -> NoiseDraws:
     parts = {name: part[places] for name, part in vars(draws).items() if part is not None}
     return replace(draws, **parts)
 

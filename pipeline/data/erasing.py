@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,8 +37,13 @@ class Erasing:
 
         The images that are given stay as they are.
         """
-        drawn = draw_holes(self._probability, batch, images.shape[1], key)
-        return erased(images, Holes(drawn.hole[places], drawn.colour[places]))
+        return self.together(images, [key], places, batch)
+
+    def together(self, images: Tensor, keys: Sequence[Key], places: npt.NDArray[np.int64], batch: int) -> Tensor:
+        """Several batches end to end, each with the holes of its own key."""
+        drawn = [draw_holes(self._probability, batch, images.shape[1], key) for key in keys]
+        hole, colour = (np.concatenate([getattr(each, name)[places] for each in drawn]) for name in ("hole", "colour"))
+        return erased(images, Holes(hole, colour))
 
 
 def draw_holes(probability: float, batch: int, side_px: int, key: Key) -> Holes:

@@ -40,24 +40,48 @@ class NoiseDraws:
     """(b, n, 2, 3): like ``matrix``, for the operations that move pixels."""
 
 
-def draw_noise(noise: NoiseConfig, batch: int, side_px: int, key: Key) -> NoiseDraws:
-    """The noise of the batch with this key; every image's is independent of the others'."""
-    random = generator(*key)
-    flip = random.random(batch) < 0.5 if noise.flip else None
-    matrix = _affine(random, noise, batch, side_px) if noise.shift or noise.zoom or noise.rotate else None
-    operation = np.sort(random.integers(NUM_OPERATIONS, size=(batch, noise.operations)), axis=1)
-    level = random.random((batch, noise.operations, 2))
+@dataclass(frozen=True)
+class _Drawn:
+    """What a generator gives for one batch, in this order."""
+
+    flip: Floats | None
+    affine: Floats | None
+    """(5, b), in -1..1."""
+    operation: Integers
+    level: Floats
+
+    @classmethod
+    def of(cls, noise: NoiseConfig, batch: int, key: Key) -> _Drawn:
+        random = generator(*key)
+        return cls(
+            flip=random.random(batch) if noise.flip else None,
+            affine=random.uniform(-1, 1, (5, batch)) if noise.shift or noise.zoom or noise.rotate else None,
+            operation=random.integers(NUM_OPERATIONS, size=(batch, noise.operations)),
+            level=random.random((batch, noise.operations, 2)),
+        )
+
+
+def draw_noise(noise: NoiseConfig, batch: int, side_px: int, *keys: Key) -> NoiseDraws:
+    """The noise of one batch a key, end to end; every image's is independent of the others'.
+
+    What is drawn is a function of each key alone; what follows from it is worked out for all batches at once.
+    """
+    drawn = [_Drawn.of(noise, batch, key) for key in keys]
+    operation = np.sort(np.concatenate([each.operation for each in drawn]), axis=1)
+    level = np.concatenate([each.level for each in drawn])
+    flips = [each.flip for each in drawn if each.flip is not None]
+    affine = [each.affine for each in drawn if each.affine is not None]
     return NoiseDraws(
-        matrix=matrix,
-        flip=flip,
+        matrix=_affine(np.concatenate(affine, axis=1), noise, side_px) if affine else None,
+        flip=np.concatenate(flips) < 0.5 if flips else None,
         operation=operation,
         strength=_strength(operation, level[..., 0], noise.magnitude / 10),
         moves=_moves(operation, 2 * level - 1, side_px, noise.magnitude / 10),
     )
 
 
-def _affine(random: np.random.Generator, noise: NoiseConfig, batch: int, side_px: int) -> Floats:
-    u = random.uniform(-1, 1, (5, batch))
+def _affine(u: Floats, noise: NoiseConfig, side_px: int) -> Floats:
+    batch = u.shape[1]
     return affine_matrix(
         side_px,
         shift_px=np.trunc(noise.shift * side_px * u[:2].T),
@@ -98,12 +122,16 @@ def _strength(operation: Integers, level: Floats, strength: float) -> Floats:
 
 
 def _moves(operation: Integers, sign: Floats, side_px: int, strength: float) -> Floats:
-    """(b, n, 2, 3), from ``sign``, (b, n, 2) in -1..1."""
+    """(b, n, 2, 3), from ``sign``, (b, n, 2) in -1..1; zeros where an operation moves nothing."""
+    moves = np.zeros((*operation.shape, 2, 3))
+    moving = np.isin(operation, (ROTATE, SHEAR, TRANSLATE))
+    operation, sign = operation[moving], sign[moving]
     pair = operation[..., None]
-    return affine_matrix(
+    moves[moving] = affine_matrix(
         side_px,
         shift_px=np.where(pair == TRANSLATE, np.trunc(_TRANSLATE_SHARE * strength * side_px * sign), 0.0),
         scale=np.ones_like(sign),
         rotate=np.where(operation == ROTATE, _ROTATE_DEGREES * strength * sign[..., 0], 0.0),
         shear=np.where(pair == SHEAR, _SHEAR_DEGREES * strength * sign, 0.0),
     )
+    return moves

@@ -158,7 +158,8 @@ class Trainer:
         # as long as half a forward pass of a small network.
         if available_cores() == 1 or (self._workers and device.type == "cpu"):
             return prepared
-        ahead = Ahead(prepared)
+        preparation = self._preparation
+        ahead = Ahead(prepared, lambda: preparation.depth)
         self._gradient.meanwhile = ahead.begin
         return ahead
 

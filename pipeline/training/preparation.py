@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, TypeVar
 
 import torch
@@ -15,10 +17,14 @@ from nstudent.models.device import Placement
 from nstudent.training.mixing import Mixing, Targets
 from torch import Tensor
 
-BatchNoise = Callable[[Tensor, int], Tensor]
-"""(images uint8 (b, side, side, 3), step) -> the same, noised."""
+BatchNoise = Callable[[Tensor, Sequence[int]], Tensor]
+"""(images uint8 (k * b, side, side, 3) of k batches end to end, their steps) -> the same, noised."""
 
 T = TypeVar("T")
+
+_MOST_TOGETHER = 16
+_PIXELS_TOGETHER = 1 << 22
+"""Number of pixels that are noised at once: eight batches of 512 images of 32 px, and never two of 64 at 300 px."""
 
 _TOO_LATE = 3
 """Number of consecutive late items after which the next one is always begun at once."""
@@ -43,25 +49,60 @@ class Preparation:
         self._mixing = mixing
         self._noise = noise
         self._steps = steps
+        self._num_together = 1
 
-    def each(self, batches: Generator[Batch, None, None] | Ahead[Batch], first: int) -> Generator[Prepared, None, None]:
+    @property
+    def depth(self) -> int:
+        """How many batches are to be made ahead: a GPU's come several at a time, and then none for a while."""
+        return 2 * self._num_together if self._placement.device.type == "cuda" else 1
+
+    def each(self, batches: Generator[Batch, None, None], first: int) -> Generator[Prepared, None, None]:
         """The batches of the steps from ``first`` on. What they come from is closed with it."""
         with closing(batches):
-            for step, batch in enumerate(batches, first):
-                yield self._prepare(batch.to(self._placement.device), step)
+            step = first
+            while block := [batch.to(self._placement.device) for batch in islice(batches, self._num_together)]:
+                noised = self._noised(block, range(step, step + len(block)))
+                self._num_together = self._most_together(block[0].images)
+                for batch, images in zip(block, noised, strict=True):
+                    yield self._mixed(batch, images, step)
+                    step += 1
 
-    def _prepare(self, batch: Batch, step: int) -> Prepared:
-        try:
-            pixels = batch.images if self._noise is None else self._noise(batch.images, step)
+    def _most_together(self, images: Tensor) -> int:
+        """How many batches of such images are noised at once.
+
+        To tell a GPU what to do takes the host longer than a GPU takes to noise one batch of small images.
+        """
+        if self._noise is None or self._placement.device.type != "cuda":
+            return 1
+        return max(1, min(_MOST_TOGETHER, _PIXELS_TOGETHER // images[..., 0].numel()))
+
+    def _noised(self, block: Sequence[Batch], steps: Sequence[int]) -> Sequence[Tensor]:
+        """Images of some batches, uint8 each, with their noise."""
+        if self._noise is None:
+            return [batch.images for batch in block]
+        with _explained_memory(len(block[0].images)):
+            if len(block) == 1:
+                return [self._noise(block[0].images, steps)]
+            images = torch.cat([batch.images for batch in block])
+            return torch.split(self._noise(images, steps), [len(batch.images) for batch in block])
+
+    def _mixed(self, batch: Batch, pixels: Tensor, step: int) -> Prepared:
+        with _explained_memory(len(pixels)):
             images, targets = self._mixing(
                 self._placement.images(pixels), batch.targets, batch.num_labelled, step, step / self._steps
             )
-        except torch.OutOfMemoryError as error:
-            raise TrainingError(
-                f"no memory to noise a batch of {len(batch.images)} images beside the training "
-                f"({' '.join(str(error).split())[:200]}): lower batch_size, or set augment=image"
-            ) from None
         return Prepared(batch, images, targets)
+
+
+@contextmanager
+def _explained_memory(images: int) -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            f"no memory to noise a batch of {images} images beside the training "
+            f"({' '.join(str(error).split())[:200]}): lower batch_size, or set augment=image"
+        ) from None
 
 
 class Ahead(Iterator[T]):
@@ -73,37 +114,40 @@ class Ahead(Iterator[T]):
     for a while; if it then comes too late again and again, at once.
     """
 
-    def __init__(self, items: Generator[T, None, None]) -> None:
+    def __init__(self, items: Generator[T, None, None], depth: Callable[[], int] = lambda: 1) -> None:
+        """``depth`` says how many items there may be ahead; where it is more than one, they are made as fast as can be.
+
+        That is for a thread whose user mostly waits for a GPU.
+        """
         self._items = items
+        self._depth = depth
         self._beside = ThreadPoolExecutor(1, thread_name_prefix="prepare")
-        self._coming: Future[Any] | None = None
+        self._coming: deque[Future[Any]] = deque()
         self._closed = False
         # The first one is always late.
         self._late = -1
         self._end = object()
 
     def begin(self) -> None:
-        """Begin with the next item, where that has not happened yet."""
-        if self._coming is None and not self._closed:
-            self._coming = self._beside.submit(next, self._items, self._end)
+        """Begin with the next item, or as many as there may be ahead, where that has not happened yet."""
+        while len(self._coming) < self._depth() and not self._closed:
+            self._coming.append(self._beside.submit(next, self._items, self._end))
 
     def __next__(self) -> T:
         if self._closed:
             raise StopIteration
         if self._late < _TOO_LATE:
-            self._late = 0 if self._coming is not None and self._coming.done() else self._late + 1
+            self._late = 0 if self._coming and self._coming[0].done() else self._late + 1
         self.begin()
-        assert self._coming is not None
         try:
-            item = self._coming.result()
+            item = self._coming.popleft().result()
         except BaseException:
             self.close()
             raise
         if item is self._end:
             self.close()
             raise StopIteration
-        self._coming = None
-        if self._late >= _TOO_LATE:
+        if self._late >= _TOO_LATE or self._depth() > 1:
             self.begin()
         made: T = item
         return made

@@ -11,7 +11,9 @@ from nstudent.config import NoiseConfig
 from nstudent.data import noise_draws as draws
 from nstudent.data.augment import Augment
 from nstudent.data.batch_augment import BatchAugment, apply_noise
+from nstudent.data.batches import Batches
 from nstudent.data.noise_draws import NoiseDraws, affine_matrix, draw_noise
+from nstudent.workbench import batch_noise
 from scipy.stats import chisquare, ks_2samp
 
 QUIET = {"shift": 0.0, "zoom": 0.0, "rotate": 0.0, "flip": False, "operations": 0}
@@ -256,6 +258,18 @@ def test_type_and_shape_stay_and_the_images_given_are_not_changed(side):
     assert (found.dtype, found.shape) == (np.uint8, images.shape)
     assert np.array_equal(images, before)
     assert not np.shares_memory(noised(quiet(), images, 2), images)
+
+
+@pytest.mark.parametrize("erase", [0.0, 0.7])
+def test_batches_that_are_noised_together_have_the_noise_they_have_alone(erase):
+    noise = STRONG.model_copy(update={"erase": erase})
+    batches = Batches.__new__(Batches)
+    batches.places = lambda: (np.arange(3, 9), 12)
+    noised = batch_noise(noise, batches, ("k",), whole=True)
+    images = torch.from_numpy(pictures(18))
+    together = noised(images, range(4, 7))
+    alone = [noised(images[6 * number : 6 * (number + 1)], [4 + number]) for number in range(3)]
+    assert torch.equal(together, torch.cat(alone))
 
 
 @pytest.mark.gpu

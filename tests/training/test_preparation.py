@@ -4,7 +4,12 @@ import threading
 import time
 
 import pytest
-from nstudent.training.preparation import Ahead
+import torch
+from nstudent.config import NoiseConfig
+from nstudent.data.batches import Batch
+from nstudent.models.device import Placement
+from nstudent.training.mixing import Mixing
+from nstudent.training.preparation import Ahead, Preparation
 
 LONG_SECONDS = 30
 
@@ -38,7 +43,7 @@ def test_the_next_one_is_made_when_its_user_says_so_and_no_more_than_that():
         walk.begin()
         walk.begin()
         until(lambda number=number: len(made) == min(5, number + 2))
-        until(lambda: walk._coming.done())
+        until(lambda: walk._coming[0].done())
     with pytest.raises(StopIteration):
         next(walk)
     assert threads() == []
@@ -55,6 +60,19 @@ def test_one_that_comes_too_late_again_and_again_is_begun_at_once():
     walk.close()
 
 
+def test_where_more_may_be_ahead_they_are_made_without_a_word():
+    made, allowed = [], [1]
+    walk = Ahead(counted(9, made), lambda: allowed[0])
+    assert next(walk) == 0
+    allowed[0] = 3
+    assert next(walk) == 1
+    until(lambda: made == [0, 1, 2, 3, 4])
+    assert [next(walk) for _ in range(7)] == [2, 3, 4, 5, 6, 7, 8]
+    with pytest.raises(StopIteration):
+        next(walk)
+    assert threads() == []
+
+
 def test_now_and_then_a_late_one_changes_nothing():
     made, free = [], threading.Event()
     walk = Ahead(counted(9, made, together=free))
@@ -67,7 +85,7 @@ def test_now_and_then_a_late_one_changes_nothing():
             free.clear()
             threading.Timer(0.05, free.set).start()
         else:
-            until(lambda: walk._coming.done())
+            until(lambda: walk._coming[0].done())
         assert next(walk) == number
     time.sleep(0.05)
     assert made == list(range(7))
@@ -110,3 +128,46 @@ def test_a_walk_that_is_given_up_ends_its_thread_and_its_source(begun):
     walk.close()
     assert threads() == []
     assert closed.is_set()
+
+
+def test_batches_that_a_gpu_noises_together_come_one_by_one_with_their_own(monkeypatch):
+    """A CPU stands in for the GPU: only how many are taken together differs."""
+    seen, steps = [], 7
+    noise = NoiseConfig(cutmix=0.5, cutmix_schedule="constant")
+
+    def noised(images, which):
+        seen.append(list(which))
+        return torch.cat([part + step for part, step in zip(images.split(4), which, strict=True)])
+
+    def batches():
+        for step in range(2, steps):
+            images = torch.full((4, 8, 8, 3), 10 * step, dtype=torch.uint8)
+            mass = torch.eye(4)
+            yield Batch(images, (mass,), 4, torch.arange(4), 4)
+
+    def prepared(together):
+        preparation = Preparation(Placement(torch.device("cpu"), "float32"), Mixing(noise, ("k",)), noised, steps)
+        monkeypatch.setattr(preparation, "_most_together", lambda images: together)
+        return list(preparation.each(batches(), 2))
+
+    one_by_one, together = prepared(1), prepared(3)
+    assert seen[5:] == [[2], [3, 4, 5], [6]]
+    for alone, beside in zip(one_by_one, together, strict=True):
+        assert torch.equal(alone.images, beside.images)
+        assert torch.equal(alone.targets[0], beside.targets[0])
+
+
+@pytest.mark.parametrize(
+    ("device", "shape", "together"),
+    [
+        ("cuda", (512, 32, 32, 3), 8),
+        ("cuda", (64, 32, 32, 3), 16),
+        ("cuda", (64, 300, 300, 3), 1),
+        ("cpu", (64, 32, 32, 3), 1),
+    ],
+)
+def test_how_many_batches_are_noised_together_is_a_matter_of_their_size(device, shape, together):
+    placement = Placement(torch.device(device), "float32")
+    preparation = Preparation(placement, Mixing(NoiseConfig(), ("k",)), lambda images, steps: images, 9)
+    assert preparation._most_together(torch.empty(shape, dtype=torch.uint8, device="meta")) == together
+    assert Preparation(placement, Mixing(NoiseConfig(), ("k",)), None, 9)._most_together(torch.empty(shape)) == 1
