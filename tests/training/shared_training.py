@@ -40,7 +40,7 @@ def main(data: Path, scratch: Path, several: bool) -> None:
     noise = NoiseConfig(flip=True, operations=1)
     supervised = Supervised([torch.ones(size) for size in outputs], (1.0, 2.0, 1.0), smoothing=0.1)
     averages = [RunningAverage(len(part.ids), outputs, 0.7) for part in (labelled, heap)]
-    with connected() if several else nullcontext(Alone()) as world:
+    with connected("cpu") if several else nullcontext(Alone()) as world:
         objective = SelfEnsembling(supervised, *averages, 1.0, 0.3, 0.0, gather=lambda rows: gathered_rows(world, rows))
         parts = [(labelled, NUM_LABELLED), (heap, NUM_HEAP)]
         share = (world.rank, world.size)
