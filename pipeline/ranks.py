@@ -140,7 +140,7 @@ def _lacking_gpus() -> str:
     )
 
 
-def _meet(store: dist.Store, rank: int, size: int, lacking: str) -> None:
+def _meet(store: dist.Store, rank: int, size: int, lacking: str) -> None:  # type: ignore[name-defined]
     """Wait until every process is there; a machine that lacks GPUs tells the others why none of them can begin."""
     store.set(f"started-{rank}", lacking)
     if lacking:
@@ -158,6 +158,8 @@ def _set_timeout(device: str, timeout: timedelta) -> None:
     assert group is not None
     # Not `dist.set_timeout`, which sets the same limit for all kinds.
     backend = group._get_backend(torch.device(device))
+    # With TORCH_DISTRIBUTED_DEBUG=DETAIL there is a wrapper around it, which in older versions has no limit to set.
+    backend = getattr(backend, "wrapped_pg", backend)
     # Older versions of torch have it under another name.
     change = getattr(backend, "set_timeout", None) or backend._set_default_timeout
     change(timeout)

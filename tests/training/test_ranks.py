@@ -183,13 +183,16 @@ def test_of_two_real_processes_with_too_few_gpus_both_say_so(tmp_path):
     assert all(line.startswith("2 processes and 1 GPU on ") for line in lines)
 
 
-def test_what_does_not_use_nccl_is_waited_for_longer(monkeypatch):
-    """Of one process group, two transports with a limit each; both are gloo here, the second under another name."""
+@pytest.mark.parametrize("debug", [dist.DebugLevel.OFF, dist.DebugLevel.DETAIL])
+def test_each_transport_of_a_process_group_has_a_limit_of_its_own(debug):
+    """Both are gloo here, the second under another name: NCCL cannot be made without a GPU."""
 
     def second(store, rank, size, timeout):
         return dist.ProcessGroupGloo(store, rank, size, timeout)
 
-    dist.Backend.register_backend("second", second, devices=["cuda"])
+    if "SECOND" not in dist.Backend._plugins:
+        dist.Backend.register_backend("second", second, devices=["cuda"])
+    dist.set_debug_level(debug)
     dist.init_process_group(
         "cpu:gloo,cuda:second", store=dist.HashStore(), rank=0, world_size=1, timeout=timedelta(minutes=2)
     )
@@ -197,12 +200,14 @@ def test_what_does_not_use_nccl_is_waited_for_longer(monkeypatch):
         ranks._set_timeout("cpu", timedelta(days=7))
         ranks._set_timeout("cuda", timedelta(minutes=30))
         group = dist.group.WORLD
-        limits = [group._get_backend(torch.device(kind)).options._timeout for kind in ("cpu", "cuda")]
+        backends = [group._get_backend(torch.device(kind)) for kind in ("cpu", "cuda")]
+        limits = [getattr(backend, "wrapped_pg", backend).options._timeout for backend in backends]
         assert limits == [timedelta(days=7), timedelta(minutes=30)]
         # The end of a run waits on the CPU, too, whatever the device.
         dist.barrier()
     finally:
         dist.destroy_process_group()
+        dist.set_debug_level(dist.DebugLevel.OFF)
 
 
 def test_a_process_that_does_not_reach_the_others_says_what_to_set(monkeypatch):
