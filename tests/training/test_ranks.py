@@ -1,9 +1,5 @@
 """Several processes train as one does, but for batch normalisation: each sees its own images."""
 
-import json
-import os
-import subprocess
-import sys
 import threading
 from datetime import timedelta
 from pathlib import Path
@@ -14,30 +10,10 @@ import torch
 import torch.distributed as dist
 from nstudent import cli, ranks
 from nstudent.errors import ConfigError, TrainingError
+from torchrun_processes import ended, said, torchrun
 from typer.testing import CliRunner
 
 SCRIPT = Path(__file__).with_name("shared_training.py")
-
-
-def ended(*command):
-    return subprocess.run(
-        [sys.executable, *map(str, command)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=False,
-    )
-
-
-def said(*command):
-    done = ended(*command)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
-def torchrun(processes):
-    return "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"
 
 
 def test_losses_and_running_averages_of_two_processes_are_those_of_one(digits, tmp_path):
