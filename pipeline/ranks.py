@@ -166,12 +166,31 @@ def _set_timeout(device: str, timeout: timedelta) -> None:
 
 
 def shared(network: nn.Module, world: World) -> nn.Module:
-    """The network such that its gradient is the mean over the processes."""
+    """The network such that its gradient is the mean over the processes, and its batch statistics are the leader's."""
     if world.size == 1:
         return network
     # Not for unused ones: without it the buckets are sorted anew after the first step of a process. Three processes or
     # more add up in an order that depends on the place in a bucket, and those that are resumed have a first step again.
-    return DistributedDataParallel(network, find_unused_parameters=True)
+    together = DistributedDataParallel(network, find_unused_parameters=True)
+    # Not as an argument, whose name differs between versions of torch.
+    together.broadcast_buffers = False
+    together.register_forward_hook(_take_statistics)
+    return together
+
+
+def _take_statistics(together: nn.Module, _: Any, logits: Any) -> None:
+    """After a forward pass, give each process the batch statistics of the leader.
+
+    torch does it before the next one. Until then an average of the weights has taken over other statistics in each
+    process, and those that are resumed, from the leader's checkpoint, would not go on where they were.
+    """
+    # Of the data: a backward pass has noted the statistics, and reads what the batch had instead.
+    statistics = [buffer.data for buffer in together.buffers() if buffer.is_floating_point()]
+    if statistics:
+        joined = torch.cat([each.flatten() for each in statistics])
+        dist.broadcast(joined, 0)
+        parts = torch.split(joined, [each.numel() for each in statistics])
+        torch._foreach_copy_(statistics, [part.view_as(each) for part, each in zip(parts, statistics, strict=True)])
 
 
 def sum_over(world: World, tensor: Tensor) -> None:

@@ -27,6 +27,14 @@ def test_losses_and_running_averages_of_two_processes_are_those_of_one(digits, t
     np.testing.assert_allclose(two["averages"], one["averages"], rtol=1e-4)
 
 
+def test_a_filter_of_two_processes_that_is_resumed_ends_like_one_that_is_not(digits, tmp_path):
+    """Its mean teacher has batch statistics: those of a process were its own until it was resumed from the leader's."""
+    data = digits.pixels._shards[0].parent
+    found = said(*torchrun(2), SCRIPT.with_name("shared_resumption.py"), data, tmp_path)
+    assert found["numbers"] > 100_000
+    assert found["different"] == 0
+
+
 def test_three_processes_add_up_their_gradients_in_the_same_order_at_their_first_step_and_later():
     """Three numbers have a sum for every order, and a resumed training's first step is a later one of an unbroken."""
     found = said(*torchrun(3), SCRIPT.with_name("shared_gradient.py"))
