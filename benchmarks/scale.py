@@ -2,7 +2,9 @@
 
     python benchmarks/scale.py                              # 1 and 2 processes on the digits, a thread each
     python benchmarks/scale.py --processes 1 2 4 8 --config configs/grocery.yaml data.root=PATH/grocery_64.h5
+    python benchmarks/scale.py --processes 1 2 4 device=cuda teacher.batch_size=512     # a GPU each
 
+Without a device in the configuration the processes compute on GPUs if there is one for each, otherwise all on the CPU.
 Each number of processes makes the teacher of the same packed data; the labels are then made by each of them with the
 teacher of the first number. Turns alternate. Printed are ratios of medians of the seconds that the steps themselves
 took (imports left out), the efficiency (ratio a process), the difference of the loss curves, and whether the labels are
@@ -22,6 +24,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from nstudent.artifact import Manifest
+from nstudent.config_file import load_config
 
 THREADS = ("threads=1", "workers=0", "rounds=1")
 
@@ -33,12 +36,23 @@ def main() -> None:
     parser.add_argument("--config", type=Path)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     arguments = parser.parse_intermixed_args()
-    words = [*(["--config", str(arguments.config)] if arguments.config else []), *THREADS, *arguments.overrides]
+    device = device_for(max(arguments.processes), load_config(arguments.config, arguments.overrides).device)
+    page = ["--config", str(arguments.config)] if arguments.config else []
+    words = [*page, *THREADS, *arguments.overrides, f"device={device}"]
+    print(f"device={device}, {os.cpu_count()} cores ({platform.machine()}), torch {torch.__version__}", end=", ")
+    print(f"{arguments.turns} turns\n", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         start = Path(folder) / "start"
         _stage("data", 1, words, start)
         trained = _trainings(Path(folder), start, arguments, words)
         _label(Path(folder), trained, arguments, words)
+
+
+def device_for(processes: int, asked: str) -> str:
+    """Device of every measurement: the one asked for, otherwise GPUs if the most processes have one each."""
+    if asked != "auto":
+        return asked
+    return "cuda" if torch.cuda.device_count() >= processes else "cpu"
 
 
 def _stage(stage: str, processes: int, words: list[str], run_dir: Path) -> None:
@@ -70,7 +84,6 @@ def _trainings(folder: Path, start: Path, arguments: argparse.Namespace, words: 
     seconds, made = _made("teacher", folder, start, arguments, words)
     losses = {n: np.array([epoch["loss"] for epoch in each.metrics["history"][0]]) for n, each in made.items()}
     first = arguments.processes[0]
-    print(f"{os.cpu_count()} cores ({platform.machine()}), torch {torch.__version__}, {arguments.turns} turns\n")
     print("| training | x the first | efficiency | loss curve: largest difference | mean |\n|---|---|---|---|---|")
     for number in arguments.processes:
         ratio = seconds[first] / seconds[number]

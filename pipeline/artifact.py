@@ -6,12 +6,15 @@ for (settings and the fingerprints of the inputs), the *id* what was made (the b
 fingerprint is the one asked for now and the ids of its inputs are those that lie there now.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from nstudent.errors import ArtifactError
+from nstudent.processes import available_cores
 from nstudent.storage import fingerprint_of, read_json, sha256_of
 
 MANIFEST = "manifest.json"
@@ -20,6 +23,9 @@ FINAL = "final.json"
 SCHEMA = 1
 _MISSING = "missing"
 _LINK = "a link to a file elsewhere"
+
+Item = TypeVar("Item")
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -102,18 +108,32 @@ class Artifact:
         Raises:
             ArtifactError: the file is missing or has changed.
         """
-        path = self.folder / name
-        if name in self._verified:
-            return path
+        return self.paths([name])[0]
+
+    def paths(self, names: Sequence[str]) -> list[Path]:
+        """Paths of files whose contents are those that were committed; several are hashed at a time.
+
+        Raises:
+            ArtifactError: A file is missing or has changed; the first of them, in the order of ``names``, is named.
+        """
+        unknown = [name for name in names if name not in self._verified]
+        with closing(_each(self._what_is_wrong, unknown)) as found:
+            for name, wrong in zip(unknown, found, strict=True):
+                if wrong:
+                    raise ArtifactError(self._explained(name, wrong))
+                self._verified.add(name)
+        return [self.folder / name for name in names]
+
+    def _what_is_wrong(self, name: str) -> str:
         entry = self.manifest.files.get(name)
-        wrong = _MISSING if entry is None else _what_is_wrong(self.folder, name, entry)
+        return _MISSING if entry is None else _what_is_wrong(self.folder, name, entry)
+
+    def _explained(self, name: str, wrong: str) -> str:
+        path = self.folder / name
         if wrong == _LINK:
-            raise ArtifactError(f"{path} is {_LINK}: put the file itself there")
-        if wrong:
-            said = f"is {_MISSING}" if wrong == _MISSING else "has changed since it was made"
-            raise ArtifactError(f"{path} {said}: nstudent verify {self.folder.parent} --repair makes it again")
-        self._verified.add(name)
-        return path
+            return f"{path} is {_LINK}: put the file itself there"
+        said = f"is {_MISSING}" if wrong == _MISSING else "has changed since it was made"
+        return f"{path} {said}: nstudent verify {self.folder.parent} --repair makes it again"
 
     def json(self, name: str) -> Any:
         """Content of one JSON file."""
@@ -131,7 +151,8 @@ def damage(folder: Path) -> dict[str, str]:
         ArtifactError: the manifest cannot be read.
     """
     files = Manifest.read(folder).files
-    found = {name: wrong for name, entry in files.items() if (wrong := _what_is_wrong(folder, name, entry))}
+    checked = _each(lambda name: _what_is_wrong(folder, name, files[name]), list(files))
+    found = {name: wrong for name, wrong in zip(files, checked, strict=True) if wrong}
     return found | dict.fromkeys(strays(folder), "not part of the step: remove it")
 
 
@@ -150,6 +171,28 @@ def refuse_strays(folder: Path, foreign: Sequence[str], whose: str) -> None:
     """
     if foreign:
         raise ArtifactError(f"{folder / foreign[0]} is not part of {whose}: move it away first")
+
+
+def sha256_of_each(paths: Sequence[Path]) -> list[str]:
+    """Hash files, several at a time; their hashes come in the order of ``paths``.
+
+    Raises:
+        ArtifactError: A file cannot be read.
+    """
+    return list(_each(sha256_of, paths))
+
+
+def _each(check: Callable[[Item], Found], items: Sequence[Item]) -> Generator[Found, None, None]:
+    """What ``check`` finds of each file, in order. Hashing leaves Python's lock to others, so a thread a core does it.
+
+    Closing it ends the threads: what has not begun then is left out.
+    """
+    threads = min(available_cores(), len(items))
+    if threads <= 1:
+        yield from map(check, items)
+        return
+    with ThreadPoolExecutor(threads, thread_name_prefix="hash") as pool:
+        yield from pool.map(check, items)
 
 
 def _what_is_wrong(folder: Path, name: str, entry: Mapping[str, Any]) -> str:

@@ -76,7 +76,7 @@ def run_all_command(
     if dry_run:
         console.print_plan(plan(settings))
         return
-    with _interruptible() as stop, _together() as world:
+    with _interruptible() as stop, _together(settings.device) as world:
         folder = run_all(settings, run_dir, console.Screen() if world.leads else None, stop, world)
     if not world.leads:
         return
@@ -118,7 +118,7 @@ def stage_command(
             folder = run_part(settings, stage.value, _part(shard), run_dir, console.Screen(), stop)
         typer.echo(f"{folder}: part {shard} is there")
         return
-    with _interruptible() as stop, _together() as world:
+    with _interruptible() as stop, _together(settings.device) as world:
         folder = run_stage(settings, stage.value, run_dir, console.Screen() if world.leads else None, stop, world)
     if world.leads:
         typer.echo(str(folder))
@@ -245,7 +245,7 @@ def _interruptible() -> Iterator[StopRequest]:
 
 
 @contextmanager
-def _together() -> Iterator[World]:
+def _together(device: str) -> Iterator[World]:
     """The processes that torchrun has started, of which this is one; or this one alone."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Alone()
@@ -254,7 +254,7 @@ def _together() -> Iterator[World]:
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from nstudent.ranks import connected
 
-    with connected() as ranks:
+    with connected(device) as ranks:
         yield ranks
 
 

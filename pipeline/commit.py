@@ -7,7 +7,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from nstudent.artifact import MANIFEST, Artifact, Manifest
+from nstudent.artifact import MANIFEST, Artifact, Manifest, sha256_of_each
 from nstudent.errors import ArtifactError
 from nstudent.storage import (
     explained,
@@ -15,7 +15,6 @@ from nstudent.storage import (
     read_json,
     remove_folder,
     rename,
-    sha256_of,
     sweep,
     sync_folder,
     write_json,
@@ -115,11 +114,13 @@ def _single_keys(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]
 def commit(folder: Path, manifest_fields: Mapping[str, Any]) -> Artifact:
     """Make the step at ``folder`` exist from what lies in its partial folder."""
     partial = partial_folder(folder)
-    files = {}
-    for path in sorted(path for path in partial.rglob("*") if path.is_file()):
-        name = path.relative_to(partial).as_posix()
-        if name != ASKED and not name.startswith(f"{SCRATCH}/"):
-            files[name] = {"sha256": sha256_of(path), "bytes": path.stat().st_size}
+    found = {path.relative_to(partial).as_posix(): path for path in sorted(partial.rglob("*")) if path.is_file()}
+    made = {name: path for name, path in found.items() if name != ASKED and not name.startswith(f"{SCRATCH}/")}
+    hashes = sha256_of_each(list(made.values()))
+    files = {
+        name: {"sha256": digest, "bytes": path.stat().st_size}
+        for (name, path), digest in zip(made.items(), hashes, strict=True)
+    }
     manifest = Manifest(**manifest_fields, files=files, environment=_environment())
     for below in (path for path in partial.rglob("*") if path.is_dir()):
         sync_folder(below)

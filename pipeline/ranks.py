@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from nstudent.errors import TrainingError
+from nstudent.errors import ConfigError, TrainingError
 from nstudent.world import World
 from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
@@ -26,7 +26,11 @@ _MEETING = timedelta(minutes=2)
 """For connecting. One whose address leads nowhere is waited for five times as long by gloo, and for days with the next
 number."""
 _TIMEOUT = timedelta(days=7)
-"""The others wait while the leader packs the data. A process that is gone is noticed by its connection, not by time."""
+"""Limit of one operation over gloo, and of starting. The others wait while the leader packs the data. A process that is
+gone is noticed by its connection, not by time."""
+_STEP_TIMEOUT = timedelta(minutes=30)
+"""Limit of one operation over NCCL. NCCL is used within training steps alone, where nobody waits long, and inside its
+kernels a machine that goes dark is not noticed by its connection."""
 
 
 class Ranks:
@@ -59,14 +63,19 @@ class Ranks:
 
 
 @contextmanager
-def connected() -> Iterator[Ranks]:
+def connected(device: str) -> Iterator[Ranks]:
     """Join the processes that torchrun has started, and part from them in the end.
 
+    Args:
+        device: The configured device: auto, cpu, cuda or mps. If it means GPUs, each process of a machine takes the one
+            with its local rank; otherwise CUDA is not touched.
+
     Raises:
-        TrainingError: another of them has ended.
+        ConfigError: A machine has fewer GPUs than processes.
+        TrainingError: Another process has ended, or cannot be reached.
     """
     try:
-        _connect()
+        _connect(device)
         yield Ranks()
         # gloo's threads let go of the last tensors a moment after the work is done, and need the interpreter for it:
         # one that has begun to shut down ends them with an abort. While all wait here it is free.
@@ -84,11 +93,8 @@ def connected() -> Iterator[Ranks]:
             dist.destroy_process_group()
 
 
-def _connect() -> None:
-    backend = "gloo"
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        backend = "cpu:gloo,cuda:nccl"
+def _connect(device: str) -> None:
+    gpus = _wants_gpus(device)
     store, rank, size = next(rendezvous("env://", timeout=_TIMEOUT))
     # torchrun's own store outlives a restart, and in it the addresses of processes that are gone (pytorch #135712).
     # On several machines the attempts are not counted alike: there TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 is needed.
@@ -96,8 +102,11 @@ def _connect() -> None:
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         store = dist.PrefixStore(f"attempt-{attempt}", store)  # type: ignore[attr-defined]
     # One that starts late is waited for; one that is there and cannot be reached is not.
-    store.set(f"started-{rank}", "")
-    store.wait([f"started-{other}" for other in range(size)], _TIMEOUT)
+    _meet(store, rank, size, _lacking_gpus() if gpus else "")
+    backend = "gloo"
+    if gpus:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        backend = "cpu:gloo,cuda:nccl"
     try:
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_MEETING)
     except RuntimeError as error:
@@ -106,22 +115,82 @@ def _connect() -> None:
             f"process {rank} of {size} on {platform.node()} does not reach the others ({said}): if its host name leads "
             "to 127.0.0.1 or into another network, set GLOO_SOCKET_IFNAME, and NCCL_SOCKET_IFNAME, to its interface"
         ) from error
-    _set_timeout(_TIMEOUT)
+    _set_timeout("cpu", _TIMEOUT)
+    if gpus:
+        _set_timeout("cuda", _STEP_TIMEOUT)
+        # NCCL connects at the first step, and the processes wait in the store for each other then.
+        store.set_timeout(_STEP_TIMEOUT)
 
 
-def _set_timeout(timeout: timedelta) -> None:
+def _wants_gpus(device: str) -> bool:
+    return device == "cuda" or (device == "auto" and torch.cuda.is_available())
+
+
+def _lacking_gpus() -> str:
+    """Why the processes of this machine cannot have a GPU each; empty if they can."""
+    processes, gpus = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
+    if processes <= gpus:
+        return ""
+    if gpus == 0:
+        return f"{processes} processes and no GPU on {platform.node()}: set device=cpu"
+    there = "1 GPU" if gpus == 1 else f"{gpus} GPUs"
+    return (
+        f"{processes} processes and {there} on {platform.node()}: start {gpus} (--nproc-per-node {gpus}), "
+        "or set device=cpu"
+    )
+
+
+def _meet(store: dist.Store, rank: int, size: int, lacking: str) -> None:  # type: ignore[name-defined]
+    """Wait until every process is there; a machine that lacks GPUs tells the others why none of them can begin."""
+    store.set(f"started-{rank}", lacking)
+    if lacking:
+        raise ConfigError(lacking)
+    started = [f"started-{other}" for other in range(size)]
+    store.wait(started, _TIMEOUT)
+    refused = next((said for name in started if (said := store.get(name).decode())), "")
+    if refused:
+        raise ConfigError(refused)
+
+
+def _set_timeout(device: str, timeout: timedelta) -> None:
+    """Limit how long one operation on tensors of a kind of device is waited for."""
+    group = dist.group.WORLD
+    assert group is not None
+    # Not `dist.set_timeout`, which sets the same limit for all kinds.
+    backend = group._get_backend(torch.device(device))
+    # With TORCH_DISTRIBUTED_DEBUG=DETAIL there is a wrapper around it, which in older versions has no limit to set.
+    backend = getattr(backend, "wrapped_pg", backend)
     # Older versions of torch have it under another name.
-    change = getattr(dist, "set_timeout", None) or dist.distributed_c10d._set_pg_timeout
+    change = getattr(backend, "set_timeout", None) or backend._set_default_timeout
     change(timeout)
 
 
 def shared(network: nn.Module, world: World) -> nn.Module:
-    """The network such that its gradient is the mean over the processes."""
+    """The network such that its gradient is the mean over the processes, and its batch statistics are the leader's."""
     if world.size == 1:
         return network
     # Not for unused ones: without it the buckets are sorted anew after the first step of a process. Three processes or
     # more add up in an order that depends on the place in a bucket, and those that are resumed have a first step again.
-    return DistributedDataParallel(network, find_unused_parameters=True)
+    together = DistributedDataParallel(network, find_unused_parameters=True)
+    # Not as an argument, whose name differs between versions of torch.
+    together.broadcast_buffers = False
+    together.register_forward_hook(_take_statistics)
+    return together
+
+
+def _take_statistics(together: nn.Module, _: Any, logits: Any) -> None:
+    """After a forward pass, give each process the batch statistics of the leader.
+
+    torch does it before the next one. Until then an average of the weights has taken over other statistics in each
+    process, and those that are resumed, from the leader's checkpoint, would not go on where they were.
+    """
+    # Of the data: a backward pass has noted the statistics, and reads what the batch had instead.
+    statistics = [buffer.data for buffer in together.buffers() if buffer.is_floating_point()]
+    if statistics:
+        joined = torch.cat([each.flatten() for each in statistics])
+        dist.broadcast(joined, 0)
+        parts = torch.split(joined, [each.numel() for each in statistics])
+        torch._foreach_copy_(statistics, [part.view_as(each) for part, each in zip(parts, statistics, strict=True)])
 
 
 def sum_over(world: World, tensor: Tensor) -> None:

@@ -271,7 +271,7 @@ def test_a_crash_while_a_step_commits_loses_no_checkpoint(tmp_path: Path, monkey
     def cut(path: Path) -> str:
         raise _PowerCut
 
-    monkeypatch.setattr("nstudent.commit.sha256_of", cut)
+    monkeypatch.setattr("nstudent.artifact.sha256_of", cut)
     with pytest.raises(_PowerCut):
         commit(folder, _FIELDS)
     monkeypatch.undo()

@@ -51,7 +51,7 @@ class Dataset:
         self.status: npt.NDArray[np.uint8] = np.asarray(index["status"])
         self._names = index["name"]
         self.image_size: int = artifact.json(INFO)["image_size"]
-        self.pixels = PixelStore([artifact.path(name) for name in artifact.matching(PIXELS)], config)
+        self.pixels = PixelStore(artifact.paths(artifact.matching(PIXELS)), config)
 
     def __len__(self) -> int:
         return len(self.split)

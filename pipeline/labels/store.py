@@ -166,7 +166,7 @@ class LabelStore:
     def open(cls, artifact: Artifact) -> LabelStore:
         """The store of a committed step, its hashes checked."""
         levels = Taxonomy.from_json(artifact.json(DESCRIPTION)["taxonomy"]).levels
-        return cls([artifact.path(name) for name in artifact.matching(_SHARD)], levels)
+        return cls(artifact.paths(artifact.matching(_SHARD)), levels)
 
     def __len__(self) -> int:
         return self._num_rows

@@ -14,7 +14,7 @@ from torch import Tensor
 
 def main() -> None:
     torch.set_num_threads(1)
-    with connected() as world:
+    with connected("cpu") as world:
         network = build_member(ModelConfig(backbones=("test_convnext",)), (3, 4), ("key",))
         trained = shared(network, world)
         images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(world.rank))

@@ -22,16 +22,15 @@ from nstudent.progress import Silence
 from nstudent.ranks import connected, gathered_rows
 from nstudent.training.fit import Length, Trainer
 from nstudent.training.objective import SelfEnsembling, Supervised
-from nstudent.world import Alone
+from nstudent.world import Alone, World
 
 KEY = ("shared", 0)
 NUM_LABELLED, NUM_HEAP = 7, 9
 """Neither divides by two."""
 
 
-def main(data: Path, scratch: Path, several: bool) -> None:
-    torch.set_num_threads(1)
-    dataset = Dataset(Artifact(data))
+def make(dataset: Dataset, backbone: str, world: World) -> tuple[Trainer, list[RunningAverage]]:
+    """A training of the filter, and its running averages."""
     outputs = dataset.taxonomy.num_classes
     labelled, heap = (
         Examples(ids, GivenTargets(dataset.labels[ids], dataset.taxonomy, "ignore"))
@@ -40,22 +39,29 @@ def main(data: Path, scratch: Path, several: bool) -> None:
     noise = NoiseConfig(flip=True, operations=1)
     supervised = Supervised([torch.ones(size) for size in outputs], (1.0, 2.0, 1.0), smoothing=0.1)
     averages = [RunningAverage(len(part.ids), outputs, 0.7) for part in (labelled, heap)]
-    with connected() if several else nullcontext(Alone()) as world:
-        objective = SelfEnsembling(supervised, *averages, 1.0, 0.3, 0.0, gather=lambda rows: gathered_rows(world, rows))
-        parts = [(labelled, NUM_LABELLED), (heap, NUM_HEAP)]
-        share = (world.rank, world.size)
-        trainer = Trainer(
-            build_member(ModelConfig(backbones=("test_convnext",)), outputs, KEY),
-            Batches(dataset.pixels, parts, Augment(noise), KEY, with_clean=True, share=share),
-            objective,
-            TrainingConfig(batch_size=NUM_LABELLED, noise=noise, optimizer="sgd"),
-            Length(6, 2),
-            Placement(torch.device("cpu"), "float32"),
-            KEY,
-            levels=dataset.taxonomy.levels,
-            name_of=dataset.name,
-            world=world,
-        )
+    objective = SelfEnsembling(supervised, *averages, 1.0, 0.3, 0.0, gather=lambda rows: gathered_rows(world, rows))
+    parts = [(labelled, NUM_LABELLED), (heap, NUM_HEAP)]
+    share = (world.rank, world.size)
+    trainer = Trainer(
+        build_member(ModelConfig(backbones=(backbone,)), outputs, KEY),
+        Batches(dataset.pixels, parts, Augment(noise), KEY, with_clean=True, share=share),
+        objective,
+        TrainingConfig(batch_size=NUM_LABELLED, noise=noise, optimizer="sgd"),
+        Length(6, 2),
+        Placement(torch.device("cpu"), "float32"),
+        KEY,
+        levels=dataset.taxonomy.levels,
+        name_of=dataset.name,
+        world=world,
+    )
+    return trainer, averages
+
+
+def main(data: Path, scratch: Path, several: bool) -> None:
+    torch.set_num_threads(1)
+    dataset = Dataset(Artifact(data))
+    with connected("cpu") if several else nullcontext(Alone()) as world:
+        trainer, averages = make(dataset, "test_convnext", world)
         trained = trainer.fit(scratch / "checkpoint.safetensors", Silence(), "shared")
         if world.leads:
             average = [float(level.sum()) for part in averages for level in part.state_dict().values()]
