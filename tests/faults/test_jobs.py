@@ -44,57 +44,64 @@ def test_side_by_side_the_bytes_are_those_of_one_after_another(
     done = python(str(script))
     assert done.returncode == 0, done.stderr
     assert done.stdout == "once\n"
-    assert differences(results(run_dir), one_after_another) == []
+    assert differences(results(run_dir), one_after_another) == ["config.yaml differs"]
     lines = [line.split(":")[0].strip() for line in done.stderr.splitlines()]
     # Each is said once. The baseline is begun before the rounds, by a process that has trained a member.
     assert [lines.count(name) for name in ("member 0", "member 1", "baseline", "02-baseline")] == [1] * 4
     assert lines.index("02-baseline") < lines.index("01-teacher")
 
 
-@pytest.mark.parametrize("checkpoint", [MEMBER, BASELINE], ids=["a member", "the baseline"])
 def test_a_killed_run_leaves_no_process_behind_and_the_same_command_goes_on(
-    server: ForkServer, run_dir: Path, one_after_another: Results, checkpoint: str
+    server: ForkServer, run_dir: Path, one_after_another: Results
 ) -> None:
-    with in_training(run_dir, *SIDE_BY_SIDE, checkpoint=checkpoint) as run:
+    with in_training(run_dir, *SIDE_BY_SIDE, checkpoint=BASELINE) as run:
         others = _children(run.pid)
+        trainings = _trainings(others)
         run.kill()
         run.wait()
-    assert len(_trainings(others)) == 1
+    assert len(trainings) == 1
     assert finish(server, run_dir, one_after_another, TWO_MEMBERS) == []
     assert not any(map(_alive, others))
 
 
-@pytest.mark.parametrize("checkpoint", [MEMBER, BASELINE], ids=["a member", "the baseline"])
 def test_a_killed_training_is_said_in_a_line_and_the_same_command_goes_on(
-    server: ForkServer, run_dir: Path, one_after_another: Results, checkpoint: str
+    server: ForkServer, run_dir: Path, one_after_another: Results
 ) -> None:
-    with in_training(run_dir, *SIDE_BY_SIDE, checkpoint=checkpoint) as run:
+    with in_training(run_dir, *SIDE_BY_SIDE, checkpoint=MEMBER) as run:
         (training,) = _trainings(_children(run.pid))
         os.kill(training, signal.SIGKILL)
         _, error = run.communicate(timeout=300)
     assert run.returncode == 2, error
-    what = "01-teacher, training 1" if checkpoint == MEMBER else "02-baseline"
     assert error.splitlines()[-1] == (
-        f"nstudent: the process that worked on {what} was killed (exit code -9): probably out of memory; lower jobs, "
-        "the same command goes on from there"
+        "nstudent: the process that worked on 01-teacher, training 1 was killed (exit code -9): probably out of "
+        "memory; lower jobs, the same command goes on from there"
     )
     assert finish(server, run_dir, one_after_another, TWO_MEMBERS) == []
 
 
-@pytest.mark.parametrize("checkpoint", [MEMBER, BASELINE], ids=["a member", "the baseline"])
+@pytest.mark.parametrize(
+    ("begun", "kept"),
+    [
+        ("01-teacher.partial/scratch", "01-teacher.partial/scratch/member-0.safetensors"),
+        ("02-baseline.partial/scratch", BASELINE),
+    ],
+    ids=["while the other process starts", "while it trains"],
+)
 def test_a_signal_stops_all_of_them_after_a_checkpoint(
-    server: ForkServer, run_dir: Path, one_after_another: Results, checkpoint: str
+    server: ForkServer, run_dir: Path, one_after_another: Results, begun: str, kept: str
 ) -> None:
-    with in_training(run_dir, *SIDE_BY_SIDE, checkpoint=checkpoint) as run:
-        others = _children(run.pid)
+    with in_training(run_dir, *SIDE_BY_SIDE, "checkpoint_minutes=60", checkpoint=begun) as run:
+        trainings = _trainings(_children(run.pid))
         # As schedulers do: to the run and to what it has started.
-        for process in (run.pid, *_trainings(others)):
+        for process in (run.pid, *trainings):
             os.kill(process, signal.SIGTERM)
         _, error = run.communicate(timeout=300)
     assert run.returncode == 75, error
     assert "stopped by SIGTERM" in error
-    assert not any(map(_alive, others))
-    assert (run_dir / checkpoint).exists()
+    assert len(trainings) == 1
+    assert not any(map(_alive, trainings))
+    # No checkpoint was due: it is that of the stop.
+    assert (run_dir / kept).exists()
     assert finish(server, run_dir, one_after_another, TWO_MEMBERS) == []
 
 
