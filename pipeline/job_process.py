@@ -72,7 +72,7 @@ def _outcome(run: Run, job: Job) -> tuple[Any, ...]:
                 run.train_ahead(run.steps[index], number)
     except NstudentError as error:
         problems = error.problems if isinstance(error, ConfigError) else ()
-        return "error", type(error).__name__, str(error.args[0]), problems
+        return "error", type(error).__name__, " ".join(map(str, error.args)), problems
     except Exception:
         return "failed", traceback.format_exc()
     return ("done",)

@@ -75,7 +75,6 @@ class Jobs:
         self._processes: list[_JobProcess] = []
         self._waiting: list[Job] = []
         self._offered: list[Job] = []
-        self._done: set[Job] = set()
 
     def __bool__(self) -> bool:
         """Whether there is any process beside this one."""
@@ -184,12 +183,12 @@ class _JobProcess:
             NstudentError: that it ended its job with.
             EOFError: it is gone.
         """
-        try:
-            while self.connection.poll():
+        while self.connection.poll():
+            try:
                 kind, *said = receive(self.connection)
-                self._take(kind, said)
-        except OSError as error:
-            raise EOFError from error
+            except OSError as error:
+                raise EOFError from error
+            self._take(kind, said)
 
     def hear_out(self) -> None:
         """Wait until it has ended its job, however that ends."""
@@ -207,10 +206,12 @@ class _JobProcess:
     def death(self) -> TrainingError:
         """The error of a process that is gone."""
         self._process.join()
-        index, number = self.job if self.job is not None else (0, None)
-        what = self._run.steps[index].name + ("" if number is None else f", training {number}")
+        what = "before its first training"
+        if self.job is not None:
+            index, number = self.job
+            what = f"at {self._run.steps[index].name}" + ("" if number is None else f", training {number}")
         return TrainingError(
-            f"the process that worked on {what} was killed (exit code {self._process.exitcode}): "
+            f"a process that trains beside this one was killed (exit code {self._process.exitcode}), {what}: "
             "probably out of memory; lower jobs, the same command goes on from there"
         )
 

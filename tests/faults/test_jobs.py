@@ -73,8 +73,8 @@ def test_a_killed_training_is_said_in_a_line_and_the_same_command_goes_on(
         _, error = run.communicate(timeout=300)
     assert run.returncode == 2, error
     assert error.splitlines()[-1] == (
-        "nstudent: the process that worked on 01-teacher, training 1 was killed (exit code -9): probably out of "
-        "memory; lower jobs, the same command goes on from there"
+        "nstudent: a process that trains beside this one was killed (exit code -9), at 01-teacher, training 1: "
+        "probably out of memory; lower jobs, the same command goes on from there"
     )
     assert finish(server, run_dir, one_after_another, TWO_MEMBERS) == []
 
