@@ -13,8 +13,8 @@ from fork_server import ForkServer
 from tiny_run import TINY, results, run_all_words
 from trial import Results, differences, finish, in_training
 
-TWO_MEMBERS = ("teacher.members=[{}, {}]", "student.epochs=8")
-SIDE_BY_SIDE = (*TWO_MEMBERS, "jobs=2")
+THREE_MEMBERS = ("teacher.members=[{}, {}, {}]", "student.epochs=8")
+SIDE_BY_SIDE = (*THREE_MEMBERS, "jobs=2")
 MEMBER = "01-teacher.partial/scratch/member-1.safetensors"
 """Of the member that the other process trains."""
 BASELINE = "02-baseline.partial/scratch/baseline.safetensors"
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="lo
 @pytest.fixture(scope="module")
 def one_after_another(server: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> Results:
     folder = tmp_path_factory.mktemp("one-after-another") / "run"
-    done = server.run(run_all_words(folder, *TWO_MEMBERS), folder)
+    done = server.run(run_all_words(folder, *THREE_MEMBERS), folder)
     assert done.status == 0, done.error
     return results(folder)
 
@@ -47,7 +47,7 @@ def test_side_by_side_the_bytes_are_those_of_one_after_another(
     assert differences(results(run_dir), one_after_another) == ["config.yaml differs"]
     lines = [line.split(":")[0].strip() for line in done.stderr.splitlines()]
     # Each is said once. The baseline is begun before the rounds, by a process that has trained a member.
-    assert [lines.count(name) for name in ("member 0", "member 1", "baseline", "02-baseline")] == [1] * 4
+    assert [lines.count(name) for name in ("member 0", "member 1", "member 2", "baseline", "02-baseline")] == [1] * 5
     assert lines.index("02-baseline") < lines.index("01-teacher")
 
 
@@ -60,7 +60,7 @@ def test_a_killed_run_leaves_no_process_behind_and_the_same_command_goes_on(
         run.kill()
         run.wait()
     assert len(trainings) == 1
-    assert finish(server, run_dir, one_after_another, TWO_MEMBERS) == []
+    assert finish(server, run_dir, one_after_another, THREE_MEMBERS) == []
     assert not any(map(_alive, others))
 
 
@@ -76,7 +76,7 @@ def test_a_killed_training_is_said_in_a_line_and_the_same_command_goes_on(
         "nstudent: a process that trains beside this one was killed (exit code -9), at 01-teacher, training 1: "
         "probably out of memory; lower jobs, the same command goes on from there"
     )
-    assert finish(server, run_dir, one_after_another, TWO_MEMBERS) == []
+    assert finish(server, run_dir, one_after_another, THREE_MEMBERS) == []
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_a_signal_stops_all_of_them_after_a_checkpoint(
     assert not any(map(_alive, trainings))
     # No checkpoint was due: it is that of the stop.
     assert (run_dir / kept).exists()
-    assert finish(server, run_dir, one_after_another, TWO_MEMBERS) == []
+    assert finish(server, run_dir, one_after_another, THREE_MEMBERS) == []
 
 
 def test_an_error_of_another_process_is_that_of_the_run(server: ForkServer, run_dir: Path) -> None:
