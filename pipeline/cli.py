@@ -16,6 +16,7 @@ from typing import Annotated
 
 import typer
 from nstudent.errors import ArtifactError, ConfigError, NstudentError, StoppedError, TrainingError
+from nstudent.processes import is_one_of_several
 from nstudent.steps import STAGES, plan
 from nstudent.stopping import StopRequest, stop_on_signals
 from nstudent.storage import read_json
@@ -247,7 +248,7 @@ def _interruptible() -> Iterator[StopRequest]:
 @contextmanager
 def _together(device: str) -> Iterator[World]:
     """The processes that torchrun has started, of which this is one; or this one alone."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if not is_one_of_several():
         yield Alone()
         return
     # Before torch is imported: what it says at the first step of every process is no affair of the user.

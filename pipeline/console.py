@@ -46,6 +46,8 @@ class Screen:
 
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False)
+        self._bars: Progress | None = None
+        self._num_bars = 0
 
     def say(self, text: str) -> None:
         """One line that stays."""
@@ -59,23 +61,36 @@ class Screen:
 
     @contextmanager
     def _bar(self, name: str, total: int, unit: str, done: int) -> Iterator[Task]:
-        columns = (
-            TextColumn("  {task.description:<12}"),
-            BarColumn(bar_width=28),
-            MofNCompleteColumn(),
-            TextColumn(unit),
-            TextColumn("{task.fields[figures]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=self._console) as progress:
-            yield _Bar(progress, progress.add_task(name, total=total, completed=done, figures=""))
+        # Work that goes on at the same time stands in one block: a terminal shows one at a time.
+        bars = self._bars = self._bars or _block(self._console)
+        self._num_bars += 1
+        bars.start()
+        try:
+            yield _Bar(bars, bars.add_task(name, total=total, completed=done, unit=unit, figures=""))
+        finally:
+            self._num_bars -= 1
+            if not self._num_bars:
+                bars.stop()
+                self._bars = None
 
     @contextmanager
     def _lines(self, name: str, total: int, unit: str, done: int) -> Iterator[Task]:
         lines = _Lines(self._console, name, total, unit, done)
         yield lines
         lines.close()
+
+
+def _block(console: Console) -> Progress:
+    return Progress(
+        TextColumn("  {task.description:<12}"),
+        BarColumn(bar_width=28),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[unit]}"),
+        TextColumn("{task.fields[figures]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+    )
 
 
 class _Bar:
@@ -106,6 +121,9 @@ class _Lines:
             )
 
     def close(self) -> None:
+        if self._first and self._first == self._total:
+            # It was done before, or by another process, which has said so.
+            return
         seconds = time.monotonic() - self._began
         self._line(f"{self._done}/{self._total} {self._unit} in {seconds:.1f} s")
 

@@ -24,6 +24,11 @@ def available_cores() -> int:
     return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
+def is_one_of_several() -> bool:
+    """Whether torchrun has started this process and others, to do one run together."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
 def available_memory() -> int | None:
     """Bytes that can be had without swapping, which a container may have made fewer; ``None`` where nobody says."""
     found = []

@@ -5,6 +5,7 @@ from pathlib import Path
 from nstudent.commit import finish_commit, partial_folder
 from nstudent.config import Config
 from nstudent.errors import ConfigError
+from nstudent.jobs import Jobs, side_by_side
 from nstudent.progress import Progress
 from nstudent.run_folder import Run
 from nstudent.stage import Step
@@ -36,8 +37,8 @@ def run_all(
     with run.led() as leads:
         if leads:
             run.write_config()
-            for step in run.needed_steps():
-                _make_if_stale(run, step)
+            with side_by_side(run, run.steps, progress, stop) as jobs:
+                _make_all(run, jobs)
             run.write_final()
     return run.run_dir
 
@@ -65,7 +66,8 @@ def run_stage(
             why = run.why_ended() or f"with rounds={config.rounds} none is planned"
             raise ConfigError(f"this run has no {stage} step: {why}")
         run.write_config()
-        made = next((step for step in steps if _make_if_stale(run, step)), steps[-1])
+        with side_by_side(run, [step for step in steps if step.stage.apart], progress, stop):
+            made = next((step for step in steps if _make_if_stale(run, step)), steps[-1])
         return run.folder(made.name)
 
 
@@ -92,12 +94,33 @@ def run_part(
     return partial_folder(run.folder(step.name))
 
 
+def _make_all(run: Run, jobs: Jobs) -> None:
+    """Walk the steps. Where there are processes beside this one, those that stand aside are left to them."""
+    aside = [step for step in run.steps if step.stage.aside] if jobs else []
+    for step in run.needed_steps():
+        if step.gathered:
+            for left in jobs.finish():
+                run.make(left)
+        if step in aside:
+            continue
+        _make_if_stale(run, step)
+        for other in aside:
+            if step.name in [name for _, name in other.inputs] and _is_stale(run, other):
+                jobs.offer(other)
+
+
 def _make_if_stale(run: Run, step: Step) -> bool:
     """Make a step where that is needed; returns whether it was."""
+    if not _is_stale(run, step):
+        return False
+    run.make(step)
+    run.write_final()
+    return True
+
+
+def _is_stale(run: Run, step: Step) -> bool:
+    """Whether a step is to be made, and say why."""
     finish_commit(run.folder(step.name))
     reason = run.why_stale(step)
     run.progress.say(f"{step.name}: {reason or 'up to date'}")
-    if reason:
-        run.make(step)
-        run.write_final()
     return reason is not None

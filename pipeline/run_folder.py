@@ -1,8 +1,9 @@
 """A run folder and the plan for it: what is up to date, and how a step is made there."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ from nstudent.storage import atomic_write, explained, fingerprint_of, write_json
 from nstudent.world import Alone, Part, World
 
 CONFIG = "config.yaml"
+Turns = Callable[[Step, int], Iterable[int]]
+"""(step, number of its independent trainings) -> their numbers, in the order in which it should turn to them."""
+
 STOPPED = "stopped.json"
 """Why the run ended before it was done, where somebody asked it to; gone when it goes on."""
 
@@ -35,6 +39,7 @@ class Run:
         self.world = world
         self.steps = plan(config)
         self._stamp: str | None = None
+        self._turns: Turns = lambda step, count: range(count)
 
     @classmethod
     def open(
@@ -80,6 +85,11 @@ class Run:
         with self.held():
             yield True
             self.world.agree(None)
+
+    def share(self, turns: Turns, check: Callable[[], None]) -> None:
+        """Let other processes train beside this one: they are heard wherever work here says how far it is."""
+        self._turns = turns
+        self.progress = Watched(self.progress, check)
 
     def folder(self, name: str) -> Path:
         """Folder of a step."""
@@ -162,6 +172,10 @@ class Run:
                 parts.enter_context(hold_part(self.run_dir, part.rank, part.size))
             step.stage.load()(self._context(step, request["inputs"]))
 
+    def train_ahead(self, step: Step, number: int) -> None:
+        """Do one of the trainings of a step that another process is making: its last checkpoint is left there."""
+        step.stage.load_training()(self._context(step, self.inputs(step)), number)
+
     def follow(self) -> None:
         """In a process that does not lead: do a share of every step that the leader makes, until it is done."""
         while (index := self.world.agree()) is not None:
@@ -177,6 +191,7 @@ class Run:
             gathered=tuple(Artifact(self.folder(name)) for name in step.gathered if name in inputs),
             progress=self.progress,
             world=self.world,
+            turns=partial(self._turns, step),
         )
 
     def needed_steps(self) -> Iterator[Step]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -39,11 +39,20 @@ class Stage:
     """Raised when the same inputs should give another artifact."""
     shared: bool = False
     """Whether every process of a run has a share of its work; else the leader does it alone."""
+    apart: bool = False
+    """Whether it trains networks that are independent of one another, so that other processes can train some ahead."""
+    aside: bool = False
+    """Whether no training reads what it makes, so that another process can make it beside them."""
 
     def load(self) -> Callable[[Context], Metrics]:
         """Import the stage's module and return its ``run``."""
         module = importlib.import_module(f"nstudent.stages.{self.name}")
         return cast(Callable[[Context], Metrics], module.run)
+
+    def load_training(self) -> Callable[[Context, int], None]:
+        """Import the stage's module and return its ``train_ahead``, which trains one of its independent networks."""
+        module = importlib.import_module(f"nstudent.stages.{self.name}")
+        return cast(Callable[[Context, int], None], module.train_ahead)
 
 
 @dataclass(frozen=True)
@@ -79,6 +88,9 @@ class Context:
     progress: Progress = field(default_factory=Silence)
     world: World = field(default_factory=Alone)
     """The processes that share the work. Only the leader's files and metrics count."""
+    turns: Callable[[int], Iterable[int]] = range
+    """Number of independent trainings -> their numbers, in the order in which the stage should turn to them. One that
+    comes late may have been trained ahead by another process: its checkpoint is then that of its last step."""
 
     @property
     def scratch(self) -> Path:

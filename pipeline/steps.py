@@ -29,7 +29,15 @@ STAGES = {
     stage.name: stage
     for stage in (
         Stage("data", needs=(), provides="data", settings=_section("data"), version=2),
-        Stage("teacher", needs=("data",), provides="labeller", settings=_training("teacher"), version=2, shared=True),
+        Stage(
+            "teacher",
+            needs=("data",),
+            provides="labeller",
+            settings=_training("teacher"),
+            version=2,
+            shared=True,
+            apart=True,
+        ),
         Stage(
             "baseline",
             needs=("data",),
@@ -37,6 +45,7 @@ STAGES = {
             settings=_training("student", without=["promote_above"]),
             version=2,
             shared=True,
+            aside=True,
         ),
         Stage(
             "pseudolabel",

@@ -32,6 +32,11 @@ class StopRequest:
             raise KeyboardInterrupt
         self._signal = signal.Signals(number)
 
+    @property
+    def is_noted(self) -> bool:
+        """Whether a signal has come."""
+        return self._signal is not None
+
     def check(self) -> None:
         """Call where everything made so far is on disk, or can be put there by who catches the error.
 
@@ -42,6 +47,20 @@ class StopRequest:
             raise StoppedError(
                 f"stopped by {self._signal.name}: what was done is kept, the same command goes on from there"
             )
+
+
+def stop_with_parent() -> StopRequest:
+    """Note what a parent sends to stop this process: once, since a scheduler may send it to all of them, too."""
+    request = StopRequest()
+
+    def note(number: int, frame: FrameType | None = None) -> None:
+        if not request.is_noted:
+            request.note(number, frame)
+
+    for number in SIGNALS:
+        if number != signal.SIGINT:
+            signal.signal(number, note)
+    return request
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from nstudent.evaluation.metrics import scores
 from nstudent.models.cost import check_cost
 from nstudent.models.ensemble import Ensemble
 from nstudent.stage import Context, Metrics
-from nstudent.training.fit import Length
+from nstudent.training.fit import Length, Trained
 from nstudent.workbench import Workbench
 
 _SURE = 0.95
@@ -30,25 +30,38 @@ def run(context: Context) -> Metrics:
         bench.build(model, config, context.key("member", number)) for number, model in enumerate(config.members)
     ]
     cost = check_cost(skeletons, dataset.image_size, config.max_gmacs)
-    objective = bench.supervised(config)
-    parts = [(bench.labelled(), config.batch_size)]
-    length = Length(config.epochs, math.ceil(len(dataset.labelled) / config.batch_size))
-    trained = [
-        bench.train(f"member {number}", model, config, parts, objective, length, context.key("member", number))
-        for number, model in enumerate(config.members)
-    ]
+    turns = {number: _train(context, bench, number) for number in context.turns(len(config.members))}
     if not context.world.leads:
         return {}
+    trained = [turns[number] for number in range(len(config.members))]
     teacher = Ensemble(bench.recipe(config.members), [member.network for member in trained], bench.placement)
     validation = _better_than_chance(context, dataset, teacher)
     teacher.save(context.folder)
     return {
         "validation": validation,
         "gmacs": round(cost, 6),
-        "image_passes": length.steps * config.batch_size * len(trained),
+        "image_passes": _length(context, dataset).steps * config.batch_size * len(trained),
         "history": [member.history for member in trained],
         "promoted": True,
     }
+
+
+def train_ahead(context: Context, number: int) -> None:
+    """Train one member, in another process than the one that makes the step, and leave its last checkpoint there."""
+    _train(context, Workbench(context, Dataset(context.inputs["data"], context.config.data)), number)
+
+
+def _train(context: Context, bench: Workbench, number: int) -> Trained:
+    config = context.config.teacher
+    parts = [(bench.labelled(), config.batch_size)]
+    length, key = _length(context, bench.dataset), context.key("member", number)
+    objective = bench.supervised(config)
+    return bench.train(f"member {number}", config.members[number], config, parts, objective, length, key)
+
+
+def _length(context: Context, dataset: Dataset) -> Length:
+    config = context.config.teacher
+    return Length(config.epochs, math.ceil(len(dataset.labelled) / config.batch_size))
 
 
 def _better_than_chance(context: Context, dataset: Dataset, teacher: Ensemble) -> dict[str, float | None]:

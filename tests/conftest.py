@@ -154,4 +154,6 @@ def fake_stages(monkeypatch: pytest.MonkeyPatch) -> FakeStages:
     # The order of writes is tested elsewhere; here nobody waits for the disk.
     monkeypatch.setattr("nstudent.storage.os.fsync", lambda descriptor: None)
     monkeypatch.setattr(Stage, "load", lambda stage: fakes.work)
+    # Another process would not know of them.
+    monkeypatch.setattr("nstudent.jobs._processes_beside", lambda run, steps: 0)
     return fakes

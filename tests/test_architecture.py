@@ -17,6 +17,8 @@ FLOORS = [
     {"__init__"},
     {"console", "verification", "status"},
     {"run"},
+    {"jobs"},
+    {"job_process"},
     {"run_folder"},
     {"steps"},
     {f"stages.{name}" for name in STAGES} | {"stages"},
@@ -43,6 +45,8 @@ LIGHT = {room for rooms in FLOORS[FLOOR_OF["data"] + 1 :] for room in rooms} | {
     "verification",
     "status",
     "run",
+    "jobs",
+    "job_process",
     "run_folder",
     "steps",
 }

@@ -1,4 +1,4 @@
-"""Where a network runs, and in which precision."""
+"""Where a network runs, in which precision, and with how many of the cores."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from nstudent.config import Config
 from nstudent.errors import ConfigError
 from nstudent.models.compilation import compile_network
-from nstudent.processes import available_cores
+from nstudent.processes import available_cores, available_memory, is_one_of_several
 from nstudent.randomness import Key, seed
 from torch import Tensor, nn
 
@@ -29,6 +29,12 @@ _MOST_WORKERS = 8
 
 _CUBLAS_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 """Environment variable without which cuBLAS adds in an order of its own (torch's notes on reproducibility)."""
+
+_MOST_SHARES = 4
+"""The cores are divided among no more trainings than this: beside a student there is one other, not a whole teacher."""
+
+_JOB_BYTES = 2 << 30
+"""Memory without which no further training is started unasked: torch and its like take 1 GB in every process."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +56,7 @@ class Placement:
         Raises:
             ConfigError: the device asked for is not there.
         """
-        # One core for what prepares images: processes, or a thread.
-        torch.set_num_threads(config.threads or max(1, available_cores() - max(1, loader_workers(config))))
+        torch.set_num_threads(training_threads(config))
         device, precision = _device(config.device), config.precision
         if device.type == "cuda":
             # With its number: threads that prepare batches begin on the first GPU, whichever their process has.
@@ -140,6 +145,39 @@ def _choose_kernels(deterministic: bool) -> None:
     if deterministic:
         os.environ.setdefault(_CUBLAS_WORKSPACE, ":4096:8")
     torch.use_deterministic_algorithms(deterministic)
+
+
+def training_threads(config: Config) -> int:
+    """CPU threads of a training, be there others beside it or not: another number would change its last digits."""
+    if config.threads is not None:
+        return config.threads
+    shares = 1
+    # Large images keep all cores busy, and several processes of one training have divided them already.
+    if _runs_on_cpu(config) and noises_in_batches(config) and not is_one_of_several():
+        shares = min(max(len(config.teacher.members), 2 if config.rounds else 1), _MOST_SHARES)
+    return max(1, available_cores() // shares - _preparing_cores(config))
+
+
+def trainings_at_once(config: Config) -> int:
+    """How many trainings a run of one process has under way at the same time; 1: one after another."""
+    if not _runs_on_cpu(config) or is_one_of_several():
+        return 1
+    independent = len(config.teacher.members) + bool(config.rounds)
+    if config.jobs is not None:
+        return min(config.jobs, independent)
+    with_cores = available_cores() // (training_threads(config) + _preparing_cores(config))
+    memory = available_memory()
+    with_memory = with_cores if memory is None else memory // _JOB_BYTES
+    return max(1, min(independent, with_cores, with_memory))
+
+
+def _preparing_cores(config: Config) -> int:
+    """Cores of a training for what prepares its images: processes, or a thread."""
+    return max(1, loader_workers(config))
+
+
+def _runs_on_cpu(config: Config) -> bool:
+    return _device(config.device).type == "cpu"
 
 
 def _device(name: str) -> torch.device:

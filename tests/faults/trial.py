@@ -64,15 +64,16 @@ def differences(found: Results, whole: Results) -> list[str]:
 
 
 @contextmanager
-def in_training(run_dir: Path, *overrides: str) -> "Iterator[subprocess.Popen[str]]":
-    """The command in a process of its own, with the first checkpoint of its teacher on disk."""
+def in_training(
+    run_dir: Path, *overrides: str, checkpoint: str = "01-teacher.partial/scratch/*"
+) -> "Iterator[subprocess.Popen[str]]":
+    """The command in a process of its own, with a checkpoint on disk: the first of its teacher."""
     command = [sys.executable, "-m", "nstudent", *run_all_words(run_dir, *overrides)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment
     ) as run:
-        scratch = run_dir / "01-teacher.partial" / "scratch"
-        while not (scratch.exists() and any(scratch.iterdir())) and run.poll() is None:
+        while not any(run_dir.glob(checkpoint)) and run.poll() is None:
             time.sleep(0.005)
         yield run
 

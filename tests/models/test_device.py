@@ -3,13 +3,20 @@ import pytest
 import torch
 from nstudent.config import Config
 from nstudent.errors import ConfigError
-from nstudent.models.device import Placement, loader_workers, noises_in_batches
+from nstudent.models.device import (
+    Placement,
+    loader_workers,
+    noises_in_batches,
+    training_threads,
+    trainings_at_once,
+)
 from torch import nn
 
 DENSE = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3))
 DEPTHWISE = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, groups=8))
 GREY = nn.Sequential(nn.Conv2d(1, 8, 3))
 CPU = torch.device("cpu")
+LARGE = {"image_size": 224}
 
 
 def runs_in_bfloat16(placement, network):
@@ -71,17 +78,74 @@ def threads_put_back():
     [
         (8, {"threads": 2}, 2),
         (8, {"threads": 2, "workers": 8}, 2),
-        (8, {"workers": 3}, 5),
-        (8, {"workers": 0}, 7),
-        (8, {}, 7),
+        (8, {"workers": 3, "data": LARGE}, 5),
+        (8, {"workers": 0, "data": LARGE}, 7),
+        (8, {"data": LARGE}, 7),
+        (8, {"workers": 3}, 1),
+        (8, {}, 3),
+        (4, {}, 1),
+        (2, {}, 1),
         (2, {"workers": 4}, 1),
         (1, {}, 1),
+        (8, {"rounds": 0, "teacher": {"members": [{}]}}, 7),
+        (8, {"rounds": 1, "teacher": {"members": [{}]}}, 3),
+        (24, {"teacher": {"members": [{}] * 3}}, 7),
+        (24, {"teacher": {"members": [{}] * 12}}, 5),
     ],
 )
-def test_threads_are_those_asked_for_or_the_cores_that_preparing_images_leaves(cores, settings, threads, monkeypatch):
+def test_threads_are_those_asked_for_or_a_trainings_share_less_what_prepares_its_images(
+    cores, settings, threads, monkeypatch
+):
     monkeypatch.setattr("nstudent.models.device.available_cores", lambda: cores)
-    Placement.from_config(Config(device="cpu", **settings))
-    assert torch.get_num_threads() == threads
+    for jobs in (None, 1, 2):
+        torch.set_num_threads(9)
+        Placement.from_config(Config(device="cpu", jobs=jobs, **settings))
+        assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize(
+    ("cores", "settings", "at_once"),
+    [
+        *((cores, {}, at_once) for cores, at_once in [(1, 1), (2, 1), (3, 1), (4, 2), (6, 2), (64, 2)]),
+        (64, {"threads": 1}, 3),
+        (4, {"threads": 2}, 1),
+        (6, {"threads": 2}, 2),
+        (64, {"threads": 1, "rounds": 0}, 2),
+        (64, {"rounds": 0, "teacher": {"members": [{}]}}, 1),
+        (16, {"teacher": {"members": [{}] * 5}}, 4),
+        (64, {"data": LARGE}, 1),
+        (64, {"data": LARGE, "threads": 4, "workers": 2}, 3),
+        (2, {"jobs": 2}, 2),
+        (2, {"jobs": 9}, 3),
+        (64, {"jobs": 1}, 1),
+    ],
+)
+def test_trainings_at_once_are_as_many_as_there_are_cores_for(cores, settings, at_once, monkeypatch):
+    monkeypatch.setattr("nstudent.models.device.available_cores", lambda: cores)
+    monkeypatch.setattr("nstudent.models.device.available_memory", lambda: None)
+    assert trainings_at_once(Config(device="cpu", **settings)) == at_once
+
+
+@pytest.mark.parametrize(("gigabytes", "at_once"), [(1, 1), (3, 1), (4, 2), (64, 3)])
+def test_no_training_is_started_unasked_that_memory_is_short_for(gigabytes, at_once, monkeypatch):
+    monkeypatch.setattr("nstudent.models.device.available_cores", lambda: 64)
+    monkeypatch.setattr("nstudent.models.device.available_memory", lambda: gigabytes << 30)
+    assert trainings_at_once(Config(device="cpu", threads=1)) == at_once
+    assert trainings_at_once(Config(device="cpu", threads=1, jobs=3)) == 3
+
+
+@pytest.mark.parametrize("jobs", [None, 3])
+def test_a_gpu_trains_one_network_after_another_and_so_do_processes_of_torchrun(jobs, monkeypatch):
+    monkeypatch.setattr("nstudent.models.device.available_cores", lambda: 64)
+    monkeypatch.setattr("nstudent.models.device.available_memory", lambda: None)
+    assert trainings_at_once(Config(device="cpu", jobs=jobs)) > 1
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert trainings_at_once(Config(device="cpu", jobs=jobs)) == 1
+    assert training_threads(Config(device="cpu", jobs=jobs)) == 63
+    monkeypatch.delenv("WORLD_SIZE")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert trainings_at_once(Config(device="cuda", jobs=jobs)) == 1
+    assert training_threads(Config(device="cuda", jobs=jobs)) == 63
 
 
 @pytest.mark.parametrize(

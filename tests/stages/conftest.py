@@ -13,6 +13,7 @@ from small_folders import Bench
 
 TINY = (
     "threads=1",
+    "jobs=1",
     "workers=0",
     "device=cpu",
     "precision=float32",
