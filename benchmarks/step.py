@@ -42,6 +42,7 @@ from nstudent.processes import available_cores
 from nstudent.training.fit import Length, Trainer
 from nstudent.training.objective import Supervised
 from nstudent.training.optimizer import build_optimizer
+from nstudent.training.recording import _record
 from nstudent.workbench import batch_noise, training_pixels
 from torch import Tensor, nn
 
@@ -59,6 +60,8 @@ class Variant:
     augment: str | None = None
     precision: str | None = None
     compile_mode: str = "none"
+    records: bool = True
+    """Whether a GPU replays a recorded step."""
     change: Callable[[Trainer], None] = lambda trainer: None
 
 
@@ -98,6 +101,7 @@ VARIANTS = {
     "channels first": Variant(change=_channels_first),
     "float32": Variant(precision="float32"),
     "activations computed twice": Variant(settings={"checkpoint_activations": True}),
+    "launched one by one": Variant(records=False),
     "compiled": Variant(compile_mode="default"),
     "compiled, CUDA graphs": Variant(compile_mode="reduce-overhead"),
 }
@@ -149,7 +153,8 @@ class Bench:
         noise = student.noise.model_copy(update=variant.noise)
         training = student.model_copy(update={"noise": noise, "batch_size": self.batch, **variant.settings})
         precision = variant.precision or self.placement.precision
-        placement = Placement(self.placement.device, precision, variant.compile_mode)
+        records = variant.records and self.placement.records
+        placement = Placement(self.placement.device, precision, variant.compile_mode, records)
         changed = {"augment": variant.augment or self.config.augment, "workers": self.workers}
         config = self.config.model_copy(update=changed)
         later = noises_in_batches(config)
@@ -198,7 +203,8 @@ class Bench:
         for batch in batches:
             trainer._train_step(batch)
 
-    def bare(self) -> Turns:
+    def bare(self, recorded: bool = False) -> Turns:
+        """A loop of nothing but the network; ``recorded``: replayed by a GPU, as ours is."""
         student, placement = self.config.student, self.placement
         network = placement.put(self.member()).train()
         optimizer = build_optimizer(network, student, placement.device)
@@ -223,9 +229,16 @@ class Bench:
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
 
+        work = step
+        if recorded:
+            for group in optimizer.param_groups:
+                group["capturable"] = True
+            _repeat(step, 3)
+            work = _record(step)
+
         def take(steps: int) -> tuple[float, float]:
-            step()
-            return measured(lambda: _repeat(step, steps), placement.device)
+            work()
+            return measured(lambda: _repeat(work, steps), placement.device)
 
         return Turns(take)
 
@@ -294,6 +307,8 @@ def _compare(bench: Bench, arguments: argparse.Namespace) -> None:
         and (arguments.compile or variant.compile_mode == "none")
     }
     turns = {"bare loop": bench.bare()} | {name: bench.ours(variant) for name, variant in chosen.items()}
+    if bench.placement.records:
+        turns["bare loop, recorded"] = bench.bare(recorded=True)
     for number in range(arguments.turns + 1):
         for each in turns.values():
             each.take(arguments.steps)

@@ -54,6 +54,7 @@ def test_a_key_makes_stale_what_depends_on_it(
     "word",
     [
         *("workers=3", "threads=1", "jobs=3", "device=cpu", "name=other", "checkpoint_minutes=3"),
+        *("deterministic=true", "cuda_graphs=false"),
         *("pseudolabel.batch_size=7", "evaluate.batch_size=7", "student.checkpoint_activations=true"),
     ],
 )
@@ -77,7 +78,7 @@ def test_every_key_decides_what_some_step_makes_or_is_known_not_to(tmp_path: Pat
     asked: set[str] = set()
     for name in ONE_ROUND:
         asked |= Manifest.read(tmp_path / name).asked["settings"].keys()
-    only_speed = {"workers", "threads", "jobs", "device", "checkpoint_minutes"}
+    only_speed = {"workers", "threads", "jobs", "device", "checkpoint_minutes", "deterministic", "cuda_graphs"}
     only_speed |= {"pseudolabel.batch_size", "evaluate.batch_size"}
     only_speed |= {f"{section}.checkpoint_activations" for section in ("teacher", "filter", "student")}
     # The number of rounds decides which steps there are.

@@ -42,7 +42,7 @@ from step import Bench, Turns, Variant, waits  # noqa: E402
 
 NOISE = ["student.noise.flip=true", "student.noise.cutmix_schedule=constant"]
 """Beside the student's own noise: CutMix in half of the batches from the first step on."""
-GIVEN_UP = 124
+PROFILED_STEPS = 3
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Lines:
         say(f"{name}; torch {torch.__version__}, timm {timm.__version__}; matrix products in bfloat16:")
         say(
             f"{product.flops() / 1e12:.1f} TFLOP/s\n\n"
-            "| | bare / ours | images/s: ours | bare | more |\n|---|---|---|---|---|"
+            "| | bare / ours, bare recorded / ours | images/s: ours | others | more |\n|---|---|---|---|---|"
         )
 
     def small_step(self) -> None:
@@ -116,51 +116,53 @@ class Lines:
             say(f"| the host waits | | | | {', '.join(waits(bench)) or 'nowhere'} |")
 
     def variants(self) -> None:
-        """What parts of the small network's step cost, and what cuDNN's choice of kernels brings."""
-        changes = {"without noise": Variant(noise={"operations": 0, "shift": 0, "zoom": 0, "rotate": 0, "cutmix": 0})}
+        """What the small network's step costs without its noise, and launched kernel by kernel."""
+        calm = {"operations": 0, "shift": 0, "zoom": 0, "rotate": 0, "flip": False, "cutmix": 0}
+        changes = {"without noise": Variant(noise=calm), "launched one by one": Variant(records=False)}
         self._step(self._scale.small, 32, self._scale.batches[0], changes)
-        torch.backends.cudnn.benchmark = False
-        self._step(self._scale.small, 32, self._scale.batches[0], note="cudnn.benchmark off", keep_kernels=True)
-        self._step(self._scale.large, self._scale.large_px, self._scale.batches[2], note="off", keep_kernels=True)
+
+    def timed_kernels(self) -> None:
+        """What cuDNN's choice of kernels by stopwatch brings, and takes before the first step."""
+        self._step(self._scale.small, 32, self._scale.batches[0], timed_kernels=True)
+        self._step(self._scale.large, self._scale.large_px, self._scale.batches[2], timed_kernels=True)
 
     def profile(self) -> None:
         """What the device does in a step, and where it idles."""
         for batch in self._scale.batches[:2]:
             with self._bench(self._scale.small, 32, batch) as bench:
                 say(f"\n{self._scale.small}, batch {batch}")
-                describe(*profiled(bench, self._scale.steps // 2), self._scale.steps // 2)
+                describe(*profiled(bench, PROFILED_STEPS), PROFILED_STEPS)
 
     def _step(
-        self,
-        net: str,
-        side: int,
-        batch: int,
-        changes: dict[str, Variant] | None = None,
-        note: str = "",
-        keep_kernels: bool = False,
+        self, net: str, side: int, batch: int, changes: dict[str, Variant] | None = None, timed_kernels: bool = False
     ) -> None:
         with self._bench(net, side, batch) as bench:
-            if keep_kernels:
-                torch.backends.cudnn.benchmark = False
+            torch.backends.cudnn.benchmark = timed_kernels
             if self._device == "cuda":
                 torch.cuda.reset_peak_memory_stats()
-            turns: dict[str, Turns] = {"bare": bench.bare(), "": bench.ours(Variant())}
+            began = time.monotonic()
+            turns: dict[str, Turns] = {"ours": bench.ours(Variant())}
+            turns["ours"].take(1)
+            first_s = time.monotonic() - began
+            turns["bare"] = bench.bare()
+            if bench.placement.records:
+                turns["bare, recorded"] = bench.bare(recorded=True)
             turns |= {name: bench.ours(variant) for name, variant in (changes or {}).items()}
             for number in range(self._scale.turns + 1):
                 for each in turns.values():
                     each.take(self._scale.steps)
                     if not number:
                         each.wall.clear()
-            bare = statistics.median(turns.pop("bare").wall)
+            median = {name: statistics.median(each.wall) for name, each in turns.items()}
             flops = 6e9 * gmacs([bench.member()], side) * batch
-            for name, each in turns.items():
-                ours = statistics.median(each.wall)
-                spread = f"{bare / max(each.wall):.2f}-{bare / min(each.wall):.2f}"
-                say(
-                    f"| step, {net}, {side} px, batch {batch}{', ' + name if name else ''} | **{bare / ours:.3f}** | "
-                    f"{batch / ours:,.0f} | {batch / bare:,.0f} | {note} turns {spread}; {flops / ours / 1e12:.1f} "
-                    f"TFLOP/s; {peak_gib(self._device)} |"
-                )
+            rates = ", ".join(f"{name} {batch / seconds:,.0f}" for name, seconds in median.items() if name != "ours")
+            against = [f"{median[name] / median['ours']:.3f}" for name in ("bare", "bare, recorded") if name in median]
+            spread = f"{batch / max(turns['ours'].wall):,.0f}-{batch / min(turns['ours'].wall):,.0f}"
+            say(
+                f"| step, {net}, {side} px, batch {batch}{', timed kernels' if timed_kernels else ''} | "
+                f"**{' / '.join(against)}** | {batch / median['ours']:,.0f} ({spread}) | {rates} | "
+                f"{flops / median['ours'] / 1e12:.1f} TFLOP/s; {peak_gib(self._device)}; first step {first_s:.1f} s |"
+            )
 
     def _label(self, net: str, side: int, images: int) -> None:
         with self._dataset(side) as (config, dataset):
@@ -196,8 +198,9 @@ LINES = [
     ("large_step", 45),
     ("large_labels", 45),
     ("host_waits", 15),
-    ("profile", 30),
-    ("variants", 60),
+    ("variants", 30),
+    ("profile", 20),
+    ("timed_kernels", 70),
 ]
 """Names of the lines, and the seconds that each may take."""
 
@@ -261,7 +264,7 @@ def lead(arguments: argparse.Namespace, folder: Path) -> None:
         # To collect all tests takes longer than to run these.
         files = [str(path) for path in TESTS.rglob("test_*.py") if "mark.gpu" in path.read_text(encoding="utf-8")]
         tests = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "--durations=8", "-p", "no:cacheprovider", *files]
-        tell(watched(tests, min(90, arguments.seconds), cwd=BENCHMARKS.parent))
+        tell(watched(tests, min(80, arguments.seconds), cwd=BENCHMARKS.parent))
     left = [(name, limit) for name, limit in LINES if not arguments.only or name in arguments.only]
     while left and time.monotonic() < ends:
         left = left[_measured(arguments, folder, left, ends, tell) :]
