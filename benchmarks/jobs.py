@@ -68,7 +68,8 @@ def main() -> None:
 def _run(side: Side, folder: Path, name: str) -> None:
     run_dir = folder / f"run-{name}"
     command = [sys.executable, "-m", "nstudent", "run-all", *side.words, "--run-dir", str(run_dir)]
-    environment = {**os.environ, "PYTHONPATH": str(_package(side.checkout, folder / f"code-{name}"))}
+    code = _package(side.checkout, folder / f"code-{name}")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(code), os.environ.get("PYTHONPATH", "")])}
     began = time.perf_counter()
     done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
     side.seconds.append(time.perf_counter() - began)
