@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from nstudent import artifact as artifact_room
 from nstudent.artifact import Artifact, damage, sha256_of_each
 from nstudent.commit import commit, open_partial
@@ -53,8 +54,9 @@ def _four_labels(folder: Path) -> None:
     layout = Layout.of(("level",), (2,), None)
     for row in range(4):
         shard = Shard(np.array([row]), layout)
-        half = np.full((1, 2), 0.5, dtype=np.float32)
-        shard.put(0, [half], np.zeros((1, 1), dtype=np.int32), half[:, :1])
+        half = torch.full((1, 2), 0.5)
+        columns = layout.columns([half], torch.zeros((1, 1), dtype=torch.int32), half[:, :1])
+        shard.put(0, {name: column.numpy() for name, column in columns.items()})
         shard.write(shard_path(folder, row, row + 1))
     finish(folder, TREE, layout, [1.0], "teacher-id")
 

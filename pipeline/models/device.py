@@ -140,8 +140,10 @@ def loader_workers(config: Config, mapped: bool = False) -> int:
 
 
 def _choose_kernels(deterministic: bool) -> None:
-    """Let cuDNN time its kernels for each shape and take the fastest, unless equal runs are to give equal results."""
-    torch.backends.cudnn.benchmark = not deterministic
+    """Let libraries take kernels that add in the same order every time, where that is asked for.
+
+    cuDNN is not let time its kernels in either case: on an H200 the chosen ones were no faster (docs/PERFORMANCE.md).
+    """
     if deterministic:
         os.environ.setdefault(_CUBLAS_WORKSPACE, ":4096:8")
     torch.use_deterministic_algorithms(deterministic)

@@ -67,10 +67,12 @@ def batches(
     with ThreadPoolExecutor(1, thread_name_prefix="pixels") as beside, closing(make(ensemble, wanted)) as work:
 
         def fetch(first: int, images: int) -> Tensor:
-            # Filled up with the last image; behind the end there is nothing to fetch.
-            found = ids[first : first + images] if first < len(ids) else ids[:0]
-            buffer = work.buffer((images if len(found) else 0, side, side, 3))
-            pixels.read_into(np.append(found, np.repeat(found[-1:], len(buffer) - len(found))), buffer.numpy())
+            # Behind the end there is nothing to fetch.
+            these = ids[first : first + images]
+            buffer = work.buffer((images if len(these) else 0, side, side, 3))
+            pixels.read_into(these, buffer[: len(these)].numpy())
+            # Filled up with the last image.
+            buffer[len(these) :] = buffer[len(these) - 1 : len(these)]
             return work.brought(buffer)
 
         side = ensemble.recipe.image_size

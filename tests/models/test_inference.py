@@ -157,3 +157,11 @@ def test_a_gpu_that_runs_out_of_memory_looks_at_fewer_images(make_ensemble, pixe
     for few, many in zip(predict(ensemble, pixels, np.arange(20), size), whole, strict=True):
         np.testing.assert_allclose(few, many, atol=1e-5)
     assert size.images == 4
+
+
+def test_filling_up_a_batch_reads_no_image_twice(make_ensemble, pixels, monkeypatch):
+    """An image that is decoded anew at every look would be decoded hundreds of times for the last batch."""
+    read, read_into = [], PixelStore.read_into
+    monkeypatch.setattr(PixelStore, "read_into", lambda store, ids, out: (read.extend(ids), read_into(store, ids, out)))
+    predict(make_ensemble(1), pixels, np.arange(13), batch_size=8)
+    assert read == list(range(13))
