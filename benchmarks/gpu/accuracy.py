@@ -87,12 +87,12 @@ def measure(arguments: argparse.Namespace, scale: Scale, folder: Path, began: fl
     if arguments.file is None:
         noise(folder / "noise.npz")
     cifar10.unpack(arguments.file or folder / "noise.npz", heap, scale.labelled, scale.validation, 0, levels=1)
-    words = [f"data.root={heap}", f"device={arguments.device}", *scale.words, *arguments.overrides]
-    config = load_config(ROOT / "configs" / "cifar10.yaml", words)
+    words = [f"data.root={heap}", f"device={arguments.device}", *scale.words]
+    config = load_config(ROOT / "configs" / "cifar10.yaml", [*words, *arguments.overrides])
     run_stage(config, "data", run_dir, Screen())
     dataset = Dataset(Artifact(run_dir / "00-data"), config.data)
     words += lengths(config, dataset, arguments, scale, began)
-    config = load_config(ROOT / "configs" / "cifar10.yaml", words)
+    config = load_config(ROOT / "configs" / "cifar10.yaml", [*words, *arguments.overrides])
     stop = StopRequest()
     limit = threading.Timer(max(1.0, began + arguments.seconds - SCORING_S / 2 - time.monotonic()), stop.note, (15,))
     limit.daemon = True

@@ -45,6 +45,16 @@ def test_a_compiled_network_is_the_same_under_the_same_names(compiled):
     assert len(compiled) == 1, "a copy, such as the average of the weights, runs as it is"
 
 
+def test_a_batch_of_another_size_leaves_the_sizes_fixed(compiled):
+    """A batch that was halved for want of memory must not turn every size into a variable: layouts get slow."""
+    ours = network()
+    compile_network(ours, "default")
+    for rows in (8, 4, 2):
+        ours(torch.rand(rows, 4))
+    # One that took sizes for variables would have captured two.
+    assert len(compiled) == 3
+
+
 def test_more_networks_than_torch_expects_are_compiled_all_the_same(compiled):
     """A run has members, a filter, a baseline and students, each in training and in labelling: torch stops at 8."""
     torch._dynamo.reset()

@@ -174,6 +174,37 @@ def test_small_images_are_noised_by_the_batch_and_others_where_asked_for(augment
     assert noises_in_batches(Config(augment=augment, data={"image_size": side})) is expected
 
 
+@pytest.mark.parametrize(
+    ("augment", "side", "mapped", "in_batches", "workers"),
+    [
+        ("auto", 32, False, True, 0),
+        ("auto", 300, True, True, 0),
+        # What has to be decoded is decoded by processes.
+        ("auto", 300, False, True, 7),
+        ("image", 300, True, False, 7),
+        ("image", 32, True, False, 7),
+    ],
+)
+def test_a_gpu_noises_images_of_every_size_itself(augment, side, mapped, in_batches, workers, monkeypatch):
+    monkeypatch.setattr("nstudent.models.device.available_cores", lambda: 8)
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    config = Config(augment=augment, data={"image_size": side}, device="cuda")
+    assert noises_in_batches(config) is in_batches
+    assert loader_workers(config, mapped) == workers
+
+
+def test_a_process_keeps_the_gpu_that_it_has_chosen_also_in_its_threads(monkeypatch):
+    """A new thread begins on the first GPU: the device carries its number."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    placement = Placement.from_config(Config(device="cuda", threads=1))
+    assert placement.device == torch.device("cuda", 3)
+    assert placement.records
+    assert not Placement.from_config(Config(device="cuda", threads=1, cuda_graphs=False)).records
+    assert not Placement.from_config(Config(device="cpu", threads=1)).records
+
+
 def test_images_become_floats_from_0_to_1_with_channels_first():
     pixels = np.zeros((2, 4, 5, 3), dtype=np.uint8)
     pixels[1, 2, 3] = (255, 51, 0)
