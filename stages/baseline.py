@@ -10,6 +10,7 @@ from nstudent.evaluation.metrics import scores
 from nstudent.models.cost import check_cost
 from nstudent.models.ensemble import Ensemble
 from nstudent.stage import Context, Metrics
+from nstudent.training.spending import total
 from nstudent.workbench import Workbench, unlabelled_share
 
 
@@ -30,6 +31,6 @@ def run(context: Context) -> Metrics:
     return {
         "validation": scores(assess(baseline, dataset, dataset.validation, context.config.evaluate.batch_size)),
         "gmacs": round(check_cost([trained.network], dataset.image_size, None), 6),
-        "image_passes": length.steps * batch_size,
+        **total([trained.spent]).to_json(),
         "history": [trained.history],
     }

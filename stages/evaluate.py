@@ -42,6 +42,8 @@ def run(context: Context) -> Metrics:
             made.name: {
                 "gmacs": made.manifest.metrics["gmacs"],
                 "image_passes": made.manifest.metrics["image_passes"],
+                # Steps that were made by an earlier version do not say.
+                "training_gmacs": made.manifest.metrics.get("training_gmacs"),
                 **{part: _intervals(context, tallies[made.name][part]) for part in ("validation", "test")},
             }
             for made in classifiers

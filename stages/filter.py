@@ -24,6 +24,7 @@ from nstudent.stage import Context, Metrics
 from nstudent.taxonomy import UNKNOWN, LabelArray
 from nstudent.training.fit import Length
 from nstudent.training.objective import SelfEnsembling
+from nstudent.training.spending import Spent, total
 from nstudent.workbench import Workbench, unlabelled_share
 
 
@@ -78,6 +79,7 @@ def run(context: Context) -> Metrics:
         "shown": int((selection.copies > 0).sum()),
         "copies": int(selection.copies.sum()),
         "iterations": iterations,
+        **total(Spent(each["image_passes"], each["training_gmacs"]) for each in iterations).to_json(),
     }
 
 
@@ -88,8 +90,9 @@ def _self_ensemble(context: Context, dataset: Dataset, heap: Ids, labels: _Label
     keep = _Keep(np.ones(labels.given.shape, dtype=bool), np.ones(labels.pseudo.shape, dtype=bool))
     best = -math.inf
     for iteration in range(config.iterations):
-        score, agreed = _iterate(context, bench, heap, labels, keep, iteration)
-        iterations.append({"validation": score, "dropped": int((~agreed.pseudo).any(axis=1).sum())})
+        score, agreed, spent = _iterate(context, bench, heap, labels, keep, iteration)
+        dropped = int((~agreed.pseudo).any(axis=1).sum())
+        iterations.append({"validation": score, "dropped": dropped, **spent.to_json()})
         if score <= best:
             break
         best = score
@@ -99,8 +102,8 @@ def _self_ensemble(context: Context, dataset: Dataset, heap: Ids, labels: _Label
 
 def _iterate(
     context: Context, bench: Workbench, heap: Ids, labels: _Labels, keep: _Keep, iteration: int
-) -> tuple[float, _Keep]:
-    """Train once on what stands; returns the validation score, and where the original labels are agreed with."""
+) -> tuple[float, _Keep, Spent]:
+    """Train once on what stands; returns validation score, where the original labels are agreed with, and cost."""
     config, absent, taxonomy = context.config.filter, context.config.absent, bench.dataset.taxonomy
     given = np.where(keep.given, labels.given, UNKNOWN).astype(np.int32)
     pseudo = np.where(keep.pseudo, labels.pseudo, UNKNOWN).astype(np.int32)
@@ -119,7 +122,8 @@ def _iterate(
     name = f"filter {iteration}"
     trained = bench.train(name, config.model, config, parts, objective, length, key, with_clean=True)
     score = bench.validation_score(Ensemble(bench.recipe([config.model]), [trained.network], bench.placement))
-    return score, _Keep(_path_agreement(of_given, labels.given), _path_agreement(of_pseudo, labels.pseudo))
+    agreed = _Keep(_path_agreement(of_given, labels.given), _path_agreement(of_pseudo, labels.pseudo))
+    return score, agreed, trained.spent
 
 
 def _path_agreement(average: RunningAverage, labels: LabelArray) -> npt.NDArray[np.bool_]:

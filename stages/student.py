@@ -20,6 +20,7 @@ from nstudent.models.ensemble import Ensemble
 from nstudent.stage import Context, Metrics
 from nstudent.taxonomy import UNKNOWN
 from nstudent.training.fit import Trained
+from nstudent.training.spending import total
 from nstudent.workbench import Workbench, unlabelled_share
 
 
@@ -39,13 +40,12 @@ def run(context: Context) -> Metrics:
     promoted = gap.probability > config.promote_above
     student.save(context.folder)
     context.progress.say(_verdict(gap, promoted, context.inputs["labeller"].name))
-    share = config.batch_size + unlabelled_share(config.batch_size, config.unlabelled_ratio)
     return {
         "validation": scores(ours),
         "gain_over_teacher": asdict(gap),
         "promoted": promoted,
         "gmacs": round(check_cost([trained.network], dataset.image_size, None), 6),
-        "image_passes": bench.student_length().steps * share,
+        **total([trained.spent]).to_json(),
         "history": [trained.history],
     }
 

@@ -15,6 +15,7 @@ from nstudent.models.cost import check_cost
 from nstudent.models.ensemble import Ensemble
 from nstudent.stage import Context, Metrics
 from nstudent.training.fit import Length, Trained
+from nstudent.training.spending import total
 from nstudent.workbench import Workbench
 
 _SURE = 0.95
@@ -40,7 +41,7 @@ def run(context: Context) -> Metrics:
     return {
         "validation": validation,
         "gmacs": round(cost, 6),
-        "image_passes": _length(context, dataset).steps * config.batch_size * len(trained),
+        **total(member.spent for member in trained).to_json(),
         "history": [member.history for member in trained],
         "promoted": True,
     }

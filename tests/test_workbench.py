@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from nstudent import workbench
 from nstudent.artifact import Artifact
 from nstudent.commit import SCRATCH
 from nstudent.config_file import load_config
@@ -15,6 +16,7 @@ from nstudent.steps import plan
 from nstudent.taxonomy import UNKNOWN
 from nstudent.training.fit import Length
 from nstudent.workbench import Workbench, unlabelled_share
+from timm.layers import DropPath
 
 WORDS = (
     "data.labelled=60",
@@ -108,6 +110,25 @@ def test_a_network_fits_its_recipe(absent, make_bench):
     (model, *_) = bench._config.teacher.members
     logits = bench.build(model, bench._config.teacher, ("key",)).eval()(torch.zeros(2, 3, 16, 16))
     assert tuple(level.shape[1] for level in logits) == bench.recipe([model]).outputs
+
+
+def test_dropout_and_stochastic_depth_are_built_into_what_is_trained(make_bench, monkeypatch):
+    """What makes the student a noisy one beside the noise on its images."""
+    built = []
+    trainer = workbench.Trainer
+
+    def watched(network, *arguments, **words):
+        built.append(network)
+        return trainer(network, *arguments, **words)
+
+    monkeypatch.setattr(workbench, "Trainer", watched)
+    bench = make_bench("student.noise.dropout=0.3", "student.noise.drop_path=0.2", "student.epochs=1")
+    config = bench._config.student
+    parts = [(bench.labelled(), 10)]
+    bench.train("student", config.model, config, parts, bench.supervised(config), Length(1, 1), ("key",))
+    (network,) = built
+    assert network.dropout.p == 0.3
+    assert max(layer.drop_prob for layer in network.modules() if isinstance(layer, DropPath)) == pytest.approx(0.2)
 
 
 def train(bench, name="member 0", key=("key", 0)):

@@ -27,6 +27,7 @@ from nstudent.training.objective import Objective, Stateful
 from nstudent.training.optimizer import build_optimizer, resume_optimizer
 from nstudent.training.preparation import Ahead, BatchNoise, Preparation, Prepared
 from nstudent.training.recording import Recording, can_be_recorded
+from nstudent.training.spending import Spending, Spent
 from nstudent.world import Alone, World
 from timm.scheduler import CosineLRScheduler
 from torch import Tensor, nn
@@ -63,6 +64,8 @@ class Trained:
     """Per epoch: its number, mean loss, learning rate, and the validation score where it was measured."""
     data_wait: float
     """Share of its time in which it waited for images, since it was last resumed."""
+    spent: Spent
+    """What it has cost, from its first step on."""
 
 
 class Trainer:
@@ -110,6 +113,7 @@ class Trainer:
             t_in_epochs=False,
         )
         self._average = WeightAverage(self._network)
+        self._spending = Spending(self._network, computes_twice=config.checkpoint_activations)
         placement.compile(self._network)
         self._finite = FiniteCheck(
             self._network, self._optimizer, levels, lambda step: [name_of(int(image)) for image in batches.ids(step)]
@@ -146,7 +150,7 @@ class Trainer:
                 raise
         network = self._average.module.eval()
         assert isinstance(network, Member)
-        return Trained(network, self._history, data_wait)
+        return Trained(network, self._history, data_wait, self._spending.spent)
 
     def prepared(self, last: int) -> Generator[Prepared, None, None] | Ahead[Prepared]:
         """What the steps up to ``last - 1`` learn from."""
@@ -213,6 +217,8 @@ class Trainer:
             loss = self._gradient.put(self._step, progress, seen)
             self._optimize()
         self._loss += loss
+        batch = seen.batch
+        self._spending.add(batch.whole_size, seen.images.shape[-1], with_average=batch.clean is not None)
         if isinstance(self._objective, Stateful):
             self._objective.settle()
         self._step += 1
@@ -266,6 +272,7 @@ class Trainer:
             "step": self._step,
             "loss": self._loss,
             "history": self._history,
+            "spent": self._spending.spent.to_json(),
             "network": self._network.state_dict(),
             "average": self._average.module.state_dict(),
             "optimizer": self._optimizer.state_dict(),
@@ -281,6 +288,8 @@ class Trainer:
         self._step = state["step"]
         self._loss.copy_(state["loss"])
         self._history = state["history"]
+        # A checkpoint of an earlier version says nothing of it: what was spent before it is not known.
+        self._spending.spent = Spent(**state.get("spent", {}))
         self._network.load_state_dict(state["network"])
         self._average.module.load_state_dict(state["average"])
         resume_optimizer(self._optimizer, state["optimizer"])

@@ -59,8 +59,9 @@ def test_a_path_goes_on_where_nothing_can_be_said_for_its_end():
 
 
 def test_the_mean_does_not_favour_short_paths():
-    """A product would prefer B (0.9) to B/B1/d (0.9 x 0.95 x 0.95)."""
-    assert decoded([0.1, 0.9], [0.03, 0.02, 0.95], [0.01, 0.01, 0.01, 0.95, 0.02]) == [1, 2, 3]
+    """A product would prefer the leaf C (0.45) to B/B1/d (0.55 x 0.7 x 0.7)."""
+    tree = Taxonomy.from_tree({"B": {"B1": ["d", "e"], "B2": ["f"]}, "C": {}}, LEVELS)
+    assert decoded([0.55, 0.45], [0.7, 0.3], [0.7, 0.2, 0.1], tree=tree) == [0, 0, 0]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,9 @@ from nstudent.errors import ConfigError
 from nstudent.hdf5 import mapped
 from nstudent.labels.selection import Selection
 from nstudent.run import run_all, run_stage
+from nstudent.stages import filter as filter_stage
 from nstudent.storage import read_json
+from nstudent.training.spending import Spent
 
 
 def keeps(folder):
@@ -90,6 +92,45 @@ def test_it_stops_where_validation_no_longer_improves(tiny, go_on):
     assert 1 <= len(scores) <= 4
     assert all(later > earlier for earlier, later in pairwise(scores[:-1]))
     assert len(scores) == 4 or scores[-1] <= max(scores[:-1])
+
+
+def test_what_is_kept_is_what_stood_after_the_best_iteration(tiny, go_on, monkeypatch):
+    """The last one is only known to be worse once it is over."""
+    scores, labels = [0.5, 0.7, 0.6], {}
+    iterations = []
+
+    def iterate(context, bench, heap, found, keep, iteration):
+        labels["pseudo"] = found.pseudo
+        dropped = np.ones(found.pseudo.shape, dtype=bool)
+        dropped[iteration] = False
+        iterations.append(keep.pseudo.copy())
+        given = np.ones(found.given.shape, dtype=bool)
+        return scores[iteration], filter_stage._Keep(given, dropped), Spent(10, 1.0)
+
+    monkeypatch.setattr(filter_stage, "_iterate", iterate)
+    run_stage(tiny("filter.iterations=5"), "filter", go_on)
+    before, after = keeps(go_on)
+    expected = before.copy()
+    expected[1] = False
+    assert np.array_equal(after, expected)
+    assert len(iterations) == 3, "the third is worse: no fourth is tried"
+    # Each begins from what the best one before it has left.
+    assert iterations[0].all()
+    assert not iterations[1][0].any()
+    assert not iterations[2][1].any()
+    assert iterations[2][0].all()
+    metrics = Manifest.read(go_on / "04-filter").metrics
+    assert (metrics["image_passes"], metrics["training_gmacs"]) == (30, 3.0)
+
+
+def test_its_cost_is_counted_with_the_passes_of_the_mean_teacher(finished):
+    metrics = Manifest.read(finished / "04-filter").metrics
+    (iteration,) = metrics["iterations"]
+    # 3 epochs of 4 steps (100 labels, 32 of them in each), with 96 images of the heap beside.
+    assert metrics["image_passes"] == iteration["image_passes"] == 3 * 4 * 128
+    per_pass = metrics["training_gmacs"] / metrics["image_passes"]
+    teacher = Manifest.read(finished / "01-teacher").metrics
+    assert per_pass == pytest.approx(4 * teacher["gmacs"], rel=1e-3)
 
 
 def test_without_the_heap_in_its_batches_it_still_runs(tiny, go_on):

@@ -61,6 +61,8 @@ def test_trained_steps_say_what_they_cost_and_how_they_went(step, finished):
     assert metrics["gmacs"] > 0
     # 16 epochs of 4 steps of 25; students take 3 epochs of 240 / 96 = 3 steps of 32 labelled images and 96 others.
     assert metrics["image_passes"] == {"01-teacher": 1600, "02-baseline": 1152, "05-student": 1152}[step]
+    # Forward, and backward for activations and for weights; the teacher has one member.
+    assert metrics["training_gmacs"] == pytest.approx(3 * metrics["gmacs"] * metrics["image_passes"], rel=1e-3)
     (history,) = metrics["history"]
     assert [entry["epoch"] for entry in history] == list(range(1, len(history) + 1))
     assert 0 < metrics["validation"]["contest alone"] < 1

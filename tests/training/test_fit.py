@@ -11,6 +11,7 @@ import pytest
 import torch
 from nstudent.config import NoiseConfig
 from nstudent.errors import ArtifactError, StoppedError, TrainingError
+from nstudent.models.cost import gmacs
 from nstudent.models.device import _choose_kernels
 from nstudent.progress import Silence
 from nstudent.training.checkpoint import load_checkpoint
@@ -354,6 +355,27 @@ def test_a_training_that_is_asked_to_stop_keeps_its_last_step(steps, uninterrupt
     trained = fit(make_trainer(LENGTH, checkpoint_seconds=1e9), tmp_path)
     assert trained.history == uninterrupted[False][1].history
     assert bytes_of(trained.network) == bytes_of(uninterrupted[False][1].network)
+
+
+@pytest.mark.parametrize(("self_ensemble", "images", "forwards"), [(False, 8, 3), (True, 16, 4)])
+def test_what_a_training_costs_is_counted_also_when_it_was_interrupted(
+    self_ensemble, images, forwards, make_trainer, kill_after, tmp_path
+):
+    """The self-ensemble's loss asks the averaged network as well, without gradient."""
+    with pytest.raises(KeyboardInterrupt):
+        fit(make_trainer(LENGTH, self_ensemble=self_ensemble), tmp_path, kill_after(7))
+    trainer = make_trainer(LENGTH, self_ensemble=self_ensemble)
+    spent = fit(trainer, tmp_path).spent
+    assert spent.image_passes == LENGTH.steps * images
+    one = gmacs([trainer.trained_member], 32)
+    assert spent.training_gmacs == pytest.approx(LENGTH.steps * images * forwards * one)
+
+
+def test_activations_that_are_computed_twice_cost_a_forward_pass_more(make_trainer, tmp_path):
+    plain, again = (make_trainer(LENGTH, checkpoint_activations=twice) for twice in (False, True))
+    costs = [fit(trainer, tmp_path / name).spent for trainer, name in ((plain, "once"), (again, "twice"))]
+    assert costs[0].image_passes == costs[1].image_passes
+    assert costs[1].training_gmacs == pytest.approx(costs[0].training_gmacs * 4 / 3)
 
 
 def test_training_learns_the_digits(make_trainer, tmp_path):

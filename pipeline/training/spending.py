@@ -1,0 +1,59 @@
+"""What a training costs, counted where it is spent: never a product of its settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from nstudent.models.cost import gmacs
+from torch import nn
+
+_FORWARD_AND_BACKWARD = 3
+"""Forward passes that one training pass costs: itself, and one each for the gradients of activations and of weights."""
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a training has cost so far, in all of its processes together."""
+
+    image_passes: int = 0
+    """Number of images that went forward and backward through the network."""
+    training_gmacs: float = 0.0
+    """Billions of multiply-adds of these passes, and of those of the averaged network where the loss asks for them."""
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object, for a checkpoint or a step's metrics."""
+        return asdict(self)
+
+
+def total(spent: Iterable[Spent]) -> Spent:
+    """What several trainings have cost together."""
+    each = list(spent)
+    return Spent(sum(one.image_passes for one in each), round(sum(one.training_gmacs for one in each), 3))
+
+
+class Spending:
+    """Counts what every step of a training costs."""
+
+    def __init__(self, network: nn.Module, *, computes_twice: bool) -> None:
+        """``computes_twice``: whether activations are computed once more in the backward pass."""
+        self.spent = Spent()
+        self._network = network
+        self._forwards = _FORWARD_AND_BACKWARD + int(computes_twice)
+        self._gmacs: dict[int, float] = {}
+        """Multiply-adds of one forward pass, in billions, by the side of the image in pixels."""
+
+    def add(self, images: int, side_px: int, *, with_average: bool) -> None:
+        """Count a step.
+
+        Args:
+            images: Number of images in the whole batch, whichever process has them.
+            side_px: Side of the images.
+            with_average: Whether the averaged network has seen them, too, without gradient.
+        """
+        if side_px not in self._gmacs:
+            self._gmacs[side_px] = gmacs([self._network], side_px)
+        passes = images * (self._forwards + int(with_average))
+        gmacs_now = self.spent.training_gmacs + passes * self._gmacs[side_px]
+        self.spent = Spent(self.spent.image_passes + images, gmacs_now)
