@@ -15,14 +15,13 @@ import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent.parent
+from checkouts import HERE, name_of, run_all
 
 
 @dataclass
@@ -37,13 +36,7 @@ class Side:
 
     @property
     def name(self) -> str:
-        commit = subprocess.run(
-            ["git", "-C", str(self.checkout), "rev-parse", "--short", "HEAD"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return " ".join([commit.stdout.strip() or self.checkout.name, *(self.words or ["defaults"])])
+        return " ".join([name_of(self.checkout), *(self.words or ["defaults"])])
 
 
 def main() -> None:
@@ -66,29 +59,13 @@ def main() -> None:
 
 
 def _run(side: Side, folder: Path, name: str) -> None:
-    run_dir = folder / f"run-{name}"
-    command = [sys.executable, "-m", "nstudent", "run-all", *side.words, "--run-dir", str(run_dir)]
-    code = _package(side.checkout, folder / f"code-{name}")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(code), os.environ.get("PYTHONPATH", "")])}
     began = time.perf_counter()
-    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
+    made = run_all(side.checkout, side.words, folder / f"run-{name}")
     side.seconds.append(time.perf_counter() - began)
-    assert done.returncode == 0, done.stderr[-2000:]
     print(f"{side.name}: {side.seconds[-1]:.1f} s", file=sys.stderr, flush=True)
-    manifests = {path.parent.name: json.loads(path.read_text()) for path in sorted(run_dir.glob("*/manifest.json"))}
     side.steps = {
-        step: hashlib.sha256(json.dumps(manifest["files"], sort_keys=True).encode()).hexdigest()
-        for step, manifest in manifests.items()
+        step: hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest() for step, files in made.items()
     }
-
-
-def _package(checkout: Path, folder: Path) -> Path:
-    """A folder for PYTHONPATH in which ``nstudent`` is the code of a checkout: it stands before an installed one."""
-    package = folder / "nstudent"
-    package.mkdir(parents=True)
-    for path in (*(checkout / "pipeline").iterdir(), checkout / "stages"):
-        (package / path.name).symlink_to(path)
-    return folder
 
 
 def _print(sides: list[Side], turns: int) -> None:
