@@ -111,6 +111,7 @@ def test_threads_are_those_asked_for_or_a_trainings_share_less_what_prepares_its
         (4, {"threads": 2}, 1),
         (6, {"threads": 2}, 2),
         (64, {"threads": 1, "rounds": 0}, 2),
+        (64, {"threads": 1, "rounds": 3}, 3),
         (64, {"rounds": 0, "teacher": {"members": [{}]}}, 1),
         (16, {"teacher": {"members": [{}] * 5}}, 4),
         (64, {"data": LARGE}, 1),
@@ -172,6 +173,21 @@ def test_unasked_processes_prepare_large_images_where_they_are_cheap(
 )
 def test_small_images_are_noised_by_the_batch_and_others_where_asked_for(augment, side, expected):
     assert noises_in_batches(Config(augment=augment, data={"image_size": side})) is expected
+
+
+def test_a_gpu_noises_images_of_every_size_unless_told_otherwise(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert noises_in_batches(Config(device="cuda", data=LARGE))
+    assert not noises_in_batches(Config(device="cuda", data=LARGE, augment="image"))
+
+
+def test_large_images_that_are_mapped_and_noised_by_the_batch_need_no_processes(monkeypatch):
+    monkeypatch.setattr("nstudent.models.device.available_cores", lambda: 4)
+    monkeypatch.setattr("sys.platform", "linux")
+    by_the_batch, one_by_one = (Config(device="cpu", data=LARGE, augment=augment) for augment in ("batch", "image"))
+    assert loader_workers(by_the_batch, mapped=True) == 0
+    assert loader_workers(by_the_batch, mapped=False) == 1
+    assert loader_workers(one_by_one, mapped=True) == 1
 
 
 def test_images_become_floats_from_0_to_1_with_channels_first():
