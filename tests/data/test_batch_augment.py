@@ -212,6 +212,13 @@ def test_every_operation_is_as_likely_as_any_other_and_they_come_in_their_order(
     assert (np.diff(drawn, axis=1) == 0).any(axis=1).mean() == pytest.approx(1 - 11 / 12 * 10 / 12, abs=0.03)
 
 
+def test_posterizing_keeps_each_number_of_bits_equally_often_all_of_them_too():
+    drawn = draw_noise(quiet(operations=1, magnitude=10), 8 * NUM_DRAWS, 32, ("bits",))
+    bits, counts = np.unique(drawn.strength[drawn.operation == draws.POSTERIZE], return_counts=True)
+    assert bits.tolist() == [4, 5, 6, 7, 8]
+    assert chisquare(counts).pvalue > 0.001
+
+
 def test_no_two_images_or_steps_share_their_noise():
     image = np.broadcast_to(pictures()[0], (40, 32, 32, 3)).copy()
     found = [each.tobytes() for step in range(5) for each in noised(STRONG, image, 0, "student", step)]

@@ -57,6 +57,15 @@ def decibels(left, right):
     return 10 * np.log10(255**2 / squares.mean(axis=(1, 2, 3)))
 
 
+@pytest.mark.parametrize("kind", ["pixels", "jpeg"])
+def test_images_can_be_put_into_memory_that_is_there(kind, stores):
+    ids = np.array([90, 3, 41, 3])
+    images = np.zeros((4, SIDE, SIDE, 3), np.uint8)
+    stores[kind].read_into(ids, images)
+    assert np.array_equal(images, stores[kind][ids])
+    assert images.any(axis=(1, 2, 3)).all()
+
+
 def test_photos_look_the_same_in_fewer_bytes(stores, photos):
     every = np.arange(len(photos))
     assert np.array_equal(stores["pixels"][every], photos)

@@ -4,6 +4,7 @@ import resource
 
 import numpy as np
 import pytest
+from nstudent.data import dataset
 from nstudent.data.dataset import PixelStore
 from nstudent.errors import ArtifactError
 from nstudent.hdf5 import write
@@ -41,3 +42,19 @@ def test_what_the_system_does_not_allow_is_said(monkeypatch):
     monkeypatch.setattr(resource, "getrlimit", lambda which: (600, 1_000))
     with pytest.raises(ArtifactError, match=r"5,000 files have to be open at once, and the system allows 1,000: raise"):
         allow_open_files(5_000)
+
+
+def test_many_megabytes_are_copied_by_several_threads_each_its_own_part(shards, monkeypatch):
+    copied, copy = [], dataset._PixelShards._copy
+
+    def watched(self, ids, images):
+        copied.append(len(ids))
+        copy(self, ids, images)
+
+    monkeypatch.setattr(dataset._PixelShards, "_copy", watched)
+    monkeypatch.setattr(dataset, "_BYTES_WORTH_A_THREAD", 1)
+    monkeypatch.setattr(dataset, "available_cores", lambda: 4)
+    ids = np.random.default_rng(0).permutation(SHARDS)
+    images = PixelStore(shards)[ids]
+    assert sorted(copied) == [37, 37, 38, 38]
+    assert images[:, 1, 1, 2].tolist() == (ids % 256).tolist()

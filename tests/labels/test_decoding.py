@@ -58,10 +58,23 @@ def test_a_path_goes_on_where_nothing_can_be_said_for_its_end():
     assert decoded([0.01, 0.99], [0.3, 0.3, 0.4], [0.2, 0.2, 0.2, 0.25, 0.15]) == [1, 2, 3]
 
 
+RAGGED = Taxonomy.from_labels([("A", "a"), ("A", "b"), ("B", "-")], ("coarse", "fine"))
+"""B has no children: it is a final label also for a model without an output for 'nothing'."""
+
+
 def test_the_mean_does_not_favour_short_paths():
-    """A product would prefer the leaf C (0.45) to B/B1/d (0.55 x 0.7 x 0.7)."""
-    tree = Taxonomy.from_tree({"B": {"B1": ["d", "e"], "B2": ["f"]}, "C": {}}, LEVELS)
-    assert decoded([0.55, 0.45], [0.7, 0.3], [0.7, 0.2, 0.1], tree=tree) == [0, 0, 0]
+    """A product would prefer B (0.45) to A/a (0.55 x 0.8)."""
+    assert decoded([0.55, 0.45], [0.8, 0.2], tree=RAGGED) == [0, 0]
+
+
+def test_of_a_path_without_children_only_the_levels_it_has_are_asked():
+    """B (0.7) is more probable than A/a (root of 0.3 x 0.9), whatever the fine level says of A's children."""
+    assert decoded([0.3, 0.7], [0.9, 0.1], tree=RAGGED) == [1, -1]
+
+
+def test_a_level_that_is_certain_and_alone_does_not_decide():
+    """Every path has a probability of zero somewhere; B/B1/d has it at one level, and all others at two."""
+    assert decoded([1, 0], [0, 0, 1], [0, 0, 0, 1, 0]) == [1, 2, 3]
 
 
 @pytest.mark.parametrize(

@@ -214,6 +214,18 @@ def test_the_size_on_disk_is_known_before(tmp_path, top_k):
     assert sum(sizes) == layout.row_bytes * TOTAL
 
 
+@pytest.mark.parametrize(("outputs", "dtype"), [(300, torch.int16), (40_000, torch.int32)])
+def test_the_number_of_the_last_class_fits(outputs, dtype):
+    layout = store.Layout.of(("fine",), (outputs,), 2)
+    level = torch.zeros(1, outputs)
+    level[0, outputs - 1], level[0, 5] = 0.75, 0.25
+    columns = layout.columns([level], torch.tensor([[outputs - 1]]), torch.tensor([[0.75]]))
+    assert columns["top/fine/class"].dtype == dtype
+    assert columns["top/fine/class"].tolist() == [[outputs - 1, 5]]
+    assert columns["top/fine/probability"].dtype == torch.float16
+    assert columns["top/fine/probability"].tolist() == [[0.75, 0.25]]
+
+
 def test_few_classes_are_stored_whole_and_of_many_some():
     layout = store.Layout.of(("a", "b", "c"), (256, 257, 40_000), None)
 

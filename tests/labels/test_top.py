@@ -44,6 +44,22 @@ def test_of_equal_ones_the_first_class_comes_first():
     assert classes.tolist() == [[1, 3, 4]]
 
 
+def test_of_many_equal_ones_all_stand_in_the_order_of_their_numbers():
+    equal = np.sort(np.random.default_rng(0).permutation(1000)[:64])
+    probabilities = np.zeros((1, 1000), np.float32)
+    probabilities[0, equal] = 1 / 64
+
+    classes, chosen = top_classes(probabilities, 64)
+
+    assert classes[0].tolist() == equal.tolist()
+    assert chosen[0].tolist() == [1 / 64] * 64
+
+
+@pytest.mark.parametrize(("outputs", "top_k", "kept"), [(5, 64, 5), (5, 5, 5), (65, 64, 64), (256, None, 256)])
+def test_no_more_classes_are_kept_than_a_level_has(outputs, top_k, kept):
+    assert top.classes_kept(outputs, top_k) == kept
+
+
 def test_what_is_left_is_spread_evenly(tmp_path):
     whole = stored(tmp_path, [[2, 0]], [[0.5, 0.25]], 6)[np.array([0])]
 

@@ -111,6 +111,7 @@ def test_threads_are_those_asked_for_or_a_trainings_share_less_what_prepares_its
         (4, {"threads": 2}, 1),
         (6, {"threads": 2}, 2),
         (64, {"threads": 1, "rounds": 0}, 2),
+        (64, {"threads": 1, "rounds": 3}, 3),
         (64, {"rounds": 0, "teacher": {"members": [{}]}}, 1),
         (16, {"teacher": {"members": [{}] * 5}}, 4),
         (64, {"data": LARGE}, 1),
@@ -203,6 +204,15 @@ def test_a_process_keeps_the_gpu_that_it_has_chosen_also_in_its_threads(monkeypa
     assert placement.records
     assert not Placement.from_config(Config(device="cuda", threads=1, cuda_graphs=False)).records
     assert not Placement.from_config(Config(device="cpu", threads=1)).records
+
+
+def test_large_images_that_are_mapped_and_noised_by_the_batch_need_no_processes(monkeypatch):
+    monkeypatch.setattr("nstudent.models.device.available_cores", lambda: 4)
+    monkeypatch.setattr("sys.platform", "linux")
+    by_the_batch, one_by_one = (Config(device="cpu", data=LARGE, augment=augment) for augment in ("batch", "image"))
+    assert loader_workers(by_the_batch, mapped=True) == 0
+    assert loader_workers(by_the_batch, mapped=False) == 1
+    assert loader_workers(one_by_one, mapped=True) == 1
 
 
 def test_images_become_floats_from_0_to_1_with_channels_first():

@@ -93,6 +93,14 @@ def test_the_size_that_was_found_is_remembered(make_ensemble, pixels):
     assert size.images == 4
 
 
+def test_a_batch_is_halved_down_to_one_image(make_ensemble, pixels):
+    ensemble, size = make_ensemble(1), BatchSize(5)
+    asked = refuse_more_than(ensemble, 1)
+    predict(ensemble, pixels, np.arange(3), size)
+    assert asked == [5, 2, 1, 1, 1]
+    assert size.images == 1
+
+
 def by_number(levels):
     return {str(number): level for number, level in enumerate(levels)}
 
@@ -106,6 +114,17 @@ def test_batches_come_in_order_without_the_filling(make_ensemble, pixels):
     assert [len(part["0"]) for part in parts] == [8, 8, 4]
     for level, every in enumerate(whole):
         assert np.concatenate([part[str(level)] for part in parts]).tobytes() == every.tobytes()
+
+
+def test_a_batch_is_handed_out_when_the_next_one_is_under_way(make_ensemble, pixels):
+    """On a GPU the host would otherwise make of a batch what it has to, and the device would wait for it."""
+    ensemble = make_ensemble(1)
+    looked_at = refuse_more_than(ensemble, 8)
+    walk = batches(ensemble, pixels, np.arange(20), BatchSize(8), by_number)
+    seen = []
+    for _ in walk:
+        seen.append(len(looked_at))
+    assert seen == [2, 3, 3]
 
 
 def test_a_walk_that_is_given_up_leaves_no_thread(make_ensemble, pixels):

@@ -7,8 +7,9 @@ import pytest
 import torch
 from nstudent.artifact import Artifact, Manifest
 from nstudent.data.dataset import Dataset
+from nstudent.errors import ArtifactError
 from nstudent.labels.selection import Selection
-from nstudent.labels.store import LabelStore
+from nstudent.labels.store import LabelStore, Shard
 from nstudent.progress import Silence
 from nstudent.run import run_stage
 
@@ -64,11 +65,15 @@ def test_labels_do_not_depend_on_how_they_are_cut_into_shards(store, go_on, tiny
 
 
 def test_an_interrupted_labelling_makes_only_the_missing_shards(go_on, tiny):
-    class StopAtTheSecond(Silence):
+    class Counter(Silence):
         images = 0
 
         def advance(self, amount, **shown):
             self.images += amount
+
+    class StopAtTheSecond(Counter):
+        def advance(self, amount, **shown):
+            super().advance(amount)
             if self.images > 100:
                 raise KeyboardInterrupt
 
@@ -77,10 +82,27 @@ def test_an_interrupted_labelling_makes_only_the_missing_shards(go_on, tiny):
         run_stage(config, "pseudolabel", go_on, StopAtTheSecond())
     (first,) = (go_on / f"{STEP}.partial").glob("labels-*.h5")
     os.utime(first, (1, 1))
-    run_stage(config, "pseudolabel", go_on)
+    counter = Counter()
+    run_stage(config, "pseudolabel", go_on, counter)
+    assert counter.images == 240, "those that are there already are counted"
     made = {path.name: path.stat().st_mtime for path in (go_on / STEP).glob("labels-*.h5")}
     assert len(made) == 3
     assert [name for name, when in made.items() if when == 1] == [first.name]
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_shard_that_cannot_be_written_ends_the_step(number, go_on, tiny, monkeypatch):
+    """It is written in a thread, while the next one is made."""
+    write = Shard.write
+
+    def full(shard, path):
+        if path.name.startswith(f"labels-{100 * number:09d}"):
+            raise ArtifactError("the disk is full")
+        write(shard, path)
+
+    monkeypatch.setattr(Shard, "write", full)
+    with pytest.raises(ArtifactError, match="the disk is full"):
+        run_stage(tiny("pseudolabel.shard_rows=100"), "pseudolabel", go_on)
 
 
 def test_a_level_is_kept_only_where_it_and_those_above_are_sure(go_on, tiny):

@@ -36,6 +36,16 @@ def test_it_goes_on_where_weights_were_loaded_or_laid_out_anew():
     assert all((tensor == 1).all() for tensor in average.module.state_dict().values())
 
 
+def test_a_weight_that_is_a_single_number_is_averaged_too():
+    followed = nn.Module()
+    followed.register_parameter("temperature", nn.Parameter(torch.tensor(1.0)))
+    average = WeightAverage(followed)
+    with torch.no_grad():
+        followed.temperature.fill_(3.0)
+    average.update(0.5)
+    assert average.module.temperature.item() == 2.0
+
+
 def test_it_is_in_evaluation_mode_and_its_own():
     followed = network().train()
     average = WeightAverage(followed)

@@ -3,19 +3,27 @@ import json
 import math
 import threading
 import weakref
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from nstudent.config import NoiseConfig
+from nstudent.config import ModelConfig, NoiseConfig, TrainingConfig
+from nstudent.data.augment import Augment
+from nstudent.data.batches import Batches, Examples
 from nstudent.errors import ArtifactError, StoppedError, TrainingError
+from nstudent.labels.targets import GivenTargets
 from nstudent.models.cost import gmacs
-from nstudent.models.device import _choose_kernels
+from nstudent.models.device import Placement, _choose_kernels
+from nstudent.models.member import build_member
 from nstudent.progress import Silence
 from nstudent.training.checkpoint import load_checkpoint
-from nstudent.training.fit import Length
+from nstudent.training.fit import Length, Trainer
+from nstudent.training.objective import Supervised
+from nstudent.training.preparation import Ahead
+from nstudent.world import Part
 
 GOLDEN = Path(__file__).parent / "golden_losses.json"
 MILD = NoiseConfig()
@@ -466,6 +474,68 @@ def test_activations_are_let_go_before_the_batch_is_tried_in_portions(make_train
     assert alive == [False]
 
 
+def test_what_a_batch_has_taught_before_it_is_cut_is_forgotten(make_trainer, tmp_path):
+    """Memory may run out at a later portion: the images of those before it would count twice."""
+    averages = []
+    for runs_out in (False, True):
+        trainer = make_trainer(Length(1, 1), MILD, self_ensemble=True)
+        trainer._gradient.num_portions = 2 if runs_out else 4
+        calls = iter([False, runs_out])
+
+        def refuse(_module, _images, calls=calls):
+            if next(calls, False):
+                raise torch.OutOfMemoryError("CUDA out of memory")
+
+        trainer.trained_member.backbones[0].register_forward_pre_hook(refuse)
+        fit(trainer, tmp_path / str(runs_out))
+        assert trainer._gradient.num_portions == 4
+        averages.append(trainer.trained_objective.state_dict())
+    assert averages[0].keys() == averages[1].keys()
+    for name, average in averages[0].items():
+        assert torch.equal(average, averages[1][name]), name
+
+
+def test_the_losses_of_shares_add_up_to_that_of_the_batch(digits):
+    """Each process divides by the targets of the whole batch: its labelled images, and apart from them the others."""
+    outputs, key, noise = digits.taxonomy.num_classes, ("shares", 0), MILD
+    ids = digits.labelled
+    parts = [
+        (Examples(part, GivenTargets(digits.labels[part], digits.taxonomy, "ignore")), size)
+        for part, size in ((ids[:30], 7), (ids[30:], 9))
+    ]
+    objective = Supervised([torch.ones(size) for size in outputs], (1.0, 2.0, 1.0), 0.1, unlabelled_weight=0.5)
+
+    def loss(rank, size):
+        trainer = Trainer(
+            build_member(ModelConfig(backbones=("test_convnext",)), outputs, key),
+            Batches(digits.pixels, parts, Augment(noise), key, share=(rank, size)),
+            objective,
+            TrainingConfig(batch_size=7, noise=noise),
+            Length(2, 1),
+            Placement(torch.device("cpu"), "float32"),
+            key,
+            levels=digits.taxonomy.levels,
+            name_of=digits.name,
+        )
+        with closing(trainer.prepared(1)) as prepared:
+            return trainer._gradient.learnt(0.0, next(prepared)).loss.item()
+
+    assert loss(0, 2) + loss(1, 2) == pytest.approx(loss(0, 1), rel=1e-5)
+
+
+def test_a_gradient_is_shortened_where_it_is_too_long_and_only_there(make_trainer):
+    found = []
+    for clip_norm in (None, 1e9, 1e-3):
+        trainer = make_trainer(LENGTH, MILD, clip_norm=clip_norm)
+        with closing(trainer.prepared(1)) as prepared:
+            trainer._train_step(next(prepared))
+        found.append(torch.cat([weight.grad.flatten() for weight in trainer.trained_member.parameters()]))
+    whole, kept, shortened = found
+    assert whole.norm() > 0.1
+    assert torch.equal(kept, whole)
+    torch.testing.assert_close(shortened, 1e-3 * whole / whole.norm(), rtol=1e-4, atol=0.0)
+
+
 @pytest.mark.parametrize(("mode", "given"), [("none", [False] * 3), ("reduce-overhead", [True] * 3)])
 def test_under_cuda_graphs_portions_are_added_up_in_memory_of_their_own(mode, given, make_trainer, monkeypatch):
     trainer = make_trainer(Length(1, 1), MILD)
@@ -485,6 +555,74 @@ def test_under_cuda_graphs_portions_are_added_up_in_memory_of_their_own(mode, gi
     prepared.close()
     assert before[0] is given[0]
     assert all(before[1:])
+    gradient.num_portions = 1
+    gradient.clear()
+    assert all(weight.grad is None for weight in weights), "a whole batch has nothing to add to"
+
+
+@pytest.mark.parametrize(
+    ("cores", "workers", "beside"),
+    [(2, 0, True), (1, 0, False), (2, 1, False)],
+    ids=["two cores", "one core", "processes do it"],
+)
+def test_batches_are_prepared_in_a_thread_where_a_core_is_free_for_it(
+    cores, workers, beside, make_trainer, monkeypatch
+):
+    monkeypatch.setattr("nstudent.training.fit.available_cores", lambda: cores)
+    prepared = make_trainer(LENGTH, workers=workers).prepared(3)
+    assert isinstance(prepared, Ahead) is beside
+    prepared.close()
+
+
+def test_the_next_batch_is_begun_while_a_step_is_taken(make_trainer, monkeypatch):
+    monkeypatch.setattr("nstudent.training.fit.available_cores", lambda: 2)
+    trainer = make_trainer(LENGTH)
+    prepared = trainer.prepared(3)
+    first = next(prepared)
+    assert len(prepared._coming) == 0
+    trainer._train_step(first)
+    assert len(prepared._coming) == 1
+    prepared.close()
+
+
+@pytest.mark.parametrize(
+    ("recorded", "records", "mode", "settings"),
+    [
+        (True, True, "none", {}),
+        (False, False, "none", {}),
+        (False, True, "default", {}),
+        (False, True, "none", {"checkpoint_activations": True}),
+    ],
+    ids=["as it is", "not asked for", "compiled", "activations computed twice"],
+)
+def test_steps_are_recorded_where_that_was_asked_for_and_nothing_else_is_in_the_way(
+    recorded, records, mode, settings, make_trainer, monkeypatch
+):
+    monkeypatch.setattr("nstudent.training.fit.can_be_recorded", lambda *_: True)
+    monkeypatch.setattr(Placement, "compile", lambda *_: None)
+    placement = Placement(torch.device("cpu"), "float32", mode, records)
+    assert (make_trainer(LENGTH, placement=placement, **settings)._recording is not None) is recorded
+
+
+def test_processes_that_share_a_batch_draw_different_dropout(make_trainer, monkeypatch):
+    gradient, drawn = make_trainer(LENGTH)._gradient, []
+    for rank in range(3):
+        monkeypatch.setattr(gradient, "_world", Part(rank, 3))
+        for step in (0, 1):
+            gradient.seed(step)
+            drawn.append(torch.rand(1).item())
+    assert len(set(drawn)) == 6
+
+
+def test_mixing_without_memory_says_what_to_lower(make_trainer, tmp_path):
+    trainer = make_trainer(LENGTH)
+
+    def mixing(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    trainer._preparation._mixing = mixing
+    with pytest.raises(TrainingError, match=r"no memory to noise a batch of 8 images.*lower batch_size"):
+        fit(trainer, tmp_path)
 
 
 @pytest.mark.gpu

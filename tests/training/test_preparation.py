@@ -130,6 +130,40 @@ def test_a_walk_that_is_given_up_ends_its_thread_and_its_source(begun):
     assert closed.is_set()
 
 
+def test_what_was_only_asked_for_is_not_made_when_a_walk_is_given_up():
+    made, free = [], threading.Event()
+    walk = Ahead(counted(9, made, together=free), lambda: 5)
+    walk.begin()
+    threading.Timer(0.05, free.set).start()
+    walk.close()
+    assert made == [0]
+
+
+def test_a_gpus_batches_are_made_ahead_of_those_that_are_noised_with_it():
+    """One group is used while the next one is made; a CPU's come one by one."""
+    for device, depths in (("cuda", [2, 16]), ("cpu", [1, 1])):
+        preparation = Preparation(Placement(torch.device(device), "float32"), Mixing(NoiseConfig(), ("k",)), None, 9)
+        found = [preparation.depth]
+        preparation._num_together = 8
+        assert [*found, preparation.depth] == depths
+
+
+def test_mixing_is_told_the_share_of_the_training_that_is_over():
+    """A schedule that follows it begins at 0."""
+    told = []
+
+    def mixing(images, targets, num_labelled, step, progress):
+        told.append((step, progress))
+        return images, targets
+
+    def batches():
+        for _ in range(4):
+            yield Batch(torch.zeros(1, 8, 8, 3, dtype=torch.uint8), (torch.eye(1),), 1, torch.arange(1), 1)
+
+    list(Preparation(Placement(torch.device("cpu"), "float32"), mixing, None, 4).each(batches(), 0))
+    assert told == [(0, 0.0), (1, 0.25), (2, 0.5), (3, 0.75)]
+
+
 def test_batches_that_a_gpu_noises_together_come_one_by_one_with_their_own(monkeypatch):
     """A CPU stands in for the GPU: only how many are taken together differs."""
     seen, steps = [], 7

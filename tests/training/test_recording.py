@@ -1,6 +1,7 @@
 """Steps that are recorded and replayed. On a CPU a stand-in records: it keeps the work and does it again when asked."""
 
 import math
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -97,6 +98,37 @@ def test_a_recording_leaves_the_settings_of_the_optimiser_as_they_were(make_trai
     for group in trainer._optimizer.param_groups:
         assert isinstance(group["lr"], float)
         assert group["capturable"] is False
+
+
+def stepwise(trainer, calls):
+    """Walks through a training; ``calls`` grows where it lets the next batch begin."""
+    with closing(trainer.prepared(LENGTH.steps)) as prepared:
+        trainer._gradient.meanwhile = lambda: calls.append("begin")
+        for seen in prepared:
+            trainer._train_step(seen)
+            yield
+
+
+def test_the_next_batch_is_begun_once_a_step_and_not_by_what_is_recorded(make_trainer):
+    def record(work):
+        work()
+        return lambda: None
+
+    calls, counted = [], []
+    for _ in stepwise(recorded(make_trainer(LENGTH, NOISY), record), calls):
+        counted.append(len(calls))
+    assert counted == list(range(1, LENGTH.steps + 1))
+
+
+def test_a_batch_that_has_to_be_cut_is_not_replayed_as_a_whole(make_trainer):
+    """Memory may run out later on, for whatever else the GPU has to do."""
+    trainer = make_trainer(LENGTH, NOISY)
+    again = Again(trainer)
+    replays = []
+    for _ in stepwise(recorded(trainer, again), []):
+        replays.append(again.replays)
+        trainer._gradient.num_portions = 2 if len(replays) == 6 else 1
+    assert replays[:8] == [0, 0, 0, 1, 2, 3, 3, 4]
 
 
 def test_where_nothing_can_be_recorded_the_training_says_so_and_goes_on(make_trainer, tmp_path):

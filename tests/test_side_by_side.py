@@ -1,0 +1,231 @@
+"""Who does which training of a run: no process is started here; tests/faults/test_jobs.py has real ones."""
+
+import multiprocessing
+import signal
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import pytest
+from nstudent import jobs
+from nstudent.errors import ArtifactError, ConfigError, StoppedError, TrainingError
+from nstudent.progress import Silence
+from nstudent.stopping import StopRequest
+
+DEATH = TrainingError("killed")
+
+
+class Beside:
+    """Another process, which ends its job when it is told."""
+
+    def __init__(self, *_):
+        self.connection, self._theirs = multiprocessing.Pipe()
+        self.job, self.given, self.done = None, [], []
+
+    def give(self, job):
+        self.job = job
+        self.given.append(job)
+
+    def ends(self):
+        self._theirs.send(None)
+
+    def dies(self):
+        self._theirs.close()
+
+    def hear(self):
+        self.connection.recv()
+        self.job = None
+
+    def death(self):
+        return DEATH
+
+    def tell_to_stop(self):
+        self.done.append("told")
+
+    def hear_out(self):
+        self.done.append("heard")
+
+    def end(self):
+        self.done.append("ended")
+        self.connection.close()
+        self._theirs.close()
+
+
+def step(index, name, *inputs, apart=False, aside=False):
+    stage = SimpleNamespace(apart=apart, aside=aside)
+    return SimpleNamespace(index=index, name=name, inputs=[("role", each) for each in inputs], stage=stage)
+
+
+STEPS = [
+    step(0, "data"),
+    step(1, "teacher", "data", apart=True),
+    step(2, "baseline", "data", aside=True),
+    step(3, "student", "teacher"),
+]
+
+
+class FakeRun:
+    """Four steps, of which some are stale."""
+
+    def __init__(self, stale=("teacher",), size=1):
+        self.world, self.config, self.steps, self._stale = SimpleNamespace(size=size), None, STEPS, stale
+
+    def why_stale(self, asked):
+        if "damaged" in self._stale:
+            raise ArtifactError("damaged")
+        return asked.name in self._stale
+
+    def share(self, turns, check):
+        self.turns = turns
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """The processes that are started beside this one; three trainings may be under way at once."""
+    found = []
+    monkeypatch.setattr(jobs, "_JobProcess", lambda *_: found.append(Beside()) or found[-1])
+    monkeypatch.setattr("nstudent.models.device.trainings_at_once", lambda config: 3)
+    return found
+
+
+@pytest.fixture
+def pair(started):
+    """A run, its jobs, and one process beside it."""
+    run, stop = FakeRun(), StopRequest()
+    ours = jobs.Jobs(run, Silence(), stop)
+    ours.start()
+    yield run, ours, started[0], stop
+    ours.end()
+
+
+@pytest.mark.parametrize(
+    ("stale", "size", "number"),
+    [
+        (("teacher",), 1, 2),
+        (("baseline",), 1, 2),
+        (("data",), 1, 2),
+        (("damaged",), 1, 2),
+        (("student",), 1, 0),
+        ((), 1, 0),
+        (("teacher",), 2, 0),
+    ],
+)
+def test_processes_are_started_where_a_training_is_to_be_made(stale, size, number, started):
+    with jobs.side_by_side(FakeRun(stale, size), STEPS, None, None) as ours:
+        assert len(started) == number
+        assert bool(ours) is (number > 0)
+    assert [process.done for process in started] == [["ended"]] * number
+
+
+def test_the_other_process_has_its_training_before_this_one_begins_its_own(pair):
+    run, _, other, _ = pair
+    turns = run.turns(STEPS[1], 4)
+    assert next(turns) == 0
+    assert other.given == [(1, 1)]
+    # It is still at it when this one has ended its first.
+    assert next(turns) == 2
+    other.ends()
+    assert next(turns) == 3
+    # Those that the other has done come last, for their checkpoints to be read.
+    assert list(turns) == [1]
+    assert other.given == [(1, 1)]
+
+
+def test_an_offered_step_waits_for_the_trainings_that_are_needed_sooner(pair):
+    run, ours, other, _ = pair
+    ours.offer(STEPS[2])
+    turns = run.turns(STEPS[1], 2)
+    assert next(turns) == 0
+    assert other.given == [(1, 1)]
+    other.ends()
+    assert list(turns) == [1]
+    assert other.given == [(1, 1), (2, None)]
+    other.ends()
+    assert list(ours.finish()) == []
+
+
+def test_an_offered_step_that_nobody_has_begun_is_made_here(pair):
+    _, ours, other, _ = pair
+    ours.offer(STEPS[2])
+    assert list(ours.finish()) == [STEPS[2]]
+    assert other.given == []
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_process_that_is_gone_was_killed_or_stopped_with_this_one(asked, pair):
+    run, _, other, stop = pair
+    turns = run.turns(STEPS[1], 3)
+    next(turns)
+    other.dies()
+    if asked:
+        stop.note(signal.SIGTERM)
+    with pytest.raises(StoppedError if asked else TrainingError, match="stopped by SIGTERM" if asked else "killed"):
+        next(turns)
+
+
+@pytest.mark.parametrize(
+    ("error", "done"),
+    [(TrainingError("not finite"), ["told", "heard", "ended"]), (RuntimeError("a fault of ours"), ["ended"])],
+    ids=["that can be mended", "that cannot"],
+)
+def test_after_an_error_the_others_keep_what_they_have_done(error, done, started):
+    def make(run):
+        with jobs.side_by_side(run, STEPS, None, None):
+            next(run.turns(STEPS[1], 2))
+            raise error
+
+    with pytest.raises(type(error), match=str(error)):
+        make(FakeRun())
+    # The second process has nothing to do.
+    assert [process.done for process in started] == [done, ["ended"]]
+
+
+class Shown(Silence):
+    """Progress that writes down what is shown."""
+
+    def __init__(self):
+        self.lines = []
+
+    @contextmanager
+    def task(self, name, total, unit, done=0):
+        self.lines.append(f"{name}: {done} of {total} {unit}")
+        yield self
+        self.lines.append(f"{name} is over")
+
+    def advance(self, amount, **shown):
+        self.lines.append(f"+{amount} {shown}")
+
+    def say(self, text):
+        self.lines.append(text)
+
+
+@pytest.fixture
+def heard():
+    """What a process says, and what is shown of it."""
+    process = jobs._JobProcess.__new__(jobs._JobProcess)
+    process._progress, process._tasks, process.job = Shown(), {}, (1, 0)
+    return process, process._progress.lines
+
+
+def test_what_another_process_shows_is_shown_here(heard):
+    process, lines = heard
+    process._take("say", ["hello"])
+    process._take("begin", [4, "member 1", 30, "steps", 10])
+    process._take("advance", [4, 2, {"loss": 0.5}])
+    process._take("end", [4])
+    assert lines == ["hello", "member 1: 10 of 30 steps", "+2 {'loss': 0.5}", "member 1 is over"]
+    assert process.job == (1, 0)
+    process._take("done", [])
+    assert process.job is None
+
+
+def test_an_error_of_another_process_keeps_its_kind_and_what_it_names(heard):
+    process, _ = heard
+    with pytest.raises(TrainingError, match="not finite"):
+        process._take("error", ["TrainingError", "not finite", []])
+    with pytest.raises(ConfigError) as error:
+        process._take("error", ["ConfigError", "wrong", ["batch_size"]])
+    assert error.value.problems == ("batch_size",)
+    process.job = (1, 0)
+    with pytest.raises(RuntimeError, match=r"a job failed: .*Traceback"):
+        process._take("failure", ["Traceback"])
+    assert process.job is None
