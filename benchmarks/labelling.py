@@ -70,7 +70,7 @@ class Heap:
         self.size = BatchSize.starting(None, self._ensemble)
         layout, temperatures = Layout.of(LEVELS, outputs, None), (1.2,) * len(outputs)
         self._labelling = _Labelling(dataset, self._ensemble, layout, temperatures, self.size)
-        self._shard = folder / "shard.h5"
+        self._folder, self._shard_rows = folder, config.pseudolabel.shard_rows
         self.ids: Ids = np.resize(dataset.unlabelled, max(1, images // self.size.images) * self.size.images)
         pixels = np.random.default_rng(0).integers(0, 256, (self.size.images, self._side, self._side, 3), np.uint8)
         self._images = self._placement.images(torch.from_numpy(pixels))
@@ -78,9 +78,12 @@ class Heap:
     def label(self, times: int = 1) -> None:
         """Label all of the heap, or several of its size."""
         ids = np.resize(self.ids, times * len(self.ids))
-        self._shard.unlink(missing_ok=True)
+        for shard in self._folder.glob("shard-*.h5"):
+            shard.unlink()
+        starts = range(0, len(ids), self._shard_rows)
+        shards = [(self._folder / f"shard-{first}.h5", ids[first : first + self._shard_rows]) for first in starts]
         with Silence().task("label", len(ids), "images") as task:
-            self._labelling.shards([(self._shard, ids)], task)
+            self._labelling.shards(shards, task)
 
     @torch.inference_mode()
     def forward(self) -> None:
