@@ -1,6 +1,9 @@
 """The rooms of the code, and what may not stand in them. Read from the source, so that nothing has to be imported."""
 
 import ast
+import re
+import sys
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -123,6 +126,17 @@ def test_a_line_imports_only_what_stands_below_it(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in MODULES if _room(name) in LIGHT])
 def test_light_rooms_import_nothing_heavy(name: str) -> None:
     assert not {full.partition(".")[0] for full in _imports(_tree(name))} & HEAVY
+
+
+def test_every_package_that_is_imported_is_declared() -> None:
+    """One that only comes with another is gone when the other no longer needs it."""
+    page = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    declared = {re.split(r"[<>=]", line)[0] for line in page["project"]["dependencies"]}
+    named = {"cv2": "opencv-python-headless", "PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml"}
+    imported = {full.partition(".")[0] for name in MODULES for full in _imports(_tree(name))}
+    # _typeshed is there for type checkers alone.
+    foreign = imported - set(sys.stdlib_module_names) - {"nstudent", "_typeshed"}
+    assert {named.get(package, package) for package in foreign} <= declared
 
 
 def test_only_the_runner_knows_the_stages() -> None:

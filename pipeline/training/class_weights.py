@@ -4,7 +4,6 @@ import numpy as np
 import torch
 from nstudent.config import TrainingConfig
 from nstudent.taxonomy import ABSENT, LabelArray, Taxonomy
-from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor
 
 
@@ -29,6 +28,9 @@ def class_weights(labels: LabelArray, taxonomy: Taxonomy, absent: str, config: T
         weight = np.full(size, missing, dtype=np.float32)
         present = np.unique(target)
         if len(present):
+            # It takes a second to import, and only who asks for balanced weights waits for it.
+            from sklearn.utils.class_weight import compute_class_weight
+
             balanced = compute_class_weight("balanced", classes=present, y=target)
             weight[present] = np.minimum(balanced, config.class_weight_cap)
         weights.append(torch.from_numpy(weight))
