@@ -75,16 +75,15 @@ def batches(
             buffer[len(these) :] = buffer[len(these) - 1 : len(these)]
             return work.brought(buffer)
 
-        side = ensemble.recipe.image_size
-
-        first, images = 0, size.images
+        side, first = ensemble.recipe.image_size, 0
         under_way: Callable[[], Found] | None = None
-        waiting = beside.submit(fetch, first, images)
+        waiting = beside.submit(fetch, first, size.images)
         while first < len(ids):
-            brought, images = work.ready(waiting.result()), size.images
-            waiting = beside.submit(fetch, first + images, images)
+            images = size.images
             begun: Callable[[], Found] | None = None
             try:
+                brought = work.ready(waiting.result())
+                waiting = beside.submit(fetch, first + images, images)
                 begun = work.begin(brought, min(images, len(ids) - first))
                 first += images
             except torch.OutOfMemoryError:

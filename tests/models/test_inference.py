@@ -178,6 +178,23 @@ def test_a_gpu_that_runs_out_of_memory_looks_at_fewer_images(make_ensemble, pixe
     assert size.images == 4
 
 
+def test_images_that_do_not_fit_beside_the_networks_are_fetched_in_smaller_batches(make_ensemble, pixels, monkeypatch):
+    """A GPU's memory can end in the thread that copies the next batch to it."""
+    whole = predict(make_ensemble(1), pixels, np.arange(20), batch_size=8)
+    read_into = PixelStore.read_into
+
+    def short(store, ids, out):
+        if len(out) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        read_into(store, ids, out)
+
+    monkeypatch.setattr(PixelStore, "read_into", short)
+    size = BatchSize(16)
+    for few, many in zip(predict(make_ensemble(1), pixels, np.arange(20), size), whole, strict=True):
+        np.testing.assert_allclose(few, many, atol=1e-6)
+    assert size.images == 4
+
+
 def test_filling_up_a_batch_reads_no_image_twice(make_ensemble, pixels, monkeypatch):
     """An image that is decoded anew at every look would be decoded hundreds of times for the last batch."""
     read, read_into = [], PixelStore.read_into
