@@ -137,7 +137,7 @@ class PseudolabelConfig(Section):
     shard_rows: Count = 65_536
     """Images a file of the store."""
     batch_size: Count | None = None
-    """At most so many images labelled at once; null: by their size and the device. Changes labels by rounding alone."""
+    """Largest number of images labelled at once; null: by their size and the device. Labels change by rounding."""
 
 
 class FilterConfig(TrainingConfig):
@@ -148,7 +148,7 @@ class FilterConfig(TrainingConfig):
     labelled: bool = False
     """Doubt the labels people gave, too."""
     iterations: Count = 2
-    """At most so many rounds of training and filtering; it stops earlier where validation no longer improves."""
+    """Largest number of rounds of training and filtering; it stops earlier where validation no longer improves."""
     epochs: Count = 8
     """Passes over the images, an iteration."""
     warmup_epochs: Annotated[Number, Field(ge=0)] = 0.5
@@ -197,7 +197,7 @@ class EvaluateConfig(Section):
     confidence: Annotated[Number, Field(gt=0, lt=1)] = 0.95
     """Coverage of the intervals."""
     batch_size: Count | None = None
-    """At most so many images scored at once; null: as in labelling."""
+    """Largest number of images scored at once; null: as in labelling."""
 
 
 class Config(Section):

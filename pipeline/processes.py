@@ -15,7 +15,7 @@ from nstudent.stopping import SIGNALS
 _OTHER_FILES = 512
 """Libraries, pipes to processes, the stores of labels and scores."""
 _MANY_IMAGES = 32
-"""So many are worth threads to decode them: below it they gain less than they take to begin."""
+"""Number of images from which on threads decode them: fewer gain less than threads take to begin."""
 
 
 def available_cores() -> int:

@@ -35,9 +35,9 @@ from nstudent.training.preparation import BatchNoise
 from torch import Tensor, nn
 
 _WORTH_SAYING = 0.05
-"""Of a training's time."""
+"""Share of a training's time above which waiting for images is reported."""
 _CHECKPOINT_COPIES = 13
-"""Of a network's bytes: weights, their average and two moments of the optimiser, in two generations and one being
+"""How often a network's bytes lie on disk: weights, their average and two moments of the optimiser, in two generations and one being
 written, and the weights that are left at the end."""
 
 

@@ -13,7 +13,7 @@ from nstudent.randomness import Key, generator
 from torch import Tensor
 
 _SHARE, _RATIO = (0.02, 0.2), (0.3, 3.3)
-"""Of the image's area, and width to height."""
+"""Ranges that are drawn from: share of the image's area, and ratio of width to height."""
 
 
 @dataclass(frozen=True)

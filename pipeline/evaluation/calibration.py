@@ -24,7 +24,7 @@ Distribution = npt.NDArray[np.float32]
 
 
 def images_to_fit(ids: npt.NDArray[np.int64], outputs: Sequence[int]) -> npt.NDArray[np.int64]:
-    """Those of the images that temperatures are fitted on: all, or evenly spaced ones where there are many classes."""
+    """Ids of the images that temperatures are fitted on: all, or evenly spaced ones where there are many classes."""
     most = max(_FEWEST_TO_FIT, _CELLS_TO_FIT // sum(outputs))
     return ids if len(ids) <= most else ids[np.linspace(0, len(ids) - 1, most).astype(np.int64)]
 

@@ -38,7 +38,7 @@ class Layout:
 
     levels: tuple[str, ...]
     outputs: tuple[int, ...]
-    """Of the labeller, per level."""
+    """Outputs of the labeller, per level."""
     kept: tuple[int, ...]
     """Classes per level that are stored; as many as outputs: the whole distribution."""
 
@@ -49,7 +49,7 @@ class Layout:
 
     @property
     def row_bytes(self) -> int:
-        """Of one image, in a shard."""
+        """Bytes of one image in a shard."""
         columns = zip(self.outputs, self.kept, self.tops, strict=True)
         # A probability in half precision, and where not every class is there, its number.
         per_level = [kept * (2 + (class_type(outputs)().itemsize if top else 0)) for outputs, kept, top in columns]
@@ -85,7 +85,7 @@ class Layout:
         return found
 
     def attributes(self) -> dict[str, Any]:
-        """Of the root of every file."""
+        """Attributes of the root of every file."""
         said = {"schema": self.schema, "levels": list(self.levels)}
         return said | ({"outputs": list(self.outputs)} if any(self.tops) else {})
 

@@ -24,7 +24,7 @@ class Moment:
     """
 
     logits: Logits
-    """Of the noised images, float32 (b, outputs) per level."""
+    """Logits of the noised images, float32 (b, outputs) per level."""
     targets: Targets
     """Mass on each class, (b, outputs) per level; labelled images first."""
     num_labelled: int
@@ -37,10 +37,10 @@ class Moment:
     progress: float
     """0 at the first step, 1 at the end of training."""
     whole_targets: Targets
-    """Those of the whole batch, which losses are divided by: the parts of a batch then add up to its loss. Their rows
-    may be sums over images, where other processes have the images."""
+    """Targets of the whole batch, which normalise the loss, so that the losses of its portions add up to that of the
+    batch. In a run of several processes a row is a sum over images."""
     whole_labelled: int
-    """So many rows of ``whole_targets``, the first, are of labelled images."""
+    """Number of rows of ``whole_targets``, the first ones, that belong to labelled images."""
     whole_size: int
     """Images in the whole batch."""
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from fitting import LENGTH, fit
 from nstudent.artifact import Artifact
 from nstudent.config import ModelConfig, NoiseConfig, TrainingConfig
 from nstudent.config_file import load_config
@@ -105,3 +106,13 @@ def make_trainer(digits) -> Callable[..., Trainer]:
         return trainer
 
     return make
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(make_trainer, tmp_path_factory):
+    """By whether it is the self-ensemble: the trainer after fit() and what fit() gave."""
+    outcomes = {}
+    for self_ensemble in (False, True):
+        trainer = make_trainer(LENGTH, self_ensemble=self_ensemble)
+        outcomes[self_ensemble] = trainer, fit(trainer, tmp_path_factory.mktemp("whole"))
+    return outcomes

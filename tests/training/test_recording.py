@@ -200,3 +200,22 @@ def test_a_gpus_memory_is_given_back_after_recorded_steps(make_trainer, tmp_path
     before = torch.cuda.memory_allocated()
     fit(make_trainer(LENGTH, NOISY, placement=placement), tmp_path / "second")
     assert torch.cuda.memory_allocated() <= before
+
+
+@pytest.mark.parametrize(
+    ("recorded", "records", "mode", "settings"),
+    [
+        (True, True, "none", {}),
+        (False, False, "none", {}),
+        (False, True, "default", {}),
+        (False, True, "none", {"checkpoint_activations": True}),
+    ],
+    ids=["as it is", "not asked for", "compiled", "activations computed twice"],
+)
+def test_steps_are_recorded_where_that_was_asked_for_and_nothing_else_is_in_the_way(
+    recorded, records, mode, settings, make_trainer, monkeypatch
+):
+    monkeypatch.setattr("nstudent.training.fit.can_be_recorded", lambda *_: True)
+    monkeypatch.setattr(Placement, "compile", lambda *_: None)
+    placement = Placement(torch.device("cpu"), "float32", mode, records)
+    assert (make_trainer(LENGTH, placement=placement, **settings)._recording is not None) is recorded
