@@ -37,8 +37,8 @@ from torch import Tensor, nn
 _WORTH_SAYING = 0.05
 """Share of a training's time above which waiting for images is reported."""
 _CHECKPOINT_COPIES = 13
-"""How often a network's bytes lie on disk: weights, their average and two moments of the optimiser, in two generations and one being
-written, and the weights that are left at the end."""
+"""How often a network's bytes lie on disk: weights, their average and two moments of the optimiser, in two generations
+and one being written, and the weights that are left at the end."""
 
 
 class Workbench:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 _NEVER_SEEN = -1.0
 _COPIES = 3
-"""How often the averages lie in memory: themselves, and in a checkpoint being written a copy of them and its content."""
+"""How often the averages lie in memory: themselves, and while a checkpoint is written a copy and its content."""
 
 
 def check_memory(num_rows: int, outputs: Sequence[int]) -> None:
