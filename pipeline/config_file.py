@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import yaml
 from nstudent.config import Config
-from nstudent.errors import ConfigError
+from nstudent.errors import ConfigError, summary
 from pydantic import BaseModel, ValidationError
 
 _MAX_PAGE_BYTES = 1_000_000
@@ -82,7 +82,7 @@ def parse_yaml(text: str, where: str) -> Any:
         raise ConfigError(f"{where}: {error}") from error
     except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         # A tag on a value that it does not fit (!!int '') makes PyYAML itself stumble.
-        said = " ".join(str(error).split())[:300]
+        said = summary(error, 300)
         raise ConfigError(f"{where} is not readable YAML: {said}") from error
 
 

@@ -15,6 +15,11 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
 
 
+def summary(error: BaseException, most: int = 200) -> str:
+    """What an error of a library says, on one line of at most so many characters: its own lines can be hundreds."""
+    return " ".join(str(error).split())[:most]
+
+
 class NstudentError(Exception):
     """Base of every error that is about the user's input or machine and not about our code. Its text is one line."""
 

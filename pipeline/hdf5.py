@@ -15,7 +15,7 @@ from typing import Any
 import h5py
 import numpy as np
 import numpy.typing as npt
-from nstudent.errors import ArtifactError, NstudentError
+from nstudent.errors import ArtifactError, NstudentError, summary
 from nstudent.hdf5_heap import HeapGuard
 from nstudent.storage import atomic_write
 
@@ -156,7 +156,7 @@ def _opened(path: Path, *, texts: bool = False) -> Iterator[h5py.File]:
         raise
     except Exception as error:
         # Damage makes h5py raise nearly anything: KeyError, RuntimeError, OverflowError, SystemError.
-        said = " ".join(str(error).split())[:200]
+        said = summary(error)
         raise ArtifactError(f"{path} is not a readable HDF5 file: {said}") from error
 
 

@@ -14,6 +14,9 @@ from nstudent.stopping import SIGNALS
 
 _OTHER_FILES = 512
 """Libraries, pipes to processes, the stores of labels and scores."""
+_MOST_COPYING = 8
+"""Largest number of threads that copy the images of one batch; memory is not faster with more."""
+_BYTES_WORTH_A_THREAD = 4 << 20
 _MANY_IMAGES = 32
 """Number of images from which on threads decode them: fewer gain less than threads take to begin."""
 
@@ -73,17 +76,23 @@ def decoding_threads(images: int) -> int:
     return min(available_cores(), images // (_MANY_IMAGES // 2))
 
 
-def in_threads(images: int, decode: Callable[[slice], None]) -> None:
-    """Decode so many images, each thread a part of them.
+def copying_threads(num_bytes: int) -> int:
+    """How many copy so many bytes of images. Loader processes have a core each, as in decoding."""
+    if multiprocessing.parent_process() is not None:
+        return 1
+    return max(1, min(available_cores(), _MOST_COPYING, num_bytes // _BYTES_WORTH_A_THREAD))
+
+
+def in_threads(images: int, threads: int, work: Callable[[slice], None]) -> None:
+    """Work on so many images, each of some threads on a part of them.
 
     They are threads of this call alone: they take 0.1 ms to begin, and none is left for a fork to lose.
     """
-    count = decoding_threads(images)
-    if count == 1:
-        decode(slice(None))
+    if threads == 1:
+        work(slice(None))
         return
-    with ThreadPoolExecutor(count, thread_name_prefix="decode") as pool:
-        list(pool.map(decode, [slice(images * i // count, images * (i + 1) // count) for i in range(count)]))
+    with ThreadPoolExecutor(threads, thread_name_prefix="images") as pool:
+        list(pool.map(work, [slice(images * i // threads, images * (i + 1) // threads) for i in range(threads)]))
 
 
 def serve_parent(_worker: int = 0) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from nstudent.errors import ConfigError, TrainingError
+from nstudent.errors import ConfigError, TrainingError, summary
 from nstudent.world import World
 from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
@@ -84,7 +84,7 @@ def connected(device: str) -> Iterator[Ranks]:
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error).lower():
             raise
-        said = " ".join(str(error).split())[:200]
+        said = summary(error)
         raise TrainingError(
             f"another process of this run has ended ({said}): its own error says why; the same command goes on"
         ) from error
@@ -110,7 +110,7 @@ def _connect(device: str) -> None:
     try:
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_MEETING)
     except RuntimeError as error:
-        said = " ".join(str(error).split())[:200]
+        said = summary(error)
         raise TrainingError(
             f"process {rank} of {size} on {platform.node()} does not reach the others ({said}): if its host name leads "
             "to 127.0.0.1 or into another network, set GLOO_SOCKET_IFNAME, and NCCL_SOCKET_IFNAME, to its interface"

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "benchmarks" / "gpu")]
+sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import cifar10  # noqa: E402
 from nstudent import load_config, run_all, run_stage  # noqa: E402
@@ -164,8 +164,7 @@ def report(config: Config, dataset: Dataset, run_dir: Path) -> None:
             f"{manifest.seconds:.0f} |",
             flush=True,
         )
-    scores = run_dir / f"{len(list(run_dir.glob('[0-9][0-9]-*'))) - 1:02d}-evaluate" / "scores.json"
-    if scores.exists():
+    for scores in run_dir.glob("[0-9][0-9]-evaluate/scores.json"):
         said: dict[str, Any] = json.loads(scores.read_text())
         print(f"\nFinal: {said['final']}. Paired differences on test, points:")
         for name, gains in said["gain"].items():

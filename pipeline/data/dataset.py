@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from nstudent.data.originals import Originals
 from nstudent.data.split import TEST, TRAIN, UNLABELLED, VALIDATION
 from nstudent.errors import ConfigError
 from nstudent.hdf5 import mapped
-from nstudent.processes import allow_open_files, available_cores
+from nstudent.processes import allow_open_files, copying_threads, in_threads
 from nstudent.taxonomy import LabelArray, Taxonomy
 
 INDEX = "index.h5"
@@ -29,10 +28,6 @@ PIXELS = "pixels-"
 
 OK, UNREADABLE, DUPLICATE, THINNED, CONFLICTING, NEAR_DUPLICATE = 0, 1, 2, 3, 4, 5
 """Status of an image. Only those that are ``OK`` are used; the others keep their row, so that no id ever shifts."""
-
-_BYTES_WORTH_A_THREAD = 4 << 20
-_MOST_COPYING = 8
-"""Number of threads that copy the images of one batch; memory is not faster with more."""
 
 Ids = npt.NDArray[np.int64]
 
@@ -165,13 +160,7 @@ class _PixelShards:
 
     def read_into(self, ids: Ids, images: Pixels) -> None:
         """Copy images by id, a few threads at a time where they are many megabytes."""
-        parts = max(1, min(available_cores(), _MOST_COPYING, images.nbytes // _BYTES_WORTH_A_THREAD))
-        ends = [len(ids) * i // parts for i in range(parts + 1)]
-        if parts == 1:
-            self._copy(ids, images)
-            return
-        with ThreadPoolExecutor(parts, thread_name_prefix="copy") as pool:
-            list(pool.map(lambda first, last: self._copy(ids[first:last], images[first:last]), ends, ends[1:]))
+        in_threads(len(ids), copying_threads(images.nbytes), lambda part: self._copy(ids[part], images[part]))
 
     def _copy(self, ids: Ids, images: Pixels) -> None:
         rows = len(self._maps[0])

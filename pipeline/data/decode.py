@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
-from nstudent.errors import ImageError
+from nstudent.errors import ImageError, summary
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 VERSION = 1
@@ -159,4 +159,4 @@ def _not_an_image(content: bytes) -> str:
 
 
 def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__
+    return summary(error, 160) or type(error).__name__

@@ -21,7 +21,7 @@ import simplejpeg
 from nstudent.data.decode import Pixels
 from nstudent.errors import ArtifactError
 from nstudent.hdf5 import Array, attributes, mapped
-from nstudent.processes import in_threads
+from nstudent.processes import decoding_threads, in_threads
 
 MAX_SIDE_PX = 1024
 """As ``data.image_size`` has it."""
@@ -60,7 +60,7 @@ class EncodedShards:
             ArtifactError: the bytes of one are not those that were packed.
         """
         images = np.empty((len(ids), self.side_px, self.side_px, 3), dtype=np.uint8)
-        in_threads(len(ids), lambda part: self._decode(ids[part], images[part]))
+        in_threads(len(ids), decoding_threads(len(ids)), lambda part: self._decode(ids[part], images[part]))
         return images
 
     def _decode(self, ids: npt.NDArray[np.int64], images: Pixels) -> None:

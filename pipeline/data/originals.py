@@ -20,7 +20,7 @@ from nstudent.data.sources import open_source
 from nstudent.data.sources.source import printable
 from nstudent.errors import DataError
 from nstudent.hdf5 import mapped
-from nstudent.processes import in_threads
+from nstudent.processes import decoding_threads, in_threads
 
 
 class Originals:
@@ -56,7 +56,7 @@ class Originals:
             DataError: one has changed, is gone, or cannot be decoded here.
         """
         images = np.empty((len(ids), self._side_px, self._side_px, 3), dtype=np.uint8)
-        in_threads(len(ids), lambda part: self._decode(ids[part], images[part]))
+        in_threads(len(ids), decoding_threads(len(ids)), lambda part: self._decode(ids[part], images[part]))
         return images
 
     def _decode(self, ids: npt.NDArray[np.int64], images: Pixels) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from nstudent.errors import ConfigError
+from nstudent.errors import ConfigError, summary
 from torch import nn
 
 _BACKEND = "inductor"
@@ -35,5 +35,5 @@ def _explained(call: Callable[..., Any], *inputs: Any) -> Any:
     except Exception as error:
         if not type(error).__module__.startswith(_COMPILERS):
             raise
-        said = " ".join(str(error).split())[:200]
+        said = summary(error)
         raise ConfigError(f"torch cannot compile this network here ({said}): set compile=none") from error

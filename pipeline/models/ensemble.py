@@ -13,7 +13,7 @@ import torch
 from nstudent.artifact import Artifact
 from nstudent.config import ModelConfig
 from nstudent.config_file import check
-from nstudent.errors import ArtifactError, ConfigError, DataError
+from nstudent.errors import ArtifactError, ConfigError, DataError, summary
 from nstudent.models.allocation import AllocationLimit
 from nstudent.models.device import Placement
 from nstudent.models.member import Member, build_member
@@ -167,7 +167,7 @@ def _load_weights(member: Member, path: Path, config: ModelConfig) -> None:
             raise ValueError(f"{wrong[0]} is of another type, or not finite")
         member.load_state_dict(weights)
     except (SafetensorError, RuntimeError, ValueError, LookupError, TypeError) as error:
-        said = " ".join(str(error).split())[:200]
+        said = summary(error)
         raise ArtifactError(f"{path} does not hold the weights of {config.backbones}: {said}") from error
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from nstudent.config import ModelConfig
-from nstudent.errors import ConfigError, NstudentError
+from nstudent.errors import ConfigError, NstudentError, summary
 from nstudent.models.activation_checkpointing import checkpoint_activations
 from nstudent.models.heads import Logits, build_head
 from nstudent.models.options import MAX_BACKBONES, check_network, check_options
@@ -175,7 +175,7 @@ def _load_weights(network: nn.Module, name: str, path: Path) -> None:
     try:
         missing, _ = network.load_state_dict(own, strict=False)
     except RuntimeError as error:
-        said = " ".join(str(error).split())[:200]
+        said = summary(error)
         raise ConfigError(f"pretrained: {file} does not fit '{name}': {said}") from error
     if missing:
         raise ConfigError(f"pretrained: {file} lacks {len(missing)} tensors of '{name}', the first is {missing[0]}")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from nstudent.errors import ArtifactError
+from nstudent.errors import ArtifactError, summary
 from nstudent.storage import atomic_write, rename
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -79,7 +79,7 @@ def load_checkpoint(path: Path, say: Callable[[str], None]) -> dict[str, Any] | 
         try:
             state = _read(each)
         except _DAMAGE as error:
-            said = " ".join(str(error).split())[:200]
+            said = summary(error)
             say(f"  {each} is damaged ({said}): going on from the checkpoint before it, if there is one")
         else:
             return state

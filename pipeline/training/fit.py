@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from nstudent.config import TrainingConfig
 from nstudent.data.batches import Awaited, Batches, loaders_explained
-from nstudent.errors import StoppedError, TrainingError
+from nstudent.errors import StoppedError, TrainingError, summary
 from nstudent.models.device import Placement
 from nstudent.models.heads import Logits
 from nstudent.models.member import Member
@@ -232,7 +232,7 @@ class Trainer:
             self._optimizer.step()
             return
         except torch.OutOfMemoryError as error:
-            said = " ".join(str(error).split())[:200]
+            said = summary(error)
             if not is_first:
                 raise TrainingError(f"no memory for a step of the optimiser ({said})") from None
         # What the backward pass has left is free now, but for the error's hold on it. Half a state would not do.

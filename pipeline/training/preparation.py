@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 from nstudent.data.batches import Batch
-from nstudent.errors import TrainingError
+from nstudent.errors import TrainingError, summary
 from nstudent.models.device import Placement
 from nstudent.training.mixing import Mixing, Targets
 from torch import Tensor
@@ -101,7 +101,7 @@ def _explained_memory(images: int) -> Iterator[None]:
     except torch.OutOfMemoryError as error:
         raise TrainingError(
             f"no memory to noise a batch of {images} images beside the training "
-            f"({' '.join(str(error).split())[:200]}): lower batch_size, or set augment=image"
+            f"({summary(error)}): lower batch_size, or set augment=image"
         ) from None
 
 

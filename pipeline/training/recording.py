@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from nstudent.errors import summary
 from nstudent.training.finite import FiniteCheck
 from nstudent.training.gradient import Gradient, Learnt
 from nstudent.training.preparation import Prepared
@@ -108,7 +109,7 @@ class Recording:
             replay = self.record(work)
         except (RuntimeError, AssertionError) as error:
             self._given_up = True
-            said = " ".join(str(error).split())[:200]
+            said = summary(error)
             self._gradient.say(f"  steps cannot be recorded as a CUDA graph and are launched one by one ({said})")
             return False
         finally:

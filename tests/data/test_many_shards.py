@@ -1,9 +1,11 @@
 """More shards than a process may hold open by itself: a heap of a million large images has thousands."""
 
 import resource
+from multiprocessing import get_context
 
 import numpy as np
 import pytest
+from nstudent import processes
 from nstudent.data import dataset
 from nstudent.data.dataset import PixelStore
 from nstudent.errors import ArtifactError
@@ -52,9 +54,17 @@ def test_many_megabytes_are_copied_by_several_threads_each_its_own_part(shards, 
         copy(self, ids, images)
 
     monkeypatch.setattr(dataset._PixelShards, "_copy", watched)
-    monkeypatch.setattr(dataset, "_BYTES_WORTH_A_THREAD", 1)
-    monkeypatch.setattr(dataset, "available_cores", lambda: 4)
+    monkeypatch.setattr(processes, "_BYTES_WORTH_A_THREAD", 1)
+    monkeypatch.setattr(processes, "available_cores", lambda: 4)
     ids = np.random.default_rng(0).permutation(SHARDS)
     images = PixelStore(shards)[ids]
     assert sorted(copied) == [37, 37, 38, 38]
     assert images[:, 1, 1, 2].tolist() == (ids % 256).tolist()
+
+
+def test_loader_processes_and_few_megabytes_are_copied_by_one_thread(monkeypatch):
+    """Each loader process has a core; threads of all of them together would have many times what there is."""
+    monkeypatch.setattr(processes, "available_cores", lambda: 4)
+    assert [processes.copying_threads(size << 20) for size in (0, 7, 8, 100)] == [1, 1, 2, 4]
+    with get_context("fork").Pool(1) as pool:
+        assert pool.apply(processes.copying_threads, (100 << 20,)) == 1
