@@ -19,7 +19,6 @@ from nstudent.errors import ArtifactError, ConfigError, NstudentError, StoppedEr
 from nstudent.processes import is_one_of_several
 from nstudent.steps import STAGES, plan
 from nstudent.stopping import StopRequest, stop_on_signals
-from nstudent.storage import read_json
 from nstudent.world import Alone, Part, World
 
 USER_ERROR = 2
@@ -71,7 +70,9 @@ def run_all_command(
     from nstudent import console
     from nstudent.artifact import Manifest
     from nstudent.config_file import load_config
+    from nstudent.evaluation.scores import FIGURE, SCORES, Scores
     from nstudent.run import run_all
+    from nstudent.step_metrics import DataMetrics
 
     settings = load_config(config, overrides or [])
     if dry_run:
@@ -81,15 +82,14 @@ def run_all_command(
         folder = run_all(settings, run_dir, console.Screen() if world.leads else None, stop, world)
     if not world.leads:
         return
-    steps = plan(settings)
-    first, last = (folder / step.name for step in (steps[0], steps[-1]))
-    scores = read_json(last / "scores.json")
+    folders = {step.stage.provides: folder / step.name for step in plan(settings)}
+    scores = Scores.read(folders["scores"] / SCORES)
     console.print_scores(scores)
-    console.print_left_out(Manifest.read(first).metrics, first)
-    typer.echo(f"picture: {last / 'scores.png'}")
+    console.print_left_out(DataMetrics.of(Manifest.read(folders["data"])), folders["data"])
+    typer.echo(f"picture: {folders['scores'] / FIGURE}")
     typer.echo(f"use it:  nstudent predict {folder} IMAGE...")
-    if scores["ended"]:
-        raise TrainingError(f"{scores['ended']}. The run is complete without that; {scores['final']} is what it gives")
+    if scores.ended:
+        raise TrainingError(f"{scores.ended}. The run is complete without that; {scores.final} is what it gives")
 
 
 @app.command("stage")
@@ -131,16 +131,18 @@ def status_command(
 ) -> None:
     """What is done, what is stale and why, and the score of each step on validation."""
     from nstudent import console
+    from nstudent.evaluation.scores import HEADLINE
     from nstudent.status import status
+    from nstudent.step_metrics import TrainedMetrics
 
     rows = []
     for state in status(run_dir):
-        validation = state.metrics.get("validation")
-        value = validation.get("contest alone") if isinstance(validation, dict) else None
-        score = f"{value:.3f}" if isinstance(value, float) else ""
-        note = state.reason
-        if state.metrics.get("promoted") is False:
-            note = note or "did not beat its teacher"
+        score, note, trained = "", state.reason, state.metrics
+        if isinstance(trained, TrainedMetrics):
+            value = trained.validation.get(HEADLINE)
+            score = "" if value is None else f"{value:.3f}"
+            if trained.promoted is False:
+                note = note or "did not beat its teacher"
         rows.append((state.step.name, state.state, score, note))
     console.print_status(rows)
 
@@ -192,12 +194,13 @@ def data_pack_command(
     from nstudent.artifact import Manifest
     from nstudent.config_file import load_config
     from nstudent.data.pack_folder import make_pack
+    from nstudent.data.sources.packed import PackMetrics
 
     settings = load_config(config, overrides or []).data
     with _interruptible() as stop:
         folder = make_pack(settings, out, console.Screen(), stop, repair=mend)
-    metrics = Manifest.read(folder).metrics
-    typer.echo(f"{folder}: {metrics['images']} images, {metrics['unreadable']} of them unreadable")
+    metrics = PackMetrics.of(Manifest.read(folder))
+    typer.echo(f"{folder}: {metrics.images} images, {metrics.unreadable} of them unreadable")
     typer.echo(f"use it:  data.source=packed data.root={folder} data.image_size={settings.image_size}")
 
 

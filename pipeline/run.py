@@ -83,8 +83,9 @@ def run_part(
 
     Returns the folder that the files lie in until then.
     """
-    if stage != "pseudolabel":
-        raise ConfigError(f"--shard is for the stage pseudolabel; {stage} cannot be made in parts")
+    divisible = [name for name, each in STAGES.items() if each.in_parts]
+    if stage not in divisible:
+        raise ConfigError(f"--shard is for the stage {', '.join(divisible)}; {stage} cannot be made in parts")
     run = Run.open(config, run_dir, progress, stop, part)
     steps = [step for step in run.needed_steps() if step.stage.name == stage]
     step = next((step for step in steps if run.why_stale(step)), None)

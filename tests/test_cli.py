@@ -13,6 +13,7 @@ import pytest
 from nstudent import cli
 from nstudent.errors import NstudentError, TrainingError
 from nstudent.run import STAGES
+from nstudent.step_metrics import DataMetrics
 
 if TYPE_CHECKING:
     from conftest import FakeStages
@@ -175,12 +176,16 @@ def test_run_all_ends_with_the_scores(command: Command, fake_stages: FakeStages)
 
 def test_run_all_counts_what_was_left_out_and_what_is_worth_a_look(command: Command, fake_stages: FakeStages) -> None:
     fake_stages.metrics = {
-        "00-data": {
-            "unreadable": 3,
-            "duplicates": 0,
-            "near_duplicates": 1234,
-            "findings": {"one_training_image": 2, "held_out_only": 0},
-        }
+        "00-data": DataMetrics(
+            *(1, 1, 1, 1),
+            unreadable=3,
+            duplicates=0,
+            near_duplicates=1234,
+            conflicting_labels=0,
+            classes=(2,),
+            terminals=2,
+            findings={"one_training_image": 2, "held_out_only": 0},
+        )
     }
     assert command("run-all", "rounds=1").stdout.splitlines()[-4:-2] == [
         "not used: 3 unreadable images, 1234 near-duplicates (runs/digits/00-data/left_out.json)",
@@ -219,7 +224,8 @@ def test_status_shows_each_step(command: Command, fake_stages: FakeStages) -> No
     done = command("status", "runs/digits")
     assert done.returncode == 0
     rows = {line.split()[0]: line.split(maxsplit=1)[1].rstrip() for line in done.stdout.splitlines()[1:]}
-    assert rows["00-data"].split() == ["done", "0.500"]
+    assert rows["00-data"].split() == ["done"]
+    assert rows["05-student"].split()[1] == rows["02-baseline"].split()[1] == "0.500"
     assert rows["01-teacher"].startswith("stale")
     assert "seed changed from 0 to 1" in rows["01-teacher"]
 
