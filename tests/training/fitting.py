@@ -2,7 +2,7 @@
 
 from nstudent.config import NoiseConfig
 from nstudent.progress import Silence
-from nstudent.training.fit import Length
+from nstudent.training.loop import Length
 
 MILD = NoiseConfig()
 LENGTH = Length(epochs=3, steps_per_epoch=4)

@@ -1,6 +1,7 @@
 import json
 import math
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from nstudent.models.cost import gmacs
 from nstudent.models.device import _choose_kernels
 from nstudent.progress import Silence
 from nstudent.training.checkpoint import load_checkpoint
-from nstudent.training.fit import Length
+from nstudent.training.loop import Length
 from nstudent.training.preparation import Ahead
 
 GOLDEN = Path(__file__).parent / "golden_losses.json"
@@ -52,9 +53,9 @@ def test_a_killed_training_goes_on_to_the_same_bits(
     whole, whole_trained = uninterrupted[self_ensemble]
     assert trained.history == whole_trained.history
     assert bytes_of(trained.network) == bytes_of(whole_trained.network)
-    assert bytes_of(resumed.trained_member) == bytes_of(whole.trained_member)
+    assert bytes_of(resumed.method.network) == bytes_of(whole.method.network)
     if self_ensemble:
-        averages, expected = resumed.trained_objective.state_dict(), whole.trained_objective.state_dict()
+        averages, expected = resumed.method.objective.state_dict(), whole.method.objective.state_dict()
         assert all(torch.equal(averages[name], expected[name]) for name in expected)
 
 
@@ -124,11 +125,11 @@ def test_a_loss_or_gradient_that_is_not_finite_stops_before_the_weights_take_it_
 ):
     objective = Sick(cause)
     trainer = make_trainer(Length(2, 4), MILD, objective=objective, clip_norm=clip_norm)
-    objective.member = trainer.trained_member
+    objective.member = trainer.method.network
     said = r"not a finite number in the \w+.* at step 2 .*8 of 8 images: .*learning_rate"
     with pytest.raises(TrainingError, match=said):
         fit(trainer, tmp_path)
-    after = dict(trainer.trained_member.named_parameters())
+    after = dict(trainer.method.network.named_parameters())
     assert objective.before
     assert all(torch.equal(weight, after[name]) for name, weight in objective.before.items())
 
@@ -136,18 +137,18 @@ def test_a_loss_or_gradient_that_is_not_finite_stops_before_the_weights_take_it_
 @pytest.mark.parametrize("num_portions", [1, 3])
 def test_the_images_whose_numbers_are_not_finite_are_named(num_portions, make_trainer, digits, tmp_path, monkeypatch):
     trainer = make_trainer(Length(1, 3), MILD, self_ensemble=True)
-    trainer._gradient.num_portions = num_portions
-    believed = trainer._batches.ids(1)
+    trainer.method.gradient.num_portions = num_portions
+    believed = trainer.feed.batches.ids(1)
     poisoned, level = (2, 13), 1
 
     def load(first, last, *_, **__):
         for step in range(first, last):
-            batch = trainer._batches[step]
+            batch = trainer.feed.batches[step]
             if step == 1:
                 batch.targets[level][list(poisoned)] = math.nan
             yield batch
 
-    monkeypatch.setattr(trainer._batches, "load", load)
+    monkeypatch.setattr(trainer.feed.batches, "load", load)
     with pytest.raises(TrainingError) as caught:
         fit(trainer, tmp_path)
     names = ", ".join(digits.name(believed[place]) for place in poisoned)
@@ -180,10 +181,10 @@ def test_a_training_that_is_all_warm_up_still_trains(make_trainer, tmp_path):
 def test_what_is_kept_is_the_average_and_not_the_last_weights(make_trainer, tmp_path):
     """After one step the average is 2/11 start and 9/11 new weights: its decay is min(decay, (1 + t) / (10 + t))."""
     trainer = make_trainer(Length(1, 1), MILD, warmup_epochs=0, ema_decay=0.9)
-    start = {name: weight.detach().clone() for name, weight in trainer.trained_member.named_parameters()}
+    start = {name: weight.detach().clone() for name, weight in trainer.method.network.named_parameters()}
     average = dict(fit(trainer, tmp_path).network.named_parameters())
     moved = 0
-    for name, weight in trainer.trained_member.named_parameters():
+    for name, weight in trainer.method.network.named_parameters():
         torch.testing.assert_close(average[name], 2 / 11 * start[name] + 9 / 11 * weight)
         moved += int(not torch.equal(start[name], weight))
     assert moved > 10
@@ -256,7 +257,7 @@ def test_checkpoints_take_at_most_2_percent_of_a_training(
         clock[0] += saving_seconds
 
     monkeypatch.setattr("nstudent.training.checkpoint.time.monotonic", lambda: clock[0])
-    monkeypatch.setattr("nstudent.training.fit.save_checkpoint", save)
+    monkeypatch.setattr("nstudent.training.loop.save_checkpoint", save)
     clock[0] = 0.0
     fit(make_trainer(LENGTH, checkpoint_seconds=every_seconds), tmp_path, OneSecondAStep())
     assert len(saved) == saves
@@ -301,7 +302,7 @@ def test_what_a_training_costs_is_counted_also_when_it_was_interrupted(
     trainer = make_trainer(LENGTH, self_ensemble=self_ensemble)
     spent = fit(trainer, tmp_path).spent
     assert spent.image_passes == LENGTH.steps * images
-    one = gmacs([trainer.trained_member], 32)
+    one = gmacs([trainer.method.network], 32)
     assert spent.training_gmacs == pytest.approx(LENGTH.steps * images * forwards * one)
 
 
@@ -326,21 +327,28 @@ def test_training_learns_the_digits(make_trainer, tmp_path):
 def test_batches_are_prepared_in_a_thread_where_a_core_is_free_for_it(
     cores, workers, beside, make_trainer, monkeypatch
 ):
-    monkeypatch.setattr("nstudent.training.fit.available_cores", lambda: cores)
-    prepared = make_trainer(LENGTH, workers=workers).prepared(3)
-    assert isinstance(prepared, Ahead) is beside
+    monkeypatch.setattr("nstudent.training.feed.available_cores", lambda: cores)
+    prepared = make_trainer(LENGTH, workers=workers).feed.between(0, 3)
+    next(prepared)
+    assert any(thread.name.startswith("prepare") for thread in threading.enumerate()) is beside
     prepared.close()
 
 
 def test_the_next_batch_is_begun_while_a_step_is_taken(make_trainer, monkeypatch):
-    monkeypatch.setattr("nstudent.training.fit.available_cores", lambda: 2)
-    trainer = make_trainer(LENGTH)
-    prepared = trainer.prepared(3)
-    first = next(prepared)
-    assert len(prepared._coming) == 0
-    trainer._train_step(first)
-    assert len(prepared._coming) == 1
-    prepared.close()
+    monkeypatch.setattr("nstudent.training.feed.available_cores", lambda: 2)
+    trainer, begun = make_trainer(LENGTH), []
+    begin = Ahead.begin
+
+    def watched(ahead):
+        begun.append(ahead)
+        begin(ahead)
+
+    monkeypatch.setattr(Ahead, "begin", watched)
+    with closing(trainer.feed.between(0, 3)) as prepared:
+        first = next(prepared)
+        begun.clear()
+        trainer.take(first)
+        assert len(begun) == 1
 
 
 @pytest.mark.gpu
@@ -377,7 +385,7 @@ def test_equal_trainings_give_equal_bytes_where_that_is_asked_for(make_trainer, 
 def test_what_is_not_finite_is_left_out_by_the_gpu_and_named_later(make_trainer, digits, tmp_path, monkeypatch):
     trainer = make_trainer(Length(1, 40), MILD, device="cuda", checkpoint_seconds=1e9)
     place, level = 3, 1
-    load = trainer._batches.load
+    load = trainer.feed.batches.load
 
     def poisoned(first, last, *arguments, **words):
         for step, batch in enumerate(load(first, last, *arguments, **words), first):
@@ -385,8 +393,8 @@ def test_what_is_not_finite_is_left_out_by_the_gpu_and_named_later(make_trainer,
                 batch.targets[level][place] = math.nan
             yield batch
 
-    monkeypatch.setattr(trainer._batches, "load", poisoned)
-    name = digits.name(trainer._batches.ids(5)[place])
+    monkeypatch.setattr(trainer.feed.batches, "load", poisoned)
+    name = digits.name(trainer.feed.batches.ids(5)[place])
     with pytest.raises(TrainingError, match=f"in level {digits.taxonomy.levels[level]} at step 5 .*1 of 8 .*{name}"):
         fit(trainer, tmp_path)
-    assert all(weight.isfinite().all() for weight in trainer.trained_member.parameters())
+    assert all(weight.isfinite().all() for weight in trainer.method.network.parameters())
