@@ -1,6 +1,7 @@
 """The embedded digits, packed once, and trainings on them that last seconds."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -40,12 +41,12 @@ class KillAfter(Silence):
 
 
 @pytest.fixture(autouse=True, scope="session")
-def one_thread():
+def one_thread() -> None:
     torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
-def digits(tmp_path_factory) -> Dataset:
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     config = load_config(None, ["data.labelled=60", "data.unlabelled=80", "threads=1"])
     return Dataset(Artifact(run_stage(config, "data", tmp_path_factory.mktemp("digits"))))
 
@@ -56,7 +57,7 @@ def kill_after() -> Callable[[int], KillAfter]:
 
 
 @pytest.fixture(scope="session")
-def make_trainer(digits) -> Callable[..., Trainer]:
+def make_trainer(digits: Dataset) -> Callable[..., Trainer]:
     """A trainer on the digits: 8 labelled images a step, and for the self-ensemble 8 of the heap beside them."""
 
     def make(
@@ -69,7 +70,7 @@ def make_trainer(digits) -> Callable[..., Trainer]:
         checkpoint_seconds: float = 0.0,
         device: str = "cpu",
         placement: Placement | None = None,
-        **settings,
+        **settings: Any,
     ) -> Trainer:
         placement = placement or Placement(torch.device(device), "float32")
         outputs, key = digits.taxonomy.num_classes, ("fit", 0)
@@ -109,7 +110,7 @@ def make_trainer(digits) -> Callable[..., Trainer]:
 
 
 @pytest.fixture(scope="session")
-def uninterrupted(make_trainer, tmp_path_factory):
+def uninterrupted(make_trainer: Callable[..., Trainer], tmp_path_factory: pytest.TempPathFactory):
     """By whether it is the self-ensemble: the trainer after fit() and what fit() gave."""
     outcomes = {}
     for self_ensemble in (False, True):

@@ -1,5 +1,6 @@
 """One gradient, whatever the batch is cut into and whoever has the rest of it."""
 
+from collections.abc import Callable
 from contextlib import closing
 
 import pytest
@@ -8,6 +9,7 @@ from fitting import LENGTH, MILD
 from nstudent.config import ModelConfig, TrainingConfig
 from nstudent.data.augment import Augment
 from nstudent.data.batches import Batches, Examples
+from nstudent.data.dataset import Dataset
 from nstudent.labels.targets import GivenTargets
 from nstudent.models.device import Placement
 from nstudent.models.member import build_member
@@ -16,7 +18,7 @@ from nstudent.training.objective import Supervised
 from nstudent.world import Part
 
 
-def test_the_losses_of_shares_add_up_to_that_of_the_batch(digits):
+def test_the_losses_of_shares_add_up_to_that_of_the_batch(digits: Dataset) -> None:
     """Each process divides by the targets of the whole batch: its labelled images, and apart from them the others."""
     outputs, key, noise = digits.taxonomy.num_classes, ("shares", 0), MILD
     ids = digits.labelled
@@ -44,7 +46,7 @@ def test_the_losses_of_shares_add_up_to_that_of_the_batch(digits):
     assert loss(0, 2) + loss(1, 2) == pytest.approx(loss(0, 1), rel=1e-5)
 
 
-def test_a_gradient_is_shortened_where_it_is_too_long_and_only_there(make_trainer):
+def test_a_gradient_is_shortened_where_it_is_too_long_and_only_there(make_trainer: Callable[..., Trainer]) -> None:
     found = []
     for clip_norm in (None, 1e9, 1e-3):
         trainer = make_trainer(LENGTH, MILD, clip_norm=clip_norm)
@@ -57,7 +59,9 @@ def test_a_gradient_is_shortened_where_it_is_too_long_and_only_there(make_traine
     torch.testing.assert_close(shortened, 1e-3 * whole / whole.norm(), rtol=1e-4, atol=0.0)
 
 
-def test_processes_that_share_a_batch_draw_different_dropout(make_trainer, monkeypatch):
+def test_processes_that_share_a_batch_draw_different_dropout(
+    make_trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
     gradient, drawn = make_trainer(LENGTH)._gradient, []
     for rank in range(3):
         monkeypatch.setattr(gradient, "_world", Part(rank, 3))
