@@ -86,11 +86,12 @@ def test_a_damaged_table_gives_records_of_its_own_cells_or_an_error(
 
     assert bool(found) != bool(refusal)
     assert "\n" not in refusal
-    plain = content.decode("utf-8-sig", "replace").replace('""', '"')
+    # Quotes aside: a damaged cell may keep those that were to enclose it or to double another.
+    plain = content.decode("utf-8-sig", "replace").replace('"', "")
     for record, image in zip(found, contents, strict=True):
         assert image in {name.encode() for name in NAMES}
         assert len(record.label) == 3
-        assert all(entry in plain for entry in record.label)
+        assert all(entry.replace('"', "") in plain for entry in record.label)
 
 
 OUTSIDE = "..", "~", "out", "out.jpg", "secret.jpg", "http:", "file:", "C:", "\\", "dev", "zero"
