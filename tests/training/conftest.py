@@ -40,12 +40,12 @@ class KillAfter(Silence):
 
 
 @pytest.fixture(autouse=True, scope="session")
-def one_thread():
+def one_thread() -> None:
     torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
-def digits(tmp_path_factory) -> Dataset:
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     config = load_config(None, ["data.labelled=60", "data.unlabelled=80", "threads=1"])
     return Dataset(Artifact(run_stage(config, "data", tmp_path_factory.mktemp("digits"))))
 
@@ -102,7 +102,7 @@ def make_trainer(digits) -> Callable[..., Loop]:
 
 
 @pytest.fixture(scope="session")
-def uninterrupted(make_trainer, tmp_path_factory):
+def uninterrupted(make_trainer: Callable[..., Loop], tmp_path_factory: pytest.TempPathFactory):
     """By whether it is the self-ensemble: the trainer after fit() and what fit() gave."""
     outcomes = {}
     for self_ensemble in (False, True):

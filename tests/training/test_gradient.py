@@ -1,5 +1,6 @@
 """One gradient, whatever the batch is cut into and whoever has the rest of it."""
 
+from collections.abc import Callable
 from contextlib import closing
 
 import pytest
@@ -11,7 +12,7 @@ from nstudent.labels.targets import GivenTargets
 from nstudent.models.device import Placement
 from nstudent.models.member import build_member
 from nstudent.training.build import Lesson, Site, build_loop
-from nstudent.training.loop import Length
+from nstudent.training.loop import Length, Loop
 from nstudent.training.objective import Supervised
 from nstudent.world import Part
 
@@ -47,7 +48,7 @@ def test_the_losses_of_shares_add_up_to_that_of_the_batch(digits, monkeypatch):
     assert loss(0, 2) + loss(1, 2) == pytest.approx(loss(0, 1), rel=1e-5)
 
 
-def test_a_gradient_is_shortened_where_it_is_too_long_and_only_there(make_trainer):
+def test_a_gradient_is_shortened_where_it_is_too_long_and_only_there(make_trainer: Callable[..., Loop]) -> None:
     found = []
     for clip_norm in (None, 1e9, 1e-3):
         trainer = make_trainer(LENGTH, MILD, clip_norm=clip_norm)

@@ -2,7 +2,9 @@
 
 import gc
 import weakref
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +12,8 @@ import torch
 from fitting import LENGTH, MILD, bytes_of, fit, losses
 from nstudent.config import NoiseConfig
 from nstudent.errors import TrainingError
-from nstudent.training.loop import Length
+from nstudent.training.loop import Length, Loop
+from torch import nn
 
 
 class OutOfMemory:
@@ -20,18 +23,20 @@ class OutOfMemory:
         self.handle = trainer.method.network.backbones[0].register_forward_pre_hook(self.refuse)
         self.most = most
 
-    def refuse(self, _module, images):
+    def refuse(self, _module: nn.Module, images) -> None:
         if len(images[0]) > self.most:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-    def refuse_once(self, _module, features):
+    def refuse_once(self, _module: nn.Module, features) -> None:
         refused, self.refused = getattr(self, "refused", False), True
         if not refused:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
 
 @pytest.mark.parametrize("self_ensemble", [False, True], ids=["supervised", "self-ensembling"])
-def test_a_batch_that_does_not_fit_is_worked_on_in_portions_with_the_same_loss(self_ensemble, make_trainer, tmp_path):
+def test_a_batch_that_does_not_fit_is_worked_on_in_portions_with_the_same_loss(
+    self_ensemble: bool, make_trainer: Callable[..., Loop], tmp_path: Path
+) -> None:
     calm = NoiseConfig(shift=0, zoom=0, rotate=0)
     whole = fit(make_trainer(Length(2, 1), calm, self_ensemble=self_ensemble), tmp_path / "whole")
     said = []
@@ -43,7 +48,7 @@ def test_a_batch_that_does_not_fit_is_worked_on_in_portions_with_the_same_loss(s
     np.testing.assert_allclose(losses(parts), losses(whole), rtol=0.1)
 
 
-def test_where_not_even_one_image_fits_it_says_what_would(make_trainer, tmp_path):
+def test_where_not_even_one_image_fits_it_says_what_would(make_trainer: Callable[..., Loop], tmp_path: Path) -> None:
     trainer = make_trainer(Length(2, 1), MILD)
     OutOfMemory(trainer, most=0)
     with pytest.raises(TrainingError, match=r"one image of 32 px does not fit in the memory of cpu.*image_size=16"):
@@ -51,7 +56,9 @@ def test_where_not_even_one_image_fits_it_says_what_would(make_trainer, tmp_path
 
 
 @pytest.mark.parametrize("self_ensemble", [False, True], ids=["supervised", "self-ensembling"])
-def test_a_training_that_is_over_keeps_no_weight_alive(self_ensemble, make_trainer, tmp_path):
+def test_a_training_that_is_over_keeps_no_weight_alive(
+    self_ensemble: bool, make_trainer: Callable[..., Loop], tmp_path: Path
+) -> None:
     """On a GPU memory would otherwise be taken until Python counts enough objects to look for circles of them."""
     trainer = make_trainer(Length(1, 2), MILD, self_ensemble=self_ensemble)
     weights = weakref.ref(next(trainer.method.network.parameters()))
@@ -83,7 +90,9 @@ class ShortOfMemory:
         return self.step()
 
 
-def test_an_optimiser_without_memory_for_its_moments_tries_again(uninterrupted, make_trainer, tmp_path, monkeypatch):
+def test_an_optimiser_without_memory_for_its_moments_tries_again(
+    uninterrupted, make_trainer: Callable[..., Loop], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trainer = make_trainer(LENGTH)
     ShortOfMemory(trainer, monkeypatch, times=1)
     trained = fit(trainer, tmp_path)
@@ -91,7 +100,9 @@ def test_an_optimiser_without_memory_for_its_moments_tries_again(uninterrupted, 
 
 
 @pytest.mark.parametrize(("first", "said"), [(True, "twice that of the weights"), (False, "a step of the optimiser")])
-def test_an_optimiser_that_never_has_the_memory_says_so(first, said, make_trainer, tmp_path, monkeypatch):
+def test_an_optimiser_that_never_has_the_memory_says_so(
+    first: bool, said: str, make_trainer: Callable[..., Loop], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trainer = make_trainer(LENGTH)
     if not first:
         trainer.take(next(trainer.feed.between(0, 1)))
@@ -100,10 +111,10 @@ def test_an_optimiser_that_never_has_the_memory_says_so(first, said, make_traine
         fit(trainer, tmp_path)
 
 
-def test_noise_without_memory_says_what_to_lower(make_trainer, tmp_path):
+def test_noise_without_memory_says_what_to_lower(make_trainer: Callable[..., Loop], tmp_path: Path) -> None:
     trainer = make_trainer(LENGTH)
 
-    def noise(images, step):
+    def noise(images, step) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     trainer.feed.preparation._noise = noise
@@ -111,19 +122,21 @@ def test_noise_without_memory_says_what_to_lower(make_trainer, tmp_path):
         fit(trainer, tmp_path)
 
 
-def test_activations_are_let_go_before_the_batch_is_tried_in_portions(make_trainer, tmp_path, monkeypatch):
+def test_activations_are_let_go_before_the_batch_is_tried_in_portions(
+    make_trainer: Callable[..., Loop], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """While an error is handled, its traceback holds all that the forward pass has made: nothing could be freed."""
     trainer = make_trainer(Length(1, 1), MILD)
     activations, alive = [], []
 
-    def remember(_module, _images, features):
+    def remember(_module: nn.Module, _images, features) -> None:
         activations.append(weakref.ref(features))
 
     trainer.method.network.backbones[0].register_forward_hook(remember)
     trainer.method.network.head.register_forward_pre_hook(OutOfMemory(trainer, most=8).refuse_once)
     forget = trainer.method.gradient._forget_step
 
-    def forgetting():
+    def forgetting() -> None:
         alive.extend(each() is not None for each in activations)
         forget()
 
@@ -132,7 +145,9 @@ def test_activations_are_let_go_before_the_batch_is_tried_in_portions(make_train
     assert alive == [False]
 
 
-def test_what_a_batch_has_taught_before_it_is_cut_is_forgotten(make_trainer, tmp_path):
+def test_what_a_batch_has_taught_before_it_is_cut_is_forgotten(
+    make_trainer: Callable[..., Loop], tmp_path: Path
+) -> None:
     """Memory may run out at a later portion: the images of those before it would count twice."""
     averages = []
     for runs_out in (False, True):
@@ -140,7 +155,7 @@ def test_what_a_batch_has_taught_before_it_is_cut_is_forgotten(make_trainer, tmp
         trainer.method.gradient.num_portions = 2 if runs_out else 4
         calls = iter([False, runs_out])
 
-        def refuse(_module, _images, calls=calls):
+        def refuse(_module: nn.Module, _images, calls=calls) -> None:
             if next(calls, False):
                 raise torch.OutOfMemoryError("CUDA out of memory")
 
@@ -154,7 +169,9 @@ def test_what_a_batch_has_taught_before_it_is_cut_is_forgotten(make_trainer, tmp
 
 
 @pytest.mark.parametrize(("mode", "given"), [("none", [False] * 3), ("reduce-overhead", [True] * 3)])
-def test_under_cuda_graphs_portions_are_added_up_in_memory_of_their_own(mode, given, make_trainer, monkeypatch):
+def test_under_cuda_graphs_portions_are_added_up_in_memory_of_their_own(
+    mode: str, given: list[bool], make_trainer: Callable[..., Loop], monkeypatch: pytest.MonkeyPatch
+) -> None:
     trainer = make_trainer(Length(1, 1), MILD)
     gradient = trainer.method.gradient
     gradient.num_portions = 3
@@ -177,10 +194,10 @@ def test_under_cuda_graphs_portions_are_added_up_in_memory_of_their_own(mode, gi
     assert all(weight.grad is None for weight in weights), "a whole batch has nothing to add to"
 
 
-def test_mixing_without_memory_says_what_to_lower(make_trainer, tmp_path):
+def test_mixing_without_memory_says_what_to_lower(make_trainer: Callable[..., Loop], tmp_path: Path) -> None:
     trainer = make_trainer(LENGTH)
 
-    def mixing(*_):
+    def mixing(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     trainer.feed.preparation._mixing = mixing
@@ -189,7 +206,7 @@ def test_mixing_without_memory_says_what_to_lower(make_trainer, tmp_path):
 
 
 @pytest.mark.gpu
-def test_a_gpu_gives_back_the_memory_of_a_training(make_trainer, tmp_path):
+def test_a_gpu_gives_back_the_memory_of_a_training(make_trainer: Callable[..., Loop], tmp_path: Path) -> None:
     fit(make_trainer(Length(1, 2), MILD, device="cuda"), tmp_path / "first")
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
@@ -207,7 +224,7 @@ def test_a_batch_beyond_a_gpus_memory_is_worked_on_in_portions(make_trainer, tmp
     trainer = make_trainer(Length(1, 2), MILD, device="cuda", say=said.append)
     hog = trainer.method.network.backbones[0]
 
-    def grab(_module, images):
+    def grab(_module: nn.Module, images) -> None:
         # As much as no GPU has, but for a few images.
         if len(images[0]) > 2:
             torch.empty(1 << 44, dtype=torch.uint8, device="cuda")

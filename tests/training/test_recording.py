@@ -1,17 +1,21 @@
 """Steps that are recorded and replayed. On a CPU a stand-in records: it keeps the work and does it again when asked."""
 
 import math
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from nstudent.config import NoiseConfig
+from nstudent.data.dataset import Dataset
 from nstudent.errors import TrainingError
 from nstudent.models.device import Placement, _choose_kernels
 from nstudent.progress import Silence
-from nstudent.training.loop import Length
+from nstudent.training.loop import Length, Loop
 from nstudent.training.recording import Recording, can_be_recorded
 
 NOISY = NoiseConfig(dropout=0.3, drop_path=0.2, cutmix=0.5, cutmix_schedule="constant")
@@ -20,10 +24,10 @@ SILENCE = Silence()
 
 
 class Listener(Silence):
-    def __init__(self):
+    def __init__(self) -> None:
         self.said = []
 
-    def say(self, text):
+    def say(self, text) -> None:
         self.said.append(text)
 
 
@@ -44,7 +48,7 @@ def recorded(trainer, record, say=SILENCE.say):
 class Again:
     """Does the recorded work at every replay, but not when it is recorded."""
 
-    def __init__(self, trainer):
+    def __init__(self, trainer) -> None:
         self.trainer = trainer
         self.replays = 0
 
@@ -59,7 +63,7 @@ class Again:
                 moment.copy_(moments[id(weight)][name])
         rates = [group["lr"] for group in optimizer.param_groups]
 
-        def replay():
+        def replay() -> None:
             self.replays += 1
             self.trainer.method.gradient.clear()
             before = [group["lr"] for group in optimizer.param_groups]
@@ -82,7 +86,7 @@ class Again:
         return made[-1]
 
 
-def test_recorded_steps_learn_what_others_learn(make_trainer, tmp_path):
+def test_recorded_steps_learn_what_others_learn(make_trainer: Callable[..., Loop], tmp_path: Path) -> None:
     plain = fit(make_trainer(LENGTH, NOISY), tmp_path / "plain")
     trainer = make_trainer(LENGTH, NOISY)
     again = Again(trainer)
@@ -94,7 +98,9 @@ def test_recorded_steps_learn_what_others_learn(make_trainer, tmp_path):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
-def test_a_recording_leaves_the_settings_of_the_optimiser_as_they_were(make_trainer, tmp_path):
+def test_a_recording_leaves_the_settings_of_the_optimiser_as_they_were(
+    make_trainer: Callable[..., Loop], tmp_path: Path
+) -> None:
     trainer = make_trainer(LENGTH, NOISY)
     fit(recorded(trainer, Again(trainer)), tmp_path)
     for group in trainer.method.optimizer.param_groups:
@@ -110,7 +116,7 @@ def stepwise(trainer, calls):
             yield
 
 
-def test_the_next_batch_is_begun_once_a_step_and_not_by_what_is_recorded(make_trainer):
+def test_the_next_batch_is_begun_once_a_step_and_not_by_what_is_recorded(make_trainer: Callable[..., Loop]) -> None:
     def record(work):
         work()
         return lambda: None
@@ -121,7 +127,7 @@ def test_the_next_batch_is_begun_once_a_step_and_not_by_what_is_recorded(make_tr
     assert counted == list(range(1, LENGTH.steps + 1))
 
 
-def test_a_batch_that_has_to_be_cut_is_not_replayed_as_a_whole(make_trainer):
+def test_a_batch_that_has_to_be_cut_is_not_replayed_as_a_whole(make_trainer: Callable[..., Loop]) -> None:
     """Memory may run out later on, for whatever else the GPU has to do."""
     trainer = make_trainer(LENGTH, NOISY)
     again = Again(trainer)
@@ -132,8 +138,10 @@ def test_a_batch_that_has_to_be_cut_is_not_replayed_as_a_whole(make_trainer):
     assert replays[:8] == [0, 0, 0, 1, 2, 3, 3, 4]
 
 
-def test_where_nothing_can_be_recorded_the_training_says_so_and_goes_on(make_trainer, tmp_path):
-    def fail(work):
+def test_where_nothing_can_be_recorded_the_training_says_so_and_goes_on(
+    make_trainer: Callable[..., Loop], tmp_path: Path
+) -> None:
+    def fail(work) -> None:
         raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
     plain = fit(make_trainer(LENGTH, NOISY), tmp_path / "plain")
@@ -144,11 +152,13 @@ def test_where_nothing_can_be_recorded_the_training_says_so_and_goes_on(make_tra
     assert "launched one by one (operation not permitted when stream is capturing more)" in listener.said[0]
 
 
-def test_a_number_that_is_not_finite_is_named_in_replayed_steps_too(make_trainer, digits, tmp_path, monkeypatch):
+def test_a_number_that_is_not_finite_is_named_in_replayed_steps_too(
+    make_trainer: Callable[..., Loop], digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trainer = make_trainer(Length(1, 40), NoiseConfig(), checkpoint_seconds=1e9)
     load = trainer.feed.batches.load
 
-    def poisoned(*arguments, **words):
+    def poisoned(*arguments, **words: Any):
         for step, batch in enumerate(load(*arguments, **words)):
             if step == 5:
                 batch.targets[1][3] = math.nan
@@ -160,7 +170,7 @@ def test_a_number_that_is_not_finite_is_named_in_replayed_steps_too(make_trainer
         fit(recorded(trainer, Again(trainer)), tmp_path)
 
 
-def test_only_what_depends_on_tensors_alone_is_recorded(make_trainer):
+def test_only_what_depends_on_tensors_alone_is_recorded(make_trainer: Callable[..., Loop]) -> None:
     trainer = make_trainer(LENGTH)
     objective, optimizer = trainer.method.objective, trainer.method.optimizer
 
@@ -179,7 +189,9 @@ class OnCuda:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("deterministic", [True, False])
-def test_a_gpu_learns_the_same_from_recorded_steps(deterministic, make_trainer, tmp_path):
+def test_a_gpu_learns_the_same_from_recorded_steps(
+    deterministic: bool, make_trainer: Callable[..., Loop], tmp_path: Path
+) -> None:
     _choose_kernels(deterministic)
     try:
         plain = fit(make_trainer(LENGTH, NOISY, device="cuda"), tmp_path / "plain")
@@ -195,7 +207,7 @@ def test_a_gpu_learns_the_same_from_recorded_steps(deterministic, make_trainer, 
 
 
 @pytest.mark.gpu
-def test_a_gpus_memory_is_given_back_after_recorded_steps(make_trainer, tmp_path):
+def test_a_gpus_memory_is_given_back_after_recorded_steps(make_trainer: Callable[..., Loop], tmp_path: Path) -> None:
     placement = Placement(torch.device("cuda"), "float32", records=True)
     fit(make_trainer(LENGTH, NOISY, placement=placement), tmp_path / "first")
     torch.cuda.synchronize()
