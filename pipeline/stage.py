@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from nstudent.artifact import Artifact, Metrics
 from nstudent.commit import SCRATCH
+from nstudent.listener import Listener, NoListener
 from nstudent.progress import Progress, Silence
 from nstudent.step_metrics import Role
 from nstudent.storage import make_folder, reserve
@@ -93,6 +94,7 @@ class Context:
     progress: Progress = field(default_factory=Silence)
     world: World = field(default_factory=Alone)
     """The processes that share the work. Only the leader's files and metrics count."""
+    listener: Listener = field(default_factory=NoListener)
     turns: Callable[[int], Iterable[int]] = range
     """Number of independent trainings -> their numbers, in the order in which the stage should turn to them. One that
     comes late may have been trained ahead by another process: its checkpoint is then that of its last step."""
@@ -107,6 +109,10 @@ class Context:
     def all(self, *roles: Role) -> tuple[Artifact, ...]:
         """Every gathered artifact of some roles, in the order of the run."""
         return tuple(made for made in self.gathered if made.manifest.role in roles)
+
+    def training(self, name: str) -> str:
+        """Name of one of the step's trainings, unique in the run: as a listener hears it."""
+        return f"{self.step.name}/{name}"
 
     def key(self, *parts: int | str) -> Key:
         """Key for this step's randomness."""

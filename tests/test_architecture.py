@@ -36,8 +36,8 @@ FLOORS = [
     {"commit"},
     {"artifact", "hdf5", "lock", "config_file"},
     {"processes", "world"},
-    {"config", "taxonomy", "randomness", "progress", "stopping", "storage", "hdf5_heap"},
-    {"config_data"},
+    {"config", "taxonomy", "randomness", "progress", "listener", "stopping", "storage", "hdf5_heap"},
+    {"config_data", "tables"},
     {"config_types", "errors", "json_record"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -1,5 +1,8 @@
 """The figure of a run: a valid picture that is not empty, the same bytes every time."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 from nstudent.evaluation.plots import save_figure
@@ -9,13 +12,13 @@ from PIL import Image
 JUDGED = {"05-filter": "04-pseudolabel"}
 
 
-def results(labels=True, missing=None, student=0.8, filtered=0.95):
-    def scored(value):
+def results(labels: bool = True, missing: str | None = None, student: float = 0.8, filtered: float = 0.95) -> Scores:
+    def scored(value: float) -> ClassifierScores:
         names = ("accuracy/coarse", "accuracy/fine", *COMPARED)
         test = {name: Interval(value, value - 0.03, value + 0.02) for name in names}
         return ClassifierScores(0.1, 100, None, validation={}, test=test | ({missing: None} if missing else {}))
 
-    def quality(precision):
+    def quality(precision: float) -> dict[str, LevelQuality]:
         return {"coarse": LevelQuality(precision, 90, 0.9), "fine": LevelQuality(0.8 if labels else None, 50, 0.5)}
 
     return Scores(
@@ -35,7 +38,7 @@ HISTORIES = {
 }
 
 
-def drawn(path, scores, judged=None):
+def drawn(path: Path, scores: Scores, judged: dict[str, str] | None = None) -> np.ndarray:
     save_figure(path, scores, HISTORIES, (JUDGED if scores.pseudo_labels else {}) if judged is None else judged)
     with Image.open(path) as image:
         image.load()
@@ -44,7 +47,7 @@ def drawn(path, scores, judged=None):
 
 
 @pytest.mark.parametrize("scores", [results(), results(labels=False), results(missing="accuracy/fine")])
-def test_the_figure_is_a_picture_with_something_in_each_panel(tmp_path, scores):
+def test_the_figure_is_a_picture_with_something_in_each_panel(tmp_path: Path, scores: dict[str, Any]) -> None:
     pixels = drawn(tmp_path / "scores.png", scores)
 
     height, width = pixels.shape[:2]
@@ -53,21 +56,21 @@ def test_the_figure_is_a_picture_with_something_in_each_panel(tmp_path, scores):
         assert (third < 200).mean() > 0.005
 
 
-def test_equal_runs_give_equal_bytes(tmp_path):
+def test_equal_runs_give_equal_bytes(tmp_path: Path) -> None:
     for name in ("one.png", "two.png"):
         drawn(tmp_path / name, results())
 
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
 
 
-def test_what_is_drawn_depends_on_the_scores(tmp_path):
+def test_what_is_drawn_depends_on_the_scores(tmp_path: Path) -> None:
     one = drawn(tmp_path / "one.png", results())
 
     assert not np.array_equal(one, drawn(tmp_path / "two.png", results(student=0.4)))
     assert not np.array_equal(one, drawn(tmp_path / "two.png", results(filtered=0.5)))
 
 
-def test_a_filter_is_drawn_beside_the_labels_that_it_judged(tmp_path):
+def test_a_filter_is_drawn_beside_the_labels_that_it_judged(tmp_path: Path) -> None:
     """Whatever the order of the steps: these are not those that lie next to each other."""
     one, other = results(), results()
     qualities = {**one.pseudo_labels, "03-pseudolabel": one.pseudo_labels["05-filter"]}
