@@ -24,8 +24,8 @@ from nstudent.evaluation.scores import (
     LevelQuality,
     Scores,
 )
-from nstudent.labels.selection import Selection, load_given_keep
-from nstudent.labels.store import LabelStore
+from nstudent.labels.heap_labels import HeapLabels
+from nstudent.labels.selection import load_given_keep
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble
 from nstudent.stage import Context
@@ -116,10 +116,10 @@ def _pseudo_label_quality(
     truth = dataset.hidden_truth()
     quality = {}
     for made in steps:
-        keep = Selection.load(made).keep
+        heap = HeapLabels.open(judged[made.name], made) if made.name in judged else HeapLabels.open(made)
         kept = KeptQuality(dataset.taxonomy.levels)
-        for part in LabelStore.open(judged.get(made.name, made)).parts():
-            kept.add(part.paths, truth[part.images], keep[part.rows])
+        for part in heap.labels.parts():
+            kept.add(part.paths, truth[part.images], heap.keep[part.rows])
         quality[made.name] = kept.found()
     return quality
 

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from nstudent.data.batches import Examples
 from nstudent.data.dataset import Dataset, Ids
-from nstudent.labels.selection import Selection, save_given_keep, select
+from nstudent.labels.heap_labels import HeapLabels
+from nstudent.labels.selection import save_given_keep, select
 from nstudent.labels.self_ensemble import RunningAverage, check_memory
-from nstudent.labels.store import LabelStore
 from nstudent.labels.targets import GivenTargets
 from nstudent.models.ensemble import Ensemble
 from nstudent.stage import Context
@@ -49,15 +49,14 @@ class _Keep:
 def run(context: Context) -> FilterMetrics | None:
     """Write the selection that is left, and which of the given labels are."""
     dataset = Dataset(context.inputs["data"], context.config.data)
-    store = LabelStore.open(context.inputs["labels"])
-    before = Selection.load(context.inputs["labels"])
-    labels = _Labels(dataset.labels[dataset.labelled], store.kept_labels(before.keep))
+    before = HeapLabels.open(context.inputs["labels"])
+    labels = _Labels(dataset.labels[dataset.labelled], before.kept_labels())
     keep = _Keep(np.ones(labels.given.shape, dtype=bool), before.keep)
     iterations: tuple[FilterIteration, ...] = ()
     spent = Spent()
     if context.config.filter.enabled and before.keep.any():
-        check_memory(len(store) + len(labels.given), dataset.taxonomy.columns(context.config.absent))
-        keep, iterations, spent = _self_ensemble(context, dataset, store.images, labels)
+        check_memory(len(before) + len(labels.given), dataset.taxonomy.columns(context.config.absent))
+        keep, iterations, spent = _self_ensemble(context, dataset, before.images, labels)
         keep = _Keep(keep.given, keep.pseudo & before.keep)
     if not context.world.leads:
         return None
@@ -65,8 +64,8 @@ def run(context: Context) -> FilterMetrics | None:
     if ended:
         context.progress.say(f"  {ended}")
         keep = _Keep(keep.given, np.zeros_like(keep.pseudo))
-    terminal = store.terminals(dataset.taxonomy)
-    sure = store.kept_confidence(keep.pseudo)
+    terminal = before.labels.terminals(dataset.taxonomy)
+    sure = before.labels.kept_confidence(keep.pseudo)
     selection = select(terminal, sure, keep.pseudo, context.config.pseudolabel, context.key())
     selection.save(context.folder)
     save_given_keep(context.folder, keep.given)

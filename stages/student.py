@@ -11,9 +11,8 @@ from nstudent.evaluation.assess import assess
 from nstudent.evaluation.bootstrap import paired_difference
 from nstudent.evaluation.metrics import Tallies, scores
 from nstudent.evaluation.scores import HEADLINE, Difference
-from nstudent.labels.selection import Selection, load_given_keep
-from nstudent.labels.store import LabelStore
-from nstudent.labels.targets import PseudoTargets
+from nstudent.labels.heap_labels import HeapLabels
+from nstudent.labels.selection import load_given_keep
 from nstudent.models.cost import check_cost
 from nstudent.models.ensemble import Ensemble
 from nstudent.stage import Context
@@ -55,15 +54,13 @@ def run(context: Context) -> TrainedMetrics | None:
 
 def _train(context: Context, bench: Workbench) -> Trained:
     config, dataset = context.config.student, bench.dataset
-    selection = Selection.load(context.inputs["selection"])
-    labels = LabelStore.open(context.inputs["labels"])
-    hard = context.config.pseudolabel.targets == "hard"
-    heap = Examples(labels.images, PseudoTargets(labels.probabilities, selection.keep, hard=hard), selection.copies)
+    heap = HeapLabels.open(context.inputs["labels"], context.inputs["selection"])
+    targets = heap.targets(hard=context.config.pseudolabel.targets == "hard")
     keep = load_given_keep(context.inputs["selection"])
     given = np.where(keep, dataset.labels[dataset.labelled], UNKNOWN)
     parts = [
         (bench.labelled(given), config.batch_size),
-        (heap, unlabelled_share(config.batch_size, config.unlabelled_ratio)),
+        (Examples(heap.images, targets, heap.copies), unlabelled_share(config.batch_size, config.unlabelled_ratio)),
     ]
     lesson = Lesson(parts, bench.supervised(config, config.unlabelled_weight), bench.student_length())
     return bench.train("student", config.model, config, lesson, context.key("network"))
