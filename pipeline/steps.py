@@ -85,6 +85,7 @@ STAGES = {
             gathers=("labeller", "baseline", "labels", "selection"),
             provides="scores",
             settings=_section("evaluate", without=["batch_size"]),
+            version=2,
         ),
     )
 }
