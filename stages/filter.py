@@ -24,7 +24,7 @@ from nstudent.stage import Context, Metrics
 from nstudent.taxonomy import UNKNOWN, LabelArray
 from nstudent.training.build import Lesson
 from nstudent.training.loop import Length
-from nstudent.training.objective import SelfEnsembling
+from nstudent.training.objective import CLEAN, SelfEnsembling
 from nstudent.training.spending import Spent, total
 from nstudent.workbench import Workbench, unlabelled_share
 
@@ -118,7 +118,7 @@ def _iterate(
         (Examples(heap, GivenTargets(pseudo, taxonomy, absent)), share),
     ]
     steps = max(len(heap) / share if share else 0, len(given) / config.batch_size)
-    lesson = Lesson(parts, objective, Length(config.epochs, math.ceil(steps)), with_clean=True)
+    lesson = Lesson(parts, objective, Length(config.epochs, math.ceil(steps)), views={CLEAN: None})
     key = context.key("iteration", iteration)
     trained = bench.train(f"filter {iteration}", config.model, config, lesson, key)
     score = bench.validation_score(Ensemble(bench.recipe([config.model]), [trained.network], bench.placement))
