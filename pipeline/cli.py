@@ -17,6 +17,7 @@ from typing import Annotated
 import typer
 from nstudent.errors import ArtifactError, ConfigError, NstudentError, StoppedError, TrainingError
 from nstudent.processes import is_one_of_several
+from nstudent.session import Session
 from nstudent.steps import STAGES, plan
 from nstudent.stopping import StopRequest, stop_on_signals
 from nstudent.storage import read_json
@@ -74,14 +75,14 @@ def run_all_command(
     from nstudent.run import run_all
 
     settings = load_config(config, overrides or [])
+    steps = plan(settings)
     if dry_run:
-        console.print_plan(plan(settings))
+        console.print_plan(steps)
         return
     with _interruptible() as stop, _together(settings.device) as world:
-        folder = run_all(settings, run_dir, console.Screen() if world.leads else None, stop, world)
+        folder = run_all(settings, run_dir, Session(progress=console.Screen(), stop=stop, world=world))
     if not world.leads:
         return
-    steps = plan(settings)
     first, last = (folder / step.name for step in (steps[0], steps[-1]))
     scores = read_json(last / "scores.json")
     console.print_scores(scores)
@@ -116,11 +117,13 @@ def stage_command(
     settings = load_config(config, overrides or [])
     if shard is not None:
         with _interruptible() as stop:
-            folder = run_part(settings, stage.value, _part(shard), run_dir, console.Screen(), stop)
+            folder = run_part(
+                settings, stage.value, _part(shard), run_dir, Session(progress=console.Screen(), stop=stop)
+            )
         typer.echo(f"{folder}: part {shard} is there")
         return
     with _interruptible() as stop, _together(settings.device) as world:
-        folder = run_stage(settings, stage.value, run_dir, console.Screen() if world.leads else None, stop, world)
+        folder = run_stage(settings, stage.value, run_dir, Session(progress=console.Screen(), stop=stop, world=world))
     if world.leads:
         typer.echo(str(folder))
 
@@ -158,7 +161,8 @@ def verify_command(
     from nstudent.verification import repair, verify
 
     with _interruptible() as stop:
-        found = repair(run_dir, console.Screen(), stop) if mend else verify(run_dir, console.Screen())
+        session = Session(progress=console.Screen(), stop=stop)
+        found = repair(run_dir, session) if mend else verify(run_dir, session)
     for each in found:
         typer.echo(f"{each.step}/{each.file}: {each.what}")
     left = verify(run_dir) if mend else found
@@ -195,7 +199,7 @@ def data_pack_command(
 
     settings = load_config(config, overrides or []).data
     with _interruptible() as stop:
-        folder = make_pack(settings, out, console.Screen(), stop, repair=mend)
+        folder = make_pack(settings, out, Session(progress=console.Screen(), stop=stop), repair=mend)
     metrics = Manifest.read(folder).metrics
     typer.echo(f"{folder}: {metrics['images']} images, {metrics['unreadable']} of them unreadable")
     typer.echo(f"use it:  data.source=packed data.root={folder} data.image_size={settings.image_size}")

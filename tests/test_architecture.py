@@ -33,7 +33,7 @@ FLOORS = [
     {"ranks"},
     {"data", "labels"},
     {"commit"},
-    {"artifact", "hdf5", "lock", "config_file"},
+    {"artifact", "hdf5", "lock", "config_file", "session"},
     {"processes", "world"},
     {"config", "taxonomy", "randomness", "progress", "listener", "stopping", "storage", "hdf5_heap"},
     {"config_data"},

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from nstudent import cli
 from nstudent.errors import NstudentError, TrainingError
-from nstudent.run import STAGES
+from nstudent.steps import STAGES
 
 if TYPE_CHECKING:
     from conftest import FakeStages
