@@ -18,7 +18,7 @@ from typing import Any
 
 from nstudent import Session, load_config, run_all, run_folder
 from nstudent.artifact import Artifact
-from nstudent.console import Screen
+from nstudent.cli.console import Screen
 from nstudent.training import fit
 
 PARTS = {

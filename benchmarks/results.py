@@ -20,7 +20,7 @@ from typing import Any
 
 from nstudent import Session, load_config, plan, run_all
 from nstudent.artifact import Manifest
-from nstudent.console import Screen
+from nstudent.cli.console import Screen
 from nstudent.processes import available_cores
 
 Scores = dict[str, Any]
