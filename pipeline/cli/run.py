@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from nstudent.cli.arguments import ConfigOption, Overrides, RunDirOption, StageName
 from nstudent.cli.interruption import interruptible
+from nstudent.cli.status import print_states
 from nstudent.errors import ConfigError, TrainingError
 from nstudent.processes import is_one_of_several
 from nstudent.session import Session
-from nstudent.steps import STAGES, plan
+from nstudent.stage import Step
+from nstudent.steps import STAGES, needed_until, plan
 from nstudent.storage import read_json
 from nstudent.world import Alone, Part, World
 
@@ -22,6 +25,15 @@ def run_all_command(
     overrides: Overrides = None,
     config: ConfigOption = None,
     run_dir: RunDirOption = None,
+    until: Annotated[
+        StageName | None,
+        typer.Option(
+            "--until",
+            help="Make the last step of this stage and what it is made from, and nothing else. Until student, no test "
+            "image is looked at.",
+            metavar="STAGE",
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
 ) -> None:
     """Train a teacher, label the heap, filter, train students, and score everything.
@@ -35,13 +47,16 @@ def run_all_command(
     from nstudent.run import run_all
 
     settings = load_config(config, overrides or [])
-    steps = plan(settings)
+    steps = needed_until(plan(settings), until)
     if dry_run:
         console.print_plan(steps)
         return
     with interruptible() as stop, _together(settings.device) as world:
-        folder = run_all(settings, run_dir, Session(progress=console.Screen(), stop=stop, world=world))
+        folder = run_all(settings, run_dir, Session(progress=console.Screen(), stop=stop, world=world), until=until)
     if not world.leads:
+        return
+    if steps[-1].stage.provides != "scores":
+        _print_until(folder, steps)
         return
     first, last = (folder / step.name for step in (steps[0], steps[-1]))
     scores = read_json(last / "scores.json")
@@ -51,6 +66,18 @@ def run_all_command(
     typer.echo(f"use it:  nstudent predict {folder} IMAGE...")
     if scores["ended"]:
         raise TrainingError(f"{scores['ended']}. The run is complete without that; {scores['final']} is what it gives")
+
+
+def _print_until(run_dir: Path, steps: Sequence[Step]) -> None:
+    """Print where these steps stand, after a run that was to make no others."""
+    from nstudent.status import status
+
+    states = [state for state in status(run_dir) if state.step in steps]
+    print_states(states)
+    last = states[-1]
+    if last.state == "not needed":
+        raise TrainingError(f"{last.reason}: {last.step.name} was not made")
+    typer.echo("the same command without --until goes on from here")
 
 
 def stage_command(
