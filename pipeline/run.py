@@ -11,7 +11,7 @@ from nstudent.jobs import Jobs, side_by_side
 from nstudent.run_folder import Run
 from nstudent.session import Session
 from nstudent.stage import Step
-from nstudent.steps import check_stage, needed_until
+from nstudent.steps import STAGES, check_stage, needed_until
 from nstudent.world import Part
 
 
@@ -87,8 +87,9 @@ def run_part(
         ConfigError: the stage cannot be made in parts.
         NstudentError: nothing is to be labelled, an input is missing, or the labelling fails.
     """
-    if stage != "pseudolabel":
-        raise ConfigError(f"--shard is for the stage pseudolabel; {stage} cannot be made in parts")
+    divisible = [name for name, each in STAGES.items() if each.in_parts]
+    if stage not in divisible:
+        raise ConfigError(f"--shard is for the stage {', '.join(divisible)}; {stage} cannot be made in parts")
     run = Run.open(config, run_dir, replace(session or Session(), world=part))
     steps = [step for step in run.needed_steps() if step.stage.name == stage]
     step = next((step for step in steps if run.why_stale(step)), None)

@@ -19,6 +19,7 @@ from nstudent.lock import hold, hold_part
 from nstudent.progress import Progress, Silence, Watched
 from nstudent.session import Session
 from nstudent.stage import Context, Step
+from nstudent.step_metrics import FilterMetrics, TrainedMetrics, read_metrics
 from nstudent.steps import plan
 from nstudent.storage import atomic_write, explained, fingerprint_of, write_json
 from nstudent.world import Part, World
@@ -102,7 +103,7 @@ class Run:
     def asked(self, step: Step, inputs: dict[str, Manifest]) -> dict[str, Any]:
         """Everything that decides what the step makes, as JSON."""
         common = {key: getattr(self.config, key) for key in ("seed", "absent", "precision", "augment", "compile")}
-        if step.stage.name == "data":
+        if step.stage.provides == "data":
             if self._stamp is None:
                 self._stamp = source_stamp(self.config.data)
             common = {"seed": self.config.seed, "source": self._stamp}
@@ -157,15 +158,18 @@ class Run:
         if step.stage.shared:
             self.world.agree(step.index)
         metrics = step.stage.load()(self._context(step, request["inputs"]))
+        assert metrics is not None, "the process that leads reports"
+        reported = metrics.to_json()
         fields = {
             "stage": step.stage.name,
+            "role": step.stage.provides,
             "round": step.round,
             **request,
-            "metrics": metrics,
+            "metrics": reported,
             "seconds": round(time.monotonic() - began, 1),
         }
         manifest = commit(folder, fields).manifest
-        self.session.listener.made(step.name, metrics)
+        self.session.listener.made(step.name, reported)
         return manifest
 
     def make_part(self, step: Step, part: Part) -> None:
@@ -220,12 +224,12 @@ class Run:
     def _end(self, step: Step) -> str:
         """Why no round can follow a step; empty where one can, or nothing is known yet."""
         try:
-            metrics = Manifest.read(self.folder(step.name)).metrics
+            metrics = read_metrics(Manifest.read(self.folder(step.name)))
         except ArtifactError:
             return ""
-        if metrics.get("promoted") is False:
+        if isinstance(metrics, TrainedMetrics) and metrics.promoted is False:
             return f"{step.name} did not beat its teacher"
-        return str(metrics.get("ended") or "")
+        return metrics.ended if isinstance(metrics, FilterMetrics) else ""
 
     def write_config(self) -> None:
         """Keep the complete configuration with the run."""
@@ -241,9 +245,9 @@ class Run:
         if standing:
             write_json(self.run_dir / FINAL, {"step": standing[-1]})
 
-    def _promoted(self, name: str) -> bool | None:
-        """What the gate said of a labeller; ``None`` where it is not made or cannot be read."""
+    def _promoted(self, name: str) -> bool:
+        """Whether a labeller is there, can be read, and was promoted."""
         try:
-            return bool(Manifest.read(self.folder(name)).metrics["promoted"])
-        except (ArtifactError, KeyError):
-            return None
+            return bool(TrainedMetrics.of(Manifest.read(self.folder(name))).promoted)
+        except ArtifactError:
+            return False

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from nstudent.errors import ConfigError
 from nstudent.stage import Stage, Step
+from nstudent.step_metrics import Role
 
 if TYPE_CHECKING:
     from nstudent.config import Config
@@ -55,11 +56,12 @@ STAGES = {
             settings=_section("pseudolabel", without=["batch_size"]),
             version=3,
             shared=True,
+            in_parts=True,
         ),
         Stage(
             "filter",
             needs=("data", "labels"),
-            provides="clean labels",
+            provides="selection",
             settings=lambda config: (
                 _training("filter")(config) | _section("pseudolabel", without=["batch_size"])(config)
             ),
@@ -68,7 +70,7 @@ STAGES = {
         ),
         Stage(
             "student",
-            needs=("data", "labeller", "labels", "clean labels"),
+            needs=("data", "labeller", "labels", "selection"),
             provides="labeller",
             settings=lambda config: (
                 _training("student")(config)
@@ -81,7 +83,7 @@ STAGES = {
         Stage(
             "evaluate",
             needs=("data",),
-            gathers=("labeller", "baseline", "labels", "clean labels"),
+            gathers=("labeller", "baseline", "labels", "selection"),
             provides="scores",
             settings=_section("evaluate", without=["batch_size"]),
         ),
@@ -100,8 +102,8 @@ def plan(config: Config) -> tuple[Step, ...]:
     for round_ in range(1, config.rounds + 1):
         walk += [("pseudolabel", round_), ("filter", round_), ("student", round_)]
     walk.append(("evaluate", 0))
-    latest: dict[str, str] = {}
-    everything: list[tuple[str, str]] = []
+    latest: dict[Role, str] = {}
+    everything: list[tuple[Role, str]] = []
     steps = []
     for index, (name, round_) in enumerate(walk):
         stage = STAGES[name]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from nstudent import cli
 from nstudent.errors import NstudentError, TrainingError
+from nstudent.step_metrics import DataMetrics
 from nstudent.steps import STAGES
 
 if TYPE_CHECKING:
@@ -167,7 +168,8 @@ def test_until_a_stage_the_states_and_scores_of_its_steps_are_shown(command: Com
     assert done.returncode == 0
     *rows, last = done.stdout.splitlines()[1:]
     made = ["00-data", "01-teacher", "03-pseudolabel", "04-filter", "05-student"]
-    assert [row.split() for row in rows] == [[name, "done", "0.500"] for name in made]
+    scored = ["01-teacher", "05-student"]
+    assert [row.split() for row in rows] == [[name, "done", *["0.500"] * (name in scored)] for name in made]
     assert last == "the same command without --until goes on from here"
     assert fake_stages.made == made
     assert "06-evaluate" in command("run-all", "rounds=1").stdout
@@ -196,12 +198,16 @@ def test_run_all_ends_with_the_scores(command: Command, fake_stages: FakeStages)
 
 def test_run_all_counts_what_was_left_out_and_what_is_worth_a_look(command: Command, fake_stages: FakeStages) -> None:
     fake_stages.metrics = {
-        "00-data": {
-            "unreadable": 3,
-            "duplicates": 0,
-            "near_duplicates": 1234,
-            "findings": {"one_training_image": 2, "held_out_only": 0},
-        }
+        "00-data": DataMetrics(
+            *(1, 1, 1, 1),
+            unreadable=3,
+            duplicates=0,
+            near_duplicates=1234,
+            conflicting_labels=0,
+            classes=(2,),
+            terminals=2,
+            findings={"one_training_image": 2, "held_out_only": 0},
+        )
     }
     assert command("run-all", "rounds=1").stdout.splitlines()[-4:-2] == [
         "not used: 3 unreadable images, 1234 near-duplicates (runs/digits/00-data/left_out.json)",
@@ -240,7 +246,8 @@ def test_status_shows_each_step(command: Command, fake_stages: FakeStages) -> No
     done = command("status", "runs/digits")
     assert done.returncode == 0
     rows = {line.split()[0]: line.split(maxsplit=1)[1].rstrip() for line in done.stdout.splitlines()[1:]}
-    assert rows["00-data"].split() == ["done", "0.500"]
+    assert rows["00-data"].split() == ["done"]
+    assert rows["05-student"].split()[1] == rows["02-baseline"].split()[1] == "0.500"
     assert rows["01-teacher"].startswith("stale")
     assert "seed changed from 0 to 1" in rows["01-teacher"]
 

@@ -12,7 +12,7 @@ from nstudent import Session, load_config, plan, run_all
 from nstudent.artifact import Manifest
 from nstudent.errors import StoppedError, TrainingError
 from nstudent.listener import Listener, NoListener
-from nstudent.stage import Context, Metrics, Stage
+from nstudent.stage import Context, Stage
 from nstudent.status import status
 
 if TYPE_CHECKING:
@@ -118,11 +118,10 @@ def test_a_process_that_does_not_lead_is_silent(
     run(tmp_path, NoListener())
     worked = []
 
-    def work(context: Context) -> Metrics:
+    def work(context: Context) -> None:
         worked.append(context.step.name)
         context.progress.say("hello")
         context.listener.epoch(context.training("member 0"), {"epoch": 1})
-        return {}
 
     monkeypatch.setattr(Stage, "load", lambda stage: work)
     told, heard = Told(), Heard()

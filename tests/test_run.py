@@ -14,7 +14,9 @@ from costless_runs import ONE_ROUND, TWO_ROUNDS, planned, reasons, states, steps
 from nstudent import load_config, run_all, run_stage
 from nstudent.artifact import Manifest
 from nstudent.errors import ArtifactError, ConfigError, TrainingError
+from nstudent.evaluation.scores import HEADLINE
 from nstudent.status import StepState, status
+from nstudent.step_metrics import TrainedMetrics
 
 if TYPE_CHECKING:
     from conftest import FakeStages
@@ -246,7 +248,7 @@ def test_status_says_what_would_be_made_again(tmp_path: Path, fake_stages: FakeS
 def test_status_shows_what_a_step_reports(tmp_path: Path, fake_stages: FakeStages) -> None:
     steps_made(tmp_path)
     found: Mapping[str, StepState] = {state.step.name: state for state in status(tmp_path)}
-    assert found["05-student"].metrics == {"promoted": True, "validation": {"contest alone": 0.5}}
+    assert found["05-student"].metrics == TrainedMetrics({HEADLINE: 0.5}, 1.0, 10, history=(), promoted=True)
 
 
 def test_status_of_a_folder_that_is_no_run(tmp_path: Path) -> None:

@@ -35,10 +35,11 @@ def data_pack_command(
     from nstudent.cli import console
     from nstudent.config_file import load_config
     from nstudent.data.pack_folder import make_pack
+    from nstudent.data.sources.packed import PackMetrics
 
     settings = load_config(config, overrides or []).data
     with interruptible() as stop:
         folder = make_pack(settings, out, Session(progress=console.Screen(), stop=stop), repair=repair)
-    metrics = Manifest.read(folder).metrics
-    typer.echo(f"{folder}: {metrics['images']} images, {metrics['unreadable']} of them unreadable")
+    metrics = PackMetrics.of(Manifest.read(folder))
+    typer.echo(f"{folder}: {metrics.images} images, {metrics.unreadable} of them unreadable")
     typer.echo(f"use it:  data.source=packed data.root={folder} data.image_size={settings.image_size}")

@@ -17,7 +17,6 @@ from nstudent.processes import is_one_of_several
 from nstudent.session import Session
 from nstudent.stage import Step
 from nstudent.steps import STAGES, needed_until, plan
-from nstudent.storage import read_json
 from nstudent.world import Alone, Part, World
 
 
@@ -44,7 +43,9 @@ def run_all_command(
     from nstudent.artifact import Manifest
     from nstudent.cli import console
     from nstudent.config_file import load_config
+    from nstudent.evaluation.scores import FIGURE, SCORES, Scores
     from nstudent.run import run_all
+    from nstudent.step_metrics import DataMetrics
 
     settings = load_config(config, overrides or [])
     steps = needed_until(plan(settings), until)
@@ -58,14 +59,14 @@ def run_all_command(
     if steps[-1].stage.provides != "scores":
         _print_until(folder, steps)
         return
-    first, last = (folder / step.name for step in (steps[0], steps[-1]))
-    scores = read_json(last / "scores.json")
+    folders = {step.stage.provides: folder / step.name for step in steps}
+    scores = Scores.read(folders["scores"] / SCORES)
     console.print_scores(scores)
-    console.print_left_out(Manifest.read(first).metrics, first)
-    typer.echo(f"picture: {last / 'scores.png'}")
+    console.print_left_out(DataMetrics.of(Manifest.read(folders["data"])), folders["data"])
+    typer.echo(f"picture: {folders['scores'] / FIGURE}")
     typer.echo(f"use it:  nstudent predict {folder} IMAGE...")
-    if scores["ended"]:
-        raise TrainingError(f"{scores['ended']}. The run is complete without that; {scores['final']} is what it gives")
+    if scores.ended:
+        raise TrainingError(f"{scores.ended}. The run is complete without that; {scores.final} is what it gives")
 
 
 def _print_until(run_dir: Path, steps: Sequence[Step]) -> None:

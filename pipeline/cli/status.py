@@ -21,14 +21,16 @@ def status_command(run_dir: RunDirArgument) -> None:
 def print_states(states: Iterable[StepState]) -> None:
     """Print a table with a row for each of these steps."""
     from nstudent.cli import console
+    from nstudent.evaluation.scores import HEADLINE
+    from nstudent.step_metrics import TrainedMetrics
 
     rows = []
     for state in states:
-        validation = state.metrics.get("validation")
-        value = validation.get("contest alone") if isinstance(validation, dict) else None
-        score = f"{value:.3f}" if isinstance(value, float) else ""
-        note = state.reason
-        if state.metrics.get("promoted") is False:
-            note = note or "did not beat its teacher"
+        score, note, trained = "", state.reason, state.metrics
+        if isinstance(trained, TrainedMetrics):
+            value = trained.validation.get(HEADLINE)
+            score = "" if value is None else f"{value:.3f}"
+            if trained.promoted is False:
+                note = note or "did not beat its teacher"
         rows.append((state.step.name, state.state, score, note))
     console.print_status(rows)

@@ -16,7 +16,7 @@ from nstudent.data.decode import VERSION
 from nstudent.data.labelling import encode_labels, taxonomy_of
 from nstudent.data.packing import Layout, pack
 from nstudent.data.sources import open_source
-from nstudent.data.sources.packed import INFO, RECORDS, SHARD, STAGE, Info, is_pack, write_records
+from nstudent.data.sources.packed import INFO, RECORDS, SHARD, STAGE, Info, PackMetrics, is_pack, write_records
 from nstudent.errors import ArtifactError, ConfigError
 from nstudent.lock import hold_beside
 from nstudent.progress import Progress
@@ -137,6 +137,6 @@ def _make(folder: Path, request: Mapping[str, Any], config: DataConfig, progress
     _, reasons = pack(partial, source, records, config, layout, progress)
     write_records(partial, records)
     Info(config.image_size, VERSION, config.levels, layout.storage, len(records)).save(partial)
-    metrics = {"images": len(records), "unreadable": len(reasons)}
+    metrics = PackMetrics(len(records), len(reasons)).to_json()
     seconds = round(time.monotonic() - began, 1)
-    commit(folder, {"stage": STAGE, "round": 0, **request, "metrics": metrics, "seconds": seconds})
+    commit(folder, {"stage": STAGE, "role": STAGE, "round": 0, **request, "metrics": metrics, "seconds": seconds})
