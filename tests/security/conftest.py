@@ -38,7 +38,15 @@ def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe = Recipe((model,), Taxonomy.from_tree(TREE, ("coarse", "mid", "fine")), "ignore", 32, 1_000_000)
     member = build_member(model, recipe.outputs, ("key",))
     Ensemble(recipe, [member], Placement(torch.device("cpu"), "float32")).save(open_partial(run / STEP, "by hand"))
-    fields = {"stage": "teacher", "round": 0, "asked": {}, "inputs": {}, "metrics": {"promoted": True}, "seconds": 0.0}
+    fields = {
+        "stage": "teacher",
+        "role": "labeller",
+        "round": 0,
+        "asked": {},
+        "inputs": {},
+        "metrics": {"promoted": True},
+        "seconds": 0.0,
+    }
     commit(run / STEP, fields)
     write_json(run / FINAL, {"step": STEP})
     return run
