@@ -38,6 +38,7 @@ from nstudent.data.dataset import Dataset
 from nstudent.labels.targets import GivenTargets
 from nstudent.models.device import Placement, noises_in_batches
 from nstudent.models.member import Member, build_member
+from nstudent.outputs import Outputs
 from nstudent.processes import available_cores
 from nstudent.training.fit import Length, Trainer
 from nstudent.training.objective import Supervised
@@ -143,7 +144,7 @@ class Bench:
         torch.set_num_threads(config.threads or 1)
 
     def member(self, checkpointing: bool = False) -> Member:
-        noise, outputs = self.config.student.noise, self.dataset.taxonomy.num_classes
+        noise, outputs = self.config.student.noise, Outputs(self.dataset.taxonomy)
         return build_member(
             self.model, outputs, KEY, dropout=noise.dropout, drop_path=noise.drop_path, checkpointing=checkpointing
         )
@@ -159,7 +160,7 @@ class Bench:
         config = self.config.model_copy(update=changed)
         later = noises_in_batches(config)
         ids, taxonomy = self.dataset.labelled, self.dataset.taxonomy
-        examples = Examples(ids, GivenTargets(self.dataset.labels[ids], taxonomy, "ignore"))
+        examples = Examples(ids, GivenTargets(self.dataset.labels[ids], Outputs(taxonomy)))
         pixels = training_pixels(config, self.dataset, placement.device)
         batches = Batches(pixels, [(examples, self.batch)], None if later else Augment(noise), KEY)
         even = [torch.ones(n, device=placement.device) for n in taxonomy.num_classes]

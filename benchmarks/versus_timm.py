@@ -41,6 +41,7 @@ from nstudent.models.device import Placement, loader_workers, noises_in_batches
 from nstudent.models.ensemble import Ensemble, Recipe
 from nstudent.models.inference import predict
 from nstudent.models.member import build_member
+from nstudent.outputs import Outputs
 from nstudent.processes import available_cores
 from nstudent.progress import Silence
 from nstudent.training.fit import Length, Trainer
@@ -180,7 +181,7 @@ def our_work(arguments: argparse.Namespace) -> None:
     config = our_config(folder, side, arguments, arguments.noise)
     dataset = Dataset(Artifact(folder / "run" / "00-data"), config.data)
     placement, model = Placement.from_config(config), ModelConfig(backbones=(arguments.net,))
-    member = build_member(model, dataset.taxonomy.num_classes, KEY)
+    member = build_member(model, Outputs(dataset.taxonomy), KEY)
     ids = dataset.labelled
     if arguments.work == "label":
         recipe = Recipe((model,), dataset.taxonomy, "ignore", side, config.data.max_pixels, config.precision)
@@ -190,7 +191,7 @@ def our_work(arguments: argparse.Namespace) -> None:
         return
     later = noises_in_batches(config)
     noise, training = config.teacher.noise, config.teacher.model_copy(update={"batch_size": arguments.batch})
-    examples = Examples(ids, GivenTargets(dataset.labels[ids], dataset.taxonomy, "ignore"))
+    examples = Examples(ids, GivenTargets(dataset.labels[ids], Outputs(dataset.taxonomy)))
     pixels = training_pixels(config, dataset, placement.device)
     batches = Batches(pixels, [(examples, arguments.batch)], None if later else Augment(noise), KEY)
     objective = Supervised([torch.ones(n, device=placement.device) for n in dataset.taxonomy.num_classes], (1.0,), 0.1)

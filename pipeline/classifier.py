@@ -95,8 +95,8 @@ class Classifier:
             levels = self._ensemble.vote(self._ensemble.images(torch.from_numpy(np.stack(pixels))))
             if not all(level.isfinite().all() for level in levels):
                 raise ArtifactError("the classifier answers with numbers that are not finite: train it again")
-            rows = best_paths(levels, recipe.taxonomy)
-            confidence = path_confidence(levels, rows, recipe.taxonomy)
+            rows = best_paths(levels, recipe.outputs)
+            confidence = path_confidence(levels, rows, recipe.outputs)
         at = 0
         for number, path in enumerate(paths):
             if number in errors:

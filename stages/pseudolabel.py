@@ -30,7 +30,7 @@ def run(context: Context) -> Metrics:
     taxonomy = dataset.taxonomy
     labeller = Ensemble.load(context.inputs["labeller"], Placement.from_config(context.config))
     labeller.compile()
-    layout = store.Layout.of(taxonomy.levels, labeller.recipe.outputs, config.top_k)
+    layout = store.Layout.of(labeller.recipe.outputs, config.top_k)
     context.reserve(layout.row_bytes * len(dataset.unlabelled))
     size = BatchSize.starting(config.batch_size, labeller)
     temperatures = _temperatures(context, dataset, labeller, size)
@@ -59,7 +59,7 @@ def _temperatures(context: Context, dataset: Dataset, labeller: Ensemble, size: 
         return (1.0,) * dataset.taxonomy.num_levels
     ids = images_to_fit(dataset.validation, labeller.recipe.outputs)
     probabilities = predict(labeller, dataset.pixels, ids, size)
-    return fit_temperatures(probabilities, dataset.labels[ids], dataset.taxonomy.num_classes)
+    return fit_temperatures(probabilities, dataset.labels[ids], labeller.recipe.outputs)
 
 
 class _Labelling:
@@ -78,7 +78,7 @@ class _Labelling:
         self._layout = layout
         self._temperatures = temperatures
         self._size = size
-        self._decode = PathDecoder(dataset.taxonomy, labeller.recipe.outputs)
+        self._decode = PathDecoder(labeller.recipe.outputs)
 
     def make(self, context: Context) -> None:
         """Label the heap, or this process's share of its shards."""
@@ -122,7 +122,9 @@ class _Labelling:
         """The labels of a batch as they are stored, from its distributions per level."""
         calibrated = [apply_temperature(level, t) for level, t in zip(levels, self._temperatures, strict=True)]
         paths = self._decode(calibrated)
-        return self._layout.columns(calibrated, paths, path_confidence(calibrated, paths, self._dataset.taxonomy))
+        return self._layout.columns(
+            calibrated, paths, path_confidence(calibrated, paths, self._labeller.recipe.outputs)
+        )
 
 
 class _Pieces:

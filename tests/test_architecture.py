@@ -34,7 +34,7 @@ FLOORS = [
     {"data", "labels"},
     {"commit"},
     {"artifact", "hdf5", "lock", "config_file"},
-    {"processes", "world"},
+    {"processes", "world", "outputs"},
     {"config", "taxonomy", "randomness", "progress", "stopping", "storage", "hdf5_heap"},
     {"config_data"},
     {"config_types", "errors"},

@@ -98,10 +98,10 @@ def test_level_weights_are_those_of_the_section(make_bench):
 def test_the_recipe_is_that_of_the_data(make_bench, dataset):
     bench = make_bench("absent=class")
     recipe = bench.recipe(bench._config.teacher.members)
-    assert recipe.outputs == (3, 5, 9), "the mid and fine levels can end"
+    assert recipe.outputs.sizes == (3, 5, 9), "the mid and fine levels can end"
     assert recipe.taxonomy == dataset.taxonomy
     assert recipe.image_size == 16
-    assert make_bench().recipe(()).outputs == (3, 4, 8)
+    assert make_bench().recipe(()).outputs.sizes == (3, 4, 8)
 
 
 @pytest.mark.parametrize("absent", ["ignore", "class"])
@@ -109,7 +109,7 @@ def test_a_network_fits_its_recipe(absent, make_bench):
     bench = make_bench(f"absent={absent}")
     (model, *_) = bench._config.teacher.members
     logits = bench.build(model, bench._config.teacher, ("key",)).eval()(torch.zeros(2, 3, 16, 16))
-    assert tuple(level.shape[1] for level in logits) == bench.recipe([model]).outputs
+    assert tuple(level.shape[1] for level in logits) == bench.recipe([model]).outputs.sizes
 
 
 def test_dropout_and_stochastic_depth_are_built_into_what_is_trained(make_bench, monkeypatch):

@@ -15,7 +15,7 @@ _TIE = 1e-9
 
 def assess(ensemble: Ensemble, dataset: Dataset, ids: Ids, batch_size: int | None) -> Tallies:
     """Per image, what each score sums up, for the most probable paths."""
-    decode = PathDecoder(dataset.taxonomy, ensemble.recipe.outputs)
+    decode = PathDecoder(ensemble.recipe.outputs)
     size = BatchSize.starting(batch_size, ensemble)
     found = batches(ensemble, dataset.pixels, ids, size, lambda levels: {"path": decode(levels)})
     predicted = np.concatenate([batch["path"] for batch in found])

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from nstudent.taxonomy import ABSENT, LabelArray, Taxonomy
+from nstudent.outputs import Outputs
+from nstudent.taxonomy import ABSENT, LabelArray
 from torch import Tensor
 
 _CELLS_AT_ONCE = {"cpu": 1 << 18, "cuda": 1 << 28}
@@ -28,15 +29,15 @@ class PathDecoder:
     that holds the distributions.
     """
 
-    def __init__(self, taxonomy: Taxonomy, outputs: Sequence[int]) -> None:
-        """``outputs``: of the model, per level."""
-        terminals = _speakable(taxonomy, outputs)
+    def __init__(self, outputs: Outputs) -> None:
+        """``outputs``: of the model."""
+        terminals = _speakable(outputs)
         levels: list[_Level] = []
         says = np.zeros(len(terminals), dtype=np.float32)
         above = np.zeros(len(terminals), dtype=np.int64)
-        for level, size in enumerate(outputs):
+        for level, size in enumerate(outputs.sizes):
             column = terminals[:, level]
-            speaks = (column != ABSENT) | (size > taxonomy.num_classes[level])
+            speaks = (column != ABSENT) | outputs.has_nothing(level)
             says += speaks
             # Terminals with the same beginning share its score, so that only the last level is as wide as the tree.
             _, first, beginning = np.unique(terminals[:, : level + 1], axis=0, return_index=True, return_inverse=True)
@@ -128,17 +129,18 @@ class _Tree:
         return self.order.taken(total).div_(self.says)
 
 
-def best_paths(probabilities: Sequence[Tensor], taxonomy: Taxonomy) -> Tensor:
+def best_paths(probabilities: Sequence[Tensor], outputs: Outputs) -> Tensor:
     """The most probable legal final label of each image, as ``PathDecoder`` finds it: int32 (images, levels)."""
-    return PathDecoder(taxonomy, [level.shape[1] for level in probabilities])(probabilities)
+    return PathDecoder(outputs)(probabilities)
 
 
-def _speakable(taxonomy: Taxonomy, outputs: Sequence[int]) -> LabelArray:
+def _speakable(outputs: Outputs) -> LabelArray:
     """Terminal labels that end at a leaf, or at a level below which the model can say 'nothing'."""
+    taxonomy = outputs.taxonomy
     rows = taxonomy.terminal_rows
     allowed = [
         depth == taxonomy.num_levels
-        or outputs[depth] > taxonomy.num_classes[depth]
+        or outputs.has_nothing(depth)
         or not taxonomy.has_children(depth - 1, row[depth - 1])
         for row, depth in zip(rows.tolist(), (rows != ABSENT).sum(axis=1).tolist(), strict=True)
     ]
@@ -146,7 +148,7 @@ def _speakable(taxonomy: Taxonomy, outputs: Sequence[int]) -> LabelArray:
     return speakable
 
 
-def path_confidence(probabilities: Sequence[Tensor], paths: Tensor, taxonomy: Taxonomy) -> Tensor:
+def path_confidence(probabilities: Sequence[Tensor], paths: Tensor, outputs: Outputs) -> Tensor:
     """Probability of what the path says at each level, float32 (images, levels).
 
     Where the path has ended that is the probability of 'nothing', or 0 in a model without an output for it.
@@ -155,7 +157,7 @@ def path_confidence(probabilities: Sequence[Tensor], paths: Tensor, taxonomy: Ta
     for level, distribution in enumerate(probabilities):
         path = paths[:, level].long()
         said = distribution.gather(1, path.clamp_min(0)[:, None])[:, 0]
-        has_nothing = distribution.shape[1] > taxonomy.num_classes[level]
-        nothing = distribution[:, -1] if has_nothing else torch.zeros_like(said)
+        output = outputs.nothing(level)
+        nothing = torch.zeros_like(said) if output is None else distribution[:, output]
         confidence.append(torch.where(path >= 0, said, nothing))
     return torch.stack(confidence, dim=1)

@@ -17,6 +17,7 @@ from nstudent.errors import ArtifactError, ConfigError, DataError, summary
 from nstudent.models.allocation import AllocationLimit
 from nstudent.models.device import Placement
 from nstudent.models.member import Member, build_member
+from nstudent.outputs import Outputs
 from nstudent.storage import atomic_write, write_json
 from nstudent.taxonomy import Taxonomy
 from safetensors import SafetensorError
@@ -47,9 +48,9 @@ class Recipe:
     precision: str = "auto"
 
     @property
-    def outputs(self) -> tuple[int, ...]:
-        """Outputs per level."""
-        return self.taxonomy.columns(self.absent)
+    def outputs(self) -> Outputs:
+        """What the ensemble, and each of its members, can say."""
+        return Outputs(self.taxonomy, self.absent)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that ``from_json`` reads back."""

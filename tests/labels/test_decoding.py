@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nstudent.labels import decoding
+from nstudent.outputs import Outputs
 from nstudent.taxonomy import Taxonomy
 
 LEVELS = ("coarse", "mid", "fine")
@@ -24,20 +25,21 @@ TREE = Taxonomy.from_labels(
 )
 
 
-def best_paths(levels, tree):
-    return decoding.best_paths([torch.from_numpy(level) for level in levels], tree).numpy()
+def best_paths(levels, tree, absent="ignore"):
+    return decoding.best_paths([torch.from_numpy(level) for level in levels], Outputs(tree, absent)).numpy()
 
 
-def path_confidence(levels, paths, tree):
-    return decoding.path_confidence([torch.from_numpy(level) for level in levels], torch.tensor(paths), tree).numpy()
+def path_confidence(levels, paths, tree, absent="ignore"):
+    outputs = Outputs(tree, absent)
+    return decoding.path_confidence([torch.from_numpy(level) for level in levels], torch.tensor(paths), outputs).numpy()
 
 
 def rows(*levels):
     return [np.array(level, dtype=np.float32).reshape(-1, len(level)) for level in levels]
 
 
-def decoded(*levels, tree=TREE):
-    return best_paths(rows(*levels), tree)[0].tolist()
+def decoded(*levels, tree=TREE, absent="ignore"):
+    return best_paths(rows(*levels), tree, absent)[0].tolist()
 
 
 def test_the_levels_agree():
@@ -84,7 +86,7 @@ def test_an_output_for_nothing_has_a_say_where_the_path_ends(nothing_mid, nothin
     mid = [*np.array([0.1, 0.1, 0.8]) * (1 - nothing_mid), nothing_mid]
     fine = [*np.array([0.1, 0.1, 0.1, 0.6, 0.1]) * (1 - nothing_fine), nothing_fine]
 
-    assert decoded([0.2, 0.8], mid, fine) == expected
+    assert decoded([0.2, 0.8], mid, fine, absent="class") == expected
 
 
 def test_equal_scores_take_the_first_terminal_every_time():
@@ -131,12 +133,12 @@ def trees(draw):
 def test_whatever_is_predicted_the_path_is_a_legal_terminal(tree, absent, seed, sharp):
     random = np.random.default_rng(seed)
     weight = 0.01 if sharp else 1.0
-    levels = [random.dirichlet(np.full(n, weight) + 1e-3, 7).astype(np.float32) for n in tree.columns(absent)]
+    levels = [random.dirichlet(np.full(n, weight) + 1e-3, 7).astype(np.float32) for n in Outputs(tree, absent).sizes]
 
-    paths = best_paths(levels, tree)
+    paths = best_paths(levels, tree, absent)
 
     assert {tuple(path) for path in paths.tolist()} <= set(tree.terminals)
-    confidence = path_confidence(levels, paths, tree)
+    confidence = path_confidence(levels, paths, tree, absent)
     if absent == "ignore":
         assert (confidence[paths < 0] == 0).all()
     assert ((confidence >= 0) & (confidence <= 1 + 1e-6)).all()
@@ -145,7 +147,7 @@ def test_whatever_is_predicted_the_path_is_a_legal_terminal(tree, absent, seed, 
 def test_confidence_below_the_end_is_that_of_nothing():
     """A student can only learn that a path ends where the level that says so is kept."""
     tree = Taxonomy.from_labels([("A", "-"), ("A", "a")], ("coarse", "fine"))
-    confidence = path_confidence(rows([1.0], [0.2, 0.8]), np.array([[0, -1]]), tree)
+    confidence = path_confidence(rows([1.0], [0.2, 0.8]), np.array([[0, -1]]), tree, "class")
 
     assert np.allclose(confidence, [[1.0, 0.8]])
 
@@ -165,13 +167,13 @@ def test_cpu_and_gpu_find_the_same_labels(absent):
     from nstudent.labels.store import Layout
 
     random = np.random.default_rng(0)
-    columns = TREE.columns(absent)
-    drawn = [torch.from_numpy(random.dirichlet(np.ones(n), 500).astype(np.float32)) for n in columns]
-    decode, layout, found = decoding.PathDecoder(TREE, columns), Layout.of(LEVELS, columns, 2), {}
+    outputs = Outputs(TREE, absent)
+    drawn = [torch.from_numpy(random.dirichlet(np.ones(n), 500).astype(np.float32)) for n in outputs.sizes]
+    decode, layout, found = decoding.PathDecoder(outputs), Layout.of(outputs, 2), {}
     for device in ("cpu", "cuda"):
         levels = [apply_temperature(level.to(device), 1.4) for level in drawn]
         paths = decode(levels)
-        made = layout.columns(levels, paths, decoding.path_confidence(levels, paths, TREE))
+        made = layout.columns(levels, paths, decoding.path_confidence(levels, paths, outputs))
         found[device] = {name: tensor.cpu().numpy() for name, tensor in made.items()}
     assert (found["cpu"]["path"] == found["cuda"]["path"]).mean() > 0.99
     same = (found["cpu"]["path"] == found["cuda"]["path"]).all(axis=1)

@@ -126,7 +126,7 @@ def test_weights_that_were_committed_damaged_are_refused(damage, make_ensemble, 
 def test_a_recipe_survives_json(make_ensemble):
     recipe = make_ensemble(1, 2).recipe
     assert Recipe.from_json(json.loads(json.dumps(recipe.to_json()))) == recipe
-    assert recipe.outputs == (2, 3, 5)
+    assert recipe.outputs.sizes == (2, 3, 5)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
 import pytest
 import torch
 from nstudent.models.heads import build_head
+from trees import outputs_of
 
-NUM_FEATURES, OUTPUTS, WIDTH = 6, (2, 3, 5), 4
+NUM_FEATURES, OUTPUTS, WIDTH = 6, outputs_of(2, 3, 5), 4
 COARSE, MID, FINE = range(3)
 
 # Which projections each level's logits read: its own, and the detached ones of the levels before it.
@@ -32,7 +33,7 @@ def test_gives_one_logit_per_output_of_each_level(name, features):
 
 @pytest.mark.parametrize("name", ["fine_to_coarse", "coarse_to_fine", "independent"])
 def test_a_single_level_is_enough(name, features):
-    assert [tuple(level.shape) for level in build_head(name, NUM_FEATURES, (4,), WIDTH)(features)] == [(7, 4)]
+    assert [tuple(level.shape) for level in build_head(name, NUM_FEATURES, outputs_of(4), WIDTH)(features)] == [(7, 4)]
 
 
 @cascades
@@ -53,7 +54,7 @@ def test_a_levels_logits_read_the_levels_before_it(name, level, features):
 @levels
 def test_a_levels_loss_trains_only_its_own_projection(name, level, features):
     head = head_of(name)
-    target = torch.arange(7) % OUTPUTS[level]
+    target = torch.arange(7) % OUTPUTS.sizes[level]
     torch.nn.functional.cross_entropy(head(features)[level], target).backward()
     trained = {
         other

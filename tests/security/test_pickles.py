@@ -22,6 +22,7 @@ from nstudent.hdf5 import attributes, mapped
 from nstudent.models.member import build_member
 from nstudent.storage import read_json
 from nstudent.training.checkpoint import load_checkpoint
+from trees import outputs_of
 
 
 def _plain(canary: object) -> bytes:
@@ -99,7 +100,7 @@ def test_as_weights_of_a_model_folder(stranger, canary, kind: Kind):
 def test_as_pretrained_weights(canary, tmp_path, kind: Kind, name):
     (tmp_path / name).write_bytes(kind(canary))
     with pytest.raises(NstudentError, match=r"pretrained: .*w\."):
-        build_member(ModelConfig(pretrained=str(tmp_path / name)), (2,), ("key",))
+        build_member(ModelConfig(pretrained=str(tmp_path / name)), outputs_of(2), ("key",))
     assert not canary.sang
 
 
