@@ -36,7 +36,7 @@ FLOORS = [
     {"artifact", "hdf5", "lock", "config_file"},
     {"processes", "world", "outputs"},
     {"config", "taxonomy", "randomness", "progress", "stopping", "storage", "hdf5_heap"},
-    {"config_data"},
+    {"config_data", "tables"},
     {"config_types", "errors"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
