@@ -13,7 +13,7 @@ import numpy as np
 from nstudent.data.dataset import Dataset, Ids
 from nstudent.evaluation.calibration import apply_temperature, fit_temperatures, images_to_fit
 from nstudent.labels import store
-from nstudent.labels.decoding import PathDecoder, path_confidence
+from nstudent.labels.decoders import build_decoder
 from nstudent.labels.selection import select
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble, Levels
@@ -78,7 +78,7 @@ class _Labelling:
         self._layout = layout
         self._temperatures = temperatures
         self._size = size
-        self._decode = PathDecoder(labeller.recipe.outputs)
+        self._decoder = build_decoder(labeller.recipe.decoder, labeller.recipe.outputs)
 
     def make(self, context: Context) -> None:
         """Label the heap, or this process's share of its shards."""
@@ -121,10 +121,8 @@ class _Labelling:
     def _labels(self, levels: Levels) -> Mapping[str, Tensor]:
         """The labels of a batch as they are stored, from its distributions per level."""
         calibrated = [apply_temperature(level, t) for level, t in zip(levels, self._temperatures, strict=True)]
-        paths = self._decode(calibrated)
-        return self._layout.columns(
-            calibrated, paths, path_confidence(calibrated, paths, self._labeller.recipe.outputs)
-        )
+        found = self._decoder.decode(calibrated)
+        return self._layout.columns(calibrated, found.paths, found.confidence)
 
 
 class _Pieces:

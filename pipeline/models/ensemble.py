@@ -14,11 +14,13 @@ from nstudent.artifact import Artifact
 from nstudent.config import ModelConfig
 from nstudent.config_file import check
 from nstudent.errors import ArtifactError, ConfigError, DataError, summary
+from nstudent.labels.decoders import DECODERS
 from nstudent.models.allocation import AllocationLimit
 from nstudent.models.device import Placement
 from nstudent.models.member import Member, build_member
 from nstudent.outputs import Outputs
 from nstudent.storage import atomic_write, write_json
+from nstudent.tables import chosen
 from nstudent.taxonomy import Taxonomy
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -46,6 +48,8 @@ class Recipe:
     image_size: int
     max_pixels: int
     precision: str = "auto"
+    decoder: str = "best_path"
+    """Name of the decoder that turns the distributions into labels."""
 
     @property
     def outputs(self) -> Outputs:
@@ -61,6 +65,7 @@ class Recipe:
             "image_size": self.image_size,
             "max_pixels": self.max_pixels,
             "precision": self.precision,
+            "decoder": self.decoder,
         }
 
     @classmethod
@@ -81,12 +86,16 @@ class Recipe:
             page["precision"] = data.get("precision", "auto")
             config = check(page, where="what it says")
             taxonomy = Taxonomy.from_json(data["taxonomy"])
+            decoder = data.get("decoder", "best_path")
+            chosen(DECODERS, decoder, "decoder")
         except (KeyError, TypeError, ValueError, ConfigError, DataError) as error:
             raise ArtifactError(f"{MODEL} does not describe a model: {error}") from error
         members = config.teacher.members
         if len(members) > _MAX_MEMBERS or not 0 < taxonomy.num_levels <= _MAX_LEVELS or not taxonomy.terminals:
             raise ArtifactError(f"{MODEL} does not describe a model: too many members, or no tree of classes")
-        return cls(members, taxonomy, config.absent, config.data.image_size, config.data.max_pixels, config.precision)
+        return cls(
+            members, taxonomy, config.absent, config.data.image_size, config.data.max_pixels, config.precision, decoder
+        )
 
 
 class Ensemble:

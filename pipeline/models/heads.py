@@ -1,7 +1,11 @@
 """Heads: pooled features in, logits for every level out."""
 
+from functools import partial
+from typing import Protocol
+
 import torch
 from nstudent.outputs import Outputs
+from nstudent.tables import chosen
 from torch import Tensor, nn
 
 Logits = tuple[Tensor, ...]
@@ -50,8 +54,31 @@ class IndependentHead(nn.Module):
         return tuple(layer(features) for layer in self.classify)
 
 
+class HeadBuilder(Protocol):
+    """Anything that makes a head: a module that turns features, (batch, num_features), into ``Logits``."""
+
+    def __call__(self, num_features: int, outputs: Outputs, width: int) -> nn.Module:
+        """Make a head with random weights, drawn from torch's generator.
+
+        Args:
+            num_features: Number of pooled features of the backbones.
+            outputs: What the network is to say, and on which tree.
+            width: Features that a level projects for itself, if the head has projections.
+        """
+
+
+HEADS: dict[str, HeadBuilder] = {
+    "fine_to_coarse": partial(CascadeHead, fine_first=True),
+    "coarse_to_fine": partial(CascadeHead, fine_first=False),
+    "independent": lambda num_features, outputs, width: IndependentHead(num_features, outputs),
+}
+"""The heads by their names in the configuration (``head`` of a model)."""
+
+
 def build_head(name: str, num_features: int, outputs: Outputs, width: int) -> nn.Module:
-    """The head of that name in the configuration."""
-    if name == "independent":
-        return IndependentHead(num_features, outputs)
-    return CascadeHead(num_features, outputs, width, fine_first=name == "fine_to_coarse")
+    """Make the head that has this name in the configuration; the parameters are those of ``HeadBuilder``.
+
+    Raises:
+        ConfigError: There is no such head; the message lists those that there are.
+    """
+    return chosen(HEADS, name, "head")(num_features, outputs, width)

@@ -5,7 +5,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nstudent.labels import decoding
+from nstudent.errors import ConfigError
+from nstudent.labels import best_path, decoding
+from nstudent.labels.decoders import build_decoder
 from nstudent.outputs import Outputs
 from nstudent.taxonomy import Taxonomy
 
@@ -26,7 +28,8 @@ TREE = Taxonomy.from_labels(
 
 
 def best_paths(levels, tree, absent="ignore"):
-    return decoding.best_paths([torch.from_numpy(level) for level in levels], Outputs(tree, absent)).numpy()
+    decoder = build_decoder("best_path", Outputs(tree, absent))
+    return decoder.decode([torch.from_numpy(level) for level in levels]).paths.numpy()
 
 
 def path_confidence(levels, paths, tree, absent="ignore"):
@@ -110,7 +113,7 @@ def test_many_images_are_decoded_in_parts_as_one_by_one(monkeypatch):
     levels = [random.dirichlet(np.ones(n), 50).astype(np.float32) for n in (2, 3, 5)]
     whole = best_paths(levels, TREE)
 
-    monkeypatch.setitem(decoding._CELLS_AT_ONCE, "cpu", 20)
+    monkeypatch.setitem(best_path._CELLS_AT_ONCE, "cpu", 20)
 
     assert np.array_equal(best_paths(levels, TREE), whole)
     assert np.array_equal(np.concatenate([best_paths([p[i : i + 1] for p in levels], TREE) for i in range(50)]), whole)
@@ -160,6 +163,22 @@ def test_confidence_is_that_of_the_path():
     assert np.allclose(found, [[0.3, 0.3, 0.3], [0.7, 0, 0]])
 
 
+def test_a_decoder_gives_the_confidence_of_the_paths_that_it_finds():
+    levels = [torch.from_numpy(level) for level in rows([0.9, 0.1], [0.8, 0.1, 0.1], [0.1, 0.7, 0.1, 0.05, 0.05])]
+    before = [level.clone() for level in levels]
+
+    found = build_decoder("best_path", Outputs(TREE)).decode(levels)
+
+    assert found.paths.tolist() == [[0, 0, 1]]
+    assert np.allclose(found.confidence, [[0.9, 0.8, 0.7]])
+    assert all(torch.equal(level, was) for level, was in zip(levels, before, strict=True))
+
+
+def test_a_decoder_that_there_is_not_is_an_error_that_lists_those_that_there_are():
+    with pytest.raises(ConfigError, match="decoder: there is no 'worst_path': choose from best_path"):
+        build_decoder("worst_path", Outputs(TREE))
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("absent", ["ignore", "class"])
 def test_cpu_and_gpu_find_the_same_labels(absent):
@@ -169,11 +188,11 @@ def test_cpu_and_gpu_find_the_same_labels(absent):
     random = np.random.default_rng(0)
     outputs = Outputs(TREE, absent)
     drawn = [torch.from_numpy(random.dirichlet(np.ones(n), 500).astype(np.float32)) for n in outputs.sizes]
-    decode, layout, found = decoding.PathDecoder(outputs), Layout.of(outputs, 2), {}
+    decoder, layout, found = build_decoder("best_path", outputs), Layout.of(outputs, 2), {}
     for device in ("cpu", "cuda"):
         levels = [apply_temperature(level.to(device), 1.4) for level in drawn]
-        paths = decode(levels)
-        made = layout.columns(levels, paths, decoding.path_confidence(levels, paths, outputs))
+        decoded = decoder.decode(levels)
+        made = layout.columns(levels, decoded.paths, decoded.confidence)
         found[device] = {name: tensor.cpu().numpy() for name, tensor in made.items()}
     assert (found["cpu"]["path"] == found["cuda"]["path"]).mean() > 0.99
     same = (found["cpu"]["path"] == found["cuda"]["path"]).all(axis=1)

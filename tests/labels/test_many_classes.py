@@ -36,19 +36,19 @@ def grown_mib(script):
 def test_a_batch_is_decoded_and_stored_in_little_memory():
     """Scores of 256 images for 10,000 labels, three levels at once, would be 30 MB and several copies of it."""
     grown = grown_mib("""
-from nstudent.labels.decoding import PathDecoder, path_confidence
+from nstudent.labels.decoders import build_decoder
 from nstudent.labels.store import Layout, Shard
 from nstudent.outputs import Outputs
 outputs = Outputs(tree)
 levels = [random.random((256, n), dtype=np.float32) for n in outputs.sizes]
 levels = [torch.from_numpy(level / level.sum(axis=1, keepdims=True)) for level in levels]
 layout = Layout.of(outputs, None)
-decode, shard = PathDecoder(outputs), Shard(np.arange(2048), layout)
+decoder, shard = build_decoder("best_path", outputs), Shard(np.arange(2048), layout)
 for first in range(0, 2048, 256):
-    paths = decode(levels)
-    columns = layout.columns(levels, paths, path_confidence(levels, paths, outputs))
+    found = decoder.decode(levels)
+    columns = layout.columns(levels, found.paths, found.confidence)
     shard.put(first, {name: tensor.numpy() for name, tensor in columns.items()})
-    assert (tree.terminal_of(paths.numpy()) >= 0).all()
+    assert (tree.terminal_of(found.paths.numpy()) >= 0).all()
 """)
 
     # 21 MB of distributions made here, 20 MB of positions to choose the top classes by, one batch of sums.
