@@ -1,4 +1,5 @@
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -46,7 +47,7 @@ def add_step(run_dir, name, logits, *, promoted, image_size=32, precision="auto"
 
 
 @pytest.fixture
-def image(tmp_path):
+def image(tmp_path: Path):
     path = tmp_path / "photo.png"
     pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path)
@@ -59,7 +60,7 @@ def threads_put_back():
     torch.set_num_threads(1)
 
 
-def classifier(tmp_path, logits):
+def classifier(tmp_path: Path, logits):
     return Classifier.load(add_step(tmp_path / "run", "01-teacher", logits, promoted=True), device="cpu")
 
 
@@ -67,7 +68,7 @@ def classifier(tmp_path, logits):
     ("image_size", "precision", "used"),
     [(32, "auto", "auto"), (16, "auto", "float32"), (32, "float32", "float32"), (32, "bfloat16", "bfloat16")],
 )
-def test_it_computes_as_precisely_as_the_run_did(image_size, precision, used, tmp_path):
+def test_it_computes_as_precisely_as_the_run_did(image_size: int, precision: str, used: str, tmp_path: Path) -> None:
     run = add_step(tmp_path / "run", "01-teacher", SIX, promoted=True, image_size=image_size, precision=precision)
     assert Classifier.load(run, device="cpu")._ensemble._placement.precision == used
 
@@ -85,21 +86,23 @@ def said(prediction):
     ],
     ids=["whole path", "ends at mid", "ends at coarse"],
 )
-def test_absent_levels_are_left_out(logits, expected, tmp_path, image):
+def test_absent_levels_are_left_out(
+    logits: tuple[tuple[int, int], tuple[int, int], tuple[int, int]], expected: dict[str, str], tmp_path: Path, image
+) -> None:
     (prediction,) = classifier(tmp_path, logits).predict([image])
     assert said(prediction) == expected
     assert prediction.image == str(image)
     assert prediction.error is None
 
 
-def test_each_level_has_the_probability_of_its_class(tmp_path, image):
+def test_each_level_has_the_probability_of_its_class(tmp_path: Path, image) -> None:
     (prediction,) = classifier(tmp_path, SIX).predict([str(image)])
     # Softmax of (3, 0), (2, 0) and (0, 4).
     probabilities = {level: entry.probability for level, entry in prediction.labels.items()}
     assert probabilities == pytest.approx({"coarse": 0.952574, "mid": 0.880797, "fine": 0.982014}, abs=5e-3)
 
 
-def test_unreadable_files_get_an_error_and_the_others_their_labels(tmp_path, image):
+def test_unreadable_files_get_an_error_and_the_others_their_labels(tmp_path: Path, image) -> None:
     broken, empty, folder, huge = (tmp_path / name for name in ("broken.jpg", "empty.png", "folder", "huge.png"))
     broken.write_bytes(b"\xff\xd8\xff\xe0 not a photo")
     empty.write_bytes(b"")
@@ -118,14 +121,14 @@ def test_unreadable_files_get_an_error_and_the_others_their_labels(tmp_path, ima
     assert errors[1] is errors[4] is None
 
 
-def test_only_unreadable_files_and_none_at_all(tmp_path):
+def test_only_unreadable_files_and_none_at_all(tmp_path: Path) -> None:
     loaded = classifier(tmp_path, SIX)
     (prediction,) = loaded.predict([tmp_path / "gone.png"])
     assert prediction.labels == {}
     assert loaded.predict([]) == []
 
 
-def test_batches_keep_the_order_of_the_images(tmp_path, image):
+def test_batches_keep_the_order_of_the_images(tmp_path: Path, image) -> None:
     gone = tmp_path / "gone.png"
     paths = [image, gone, image, image, gone, gone, image]
     predictions = classifier(tmp_path, SIX).predict(paths, batch_size=2)
@@ -133,11 +136,11 @@ def test_batches_keep_the_order_of_the_images(tmp_path, image):
     assert [prediction.error is None for prediction in predictions] == [path == image for path in paths]
 
 
-def test_a_generator_of_images_is_taken(tmp_path, image):
+def test_a_generator_of_images_is_taken(tmp_path: Path, image) -> None:
     assert len(classifier(tmp_path, SIX).predict(path for path in (image, image))) == 2
 
 
-def test_it_is_the_one_that_the_run_points_at(tmp_path, image):
+def test_it_is_the_one_that_the_run_points_at(tmp_path: Path, image) -> None:
     run = tmp_path / "run"
     add_step(run, "01-teacher", STROKE, promoted=True)
     add_step(run, "02-baseline", SIX, promoted=None)
@@ -147,32 +150,32 @@ def test_it_is_the_one_that_the_run_points_at(tmp_path, image):
     assert said(prediction) == {"coarse": "loop", "mid": "two loops"}
 
 
-def test_a_half_made_step_is_no_classifier(tmp_path, image):
+def test_a_half_made_step_is_no_classifier(tmp_path: Path, image) -> None:
     run = add_step(tmp_path / "run", "01-teacher", STROKE, promoted=True)
     add_step(run, "05-student", SIX, promoted=None).joinpath("05-student").rename(run / "05-student.partial")
     (prediction,) = Classifier.load(run, device="cpu").predict([image])
     assert said(prediction) == {"coarse": "stroke"}
 
 
-def test_it_knows_its_classes(tmp_path):
+def test_it_knows_its_classes(tmp_path: Path) -> None:
     assert classifier(tmp_path, SIX).taxonomy == TAXONOMY
 
 
-def test_a_folder_without_a_finished_classifier_says_what_to_run(tmp_path):
+def test_a_folder_without_a_finished_classifier_says_what_to_run(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "gone"):
         with pytest.raises(ArtifactError, match=r"holds no trained classifier: run `nstudent run-all"):
             Classifier.load(folder, device="cpu")
 
 
-def test_damaged_weights_are_refused(tmp_path):
+def test_damaged_weights_are_refused(tmp_path: Path) -> None:
     run = add_step(tmp_path / "run", "01-teacher", SIX, promoted=True)
     (run / "01-teacher" / "member-0.safetensors").write_bytes(b"damaged")
     with pytest.raises(ArtifactError, match=r"member-0\.safetensors has changed since it was made"):
         Classifier.load(run, device="cpu")
 
 
-def test_nothing_in_the_folder_is_unpickled(tmp_path, monkeypatch):
-    def refuse(*_, **__):
+def test_nothing_in_the_folder_is_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise AssertionError("something was unpickled")
 
     run = add_step(tmp_path / "run", "01-teacher", SIX, promoted=True)
@@ -184,7 +187,7 @@ def test_nothing_in_the_folder_is_unpickled(tmp_path, monkeypatch):
     assert Classifier.load(run, device="cpu").predict([tmp_path / "x.png"])[0].error is None
 
 
-def test_a_device_that_does_not_exist_is_an_error_a_user_can_mend(tmp_path):
+def test_a_device_that_does_not_exist_is_an_error_a_user_can_mend(tmp_path: Path) -> None:
     run = add_step(tmp_path / "run", "01-teacher", SIX, promoted=True)
     with pytest.raises(NstudentError, match="device"):
         Classifier.load(run, device="gpu")

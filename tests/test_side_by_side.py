@@ -4,6 +4,7 @@ import multiprocessing
 import signal
 from contextlib import contextmanager
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from nstudent import jobs
@@ -17,34 +18,34 @@ DEATH = TrainingError("killed")
 class Beside:
     """Another process, which ends its job when it is told."""
 
-    def __init__(self, *_):
+    def __init__(self, *_: object) -> None:
         self.connection, self._theirs = multiprocessing.Pipe()
         self.job, self.given, self.done = None, [], []
 
-    def give(self, job):
+    def give(self, job) -> None:
         self.job = job
         self.given.append(job)
 
-    def ends(self):
+    def ends(self) -> None:
         self._theirs.send(None)
 
-    def dies(self):
+    def dies(self) -> None:
         self._theirs.close()
 
-    def hear(self):
+    def hear(self) -> None:
         self.connection.recv()
         self.job = None
 
     def death(self):
         return DEATH
 
-    def tell_to_stop(self):
+    def tell_to_stop(self) -> None:
         self.done.append("told")
 
-    def hear_out(self):
+    def hear_out(self) -> None:
         self.done.append("heard")
 
-    def end(self):
+    def end(self) -> None:
         self.done.append("ended")
         self.connection.close()
         self._theirs.close()
@@ -66,7 +67,7 @@ STEPS = [
 class FakeRun:
     """Four steps, of which some are stale."""
 
-    def __init__(self, stale=("teacher",), size=1):
+    def __init__(self, stale=("teacher",), size=1) -> None:
         self.world, self.config, self.steps, self._stale = SimpleNamespace(size=size), None, STEPS, stale
 
     def why_stale(self, asked):
@@ -74,12 +75,12 @@ class FakeRun:
             raise ArtifactError("damaged")
         return asked.name in self._stale
 
-    def share(self, turns, check):
+    def share(self, turns, check) -> None:
         self.turns = turns
 
 
 @pytest.fixture
-def started(monkeypatch):
+def started(monkeypatch: pytest.MonkeyPatch):
     """The processes that are started beside this one; three trainings may be under way at once."""
     found = []
     monkeypatch.setattr(jobs, "_JobProcess", lambda *_: found.append(Beside()) or found[-1])
@@ -109,14 +110,16 @@ def pair(started):
         (("teacher",), 2, 0),
     ],
 )
-def test_processes_are_started_where_a_training_is_to_be_made(stale, size, number, started):
+def test_processes_are_started_where_a_training_is_to_be_made(
+    stale: tuple[str, ...], size: int, number: int, started
+) -> None:
     with jobs.side_by_side(FakeRun(stale, size), STEPS, None, None) as ours:
         assert len(started) == number
         assert bool(ours) is (number > 0)
     assert [process.done for process in started] == [["ended"]] * number
 
 
-def test_the_other_process_has_its_training_before_this_one_begins_its_own(pair):
+def test_the_other_process_has_its_training_before_this_one_begins_its_own(pair) -> None:
     run, _, other, _ = pair
     turns = run.turns(STEPS[1], 4)
     assert next(turns) == 0
@@ -130,7 +133,7 @@ def test_the_other_process_has_its_training_before_this_one_begins_its_own(pair)
     assert other.given == [(1, 1)]
 
 
-def test_an_offered_step_waits_for_the_trainings_that_are_needed_sooner(pair):
+def test_an_offered_step_waits_for_the_trainings_that_are_needed_sooner(pair) -> None:
     run, ours, other, _ = pair
     ours.offer(STEPS[2])
     turns = run.turns(STEPS[1], 2)
@@ -143,7 +146,7 @@ def test_an_offered_step_waits_for_the_trainings_that_are_needed_sooner(pair):
     assert list(ours.finish()) == []
 
 
-def test_an_offered_step_that_nobody_has_begun_is_made_here(pair):
+def test_an_offered_step_that_nobody_has_begun_is_made_here(pair) -> None:
     _, ours, other, _ = pair
     ours.offer(STEPS[2])
     assert list(ours.finish()) == [STEPS[2]]
@@ -151,7 +154,7 @@ def test_an_offered_step_that_nobody_has_begun_is_made_here(pair):
 
 
 @pytest.mark.parametrize("asked", [True, False])
-def test_a_process_that_is_gone_was_killed_or_stopped_with_this_one(asked, pair):
+def test_a_process_that_is_gone_was_killed_or_stopped_with_this_one(asked: bool, pair) -> None:
     run, _, other, stop = pair
     turns = run.turns(STEPS[1], 3)
     next(turns)
@@ -167,8 +170,10 @@ def test_a_process_that_is_gone_was_killed_or_stopped_with_this_one(asked, pair)
     [(TrainingError("not finite"), ["told", "heard", "ended"]), (RuntimeError("a fault of ours"), ["ended"])],
     ids=["that can be mended", "that cannot"],
 )
-def test_after_an_error_the_others_keep_what_they_have_done(error, done, started):
-    def make(run):
+def test_after_an_error_the_others_keep_what_they_have_done(
+    error: RuntimeError | TrainingError, done: list[str], started
+) -> None:
+    def make(run) -> None:
         with jobs.side_by_side(run, STEPS, None, None):
             next(run.turns(STEPS[1], 2))
             raise error
@@ -182,7 +187,7 @@ def test_after_an_error_the_others_keep_what_they_have_done(error, done, started
 class Shown(Silence):
     """Progress that writes down what is shown."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.lines = []
 
     @contextmanager
@@ -191,10 +196,10 @@ class Shown(Silence):
         yield self
         self.lines.append(f"{name} is over")
 
-    def advance(self, amount, **shown):
+    def advance(self, amount, **shown: Any) -> None:
         self.lines.append(f"+{amount} {shown}")
 
-    def say(self, text):
+    def say(self, text) -> None:
         self.lines.append(text)
 
 
@@ -206,7 +211,7 @@ def heard():
     return process, process._progress.lines
 
 
-def test_what_another_process_shows_is_shown_here(heard):
+def test_what_another_process_shows_is_shown_here(heard) -> None:
     process, lines = heard
     process._take("say", ["hello"])
     process._take("begin", [4, "member 1", 30, "steps", 10])
@@ -218,7 +223,7 @@ def test_what_another_process_shows_is_shown_here(heard):
     assert process.job is None
 
 
-def test_an_error_of_another_process_keeps_its_kind_and_what_it_names(heard):
+def test_an_error_of_another_process_keeps_its_kind_and_what_it_names(heard) -> None:
     process, _ = heard
     with pytest.raises(TrainingError, match="not finite"):
         process._take("error", ["TrainingError", "not finite", []])

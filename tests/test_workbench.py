@@ -1,3 +1,6 @@
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -14,9 +17,11 @@ from nstudent.run import run_stage
 from nstudent.stage import Context
 from nstudent.steps import plan
 from nstudent.taxonomy import UNKNOWN
-from nstudent.training.fit import Length
+from nstudent.training.build import Lesson
+from nstudent.training.loop import Length
 from nstudent.workbench import Workbench, unlabelled_share
 from timm.layers import DropPath
+from torch import nn
 
 WORDS = (
     "data.labelled=60",
@@ -31,12 +36,12 @@ WORDS = (
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
+def dataset(tmp_path_factory: pytest.TempPathFactory):
     return Dataset(Artifact(run_stage(load_config(None, WORDS), "data", tmp_path_factory.mktemp("data"))))
 
 
 @pytest.fixture
-def make_bench(dataset, tmp_path):
+def make_bench(dataset, tmp_path: Path):
     def make(*words):
         config = load_config(None, [*WORDS, *words])
         return Workbench(Context(config, plan(config)[1], tmp_path, {}), dataset)
@@ -45,7 +50,7 @@ def make_bench(dataset, tmp_path):
 
 
 @pytest.mark.parametrize(("batch_size", "ratio", "share"), [(32, 3.0, 96), (32, 0.5, 16), (7, 1.5, 10), (32, 0.0, 0)])
-def test_pseudo_labelled_images_beside_the_labelled_ones(batch_size, ratio, share):
+def test_pseudo_labelled_images_beside_the_labelled_ones(batch_size: int, ratio: float, share: int) -> None:
     assert unlabelled_share(batch_size, ratio) == share
 
 
@@ -57,16 +62,16 @@ def test_pseudo_labelled_images_beside_the_labelled_ones(batch_size, ratio, shar
         (["student.batch_size=60", "student.unlabelled_ratio=3"], 1),
     ],
 )
-def test_a_students_epoch_shows_the_heap_once(words, steps_per_epoch, make_bench):
+def test_a_students_epoch_shows_the_heap_once(words: list[str], steps_per_epoch: int, make_bench) -> None:
     assert make_bench("student.epochs=7", *words).student_length() == Length(7, steps_per_epoch)
 
 
-def test_a_ratio_that_rounds_to_no_image_does_not_divide_by_zero(make_bench):
+def test_a_ratio_that_rounds_to_no_image_does_not_divide_by_zero(make_bench) -> None:
     bench = make_bench("student.batch_size=4", "student.unlabelled_ratio=0.1")
     assert bench.student_length().steps > 0
 
 
-def test_labelled_examples_are_those_of_the_data_or_others_in_their_place(make_bench, dataset):
+def test_labelled_examples_are_those_of_the_data_or_others_in_their_place(make_bench, dataset) -> None:
     bench = make_bench()
     rows = np.arange(60)
     given = bench.labelled()
@@ -81,7 +86,7 @@ def test_labelled_examples_are_those_of_the_data_or_others_in_their_place(make_b
     assert bench.labelled(doubted).targets(rows)[2].sum() == 0
 
 
-def test_the_loss_has_the_class_weights_of_the_labelled_images(make_bench, dataset):
+def test_the_loss_has_the_class_weights_of_the_labelled_images(make_bench, dataset) -> None:
     bench = make_bench("teacher.class_weights=balanced", "teacher.label_smoothing=0.25")
     objective = bench.supervised(bench._config.teacher, unlabelled_weight=2.0)
     labels = dataset.labels[dataset.labelled][:, 0]
@@ -90,12 +95,12 @@ def test_the_loss_has_the_class_weights_of_the_labelled_images(make_bench, datas
     assert (objective.level_weights, objective.smoothing, objective.unlabelled_weight) == ((1, 1, 1), 0.25, 2.0)
 
 
-def test_level_weights_are_those_of_the_section(make_bench):
+def test_level_weights_are_those_of_the_section(make_bench) -> None:
     bench = make_bench("student.level_weights=[1, 2, 3]")
     assert bench.supervised(bench._config.student).level_weights == (1, 2, 3)
 
 
-def test_the_recipe_is_that_of_the_data(make_bench, dataset):
+def test_the_recipe_is_that_of_the_data(make_bench, dataset) -> None:
     bench = make_bench("absent=class")
     recipe = bench.recipe(bench._config.teacher.members)
     assert recipe.outputs.sizes == (3, 5, 9), "the mid and fine levels can end"
@@ -105,27 +110,29 @@ def test_the_recipe_is_that_of_the_data(make_bench, dataset):
 
 
 @pytest.mark.parametrize("absent", ["ignore", "class"])
-def test_a_network_fits_its_recipe(absent, make_bench):
+def test_a_network_fits_its_recipe(absent: str, make_bench) -> None:
     bench = make_bench(f"absent={absent}")
     (model, *_) = bench._config.teacher.members
     logits = bench.build(model, bench._config.teacher, ("key",)).eval()(torch.zeros(2, 3, 16, 16))
     assert tuple(level.shape[1] for level in logits) == bench.recipe([model]).outputs.sizes
 
 
-def test_dropout_and_stochastic_depth_are_built_into_what_is_trained(make_bench, monkeypatch):
+def test_dropout_and_stochastic_depth_are_built_into_what_is_trained(
+    make_bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What makes the student a noisy one beside the noise on its images."""
     built = []
-    trainer = workbench.Trainer
+    build_loop = workbench.build_loop
 
-    def watched(network, *arguments, **words):
+    def watched(network: nn.Module, *arguments, **words: Any):
         built.append(network)
-        return trainer(network, *arguments, **words)
+        return build_loop(network, *arguments, **words)
 
-    monkeypatch.setattr(workbench, "Trainer", watched)
+    monkeypatch.setattr(workbench, "build_loop", watched)
     bench = make_bench("student.noise.dropout=0.3", "student.noise.drop_path=0.2", "student.epochs=1")
     config = bench._config.student
-    parts = [(bench.labelled(), 10)]
-    bench.train("student", config.model, config, parts, bench.supervised(config), Length(1, 1), ("key",))
+    lesson = Lesson([(bench.labelled(), 10)], bench.supervised(config), Length(1, 1))
+    bench.train("student", config.model, config, lesson, ("key",))
     (network,) = built
     assert network.dropout.p == 0.3
     assert max(layer.drop_prob for layer in network.modules() if isinstance(layer, DropPath)) == pytest.approx(0.2)
@@ -133,40 +140,44 @@ def test_dropout_and_stochastic_depth_are_built_into_what_is_trained(make_bench,
 
 def train(bench, name="member 0", key=("key", 0)):
     config = bench._config.teacher
-    parts = [(bench.labelled(), 10)]
-    return bench.train(name, config.members[0], config, parts, bench.supervised(config), Length(2, 2), key)
+    lesson = Lesson([(bench.labelled(), 10)], bench.supervised(config), Length(2, 2))
+    return bench.train(name, config.members[0], config, lesson, key)
 
 
-def test_noise_by_the_batch_is_decided_by_the_key_too_and_is_other_noise(make_bench):
+def test_noise_by_the_batch_is_decided_by_the_key_too_and_is_other_noise(make_bench) -> None:
     bench = make_bench("augment=batch")
     assert bytes_of(train(bench, name="one")) == bytes_of(train(bench, name="two"))
     assert bytes_of(train(bench, name="three")) != bytes_of(train(make_bench("augment=image"), name="four"))
 
 
-def test_noise_by_the_batch_does_not_depend_on_the_loaders(make_bench):
+def test_noise_by_the_batch_does_not_depend_on_the_loaders(make_bench) -> None:
     in_a_process = train(make_bench("augment=batch", "workers=1"), name="process")
     assert bytes_of(in_a_process) == bytes_of(train(make_bench("augment=batch"), name="here"))
 
 
 @pytest.mark.parametrize("augment", ["batch", "image"])
-def test_whether_a_thread_prepares_the_batches_changes_nothing(augment, make_bench, monkeypatch):
+def test_whether_a_thread_prepares_the_batches_changes_nothing(
+    augment: str, make_bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trained = []
     for cores in (1, 2):
-        monkeypatch.setattr("nstudent.training.fit.available_cores", lambda cores=cores: cores)
+        monkeypatch.setattr("nstudent.training.feed.available_cores", lambda cores=cores: cores)
         trained.append(bytes_of(train(make_bench(f"augment={augment}"), name=f"{cores} cores")))
     assert trained[0] == trained[1]
 
 
-def test_images_that_live_on_the_device_train_the_same(make_bench, monkeypatch):
+def test_images_that_live_on_the_device_train_the_same(make_bench, monkeypatch: pytest.MonkeyPatch) -> None:
     mapped = make_bench("augment=batch")
     monkeypatch.setattr("nstudent.workbench.fits_beside_training", lambda *about: True)
     resident = make_bench("augment=batch")
-    assert isinstance(resident._pixels, ResidentPixels)
-    assert not isinstance(make_bench("augment=image")._pixels, ResidentPixels), "one by one they are noised on the host"
+    assert isinstance(resident._site.pixels, ResidentPixels)
+    assert not isinstance(make_bench("augment=image")._site.pixels, ResidentPixels), (
+        "one by one they are noised on the host"
+    )
     assert bytes_of(train(resident, name="resident")) == bytes_of(train(mapped, name="mapped"))
 
 
-def test_activations_that_are_computed_twice_change_nothing(make_bench):
+def test_activations_that_are_computed_twice_change_nothing(make_bench) -> None:
     bench = make_bench("teacher.checkpoint_activations=true")
     network = bench.build(bench._config.teacher.members[0], bench._config.teacher, ("key",))
     assert network.backbones[0].network.grad_checkpointing
@@ -177,7 +188,7 @@ def bytes_of(trained):
     return b"".join(tensor.contiguous().numpy().tobytes() for tensor in trained.network.state_dict().values())
 
 
-def test_training_is_decided_by_its_key_and_kept_under_its_name(make_bench, tmp_path):
+def test_training_is_decided_by_its_key_and_kept_under_its_name(make_bench, tmp_path: Path) -> None:
     bench = make_bench()
     trained = train(bench)
     assert (tmp_path / SCRATCH / "member-0.safetensors").exists()
@@ -185,7 +196,7 @@ def test_training_is_decided_by_its_key_and_kept_under_its_name(make_bench, tmp_
     assert bytes_of(train(bench, name="other", key=("key", 1))) != bytes_of(trained)
 
 
-def test_the_validation_score_is_the_headline_of_the_scores(make_bench, dataset):
+def test_the_validation_score_is_the_headline_of_the_scores(make_bench, dataset) -> None:
     bench = make_bench()
     trained = train(bench)
     ensemble = Ensemble(bench.recipe(bench._config.teacher.members[:1]), [trained.network], bench.placement)

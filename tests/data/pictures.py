@@ -12,6 +12,8 @@ import struct
 import sys
 import zlib
 from pathlib import Path
+from random import Random
+from typing import Any
 
 import numpy as np
 from nstudent.data.decode import decode
@@ -19,41 +21,41 @@ from nstudent.errors import ImageError
 from PIL import Image, features
 
 
-def picture(height=24, width=16):
+def picture(height: int = 24, width: int = 16) -> np.ndarray:
     """Smooth, so that JPEG keeps it; a different colour in every corner, so that no turn or mirror looks the same."""
     down, right = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
     channels = [230 * (1 - down) + 20, 200 * right + 30, 120 * down * right + 60]
     return np.stack(channels, axis=2).astype(np.uint8)
 
 
-def encoded(image, image_format, **options):
+def encoded(image: Image.Image | np.ndarray, image_format: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
     image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
     image.save(buffer, image_format, **options)
     return buffer.getvalue()
 
 
-def jpeg(side=64, mode="RGB", **options):
+def jpeg(side: int = 64, mode: str = "RGB", **options: Any) -> bytes:
     return encoded(Image.fromarray(picture(side, side)).convert(mode), "JPEG", quality=92, **options)
 
 
-def rgba_of(colour, alpha):
+def rgba_of(colour: tuple[int, int, int], alpha: int) -> Image.Image:
     image = Image.new("RGBA", (16, 16), (*colour, 255))
     image.paste((*colour, alpha), (0, 0, 8, 16))
     return image
 
 
-def png_chunk(kind, content):
+def png_chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
-def turned():
+def turned() -> Image.Exif:
     exif = Image.Exif()
     exif[0x0112] = 6
     return exif
 
 
-def animation(image_format):
+def animation(image_format: str) -> bytes:
     frames = [Image.new("RGB", (16, 16), colour) for colour in ((255, 0, 0), (0, 0, 255))]
     return encoded(frames[0], image_format, save_all=True, append_images=frames[1:], duration=50)
 
@@ -79,7 +81,7 @@ if features.check("avif"):
     WHOLE["avif"] = lambda: encoded(picture(), "AVIF")
 
 
-def mutant(content, chance):
+def mutant(content: bytes, chance: Random) -> bytes:
     changed = bytearray(content)
     for _ in range(chance.randint(1, 8)):
         # Headers are where decoders break: half of the hits go there.
@@ -88,7 +90,7 @@ def mutant(content, chance):
     return bytes(changed[: chance.randrange(1, len(changed))] if chance.random() < 0.2 else changed)
 
 
-def with_right_checksums(png):
+def with_right_checksums(png: bytes) -> bytes:
     """What a damaged PNG would be if its writer had been damaged: only so the pixel decoder ever sees it."""
     chunks, at = [png[:8]], 8
     while at + 8 <= len(png):
@@ -99,13 +101,13 @@ def with_right_checksums(png):
     return b"".join(chunks)
 
 
-def peak_mib():
+def peak_mib() -> int:
     """The most memory this process has had; 0 where there is no /proc. Not ru_maxrss: that begins with the parent's."""
     status = Path("/proc/self/status")
     return int(re.search(r"VmHWM:\s+(\d+)", status.read_text())[1]) // 1024 if status.exists() else 0
 
 
-def decode_mutants(num_mutants):
+def decode_mutants(num_mutants: int) -> dict[str, Any]:
     """How many of so many damaged images of each kind are decoded and refused, and by how many MiB memory grew."""
     found, before = {}, peak_mib()
     for kind, make in WHOLE.items():

@@ -1,6 +1,9 @@
 """Noise on whole batches is that of `augment.py`: the same pixels for the same strength, the same distributions."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from itertools import pairwise
+from typing import Any
 
 import albumentations as A
 import cv2
@@ -23,11 +26,11 @@ LARGEST_GAP = 0.071
 """Between two empirical distributions of so many draws of the same variable: exceeded once in a thousand times."""
 
 
-def quiet(**options):
+def quiet(**options: Any) -> NoiseConfig:
     return NoiseConfig(**QUIET | options)
 
 
-def pictures(number=16, side=32):
+def pictures(number: int = 16, side: int = 32) -> np.ndarray:
     """Smooth coloured shapes under a little grain, no two alike."""
     random = np.random.default_rng(5)
     coarse = random.integers(0, 256, (number, 5, 5, 3), dtype=np.uint8)
@@ -35,11 +38,11 @@ def pictures(number=16, side=32):
     return np.clip(smooth.astype(int) + random.integers(-6, 7, smooth.shape), 0, 255).astype(np.uint8)
 
 
-def noised(noise, images, *key):
+def noised(noise: NoiseConfig, images: np.ndarray, *key: int | str) -> np.ndarray:
     return BatchAugment(noise)(torch.from_numpy(images), key).numpy()
 
 
-def only(operation, strength, number, moves=None):
+def only(operation: int, strength: float, number: int, moves: np.ndarray | None = None) -> NoiseDraws:
     """Draws of one operation, the same for every image."""
     still = affine_matrix(32, shift_px=np.zeros(2), scale=np.ones(2), rotate=np.float64(0), shear=np.zeros(2))
     return NoiseDraws(
@@ -68,7 +71,7 @@ TWINS = {
 
 
 @pytest.mark.parametrize("name", TWINS)
-def test_an_operation_gives_the_pixels_of_albumentations(name):
+def test_an_operation_gives_the_pixels_of_albumentations(name: str) -> None:
     operation, strength, twin, allowed = TWINS[name]
     images = pictures()
     # Channels of one value, and with white in them, where tables are special.
@@ -92,7 +95,9 @@ def test_an_operation_gives_the_pixels_of_albumentations(name):
         (-100, (0, 0), (0.8, 1.3), (9, 2)),
     ],
 )
-def test_a_warp_gives_the_pixels_of_albumentations(rotate, shear, scale, shift):
+def test_a_warp_gives_the_pixels_of_albumentations(
+    rotate: int, shear: tuple[int, int], scale: tuple[float, float], shift: tuple[int, int]
+) -> None:
     images = pictures()
     twin = A.Affine(
         rotate=(rotate, rotate),
@@ -113,16 +118,16 @@ def test_a_warp_gives_the_pixels_of_albumentations(rotate, shear, scale, shift):
     assert np.mean(found != expected) < 0.01
 
 
-def by_image(noise, image, number=NUM_DRAWS):
+def by_image(noise: NoiseConfig, image: np.ndarray, number=NUM_DRAWS) -> np.ndarray:
     augment = Augment(noise)
     return np.stack([augment(image, ("by image", draw)) for draw in range(number)])
 
 
-def by_batch(noise, image, number=NUM_DRAWS):
+def by_batch(noise: NoiseConfig, image: np.ndarray, number=NUM_DRAWS) -> np.ndarray:
     return noised(noise, np.broadcast_to(image, (number, *image.shape)).copy(), "by batch")
 
 
-def statistics(images, original):
+def statistics(images: np.ndarray, original: np.ndarray) -> dict[str, np.ndarray]:
     """What an operation, its strength and its place leave their mark on, one number an image each."""
     x = images.astype(float)
     grey, change = x.mean(axis=3), np.abs(x - original.astype(float))
@@ -140,7 +145,7 @@ def statistics(images, original):
     }
 
 
-def largest_gap(one, other):
+def largest_gap(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> float:
     return max(ks_2samp(one[name], other[name], method="asymp").statistic for name in one)
 
 
@@ -158,7 +163,7 @@ def largest_gap(one, other):
     ],
     ids=str,
 )
-def test_both_ways_draw_from_the_same_distributions(options):
+def test_both_ways_draw_from_the_same_distributions(options: dict[str, Any]) -> None:
     image = pictures()[3]
     ours, theirs = (statistics(path(quiet(**options), image), image) for path in (by_batch, by_image))
     assert largest_gap(ours, theirs) < LARGEST_GAP
@@ -175,13 +180,13 @@ def test_both_ways_draw_from_the_same_distributions(options):
     ],
     ids=str,
 )
-def test_that_comparison_sees_a_small_difference(options, others):
+def test_that_comparison_sees_a_small_difference(options: dict[str, float], others: dict[str, float]) -> None:
     image = pictures()[3]
     ours, theirs = (statistics(by_batch(quiet(**each), image), image) for each in (options, others))
     assert largest_gap(ours, theirs) > LARGEST_GAP
 
 
-def recovered(images):
+def recovered(images: np.ndarray) -> dict[str, np.ndarray]:
     """Shift and matrix of each image, read off a pattern whose red is its column and whose green is its row."""
     places, centre, arm = images[..., :2].astype(float) / 4, 32, 10
     across = (places[:, centre, centre + arm] - places[:, centre, centre - arm]) / (2 * arm)
@@ -191,7 +196,7 @@ def recovered(images):
     return {"x": middle[:, 0], "y": middle[:, 1]} | matrix
 
 
-def test_shifts_scales_and_angles_recovered_from_a_pattern_are_equally_distributed():
+def test_shifts_scales_and_angles_recovered_from_a_pattern_are_equally_distributed() -> None:
     at = np.arange(64) * 4
     pattern = np.stack(np.broadcast_arrays(at[None, :], at[:, None], 0), axis=2).astype(np.uint8)
     noise = quiet(shift=0.1, zoom=0.2, rotate=25)
@@ -204,7 +209,7 @@ def test_shifts_scales_and_angles_recovered_from_a_pattern_are_equally_distribut
     assert np.abs(np.mean(angles)) < 1.5
 
 
-def test_every_operation_is_as_likely_as_any_other_and_they_come_in_their_order():
+def test_every_operation_is_as_likely_as_any_other_and_they_come_in_their_order() -> None:
     drawn = draw_noise(quiet(operations=3), 4000, 32, ("frequencies",)).operation
     assert chisquare(np.bincount(drawn.reshape(-1), minlength=draws.NUM_OPERATIONS)).pvalue > 0.001
     assert (np.diff(drawn, axis=1) >= 0).all()
@@ -212,20 +217,20 @@ def test_every_operation_is_as_likely_as_any_other_and_they_come_in_their_order(
     assert (np.diff(drawn, axis=1) == 0).any(axis=1).mean() == pytest.approx(1 - 11 / 12 * 10 / 12, abs=0.03)
 
 
-def test_posterizing_keeps_each_number_of_bits_equally_often_all_of_them_too():
+def test_posterizing_keeps_each_number_of_bits_equally_often_all_of_them_too() -> None:
     drawn = draw_noise(quiet(operations=1, magnitude=10), 8 * NUM_DRAWS, 32, ("bits",))
     bits, counts = np.unique(drawn.strength[drawn.operation == draws.POSTERIZE], return_counts=True)
     assert bits.tolist() == [4, 5, 6, 7, 8]
     assert chisquare(counts).pvalue > 0.001
 
 
-def test_no_two_images_or_steps_share_their_noise():
+def test_no_two_images_or_steps_share_their_noise() -> None:
     image = np.broadcast_to(pictures()[0], (40, 32, 32, 3)).copy()
     found = [each.tobytes() for step in range(5) for each in noised(STRONG, image, 0, "student", step)]
     assert len(set(found)) == len(found) == 200
 
 
-def test_equal_keys_give_equal_noise_and_nothing_else_is_read():
+def test_equal_keys_give_equal_noise_and_nothing_else_is_read() -> None:
     torch.manual_seed(1)
     first = noised(STRONG, pictures(), "a", 1)
     torch.manual_seed(2)
@@ -235,7 +240,7 @@ def test_equal_keys_give_equal_noise_and_nothing_else_is_read():
 
 
 @pytest.mark.parametrize("cuts", [(0, 16), (0, 8, 16), (0, 1, 5, 16)])
-def test_how_a_batch_is_divided_does_not_matter(cuts):
+def test_how_a_batch_is_divided_does_not_matter(cuts: tuple[int, ...]) -> None:
     images = torch.from_numpy(pictures())
     augment = BatchAugment(STRONG)
     parts = [np.arange(*ends) for ends in pairwise(cuts)]
@@ -245,11 +250,11 @@ def test_how_a_batch_is_divided_does_not_matter(cuts):
     assert torch.equal(divided, augment(images, ("k", 3)))
 
 
-def test_without_an_option_nothing_changes():
+def test_without_an_option_nothing_changes() -> None:
     assert np.array_equal(noised(quiet(), pictures(), 0), pictures())
 
 
-def test_flip_mirrors_with_and_without_a_warp():
+def test_flip_mirrors_with_and_without_a_warp() -> None:
     flipped = noised(quiet(flip=True), pictures(), 1)
     mirrored = [np.array_equal(each, image[:, ::-1]) for each, image in zip(flipped, pictures(), strict=True)]
     assert 3 <= sum(mirrored) <= 13
@@ -258,7 +263,7 @@ def test_flip_mirrors_with_and_without_a_warp():
 
 
 @pytest.mark.parametrize("side", [8, 32, 64])
-def test_type_and_shape_stay_and_the_images_given_are_not_changed(side):
+def test_type_and_shape_stay_and_the_images_given_are_not_changed(side: int) -> None:
     images = pictures(side=side)
     before = images.copy()
     found = noised(STRONG, images, 2)
@@ -268,7 +273,7 @@ def test_type_and_shape_stay_and_the_images_given_are_not_changed(side):
 
 
 @pytest.mark.parametrize("erase", [0.0, 0.7])
-def test_batches_that_are_noised_together_have_the_noise_they_have_alone(erase):
+def test_batches_that_are_noised_together_have_the_noise_they_have_alone(erase: float) -> None:
     noise = STRONG.model_copy(update={"erase": erase})
     batches = Batches.__new__(Batches)
     batches.places = lambda: (np.arange(3, 9), 12)
@@ -280,7 +285,9 @@ def test_batches_that_are_noised_together_have_the_noise_they_have_alone(erase):
 
 
 @pytest.mark.gpu
-def test_cpu_and_gpu_agree_and_the_gpu_is_not_waited_for(not_waiting):
+def test_cpu_and_gpu_agree_and_the_gpu_is_not_waited_for(
+    not_waiting: Callable[[], AbstractContextManager[None]],
+) -> None:
     images, augment = torch.from_numpy(pictures(64)), BatchAugment(STRONG)
     there = images.cuda()
     augment(there, ("warm", 0))

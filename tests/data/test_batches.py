@@ -1,7 +1,9 @@
 """A batch is a pure function of its step: resuming, workers and order change nothing."""
 
 import pickle
+from collections.abc import Iterator, Sequence
 from dataclasses import astuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,8 +11,9 @@ import torch
 from nstudent import hdf5
 from nstudent.config import NoiseConfig
 from nstudent.data.augment import Augment
-from nstudent.data.batches import Awaited, Batches, Examples, Stream
+from nstudent.data.batches import Awaited, Batch, Batches, Examples, Stream
 from nstudent.data.dataset import PixelStore
+from nstudent.randomness import Key
 
 NUM_IMAGES, ROWS_A_SHARD, SIDE = 50, 20, 8
 NOISE = NoiseConfig(shift=0.2, zoom=0.2, rotate=20, flip=True, operations=2)
@@ -21,7 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
 
 
 @pytest.fixture(scope="module")
-def pixels(tmp_path_factory):
+def pixels(tmp_path_factory: pytest.TempPathFactory) -> PixelStore:
     """Fifty images in three shards; the first pixel of an image is its id."""
     folder = tmp_path_factory.mktemp("pixels")
     images = np.random.default_rng(0).integers(60, 256, (NUM_IMAGES, SIDE, SIDE, 3), dtype=np.uint8)
@@ -36,10 +39,10 @@ def pixels(tmp_path_factory):
 class RowTargets:
     """Two levels of targets that name their row, so that a mix-up shows."""
 
-    def __init__(self, offset):
+    def __init__(self, offset: int) -> None:
         self.offset = offset
 
-    def __call__(self, rows):
+    def __call__(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         column = (rows + self.offset).astype(np.float32)[:, None]
         return column, np.repeat(column, 3, axis=1)
 
@@ -48,15 +51,21 @@ LABELLED = Examples(np.arange(0, 20), RowTargets(0))
 HEAP = Examples(np.arange(20, 50), RowTargets(1000))
 
 
-def batches(pixels, parts=((LABELLED, 4), (HEAP, 8)), noise=NOISE, key=KEY, **options):
+def batches(
+    pixels: PixelStore,
+    parts: Sequence[tuple[Examples, int]] = ((LABELLED, 4), (HEAP, 8)),
+    noise: NoiseConfig = NOISE,
+    key: Key = KEY,
+    **options: Any,
+) -> Batches:
     return Batches(pixels, parts, Augment(noise), key, **options)
 
 
-def as_bytes(batch):
+def as_bytes(batch: Batch) -> list[Any]:
     return [batch.images.numpy().tobytes(), *(level.numpy().tobytes() for level in batch.targets), batch.rows.tolist()]
 
 
-def test_the_labelled_come_first_and_targets_belong_to_their_images(pixels):
+def test_the_labelled_come_first_and_targets_belong_to_their_images(pixels: PixelStore) -> None:
     batch = batches(pixels, noise=SILENT)[3]
 
     ids = batch.images[:, 0, 0, 0].long()
@@ -68,7 +77,7 @@ def test_the_labelled_come_first_and_targets_belong_to_their_images(pixels):
     assert batch.targets[1].shape == (12, 3)
 
 
-def test_a_batch_is_the_same_whenever_it_is_asked_for(pixels):
+def test_a_batch_is_the_same_whenever_it_is_asked_for(pixels: PixelStore) -> None:
     forward, anew = batches(pixels), batches(pixels)
     expected = [as_bytes(forward[step]) for step in range(12)]
 
@@ -76,7 +85,7 @@ def test_a_batch_is_the_same_whenever_it_is_asked_for(pixels):
     assert as_bytes(forward[5]) == expected[5]
 
 
-def test_loading_from_a_step_is_the_tail_of_loading_from_the_start(pixels):
+def test_loading_from_a_step_is_the_tail_of_loading_from_the_start(pixels: PixelStore) -> None:
     whole = [as_bytes(batch) for batch in batches(pixels).load(0, 12, workers=0)]
     tail = [as_bytes(batch) for batch in batches(pixels).load(7, 12, workers=0)]
 
@@ -85,7 +94,7 @@ def test_loading_from_a_step_is_the_tail_of_loading_from_the_start(pixels):
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_the_number_of_workers_changes_nothing(pixels, workers):
+def test_the_number_of_workers_changes_nothing(pixels: PixelStore, workers: int) -> None:
     """The regression test of FAULTS, finding 1: with workers, albumentations by itself repeats its noise."""
     alone = [as_bytes(batch) for batch in batches(pixels).load(0, 8, workers=0)]
 
@@ -95,7 +104,7 @@ def test_the_number_of_workers_changes_nothing(pixels, workers):
 
 
 @pytest.mark.parametrize("workers", [0, 3])
-def test_no_draw_of_an_image_repeats_its_noise(pixels, workers):
+def test_no_draw_of_an_image_repeats_its_noise(pixels: PixelStore, workers: int) -> None:
     """FAULTS, finding 1: one and the same image, shown 64 times over several passes, never looks the same."""
     one = Examples(np.array([5]), RowTargets(0), copies=np.array([4]))
 
@@ -107,7 +116,7 @@ def test_no_draw_of_an_image_repeats_its_noise(pixels, workers):
     assert len(set(shown)) == 64
 
 
-def test_parts_do_not_share_their_noise(pixels):
+def test_parts_do_not_share_their_noise(pixels: PixelStore) -> None:
     same = Examples(np.array([5]), RowTargets(0))
 
     batch = batches(pixels, [(same, 4), (same, 4)])[0]
@@ -115,11 +124,11 @@ def test_parts_do_not_share_their_noise(pixels):
     assert len({image.numpy().tobytes() for image in batch.images}) == 8
 
 
-def test_another_key_gives_other_batches(pixels):
+def test_another_key_gives_other_batches(pixels: PixelStore) -> None:
     assert as_bytes(batches(pixels)[0]) != as_bytes(batches(pixels, key=(1, "student", 1))[0])
 
 
-def test_a_pass_shows_every_row_once(pixels):
+def test_a_pass_shows_every_row_once(pixels: PixelStore) -> None:
     source = batches(pixels, [(HEAP, 10)])
 
     passes = [sorted(np.concatenate([source[3 * p + s].rows for s in range(3)]).tolist()) for p in range(4)]
@@ -129,7 +138,7 @@ def test_a_pass_shows_every_row_once(pixels):
     assert len(orders) == 4, "each pass is shuffled anew"
 
 
-def test_copies_are_shown_exactly_so_often(pixels):
+def test_copies_are_shown_exactly_so_often(pixels: PixelStore) -> None:
     copies = np.array([0, 1, 2, 3] * 5)
     examples = Examples(LABELLED.ids, RowTargets(0), copies)
     source = batches(pixels, [(examples, 10)])
@@ -139,7 +148,7 @@ def test_copies_are_shown_exactly_so_often(pixels):
         assert np.array_equal(np.bincount(rows, minlength=20), copies)
 
 
-def test_a_part_of_size_zero_is_left_out(pixels):
+def test_a_part_of_size_zero_is_left_out(pixels: PixelStore) -> None:
     nothing = Examples(np.array([], dtype=np.int64), RowTargets(0))
 
     batch = batches(pixels, [(LABELLED, 4), (nothing, 0)])[0]
@@ -147,7 +156,7 @@ def test_a_part_of_size_zero_is_left_out(pixels):
     assert len(batch.images) == batch.num_labelled == 4
 
 
-def test_a_stream_shorter_than_the_batch_wraps():
+def test_a_stream_shorter_than_the_batch_wraps() -> None:
     stream = Stream(np.array([3, 7, 9]), 8, ("k",))
 
     rows, draws = zip(*(stream.at(step) for step in range(3)), strict=True)
@@ -157,7 +166,7 @@ def test_a_stream_shorter_than_the_batch_wraps():
     assert np.array_equal(np.sort(thirds, axis=1), [[3, 7, 9]] * 8)
 
 
-def test_the_clean_images_come_along_where_asked_for(pixels):
+def test_the_clean_images_come_along_where_asked_for(pixels: PixelStore) -> None:
     with_clean = batches(pixels, with_clean=True)[2]
 
     assert torch.equal(with_clean.clean, batches(pixels, noise=SILENT)[2].images)
@@ -165,7 +174,7 @@ def test_the_clean_images_come_along_where_asked_for(pixels):
     assert batches(pixels)[2].clean is None
 
 
-def test_moving_a_batch_keeps_its_content(pixels):
+def test_moving_a_batch_keeps_its_content(pixels: PixelStore) -> None:
     batch = batches(pixels, with_clean=True)[0]
 
     moved = batch.to(torch.device("cpu"))
@@ -174,13 +183,13 @@ def test_moving_a_batch_keeps_its_content(pixels):
     assert len(astuple(moved)) == len(astuple(batch))
 
 
-def test_pixels_are_found_in_any_shard_and_order(pixels):
+def test_pixels_are_found_in_any_shard_and_order(pixels: PixelStore) -> None:
     ids = np.array([49, 0, 20, 19, 40, 39, 0])
 
     assert pixels[ids][:, 0, 0, 0].tolist() == ids.tolist()
 
 
-def test_a_pickled_store_carries_paths_and_no_pixels(pixels):
+def test_a_pickled_store_carries_paths_and_no_pixels(pixels: PixelStore) -> None:
     before = pixels[np.array([3, 30])]
     carried = pickle.dumps(pixels)
 
@@ -188,12 +197,12 @@ def test_a_pickled_store_carries_paths_and_no_pixels(pixels):
     assert np.array_equal(pickle.loads(carried)[np.array([3, 30])], before)
 
 
-def test_waiting_for_batches_is_told_from_working_on_them(monkeypatch):
+def test_waiting_for_batches_is_told_from_working_on_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """By a clock of ours: a start that does not count, then 1 s for each batch and 3 s of work on it."""
     clock = [0.0]
     monkeypatch.setattr("nstudent.data.batches.time.perf_counter", lambda: clock[0])
 
-    def slow():
+    def slow() -> Iterator[None]:
         for seconds in (100, 1, 1, 1):
             clock[0] += seconds
             yield None

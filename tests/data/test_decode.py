@@ -5,6 +5,7 @@ import struct
 import threading
 import warnings
 import zlib
+from io import BytesIO
 
 import numpy as np
 import pytest
@@ -17,12 +18,12 @@ MAX_PIXELS = 64_000_000
 GREY = 127
 
 
-def at_own_size(content, side):
+def at_own_size(content: bytes, side: int) -> np.ndarray:
     """The centre square of an image whose shorter side is ``side``: nothing is resized."""
     return decode(content, side, MAX_PIXELS)
 
 
-def with_wrong_crc(png):
+def with_wrong_crc(png: bytes) -> bytes:
     """Only the checksum of the pixels is wrong: the pixels themselves still decode."""
     at = png.index(b"IDAT")
     end = at + 4 + struct.unpack(">I", png[at - 4 : at])[0]
@@ -33,7 +34,7 @@ def with_wrong_crc(png):
 
 
 @pytest.mark.parametrize("image_format", ["PNG", "BMP", "GIF", "TIFF", "WEBP"])
-def test_a_lossless_format_gives_its_own_pixels(image_format):
+def test_a_lossless_format_gives_its_own_pixels(image_format: str) -> None:
     image = Image.fromarray(picture(16, 16)).quantize(64).convert("RGB")  # 64 colours: a GIF can hold them
     options = {"lossless": True} if image_format == "WEBP" else {}
 
@@ -44,7 +45,7 @@ def test_a_lossless_format_gives_its_own_pixels(image_format):
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
-def test_a_jpeg_gives_its_pixels_but_for_compression(mode):
+def test_a_jpeg_gives_its_pixels_but_for_compression(mode: str) -> None:
     expected = np.asarray(Image.fromarray(picture(64, 64)).convert(mode).convert("RGB")).astype(int)
 
     found = at_own_size(jpeg(mode=mode), 64)
@@ -53,13 +54,13 @@ def test_a_jpeg_gives_its_pixels_but_for_compression(mode):
     assert np.abs(found - expected).max() <= 16
 
 
-def test_a_progressive_jpeg_is_the_same_picture():
+def test_a_progressive_jpeg_is_the_same_picture() -> None:
     found = at_own_size(jpeg(progressive=True), 64).astype(int)
 
     assert np.abs(found - picture(64, 64)).mean() < 2
 
 
-def test_sixteen_bit_grey_is_scaled_and_not_clipped_to_white():
+def test_sixteen_bit_grey_is_scaled_and_not_clipped_to_white() -> None:
     wide = (np.arange(256, dtype=np.uint16) * 257).reshape(16, 16)
 
     found = at_own_size(encoded(Image.fromarray(wide), "PNG"), 16)
@@ -68,7 +69,7 @@ def test_sixteen_bit_grey_is_scaled_and_not_clipped_to_white():
     assert np.array_equal(found[..., 0], found[..., 2])
 
 
-def test_sixteen_bit_colour_is_scaled():
+def test_sixteen_bit_colour_is_scaled() -> None:
     colour = np.full((16, 16), 0x8000, dtype=">u2")
     rows = b"".join(b"\0" + np.repeat(row[:, None], 3, axis=1).tobytes() for row in colour)
     header = struct.pack(">IIBBBBB", 16, 16, 16, 2, 0, 0, 0)
@@ -81,7 +82,7 @@ def test_sixteen_bit_colour_is_scaled():
     assert np.abs(found.astype(int) - 128).max() <= 1
 
 
-def test_eight_bit_grey_keeps_its_values():
+def test_eight_bit_grey_keeps_its_values() -> None:
     grey = np.arange(256, dtype=np.uint8).reshape(16, 16)
 
     found = at_own_size(encoded(grey, "PNG"), 16)
@@ -89,7 +90,7 @@ def test_eight_bit_grey_keeps_its_values():
     assert np.array_equal(found, np.repeat(grey[..., None], 3, axis=2))
 
 
-def test_one_bit_is_black_and_white():
+def test_one_bit_is_black_and_white() -> None:
     image = Image.fromarray(np.eye(16, dtype=np.uint8) * 255).convert("1", dither=Image.Dither.NONE)
 
     found = at_own_size(encoded(image, "PNG"), 16)
@@ -97,7 +98,7 @@ def test_one_bit_is_black_and_white():
     assert np.array_equal(found[..., 1], np.eye(16, dtype=np.uint8) * 255)
 
 
-def test_a_palette_is_looked_up():
+def test_a_palette_is_looked_up() -> None:
     image = Image.fromarray(picture(16, 16)).quantize(8)
 
     found = at_own_size(encoded(image, "PNG"), 16)
@@ -110,7 +111,7 @@ def test_a_palette_is_looked_up():
 
 @pytest.mark.parametrize("image_format", ["PNG", "TIFF", "WEBP"])
 @pytest.mark.parametrize(("alpha", "expected"), [(0, (GREY, GREY, GREY)), (255, (255, 0, 0))])
-def test_alpha_is_laid_on_middle_grey(image_format, alpha, expected):
+def test_alpha_is_laid_on_middle_grey(image_format: str, alpha: int, expected: tuple[int, int, int]) -> None:
     options = {"lossless": True, "exact": True} if image_format == "WEBP" else {}
 
     found = at_own_size(encoded(rgba_of((255, 0, 0), alpha), image_format, **options), 16)
@@ -119,20 +120,20 @@ def test_alpha_is_laid_on_middle_grey(image_format, alpha, expected):
     assert tuple(found[0, 15]) == (255, 0, 0)
 
 
-def test_half_transparent_is_half_grey():
+def test_half_transparent_is_half_grey() -> None:
     found = at_own_size(encoded(rgba_of((255, 0, 0), 128), "PNG"), 16)
 
     assert np.abs(found[0, 0].astype(int) - (191, 63, 63)).max() <= 1
 
 
-def test_grey_with_alpha_is_laid_on_middle_grey():
+def test_grey_with_alpha_is_laid_on_middle_grey() -> None:
     found = at_own_size(encoded(rgba_of((255, 255, 255), 0).convert("LA"), "PNG"), 16)
 
     assert tuple(found[0, 0]) == (GREY, GREY, GREY)
     assert tuple(found[0, 15]) == (255, 255, 255)
 
 
-def test_a_transparent_palette_entry_is_laid_on_middle_grey():
+def test_a_transparent_palette_entry_is_laid_on_middle_grey() -> None:
     image = Image.new("P", (16, 16), 1)
     image.putpalette([255, 0, 0, 0, 0, 255])
     image.paste(0, (0, 0, 8, 16))
@@ -144,7 +145,7 @@ def test_a_transparent_palette_entry_is_laid_on_middle_grey():
 
 
 @pytest.mark.parametrize(("mode", "colour"), [("RGB", (255, 0, 0)), ("L", 200)])
-def test_a_transparent_colour_key_is_laid_on_middle_grey(mode, colour):
+def test_a_transparent_colour_key_is_laid_on_middle_grey(mode: str, colour: int | tuple[int, int, int]) -> None:
     """A PNG without an alpha channel can still name one colour as transparent (chunk tRNS)."""
     image = Image.new(mode, (16, 16), 0)
     image.paste(colour, (0, 0, 8, 16))
@@ -172,7 +173,7 @@ STORED = {
 
 @pytest.mark.parametrize("orientation", STORED)
 @pytest.mark.parametrize("image_format", ["PNG", "TIFF", "JPEG", "WEBP"])
-def test_every_exif_orientation_gives_the_upright_picture(image_format, orientation):
+def test_every_exif_orientation_gives_the_upright_picture(image_format: str, orientation: int) -> None:
     upright = Image.fromarray(picture(32, 48))
     turn = STORED[orientation]
     stored = upright if turn is None else upright.transpose(turn)
@@ -187,7 +188,7 @@ def test_every_exif_orientation_gives_the_upright_picture(image_format, orientat
 
 
 @pytest.mark.parametrize("image_format", ["GIF", "WEBP"])
-def test_the_first_frame_of_an_animation_is_taken(image_format):
+def test_the_first_frame_of_an_animation_is_taken(image_format: str) -> None:
     first, second = (Image.new("RGB", (16, 16), colour) for colour in ((255, 0, 0), (0, 0, 255)))
     options = {"lossless": True} if image_format == "WEBP" else {}
     content = encoded(first, image_format, save_all=True, append_images=[second], duration=50, **options)
@@ -199,21 +200,21 @@ def test_the_first_frame_of_an_animation_is_taken(image_format):
 
 
 @pytest.mark.parametrize(("height", "width"), [(16, 48), (48, 16), (17, 16)])
-def test_the_centre_is_cut_out(height, width):
+def test_the_centre_is_cut_out(height: int, width: int) -> None:
     image = picture(height, width)
     top, left = (height - 16) // 2, (width - 16) // 2
 
     assert np.array_equal(at_own_size(encoded(image, "PNG"), 16), image[top : top + 16, left : left + 16])
 
 
-def test_the_shorter_side_is_resized_and_areas_are_averaged():
+def test_the_shorter_side_is_resized_and_areas_are_averaged() -> None:
     blocks = np.arange(0, 240, 15, dtype=np.uint8).reshape(4, 4)
     large = np.kron(blocks, np.ones((10, 10), dtype=np.uint8))  # 40 x 40, ten pixels a value
 
     assert np.array_equal(square(large, 4)[..., 0], blocks)
 
 
-def test_golden_pixels_of_a_resized_image():
+def test_golden_pixels_of_a_resized_image() -> None:
     """Drift of a decoder or resizer would change every label a trained network gives: it must be seen here."""
     found = decode(encoded(picture(40, 60), "PNG"), 4, MAX_PIXELS)
 
@@ -223,14 +224,14 @@ def test_golden_pixels_of_a_resized_image():
     assert np.abs(found[:, 0].astype(int) - left_column).max() <= 1
 
 
-def test_a_small_image_is_enlarged():
+def test_a_small_image_is_enlarged() -> None:
     found = decode(encoded(np.full((2, 3, 3), 77, np.uint8), "PNG"), 32, MAX_PIXELS)
 
     assert found.shape == (32, 32, 3)
     assert (found == 77).all()
 
 
-def test_a_reduced_jpeg_is_the_full_one():
+def test_a_reduced_jpeg_is_the_full_one() -> None:
     image = Image.fromarray(picture(256, 320))
     content = encoded(image, "JPEG", quality=95)
 
@@ -244,7 +245,7 @@ def test_a_reduced_jpeg_is_the_full_one():
 # --- damage -----------------------------------------------------------------------------------------------------------
 
 
-def refused(content, size_px=16, max_pixels=MAX_PIXELS):
+def refused(content: bytes, size_px: int = 16, max_pixels: int = MAX_PIXELS) -> str:
     with pytest.raises(ImageError) as caught:
         decode(content, size_px, max_pixels)
     return str(caught.value)
@@ -252,14 +253,14 @@ def refused(content, size_px=16, max_pixels=MAX_PIXELS):
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 @pytest.mark.parametrize("size_px", [8, 64])  # decoded at a reduced scale, and in full
-def test_a_truncated_jpeg_is_refused(mode, size_px):
+def test_a_truncated_jpeg_is_refused(mode: str, size_px: int) -> None:
     whole = jpeg(mode=mode)
 
     for cut in (whole[: len(whole) // 2], whole[:-3]):
         refused(cut, size_px)
 
 
-def test_damaged_jpeg_data_is_refused():
+def test_damaged_jpeg_data_is_refused() -> None:
     damaged = bytearray(encoded(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8), "JPEG"))
     middle = len(damaged) // 2
     damaged[middle : middle + 40] = b"\xff\xd9\x55\xaa" * 10
@@ -268,7 +269,7 @@ def test_damaged_jpeg_data_is_refused():
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "LA", "P", "1", "I;16"])
-def test_a_png_with_a_wrong_checksum_is_refused(mode):
+def test_a_png_with_a_wrong_checksum_is_refused(mode: str) -> None:
     if mode == "I;16":
         image = Image.fromarray(np.full((16, 16), 999, dtype=np.uint16))
     else:
@@ -278,25 +279,25 @@ def test_a_png_with_a_wrong_checksum_is_refused(mode):
 
 
 @pytest.mark.parametrize("image_format", ["PNG", "GIF", "BMP", "TIFF", "WEBP"])
-def test_half_a_file_is_refused(image_format):
+def test_half_a_file_is_refused(image_format: str) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     whole = encoded(noise, image_format)
 
     refused(whole[: len(whole) // 2])
 
 
-def test_an_empty_file_is_refused_by_name():
+def test_an_empty_file_is_refused_by_name() -> None:
     assert refused(b"") == "the file is empty"
 
 
 @pytest.mark.parametrize(
     "content", [b"<!DOCTYPE html><html>404</html>", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"\xff\xd8\xff"]
 )
-def test_what_is_no_image_is_refused(content):
+def test_what_is_no_image_is_refused(content: bytes) -> None:
     refused(content)
 
 
-def test_the_reason_is_the_same_every_time():
+def test_the_reason_is_the_same_every_time() -> None:
     """It is stored in the data artifact, whose bytes must not depend on where an object lay in memory."""
     assert "0x" not in refused(b"<html>404</html>")
 
@@ -304,7 +305,7 @@ def test_the_reason_is_the_same_every_time():
 # --- size limits ------------------------------------------------------------------------------------------------------
 
 
-def test_too_many_pixels_are_refused_with_the_key_to_change():
+def test_too_many_pixels_are_refused_with_the_key_to_change() -> None:
     message = refused(encoded(picture(40, 50), "PNG"), max_pixels=1999)
 
     assert "50x40" in message
@@ -312,19 +313,19 @@ def test_too_many_pixels_are_refused_with_the_key_to_change():
     assert decode(encoded(picture(40, 50), "PNG"), 16, 2000).shape == (16, 16, 3)
 
 
-def test_an_image_of_one_row_is_refused():
+def test_an_image_of_one_row_is_refused() -> None:
     assert "too few" in refused(encoded(picture(2, 16)[:1], "PNG"))
 
 
 # --- threads ----------------------------------------------------------------------------------------------------------
 
 
-def test_threads_leave_the_warning_filters_as_they_were(monkeypatch):
+def test_threads_leave_the_warning_filters_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
     """The data stage decodes in threads; two of them that overlap must not silence the whole program's warnings."""
     before, opened = list(warnings.filters), Image.open
     first_in, second_in, first_out = threading.Event(), threading.Event(), threading.Event()
 
-    def slow_open(content):
+    def slow_open(content: BytesIO) -> Image.Image:
         if threading.current_thread().name == "first":
             first_in.set()
             second_in.wait(5)

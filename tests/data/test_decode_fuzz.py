@@ -12,7 +12,7 @@ from pathlib import Path
 CASES = int(os.environ.get("NSTUDENT_FUZZ_CASES", "200"))
 
 
-def test_damaged_images_give_an_image_or_an_image_error_and_never_a_crash():
+def test_damaged_images_give_an_image_or_an_image_error_and_never_a_crash() -> None:
     program = Path(__file__).with_name("pictures.py")
     kinds = program.read_text().count(": lambda: ")
     each = -(-CASES // kinds)

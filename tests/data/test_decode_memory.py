@@ -4,6 +4,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from pictures import encoded, png_chunk
 MAX_PIXELS = 64_000_000
 
 
-def measured(tmp_path, content, size_px):
+def measured(tmp_path: Path, content: bytes, size_px: int) -> tuple[str, int]:
     """(outcome, MiB by which the peak of memory grew) of decoding in a process of its own."""
     path = tmp_path / "image"
     path.write_bytes(content)
@@ -39,7 +40,7 @@ needs_proc = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="pe
 
 
 @needs_proc
-def test_a_decompression_bomb_is_refused_from_its_header(tmp_path):
+def test_a_decompression_bomb_is_refused_from_its_header(tmp_path: Path) -> None:
     side = 30_000  # 900 million pixels of one bit
     rows = zlib.compressobj(1)
     row = b"\0" + b"\0" * (side // 8)
@@ -57,7 +58,7 @@ def test_a_decompression_bomb_is_refused_from_its_header(tmp_path):
 
 
 @needs_proc
-def test_a_long_thin_image_does_not_blow_up(tmp_path):
+def test_a_long_thin_image_does_not_blow_up(tmp_path: Path) -> None:
     """2 x 20,000 pixels, enlarged before the centre is cut out, would be 64 x 640,000."""
     outcome, grown_mib = measured(tmp_path, encoded(np.zeros((2, 20_000, 3), np.uint8), "PNG"), 64)
 

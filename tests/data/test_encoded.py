@@ -1,7 +1,10 @@
 """Squares kept as JPEG: what they look like, and that no damage to them goes unseen."""
 
 import random
+from collections.abc import Callable
 from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +27,7 @@ LAYOUT = Layout(SIDE, ROWS, 0, "jpeg", jpeg_quality=95)
 
 
 @pytest.fixture(scope="module")
-def photos():
+def photos() -> np.ndarray:
     """Pieces of the two photos that scikit-learn brings along."""
     pieces = [
         photo[top : top + SIDE, left : left + SIDE]
@@ -36,7 +39,7 @@ def photos():
 
 
 @pytest.fixture(scope="module")
-def stores(photos, tmp_path_factory):
+def stores(photos: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> dict[str, PixelStore]:
     """The same images as pixels and as JPEG, three shards of each."""
     folder = tmp_path_factory.mktemp("shards")
     found = {}
@@ -51,14 +54,14 @@ def stores(photos, tmp_path_factory):
     return found
 
 
-def decibels(left, right):
+def decibels(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Peak signal-to-noise ratio of each image."""
     squares = (left.astype(np.float64) - right) ** 2
     return 10 * np.log10(255**2 / squares.mean(axis=(1, 2, 3)))
 
 
 @pytest.mark.parametrize("kind", ["pixels", "jpeg"])
-def test_images_can_be_put_into_memory_that_is_there(kind, stores):
+def test_images_can_be_put_into_memory_that_is_there(kind: str, stores: dict[str, PixelStore]) -> None:
     ids = np.array([90, 3, 41, 3])
     images = np.zeros((4, SIDE, SIDE, 3), np.uint8)
     stores[kind].read_into(ids, images)
@@ -66,7 +69,7 @@ def test_images_can_be_put_into_memory_that_is_there(kind, stores):
     assert images.any(axis=(1, 2, 3)).all()
 
 
-def test_photos_look_the_same_in_fewer_bytes(stores, photos):
+def test_photos_look_the_same_in_fewer_bytes(stores: dict[str, PixelStore], photos: np.ndarray) -> None:
     every = np.arange(len(photos))
     assert np.array_equal(stores["pixels"][every], photos)
     ratio = decibels(stores["jpeg"][every], photos)
@@ -77,34 +80,34 @@ def test_photos_look_the_same_in_fewer_bytes(stores, photos):
 
 
 @pytest.mark.parametrize("count", [0, 1, 31, 32, 100, 256])
-def test_images_stand_in_the_order_of_the_ids_however_many(stores, count):
+def test_images_stand_in_the_order_of_the_ids_however_many(stores: dict[str, PixelStore], count: int) -> None:
     """From 32 on several threads decode them."""
     ids = np.random.default_rng(count).integers(0, 100, count)
     one_by_one = [stores["jpeg"][ids[row : row + 1]][0] for row in range(count)]
     assert np.array_equal(stores["jpeg"][ids], np.array(one_by_one, np.uint8).reshape(count, SIDE, SIDE, 3))
 
 
-def shown_nothing(rows):
+def shown_nothing(rows: np.ndarray) -> tuple[np.ndarray, ...]:
     return (np.ones((len(rows), 2), np.float32),)
 
 
-def loaded(store, workers):
+def loaded(store: PixelStore, workers: int) -> torch.Tensor:
     batches = Batches(store, [(Examples(np.arange(100), shown_nothing), 40)], None, (0, "jpeg"))
     return torch.cat([batch.images for batch in batches.load(0, 5, workers)])
 
 
-def test_a_loader_process_reads_what_this_one_reads(stores):
+def test_a_loader_process_reads_what_this_one_reads(stores: dict[str, PixelStore]) -> None:
     assert torch.equal(loaded(stores["jpeg"], 1), loaded(stores["jpeg"], 0))
 
 
-def test_loader_processes_and_small_batches_start_no_threads():
+def test_loader_processes_and_small_batches_start_no_threads() -> None:
     assert decoding_threads(31) == 1
     assert decoding_threads(256) == available_cores()
     with get_context("fork").Pool(1) as pool:
         assert pool.apply(decoding_threads, (256,)) == 1
 
 
-def test_an_unreadable_image_has_no_bytes_and_is_black(tmp_path):
+def test_an_unreadable_image_has_no_bytes_and_is_black(tmp_path: Path) -> None:
     grey = np.full((SIDE, SIDE, 3), 99, np.uint8)
     LAYOUT.write(tmp_path / "a.h5", [Decoded(None, reason="gone"), Decoded(None, jpeg=encode(grey, 95))])
     LAYOUT.write(tmp_path / "b.h5", [Decoded(None, reason="gone")] * 2)
@@ -121,7 +124,7 @@ def test_an_unreadable_image_has_no_bytes_and_is_black(tmp_path):
 
 
 @pytest.fixture
-def shard(photos, tmp_path):
+def shard(photos: np.ndarray, tmp_path: Path) -> tuple[Path, bytes, range]:
     """A shard in the place it has in a run, its bytes, and where in them the images lie."""
     path = tmp_path / "00-data" / "pixels-00000.h5"
     path.parent.mkdir()
@@ -131,7 +134,7 @@ def shard(photos, tmp_path):
     return path, content, range(first, first + len(hdf5.mapped(path)["jpeg"]))
 
 
-def test_no_flipped_bit_is_shown_as_an_image(shard):
+def test_no_flipped_bit_is_shown_as_an_image(shard: tuple[Path, bytes, range]) -> None:
     """libjpeg alone decodes more than half of them, to something."""
     path, content, images = shard
     chance = random.Random(0)
@@ -143,7 +146,7 @@ def test_no_flipped_bit_is_shown_as_an_image(shard):
             PixelStore([path])[np.arange(ROWS)]
 
 
-def test_the_error_names_the_mend_in_one_line_from_a_loader_process_too(shard):
+def test_the_error_names_the_mend_in_one_line_from_a_loader_process_too(shard: tuple[Path, bytes, range]) -> None:
     path, content, images = shard
     path.write_bytes(content[: images[100]] + bytes(4000) + content[images[100] + 4000 :])
     said = set()
@@ -159,7 +162,7 @@ def test_the_error_names_the_mend_in_one_line_from_a_loader_process_too(shard):
 # --- a stranger's shard -----------------------------------------------------------------------------------------------
 
 
-def cmyk():
+def cmyk() -> bytes:
     return encoded(Image.fromarray(picture(SIDE, SIDE)).convert("CMYK"), "JPEG")
 
 
@@ -176,7 +179,9 @@ def cmyk():
     ],
     ids=["another shape", "too large", "grey", "cmyk", "png", "cut short", "no image"],
 )
-def test_what_is_no_square_of_ours_is_refused_whatever_its_checksum(tmp_path, content, said):
+def test_what_is_no_square_of_ours_is_refused_whatever_its_checksum(
+    tmp_path: Path, content: Callable[[], bytes], said: str
+) -> None:
     hdf5.write(tmp_path / "x.h5", joined([content()]), {"side": SIDE})
     with pytest.raises(ArtifactError, match=said):
         PixelStore([tmp_path / "x.h5"])[np.zeros(1, np.int64)]
@@ -198,7 +203,7 @@ def test_what_is_no_square_of_ours_is_refused_whatever_its_checksum(tmp_path, co
         ({"side": np.array([48, 48])}, "does not say how large"),
     ],
 )
-def test_numbers_that_lie_are_refused(tmp_path, change, said):
+def test_numbers_that_lie_are_refused(tmp_path: Path, change: dict[str, Any], said: str) -> None:
     whole = joined([b"abcd"]) | {"side": SIDE} | change
     hdf5.write(tmp_path / "x.h5", {name: whole[name] for name in ("jpeg", "offset", "crc32")}, {"side": whole["side"]})
     with pytest.raises(ArtifactError, match=said):

@@ -1,5 +1,8 @@
 """Random erasing of whole batches: what albumentations does image by image, drawn at once."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
 import albumentations as A
 import numpy as np
 import pytest
@@ -12,15 +15,15 @@ LARGEST_GAP = 0.05
 """Between two empirical distributions of so many draws of the same variable: exceeded once in a thousand times."""
 
 
-def pictures(number=16, side=SIDE):
+def pictures(number: int = 16, side: int = SIDE) -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(3).integers(1, 255, (number, side, side, 3), dtype=np.uint8))
 
 
-def run(probability, images, *key):
+def run(probability: float, images: torch.Tensor, *key: int | str) -> torch.Tensor:
     return Erasing(probability)(images, key, np.arange(len(images)), len(images))
 
 
-def measures(images):
+def measures(images: list[np.ndarray] | np.ndarray) -> dict[str, np.ndarray]:
     """Of each image that differs from black: height, width and place of what does, and its first colour."""
     touched = [np.argwhere(image.any(axis=2)) for image in images]
     corners = np.array([[*where.min(axis=0), *where.max(axis=0)] for where in touched if len(where)])
@@ -30,7 +33,7 @@ def measures(images):
     return sizes | {"red": np.array(colours)[:, 0], "blue": np.array(colours)[:, 2]}
 
 
-def test_places_sizes_and_colours_are_those_of_albumentations():
+def test_places_sizes_and_colours_are_those_of_albumentations() -> None:
     black = torch.zeros(NUM_DRAWS, SIDE, SIDE, 3, dtype=torch.uint8)
     twin = A.Erasing(scale=(0.02, 0.2), ratio=(0.3, 3.3), fill="random_uniform", p=1.0)
     twin.set_random_seed(1)
@@ -40,13 +43,13 @@ def test_places_sizes_and_colours_are_those_of_albumentations():
     assert max(gaps.values()) < LARGEST_GAP, gaps
 
 
-def test_as_many_images_are_touched_as_it_says():
+def test_as_many_images_are_touched_as_it_says() -> None:
     images = pictures(NUM_DRAWS, 8)
     touched = (run(0.25, images, "some") != images).flatten(1).any(dim=1)
     assert 0.22 <= touched.float().mean() <= 0.28
 
 
-def test_a_hole_is_one_rectangle_of_one_colour_and_all_else_stays():
+def test_a_hole_is_one_rectangle_of_one_colour_and_all_else_stays() -> None:
     images = pictures(2)
     holes = Holes(np.array([[5, 7, 9, 20], [0, 0, 0, 0]]), np.array([[1, 2, 3], [4, 5, 6]], np.uint8))
     found = erased(images, holes)
@@ -55,14 +58,14 @@ def test_a_hole_is_one_rectangle_of_one_colour_and_all_else_stays():
     assert torch.equal(found, expected)
 
 
-def test_holes_lie_inside():
+def test_holes_lie_inside() -> None:
     hole = draw_holes(1.0, 2000, 9, ("inside",)).hole
     assert hole.min() == 0
     assert hole.max() == 9
     assert (hole[:, :2] <= hole[:, 2:]).all()
 
 
-def test_equal_keys_give_equal_holes_and_no_two_images_or_keys_share_theirs():
+def test_equal_keys_give_equal_holes_and_no_two_images_or_keys_share_theirs() -> None:
     black = torch.zeros(40, SIDE, SIDE, 3, dtype=torch.uint8)
     found = [each.numpy().tobytes() for step in range(5) for each in run(1.0, black, "step", step)]
     assert len(set(found)) == len(found)
@@ -70,7 +73,7 @@ def test_equal_keys_give_equal_holes_and_no_two_images_or_keys_share_theirs():
     assert torch.equal(run(1.0, black, "step", 3), run(1.0, black, "step", 3))
 
 
-def test_the_images_given_are_not_changed_and_how_a_batch_is_divided_does_not_matter():
+def test_the_images_given_are_not_changed_and_how_a_batch_is_divided_does_not_matter() -> None:
     images = pictures()
     before, whole = images.clone(), run(0.7, images, "k")
     assert torch.equal(images, before)
@@ -80,7 +83,9 @@ def test_the_images_given_are_not_changed_and_how_a_batch_is_divided_does_not_ma
 
 
 @pytest.mark.gpu
-def test_cpu_and_gpu_agree_and_the_gpu_is_not_waited_for(not_waiting):
+def test_cpu_and_gpu_agree_and_the_gpu_is_not_waited_for(
+    not_waiting: Callable[[], AbstractContextManager[None]],
+) -> None:
     images = pictures()
     there = images.cuda()
     run(0.7, there, "warm")

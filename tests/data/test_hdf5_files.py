@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -18,13 +20,13 @@ ARRAYS = {
 }
 
 
-def crafted(path, build):
+def crafted(path: Path, build: Callable[[h5py.File], object]) -> Path:
     with h5py.File(path, "w") as file:
         build(file)
     return path
 
 
-def test_what_is_written_is_mapped(tmp_path):
+def test_what_is_written_is_mapped(tmp_path: Path) -> None:
     hdf5.write(tmp_path / "a.h5", ARRAYS, {"schema": 1, "levels": ["x", "y"]})
 
     found = hdf5.mapped(tmp_path / "a.h5")
@@ -38,14 +40,14 @@ def test_what_is_written_is_mapped(tmp_path):
     assert (attributes["schema"], list(attributes["levels"])) == (1, ["x", "y"])
 
 
-def test_what_is_mapped_cannot_be_written(tmp_path):
+def test_what_is_mapped_cannot_be_written(tmp_path: Path) -> None:
     hdf5.write(tmp_path / "a.h5", ARRAYS, {})
 
     with pytest.raises(ValueError, match="read-only"):
         hdf5.mapped(tmp_path / "a.h5")["numbers"][0] = 7
 
 
-def test_plain_h5py_reads_it(tmp_path):
+def test_plain_h5py_reads_it(tmp_path: Path) -> None:
     hdf5.write(tmp_path / "a.h5", ARRAYS, {})
 
     with h5py.File(tmp_path / "a.h5") as file:
@@ -53,14 +55,14 @@ def test_plain_h5py_reads_it(tmp_path):
         assert file["numbers"].chunks is None, "contiguous: that is what can be mapped"
 
 
-def test_equal_content_gives_equal_bytes(tmp_path):
+def test_equal_content_gives_equal_bytes(tmp_path: Path) -> None:
     for name in ("a.h5", "b.h5"):
         hdf5.write(tmp_path / name, ARRAYS, {"schema": 1})
 
     assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
 
 
-def test_a_chunked_data_set_is_read_all_the_same(tmp_path):
+def test_a_chunked_data_set_is_read_all_the_same(tmp_path: Path) -> None:
     values = np.arange(1000)
     path = crafted(tmp_path / "a.h5", lambda f: f.create_dataset("x", data=values, chunks=(100,), compression="gzip"))
 
@@ -70,7 +72,7 @@ def test_a_chunked_data_set_is_read_all_the_same(tmp_path):
 # --- the joined view --------------------------------------------------------------------------------------------------
 
 
-def parts_in(folder):
+def parts_in(folder: Path) -> list[Path]:
     folder.mkdir()
     parts = []
     for number, rows in enumerate((3, 1, 4)):
@@ -82,7 +84,7 @@ def parts_in(folder):
 EXPECTED = [0, 1, 2, 10, 20, 21, 22, 23]
 
 
-def test_the_joined_view_shows_the_parts_end_to_end(tmp_path):
+def test_the_joined_view_shows_the_parts_end_to_end(tmp_path: Path) -> None:
     parts = parts_in(tmp_path / "here")
     hdf5.write_joined(tmp_path / "here" / "all.h5", parts, {"schema": 1})
 
@@ -92,7 +94,7 @@ def test_the_joined_view_shows_the_parts_end_to_end(tmp_path):
         assert file.attrs["schema"] == 1
 
 
-def test_the_joined_view_survives_moving_the_folder_and_another_working_directory(tmp_path):
+def test_the_joined_view_survives_moving_the_folder_and_another_working_directory(tmp_path: Path) -> None:
     hdf5.write_joined(tmp_path / "here" / "all.h5", parts_in(tmp_path / "here"), {})
     (tmp_path / "here").rename(tmp_path / "there")
     (tmp_path / "elsewhere").mkdir()
@@ -108,17 +110,17 @@ def test_the_joined_view_survives_moving_the_folder_and_another_working_director
 # --- files of others --------------------------------------------------------------------------------------------------
 
 
-def external_storage(file):
+def external_storage(file: h5py.File) -> None:
     file.create_dataset("x", shape=(6,), dtype="u1", external=[("secret.txt", 0, 6)])
 
 
-def virtual(file):
+def virtual(file: h5py.File) -> None:
     layout = h5py.VirtualLayout(shape=(3,), dtype="i8")
     layout[:] = h5py.VirtualSource("other.h5", "x", shape=(3,))
     file.create_virtual_dataset("x", layout)
 
 
-def cycle(file):
+def cycle(file: h5py.File) -> None:
     file.create_group("a")
     file["a/again"] = file["a"]
 
@@ -139,7 +141,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_file_that_reaches_out_or_lies_is_refused(tmp_path, name):
+def test_a_file_that_reaches_out_or_lies_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "secret.txt").write_bytes(b"secret")
     hdf5.write(tmp_path / "other.h5", {"x": np.arange(3)}, {})
     path = crafted(tmp_path / "evil.h5", HOSTILE[name])
@@ -148,7 +150,7 @@ def test_a_file_that_reaches_out_or_lies_is_refused(tmp_path, name):
         hdf5.mapped(path)
 
 
-def test_damaged_compressed_data_is_refused(tmp_path):
+def test_damaged_compressed_data_is_refused(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 1 << 40, 10_000)
     path = crafted(tmp_path / "evil.h5", lambda f: f.create_dataset("x", data=noise, chunks=(1000,), compression=4))
     content = bytearray(path.read_bytes())
@@ -161,19 +163,19 @@ def test_damaged_compressed_data_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"not HDF5", b"\x89HDF\r\n\x1a\n" + b"\xff" * 200])
-def test_garbage_is_refused(tmp_path, content):
+def test_garbage_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "evil.h5").write_bytes(content)
 
     with pytest.raises(ArtifactError, match=r"evil\.h5"):
         hdf5.mapped(tmp_path / "evil.h5")
 
 
-def test_a_missing_file_is_named(tmp_path):
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"gone\.h5 is missing"):
         hdf5.mapped(tmp_path / "gone.h5")
 
 
-def test_every_prefix_of_a_file_is_refused(tmp_path):
+def test_every_prefix_of_a_file_is_refused(tmp_path: Path) -> None:
     """A truncated file never gives wrong numbers."""
     hdf5.write(tmp_path / "a.h5", ARRAYS, {"schema": 1})
     whole = (tmp_path / "a.h5").read_bytes()
@@ -185,7 +187,7 @@ def test_every_prefix_of_a_file_is_refused(tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="open files are held there")
-def test_a_failed_write_leaves_nothing(tmp_path):
+def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="cannot write"):
         hdf5.write(tmp_path / "gone" / "a.h5", ARRAYS, {})
 

@@ -5,30 +5,30 @@ import pytest
 from nstudent.config import DataConfig
 from nstudent.data import near_duplicates as module
 from nstudent.data.decode import square
-from nstudent.data.near_duplicates import near_duplicates, perceptual_hash
+from nstudent.data.near_duplicates import NearDuplicate, near_duplicates, perceptual_hash
 from nstudent.data.sources import open_source
 from nstudent.data.split import TEST, TRAIN, UNLABELLED, VALIDATION
 
 SIDE = 32
 
 
-def photos(num, seed=0):
+def photos(num: int, seed: int = 0) -> np.ndarray:
     """Coarse patches of colour under finer ones."""
     random = np.random.default_rng(seed)
     coarse = np.kron(random.integers(0, 200, (num, 4, 4, 3)), np.ones((1, 8, 8, 1)))
     return (coarse + np.kron(random.integers(0, 55, (num, 16, 16, 3)), np.ones((1, 2, 2, 1)))).astype(np.uint8)
 
 
-def disturbed(images, strength, seed=1):
+def disturbed(images: np.ndarray, strength: int | np.ndarray, seed=1) -> np.ndarray:
     noise = np.random.default_rng(seed).normal(0, 1, images.shape) * np.asarray(strength).reshape(-1, 1, 1, 1)
     return np.clip(images + noise, 0, 255).astype(np.uint8)
 
 
-def found(images, split, distance=4):
+def found(images: np.ndarray, split: list[int] | np.ndarray, distance: int = 4) -> list[NearDuplicate]:
     return near_duplicates(images, np.asarray(split, np.int8), np.arange(len(images)), distance)
 
 
-def test_the_copy_and_its_original_are_named():
+def test_the_copy_and_its_original_are_named() -> None:
     images = photos(60)
     copied = np.concatenate([images, disturbed(images[[3, 40]], 3)])
 
@@ -37,7 +37,7 @@ def test_the_copy_and_its_original_are_named():
     assert [(pair.image, pair.of) for pair in pairs] == [(3, 60), (61, 40)]
 
 
-def test_the_closest_of_several_originals_is_named():
+def test_the_closest_of_several_originals_is_named() -> None:
     image = photos(1)
 
     pairs = found(np.concatenate([disturbed(image, 8), image, disturbed(image, 1), image]), [2, 1, 2, 0])
@@ -45,7 +45,7 @@ def test_the_closest_of_several_originals_is_named():
     assert {pair.image: pair.of for pair in pairs} == {1: 2, 3: 1}
 
 
-def test_a_smaller_distance_finds_those_that_are_within_it():
+def test_a_smaller_distance_finds_those_that_are_within_it() -> None:
     """The pieces that candidates share are cut anew for every distance: none may be lost."""
     images = photos(80)
     copied = np.concatenate([images, disturbed(images, np.linspace(0, 25, 80))])
@@ -59,7 +59,7 @@ def test_a_smaller_distance_finds_those_that_are_within_it():
         assert found(copied, split, distance) == [pair for pair in widest if pair.distance <= distance]
 
 
-def test_the_size_of_the_blocks_changes_nothing(monkeypatch):
+def test_the_size_of_the_blocks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     images = photos(40)
     copied = np.concatenate([images, disturbed(images, 5)])
     split = [VALIDATION] * 40 + [TRAIN] * 40
@@ -72,13 +72,13 @@ def test_the_size_of_the_blocks_changes_nothing(monkeypatch):
     assert found(copied, split) == expected
 
 
-def test_images_that_show_nothing_are_no_copies():
+def test_images_that_show_nothing_are_no_copies() -> None:
     assert (
         found(np.stack([np.full((SIDE, SIDE, 3), grey, np.uint8) for grey in (10, 10, 200, 201)]), [0, 2, 3, 1]) == []
     )
 
 
-def test_the_same_shape_in_another_colour_is_another_picture():
+def test_the_same_shape_in_another_colour_is_another_picture() -> None:
     """Products come in red and in blue, and a perceptual hash is blind to that."""
     shape = np.full((SIDE, SIDE, 3), 255, np.uint8)
     red, blue = shape.copy(), shape.copy()
@@ -89,7 +89,7 @@ def test_the_same_shape_in_another_colour_is_another_picture():
     assert len(found(np.stack([red, red]), [TRAIN, TEST])) == 1
 
 
-def test_two_photos_of_one_thing_are_two_photos():
+def test_two_photos_of_one_thing_are_two_photos() -> None:
     """The same product, a few pixels further on another shelf."""
     product = photos(1, seed=5)[0][4:28, 4:28]
     first, second = photos(2, seed=6)
@@ -100,7 +100,7 @@ def test_two_photos_of_one_thing_are_two_photos():
 
 
 @pytest.mark.parametrize("side", [8, 32])
-def test_honest_digits_are_left_alone(side):
+def test_honest_digits_are_left_alone(side: int) -> None:
     """1,797 digits of 8 x 8 pixels are as alike as images of different things can be."""
     source = open_source(DataConfig())
     images = np.stack([square(source.read(i), side) for i in range(len(source.records()))])
@@ -109,9 +109,9 @@ def test_honest_digits_are_left_alone(side):
 
 
 @pytest.mark.parametrize("part", [TRAIN, TEST, UNLABELLED])
-def test_one_split_alone_has_no_leak(part):
+def test_one_split_alone_has_no_leak(part: int) -> None:
     assert found(np.concatenate([photos(3)] * 2), [part] * 6) == []
 
 
-def test_no_image_at_all():
+def test_no_image_at_all() -> None:
     assert near_duplicates(photos(1), np.zeros(1, np.int8), np.arange(0), 4) == []

@@ -14,16 +14,16 @@ from trees import outputs_of
 FIVE = outputs_of(5)
 
 
-def apply_temperature(probabilities, temperature):
+def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     return calibration.apply_temperature(torch.from_numpy(probabilities), temperature).numpy()
 
 
-def softmax(logits):
+def softmax(logits: np.ndarray) -> np.ndarray:
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     return powers / powers.sum(axis=1, keepdims=True)
 
 
-def overconfident(temperature, count=4000, classes=5, seed=0):
+def overconfident(temperature: float, count: int = 4000, classes=5, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Distributions that are right once their logits are divided by ``temperature``, and labels drawn from those."""
     random = np.random.default_rng(seed)
     calibrated = random.normal(0, 1.5, (count, classes))
@@ -32,7 +32,7 @@ def overconfident(temperature, count=4000, classes=5, seed=0):
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 1.7, 2.5])
-def test_a_known_temperature_is_found(temperature):
+def test_a_known_temperature_is_found(temperature: float) -> None:
     probabilities, labels = overconfident(temperature)
 
     (found,) = fit_temperatures([probabilities], labels[:, None], FIVE)
@@ -40,7 +40,7 @@ def test_a_known_temperature_is_found(temperature):
     assert found == pytest.approx(temperature, rel=0.06)
 
 
-def test_every_level_has_its_own():
+def test_every_level_has_its_own() -> None:
     levels, labels = zip(*(overconfident(t, seed=i) for i, t in enumerate((0.6, 2.0))), strict=True)
 
     found = fit_temperatures(levels, np.stack(labels, axis=1), outputs_of(5, 5))
@@ -48,7 +48,7 @@ def test_every_level_has_its_own():
     assert found == pytest.approx((0.6, 2.0), rel=0.06)
 
 
-def test_levels_that_are_absent_or_unknown_have_no_say():
+def test_levels_that_are_absent_or_unknown_have_no_say() -> None:
     probabilities, labels = overconfident(1.7)
     spoilt = np.where(np.arange(len(labels)) % 3 == 0, -1 - np.arange(len(labels)) % 2, labels).astype(np.int32)
     kept = spoilt >= 0
@@ -58,7 +58,7 @@ def test_levels_that_are_absent_or_unknown_have_no_say():
     )
 
 
-def test_absent_is_a_label_where_it_has_an_output():
+def test_absent_is_a_label_where_it_has_an_output() -> None:
     probabilities, labels = overconfident(1.7)
     as_absent = np.where(labels == 4, -1, labels).astype(np.int32)
 
@@ -72,13 +72,13 @@ def test_absent_is_a_label_where_it_has_an_output():
     assert (found,) == fit_temperatures([probabilities], labels[:, None], FIVE)
 
 
-def test_a_handful_of_labels_fits_nothing():
+def test_a_handful_of_labels_fits_nothing() -> None:
     probabilities, labels = overconfident(2.5, count=9)
 
     assert fit_temperatures([probabilities], labels[:, None], FIVE) == (1.0,)
 
 
-def test_images_that_are_all_right_do_not_ask_for_endless_confidence():
+def test_images_that_are_all_right_do_not_ask_for_endless_confidence() -> None:
     probabilities = np.tile(np.array([[0.8, 0.2]], np.float32), (50, 1))
 
     (found,) = fit_temperatures([probabilities], np.zeros((50, 1), np.int32), outputs_of(2))
@@ -86,7 +86,7 @@ def test_images_that_are_all_right_do_not_ask_for_endless_confidence():
     assert 0.3 < found < 0.4
 
 
-def test_golden_temperature():
+def test_golden_temperature() -> None:
     """Squared and normalised: .64/.68; the square root: .8944/(.8944 + .4472)."""
     probabilities = np.array([[0.8, 0.2]], np.float32)
 
@@ -95,7 +95,7 @@ def test_golden_temperature():
     assert apply_temperature(probabilities, 1.0)[0] == pytest.approx([0.8, 0.2], abs=1e-6)
 
 
-def test_it_is_what_dividing_logits_does():
+def test_it_is_what_dividing_logits_does() -> None:
     logits = np.random.default_rng(0).normal(0, 3, (50, 7))
 
     found = apply_temperature(softmax(logits).astype(np.float32), 1.9)
@@ -103,7 +103,7 @@ def test_it_is_what_dividing_logits_does():
     assert found == pytest.approx(softmax(logits / 1.9), abs=1e-5)
 
 
-def test_certain_zeros_stay_finite():
+def test_certain_zeros_stay_finite() -> None:
     found = apply_temperature(np.array([[1.0, 0.0, 0.0]], np.float32), 3.0)
 
     assert np.isfinite(found).all()
@@ -112,7 +112,7 @@ def test_certain_zeros_stay_finite():
 
 @settings(max_examples=50, deadline=None, database=None)
 @given(temperature=st.floats(1 / 3, 3), seed=st.integers(0, 1000), classes=st.integers(2, 30))
-def test_no_decision_changes(temperature, seed, classes):
+def test_no_decision_changes(temperature: float, seed: int, classes: int) -> None:
     probabilities = np.random.default_rng(seed).dirichlet(np.ones(classes), 20).astype(np.float32)
 
     calibrated = apply_temperature(probabilities, temperature)
@@ -122,7 +122,7 @@ def test_no_decision_changes(temperature, seed, classes):
     assert calibrated.dtype == np.float32
 
 
-def test_many_images_are_fitted_in_parts_as_at_once(monkeypatch):
+def test_many_images_are_fitted_in_parts_as_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     probabilities, labels = overconfident(2.5, count=500)
     whole = fit_temperatures([probabilities], labels[:, None], FIVE)
 
@@ -131,7 +131,7 @@ def test_many_images_are_fitted_in_parts_as_at_once(monkeypatch):
     assert fit_temperatures([probabilities], labels[:, None], FIVE) == whole
 
 
-def test_where_classes_are_many_some_of_the_images_are_enough():
+def test_where_classes_are_many_some_of_the_images_are_enough() -> None:
     ids = np.arange(0, 100_000, 2)
 
     assert images_to_fit(ids, outputs_of(10, 100)) is ids

@@ -22,12 +22,12 @@ GOLDEN = [
 ]
 
 
-def scored(*pairs):
+def scored(*pairs: tuple[list[int], list[int]]) -> dict[str, float | None]:
     predicted, truth = (np.array(side, dtype=np.int32) for side in zip(*pairs, strict=True))
     return scores(tally(predicted, truth, LEVELS))
 
 
-def test_golden_scores():
+def test_golden_scores() -> None:
     found = scored(*GOLDEN)
 
     assert found["hierarchical precision"] == pytest.approx(7 / 13)
@@ -39,14 +39,14 @@ def test_golden_scores():
     assert [found[f"accuracy/{level}"] for level in LEVELS] == pytest.approx([4 / 5, 2 / 4, 1 / 4])
 
 
-def test_right_levels_below_a_wrong_one_count_alone_and_not_as_a_prefix():
+def test_right_levels_below_a_wrong_one_count_alone_and_not_as_a_prefix() -> None:
     found = scored(([B, A1, LEAF["a"]], [A, A1, LEAF["a"]]))
 
     assert found["contest alone"] == pytest.approx(2 / 3)
     assert found["contest prefix"] == 0
 
 
-def test_a_class_where_there_is_none_costs_precision_and_never_the_contest():
+def test_a_class_where_there_is_none_costs_precision_and_never_the_contest() -> None:
     found = scored(([B, B1, LEAF["e"]], [B, NONE, NONE]))
 
     assert found["contest alone"] == found["contest prefix"] == found["hierarchical recall"] == 1
@@ -54,7 +54,7 @@ def test_a_class_where_there_is_none_costs_precision_and_never_the_contest():
     assert found["exact path"] == 0
 
 
-def test_an_unknown_level_counts_nowhere():
+def test_an_unknown_level_counts_nowhere() -> None:
     wrong_or_right = [[A, A1, LEAF["a"]], [A, A1, LEAF["b"]], [A, A1, NONE]]
 
     found = [scored((predicted, [A, A1, UNKNOWN])) for predicted in wrong_or_right]
@@ -65,36 +65,36 @@ def test_an_unknown_level_counts_nowhere():
     assert found[0]["contest alone"] == found[0]["contest prefix"] == found[0]["hierarchical precision"] == 1
 
 
-def test_an_unknown_level_above_a_known_one_does_not_break_the_prefix():
+def test_an_unknown_level_above_a_known_one_does_not_break_the_prefix() -> None:
     found = scored(([A, A1, LEAF["a"]], [A, UNKNOWN, LEAF["a"]]))
 
     assert found["contest prefix"] == found["contest alone"] == 1
 
 
-def test_an_image_without_any_label_changes_nothing():
+def test_an_image_without_any_label_changes_nothing() -> None:
     with_it = scored(*GOLDEN, ([A, A1, LEAF["a"]], [UNKNOWN] * 3))
 
     assert with_it == scored(*GOLDEN)
 
 
-def test_all_right_is_one_everywhere():
+def test_all_right_is_one_everywhere() -> None:
     truths = [truth for _, truth in GOLDEN]
 
     assert set(scored(*zip(truths, truths, strict=True)).values()) == {1.0}
 
 
-def test_the_order_of_images_does_not_matter():
+def test_the_order_of_images_does_not_matter() -> None:
     assert scored(*GOLDEN[::-1]) == pytest.approx(scored(*GOLDEN))
 
 
-def test_contest_scores_are_means_over_images_and_not_over_levels():
+def test_contest_scores_are_means_over_images_and_not_over_levels() -> None:
     """One image of one level all right, one of three levels all wrong: 1/2, although one level in four is right."""
     found = scored(([B, NONE, NONE], [B, NONE, NONE]), ([B, B1, LEAF["d"]], [A, A1, LEAF["a"]]))
 
     assert found["contest alone"] == found["contest prefix"] == pytest.approx(0.5)
 
 
-def test_the_best_constant_weighs_every_level_of_a_label():
+def test_the_best_constant_weighs_every_level_of_a_label() -> None:
     """No label is said more than twice, but half of all coarse classes are A: what scores best is below A."""
     tree = Taxonomy.from_labels([("A", "a"), ("A", "b"), ("B", "c")], ("coarse", "fine"))
     truth = np.array([[0, 0], [0, 1], [0, 1], [1, 2], [1, 2], [0, 0]], dtype=np.int32)

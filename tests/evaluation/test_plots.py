@@ -1,16 +1,19 @@
 """The figure of a run: a valid picture that is not empty, the same bytes every time."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 from nstudent.evaluation.plots import save_figure
 from PIL import Image
 
 
-def entry(value):
+def entry(value: float) -> dict[str, float]:
     return {"value": value, "low": value - 0.03, "high": value + 0.02}
 
 
-def results(labels=True, missing=None):
+def results(labels: bool = True, missing: str | None = None) -> dict[str, Any]:
     test = {name: entry(0.8) for name in ("accuracy/coarse", "accuracy/fine", "contest alone", "exact path")}
     if missing:
         test[missing] = None
@@ -32,7 +35,7 @@ HISTORIES = {
 }
 
 
-def drawn(path, scores, histories=None):
+def drawn(path: Path, scores: dict[str, Any], histories: dict[str, Any] | None = None) -> np.ndarray:
     save_figure(path, scores, HISTORIES if histories is None else histories)
     with Image.open(path) as image:
         image.load()
@@ -41,7 +44,7 @@ def drawn(path, scores, histories=None):
 
 
 @pytest.mark.parametrize("scores", [results(), results(labels=False), results(missing="accuracy/fine")])
-def test_the_figure_is_a_picture_with_something_in_each_panel(tmp_path, scores):
+def test_the_figure_is_a_picture_with_something_in_each_panel(tmp_path: Path, scores: dict[str, Any]) -> None:
     pixels = drawn(tmp_path / "scores.png", scores)
 
     height, width = pixels.shape[:2]
@@ -50,14 +53,14 @@ def test_the_figure_is_a_picture_with_something_in_each_panel(tmp_path, scores):
         assert (third < 200).mean() > 0.005
 
 
-def test_equal_runs_give_equal_bytes(tmp_path):
+def test_equal_runs_give_equal_bytes(tmp_path: Path) -> None:
     for name in ("one.png", "two.png"):
         drawn(tmp_path / name, results())
 
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
 
 
-def test_what_is_drawn_depends_on_the_scores(tmp_path):
+def test_what_is_drawn_depends_on_the_scores(tmp_path: Path) -> None:
     other = results()
     names = other["classifiers"]["06-student"]["test"]
     other["classifiers"]["06-student"] = {"test": {name: entry(0.4) for name in names}}

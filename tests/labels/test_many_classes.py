@@ -26,14 +26,14 @@ assert len(tree.terminals) == 10_000
 """
 
 
-def grown_mib(script):
+def grown_mib(script: str) -> int:
     """MiB by which the peak of memory grew while ``script`` ran in a process of its own, and what it printed."""
     measured = f"{PRELUDE}\nimport torch, nstudent.labels.store\nbefore = peak()\n{script}\nprint(peak() - before)"
     found = subprocess.run([sys.executable, "-c", measured], capture_output=True, text=True, check=True, timeout=120)
     return int(found.stdout)
 
 
-def test_a_batch_is_decoded_and_stored_in_little_memory():
+def test_a_batch_is_decoded_and_stored_in_little_memory() -> None:
     """Scores of 256 images for 10,000 labels, three levels at once, would be 30 MB and several copies of it."""
     grown = grown_mib("""
 from nstudent.labels.decoders import build_decoder
@@ -55,7 +55,7 @@ for first in range(0, 2048, 256):
     assert grown < 110
 
 
-def test_a_million_rows_are_selected_in_little_memory():
+def test_a_million_rows_are_selected_in_little_memory() -> None:
     """A mask of all rows for each class, as one would write it first, takes hours."""
     grown = grown_mib("""
 from nstudent.config import PseudolabelConfig
@@ -72,7 +72,7 @@ assert abs(each.mean() - (sure > 0.3).sum() / 10_000) < 1
     assert grown < 60
 
 
-def test_final_labels_are_found_as_by_name():
+def test_final_labels_are_found_as_by_name() -> None:
     """Of a tree in which some inner nodes are final labels, too; rows that are none of them give -1."""
     labels = [(f"c{i}", f"m{i}-{j}", f"f{i}-{j}-{k}") for i in range(7) for j in range(i) for k in range(j)]
     labels += [(f"c{i}", "-", "-") for i in range(0, 7, 2)] + [("c3", "m3-1", "-")]

@@ -1,6 +1,8 @@
 """The store as this program maps it, and as somebody with only h5py reads it."""
 
 import pickle
+from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -9,6 +11,7 @@ import torch
 from nstudent.errors import ArtifactError
 from nstudent.labels import store
 from nstudent.labels.selection import deep_enough, kept_confidence
+from nstudent.labels.store import LabelStore
 from nstudent.outputs import Outputs
 from nstudent.storage import read_json
 from nstudent.taxonomy import Taxonomy
@@ -20,7 +23,7 @@ SIZES = (4, 4, 3)
 TOTAL = sum(SIZES)
 
 
-def content():
+def content() -> dict[str, Any]:
     random = np.random.default_rng(0)
     return {
         "images": np.arange(TOTAL, dtype=np.int64) * 3 + 5,
@@ -30,7 +33,7 @@ def content():
     }
 
 
-def write_shard(folder, first, last, top_k=None, batch=3):
+def write_shard(folder: Path, first: int, last: int, top_k: int | None = None, batch: int = 3) -> Path:
     """Rows ``first`` to ``last - 1``, put in a few at a time."""
     made = content()
     layout = store.Layout.of(Outputs(TREE), top_k)
@@ -46,7 +49,7 @@ def write_shard(folder, first, last, top_k=None, batch=3):
     return path
 
 
-def write_store(folder, top_k=None):
+def write_store(folder: Path, top_k: int | None = None) -> Path:
     """Three shards, made in another order than that of their rows."""
     starts = np.cumsum([0, *SIZES])
     for shard in (2, 0, 1):
@@ -56,15 +59,15 @@ def write_store(folder, top_k=None):
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path: Path) -> Path:
     return write_store(tmp_path)
 
 
-def opened(folder):
+def opened(folder: Path) -> LabelStore:
     return store.LabelStore(store.shards(folder), LEVELS)
 
 
-def test_shards_are_found_in_the_order_of_their_rows(folder):
+def test_shards_are_found_in_the_order_of_their_rows(folder: Path) -> None:
     assert [path.name for path in store.shards(folder)] == [
         "labels-000000000-000000004.h5",
         "labels-000000004-000000008.h5",
@@ -72,7 +75,7 @@ def test_shards_are_found_in_the_order_of_their_rows(folder):
     ]
 
 
-def test_what_was_written_is_read(folder):
+def test_what_was_written_is_read(folder: Path) -> None:
     found, made = opened(folder), content()
 
     assert len(found) == TOTAL
@@ -82,7 +85,7 @@ def test_what_was_written_is_read(folder):
 
 
 @pytest.mark.parametrize("rows", [[10, 0, 4, 3, 8, 7, 0], [5], [], list(range(TOTAL))])
-def test_any_rows_are_found_in_any_shard(folder, rows):
+def test_any_rows_are_found_in_any_shard(folder: Path, rows: list[int]) -> None:
     rows = np.array(rows, dtype=np.int64)
 
     for level, made in zip(opened(folder).probabilities, content()["probabilities"], strict=True):
@@ -90,7 +93,7 @@ def test_any_rows_are_found_in_any_shard(folder, rows):
         assert np.array_equal(level[rows], made[rows].astype(np.float16))
 
 
-def test_rounding_to_half_precision_is_small(folder):
+def test_rounding_to_half_precision_is_small(folder: Path) -> None:
     """Half precision has 11 significant bits: at most 2^-12 of a probability near one."""
     for level, made in zip(opened(folder).probabilities, content()["probabilities"], strict=True):
         stored = level[np.arange(TOTAL)]
@@ -98,7 +101,7 @@ def test_rounding_to_half_precision_is_small(folder):
         assert np.abs(stored.astype(np.float32) - made).max() <= 2**-12
 
 
-def test_levels_that_are_not_kept_are_unknown(folder):
+def test_levels_that_are_not_kept_are_unknown(folder: Path) -> None:
     keep = np.ones((TOTAL, 2), bool)
     keep[0, 1] = keep[1] = False
 
@@ -108,7 +111,7 @@ def test_levels_that_are_not_kept_are_unknown(folder):
     assert labels.dtype == np.int32
 
 
-def test_plain_h5py_reads_a_shard(folder):
+def test_plain_h5py_reads_a_shard(folder: Path) -> None:
     with h5py.File(store.shards(folder)[1]) as file:
         assert file["image"][:].tolist() == [17, 20, 23, 26]
         assert file["path"].shape == file["confidence"].shape == (4, 2)
@@ -117,7 +120,9 @@ def test_plain_h5py_reads_a_shard(folder):
 
 
 @pytest.mark.parametrize("moved", [False, True])
-def test_plain_h5py_reads_all_shards_as_one_file(folder, tmp_path_factory, moved):
+def test_plain_h5py_reads_all_shards_as_one_file(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, moved: bool
+) -> None:
     if moved:
         folder = folder.rename(tmp_path_factory.mktemp("elsewhere") / "moved")
     made = content()
@@ -130,7 +135,7 @@ def test_plain_h5py_reads_all_shards_as_one_file(folder, tmp_path_factory, moved
         assert list(file.attrs["levels"]) == list(LEVELS)
 
 
-def test_the_description_says_where_the_labels_come_from(folder):
+def test_the_description_says_where_the_labels_come_from(folder: Path) -> None:
     description = read_json(folder / "labels.json")
 
     assert (description["schema"], description["labeller"]) == (1, "teacher-id")
@@ -138,14 +143,14 @@ def test_the_description_says_where_the_labels_come_from(folder):
     assert Taxonomy.from_json(description["taxonomy"]) == TREE
 
 
-def test_equal_labels_give_equal_bytes(folder, tmp_path_factory):
+def test_equal_labels_give_equal_bytes(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """However many images were labelled at a time."""
     path = write_shard(tmp_path_factory.mktemp("again"), 0, 4, batch=1)
 
     assert path.read_bytes() == (folder / path.name).read_bytes()
 
 
-def test_parts_are_the_shards(folder):
+def test_parts_are_the_shards(folder: Path) -> None:
     parts = list(opened(folder).parts())
 
     assert [len(part.images) for part in parts] == list(SIZES)
@@ -154,7 +159,7 @@ def test_parts_are_the_shards(folder):
     assert [part.rows for part in parts] == [slice(0, 4), slice(4, 8), slice(8, 11)]
 
 
-def test_final_labels_and_confidence_are_found_shard_by_shard(folder):
+def test_final_labels_and_confidence_are_found_shard_by_shard(folder: Path) -> None:
     keep = opened(folder).deep_enough(0.3)
 
     assert np.array_equal(keep, deep_enough(content()["confidence"], 0.3))
@@ -162,7 +167,7 @@ def test_final_labels_and_confidence_are_found_shard_by_shard(folder):
     assert np.array_equal(opened(folder).terminals(TREE), TREE.terminal_of(content()["paths"]))
 
 
-def test_another_process_opens_its_own_maps(folder):
+def test_another_process_opens_its_own_maps(folder: Path) -> None:
     distributions = opened(folder).probabilities
     distributions[0][np.arange(3)]
     sent = pickle.dumps(distributions)
@@ -171,7 +176,7 @@ def test_another_process_opens_its_own_maps(folder):
     assert np.array_equal(pickle.loads(sent)[1][np.array([9, 2])], distributions[1][np.array([9, 2])])
 
 
-def test_shards_that_do_not_fit_together_are_refused(folder):
+def test_shards_that_do_not_fit_together_are_refused(folder: Path) -> None:
     other = store.Shard(np.arange(3), store.Layout.of(outputs_of(5, 2, levels=LEVELS), None))
     other.write(store.shard_path(folder, 8, 11))
 
@@ -182,7 +187,7 @@ def test_shards_that_do_not_fit_together_are_refused(folder):
 # --- the most probable classes alone ----------------------------------------------------------------------------------
 
 
-def test_plain_h5py_reads_the_most_probable_classes(tmp_path):
+def test_plain_h5py_reads_the_most_probable_classes(tmp_path: Path) -> None:
     folder, made = write_store(tmp_path, top_k=1), content()["probabilities"][1]
 
     with h5py.File(folder / "labels.h5") as file:
@@ -193,20 +198,22 @@ def test_plain_h5py_reads_the_most_probable_classes(tmp_path):
         assert "probability" not in file
 
 
-def test_the_rest_is_spread_over_the_other_classes(tmp_path):
+def test_the_rest_is_spread_over_the_other_classes(tmp_path: Path) -> None:
     for level, made in zip(opened(write_store(tmp_path, 1)).probabilities, content()["probabilities"], strict=True):
         # Of two classes one is left, and it has all the rest.
         assert level[np.array([10, 0, 4])] == pytest.approx(made[[10, 0, 4]], abs=1e-3)
 
 
-def test_as_many_classes_as_there_are_is_the_whole_distribution(folder, tmp_path_factory):
+def test_as_many_classes_as_there_are_is_the_whole_distribution(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     other = write_shard(tmp_path_factory.mktemp("other"), 0, 4, top_k=2)
 
     assert other.read_bytes() == (folder / other.name).read_bytes()
 
 
 @pytest.mark.parametrize("top_k", [None, 1])
-def test_the_size_on_disk_is_known_before(tmp_path, top_k):
+def test_the_size_on_disk_is_known_before(tmp_path: Path, top_k: int | None) -> None:
     path = write_shard(tmp_path, 0, TOTAL, top_k)
     layout = store.Layout.of(Outputs(TREE), top_k)
 
@@ -217,7 +224,7 @@ def test_the_size_on_disk_is_known_before(tmp_path, top_k):
 
 
 @pytest.mark.parametrize(("outputs", "dtype"), [(300, torch.int16), (40_000, torch.int32)])
-def test_the_number_of_the_last_class_fits(outputs, dtype):
+def test_the_number_of_the_last_class_fits(outputs: int, dtype: torch.dtype) -> None:
     layout = store.Layout.of(outputs_of(outputs, levels=["fine"]), 2)
     level = torch.zeros(1, outputs)
     level[0, outputs - 1], level[0, 5] = 0.75, 0.25
@@ -228,7 +235,7 @@ def test_the_number_of_the_last_class_fits(outputs, dtype):
     assert columns["top/fine/probability"].tolist() == [[0.75, 0.25]]
 
 
-def test_few_classes_are_stored_whole_and_of_many_some():
+def test_few_classes_are_stored_whole_and_of_many_some() -> None:
     layout = store.Layout.of(outputs_of(256, 257, 40_000), None)
 
     assert layout.tops == (False, True, True)

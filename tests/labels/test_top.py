@@ -1,5 +1,7 @@
 """The most probable classes of many, and what is left."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -13,11 +15,11 @@ from nstudent.labels.targets import PseudoTargets
 from nstudent.labels.top import TopRows, class_type
 
 
-def top_classes(probabilities, count):
+def top_classes(probabilities: np.ndarray, count: int) -> tuple[np.ndarray, ...]:
     return tuple(tensor.numpy() for tensor in top.top_classes(torch.from_numpy(probabilities), count))
 
 
-def stored(tmp_path, classes, probabilities, outputs):
+def stored(tmp_path: Path, classes: list[list[int]], probabilities: list[list[float]], outputs: int) -> TopRows:
     """Distributions read from one shard."""
     arrays = {"class": np.asarray(classes, np.int16), "probability": np.asarray(probabilities, np.float16)}
     write(tmp_path / "shard.h5", arrays, {})
@@ -27,7 +29,7 @@ def stored(tmp_path, classes, probabilities, outputs):
 
 @settings(max_examples=80, deadline=None, database=None)
 @given(seed=st.integers(0, 1000), outputs=st.integers(1, 60), rows=st.integers(0, 5), data=st.data())
-def test_they_are_those_that_sorting_puts_first(seed, outputs, rows, data):
+def test_they_are_those_that_sorting_puts_first(seed: int, outputs: int, rows: int, data: st.DataObject) -> None:
     count = data.draw(st.integers(1, outputs))
     probabilities = np.random.default_rng(seed).dirichlet(np.ones(outputs), rows).astype(np.float32)
 
@@ -38,13 +40,13 @@ def test_they_are_those_that_sorting_puts_first(seed, outputs, rows, data):
     assert np.array_equal(chosen, np.take_along_axis(probabilities, order, axis=1))
 
 
-def test_of_equal_ones_the_first_class_comes_first():
+def test_of_equal_ones_the_first_class_comes_first() -> None:
     classes, _ = top_classes(np.array([[0.1, 0.3, 0.1, 0.3, 0.2]], np.float32), 3)
 
     assert classes.tolist() == [[1, 3, 4]]
 
 
-def test_of_many_equal_ones_all_stand_in_the_order_of_their_numbers():
+def test_of_many_equal_ones_all_stand_in_the_order_of_their_numbers() -> None:
     equal = np.sort(np.random.default_rng(0).permutation(1000)[:64])
     probabilities = np.zeros((1, 1000), np.float32)
     probabilities[0, equal] = 1 / 64
@@ -56,18 +58,18 @@ def test_of_many_equal_ones_all_stand_in_the_order_of_their_numbers():
 
 
 @pytest.mark.parametrize(("outputs", "top_k", "kept"), [(5, 64, 5), (5, 5, 5), (65, 64, 64), (256, None, 256)])
-def test_no_more_classes_are_kept_than_a_level_has(outputs, top_k, kept):
+def test_no_more_classes_are_kept_than_a_level_has(outputs: int, top_k: int | None, kept: int) -> None:
     assert top.classes_kept(outputs, top_k) == kept
 
 
-def test_what_is_left_is_spread_evenly(tmp_path):
+def test_what_is_left_is_spread_evenly(tmp_path: Path) -> None:
     whole = stored(tmp_path, [[2, 0]], [[0.5, 0.25]], 6)[np.array([0])]
 
     assert whole[0] == pytest.approx([0.25, 0.0625, 0.5, 0.0625, 0.0625, 0.0625])
     assert whole.dtype == np.float32
 
 
-def test_rounding_never_leaves_less_than_nothing(tmp_path):
+def test_rounding_never_leaves_less_than_nothing(tmp_path: Path) -> None:
     """Two thirds and a third, each rounded up to half precision, are more than one."""
     whole = stored(tmp_path, [[0, 1]], [[0.6669922, 0.33349609]], 5)[np.array([0])]
 
@@ -76,7 +78,7 @@ def test_rounding_never_leaves_less_than_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("hard", [False, True])
-def test_a_network_learns_from_them_as_from_a_whole_distribution(tmp_path, hard):
+def test_a_network_learns_from_them_as_from_a_whole_distribution(tmp_path: Path, hard: bool) -> None:
     distributions = stored(tmp_path, [[2, 0], [5, 1]], [[0.5, 0.25], [0.75, 0.125]], 6)
 
     (mass,) = PseudoTargets([distributions], np.array([[True], [True]]), hard=hard)(np.array([1, 0]))
@@ -87,7 +89,7 @@ def test_a_network_learns_from_them_as_from_a_whole_distribution(tmp_path, hard)
 
 
 @pytest.mark.parametrize("wrong", [6, -1])
-def test_a_class_that_the_level_does_not_have_is_refused(tmp_path, wrong):
+def test_a_class_that_the_level_does_not_have_is_refused(tmp_path: Path, wrong: int) -> None:
     distributions = stored(tmp_path, [[0, 1], [wrong, 1]], [[0.5, 0.25]] * 2, 6)
 
     assert distributions[np.array([0])].shape == (1, 6)
@@ -95,11 +97,11 @@ def test_a_class_that_the_level_does_not_have_is_refused(tmp_path, wrong):
         distributions[np.array([0, 1])]
 
 
-def test_no_rows_have_no_distribution(tmp_path):
+def test_no_rows_have_no_distribution(tmp_path: Path) -> None:
     assert stored(tmp_path, [[0, 1]], [[0.5, 0.25]], 6)[np.zeros(0, np.int64)].shape == (0, 6)
 
 
 @pytest.mark.parametrize(("outputs", "dtype"), [(257, np.int16), (32_768, np.int16), (32_769, np.int32)])
-def test_numbers_of_classes_fit_their_type(outputs, dtype):
+def test_numbers_of_classes_fit_their_type(outputs: int, dtype: type[np.generic]) -> None:
     assert class_type(outputs) is dtype
     assert np.iinfo(dtype).max >= outputs - 1

@@ -19,7 +19,7 @@ TREE = {"A": {"A1": ["a", "b"], "A2": ["c"]}, "B": {"B1": ["d", "e"]}}
 
 
 @pytest.fixture(autouse=True, scope="session")
-def one_thread():
+def one_thread() -> None:
     torch.set_num_threads(1)
 
 
@@ -29,7 +29,7 @@ def cpu() -> Placement:
 
 
 @pytest.fixture
-def make_ensemble(cpu) -> Callable[..., Ensemble]:
+def make_ensemble(cpu: Placement) -> Callable[..., Ensemble]:
     """An ensemble of untrained members on the toy tree, 32 px; ``seeds`` gives one member each."""
 
     def make(*seeds: int, dropout: float = 0.0, placement: Placement = cpu) -> Ensemble:
@@ -42,7 +42,7 @@ def make_ensemble(cpu) -> Callable[..., Ensemble]:
 
 
 @pytest.fixture
-def committed(tmp_path) -> Callable[[Ensemble], Artifact]:
+def committed(tmp_path: Path) -> Callable[[Ensemble], Artifact]:
     """Save an ensemble as the finished step of a run."""
 
     def commit_it(ensemble: Ensemble, name: str = "01-teacher") -> Artifact:

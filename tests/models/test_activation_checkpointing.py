@@ -5,20 +5,20 @@ import torch
 from nstudent.config import ModelConfig
 from nstudent.errors import ConfigError
 from nstudent.models.activation_checkpointing import checkpoint_activations
-from nstudent.models.member import build_member
+from nstudent.models.member import Member, build_member
 from torch import nn
 from trees import outputs_of
 
 KEY = ("member", 0)
 
 
-def member(checkpointing, name="test_resnet"):
+def member(checkpointing: bool, name: str = "test_resnet") -> Member:
     return build_member(
         ModelConfig(backbones=(name,)), outputs_of(3, 4), KEY, dropout=0.2, drop_path=0.2, checkpointing=checkpointing
     ).train()
 
 
-def trained(network, steps=3):
+def trained(network: Member, steps=3) -> dict[str, torch.Tensor]:
     """Everything a training changes: weights, gradients, statistics."""
     images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     optimizer = torch.optim.AdamW(network.parameters(), 0.01)
@@ -32,14 +32,14 @@ def trained(network, steps=3):
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "test_convnext"])
-def test_no_number_changes_nor_any_count_of_batches(name):
+def test_no_number_changes_nor_any_count_of_batches(name: str) -> None:
     with_it, without = trained(member(True, name)), trained(member(False, name))
     assert with_it.keys() == without.keys()
     for key, tensor in without.items():
         assert torch.equal(with_it[key], tensor), key
 
 
-def test_the_average_that_validates_leaves_statistics_alone_and_training_goes_on_counting():
+def test_the_average_that_validates_leaves_statistics_alone_and_training_goes_on_counting() -> None:
     network = member(True)
     trained(network)
     (norm, *_) = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
@@ -53,11 +53,11 @@ def test_the_average_that_validates_leaves_statistics_alone_and_training_goes_on
     assert norm.num_batches_tracked == 4
 
 
-def kept_bytes(network):
+def kept_bytes(network: Member) -> int:
     """What the forward pass leaves for the backward pass."""
     kept = []
 
-    def keep(tensor):
+    def keep(tensor: nn.Parameter | torch.Tensor) -> nn.Parameter | torch.Tensor:
         kept.append(tensor)
         return tensor
 
@@ -66,11 +66,11 @@ def kept_bytes(network):
     return sum({tensor.data_ptr(): tensor.untyped_storage().nbytes() for tensor in kept}.values())
 
 
-def test_less_is_kept_for_the_backward_pass():
+def test_less_is_kept_for_the_backward_pass() -> None:
     assert kept_bytes(member(True)) < 0.7 * kept_bytes(member(False))
 
 
-def test_a_network_that_cannot_is_named():
+def test_a_network_that_cannot_is_named() -> None:
     with pytest.raises(
         ConfigError, match=r"'mine' cannot checkpoint its activations: set checkpoint_activations=false"
     ):

@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def compiled(monkeypatch):
+def compiled(monkeypatch: pytest.MonkeyPatch):
     """How often torch captured something, in a list."""
     graphs = []
 
@@ -32,7 +32,7 @@ def compiled(monkeypatch):
 class Network(nn.Module):
     """With a ``forward`` of its own, as every network here: torch 2.11 captures none of torch's own by itself."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.layers = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
 
@@ -45,7 +45,7 @@ def network():
     return Network()
 
 
-def test_a_compiled_network_is_the_same_under_the_same_names(compiled):
+def test_a_compiled_network_is_the_same_under_the_same_names(compiled) -> None:
     inputs, plain = torch.rand(5, 4), network()
     ours = network()
     compile_network(ours, "default")
@@ -57,7 +57,7 @@ def test_a_compiled_network_is_the_same_under_the_same_names(compiled):
     assert len(compiled) == 1, "a copy, such as the average of the weights, runs as it is"
 
 
-def test_a_batch_of_another_size_leaves_the_sizes_fixed(compiled):
+def test_a_batch_of_another_size_leaves_the_sizes_fixed(compiled) -> None:
     """A batch that was halved for want of memory must not turn every size into a variable: layouts get slow."""
     ours = network()
     compile_network(ours, "default")
@@ -67,7 +67,7 @@ def test_a_batch_of_another_size_leaves_the_sizes_fixed(compiled):
     assert len(compiled) == 3
 
 
-def test_more_networks_than_torch_expects_are_compiled_all_the_same(compiled):
+def test_more_networks_than_torch_expects_are_compiled_all_the_same(compiled) -> None:
     """A run has members, a filter, a baseline and students, each in training and in labelling: torch stops at 8."""
     torch._dynamo.reset()
     for width in range(2, 8):
@@ -82,15 +82,15 @@ def test_more_networks_than_torch_expects_are_compiled_all_the_same(compiled):
 
 
 @pytest.mark.parametrize(("mode", "captured"), [("none", 0), ("default", 1), ("reduce-overhead", 1)])
-def test_it_is_compiled_where_that_was_asked_for(mode, captured, compiled):
+def test_it_is_compiled_where_that_was_asked_for(mode: str, captured: int, compiled) -> None:
     ours = network()
     Placement(CPU, "float32", mode).compile(ours)
     ours(torch.rand(5, 4))
     assert len(compiled) == captured
 
 
-def test_what_torch_cannot_compile_is_said_in_a_line(monkeypatch):
-    def broken(graph, inputs):
+def test_what_torch_cannot_compile_is_said_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(graph, inputs) -> None:
         raise RuntimeError("no compiler\nis installed")
 
     monkeypatch.setattr(compilation, "_BACKEND", broken)
@@ -104,10 +104,10 @@ def test_what_torch_cannot_compile_is_said_in_a_line(monkeypatch):
     assert str(error.value).endswith("set compile=none")
 
 
-def test_running_out_of_memory_stays_what_it_is(monkeypatch):
+def test_running_out_of_memory_stays_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """The batch is then cut into portions, compiled or not."""
 
-    def full(*inputs):
+    def full(*inputs) -> None:
         raise torch.OutOfMemoryError("full")
 
     monkeypatch.setattr(compilation, "_BACKEND", lambda graph, inputs: full)
@@ -118,7 +118,7 @@ def test_running_out_of_memory_stays_what_it_is(monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # dynamo's own affair
-def test_a_compiled_network_that_computes_activations_twice_counts_every_batch_once(compiled):
+def test_a_compiled_network_that_computes_activations_twice_counts_every_batch_once(compiled) -> None:
     """Also made into machine code it does (by hand, torch 2.14.1 on a CPU): to 1e-4 of the plain one after 3 steps."""
 
     def trained(checkpointing):

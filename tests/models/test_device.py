@@ -1,3 +1,6 @@
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +13,7 @@ from nstudent.models.device import (
     training_threads,
     trainings_at_once,
 )
+from nstudent.models.ensemble import Ensemble
 from torch import nn
 
 DENSE = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3))
@@ -19,24 +23,26 @@ CPU = torch.device("cpu")
 LARGE = {"image_size": 224}
 
 
-def runs_in_bfloat16(placement, network):
+def runs_in_bfloat16(placement, network: nn.Module):
     with placement.autocast(network):
         return torch.is_autocast_enabled("cpu")
 
 
 @pytest.fixture(params=[True, False], ids=["CPU with bf16", "CPU without"])
-def has_bf16(request, monkeypatch):
+def has_bf16(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: request.param)
     return request.param
 
 
 @pytest.mark.parametrize(("precision", "expected"), [("float32", False), ("bfloat16", True)])
 @pytest.mark.parametrize("network", [DENSE, DEPTHWISE], ids=["dense", "depthwise"])
-def test_a_precision_that_was_asked_for_is_the_one_used(precision, expected, network, has_bf16):
+def test_a_precision_that_was_asked_for_is_the_one_used(
+    precision: str, expected: bool, network: nn.Module, has_bf16: bool
+) -> None:
     assert runs_in_bfloat16(Placement(CPU, precision), network) is expected
 
 
-def test_auto_is_bfloat16_where_the_chip_has_it_and_the_network_is_dense(has_bf16):
+def test_auto_is_bfloat16_where_the_chip_has_it_and_the_network_is_dense(has_bf16: bool) -> None:
     auto = Placement(CPU, "auto")
     assert runs_in_bfloat16(auto, DENSE) is has_bf16
     # One group of one channel is an ordinary convolution on a grey image.
@@ -44,25 +50,25 @@ def test_auto_is_bfloat16_where_the_chip_has_it_and_the_network_is_dense(has_bf1
     assert runs_in_bfloat16(auto, DEPTHWISE) is False
 
 
-def test_autocast_ends_with_its_block():
+def test_autocast_ends_with_its_block() -> None:
     with Placement(CPU, "bfloat16").autocast(DENSE):
         pass
     assert not torch.is_autocast_enabled("cpu")
 
 
 @pytest.fixture
-def only_cpu(monkeypatch):
+def only_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
 
 
 @pytest.mark.parametrize("device", ["cuda", "mps"])
-def test_a_device_that_is_not_there_is_named_with_those_that_are(device, only_cpu):
+def test_a_device_that_is_not_there_is_named_with_those_that_are(device: str, only_cpu: None) -> None:
     with pytest.raises(ConfigError, match=f"device={device} is not available here: choose from cpu, or auto"):
         Placement.from_config(Config(device=device, threads=1))
 
 
-def test_auto_falls_back_to_the_cpu(only_cpu):
+def test_auto_falls_back_to_the_cpu(only_cpu: None) -> None:
     assert Placement.from_config(Config(threads=1)).device == CPU
 
 
@@ -94,8 +100,8 @@ def threads_put_back():
     ],
 )
 def test_threads_are_those_asked_for_or_a_trainings_share_less_what_prepares_its_images(
-    cores, settings, threads, monkeypatch
-):
+    cores: int, settings: dict[str, Any], threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("nstudent.models.device.available_cores", lambda: cores)
     for jobs in (None, 1, 2):
         torch.set_num_threads(9)
@@ -121,14 +127,18 @@ def test_threads_are_those_asked_for_or_a_trainings_share_less_what_prepares_its
         (64, {"jobs": 1}, 1),
     ],
 )
-def test_trainings_at_once_are_as_many_as_there_are_cores_for(cores, settings, at_once, monkeypatch):
+def test_trainings_at_once_are_as_many_as_there_are_cores_for(
+    cores: int, settings: dict[str, Any], at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("nstudent.models.device.available_cores", lambda: cores)
     monkeypatch.setattr("nstudent.models.device.available_memory", lambda: None)
     assert trainings_at_once(Config(device="cpu", **settings)) == at_once
 
 
 @pytest.mark.parametrize(("gigabytes", "at_once"), [(1, 1), (3, 1), (4, 2), (64, 3)])
-def test_no_training_is_started_unasked_that_memory_is_short_for(gigabytes, at_once, monkeypatch):
+def test_no_training_is_started_unasked_that_memory_is_short_for(
+    gigabytes: int, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("nstudent.models.device.available_cores", lambda: 64)
     monkeypatch.setattr("nstudent.models.device.available_memory", lambda: gigabytes << 30)
     assert trainings_at_once(Config(device="cpu", threads=1)) == at_once
@@ -136,7 +146,9 @@ def test_no_training_is_started_unasked_that_memory_is_short_for(gigabytes, at_o
 
 
 @pytest.mark.parametrize("jobs", [None, 3])
-def test_a_gpu_trains_one_network_after_another_and_so_do_processes_of_torchrun(jobs, monkeypatch):
+def test_a_gpu_trains_one_network_after_another_and_so_do_processes_of_torchrun(
+    jobs: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("nstudent.models.device.available_cores", lambda: 64)
     monkeypatch.setattr("nstudent.models.device.available_memory", lambda: None)
     assert trainings_at_once(Config(device="cpu", jobs=jobs)) > 1
@@ -158,8 +170,8 @@ def test_a_gpu_trains_one_network_after_another_and_so_do_processes_of_torchrun(
     ],
 )
 def test_unasked_processes_prepare_large_images_where_they_are_cheap(
-    device, cores, platform, side, workers, monkeypatch
-):
+    device: str, cores: int, platform: str, side: int, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("nstudent.models.device.available_cores", lambda: cores)
     monkeypatch.setattr("sys.platform", platform)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: device == "cuda")
@@ -171,7 +183,9 @@ def test_unasked_processes_prepare_large_images_where_they_are_cheap(
     ("augment", "side", "expected"),
     [("auto", 32, True), ("auto", 64, True), ("auto", 65, False), ("image", 32, False), ("batch", 224, True)],
 )
-def test_small_images_are_noised_by_the_batch_and_others_where_asked_for(augment, side, expected):
+def test_small_images_are_noised_by_the_batch_and_others_where_asked_for(
+    augment: str, side: int, expected: bool
+) -> None:
     assert noises_in_batches(Config(augment=augment, data={"image_size": side})) is expected
 
 
@@ -186,7 +200,9 @@ def test_small_images_are_noised_by_the_batch_and_others_where_asked_for(augment
         ("image", 32, True, False, 7),
     ],
 )
-def test_a_gpu_noises_images_of_every_size_itself(augment, side, mapped, in_batches, workers, monkeypatch):
+def test_a_gpu_noises_images_of_every_size_itself(
+    augment: str, side: int, mapped: bool, in_batches: bool, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("nstudent.models.device.available_cores", lambda: 8)
     monkeypatch.setattr("sys.platform", "linux")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -195,7 +211,7 @@ def test_a_gpu_noises_images_of_every_size_itself(augment, side, mapped, in_batc
     assert loader_workers(config, mapped) == workers
 
 
-def test_a_process_keeps_the_gpu_that_it_has_chosen_also_in_its_threads(monkeypatch):
+def test_a_process_keeps_the_gpu_that_it_has_chosen_also_in_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """A new thread begins on the first GPU: the device carries its number."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
@@ -206,7 +222,9 @@ def test_a_process_keeps_the_gpu_that_it_has_chosen_also_in_its_threads(monkeypa
     assert not Placement.from_config(Config(device="cpu", threads=1)).records
 
 
-def test_large_images_that_are_mapped_and_noised_by_the_batch_need_no_processes(monkeypatch):
+def test_large_images_that_are_mapped_and_noised_by_the_batch_need_no_processes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("nstudent.models.device.available_cores", lambda: 4)
     monkeypatch.setattr("sys.platform", "linux")
     by_the_batch, one_by_one = (Config(device="cpu", data=LARGE, augment=augment) for augment in ("batch", "image"))
@@ -215,7 +233,7 @@ def test_large_images_that_are_mapped_and_noised_by_the_batch_need_no_processes(
     assert loader_workers(one_by_one, mapped=True) == 1
 
 
-def test_images_become_floats_from_0_to_1_with_channels_first():
+def test_images_become_floats_from_0_to_1_with_channels_first() -> None:
     pixels = np.zeros((2, 4, 5, 3), dtype=np.uint8)
     pixels[1, 2, 3] = (255, 51, 0)
     images = Placement(CPU, "float32").images(torch.from_numpy(pixels))
@@ -228,7 +246,9 @@ def test_images_become_floats_from_0_to_1_with_channels_first():
 
 
 @pytest.mark.gpu
-def test_cpu_and_gpu_agree_on_the_labels(make_ensemble, noise_images):
+def test_cpu_and_gpu_agree_on_the_labels(
+    make_ensemble: Callable[..., Ensemble], noise_images: Callable[[int], np.ndarray]
+) -> None:
     here = make_ensemble(1, 2).probabilities(noise_images(16))
     there = make_ensemble(1, 2, placement=Placement(torch.device("cuda"), "float32")).probabilities(noise_images(16))
     for cpu, gpu in zip(here, there, strict=True):
@@ -237,6 +257,6 @@ def test_cpu_and_gpu_agree_on_the_labels(make_ensemble, noise_images):
 
 
 @pytest.mark.parametrize(("side", "expected"), [(8, "float32"), (16, "float32"), (31, "float32"), (32, "auto")])
-def test_small_images_are_not_trained_in_bfloat16_on_the_cpu(side, expected):
+def test_small_images_are_not_trained_in_bfloat16_on_the_cpu(side: int, expected: str) -> None:
     """oneDNN's gradient there depends on what lay in memory before."""
     assert Placement.from_config(Config(device="cpu", threads=1, data={"image_size": side})).precision == expected

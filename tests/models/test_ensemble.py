@@ -1,4 +1,7 @@
 import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -6,11 +9,14 @@ import torch
 from nstudent.artifact import Artifact
 from nstudent.commit import commit, open_partial
 from nstudent.errors import ArtifactError
+from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble, Recipe
 from safetensors.torch import load_file, save_file
 
 
-def test_probabilities_sum_to_one_at_every_level(make_ensemble, noise_images):
+def test_probabilities_sum_to_one_at_every_level(
+    make_ensemble: Callable[..., Ensemble], noise_images: Callable[[int], np.ndarray]
+) -> None:
     probabilities = make_ensemble(1, 2).probabilities(noise_images(5))
     assert [level.shape for level in probabilities] == [(5, 2), (5, 3), (5, 5)]
     for level in probabilities:
@@ -19,7 +25,9 @@ def test_probabilities_sum_to_one_at_every_level(make_ensemble, noise_images):
         np.testing.assert_allclose(level.sum(axis=1), 1.0, atol=1e-6)
 
 
-def test_members_vote_with_the_mean_of_their_probabilities(make_ensemble, noise_images):
+def test_members_vote_with_the_mean_of_their_probabilities(
+    make_ensemble: Callable[..., Ensemble], noise_images: Callable[[int], np.ndarray]
+) -> None:
     images = noise_images(4)
     together = make_ensemble(1, 2).probabilities(images)
     first, second = (make_ensemble(seed).probabilities(images) for seed in (1, 2))
@@ -29,8 +37,8 @@ def test_members_vote_with_the_mean_of_their_probabilities(make_ensemble, noise_
 
 
 def test_the_same_image_is_labelled_bit_identically_though_the_network_came_in_training_mode(
-    make_ensemble, noise_images, cpu
-):
+    make_ensemble: Callable[..., Ensemble], noise_images: Callable[[int], np.ndarray], cpu: Placement
+) -> None:
     noised = make_ensemble(1, dropout=0.5)
     member = noised.members[0].train()
     images = torch.from_numpy(noise_images(3)).permute(0, 3, 1, 2) / 255
@@ -41,14 +49,22 @@ def test_the_same_image_is_labelled_bit_identically_though_the_network_came_in_t
     assert [level.tobytes() for level in first] == [level.tobytes() for level in second]
 
 
-def test_labelling_leaves_the_weights_alone(make_ensemble, noise_images):
+def test_labelling_leaves_the_weights_alone(
+    make_ensemble: Callable[..., Ensemble], noise_images: Callable[[int], np.ndarray]
+) -> None:
     ensemble = make_ensemble(1)
     before = {name: value.clone() for name, value in ensemble.members[0].state_dict().items()}
     ensemble.probabilities(noise_images(3))
     assert all(torch.equal(value, before[name]) for name, value in ensemble.members[0].state_dict().items())
 
 
-def test_a_saved_ensemble_predicts_bit_identically(make_ensemble, committed, noise_images, cpu, run_folder_files):
+def test_a_saved_ensemble_predicts_bit_identically(
+    make_ensemble: Callable[..., Ensemble],
+    committed: Callable[[Ensemble], Artifact],
+    noise_images: Callable[[int], np.ndarray],
+    cpu: Placement,
+    run_folder_files: Callable[[Path], list[str]],
+) -> None:
     ensemble = make_ensemble(1, 2)
     artifact = committed(ensemble)
     assert run_folder_files(artifact.folder) == [
@@ -65,7 +81,7 @@ def test_a_saved_ensemble_predicts_bit_identically(make_ensemble, committed, noi
         assert before.tobytes() == after.tobytes()
 
 
-def test_the_same_ensemble_is_saved_as_the_same_bytes(make_ensemble, tmp_path):
+def test_the_same_ensemble_is_saved_as_the_same_bytes(make_ensemble: Callable[..., Ensemble], tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         make_ensemble(1).save(tmp_path / name)
@@ -73,7 +89,9 @@ def test_the_same_ensemble_is_saved_as_the_same_bytes(make_ensemble, tmp_path):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
-def test_a_file_changed_on_disk_is_refused(make_ensemble, committed, cpu):
+def test_a_file_changed_on_disk_is_refused(
+    make_ensemble: Callable[..., Ensemble], committed: Callable[[Ensemble], Artifact], cpu: Placement
+) -> None:
     folder = committed(make_ensemble(1)).folder
     weights = folder / "member-0.safetensors"
     content = bytearray(weights.read_bytes())
@@ -83,20 +101,22 @@ def test_a_file_changed_on_disk_is_refused(make_ensemble, committed, cpu):
         Ensemble.load(Artifact(folder), cpu)
 
 
-def test_a_missing_file_is_refused(make_ensemble, committed, cpu):
+def test_a_missing_file_is_refused(
+    make_ensemble: Callable[..., Ensemble], committed: Callable[[Ensemble], Artifact], cpu: Placement
+) -> None:
     folder = committed(make_ensemble(1)).folder
     (folder / "member-0.safetensors").unlink()
     with pytest.raises(ArtifactError, match=r"member-0\.safetensors is missing"):
         Ensemble.load(Artifact(folder), cpu)
 
 
-def drop_a_tensor(path):
+def drop_a_tensor(path) -> None:
     weights = load_file(path)
     weights.pop(next(name for name in weights if name.endswith("conv1.0.weight")))
     save_file(weights, path)
 
 
-def reshape_a_tensor(path):
+def reshape_a_tensor(path) -> None:
     weights = load_file(path)
     name = next(name for name in weights if name.endswith("classify.0.bias"))
     save_file(weights | {name: torch.zeros(9)}, path)
@@ -113,7 +133,9 @@ def reshape_a_tensor(path):
     ],
     ids=["empty", "garbage", "truncated", "a tensor missing", "another shape"],
 )
-def test_weights_that_were_committed_damaged_are_refused(damage, make_ensemble, tmp_path, cpu):
+def test_weights_that_were_committed_damaged_are_refused(
+    damage: Callable[[Path], object], make_ensemble: Callable[..., Ensemble], tmp_path: Path, cpu: Placement
+) -> None:
     folder = tmp_path / "01-teacher"
     partial = open_partial(folder, "by hand")
     make_ensemble(1).save(partial)
@@ -123,7 +145,7 @@ def test_weights_that_were_committed_damaged_are_refused(damage, make_ensemble, 
         Ensemble.load(commit(folder, fields), cpu)
 
 
-def test_a_recipe_survives_json(make_ensemble):
+def test_a_recipe_survives_json(make_ensemble: Callable[..., Ensemble]) -> None:
     recipe = make_ensemble(1, 2).recipe
     assert Recipe.from_json(json.loads(json.dumps(recipe.to_json()))) == recipe
     assert recipe.outputs.sizes == (2, 3, 5)
@@ -132,6 +154,6 @@ def test_a_recipe_survives_json(make_ensemble):
 @pytest.mark.parametrize(
     "damaged", [None, [], {}, {"members": 3}, {"members": [{"backbone": "x"}]}], ids=lambda value: repr(value)
 )
-def test_a_recipe_that_is_none_is_refused(damaged):
+def test_a_recipe_that_is_none_is_refused(damaged: dict[str, Any] | list[Any] | None) -> None:
     with pytest.raises(ArtifactError, match=r"model\.json does not describe a model"):
         Recipe.from_json(damaged)

@@ -1,5 +1,8 @@
 import threading
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -7,17 +10,21 @@ import torch
 from nstudent.data.dataset import PixelStore
 from nstudent.hdf5 import write
 from nstudent.models.device import Placement
+from nstudent.models.ensemble import Ensemble
 from nstudent.models.inference import BatchSize, batches, predict
 from nstudent.progress import Silence
+from torch import nn
 
 
 @pytest.fixture
-def pixels(noise_images, tmp_path):
+def pixels(noise_images: Callable[[int], np.ndarray], tmp_path: Path):
     write(tmp_path / "pixels-00000.h5", {"pixels": noise_images(20)}, {})
     return PixelStore([tmp_path / "pixels-00000.h5"])
 
 
-def test_an_images_labels_do_not_depend_on_how_many_images_there_are(make_ensemble, pixels):
+def test_an_images_labels_do_not_depend_on_how_many_images_there_are(
+    make_ensemble: Callable[..., Ensemble], pixels
+) -> None:
     ensemble = make_ensemble(1)
     whole = predict(ensemble, pixels, np.arange(20), batch_size=8)
     for count in (1, 7, 8, 9, 13):
@@ -26,7 +33,7 @@ def test_an_images_labels_do_not_depend_on_how_many_images_there_are(make_ensemb
             assert few.tobytes() == many[:count].tobytes()
 
 
-def test_results_stand_in_the_order_of_the_ids(make_ensemble, pixels):
+def test_results_stand_in_the_order_of_the_ids(make_ensemble: Callable[..., Ensemble], pixels) -> None:
     ensemble = make_ensemble(1)
     forward = predict(ensemble, pixels, np.arange(20), batch_size=6)
     ids = np.array([19, 3, 3, 11, 0, 7, 12])
@@ -35,28 +42,28 @@ def test_results_stand_in_the_order_of_the_ids(make_ensemble, pixels):
     assert not np.allclose(forward[2][19], forward[2][3], atol=1e-4)
 
 
-def test_no_images_give_no_rows(make_ensemble, pixels):
+def test_no_images_give_no_rows(make_ensemble: Callable[..., Ensemble], pixels) -> None:
     probabilities = predict(make_ensemble(1), pixels, np.arange(0), batch_size=8)
     assert [level.shape for level in probabilities] == [(0, 2), (0, 3), (0, 5)]
 
 
-def test_progress_counts_images_and_not_the_filling(make_ensemble, pixels):
+def test_progress_counts_images_and_not_the_filling(make_ensemble: Callable[..., Ensemble], pixels) -> None:
     counted = []
 
     class Counter(Silence):
-        def advance(self, amount, **shown):
+        def advance(self, amount, **shown: Any) -> None:
             counted.append(amount)
 
     predict(make_ensemble(1), pixels, np.arange(11), batch_size=8, task=Counter())
     assert counted == [8, 3]
 
 
-def test_a_batch_that_does_not_fit_is_halved_until_it_does(make_ensemble, pixels):
+def test_a_batch_that_does_not_fit_is_halved_until_it_does(make_ensemble: Callable[..., Ensemble], pixels) -> None:
     """A first layer that refuses more than 3 images stands in for a small device."""
     ensemble = make_ensemble(1)
     whole = predict(ensemble, pixels, np.arange(20), batch_size=8)
 
-    def refuse(_module, images):
+    def refuse(_module: nn.Module, images) -> None:
         if len(images[0]) > 3:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
@@ -73,7 +80,7 @@ def refuse_more_than(ensemble, count):
     """A first layer that refuses more images stands in for a small device; returns the sizes it was asked about."""
     asked = []
 
-    def refuse(_module, images):
+    def refuse(_module: nn.Module, images) -> None:
         asked.append(len(images[0]))
         if len(images[0]) > count:
             raise torch.OutOfMemoryError("CUDA out of memory")
@@ -82,7 +89,7 @@ def refuse_more_than(ensemble, count):
     return asked
 
 
-def test_the_size_that_was_found_is_remembered(make_ensemble, pixels):
+def test_the_size_that_was_found_is_remembered(make_ensemble: Callable[..., Ensemble], pixels) -> None:
     ensemble, size = make_ensemble(1), BatchSize(16)
     asked = refuse_more_than(ensemble, 4)
 
@@ -93,7 +100,7 @@ def test_the_size_that_was_found_is_remembered(make_ensemble, pixels):
     assert size.images == 4
 
 
-def test_a_batch_is_halved_down_to_one_image(make_ensemble, pixels):
+def test_a_batch_is_halved_down_to_one_image(make_ensemble: Callable[..., Ensemble], pixels) -> None:
     ensemble, size = make_ensemble(1), BatchSize(5)
     asked = refuse_more_than(ensemble, 1)
     predict(ensemble, pixels, np.arange(3), size)
@@ -105,7 +112,7 @@ def by_number(levels):
     return {str(number): level for number, level in enumerate(levels)}
 
 
-def test_batches_come_in_order_without_the_filling(make_ensemble, pixels):
+def test_batches_come_in_order_without_the_filling(make_ensemble: Callable[..., Ensemble], pixels) -> None:
     ensemble = make_ensemble(1)
     whole = predict(ensemble, pixels, np.arange(20), batch_size=8)
 
@@ -116,7 +123,7 @@ def test_batches_come_in_order_without_the_filling(make_ensemble, pixels):
         assert np.concatenate([part[str(level)] for part in parts]).tobytes() == every.tobytes()
 
 
-def test_a_batch_is_handed_out_when_the_next_one_is_under_way(make_ensemble, pixels):
+def test_a_batch_is_handed_out_when_the_next_one_is_under_way(make_ensemble: Callable[..., Ensemble], pixels) -> None:
     """On a GPU the host would otherwise make of a batch what it has to, and the device would wait for it."""
     ensemble = make_ensemble(1)
     looked_at = refuse_more_than(ensemble, 8)
@@ -127,7 +134,7 @@ def test_a_batch_is_handed_out_when_the_next_one_is_under_way(make_ensemble, pix
     assert seen == [2, 3, 3]
 
 
-def test_a_walk_that_is_given_up_leaves_no_thread(make_ensemble, pixels):
+def test_a_walk_that_is_given_up_leaves_no_thread(make_ensemble: Callable[..., Ensemble], pixels) -> None:
     before = threading.active_count()
     walk = batches(make_ensemble(1), pixels, np.arange(20), BatchSize(2), by_number)
     next(walk)
@@ -143,7 +150,9 @@ def test_a_walk_that_is_given_up_leaves_no_thread(make_ensemble, pixels):
         *(("cuda", 32, 4096), ("cuda", 256, 1024), ("cuda", 224, 1024), ("cuda", 1024, 256)),
     ],
 )
-def test_without_a_limit_the_size_of_the_images_and_the_device_decide(device, side, images, make_ensemble):
+def test_without_a_limit_the_size_of_the_images_and_the_device_decide(
+    device: str, side: int, images: int, make_ensemble: Callable[..., Ensemble]
+) -> None:
     ensemble = make_ensemble(1)
     ensemble.recipe = replace(ensemble.recipe, image_size=side)
     ensemble._placement = Placement(torch.device(device), "float32")
@@ -153,7 +162,7 @@ def test_without_a_limit_the_size_of_the_images_and_the_device_decide(device, si
 
 
 @pytest.mark.gpu
-def test_a_gpu_gives_every_image_its_own_labels(make_ensemble, pixels):
+def test_a_gpu_gives_every_image_its_own_labels(make_ensemble: Callable[..., Ensemble], pixels) -> None:
     """While a batch is worked on the next one is copied, and the one before is still on its way back."""
     there = make_ensemble(1, 2, placement=Placement(torch.device("cuda"), "float32"))
     ids = np.array([19, 3, 11, 0, 7, 12, 5, 1, 18, 2, 9])
@@ -163,11 +172,11 @@ def test_a_gpu_gives_every_image_its_own_labels(make_ensemble, pixels):
 
 
 @pytest.mark.gpu
-def test_a_gpu_that_runs_out_of_memory_looks_at_fewer_images(make_ensemble, pixels):
+def test_a_gpu_that_runs_out_of_memory_looks_at_fewer_images(make_ensemble: Callable[..., Ensemble], pixels) -> None:
     ensemble = make_ensemble(1, placement=Placement(torch.device("cuda"), "float32"))
     whole = predict(ensemble, pixels, np.arange(20), batch_size=4)
 
-    def grab(_module, images):
+    def grab(_module: nn.Module, images) -> None:
         if len(images[0]) > 4:
             torch.empty(1 << 44, dtype=torch.uint8, device="cuda")
 
@@ -178,12 +187,14 @@ def test_a_gpu_that_runs_out_of_memory_looks_at_fewer_images(make_ensemble, pixe
     assert size.images == 4
 
 
-def test_images_that_do_not_fit_beside_the_networks_are_fetched_in_smaller_batches(make_ensemble, pixels, monkeypatch):
+def test_images_that_do_not_fit_beside_the_networks_are_fetched_in_smaller_batches(
+    make_ensemble: Callable[..., Ensemble], pixels, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A GPU's memory can end in the thread that copies the next batch to it."""
     whole = predict(make_ensemble(1), pixels, np.arange(20), batch_size=8)
     read_into = PixelStore.read_into
 
-    def short(store, ids, out):
+    def short(store, ids, out) -> None:
         if len(out) > 4:
             raise torch.OutOfMemoryError("CUDA out of memory")
         read_into(store, ids, out)
@@ -195,7 +206,9 @@ def test_images_that_do_not_fit_beside_the_networks_are_fetched_in_smaller_batch
     assert size.images == 4
 
 
-def test_filling_up_a_batch_reads_no_image_twice(make_ensemble, pixels, monkeypatch):
+def test_filling_up_a_batch_reads_no_image_twice(
+    make_ensemble: Callable[..., Ensemble], pixels, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An image that is decoded anew at every look would be decoded hundreds of times for the last batch."""
     read, read_into = [], PixelStore.read_into
     monkeypatch.setattr(PixelStore, "read_into", lambda store, ids, out: (read.extend(ids), read_into(store, ids, out)))

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import timm
 import torch
@@ -12,12 +14,12 @@ from trees import outputs_of
 OUTPUTS = outputs_of(2, 6, 8)
 
 
-def build(name="wrn_28_2", **noise):
+def build(name="wrn_28_2", **noise: Any):
     return build_member(ModelConfig(backbones=(name,)), OUTPUTS, ("key",), **noise)
 
 
 @pytest.mark.parametrize(("name", "weights"), [("wrn_28_2", 1_467_610), ("wrn_28_10", 36_479_194)])
-def test_timm_builds_them_with_the_weights_of_the_literature(name, weights):
+def test_timm_builds_them_with_the_weights_of_the_literature(name: str, weights: int) -> None:
     network = timm.create_model(name, num_classes=10)
     assert sum(weight.numel() for weight in network.parameters()) == weights
     convolutions = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
@@ -26,7 +28,7 @@ def test_timm_builds_them_with_the_weights_of_the_literature(name, weights):
     assert len([layer for layer in convolutions if layer.kernel_size == (1, 1)]) == 3
 
 
-def test_the_side_is_halved_twice_and_not_more():
+def test_the_side_is_halved_twice_and_not_more() -> None:
     network = timm.create_model("wrn_28_2", num_classes=0).eval()
     sides = []
     for block in network.blocks:
@@ -35,17 +37,17 @@ def test_the_side_is_halved_twice_and_not_more():
     assert sides == [(32, 32, 32)] * 4 + [(64, 16, 16)] * 4 + [(128, 8, 8)] * 4
 
 
-def test_it_costs_a_fifth_of_a_billion_multiply_adds():
+def test_it_costs_a_fifth_of_a_billion_multiply_adds() -> None:
     assert gmacs([build()], 32) == pytest.approx(0.2144, abs=1e-4)
 
 
-def test_stochastic_depth_rises_from_none_to_the_rate_that_was_asked_for():
+def test_stochastic_depth_rises_from_none_to_the_rate_that_was_asked_for() -> None:
     rates = [layer.drop_prob for layer in build(drop_path=0.2).modules() if isinstance(layer, DropPath)]
     # The first block drops nothing.
     assert rates == pytest.approx([0.2 * number / 11 for number in range(1, 12)])
 
 
-def test_a_residual_branch_that_is_dropped_leaves_the_shortcut_alone():
+def test_a_residual_branch_that_is_dropped_leaves_the_shortcut_alone() -> None:
     network = timm.create_model("wrn_28_2", drop_path_rate=1.0).train()
     passed = {}
     network.blocks[-1].register_forward_hook(lambda _module, inputs, out: passed.update(before=inputs[0], after=out))
@@ -53,7 +55,7 @@ def test_a_residual_branch_that_is_dropped_leaves_the_shortcut_alone():
     assert torch.equal(passed["after"], passed["before"])
 
 
-def written_out(network, images):
+def written_out(network: nn.Module, images):
     """The network in evaluation mode as the literature has it, from its weights alone."""
     w = network.state_dict()
 
@@ -72,7 +74,7 @@ def written_out(network, images):
     return F.linear(active(found, "norm").mean(dim=(2, 3)), w["classifier.weight"], w["classifier.bias"])
 
 
-def test_it_computes_what_the_literature_writes():
+def test_it_computes_what_the_literature_writes() -> None:
     torch.manual_seed(0)
     network = timm.create_model("wrn_28_2", num_classes=10)
     images = torch.rand(4, 3, 32, 32)
@@ -81,7 +83,7 @@ def test_it_computes_what_the_literature_writes():
     torch.testing.assert_close(network.eval()(images), written_out(network, images))
 
 
-def test_weights_begin_with_the_spread_that_keeps_the_size_of_gradients():
+def test_weights_begin_with_the_spread_that_keeps_the_size_of_gradients() -> None:
     torch.manual_seed(0)
     for layer in timm.create_model("wrn_28_2").modules():
         if isinstance(layer, nn.Conv2d):
@@ -90,7 +92,7 @@ def test_weights_begin_with_the_spread_that_keeps_the_size_of_gradients():
             assert float(layer.weight.detach().std()) == pytest.approx(expected, rel=0.15)
 
 
-def test_activations_computed_twice_change_no_number():
+def test_activations_computed_twice_change_no_number() -> None:
     images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     gradients = []
     for checkpointing in (False, True):
@@ -102,6 +104,6 @@ def test_activations_computed_twice_change_no_number():
         assert torch.equal(plain, again)
 
 
-def test_there_are_no_pretrained_weights_and_nothing_is_fetched():
+def test_there_are_no_pretrained_weights_and_nothing_is_fetched() -> None:
     with pytest.raises(RuntimeError, match="No pretrained weights exist"):
         timm.create_model("wrn_28_2", pretrained=True)

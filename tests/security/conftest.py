@@ -1,18 +1,16 @@
-"""What the tests of trust share: canaries, a run folder whose owner lies, and processes with a bound on memory."""
+"""What the tests of trust share: canaries, the run folder of a stranger, and processes with a bound on memory."""
 
 import json
-import os
 import resource
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from nstudent.artifact import FINAL, MANIFEST
+from nstudent.artifact import FINAL
 from nstudent.classifier import Classifier
 from nstudent.commit import commit, open_partial
 from nstudent.config import ModelConfig
@@ -20,25 +18,11 @@ from nstudent.errors import NstudentError
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble, Recipe
 from nstudent.models.member import build_member
-from nstudent.storage import sha256_of, write_json
+from nstudent.storage import write_json
 from nstudent.taxonomy import Taxonomy
+from strangers import STEP, Canary, Stranger
 
-STEP = "01-teacher"
 TREE = {"A": {"A1": ["a", "b"], "A2": ["c"]}, "B": {"B1": ["d", "e"]}}
-
-
-class Canary:
-    """An object whose unpickling makes a folder: there, somebody ran code from a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (str(self.path),)
-
-    @property
-    def sang(self) -> bool:
-        return self.path.exists()
 
 
 @pytest.fixture
@@ -58,33 +42,6 @@ def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     commit(run / STEP, fields)
     write_json(run / FINAL, {"step": STEP})
     return run
-
-
-class Stranger:
-    """Owns a run folder, and gives every file in it the hash it has: hashes are no defence against its owner."""
-
-    def __init__(self, run: Path) -> None:
-        self.run = run
-        self.step = run / STEP
-
-    def seal(self) -> None:
-        manifest = json.loads((self.step / MANIFEST).read_text())
-        for name in manifest["files"]:
-            path = self.step / name
-            manifest["files"][name] = {"sha256": sha256_of(path), "bytes": path.stat().st_size}
-        (self.step / MANIFEST).write_text(json.dumps(manifest))
-
-    def describe(self, change: Callable[[dict[str, Any]], object]) -> None:
-        """Change ``model.json``."""
-        model = json.loads((self.step / "model.json").read_text())
-        change(model)
-        (self.step / "model.json").write_text(json.dumps(model))
-        self.seal()
-
-    def weigh(self, content: bytes) -> None:
-        """Replace the weights."""
-        (self.step / "member-0.safetensors").write_bytes(content)
-        self.seal()
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import signal
+import subprocess
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -108,7 +109,9 @@ BOMBS: dict[str, Callable[[h5py.File], None]] = {
 }
 
 
-def test_bombs_are_refused_in_little_memory(tmp_path, refusals):
+def test_bombs_are_refused_in_little_memory(
+    tmp_path: Path, refusals: Callable[..., tuple[dict[str, str], float]]
+) -> None:
     for name, build in BOMBS.items():
         with h5py.File(tmp_path / f"{name}.h5", "w", libver="latest") as file:
             build(file)
@@ -123,7 +126,7 @@ def test_bombs_are_refused_in_little_memory(tmp_path, refusals):
     assert grown_mib < 100
 
 
-def test_no_library_is_loaded_for_an_unknown_compression(tmp_path, monkeypatch):
+def test_no_library_is_loaded_for_an_unknown_compression(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wherever a plug-in path comes from: it is gone while a file is open, and back after it."""
     h5py.h5pl.append(os.fsencode(tmp_path))
     try:
@@ -138,7 +141,7 @@ def test_no_library_is_loaded_for_an_unknown_compression(tmp_path, monkeypatch):
         h5py.h5pl.remove(h5py.h5pl.size() - 1)
 
 
-def test_integers_of_twelve_bits_are_read_as_what_they_are(tmp_path):
+def test_integers_of_twelve_bits_are_read_as_what_they_are(tmp_path: Path) -> None:
     """In a map of the file their unused bits would be part of the number."""
     with h5py.File(tmp_path / "x.h5", "w") as file:
         kind = h5py.h5t.STD_I16LE.copy()
@@ -149,7 +152,7 @@ def test_integers_of_twelve_bits_are_read_as_what_they_are(tmp_path):
     assert hdf5.mapped(tmp_path / "x.h5")["x"].tolist() == [1, -2, 3]
 
 
-def test_a_pipe_is_not_waited_for(tmp_path):
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "x.h5")
     for read in (hdf5.mapped, hdf5.attributes):
         with pytest.raises(ArtifactError, match=r"x\.h5"):
@@ -170,7 +173,9 @@ except ArtifactError as error:
 
 @pytest.mark.parametrize("length", [0, 8, 15, 5_000, 2**64 - 1])
 @pytest.mark.parametrize("libver", ["earliest", "latest"])
-def test_a_heap_in_which_hdf5_would_walk_for_ever_is_refused(tmp_path, bounded, libver, length):
+def test_a_heap_in_which_hdf5_would_walk_for_ever_is_refused(
+    tmp_path: Path, bounded: Callable[..., "subprocess.CompletedProcess[str]"], libver: str, length: int
+) -> None:
     """HDF5 2.0 steps through a heap by the lengths in it, and a length of nothing is a step of nothing."""
     with h5py.File(tmp_path / "x.h5", "w", libver=libver) as file:
         file.attrs["meta"] = "text of any length"
@@ -184,7 +189,7 @@ def test_a_heap_in_which_hdf5_would_walk_for_ever_is_refused(tmp_path, bounded, 
     assert "a heap of texts is damaged" in done.stdout
 
 
-def test_long_texts_and_many_of_them_are_read(tmp_path):
+def test_long_texts_and_many_of_them_are_read(tmp_path: Path) -> None:
     """Heaps of every size, and full to the last byte."""
     texts = {f"a{length}": "é" * length for length in (0, 1, 7, 8, 1_000, 2_017, 2_024, 2_032, 100_000, 3_000_000)}
     for libver in ("earliest", "latest"):
@@ -271,7 +276,7 @@ def _try_batch(whole: bytes, numbers: range, path: Path) -> None:
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 @pytest.mark.parametrize("chunked", [False, True], ids=["contiguous", "compressed"])
 @pytest.mark.parametrize("libver", ["earliest", "latest"])
-def test_a_damaged_file_is_read_within_bounds_or_refused(tmp_path, libver, chunked):
+def test_a_damaged_file_is_read_within_bounds_or_refused(tmp_path: Path, libver: str, chunked: bool) -> None:
     _small_store(tmp_path / "whole.h5", libver, chunked=chunked)
     _read_as_a_user(tmp_path / "whole.h5")
     whole, path = (tmp_path / "whole.h5").read_bytes(), tmp_path / "damaged.h5"
@@ -282,7 +287,7 @@ def test_a_damaged_file_is_read_within_bounds_or_refused(tmp_path, libver, chunk
         assert status == 0, told.read_text() if told.exists() else f"exit status {status} in cases {numbers}"
 
 
-def test_a_store_with_wrong_numbers_is_refused(tmp_path):
+def test_a_store_with_wrong_numbers_is_refused(tmp_path: Path) -> None:
     """No hash guards a user's own file: what its numbers point at is checked."""
     path = tmp_path / "x.h5"
     for name, index, value in [

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import h5py
 import nstudent
@@ -22,7 +23,7 @@ SIDE, NUM_IMAGES = 8, 24
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def whole(tmp_path_factory: pytest.TempPathFactory):
     """A pack of 24 images in two shards."""
     folder = tmp_path_factory.mktemp("whole")
     for number in range(NUM_IMAGES):
@@ -37,7 +38,7 @@ def whole(tmp_path_factory):
 
 
 @pytest.fixture
-def pack(whole, tmp_path, monkeypatch):
+def pack(whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A copy of it, to be tampered with."""
     monkeypatch.setattr("nstudent.storage.os.fsync", lambda descriptor: None)
     return Path(shutil.copytree(whole, tmp_path / "pack"))
@@ -65,7 +66,7 @@ def refused(pack, name="run"):
     return str(caught.value)
 
 
-def claim(pack, name):
+def claim(pack, name) -> None:
     """Let the manifest say that a file is as it lies there."""
     path = pack / "manifest.json"
     manifest = json.loads(path.read_text())
@@ -73,7 +74,7 @@ def claim(pack, name):
     path.write_text(json.dumps(manifest))
 
 
-def rewrite(pack, file_name, changed=()):
+def rewrite(pack, file_name, changed=()) -> None:
     """Another array, or another attribute, in an HDF5 file of the pack; ``None``: none."""
     path = pack / file_name
     with h5py.File(path) as file:
@@ -87,14 +88,14 @@ def rewrite(pack, file_name, changed=()):
     claim(pack, file_name)
 
 
-def test_the_pack_is_whole_before_anybody_touches_it(pack):
+def test_the_pack_is_whole_before_anybody_touches_it(pack) -> None:
     rewrite(pack, "records.h5")
     rewrite(pack, "pixels-00001.h5")
     assert len(Dataset(run(pack))) == NUM_IMAGES
 
 
 @pytest.mark.parametrize("name", ["pixels-00001.h5", "records.h5", "info.json"])
-def test_a_link_in_it_is_refused_even_to_the_right_bytes(pack, name):
+def test_a_link_in_it_is_refused_even_to_the_right_bytes(pack, name: str) -> None:
     elsewhere = pack.parent / "elsewhere"
     (pack / name).rename(elsewhere)
     (pack / name).symlink_to(elsewhere)
@@ -104,14 +105,14 @@ def test_a_link_in_it_is_refused_even_to_the_right_bytes(pack, name):
 
 @pytest.mark.skipif(os.name == "nt", reason="there are no pipes")
 @pytest.mark.parametrize("name", ["pixels-00001.h5", "records.h5", "info.json"])
-def test_a_pipe_in_it_keeps_nobody_waiting(pack, name):
+def test_a_pipe_in_it_keeps_nobody_waiting(pack, name: str) -> None:
     (pack / name).unlink()
     os.mkfifo(pack / name)
     assert f"{name} is missing" in refused(pack)
 
 
 @pytest.mark.parametrize("name", ["../photos.h5", "/etc/passwd", "a/../../x", "sub/pixels-00002.h5", "pixels-x.h5"])
-def test_a_name_that_leads_elsewhere_is_refused_or_ignored(pack, name):
+def test_a_name_that_leads_elsewhere_is_refused_or_ignored(pack, name: str) -> None:
     path = pack / "manifest.json"
     manifest = json.loads(path.read_text())
     manifest["files"][name] = manifest["files"]["pixels-00001.h5"]
@@ -124,7 +125,7 @@ def test_a_name_that_leads_elsewhere_is_refused_or_ignored(pack, name):
         assert {name for name in names if name.startswith("pixels-")} == {"pixels-00000.h5", "pixels-00001.h5"}
 
 
-def test_a_shard_that_reads_another_file_is_refused(pack):
+def test_a_shard_that_reads_another_file_is_refused(pack) -> None:
     precious = pack.parent / "precious"
     precious.write_bytes(bytes(1 << 16))
     path = pack / "pixels-00001.h5"
@@ -165,12 +166,12 @@ def test_a_shard_that_reads_another_file_is_refused(pack):
         ({"unreadable": "[" * 100_000}, "does not say which of its images are unreadable"),
     ],
 )
-def test_a_shard_that_lies_is_refused(pack, changed, said):
+def test_a_shard_that_lies_is_refused(pack, changed: dict[str, Any], said: str) -> None:
     rewrite(pack, "pixels-00001.h5", changed)
     assert said in refused(pack)
 
 
-def test_a_shard_too_few_or_too_many_is_refused(pack):
+def test_a_shard_too_few_or_too_many_is_refused(pack) -> None:
     path = pack / "manifest.json"
     whole = path.read_text()
     manifest = json.loads(whole)
@@ -201,7 +202,7 @@ def test_a_shard_too_few_or_too_many_is_refused(pack):
     ],
     ids=str,
 )
-def test_records_that_lie_are_refused(pack, changed):
+def test_records_that_lie_are_refused(pack, changed: dict[str, np.ndarray | None]) -> None:
     rewrite(pack, "records.h5", changed)
     said = refused(pack)
     assert "records.h5" in said
@@ -224,13 +225,13 @@ def test_records_that_lie_are_refused(pack, changed):
     ],
     ids=str,
 )
-def test_a_description_that_lies_is_refused(pack, changed):
+def test_a_description_that_lies_is_refused(pack, changed: dict[str, Any]) -> None:
     path = pack / "info.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changed))
     claim(pack, "info.json")
     assert str(pack) in refused(pack)
 
 
-def test_a_step_of_a_run_is_no_pack(pack):
+def test_a_step_of_a_run_is_no_pack(pack) -> None:
     artifact = run(pack)
     assert "is no pack: nstudent data pack" in refused(Path(artifact.folder))

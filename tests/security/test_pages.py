@@ -3,6 +3,9 @@
 import json
 import math
 import string
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -36,7 +39,9 @@ _BOMBS = {
 }
 
 
-def test_bombs_are_refused_in_little_memory(tmp_path, refusals):
+def test_bombs_are_refused_in_little_memory(
+    tmp_path: Path, refusals: Callable[..., tuple[dict[str, str], float]]
+) -> None:
     for name, text in _BOMBS.items():
         (tmp_path / f"{name}.yaml").write_text(text)
     with open(tmp_path / "a hundred megabytes.yaml", "wb") as file:
@@ -72,13 +77,13 @@ def test_bombs_are_refused_in_little_memory(tmp_path, refusals):
         ("'1e-3'", "1e-3"),
     ],
 )
-def test_what_yaml_makes_of_a_word(text, value):
+def test_what_yaml_makes_of_a_word(text: str, value: object) -> None:
     made = parse_yaml(text, "page")
     assert made == value
     assert type(made) is type(value)
 
 
-def test_nan_is_read_and_refused():
+def test_nan_is_read_and_refused() -> None:
     assert math.isnan(parse_yaml(".nan", "page"))
     for key in ("teacher.learning_rate", "checkpoint_minutes", "seed", "data.validation", "pseudolabel.threshold"):
         for value in (".nan", ".inf", "-.inf", "1e999"):
@@ -122,7 +127,7 @@ _words = st.tuples(
 
 @settings(max_examples=200)
 @given(st.lists(_words, max_size=4))
-def test_any_overrides_give_a_config_or_one_kind_of_error(words):
+def test_any_overrides_give_a_config_or_one_kind_of_error(words: list[str]) -> None:
     try:
         config = load_config(None, words)
     except ConfigError as error:
@@ -134,7 +139,9 @@ def test_any_overrides_give_a_config_or_one_kind_of_error(words):
 
 @settings(max_examples=100)
 @given(st.dictionaries(st.sampled_from(sorted(Config.model_fields)), _values, max_size=4))
-def test_any_page_of_known_keys_gives_a_config_or_one_kind_of_error(tmp_path_factory, page):
+def test_any_page_of_known_keys_gives_a_config_or_one_kind_of_error(
+    tmp_path_factory: pytest.TempPathFactory, page: dict[str, Any]
+) -> None:
     path = tmp_path_factory.getbasetemp() / "known.yaml"
     path.write_text(json.dumps(page))
     try:
@@ -145,7 +152,7 @@ def test_any_page_of_known_keys_gives_a_config_or_one_kind_of_error(tmp_path_fac
 
 @settings(max_examples=200)
 @given(st.binary(max_size=200))
-def test_any_bytes_give_a_config_or_one_kind_of_error(tmp_path_factory, content):
+def test_any_bytes_give_a_config_or_one_kind_of_error(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "bytes.yaml"
     path.write_bytes(content)
     try:

@@ -22,6 +22,7 @@ from nstudent.hdf5 import attributes, mapped
 from nstudent.models.member import build_member
 from nstudent.storage import read_json
 from nstudent.training.checkpoint import load_checkpoint
+from strangers import Canary, Stranger
 from trees import outputs_of
 
 
@@ -75,7 +76,7 @@ Kind = Callable[[object], bytes]
 
 
 @pytest.mark.parametrize("kind", [_plain, _torch_zip, _npy], ids=lambda kind: kind.__name__.strip("_"))
-def test_the_bait_is_alive(canary, kind: Kind):
+def test_the_bait_is_alive(canary: Canary, kind: Kind) -> None:
     """Opened by what trusts it, each of these runs."""
     content = io.BytesIO(kind(canary))
     if kind is _plain:
@@ -88,7 +89,7 @@ def test_the_bait_is_alive(canary, kind: Kind):
 
 
 @kinds
-def test_as_weights_of_a_model_folder(stranger, canary, kind: Kind):
+def test_as_weights_of_a_model_folder(stranger: Stranger, canary: Canary, kind: Kind) -> None:
     stranger.weigh(kind(canary))
     with pytest.raises(NstudentError, match=r"member-0\.safetensors"):
         Classifier.load(stranger.run, device="cpu")
@@ -97,7 +98,7 @@ def test_as_weights_of_a_model_folder(stranger, canary, kind: Kind):
 
 @kinds
 @pytest.mark.parametrize("name", ["w.pt", "w.pth", "w.ckpt", "w.bin", "w.npz", "w.safetensors"])
-def test_as_pretrained_weights(canary, tmp_path, kind: Kind, name):
+def test_as_pretrained_weights(canary: Canary, tmp_path: Path, kind: Kind, name: str) -> None:
     (tmp_path / name).write_bytes(kind(canary))
     with pytest.raises(NstudentError, match=r"pretrained: .*w\."):
         build_member(ModelConfig(pretrained=str(tmp_path / name)), outputs_of(2), ("key",))
@@ -105,7 +106,7 @@ def test_as_pretrained_weights(canary, tmp_path, kind: Kind, name):
 
 
 @kinds
-def test_as_a_checkpoint(canary, tmp_path, kind: Kind):
+def test_as_a_checkpoint(canary: Canary, tmp_path: Path, kind: Kind) -> None:
     (tmp_path / "member-0.safetensors").write_bytes(kind(canary))
     with pytest.raises(NstudentError, match=r"checkpoint .*member-0"):
         load_checkpoint(tmp_path / "member-0.safetensors", print)
@@ -114,7 +115,7 @@ def test_as_a_checkpoint(canary, tmp_path, kind: Kind):
 
 @kinds
 @pytest.mark.parametrize("name", ["x.jpg", "x.png", "x.pkl", "x.npy"])
-def test_as_an_image(stranger, canary, tmp_path, kind: Kind, name):
+def test_as_an_image(stranger: Stranger, canary: Canary, tmp_path: Path, kind: Kind, name: str) -> None:
     (tmp_path / name).write_bytes(kind(canary))
     (prediction,) = Classifier.load(stranger.run, device="cpu").predict([tmp_path / name])
     assert prediction.error
@@ -125,7 +126,7 @@ def test_as_an_image(stranger, canary, tmp_path, kind: Kind, name):
 
 
 @kinds
-def test_as_an_hdf5_file(canary, tmp_path, kind: Kind):
+def test_as_an_hdf5_file(canary: Canary, tmp_path: Path, kind: Kind) -> None:
     path = tmp_path / "x.h5"
     path.write_bytes(kind(canary))
     for read in (mapped, attributes, _records_of_hdf5):
@@ -139,7 +140,7 @@ def _records_of_hdf5(path: Path) -> object:
 
 
 @kinds
-def test_as_an_idx_file(canary, tmp_path, kind: Kind):
+def test_as_an_idx_file(canary: Canary, tmp_path: Path, kind: Kind) -> None:
     for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
         (tmp_path / f"{name}-ubyte").write_bytes(kind(canary))
     config = DataConfig(source="idx", root=str(tmp_path), class_paths=("a",))
@@ -149,7 +150,7 @@ def test_as_an_idx_file(canary, tmp_path, kind: Kind):
 
 
 @kinds
-def test_as_json_and_as_a_page(canary, tmp_path, kind: Kind):
+def test_as_json_and_as_a_page(canary: Canary, tmp_path: Path, kind: Kind) -> None:
     path = tmp_path / "x.json"
     path.write_bytes(kind(canary))
     for read in (read_json, load_config):
@@ -177,7 +178,7 @@ def test_as_json_and_as_a_page(canary, tmp_path, kind: Kind):
     ],
     ids=lambda state: state[:24],
 )
-def test_a_checkpoint_whose_description_is_strange(tmp_path, state):
+def test_a_checkpoint_whose_description_is_strange(tmp_path: Path, state: str) -> None:
     # With the hash that it has: what is refused is refused for what it says.
     metadata = {"state": state, "sha256": hashlib.sha256(state.encode()).hexdigest()}
     text = json.dumps({"__metadata__": metadata}).encode()

@@ -1,12 +1,14 @@
 """A run folder given by a stranger, in which somebody goes on training: nothing is written through its links."""
 
+from pathlib import Path
+
 import pytest
 from nstudent.commit import open_partial
 from nstudent.errors import ArtifactError
 from nstudent.storage import atomic_write, read_json, write_json
 
 
-def test_a_link_in_place_of_the_file_beside_is_not_written_through(tmp_path):
+def test_a_link_in_place_of_the_file_beside_is_not_written_through(tmp_path: Path) -> None:
     precious = tmp_path / "precious"
     precious.write_text("mine")
     run = tmp_path / "run"
@@ -20,7 +22,7 @@ def test_a_link_in_place_of_the_file_beside_is_not_written_through(tmp_path):
     assert [path.name for path in run.iterdir()] == ["config.yaml"]
 
 
-def test_a_step_is_not_made_in_a_folder_elsewhere(tmp_path):
+def test_a_step_is_not_made_in_a_folder_elsewhere(tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "precious").write_text("mine")
@@ -32,7 +34,7 @@ def test_a_step_is_not_made_in_a_folder_elsewhere(tmp_path):
     assert (elsewhere / "precious").read_text() == "mine"
 
 
-def test_the_lock_is_not_a_way_to_empty_a_file(tmp_path):
+def test_the_lock_is_not_a_way_to_empty_a_file(tmp_path: Path) -> None:
     from nstudent.lock import hold
 
     precious = tmp_path / "precious"
@@ -50,7 +52,7 @@ def test_the_lock_is_not_a_way_to_empty_a_file(tmp_path):
 
 
 @pytest.mark.parametrize("content", ['{"a": 1, "a": 2}', '{"a": {"b": 1, "b": 1}}', "[NaN]", "[-Infinity]"])
-def test_json_means_one_thing(tmp_path, content):
+def test_json_means_one_thing(tmp_path: Path, content: str) -> None:
     (tmp_path / "x.json").write_text(content)
     with pytest.raises(ArtifactError, match=r"x\.json is damaged"):
         read_json(tmp_path / "x.json")

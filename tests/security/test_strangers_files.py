@@ -20,6 +20,7 @@ from nstudent.models.member import build_member
 from nstudent.training.checkpoint import load_checkpoint
 from PIL import Image
 from safetensors.torch import load, save
+from strangers import Stranger
 from trees import outputs_of
 
 # --- final.json, manifest.json ---
@@ -29,7 +30,9 @@ from trees import outputs_of
     "step",
     ["..", ".", "", "../elsewhere", "/etc", "01-teacher/..", "01-teacher\0", "~", "01-TEACHER", "C:\\x", 3, None, {}],
 )
-def test_the_pointer_leads_to_a_step_of_this_folder(refused, stranger, step):
+def test_the_pointer_leads_to_a_step_of_this_folder(
+    refused: Callable[..., str], stranger: Stranger, step: object
+) -> None:
     (stranger.run / FINAL).write_text(json.dumps({"step": step}))
     refused(stranger.run, r"final\.json is damaged")
 
@@ -52,13 +55,13 @@ def test_the_pointer_leads_to_a_step_of_this_folder(refused, stranger, step):
     ids=lambda content: repr(content[:20]),
 )
 @pytest.mark.parametrize("name", [FINAL, f"01-teacher/{MANIFEST}"])
-def test_strange_json_is_named(refused, stranger, name, content):
+def test_strange_json_is_named(refused: Callable[..., str], stranger: Stranger, name: str, content: bytes) -> None:
     (stranger.run / name).write_bytes(content)
     refused(stranger.run, Path(name).stem)
 
 
 @pytest.mark.parametrize("name", [FINAL, f"01-teacher/{MANIFEST}"])
-def test_json_of_gigabytes_is_refused_unread(refused, stranger, name):
+def test_json_of_gigabytes_is_refused_unread(refused: Callable[..., str], stranger: Stranger, name: str) -> None:
     with open(stranger.run / name, "wb") as file:
         file.truncate(8 << 30)
     assert "more than" in refused(stranger.run, Path(name).name)
@@ -68,7 +71,9 @@ def test_json_of_gigabytes_is_refused_unread(refused, stranger, name):
     "name", [FINAL, f"01-teacher/{MANIFEST}", "01-teacher/model.json", "01-teacher/member-0.safetensors"]
 )
 @pytest.mark.parametrize("kind", ["pipe", "endless", "folder"])
-def test_what_is_no_file_is_not_waited_for(refused, stranger, name, kind):
+def test_what_is_no_file_is_not_waited_for(
+    refused: Callable[..., str], stranger: Stranger, name: str, kind: str
+) -> None:
     path = stranger.run / name
     path.unlink()
     if kind == "pipe":
@@ -81,7 +86,7 @@ def test_what_is_no_file_is_not_waited_for(refused, stranger, name, kind):
 
 
 @pytest.mark.parametrize("name", ["../../secret", "/etc/passwd", "a/../../x", "./x", "a//b", "", "x\0"])
-def test_a_file_of_the_manifest_lies_in_its_folder(refused, stranger, name):
+def test_a_file_of_the_manifest_lies_in_its_folder(refused: Callable[..., str], stranger: Stranger, name: str) -> None:
     manifest = json.loads((stranger.step / MANIFEST).read_text())
     manifest["files"][name] = {"sha256": "0", "bytes": 1}
     (stranger.step / MANIFEST).write_text(json.dumps(manifest))
@@ -104,7 +109,9 @@ def test_a_file_of_the_manifest_lies_in_its_folder(refused, stranger, name):
     ],
     ids=lambda change: json.dumps(change),
 )
-def test_a_manifest_of_another_shape_is_refused(refused, stranger, change):
+def test_a_manifest_of_another_shape_is_refused(
+    refused: Callable[..., str], stranger: Stranger, change: dict[str, Any]
+) -> None:
     manifest = json.loads((stranger.step / MANIFEST).read_text())
     (stranger.step / MANIFEST).write_text(json.dumps(manifest | change))
     refused(stranger.run, "01-teacher")
@@ -122,13 +129,15 @@ def _link_the_step(run: Path, elsewhere: Path) -> None:
 
 
 @pytest.mark.parametrize("link", [_link_the_weights, _link_the_step])
-def test_a_link_out_of_the_folder_is_refused_though_its_hash_is_right(refused, stranger, tmp_path, link):
+def test_a_link_out_of_the_folder_is_refused_though_its_hash_is_right(
+    refused: Callable[..., str], stranger: Stranger, tmp_path: Path, link: Callable[..., Any]
+) -> None:
     (tmp_path / "elsewhere").mkdir()
     link(stranger.run, tmp_path / "elsewhere")
     refused(stranger.run, "is a link to a")
 
 
-def test_a_run_folder_that_is_itself_a_link_is_as_good_as_any(stranger, tmp_path):
+def test_a_run_folder_that_is_itself_a_link_is_as_good_as_any(stranger: Stranger, tmp_path: Path) -> None:
     (tmp_path / "linked").symlink_to(stranger.run)
     assert Classifier.load(tmp_path / "linked", device="cpu")
 
@@ -168,7 +177,7 @@ _WEIGHTS = {
 
 
 @pytest.mark.parametrize("content", _WEIGHTS.values(), ids=_WEIGHTS.keys())
-def test_weights_that_are_none_are_named(refused, stranger, content):
+def test_weights_that_are_none_are_named(refused: Callable[..., str], stranger: Stranger, content: bytes) -> None:
     stranger.weigh(content)
     refused(stranger.run, r"member-0\.safetensors does not hold the weights|larger than its weights")
 
@@ -198,19 +207,21 @@ _FIRST = "head.classify.0.weight"
     ],
     ids=["missing", "one more", "double", "half", "complex", "float8", "integers", "shorter", "nan", "infinite"],
 )
-def test_weights_that_do_not_fit_are_named(refused, stranger, change):
+def test_weights_that_do_not_fit_are_named(
+    refused: Callable[..., str], stranger: Stranger, change: Callable[..., Any]
+) -> None:
     stranger.weigh(_changed(stranger, change))
     refused(stranger.run, r"member-0\.safetensors does not hold the weights")
 
 
-def test_weights_that_overflow_give_an_error_and_no_label(stranger, tmp_path):
+def test_weights_that_overflow_give_an_error_and_no_label(stranger: Stranger, tmp_path: Path) -> None:
     stranger.weigh(_changed(stranger, lambda weights: weights.update({_FIRST: torch.full_like(weights[_FIRST], 3e38)})))
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(tmp_path / "x.png")
     with pytest.raises(ArtifactError, match="not finite"):
         Classifier.load(stranger.run, device="cpu").predict([tmp_path / "x.png"])
 
 
-def test_any_damage_to_a_weights_file_is_named_or_leaves_it_whole(stranger, tmp_path):
+def test_any_damage_to_a_weights_file_is_named_or_leaves_it_whole(stranger: Stranger, tmp_path: Path) -> None:
     """The header decides what is read where: bytes of it are changed, moved and cut, three hundred times."""
     path, config = tmp_path / "member-0.safetensors", ModelConfig(head="independent")
     whole = (stranger.step / path.name).read_bytes()

@@ -3,6 +3,8 @@
 import inspect
 import json
 import pickle
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,9 +12,10 @@ from nstudent.classifier import Classifier
 from nstudent.models.member import timm
 from nstudent.models.options import _LARGEST, _SWITCHES, _WORDS
 from PIL import Image
+from strangers import Canary, Stranger
 
 
-def test_the_honest_folder_predicts(stranger, tmp_path):
+def test_the_honest_folder_predicts(stranger: Stranger, tmp_path: Path) -> None:
     stranger.seal()
     Image.new("RGB", (40, 40)).save(tmp_path / "x.png")
     assert Classifier.load(stranger.run, device="cpu").predict([tmp_path / "x.png"])[0].labels
@@ -36,7 +39,16 @@ _FACTORY = (
 
 @pytest.mark.parametrize("suffix", [".pth", ".npz", ".npy", ".safetensors", ""])
 @pytest.mark.parametrize("option", _PATHS)
-def test_no_option_opens_a_file(refused, opened, stranger, canary, tmp_path, option, suffix, monkeypatch):
+def test_no_option_opens_a_file(
+    refused: Callable[..., str],
+    opened: list[str],
+    stranger: Stranger,
+    canary: Canary,
+    tmp_path: Path,
+    option: str,
+    suffix: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.chdir(tmp_path)
     bait = tmp_path / f"bait{suffix}"
     bait.write_bytes(pickle.dumps(canary))
@@ -49,12 +61,14 @@ def test_no_option_opens_a_file(refused, opened, stranger, canary, tmp_path, opt
 
 @pytest.mark.parametrize("value", [True, "fx", "cuda", 1])
 @pytest.mark.parametrize("option", _FACTORY)
-def test_no_option_reaches_the_factory_itself(refused, stranger, option, value):
+def test_no_option_reaches_the_factory_itself(
+    refused: Callable[..., str], stranger: Stranger, option: str, value: object
+) -> None:
     stranger.describe(lambda model: model["members"][0].update(backbone_options={option: value}))
     refused(stranger.run, f"backbone_options.{option} may not be set")
 
 
-def test_every_option_of_the_factory_is_missing_from_the_list():
+def test_every_option_of_the_factory_is_missing_from_the_list() -> None:
     """Whatever a later timm adds to its factory is refused until somebody puts it on the list."""
     factory = {
         *inspect.signature(timm.create_model).parameters,
@@ -66,7 +80,9 @@ def test_every_option_of_the_factory_is_missing_from_the_list():
 
 @pytest.mark.parametrize("word", ["/etc/passwd", "../x", "https://host/x", "a.b", "C:\\x", "x" * 41, "a b", "\x1b[2J"])
 @pytest.mark.parametrize("option", sorted(_WORDS))
-def test_a_word_is_no_path_and_no_address(refused, stranger, option, word):
+def test_a_word_is_no_path_and_no_address(
+    refused: Callable[..., str], stranger: Stranger, option: str, word: str
+) -> None:
     stranger.describe(lambda model: model["members"][0].update(backbone_options={option: word}))
     refused(stranger.run, f"backbone_options.{option} is .* which is not a word")
 
@@ -88,13 +104,15 @@ def test_a_word_is_no_path_and_no_address(refused, stranger, option, word):
         "x" * 1_000_000,
     ],
 )
-def test_a_network_is_named_and_not_fetched(refused, stranger, name):
+def test_a_network_is_named_and_not_fetched(refused: Callable[..., str], stranger: Stranger, name: str) -> None:
     stranger.describe(lambda model: model["members"][0].update(backbones=[name]))
     refused(stranger.run, "is not the name of a timm network")
 
 
 @pytest.mark.parametrize("pretrained", [True, "/etc/passwd", "weights.pth"])
-def test_a_trained_classifier_fetches_and_opens_no_pretrained_weights(opened, stranger, pretrained):
+def test_a_trained_classifier_fetches_and_opens_no_pretrained_weights(
+    opened: list[str], stranger: Stranger, pretrained: bool | str
+) -> None:
     """The word stays in the description of a model that began with such weights."""
     stranger.describe(lambda model: model["members"][0].update(pretrained=pretrained))
     assert Classifier.load(stranger.run, device="cpu")
@@ -120,7 +138,9 @@ _BOMBS: dict[str, dict[str, Any]] = {
 }
 
 
-def test_sizes_that_fill_the_memory_are_refused_before_it_is_taken(honest, strangers, refusals):
+def test_sizes_that_fill_the_memory_are_refused_before_it_is_taken(
+    honest: Path, strangers: Callable[[str], Stranger], refusals: Callable[..., tuple[dict[str, str], float]]
+) -> None:
     """The smallest of these asks for gigabytes, the largest for more than there is anywhere."""
     runs = []
     for name, change in _BOMBS.items():
@@ -173,6 +193,8 @@ def test_sizes_that_fill_the_memory_are_refused_before_it_is_taken(honest, stran
     ],
     ids=lambda change: json.dumps(change)[:60],
 )
-def test_a_description_of_no_model_is_refused(refused, stranger, change):
+def test_a_description_of_no_model_is_refused(
+    refused: Callable[..., str], stranger: Stranger, change: dict[str, Any]
+) -> None:
     stranger.describe(lambda model: model.update(change))
     refused(stranger.run, r"model\.json")

@@ -2,7 +2,9 @@
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,6 +13,7 @@ from nstudent import cli, console
 from nstudent.config_file import load_config
 from nstudent.errors import ArtifactError, ConfigError, DataError, NstudentError, one_line
 from nstudent.taxonomy import Taxonomy
+from strangers import Stranger
 
 EVIL = [
     "\x1b[2J\x1b[1;1Hall is well",
@@ -27,7 +30,7 @@ EVIL = [
 
 
 @pytest.mark.parametrize("name", EVIL)
-def test_an_error_is_one_line_that_steers_nothing(name):
+def test_an_error_is_one_line_that_steers_nothing(name: str) -> None:
     for kind in (NstudentError, DataError, ConfigError, ArtifactError):
         said = str(kind(f"{name} is wrong"))
         assert said.isprintable()
@@ -36,22 +39,22 @@ def test_an_error_is_one_line_that_steers_nothing(name):
 
 
 @given(st.text())
-def test_any_text_is_shown_in_one_line(text):
+def test_any_text_is_shown_in_one_line(text: str) -> None:
     shown = one_line(text)
     assert shown.isprintable()
     assert one_line(shown) == shown
     shown.encode()
 
 
-def test_words_of_any_language_stay_as_they_are():
+def test_words_of_any_language_stay_as_they_are() -> None:
     assert one_line("사과/Äpfel/りんご 3 µm") == "사과/Äpfel/りんご 3 µm"
 
 
-def test_a_long_text_is_cut():
+def test_a_long_text_is_cut() -> None:
     assert len(str(DataError("x" * 10_000_000))) == 1_000
 
 
-def test_several_problems_have_a_line_each_and_none_has_two():
+def test_several_problems_have_a_line_each_and_none_has_two() -> None:
     error = ConfigError("page: 2 problems:", ["seed is 'x\n  rounds is 3'", "y" * 10_000])
     first, second, third = str(error).split("\n")
     assert first == "page: 2 problems:"
@@ -59,7 +62,7 @@ def test_several_problems_have_a_line_each_and_none_has_two():
     assert len(third) < 1_010
 
 
-def test_a_page_with_a_thousand_problems_names_twenty(tmp_path):
+def test_a_page_with_a_thousand_problems_names_twenty(tmp_path: Path) -> None:
     page = tmp_path / "page.yaml"
     page.write_text("".join(f'"k{i}\\e[2J\\n": 1\n' for i in range(1_000)))
     with pytest.raises(ConfigError) as error:
@@ -71,7 +74,7 @@ def test_a_page_with_a_thousand_problems_names_twenty(tmp_path):
 
 
 @pytest.mark.parametrize("name", EVIL)
-def test_no_part_of_a_configuration_error_is_raw(name):
+def test_no_part_of_a_configuration_error_is_raw(name: str) -> None:
     for word in (f"{name}=1", f"student.{name}=1", f"seed={json.dumps(name)}", f"name={json.dumps(name)}", name):
         with pytest.raises(ConfigError) as error:
             load_config(None, [word])
@@ -79,7 +82,7 @@ def test_no_part_of_a_configuration_error_is_raw(name):
 
 
 @pytest.mark.parametrize("name", EVIL)
-def test_no_part_of_a_label_error_is_raw(name):
+def test_no_part_of_a_label_error_is_raw(name: str) -> None:
     taxonomy = Taxonomy.from_tree({"A": ["a"]}, ("coarse", "fine"))
     for label in ([name, ""], ["A", name], [name]):
         with pytest.raises(DataError) as error:
@@ -88,7 +91,9 @@ def test_no_part_of_a_label_error_is_raw(name):
 
 
 @pytest.mark.parametrize("name", EVIL)
-def test_predictions_are_json_lines_whatever_the_names(stranger, monkeypatch, capsys, tmp_path, name):
+def test_predictions_are_json_lines_whatever_the_names(
+    stranger: Stranger, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str
+) -> None:
     stranger.describe(lambda model: model["taxonomy"].update(levels=[name, "mid", "fine"]))
     file_name = name.replace("\0", "").replace("/", "-")
     monkeypatch.setattr(
@@ -103,7 +108,7 @@ def test_predictions_are_json_lines_whatever_the_names(stranger, monkeypatch, ca
 
 
 @pytest.mark.parametrize("name", [*EVIL, "[red]text[/red]", "[/]"])
-def test_tables_and_lines_of_progress_show_names_as_they_are(name, capsys):
+def test_tables_and_lines_of_progress_show_names_as_they_are(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     console.print_status([(name, name, name, name)])
     screen = console.Screen()
     screen.say(name)
@@ -122,12 +127,12 @@ def test_tables_and_lines_of_progress_show_names_as_they_are(name, capsys):
 @pytest.mark.parametrize(
     "scores", [{}, [], {"classifiers": {}}, {"classifiers": {"a": 3}}, {"classifiers": {"a": {"test": {"x": 3}}}}]
 )
-def test_scores_that_are_none_are_an_error_in_words(scores):
+def test_scores_that_are_none_are_an_error_in_words(scores: dict[str, dict[str, Any]] | list[Any]) -> None:
     with pytest.raises(ArtifactError, match=r"scores\.json"):
         console.print_scores(scores)
 
 
-def test_a_file_name_that_is_no_utf8_is_named(tmp_path: Path, nstudent):
+def test_a_file_name_that_is_no_utf8_is_named(tmp_path: Path, nstudent: Callable[..., Any]) -> None:
     done = nstudent("predict", str(tmp_path / "gone-\udcff\x1b[2J"), "x.png")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1

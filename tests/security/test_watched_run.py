@@ -68,31 +68,31 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, l
     return folder, json.loads((folder / "report.json").read_text())
 
 
-def test_nothing_asks_for_the_network(watched):
+def test_nothing_asks_for_the_network(watched: tuple[Path, dict[str, list[str]]]) -> None:
     assert watched[1]["network"] == []
 
 
-def test_nothing_is_written_outside_the_run_folder(watched):
+def test_nothing_is_written_outside_the_run_folder(watched: tuple[Path, dict[str, list[str]]]) -> None:
     folder, seen = watched
     allowed = (str(folder), "/dev/", "/proc/")
     assert [path for path in seen["written"] if path.startswith(str(folder / "run"))], "the hook sees what is written"
     assert [path for path in seen["written"] if not path.startswith(allowed)] == []
 
 
-def test_no_secret_of_the_environment_is_kept(watched):
+def test_no_secret_of_the_environment_is_kept(watched: tuple[Path, dict[str, list[str]]]) -> None:
     folder, _ = watched
     files = [path for path in (folder / "run").rglob("*") if path.is_file()]
     assert len(files) > 20
     assert [path for path in files if TOKEN.encode() in path.read_bytes()] == []
 
 
-def test_the_manifest_knows_the_versions_and_nothing_else(watched):
+def test_the_manifest_knows_the_versions_and_nothing_else(watched: tuple[Path, dict[str, list[str]]]) -> None:
     environment = Manifest.read(watched[0] / "run" / "01-teacher").environment
     packages = {"nstudent", "torch", "timm", "albumentations", "numpy", "h5py", "scikit-learn"}
     assert environment.keys() == {"python", "platform", *packages}
 
 
-def test_no_path_of_this_machine_is_kept(watched):
+def test_no_path_of_this_machine_is_kept(watched: tuple[Path, dict[str, list[str]]]) -> None:
     """A folder that is passed on says nothing of where it was made."""
     folder, _ = watched
     here = [str(folder).encode(), str(Path.home()).encode() + b"/"]

@@ -54,7 +54,7 @@ BETTER_STUDENTS = (
 
 
 @pytest.fixture(autouse=True, scope="session")
-def one_thread():
+def one_thread() -> None:
     torch.set_num_threads(1)
 
 
@@ -65,7 +65,7 @@ def tiny() -> Callable[..., Config]:
 
 
 @pytest.fixture(scope="session")
-def two_rounds(tiny) -> Callable[..., Config]:
+def two_rounds(tiny: Callable[..., Config]) -> Callable[..., Config]:
     """Two rounds in which students beat their teachers."""
     return lambda *overrides: tiny(*BETTER_STUDENTS, *overrides)
 
@@ -77,19 +77,19 @@ def tiny_words() -> tuple[str, ...]:
 
 
 @pytest.fixture(scope="session")
-def finished(tiny, tmp_path_factory) -> Path:
+def finished(tiny: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run. Tests only read it."""
     return run_all(tiny(), tmp_path_factory.mktemp("finished"))
 
 
 @pytest.fixture
-def go_on(finished, tmp_path) -> Path:
+def go_on(finished: Path, tmp_path: Path) -> Path:
     """A copy of the finished run to go on from: steps whose settings stay are not made again."""
     return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
 @pytest.fixture
-def untrained(finished, tmp_path) -> Path:
+def untrained(finished: Path, tmp_path: Path) -> Path:
     """A run folder that holds the packed data alone."""
     shutil.copytree(finished / "00-data", tmp_path / "run" / "00-data")
     return tmp_path / "run"

@@ -2,6 +2,8 @@
 
 import io
 import json
+from pathlib import Path
+from typing import Any
 
 import nstudent
 import numpy as np
@@ -24,7 +26,7 @@ def png(colour):
     return buffer.getvalue()
 
 
-def plant(root, files):
+def plant(root, files) -> None:
     for name, content in files.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -50,28 +52,28 @@ def divided():
 class Said(Silence):
     """Progress that keeps what is said."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.lines = []
 
-    def say(self, text):
+    def say(self, text) -> None:
         self.lines.append(text)
 
 
 class Bench:
     """A source folder, and the stage run on it."""
 
-    def __init__(self, tmp_path):
+    def __init__(self, tmp_path: Path) -> None:
         self.root = tmp_path / "root"
         self.tmp_path = tmp_path
 
-    def run(self, run="run", rounds=1, **options):
+    def run(self, run="run", rounds=1, **options: Any):
         data = {"source": "folder", "root": str(self.root), "levels": ["coarse", "fine"], "image_size": SIZE}
         data |= {"labelled": None} | options
         words = [f"data.{key}={json.dumps(value)}" for key, value in data.items()]
         config = nstudent.load_config(overrides=[*words, f"rounds={rounds}"])
         return Artifact(nstudent.run_stage(config, "data", self.tmp_path / run))
 
-    def refused(self, **options):
+    def refused(self, **options: Any):
         with pytest.raises(DataError) as caught:
             self.run(**options)
         return str(caught.value)

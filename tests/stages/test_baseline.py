@@ -1,11 +1,14 @@
 import json
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from nstudent.artifact import Manifest
+from nstudent.config import Config
 from nstudent.run import run_all, run_stage
 
 
-def test_it_has_the_students_architecture_noise_and_number_of_steps(finished):
+def test_it_has_the_students_architecture_noise_and_number_of_steps(finished: Path) -> None:
     models = [json.loads((finished / step / "model.json").read_text()) for step in ("02-baseline", "05-student")]
     assert models[0] == models[1]
     baseline, student = (Manifest.read(finished / step).metrics for step in ("02-baseline", "05-student"))
@@ -16,7 +19,7 @@ def test_it_has_the_students_architecture_noise_and_number_of_steps(finished):
     assert rates[0] == pytest.approx(rates[1])
 
 
-def test_it_sees_no_pseudo_label(tiny, go_on, finished):
+def test_it_sees_no_pseudo_label(tiny: Callable[..., Config], go_on: Path, finished: Path) -> None:
     """Other pseudo-labels leave it as it is: it is not even made again."""
     before = (go_on / "02-baseline" / "manifest.json").stat().st_mtime_ns
     run_all(tiny("pseudolabel.threshold=0.8"), go_on)
@@ -24,16 +27,16 @@ def test_it_sees_no_pseudo_label(tiny, go_on, finished):
     assert Manifest.read(go_on / "05-student").id != Manifest.read(finished / "05-student").id
 
 
-def test_without_rounds_there_is_none(tiny, untrained):
+def test_without_rounds_there_is_none(tiny: Callable[..., Config], untrained: Path) -> None:
     folder = run_all(tiny("rounds=0", "teacher.epochs=12"), untrained)
     assert {path.name for path in folder.iterdir() if path.is_dir()} == {"00-data", "01-teacher", "02-evaluate"}
 
 
-def test_it_is_never_the_final_classifier(finished):
+def test_it_is_never_the_final_classifier(finished: Path) -> None:
     assert "promoted" not in Manifest.read(finished / "02-baseline").metrics
 
 
-def test_it_follows_the_students_settings(tiny, go_on):
+def test_it_follows_the_students_settings(tiny: Callable[..., Config], go_on: Path) -> None:
     before = Manifest.read(go_on / "02-baseline").id
     run_stage(tiny("student.epochs=2"), "baseline", go_on)
     assert Manifest.read(go_on / "02-baseline").id != before

@@ -15,12 +15,12 @@ from nstudent.data import decoders, packing
 from nstudent.data.dataset import UNREADABLE, Dataset
 from nstudent.data.sources.folder import Folder
 from nstudent.taxonomy import UNKNOWN
-from small_folders import SIZE, classes, divided, left_out, plant, png, status_by_name
+from small_folders import SIZE, Bench, classes, divided, left_out, plant, png, status_by_name
 
 # --- what it leaves behind --------------------------------------------------------------------------------------------
 
 
-def test_the_packed_set_holds_what_the_source_held(bench):
+def test_the_packed_set_holds_what_the_source_held(bench: Bench) -> None:
     plant(bench.root, divided())
 
     artifact = bench.run()
@@ -38,7 +38,7 @@ def test_the_packed_set_holds_what_the_source_held(bench):
     assert tuple(dataset.pixels[np.array([image])][0, 0, 0]) == (5, 0, 99)
 
 
-def test_the_splits_are_disjoint_and_complete(bench):
+def test_the_splits_are_disjoint_and_complete(bench: Bench) -> None:
     plant(bench.root, classes(each=20))
 
     dataset = Dataset(bench.run(labelled=20))
@@ -48,7 +48,7 @@ def test_the_splits_are_disjoint_and_complete(bench):
     assert sorted(np.concatenate(parts).tolist()) == list(range(60))
 
 
-def test_the_truth_about_the_heap_is_in_no_file_that_training_reads(bench):
+def test_the_truth_about_the_heap_is_in_no_file_that_training_reads(bench: Bench) -> None:
     plant(bench.root, classes(each=20))
 
     artifact = bench.run(labelled=20)
@@ -61,7 +61,7 @@ def test_the_truth_about_the_heap_is_in_no_file_that_training_reads(bench):
     assert np.array_equal(dataset.hidden_truth()[dataset.labelled], dataset.labels[dataset.labelled])
 
 
-def test_label_noise_touches_training_labels_only(bench):
+def test_label_noise_touches_training_labels_only(bench: Bench) -> None:
     plant(bench.root, classes(each=20))
 
     dataset = Dataset(bench.run(labelled=30, label_noise=0.2))
@@ -72,7 +72,7 @@ def test_label_noise_touches_training_labels_only(bench):
     assert not wrong[dataset.test].any()
 
 
-def test_two_runs_give_equal_bytes(bench):
+def test_two_runs_give_equal_bytes(bench: Bench) -> None:
     plant(bench.root, classes(each=20) | {"pet/cat/broken.png": b"<html>", "pet/dog/empty.png": b""})
 
     first, second = (bench.run(run, labelled=20, max_bad_share=0.1) for run in ("one", "two"))
@@ -81,7 +81,7 @@ def test_two_runs_give_equal_bytes(bench):
     assert first.manifest.id == second.manifest.id
 
 
-def test_the_seed_changes_the_division(bench):
+def test_the_seed_changes_the_division(bench: Bench) -> None:
     plant(bench.root, classes(each=20))
     words = ["data.source=folder", f"data.root={bench.root}", "data.levels=[coarse, fine]", "data.labelled=20"]
 
@@ -99,7 +99,7 @@ def test_the_seed_changes_the_division(bench):
     assert not np.array_equal(*splits)
 
 
-def test_running_again_makes_nothing_new(bench):
+def test_running_again_makes_nothing_new(bench: Bench) -> None:
     plant(bench.root, classes())
     first = bench.run(rounds=0)
     times = {path.name: path.stat().st_mtime_ns for path in first.folder.iterdir()}
@@ -109,7 +109,7 @@ def test_running_again_makes_nothing_new(bench):
     assert {path.name: path.stat().st_mtime_ns for path in again.folder.iterdir()} == times
 
 
-def test_a_changed_source_is_packed_again(bench):
+def test_a_changed_source_is_packed_again(bench: Bench) -> None:
     plant(bench.root, classes())
     first = bench.run(rounds=0)
 
@@ -121,7 +121,7 @@ def test_a_changed_source_is_packed_again(bench):
 # --- unreadable images ------------------------------------------------------------------------------------------------
 
 
-def test_unreadable_images_keep_their_row_and_are_listed(bench):
+def test_unreadable_images_keep_their_row_and_are_listed(bench: Bench) -> None:
     plant(
         bench.root,
         divided() | {"train/pet/cat/broken.png": png(1)[:-30], "train/pet/cat/page.jpg": b"<html>404</html>"},
@@ -141,7 +141,7 @@ def test_unreadable_images_keep_their_row_and_are_listed(bench):
     assert tuple(dataset.pixels[np.array([image])][0, 0, 0]) == (11, 0, 99)
 
 
-def test_too_many_unreadable_images_name_the_first_and_the_key(bench):
+def test_too_many_unreadable_images_name_the_first_and_the_key(bench: Bench) -> None:
     plant(bench.root, divided() | {"train/pet/cat/broken.png": b""})
 
     message = bench.refused()
@@ -151,7 +151,7 @@ def test_too_many_unreadable_images_name_the_first_and_the_key(bench):
     assert "data.max_bad_share" in message
 
 
-def test_an_unreadable_image_stays_unreadable_where_the_heap_is_thinned(bench):
+def test_an_unreadable_image_stays_unreadable_where_the_heap_is_thinned(bench: Bench) -> None:
     broken = {f"unlabelled/broken-{i}.png": b"<html>" + bytes([i]) for i in range(6)}
     plant(bench.root, divided() | broken)
 
@@ -162,14 +162,16 @@ def test_an_unreadable_image_stays_unreadable_where_the_heap_is_thinned(bench):
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may read everything")
-def test_a_file_without_permission_is_unreadable(bench):
+def test_a_file_without_permission_is_unreadable(bench: Bench) -> None:
     plant(bench.root, divided())
     (bench.root / "train/pet/cat/0.png").chmod(0)
 
     assert "train/pet/cat/0.png" in left_out(bench.run(max_bad_share=0.1))
 
 
-def test_a_whole_shard_of_unreadable_images_does_not_spoil_the_others(bench, monkeypatch):
+def test_a_whole_shard_of_unreadable_images_does_not_spoil_the_others(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(packing, "SHARD_BYTES", 4 * SIZE * SIZE * 3)  # four images a shard
     first = {f"train/pet/cat/!{i}.png": b"<html>" + bytes([i]) for i in range(4)}
     plant(bench.root, divided() | first)
@@ -183,7 +185,7 @@ def test_a_whole_shard_of_unreadable_images_does_not_spoil_the_others(bench, mon
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there are no such files")
-def test_what_is_named_like_an_image_and_is_no_file_is_quarantined(bench):
+def test_what_is_named_like_an_image_and_is_no_file_is_quarantined(bench: Bench) -> None:
     """None of them may be waited for: opening a pipe blocks until somebody writes into it."""
     plant(bench.root, divided())
     folder = bench.root / "train/pet/cat"
@@ -205,7 +207,7 @@ def test_what_is_named_like_an_image_and_is_no_file_is_quarantined(bench):
     assert artifact.manifest.metrics["unreadable"] == 5
 
 
-def vanishing(monkeypatch, act):
+def vanishing(monkeypatch: pytest.MonkeyPatch, act) -> None:
     """``act`` happens on disk after the source was listed and before its first image is read."""
     listed = Folder.records
 
@@ -217,7 +219,9 @@ def vanishing(monkeypatch, act):
     monkeypatch.setattr(Folder, "records", records)
 
 
-def test_a_file_that_vanishes_is_quarantined_and_no_other_row_moves(bench, monkeypatch):
+def test_a_file_that_vanishes_is_quarantined_and_no_other_row_moves(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plant(bench.root, classes(each=33))
     whole = bench.run("whole", rounds=0)
     vanishing(monkeypatch, (bench.root / "pet/cat/7.png").unlink)
@@ -234,13 +238,13 @@ def test_a_file_that_vanishes_is_quarantined_and_no_other_row_moves(bench, monke
     assert np.array_equal(after.split, before.split)
 
 
-def test_a_file_that_comes_back_is_read(bench, monkeypatch):
+def test_a_file_that_comes_back_is_read(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A network share that hiccups: the first try fails, a later one does not."""
     plant(bench.root, classes())
     path = bench.root / "pet/cat/2.png"
     away = path.with_suffix(".away")
 
-    def go_and_come_back():
+    def go_and_come_back() -> None:
         path.rename(away)
         threading.Timer(0.1, away.rename, [path]).start()
 
@@ -250,11 +254,13 @@ def test_a_file_that_comes_back_is_read(bench, monkeypatch):
 
 
 @pytest.mark.parametrize("left", ["nothing", "an empty folder"])
-def test_a_root_that_is_gone_stops_and_packs_in_full_when_it_is_back(bench, monkeypatch, left):
+def test_a_root_that_is_gone_stops_and_packs_in_full_when_it_is_back(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, left: str
+) -> None:
     plant(bench.root, classes())
     away = bench.tmp_path / "away"
 
-    def unmount():
+    def unmount() -> None:
         bench.root.rename(away)
         if left == "an empty folder":
             bench.root.mkdir()
@@ -269,7 +275,7 @@ def test_a_root_that_is_gone_stops_and_packs_in_full_when_it_is_back(bench, monk
     assert left_out(bench.run(rounds=0)) == {}
 
 
-def test_a_class_folder_that_is_back_the_next_time_is_read(bench, monkeypatch):
+def test_a_class_folder_that_is_back_the_next_time_is_read(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Shards survive a stopped packing: one that was written without the folder would be kept, and the images lost."""
     plant(bench.root, classes())
     folder = bench.root / "pet"
@@ -286,7 +292,7 @@ def test_a_class_folder_that_is_back_the_next_time_is_read(bench, monkeypatch):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="names are UTF-16 there")
-def test_names_of_any_bytes_survive(bench):
+def test_names_of_any_bytes_survive(bench: Bench) -> None:
     odd = {"train/pet/cat/코숏 🐈.png": png(800), os.fsdecode(b"train/pet/cat/caf\xe9.png"): b"<html>"}
     plant(bench.root, divided() | odd)
 
@@ -300,7 +306,7 @@ def test_names_of_any_bytes_survive(bench):
 # --- interruption -----------------------------------------------------------------------------------------------------
 
 
-def test_an_interrupted_packing_keeps_its_finished_shards(bench, monkeypatch):
+def test_an_interrupted_packing_keeps_its_finished_shards(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packing, "SHARD_BYTES", 4 * SIZE * SIZE * 3)
     plant(bench.root, divided() | {"test/pet/cat/00.png": b"<html>"})
     whole = bench.run("whole", max_bad_share=0.1)

@@ -1,18 +1,19 @@
 """The same image twice: equal bytes, two labels, or a copy that only looks the same."""
 
 import io
+from typing import Any
 
 import numpy as np
 import pytest
 from nstudent.data.dataset import CONFLICTING, DUPLICATE, NEAR_DUPLICATE, Dataset
 from PIL import Image
-from small_folders import classes, divided, left_out, plant, png, status_by_name
+from small_folders import Bench, classes, divided, left_out, plant, png, status_by_name
 
 # --- equal bytes ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("part", ["validation", "test"])
-def test_an_image_of_train_that_is_held_out_too_is_an_error(bench, part):
+def test_an_image_of_train_that_is_held_out_too_is_an_error(bench: Bench, part: str) -> None:
     files = divided()
     plant(bench.root, files | {"train/pet/cat/copy.png": files[f"{part}/pet/cat/0.png"]})
 
@@ -23,7 +24,7 @@ def test_an_image_of_train_that_is_held_out_too_is_an_error(bench, part):
     assert "data.duplicates=drop" in message
 
 
-def test_the_less_protected_of_two_equal_images_is_dropped(bench):
+def test_the_less_protected_of_two_equal_images_is_dropped(bench: Bench) -> None:
     files = divided()
     copies = {
         "train/pet/cat/copy.png": files["test/pet/cat/0.png"],
@@ -41,7 +42,7 @@ def test_the_less_protected_of_two_equal_images_is_dropped(bench):
 
 
 @pytest.mark.parametrize("part", ["train", "validation", "test"])
-def test_unlabelled_copies_are_dropped_and_counted(bench, part):
+def test_unlabelled_copies_are_dropped_and_counted(bench: Bench, part: str) -> None:
     files = divided()
     plant(bench.root, files | {"unlabelled/copy.png": files[f"{part}/pet/cat/0.png"]})
 
@@ -52,13 +53,13 @@ def test_unlabelled_copies_are_dropped_and_counted(bench, part):
     assert artifact.manifest.metrics["unlabelled"] == 6
 
 
-def test_two_equal_images_of_the_heap_are_one(bench):
+def test_two_equal_images_of_the_heap_are_one(bench: Bench) -> None:
     plant(bench.root, divided() | {"unlabelled/copy.png": png(300)})
 
     assert bench.run().manifest.metrics["unlabelled"] == 6
 
 
-def test_two_unreadable_images_are_no_duplicates_of_each_other(bench):
+def test_two_unreadable_images_are_no_duplicates_of_each_other(bench: Bench) -> None:
     plant(bench.root, divided() | {"train/stone/x.png": b"", "test/stone/x.png": b""})
 
     metrics = bench.run(max_bad_share=0.5).manifest.metrics
@@ -66,7 +67,7 @@ def test_two_unreadable_images_are_no_duplicates_of_each_other(bench):
     assert (metrics["unreadable"], metrics["duplicates"]) == (2, 0)
 
 
-def test_equal_images_of_a_drawn_division_never_end_on_both_sides(bench):
+def test_equal_images_of_a_drawn_division_never_end_on_both_sides(bench: Bench) -> None:
     """Nobody is to blame for a copy that the draw put on the other side: it is left out, without an error."""
     files = classes(each=10)
     plant(bench.root, files | {name.replace(".png", "-copy.png"): content for name, content in files.items()})
@@ -92,7 +93,7 @@ def contested():
     }
 
 
-def test_one_image_under_two_labels_names_both(bench):
+def test_one_image_under_two_labels_names_both(bench: Bench) -> None:
     plant(bench.root, contested())
 
     message = bench.refused()
@@ -102,7 +103,7 @@ def test_one_image_under_two_labels_names_both(bench):
     assert "data.conflicting_labels=drop" in message
 
 
-def test_contested_images_of_train_are_left_out_and_listed(bench):
+def test_contested_images_of_train_are_left_out_and_listed(bench: Bench) -> None:
     plant(bench.root, contested())
 
     artifact = bench.run(conflicting_labels="drop")
@@ -124,7 +125,7 @@ def test_contested_images_of_train_are_left_out_and_listed(bench):
     assert (metrics["conflicting_labels"], metrics["duplicates"], metrics["labelled"]) == (5, 0, 10)
 
 
-def test_a_contested_image_of_test_stays_there(bench):
+def test_a_contested_image_of_test_stays_there(bench: Bench) -> None:
     files = divided()
     plant(bench.root, files | {"train/stone/copy.png": files["test/pet/cat/0.png"]})
 
@@ -134,7 +135,7 @@ def test_a_contested_image_of_test_stays_there(bench):
     assert artifact.manifest.metrics["test"] == 6
 
 
-def test_a_label_that_says_less_does_not_contradict(bench):
+def test_a_label_that_says_less_does_not_contradict(bench: Bench) -> None:
     """A table may hold a copy whose fine class nobody gave."""
     plant(bench.root, {f"{i}.png": png(i) for i in range(20)} | {"copy.png": png(0)})
     labels = [("pet", "cat") if i % 2 else ("pet", "dog") for i in range(20)]
@@ -156,7 +157,7 @@ def photo(seed):
     return Image.fromarray(np.mean([np.asarray(layer, float) for layer in layers], axis=0).astype(np.uint8))
 
 
-def saved(image, image_format="PNG", **options):
+def saved(image, image_format="PNG", **options: Any):
     buffer = io.BytesIO()
     image.save(buffer, image_format, **options)
     return buffer.getvalue()
@@ -177,20 +178,20 @@ COPIES = {
 }
 
 
-def photos(**more):
+def photos(**more: Any):
     """A division of photos, 24 in all, without copies."""
     names = [f"{part}/{c}/{i}.png" for part in ("train", "validation", "test") for c in ("a", "b") for i in range(3)]
     names += [f"unlabelled/{i}.png" for i in range(6)]
     return {name: saved(photo(seed)) for seed, name in enumerate(names)} | more
 
 
-def run_on_photos(bench, files, **options):
+def run_on_photos(bench, files, **options: Any):
     plant(bench.root, files)
     return bench.run(levels=["class"], image_size=64, **options)
 
 
 @pytest.mark.parametrize("copy", COPIES)
-def test_copies_of_held_out_photos_are_left_out_of_train_and_heap(bench, copy):
+def test_copies_of_held_out_photos_are_left_out_of_train_and_heap(bench: Bench, copy: str) -> None:
     names = list(photos())
     of = {
         "train/a/copy.png": "validation/a/0.png",
@@ -212,7 +213,7 @@ def test_copies_of_held_out_photos_are_left_out_of_train_and_heap(bench, copy):
     assert (metrics["near_duplicates"], metrics["labelled"], metrics["unlabelled"]) == (4, 6, 6)
 
 
-def test_a_copy_between_validation_and_test_is_reported_and_stays(bench):
+def test_a_copy_between_validation_and_test_is_reported_and_stays(bench: Bench) -> None:
     original = photo(list(photos()).index("test/a/1.png"))
 
     artifact = run_on_photos(bench, photos() | {"validation/a/copy.jpg": COPIES["encoded"](original)})
@@ -222,7 +223,7 @@ def test_a_copy_between_validation_and_test_is_reported_and_stays(bench):
     assert artifact.manifest.metrics["validation"] == 7
 
 
-def test_a_copy_within_train_is_no_leak(bench):
+def test_a_copy_within_train_is_no_leak(bench: Bench) -> None:
     artifact = run_on_photos(bench, photos() | {"train/a/copy.jpg": COPIES["encoded"](photo(0))})
 
     assert artifact.json("findings.json")["near_duplicates"] == []
@@ -230,7 +231,7 @@ def test_a_copy_within_train_is_no_leak(bench):
 
 
 @pytest.mark.parametrize(("choice", "found"), [("report", 1), ("ignore", 0)])
-def test_what_is_done_about_copies_is_a_choice(bench, choice, found):
+def test_what_is_done_about_copies_is_a_choice(bench: Bench, choice: str, found: int) -> None:
     copy = {"train/a/copy.jpg": COPIES["encoded"](photo(list(photos()).index("test/a/1.png")))}
 
     artifact = run_on_photos(bench, photos() | copy, near_duplicates=choice)

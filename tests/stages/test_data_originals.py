@@ -4,11 +4,14 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 from nstudent import hdf5
 from nstudent.artifact import Artifact
+from nstudent.config import Config
 from nstudent.config_file import load_config
 from nstudent.data import decoders, packing
 from nstudent.data.dataset import UNREADABLE, Dataset
@@ -18,11 +21,11 @@ from nstudent.data.sources import folder as folder_source
 from nstudent.data.sources.source import read_file
 from nstudent.errors import ConfigError, DataError, ImageError
 from nstudent.run import run_stage
-from small_folders import SIZE, Said, classes, divided, plant, png
+from small_folders import SIZE, Bench, Said, classes, divided, plant, png
 
 
 @pytest.fixture
-def photos(bench):
+def photos(bench: Bench):
     """Small images in folders, one of them cut off and one empty."""
     extra = {"unlabelled/cut.png": png(900)[:-20], "unlabelled/empty.png": b""}
     plant(bench.root, divided() | classes(each=6, start=500, prefix="train/more-") | extra)
@@ -39,7 +42,7 @@ def made(config, bench, name):
     return Artifact(run_stage(config, "data", bench.tmp_path / name))
 
 
-def test_images_are_to_the_bit_what_pixels_would_hold(photos, monkeypatch):
+def test_images_are_to_the_bit_what_pixels_would_hold(photos, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packing, "_ROWS_OF_ORIGINALS", 8)
     kept, anew = (config_of(photos, storage) for storage in ("pixels", "original"))
 
@@ -66,7 +69,7 @@ def test_images_are_to_the_bit_what_pixels_would_hold(photos, monkeypatch):
 @pytest.mark.parametrize(
     "words", [("workers=0",), ("workers=1", "augment=image", "data.image_size=40")], ids=["thread", "process"]
 )
-def test_what_is_trained_has_the_bytes_it_has_of_pixels(photos, words):
+def test_what_is_trained_has_the_bytes_it_has_of_pixels(photos, words: tuple[str, ...]) -> None:
     """From files, decoded in the thread that prepares or in a loader process; validated on the way."""
     weights = []
     for storage in ("pixels", "original"):
@@ -76,7 +79,7 @@ def test_what_is_trained_has_the_bytes_it_has_of_pixels(photos, words):
     assert weights[0] == weights[1]
 
 
-def test_what_is_labelled_has_the_bytes_it_has_of_pixels(tiny, tmp_path):
+def test_what_is_labelled_has_the_bytes_it_has_of_pixels(tiny: Callable[..., Config], tmp_path: Path) -> None:
     labels = []
     for storage in ("pixels", "original"):
         config, run = tiny(f"data.storage={storage}", "data.unlabelled=60"), tmp_path / storage
@@ -87,7 +90,7 @@ def test_what_is_labelled_has_the_bytes_it_has_of_pixels(tiny, tmp_path):
     assert labels[0] == labels[1]
 
 
-def test_an_image_that_changed_since_is_named_and_what_it_says_helps(photos):
+def test_an_image_that_changed_since_is_named_and_what_it_says_helps(photos) -> None:
     config = config_of(photos, "original", "augment=image", "workers=1", "student.epochs=2")
     run = photos.tmp_path / "run"
     run_stage(config, "data", run)
@@ -110,7 +113,7 @@ def test_an_image_that_changed_since_is_named_and_what_it_says_helps(photos):
     assert (run / "02-baseline" / "manifest.json").exists()
 
 
-def test_an_image_that_is_gone_is_named(photos):
+def test_an_image_that_is_gone_is_named(photos) -> None:
     config = config_of(photos, "original")
     dataset = Dataset(made(config, photos, "run"), config.data)
     image = int(dataset.labelled[0])
@@ -123,11 +126,11 @@ def test_an_image_that_is_gone_is_named(photos):
         dataset.pixels[np.array([image])]
 
 
-def test_an_image_that_cannot_be_decoded_any_more_is_no_black_one(photos, monkeypatch):
+def test_an_image_that_cannot_be_decoded_any_more_is_no_black_one(photos, monkeypatch: pytest.MonkeyPatch) -> None:
     config = config_of(photos, "original")
     dataset = Dataset(made(config, photos, "run"), config.data)
 
-    def short(*_):
+    def short(*_: object) -> None:
         raise ImageError("out of memory")
 
     monkeypatch.setattr(decoders, "decode", short)
@@ -135,7 +138,7 @@ def test_an_image_that_cannot_be_decoded_any_more_is_no_black_one(photos, monkey
         dataset.pixels[dataset.labelled[:1]]
 
 
-def test_no_square_is_held_for_a_shard_that_keeps_none(photos, monkeypatch):
+def test_no_square_is_held_for_a_shard_that_keeps_none(photos, monkeypatch: pytest.MonkeyPatch) -> None:
     seen, write = [], packing.Layout.write
     monkeypatch.setattr(
         packing.Layout, "write", lambda layout, path, images: (seen.extend(images), write(layout, path, images))
@@ -144,7 +147,7 @@ def test_no_square_is_held_for_a_shard_that_keeps_none(photos, monkeypatch):
     assert {image.pixels.nbytes for image in seen if image.readable} == {0}
 
 
-def test_a_source_with_another_number_of_images_is_refused(photos):
+def test_a_source_with_another_number_of_images_is_refused(photos) -> None:
     config = config_of(photos, "original")
     artifact = made(config, photos, "run")
     plant(photos.root, {"unlabelled/more.png": png(999)})
@@ -152,13 +155,13 @@ def test_a_source_with_another_number_of_images_is_refused(photos):
         Dataset(artifact, config.data).pixels[np.arange(2)]
 
 
-def test_without_its_source_nothing_can_be_looked_at(photos):
+def test_without_its_source_nothing_can_be_looked_at(photos) -> None:
     artifact = made(config_of(photos, "original"), photos, "run")
     with pytest.raises(ConfigError, match="these images are not kept"):
         Dataset(artifact).pixels[np.arange(2)]
 
 
-def test_what_ended_its_decoder_once_is_not_given_to_it_again(photos, monkeypatch):
+def test_what_ended_its_decoder_once_is_not_given_to_it_again(photos, monkeypatch: pytest.MonkeyPatch) -> None:
     config = config_of(photos, "original")
     artifact = made(config, photos, "run")
     path = artifact.path("pixels-00000.h5")
@@ -170,7 +173,7 @@ def test_what_ended_its_decoder_once_is_not_given_to_it_again(photos, monkeypatc
     assert not dataset.pixels[np.array([3])].any()
 
 
-def test_a_training_says_what_packing_would_gain_where_it_waits(photos, monkeypatch):
+def test_a_training_says_what_packing_would_gain_where_it_waits(photos, monkeypatch: pytest.MonkeyPatch) -> None:
     def slow(path, root):
         time.sleep(0.01)
         return read_file(path, root)
@@ -188,7 +191,7 @@ def test_a_training_says_what_packing_would_gain_where_it_waits(photos, monkeypa
     assert "data.storage=pixels decodes them once (0.0 MiB)" in line
 
 
-def test_there_is_nothing_to_pack(photos):
+def test_there_is_nothing_to_pack(photos) -> None:
     config = config_of(photos, "original").data
     with pytest.raises(ConfigError, match=r"data\.storage=original keeps no image"):
         make_pack(config, photos.tmp_path / "pack")

@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nstudent
 import pytest
@@ -19,20 +21,20 @@ from nstudent.errors import ArtifactError, BusyError, ConfigError, DataError
 from nstudent.lock import hold_beside
 from nstudent.progress import Silence
 from nstudent.verification import repair, verify
-from small_folders import SIZE, classes, divided, plant, png
+from small_folders import SIZE, Bench, classes, divided, plant, png
 
 BROKEN = {"train/pet/cat/broken.png": png(1)[:-30], os.fsdecode(b"unlabelled/caf\xe9 \xf0\x9f\x90\x88.png"): b"<html>"}
 
 
 @pytest.fixture
-def photos(bench, monkeypatch):
+def photos(bench: Bench, monkeypatch: pytest.MonkeyPatch):
     """A source with splits, copies and broken files, four images a shard."""
     monkeypatch.setattr(packing, "SHARD_BYTES", 4 * SIZE * SIZE * 3)
     plant(bench.root, divided() | BROKEN | {"unlabelled/copy.png": png(100)})
     return bench
 
 
-def settings(bench, **options):
+def settings(bench, **options: Any):
     data = {"source": "folder", "root": str(bench.root), "levels": ["coarse", "fine"], "image_size": SIZE}
     data |= {"max_bad_share": 0.1} | options
     return nstudent.load_config(overrides=[f"data.{key}={json.dumps(value)}" for key, value in data.items()]).data
@@ -41,20 +43,20 @@ def settings(bench, **options):
 class Heard(Silence):
     """Progress that keeps what is said."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.lines = []
 
-    def say(self, text):
+    def say(self, text) -> None:
         self.lines.append(text)
 
 
-def packed(bench, out="pack", repair=False, **options):
+def packed(bench, out="pack", repair=False, **options: Any):
     """(folder, what was said)."""
     heard = Heard()
     return make_pack(settings(bench, **options), bench.tmp_path / out, heard, repair=repair), heard.lines
 
 
-def run_packed(bench, run, out, **options):
+def run_packed(bench, run, out, **options: Any):
     return bench.run(run, **{"source": "packed", "root": str(out), "max_bad_share": 0.1} | options)
 
 
@@ -62,7 +64,7 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-def flip(path):
+def flip(path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
@@ -77,7 +79,7 @@ def flip(path):
     [{}, {"unlabelled": 3, "near_duplicates": "report"}, {"labelled": 9, "label_noise": 0.4}],
     ids=["as it is", "thinned", "noisy"],
 )
-def test_a_run_of_a_pack_has_the_bytes_of_a_run_of_its_source(photos, storage, options):
+def test_a_run_of_a_pack_has_the_bytes_of_a_run_of_its_source(photos, storage: str, options: dict[str, Any]) -> None:
     out, _ = packed(photos, storage=storage)
 
     one = photos.run("source", storage=storage, max_bad_share=0.1, **options)
@@ -89,7 +91,7 @@ def test_a_run_of_a_pack_has_the_bytes_of_a_run_of_its_source(photos, storage, o
     assert other.manifest.metrics["unreadable"] == 2
 
 
-def test_splits_are_drawn_by_the_seed_of_the_run(bench):
+def test_splits_are_drawn_by_the_seed_of_the_run(bench: Bench) -> None:
     plant(bench.root, classes(each=20))
     out, _ = packed(bench)
     words = {"levels": "[coarse, fine]", "image_size": SIZE, "labelled": 20}
@@ -106,7 +108,7 @@ def test_splits_are_drawn_by_the_seed_of_the_run(bench):
     assert made["packed", 0] != made["packed", 1]
 
 
-def test_the_shards_are_linked_and_the_run_outlives_the_pack(photos):
+def test_the_shards_are_linked_and_the_run_outlives_the_pack(photos) -> None:
     out, _ = packed(photos)
     artifact = run_packed(photos, "run", out)
     for name in artifact.matching("pixels-"):
@@ -118,7 +120,7 @@ def test_the_shards_are_linked_and_the_run_outlives_the_pack(photos):
 
 
 @pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="there is no second file system")
-def test_from_another_disk_they_are_copied(photos):
+def test_from_another_disk_they_are_copied(photos) -> None:
     with tempfile.TemporaryDirectory(dir="/dev/shm") as elsewhere:
         if os.stat(elsewhere).st_dev == os.stat(photos.tmp_path).st_dev:
             pytest.skip("it is the same file system")
@@ -128,7 +130,7 @@ def test_from_another_disk_they_are_copied(photos):
         assert artifact.manifest.files == photos.run("source", max_bad_share=0.1).manifest.files
 
 
-def test_a_pack_is_the_same_wherever_it_lies(photos):
+def test_a_pack_is_the_same_wherever_it_lies(photos) -> None:
     out, _ = packed(photos)
     stamp = open_source(settings(photos, source="packed", root=str(out))).stamp()
     moved = photos.tmp_path / "moved" / "pack"
@@ -147,7 +149,7 @@ def test_a_pack_is_the_same_wherever_it_lies(photos):
         ({"root": "nowhere"}, "data.root: there is no folder"),
     ],
 )
-def test_what_does_not_fit_the_pack_is_named_with_its_mend(photos, options, said):
+def test_what_does_not_fit_the_pack_is_named_with_its_mend(photos, options: dict[str, Any], said: str) -> None:
     out, _ = packed(photos)
     options = {**options, "root": str(photos.tmp_path / options.get("root", out.name))}
     with pytest.raises(DataError) as caught:
@@ -159,7 +161,7 @@ def test_what_does_not_fit_the_pack_is_named_with_its_mend(photos, options, said
 # --- damage -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_damaged_pack_is_noticed_while_it_is_linked_and_mended_to_its_bytes(photos):
+def test_a_damaged_pack_is_noticed_while_it_is_linked_and_mended_to_its_bytes(photos) -> None:
     out, _ = packed(photos)
     before = contents(out)
     flip(out / "pixels-00002.h5")
@@ -179,14 +181,14 @@ def test_a_damaged_pack_is_noticed_while_it_is_linked_and_mended_to_its_bytes(ph
 
 
 @pytest.mark.parametrize("name", ["records.h5", "info.json"])
-def test_damage_to_what_describes_the_images_is_noticed(photos, name):
+def test_damage_to_what_describes_the_images_is_noticed(photos, name: str) -> None:
     out, _ = packed(photos)
     flip(out / name)
     with pytest.raises(ArtifactError, match=f"{name} has changed since it was packed"):
         run_packed(photos, "run", out)
 
 
-def test_a_missing_file_is_made_again_without_being_asked(photos):
+def test_a_missing_file_is_made_again_without_being_asked(photos) -> None:
     out, _ = packed(photos)
     before = contents(out)
     (out / "pixels-00003.h5").unlink()
@@ -197,7 +199,7 @@ def test_a_missing_file_is_made_again_without_being_asked(photos):
     assert (out / "pixels-00003.h5").read_bytes() == before["pixels-00003.h5"]
 
 
-def test_repairing_a_run_does_not_write_into_the_pack(photos):
+def test_repairing_a_run_does_not_write_into_the_pack(photos) -> None:
     out, _ = packed(photos)
     artifact = run_packed(photos, "run", out)
     before, times = contents(out), {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
@@ -214,7 +216,7 @@ def test_repairing_a_run_does_not_write_into_the_pack(photos):
     assert verify(photos.tmp_path / "run") == []
 
 
-def test_bits_that_rot_in_a_linked_file_are_mended_in_the_pack_and_then_in_the_run(photos):
+def test_bits_that_rot_in_a_linked_file_are_mended_in_the_pack_and_then_in_the_run(photos) -> None:
     """One file under two names: what is made again is another one, and neither is written through."""
     out, _ = packed(photos)
     artifact = run_packed(photos, "run", out)
@@ -231,7 +233,7 @@ def test_bits_that_rot_in_a_linked_file_are_mended_in_the_pack_and_then_in_the_r
     assert verify(photos.tmp_path / "run") == []
 
 
-def test_a_pack_made_anew_leaves_the_runs_of_the_old_one_alone(photos):
+def test_a_pack_made_anew_leaves_the_runs_of_the_old_one_alone(photos) -> None:
     out, _ = packed(photos)
     artifact = run_packed(photos, "run", out)
     before = contents(artifact.folder)
@@ -249,7 +251,7 @@ def test_a_pack_made_anew_leaves_the_runs_of_the_old_one_alone(photos):
 # --- making it --------------------------------------------------------------------------------------------------------
 
 
-def test_again_it_does_nothing_and_says_so(photos):
+def test_again_it_does_nothing_and_says_so(photos) -> None:
     out, said = packed(photos)
     assert said[0] == f"{out}: not made yet"
     times = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
@@ -258,7 +260,7 @@ def test_again_it_does_nothing_and_says_so(photos):
     assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == times
 
 
-def test_other_settings_make_it_anew_and_those_of_a_run_do_not(photos):
+def test_other_settings_make_it_anew_and_those_of_a_run_do_not(photos) -> None:
     out, _ = packed(photos)
     assert packed(photos, labelled=3, near_duplicates="ignore", label_noise=0.5)[1] == [f"{out}: up to date"]
     assert packed(photos, image_size=16)[1][0] == f"{out}: data.image_size changed from 8 to 16"
@@ -282,7 +284,7 @@ cli.main()
 
 
 @pytest.mark.parametrize(("number", "code"), [("SIGTERM", 75), ("SIGINT", 75), ("SIGKILL", -signal.SIGKILL)])
-def test_stopped_or_killed_it_goes_on_to_the_same_bytes(photos, number, code):
+def test_stopped_or_killed_it_goes_on_to_the_same_bytes(photos, number: str, code: int) -> None:
     whole, _ = packed(photos, "whole")
     out = photos.tmp_path / "cut"
     keys = {"source": "folder", "root": photos.root, "levels": "[coarse, fine]", "image_size": SIZE}
@@ -301,7 +303,7 @@ def test_stopped_or_killed_it_goes_on_to_the_same_bytes(photos, number, code):
     assert [(out / path.name).stat().st_mtime_ns for path in finished] == times
 
 
-def test_unfinished_work_for_other_settings_is_not_thrown_away(photos):
+def test_unfinished_work_for_other_settings_is_not_thrown_away(photos) -> None:
     partial = photos.tmp_path / "pack.partial"
     shutil.copytree(packed(photos, "whole")[0], partial)
     (partial / "manifest.json").unlink()
@@ -312,7 +314,7 @@ def test_unfinished_work_for_other_settings_is_not_thrown_away(photos):
 
 
 @pytest.mark.parametrize("name", ["pack", "pack.partial", "pack.before"])
-def test_what_is_no_pack_is_not_replaced(photos, name):
+def test_what_is_no_pack_is_not_replaced(photos, name: str) -> None:
     theirs = photos.tmp_path / name
     theirs.mkdir()
     (theirs / "thesis.tex").write_text("mine")
@@ -322,7 +324,7 @@ def test_what_is_no_pack_is_not_replaced(photos, name):
 
 
 @pytest.mark.parametrize("name", ["pack", "pack.partial", "pack.before"])
-def test_links_are_not_packed_through(photos, name):
+def test_links_are_not_packed_through(photos, name: str) -> None:
     elsewhere = photos.tmp_path / "elsewhere"
     elsewhere.mkdir()
     (photos.tmp_path / name).symlink_to(elsewhere)
@@ -331,7 +333,7 @@ def test_links_are_not_packed_through(photos, name):
     assert not list(elsewhere.iterdir())
 
 
-def test_a_pack_of_a_pack_and_a_name_that_is_none_are_refused(photos):
+def test_a_pack_of_a_pack_and_a_name_that_is_none_are_refused(photos) -> None:
     out, _ = packed(photos)
     with pytest.raises(ConfigError, match=r"data\.source packed is a pack already"):
         packed(photos, "again", source="packed", root=str(out))
@@ -339,24 +341,24 @@ def test_a_pack_of_a_pack_and_a_name_that_is_none_are_refused(photos):
         make_pack(settings(photos), "..")
 
 
-def test_a_label_that_fits_no_tree_is_said_before_anything_is_decoded(photos):
+def test_a_label_that_fits_no_tree_is_said_before_anything_is_decoded(photos) -> None:
     with pytest.raises(DataError, match=r"train/pet/cat/0\.png"):
         packed(photos, taxonomy={"stone": None, "pet": ["dog"]})
     assert not list((photos.tmp_path / "pack.partial").glob("pixels-*"))
 
 
-def test_too_many_unreadable_images_stop_it(photos):
+def test_too_many_unreadable_images_stop_it(photos) -> None:
     with pytest.raises(DataError, match="1 of 33 images cannot be read, the first is train/pet/cat/broken"):
         packed(photos, max_bad_share=0.0)
 
 
-def test_one_process_at_a_time(photos):
+def test_one_process_at_a_time(photos) -> None:
     with hold_beside(photos.tmp_path / "pack"), pytest.raises(BusyError, match=r"pack is in use by process \d+ on"):
         packed(photos)
     packed(photos)
 
 
-def test_the_command_says_how_to_use_it(photos, nstudent):
+def test_the_command_says_how_to_use_it(photos, nstudent: Callable[..., Any]) -> None:
     words = [f"data.root={photos.root}", "data.source=folder", "data.levels=[coarse, fine]", "data.max_bad_share=0.1"]
     done = nstudent("data", "pack", "out", *words, "data.image_size=8")
     assert done.returncode == 0, done.stderr
@@ -368,7 +370,7 @@ def test_the_command_says_how_to_use_it(photos, nstudent):
     assert nstudent("data", "pack", "out", "data.image_sise=8").returncode == 2
 
 
-def test_what_somebody_has_put_into_a_pack_is_not_replaced_with_it(tmp_path):
+def test_what_somebody_has_put_into_a_pack_is_not_replaced_with_it(tmp_path: Path) -> None:
     config = nstudent.load_config(None, ["data.image_size=16"]).data
     make_pack(config, tmp_path / "pack")
     note = tmp_path / "pack" / "notes.txt"

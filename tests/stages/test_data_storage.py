@@ -4,11 +4,15 @@ import io
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from nstudent import hdf5
 from nstudent.artifact import Artifact
+from nstudent.config import Config
 from nstudent.data import packing
 from nstudent.data.dataset import Dataset
 from nstudent.run import run_all, run_stage
@@ -16,20 +20,20 @@ from nstudent.status import status
 from nstudent.verification import repair, verify
 from PIL import Image
 from sklearn.datasets import load_sample_images
-from small_folders import SIZE, Said, classes, divided, plant, png
+from small_folders import SIZE, Bench, Said, classes, divided, plant, png
 
 SIDE = 32
 SHARD_ROWS = 8
 
 
-def encoded(pixels, image_format, **options):
+def encoded(pixels, image_format, **options: Any):
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, image_format, **options)
     return buffer.getvalue()
 
 
 @pytest.fixture
-def photos(bench, monkeypatch):
+def photos(bench: Bench, monkeypatch: pytest.MonkeyPatch):
     """A source of 72 pieces of photos, among them a near-duplicate, a duplicate and a broken one; shards of eight."""
     pieces = [
         photo[top : top + 60, left : left + 60]
@@ -60,7 +64,7 @@ def shards(artifact):
     return [hdf5.mapped(artifact.path(name)) for name in artifact.matching("pixels-")]
 
 
-def test_all_but_the_pixels_is_the_same(photos):
+def test_all_but_the_pixels_is_the_same(photos) -> None:
     pixels, jpeg = as_kept(photos, "pixels"), as_kept(photos, "jpeg")
 
     for name in ("index.h5", "truth.h5", "taxonomy.json", "info.json", "left_out.json"):
@@ -80,7 +84,7 @@ def test_all_but_the_pixels_is_the_same(photos):
     assert 10 * np.log10(255**2 / ((left - right) ** 2).mean()) > 34
 
 
-def test_shards_of_jpeg_hold_more_rows_all_the_same_number(photos):
+def test_shards_of_jpeg_hold_more_rows_all_the_same_number(photos) -> None:
     jpeg = as_kept(photos, "jpeg")
 
     rows = [len(shard["offset"]) - 1 for shard in shards(jpeg)]
@@ -105,7 +109,7 @@ run_stage(load_config(None, sys.argv[3:]), "data", sys.argv[2])
 """
 
 
-def test_killed_between_two_shards_it_goes_on_to_the_same_bytes(photos):
+def test_killed_between_two_shards_it_goes_on_to_the_same_bytes(photos) -> None:
     whole = as_kept(photos, "jpeg", "whole")
     words = [f"{key}={value}" for key, value in _words(photos).items()]
     command = [sys.executable, "-c", _KILLED, str(packing.SHARD_BYTES), str(photos.tmp_path / "cut"), *words]
@@ -142,7 +146,9 @@ def _words(bench):
     ],
     ids=["small", "large", "icons, of which JPEG makes more"],
 )
-def test_auto_goes_by_the_size_of_the_whole_set_and_says_so(tiny, tmp_path, monkeypatch, side, limit, said):
+def test_auto_goes_by_the_size_of_the_whole_set_and_says_so(
+    tiny: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, side: int, limit: int, said: str
+) -> None:
     monkeypatch.setattr(packing, "MAX_RAW_BYTES", limit)
     heard = Said()
 
@@ -152,13 +158,15 @@ def test_auto_goes_by_the_size_of_the_whole_set_and_says_so(tiny, tmp_path, monk
     assert [line for line in heard.lines if "storage" in line] == [said]
 
 
-def test_what_was_asked_for_needs_no_word(tiny, tmp_path):
+def test_what_was_asked_for_needs_no_word(tiny: Callable[..., Config], tmp_path: Path) -> None:
     heard = Said()
     run_stage(tiny("data.storage=pixels", "rounds=0"), "data", tmp_path, heard)
     assert not [line for line in heard.lines if "storage" in line]
 
 
-def test_a_whole_run_on_jpeg_and_a_damaged_shard_of_it(tiny, tmp_path, monkeypatch):
+def test_a_whole_run_on_jpeg_and_a_damaged_shard_of_it(
+    tiny: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(packing, "SHARD_BYTES", 200 * SIDE * SIDE * 3)
     fast = ("teacher.epochs=8", "filter.enabled=false", "student.epochs=1", "evaluate.resamples=10", "workers=1")
     config = tiny("data.storage=jpeg", "data.image_size=32", *fast)
@@ -180,7 +188,7 @@ def test_a_whole_run_on_jpeg_and_a_damaged_shard_of_it(tiny, tmp_path, monkeypat
     assert verify(folder) == []
 
 
-def test_the_quality_is_that_of_the_configuration(bench):
+def test_the_quality_is_that_of_the_configuration(bench: Bench) -> None:
     plant(bench.root, divided() | classes(each=1, start=500, prefix="train/"))
     sizes = [
         sum(len(shard["jpeg"]) for shard in shards(bench.run(f"q{quality}", storage="jpeg", jpeg_quality=quality)))

@@ -1,20 +1,23 @@
 import json
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 from nstudent.artifact import Artifact, Manifest
 from nstudent.classifier import Classifier
+from nstudent.config import Config
 from nstudent.data.dataset import Dataset
 from nstudent.run import run_stage
 from PIL import Image
 
 
 @pytest.fixture(scope="module")
-def scores(finished):
+def scores(finished: Path):
     return json.loads((finished / "06-evaluate" / "scores.json").read_text())
 
 
-def test_scores_every_classifier_on_validation_and_test_with_intervals(scores):
+def test_scores_every_classifier_on_validation_and_test_with_intervals(scores) -> None:
     assert list(scores["classifiers"]) == ["01-teacher", "02-baseline", "05-student"]
     for entry in scores["classifiers"].values():
         for part in ("validation", "test"):
@@ -26,13 +29,13 @@ def test_scores_every_classifier_on_validation_and_test_with_intervals(scores):
 
 
 @pytest.mark.parametrize("step", ["01-teacher", "02-baseline", "05-student"])
-def test_validation_scores_are_those_the_steps_themselves_saw(step, scores, finished):
+def test_validation_scores_are_those_the_steps_themselves_saw(step: str, scores, finished: Path) -> None:
     seen = Manifest.read(finished / step).metrics["validation"]
     found = {name: entry["value"] for name, entry in scores["classifiers"][step]["validation"].items()}
     assert found == pytest.approx(seen)
 
 
-def test_the_gain_is_that_of_the_final_classifier_on_test(scores):
+def test_the_gain_is_that_of_the_final_classifier_on_test(scores) -> None:
     final = scores["classifiers"][scores["final"]]["test"]
     assert scores["gain"]
     for name, gains in scores["gain"].items():
@@ -41,23 +44,23 @@ def test_the_gain_is_that_of_the_final_classifier_on_test(scores):
             assert gain["value"] == pytest.approx(final[score]["value"] - other[score]["value"])
 
 
-def test_pseudo_labels_are_held_against_the_hidden_truth_before_and_after_the_filter(scores):
+def test_pseudo_labels_are_held_against_the_hidden_truth_before_and_after_the_filter(scores) -> None:
     assert list(scores["pseudo_labels"]) == ["03-pseudolabel", "04-filter"]
     assert scores["given_labels"] == {}, "no given label is known to be wrong"
 
 
-def test_there_is_a_picture(finished):
+def test_there_is_a_picture(finished: Path) -> None:
     with Image.open(finished / "06-evaluate" / "scores.png") as picture:
         assert min(picture.size) > 200
 
 
-def test_the_test_images_are_in_no_other_split(finished):
+def test_the_test_images_are_in_no_other_split(finished: Path) -> None:
     dataset = Dataset(Artifact(finished / "00-data"))
     parts = [dataset.test, dataset.validation, dataset.labelled, dataset.unlabelled]
     assert len(np.unique(np.concatenate(parts))) == sum(map(len, parts))
 
 
-def test_fewer_resamples_change_no_score(tiny, go_on, scores):
+def test_fewer_resamples_change_no_score(tiny: Callable[..., Config], go_on: Path, scores) -> None:
     run_stage(tiny("evaluate.resamples=10"), "evaluate", go_on)
     again = json.loads((go_on / "06-evaluate" / "scores.json").read_text())
     for name, entry in scores["classifiers"].items():
@@ -66,7 +69,7 @@ def test_fewer_resamples_change_no_score(tiny, go_on, scores):
             assert values == {score: each["value"] for score, each in entry[part].items()}
 
 
-def test_the_product_of_a_real_run_predicts_image_files(finished, scores, tmp_path):
+def test_the_product_of_a_real_run_predicts_image_files(finished: Path, scores, tmp_path: Path) -> None:
     """Written to disk as PNG and read back, the test images score what the run says of its final classifier."""
     dataset = Dataset(Artifact(finished / "00-data"))
     truth = dataset.hidden_truth()[dataset.test]

@@ -1,9 +1,12 @@
 import re
+from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 from nstudent.artifact import Artifact, Manifest
+from nstudent.config import Config
 from nstudent.data.dataset import Dataset
 from nstudent.errors import ConfigError
 from nstudent.hdf5 import mapped
@@ -23,7 +26,7 @@ def given_keep(folder):
     return mapped(folder / "04-filter" / "labelled.h5")["keep"].astype(bool)
 
 
-def test_disabled_it_passes_everything_through(tiny, go_on):
+def test_disabled_it_passes_everything_through(tiny: Callable[..., Config], go_on: Path) -> None:
     run_stage(tiny("filter.enabled=false"), "filter", go_on)
     before, after = keeps(go_on)
     assert np.array_equal(before, after)
@@ -33,7 +36,7 @@ def test_disabled_it_passes_everything_through(tiny, go_on):
     assert metrics["iterations"] == []
 
 
-def test_it_drops_labels_and_adds_none(finished):
+def test_it_drops_labels_and_adds_none(finished: Path) -> None:
     before, after = keeps(finished)
     assert after.any()
     assert not (after & ~before).any()
@@ -43,17 +46,17 @@ def test_it_drops_labels_and_adds_none(finished):
     assert list(metrics["kept"].values()) == after.sum(axis=0).tolist()
 
 
-def test_what_is_left_of_a_label_is_a_path(finished):
+def test_what_is_left_of_a_label_is_a_path(finished: Path) -> None:
     _, after = keeps(finished)
     assert np.array_equal(after, np.logical_and.accumulate(after, axis=1))
 
 
-def test_given_labels_stay_where_nobody_asked_to_doubt_them(finished):
+def test_given_labels_stay_where_nobody_asked_to_doubt_them(finished: Path) -> None:
     assert given_keep(finished).all()
     assert given_keep(finished).shape == (100, 3)
 
 
-def test_it_finds_flipped_labels_among_the_given_ones(tiny, tmp_path):
+def test_it_finds_flipped_labels_among_the_given_ones(tiny: Callable[..., Config], tmp_path: Path) -> None:
     """A third of the labels are wrong. Dropping at random would find as many of them as their share is."""
     words = (
         "data.label_noise=0.33",
@@ -76,7 +79,7 @@ def test_it_finds_flipped_labels_among_the_given_ones(tiny, tmp_path):
     assert list(scores["given_labels"]) == ["04-filter"]
 
 
-def test_more_dropped_than_the_config_allows_ends_the_rounds(tiny, go_on):
+def test_more_dropped_than_the_config_allows_ends_the_rounds(tiny: Callable[..., Config], go_on: Path) -> None:
     run_stage(tiny("filter.max_dropped_share=0.0", "filter.epochs=1"), "filter", go_on)
     metrics = Manifest.read(go_on / "04-filter").metrics
     assert re.search(r"would drop \d+% .*filter\.max_dropped_share \(0%\)", metrics["ended"])
@@ -86,7 +89,7 @@ def test_more_dropped_than_the_config_allows_ends_the_rounds(tiny, go_on):
         run_stage(tiny("filter.max_dropped_share=0.0", "filter.epochs=1"), "student", go_on)
 
 
-def test_it_stops_where_validation_no_longer_improves(tiny, go_on):
+def test_it_stops_where_validation_no_longer_improves(tiny: Callable[..., Config], go_on: Path) -> None:
     run_stage(tiny("filter.iterations=4", "filter.epochs=2"), "filter", go_on)
     scores = [each["validation"] for each in Manifest.read(go_on / "04-filter").metrics["iterations"]]
     assert 1 <= len(scores) <= 4
@@ -94,7 +97,9 @@ def test_it_stops_where_validation_no_longer_improves(tiny, go_on):
     assert len(scores) == 4 or scores[-1] <= max(scores[:-1])
 
 
-def test_what_is_kept_is_what_stood_after_the_best_iteration(tiny, go_on, monkeypatch):
+def test_what_is_kept_is_what_stood_after_the_best_iteration(
+    tiny: Callable[..., Config], go_on: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The last one is only known to be worse once it is over."""
     scores, labels = [0.5, 0.7, 0.6], {}
     iterations = []
@@ -123,7 +128,7 @@ def test_what_is_kept_is_what_stood_after_the_best_iteration(tiny, go_on, monkey
     assert (metrics["image_passes"], metrics["training_gmacs"]) == (30, 3.0)
 
 
-def test_its_cost_is_counted_with_the_passes_of_the_mean_teacher(finished):
+def test_its_cost_is_counted_with_the_passes_of_the_mean_teacher(finished: Path) -> None:
     metrics = Manifest.read(finished / "04-filter").metrics
     (iteration,) = metrics["iterations"]
     # 3 epochs of 4 steps (100 labels, 32 of them in each), with 96 images of the heap beside.
@@ -133,7 +138,7 @@ def test_its_cost_is_counted_with_the_passes_of_the_mean_teacher(finished):
     assert per_pass == pytest.approx(4 * teacher["gmacs"], rel=1e-3)
 
 
-def test_without_the_heap_in_its_batches_it_still_runs(tiny, go_on):
+def test_without_the_heap_in_its_batches_it_still_runs(tiny: Callable[..., Config], go_on: Path) -> None:
     """filter.unlabelled_ratio=0 trains on the given labels alone; no pseudo-label is ever seen, so none is dropped."""
     run_stage(tiny("filter.unlabelled_ratio=0", "filter.epochs=1"), "filter", go_on)
     before, after = keeps(go_on)

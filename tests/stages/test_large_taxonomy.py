@@ -2,6 +2,7 @@
 
 import io
 import json
+from pathlib import Path
 
 import h5py
 import nstudent
@@ -51,7 +52,7 @@ def picture(fine, random):
     return buffer.getvalue()
 
 
-def packed(path, sizes=(320, 120, 120, 200)):
+def packed(path, sizes=(320, 120, 120, 200)) -> None:
     """Images of the four splits, as docs/DATA.md describes them; the labels of all are known."""
     random = np.random.default_rng(0)
     fine = random.integers(0, COARSE * MIDS * FINES, sum(sizes))
@@ -65,21 +66,21 @@ def packed(path, sizes=(320, 120, 120, 200)):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(tmp_path_factory: pytest.TempPathFactory):
     folder = tmp_path_factory.mktemp("large")
     packed(folder / "images.h5")
     words = [*WORDS, "data.source=hdf5", f"data.root={folder / 'images.h5'}", f"data.taxonomy={json.dumps(TREE)}"]
     return nstudent.run_all(nstudent.load_config(overrides=words), folder / "run")
 
 
-def test_it_ends_with_scores(run):
+def test_it_ends_with_scores(run) -> None:
     scores = read_json(run / "06-evaluate" / "scores.json")
 
     assert len(scores["classifiers"]) == 3
     assert scores["classifiers"][scores["final"]]["test"]["accuracy/coarse"]["value"] > 0.5
 
 
-def test_of_the_fine_level_the_most_probable_classes_are_stored(run):
+def test_of_the_fine_level_the_most_probable_classes_are_stored(run) -> None:
     with h5py.File(run / "03-pseudolabel" / "labels.h5") as file:
         assert file["probability/coarse"].shape == (200, COARSE)
         assert file["probability/mid"].shape == (200, COARSE * MIDS)
@@ -87,7 +88,7 @@ def test_of_the_fine_level_the_most_probable_classes_are_stored(run):
         assert file["top/fine/class"].dtype == np.int16
 
 
-def test_the_student_reads_whole_distributions(run):
+def test_the_student_reads_whole_distributions(run) -> None:
     fine = LabelStore.open(Artifact(run / "03-pseudolabel")).probabilities[2][np.arange(200)]
 
     assert fine.shape == (200, COARSE * MIDS * FINES)
@@ -95,7 +96,7 @@ def test_the_student_reads_whole_distributions(run):
     assert (fine > 0).all()
 
 
-def test_the_classifier_names_a_path_of_the_tree(run, tmp_path):
+def test_the_classifier_names_a_path_of_the_tree(run, tmp_path: Path) -> None:
     (tmp_path / "x.png").write_bytes(picture(0, np.random.default_rng(1)))
 
     (prediction,) = nstudent.Classifier.load(run, device="cpu").predict([tmp_path / "x.png"])

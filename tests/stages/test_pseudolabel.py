@@ -1,11 +1,15 @@
 import json
 import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 import torch
 from nstudent.artifact import Artifact, Manifest
+from nstudent.config import Config
 from nstudent.data.dataset import Dataset
 from nstudent.errors import ArtifactError
 from nstudent.labels.selection import Selection
@@ -18,19 +22,19 @@ SHARD = "labels-000000000-000000240.h5"
 
 
 @pytest.fixture(scope="module")
-def store(finished):
+def store(finished: Path):
     return LabelStore.open(Artifact(finished / STEP))
 
 
-def test_every_image_of_the_heap_has_its_row(store, finished):
+def test_every_image_of_the_heap_has_its_row(store, finished: Path) -> None:
     assert np.array_equal(store.images, Dataset(Artifact(finished / "00-data")).unlabelled)
 
 
-def test_paths_are_legal_final_labels(store, finished):
+def test_paths_are_legal_final_labels(store, finished: Path) -> None:
     assert (Dataset(Artifact(finished / "00-data")).taxonomy.terminal_of(store.paths) >= 0).all()
 
 
-def test_the_labels_are_those_of_the_un_noised_labeller(store, finished, tiny):
+def test_the_labels_are_those_of_the_un_noised_labeller(store, finished: Path, tiny: Callable[..., Config]) -> None:
     """The ensemble in evaluation mode gives the same distributions; a noised one would not."""
     from nstudent.evaluation.calibration import apply_temperature
     from nstudent.models.device import Placement
@@ -46,7 +50,7 @@ def test_the_labels_are_those_of_the_un_noised_labeller(store, finished, tiny):
         assert stored[np.arange(240)].tobytes() == expected.tobytes()
 
 
-def test_made_twice_the_labels_are_the_same_bytes(finished, go_on, tiny):
+def test_made_twice_the_labels_are_the_same_bytes(finished: Path, go_on: Path, tiny: Callable[..., Config]) -> None:
     # balance=false makes the step stale; the labels do not depend on it.
     run_stage(tiny("pseudolabel.balance=false"), "pseudolabel", go_on)
     # The joined view, too: left alone, HDF5 writes the time into it.
@@ -55,7 +59,7 @@ def test_made_twice_the_labels_are_the_same_bytes(finished, go_on, tiny):
     assert Manifest.read(go_on / STEP).fingerprint != Manifest.read(finished / STEP).fingerprint
 
 
-def test_labels_do_not_depend_on_how_they_are_cut_into_shards(store, go_on, tiny):
+def test_labels_do_not_depend_on_how_they_are_cut_into_shards(store, go_on: Path, tiny: Callable[..., Config]) -> None:
     run_stage(tiny("pseudolabel.shard_rows=100"), "pseudolabel", go_on)
     cut = LabelStore.open(Artifact(go_on / STEP))
     assert len(list((go_on / STEP).glob("labels-*.h5"))) == 3
@@ -64,15 +68,15 @@ def test_labels_do_not_depend_on_how_they_are_cut_into_shards(store, go_on, tiny
     np.testing.assert_allclose(cut.confidence, store.confidence, atol=1e-6)
 
 
-def test_an_interrupted_labelling_makes_only_the_missing_shards(go_on, tiny):
+def test_an_interrupted_labelling_makes_only_the_missing_shards(go_on: Path, tiny: Callable[..., Config]) -> None:
     class Counter(Silence):
         images = 0
 
-        def advance(self, amount, **shown):
+        def advance(self, amount, **shown: Any) -> None:
             self.images += amount
 
     class StopAtTheSecond(Counter):
-        def advance(self, amount, **shown):
+        def advance(self, amount, **shown: Any) -> None:
             super().advance(amount)
             if self.images > 100:
                 raise KeyboardInterrupt
@@ -91,11 +95,13 @@ def test_an_interrupted_labelling_makes_only_the_missing_shards(go_on, tiny):
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])
-def test_a_shard_that_cannot_be_written_ends_the_step(number, go_on, tiny, monkeypatch):
+def test_a_shard_that_cannot_be_written_ends_the_step(
+    number: int, go_on: Path, tiny: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It is written in a thread, while the next one is made."""
     write = Shard.write
 
-    def full(shard, path):
+    def full(shard, path) -> None:
         if path.name.startswith(f"labels-{100 * number:09d}"):
             raise ArtifactError("the disk is full")
         write(shard, path)
@@ -105,7 +111,7 @@ def test_a_shard_that_cannot_be_written_ends_the_step(number, go_on, tiny, monke
         run_stage(tiny("pseudolabel.shard_rows=100"), "pseudolabel", go_on)
 
 
-def test_a_level_is_kept_only_where_it_and_those_above_are_sure(go_on, tiny):
+def test_a_level_is_kept_only_where_it_and_those_above_are_sure(go_on: Path, tiny: Callable[..., Config]) -> None:
     folder = run_stage(tiny("pseudolabel.threshold=[0.5, 0.6, 0.9]"), "pseudolabel", go_on)
     keep, confidence = Selection.load(Artifact(folder)).keep, LabelStore.open(Artifact(folder)).confidence
     assert np.array_equal(keep[:, 0], confidence[:, 0] >= 0.5)
@@ -114,19 +120,19 @@ def test_a_level_is_kept_only_where_it_and_those_above_are_sure(go_on, tiny):
     assert keep[:, 0].sum() > keep[:, 2].sum() > 0, "some keep only the coarse part of their path"
 
 
-def test_without_calibration_the_temperatures_are_one(go_on, tiny):
+def test_without_calibration_the_temperatures_are_one(go_on: Path, tiny: Callable[..., Config]) -> None:
     folder = run_stage(tiny("pseudolabel.calibrate=false"), "pseudolabel", go_on)
     assert Manifest.read(folder).metrics["temperatures"] == [1.0, 1.0, 1.0]
 
 
-def test_plain_h5py_reads_the_joined_file(finished):
+def test_plain_h5py_reads_the_joined_file(finished: Path) -> None:
     with h5py.File(finished / STEP / "labels.h5") as file:
         assert file["path"].shape == (240, 3)
         assert file["probability/fine"].shape == (240, 8)
         np.testing.assert_allclose(file["probability/coarse"][:].astype(np.float32).sum(axis=1), 1, atol=2e-3)
 
 
-def test_the_metrics_count_what_is_kept(finished):
+def test_the_metrics_count_what_is_kept(finished: Path) -> None:
     metrics, selection = Manifest.read(finished / STEP).metrics, Selection.load(Artifact(finished / STEP))
     assert metrics["labelled_images"] == 240
     assert list(metrics["kept"].values()) == selection.keep.sum(axis=0).tolist()
@@ -134,7 +140,9 @@ def test_the_metrics_count_what_is_kept(finished):
     assert metrics["copies"] == selection.copies.sum()
 
 
-def test_of_many_classes_the_most_probable_are_stored_and_taught(finished, go_on, tiny, store):
+def test_of_many_classes_the_most_probable_are_stored_and_taught(
+    finished: Path, go_on: Path, tiny: Callable[..., Config], store
+) -> None:
     config = tiny("pseudolabel.top_k=4")
     folder = run_stage(config, "pseudolabel", go_on)
     top = LabelStore.open(Artifact(folder))
@@ -152,7 +160,7 @@ def test_of_many_classes_the_most_probable_are_stored_and_taught(finished, go_on
     np.testing.assert_allclose(fine.sum(axis=1), 1, atol=1e-3)
 
 
-def test_labels_do_not_depend_on_the_batch_size(go_on, tiny):
+def test_labels_do_not_depend_on_the_batch_size(go_on: Path, tiny: Callable[..., Config]) -> None:
     def made(*words):
         found = LabelStore.open(Artifact(run_stage(tiny("pseudolabel.balance=false", *words), "pseudolabel", go_on)))
         return found.paths, found.confidence
@@ -166,7 +174,7 @@ def test_labels_do_not_depend_on_the_batch_size(go_on, tiny):
         np.testing.assert_allclose(other_confidence, confidence, atol=1e-5)
 
 
-def test_with_fitted_temperatures_they_hardly_do(store, go_on, tiny):
+def test_with_fitted_temperatures_they_hardly_do(store, go_on: Path, tiny: Callable[..., Config]) -> None:
     """The search for a temperature ends at a hundred-thousandth, on one side of the best or the other."""
     config = tiny("pseudolabel.balance=false", "pseudolabel.batch_size=7")
     other = LabelStore.open(Artifact(run_stage(config, "pseudolabel", go_on)))

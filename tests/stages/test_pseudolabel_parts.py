@@ -3,10 +3,13 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from nstudent.artifact import Manifest
 from nstudent.commit import partial_folder
+from nstudent.config import Config
 from nstudent.errors import ArtifactError, BusyError, ConfigError
 from nstudent.lock import hold, hold_part
 from nstudent.run import run_part, run_stage
@@ -20,7 +23,9 @@ def shards(folder):
     return {path.name: path.read_bytes() for path in folder.glob("labels-0*.h5")}
 
 
-def test_parts_made_in_any_order_are_the_labels_of_one_job(go_on, finished, tiny):
+def test_parts_made_in_any_order_are_the_labels_of_one_job(
+    go_on: Path, finished: Path, tiny: Callable[..., Config]
+) -> None:
     config = tiny(ROWS)
     partial = partial_folder(go_on / STEP)
     for number, made in ((2, 1), (0, 3), (1, 5)):
@@ -37,13 +42,15 @@ def test_parts_made_in_any_order_are_the_labels_of_one_job(go_on, finished, tiny
     assert Manifest.read(go_on / STEP).id == Manifest.read(alone / STEP).id
 
 
-def test_what_no_job_has_made_is_made_in_the_end(go_on, tiny):
+def test_what_no_job_has_made_is_made_in_the_end(go_on: Path, tiny: Callable[..., Config]) -> None:
     run_part(tiny(ROWS), "pseudolabel", Part(0, 2), go_on)
     run_stage(tiny(ROWS), "pseudolabel", go_on)
     assert len(shards(go_on / STEP)) == 5
 
 
-def test_jobs_that_start_together_make_the_labels_of_one(go_on, finished, tiny, tiny_words):
+def test_jobs_that_start_together_make_the_labels_of_one(
+    go_on: Path, finished: Path, tiny: Callable[..., Config], tiny_words: tuple[str, ...]
+) -> None:
     command = [sys.executable, "-m", "nstudent", "stage", "pseudolabel", *tiny_words, ROWS, "--run-dir", str(go_on)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     jobs = [
@@ -57,7 +64,7 @@ def test_jobs_that_start_together_make_the_labels_of_one(go_on, finished, tiny, 
     assert len(shards(go_on / STEP)) == 5
 
 
-def test_nobody_works_on_the_whole_while_a_job_works_on_a_part(go_on, tiny):
+def test_nobody_works_on_the_whole_while_a_job_works_on_a_part(go_on: Path, tiny: Callable[..., Config]) -> None:
     with hold_part(go_on, 1, 4):
         with hold(go_on, beside_parts=True):
             pass
@@ -71,13 +78,13 @@ def test_nobody_works_on_the_whole_while_a_job_works_on_a_part(go_on, tiny):
         pass
 
 
-def test_only_labels_are_made_in_parts_and_only_where_they_are_needed(go_on, tiny):
+def test_only_labels_are_made_in_parts_and_only_where_they_are_needed(go_on: Path, tiny: Callable[..., Config]) -> None:
     with pytest.raises(ConfigError, match="--shard is for the stage pseudolabel; student cannot"):
         run_part(tiny(), "student", Part(0, 2), go_on)
     with pytest.raises(ConfigError, match="needs no labels"):
         run_part(tiny(), "pseudolabel", Part(0, 2), go_on)
 
 
-def test_a_part_needs_its_labeller(untrained, tiny):
+def test_a_part_needs_its_labeller(untrained: Path, tiny: Callable[..., Config]) -> None:
     with pytest.raises(ArtifactError, match="pseudolabel needs 01-teacher"):
         run_part(tiny(), "pseudolabel", Part(0, 2), untrained)

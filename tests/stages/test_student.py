@@ -1,14 +1,19 @@
 import json
 import re
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from nstudent.artifact import Manifest
 from nstudent.classifier import Classifier
+from nstudent.config import Config
 from nstudent.run import run_all
 from nstudent.status import status
 
 
-def test_where_every_pseudo_label_is_rejected_the_run_ends_well_formed_and_names_the_threshold(tiny, go_on):
+def test_where_every_pseudo_label_is_rejected_the_run_ends_well_formed_and_names_the_threshold(
+    tiny: Callable[..., Config], go_on: Path
+) -> None:
     run_all(tiny("pseudolabel.threshold=1.0", "pseudolabel.calibrate=false"), go_on)
     assert Manifest.read(go_on / "03-pseudolabel").metrics["shown"] == 0
     scores = json.loads((go_on / "06-evaluate" / "scores.json").read_text())
@@ -19,7 +24,7 @@ def test_where_every_pseudo_label_is_rejected_the_run_ends_well_formed_and_names
     assert Classifier.load(go_on).taxonomy.num_levels == 3
 
 
-def test_a_student_that_is_not_promoted_ends_the_run(tiny, go_on):
+def test_a_student_that_is_not_promoted_ends_the_run(tiny: Callable[..., Config], go_on: Path) -> None:
     run_all(tiny("rounds=3", "student.promote_above=1.0"), go_on)
     assert Manifest.read(go_on / "05-student").metrics["promoted"] is False
     made = {path.name for path in go_on.iterdir() if path.is_dir()}
@@ -42,7 +47,9 @@ def test_a_student_that_is_not_promoted_ends_the_run(tiny, go_on):
     assert {states[name] for name in ("06-pseudolabel", "07-filter", "08-student", "11-student")} == {"not needed"}
 
 
-def test_the_classifier_of_a_run_is_the_one_that_its_scores_call_final(two_rounds, go_on):
+def test_the_classifier_of_a_run_is_the_one_that_its_scores_call_final(
+    two_rounds: Callable[..., Config], go_on: Path
+) -> None:
     """A run of two rounds, run again so that its first student is not promoted: its second one is left behind."""
     run_all(two_rounds(), go_on)
     assert (go_on / "08-student").exists()
@@ -53,7 +60,7 @@ def test_the_classifier_of_a_run_is_the_one_that_its_scores_call_final(two_round
     assert width == 64, "64 is the teacher's head, 128 that of a student"
 
 
-def test_the_gate_is_the_paired_comparison_on_validation(finished):
+def test_the_gate_is_the_paired_comparison_on_validation(finished: Path) -> None:
     metrics = Manifest.read(finished / "05-student").metrics
     teacher = Manifest.read(finished / "01-teacher").metrics
     gap = metrics["gain_over_teacher"]
@@ -65,14 +72,18 @@ def test_the_gate_is_the_paired_comparison_on_validation(finished):
 
 
 @pytest.mark.parametrize("targets", ["hard", "soft"])
-def test_it_learns_from_hard_and_from_soft_labels(targets, tiny, go_on, finished):
+def test_it_learns_from_hard_and_from_soft_labels(
+    targets: str, tiny: Callable[..., Config], go_on: Path, finished: Path
+) -> None:
     """The labels stay; which form of them the student learns from is its own setting."""
     before = Manifest.read(finished / "05-student").id
     run_all(tiny(f"pseudolabel.targets={targets}"), go_on)
     assert (Manifest.read(go_on / "05-student").id == before) is (targets == "soft")
 
 
-def test_given_labels_that_the_filter_dropped_teach_nothing(tiny, go_on, finished):
+def test_given_labels_that_the_filter_dropped_teach_nothing(
+    tiny: Callable[..., Config], go_on: Path, finished: Path
+) -> None:
     run_all(tiny("filter.labelled=true"), go_on)
     assert sum(Manifest.read(go_on / "04-filter").metrics["dropped_given"].values()) > 0
     assert Manifest.read(go_on / "05-student").id != Manifest.read(finished / "05-student").id

@@ -1,8 +1,11 @@
 import json
 import shutil
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from nstudent.artifact import Artifact, Manifest
+from nstudent.config import Config
 from nstudent.data.dataset import Dataset
 from nstudent.errors import ConfigError, TrainingError
 from nstudent.models.device import Placement
@@ -10,7 +13,7 @@ from nstudent.models.ensemble import Ensemble
 from nstudent.run import run_all, run_stage
 
 
-def test_a_teacher_no_better_than_chance_stops_the_run(tiny, untrained):
+def test_a_teacher_no_better_than_chance_stops_the_run(tiny: Callable[..., Config], untrained: Path) -> None:
     # This weight decay takes nine tenths of every weight in each step: what is left says the same of every image.
     wither = ("teacher.warmup_epochs=0", "teacher.weight_decay=300", "teacher.ema_decay=0.0")
     config = tiny("teacher.epochs=2", *wither)
@@ -20,18 +23,18 @@ def test_a_teacher_no_better_than_chance_stops_the_run(tiny, untrained):
     assert not list(untrained.glob("0[2-9]-*")), "nothing is made from it"
 
 
-def test_an_untrained_teacher_stops_the_run_though_it_has_luck(tiny, untrained):
+def test_an_untrained_teacher_stops_the_run_though_it_has_luck(tiny: Callable[..., Config], untrained: Path) -> None:
     with pytest.raises(TrainingError, match="no better than chance"):
         run_stage(tiny("teacher.epochs=1", "teacher.learning_rate=1e-9"), "teacher", untrained)
 
 
-def test_the_finished_teacher_is_clearly_better_than_chance(finished):
+def test_the_finished_teacher_is_clearly_better_than_chance(finished: Path) -> None:
     metrics = Manifest.read(finished / "01-teacher").metrics
     assert metrics["promoted"] is True
     assert metrics["validation"]["contest alone"] > 0.6
 
 
-def test_members_with_different_backbones_vote_together(tiny, untrained):
+def test_members_with_different_backbones_vote_together(tiny: Callable[..., Config], untrained: Path) -> None:
     members = "[{}, {backbones: [test_efficientnet, test_nfnet], wide_channels: 8, head: coarse_to_fine}]"
     config = tiny(f"teacher.members={members}", "teacher.epochs=8", "rounds=0")
     folder = run_stage(config, "teacher", untrained)
@@ -46,13 +49,15 @@ def test_members_with_different_backbones_vote_together(tiny, untrained):
     assert (coarse.shape, mid.shape, fine.shape) == ((4, 3), (4, 4), (4, 8))
 
 
-def test_equal_members_start_and_end_apart(tiny, untrained):
+def test_equal_members_start_and_end_apart(tiny: Callable[..., Config], untrained: Path) -> None:
     folder = run_stage(tiny("teacher.members=[{}, {}]", "teacher.epochs=6"), "teacher", untrained)
     files = Manifest.read(folder).files
     assert files["member-0.safetensors"]["sha256"] != files["member-1.safetensors"]["sha256"]
 
 
-def test_the_whole_ensemble_is_held_under_the_cost_limit_before_anything_is_trained(tiny, untrained):
+def test_the_whole_ensemble_is_held_under_the_cost_limit_before_anything_is_trained(
+    tiny: Callable[..., Config], untrained: Path
+) -> None:
     cost = 0.00106  # GMACs of one member at 16 px
     two = ("teacher.members=[{}, {}]", f"teacher.max_gmacs={1.5 * cost}")
     with pytest.raises(ConfigError, match=r"needs 0\.002 GMACs for one 16 px image.*data\.image_size=8 fits"):
@@ -60,14 +65,14 @@ def test_the_whole_ensemble_is_held_under_the_cost_limit_before_anything_is_trai
     assert not list((untrained / "01-teacher.partial" / "scratch").glob("*")), "no training began"
 
 
-def test_another_seed_gives_another_teacher(tiny, finished, tmp_path):
+def test_another_seed_gives_another_teacher(tiny: Callable[..., Config], finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished, tmp_path / "run")
     run_stage(tiny("seed=1"), "data", tmp_path / "run")
     run_stage(tiny("seed=1"), "teacher", tmp_path / "run")
     assert Manifest.read(tmp_path / "run" / "01-teacher").id != Manifest.read(finished / "01-teacher").id
 
 
-def test_the_history_stands_beside_the_scores(finished):
+def test_the_history_stands_beside_the_scores(finished: Path) -> None:
     manifest = json.loads((finished / "01-teacher" / "manifest.json").read_text())
     (history,) = manifest["metrics"]["history"]
     assert history[-1]["loss"] < history[0]["loss"]

@@ -2,11 +2,14 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from nstudent.artifact import Manifest
 from nstudent.cli import app
+from nstudent.config import Config
 from nstudent.errors import ArtifactError
 from nstudent.run import run_all
 from nstudent.status import status
@@ -15,7 +18,7 @@ from typer.testing import CliRunner
 
 
 @pytest.fixture(scope="module")
-def in_shards(tiny, finished, tmp_path_factory):
+def in_shards(tiny: Callable[..., Config], finished: Path, tmp_path_factory: pytest.TempPathFactory):
     """A finished run whose pseudo-labels lie in several shards. Tests only read it."""
     folder = tmp_path_factory.mktemp("in_shards") / "run"
     shutil.copytree(finished, folder)
@@ -23,12 +26,12 @@ def in_shards(tiny, finished, tmp_path_factory):
 
 
 @pytest.fixture
-def shards(in_shards, tmp_path):
+def shards(in_shards, tmp_path: Path):
     """A copy of it, to be damaged."""
     return Path(shutil.copytree(in_shards, tmp_path / "run"))
 
 
-def flip(path):
+def flip(path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
@@ -38,12 +41,12 @@ def files_of(folder):
     return {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.glob("labels-*.h5")}
 
 
-def test_a_whole_run_is_whole(shards):
+def test_a_whole_run_is_whole(shards) -> None:
     assert verify(shards) == []
     assert repair(shards) == []
 
 
-def test_of_a_store_the_damaged_shard_alone_is_made_again(shards):
+def test_of_a_store_the_damaged_shard_alone_is_made_again(shards) -> None:
     folder = shards / "03-pseudolabel"
     before, manifest = files_of(folder), Manifest.read(folder)
     assert len(before) > 1
@@ -61,7 +64,7 @@ def test_of_a_store_the_damaged_shard_alone_is_made_again(shards):
     assert {state.state for state in status(shards)} == {"done"}
 
 
-def test_of_the_packed_images_too(shards):
+def test_of_the_packed_images_too(shards) -> None:
     name = next((shards / "00-data").glob("pixels-*.h5")).name
     (shards / "00-data" / name).unlink()
     assert [(bad.file, bad.what) for bad in verify(shards)] == [(name, "missing")]
@@ -70,7 +73,7 @@ def test_of_the_packed_images_too(shards):
     assert {state.state for state in status(shards)} == {"done"}
 
 
-def test_a_damaged_network_is_trained_again_to_the_same_bytes(shards):
+def test_a_damaged_network_is_trained_again_to_the_same_bytes(shards) -> None:
     identity = Manifest.read(shards / "01-teacher").id
     flip(shards / "01-teacher" / "member-0.safetensors")
     repair(shards)
@@ -78,13 +81,13 @@ def test_a_damaged_network_is_trained_again_to_the_same_bytes(shards):
     assert {state.state for state in status(shards)} == {"done"}
 
 
-def test_a_repair_that_was_interrupted_is_gone_on_with(shards, monkeypatch):
+def test_a_repair_that_was_interrupted_is_gone_on_with(shards, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also of the last step, after which nothing is missing."""
     folder = shards / "06-evaluate"
     before = (folder / "scores.json").read_bytes()
     flip(folder / "scores.json")
 
-    def killed(*_):
+    def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -98,7 +101,7 @@ def test_a_repair_that_was_interrupted_is_gone_on_with(shards, monkeypatch):
     assert verify(shards) == []
 
 
-def test_a_stray_file_is_named_and_left(shards):
+def test_a_stray_file_is_named_and_left(shards) -> None:
     (shards / "05-student" / "notes.txt").write_text("mine")
     assert [(bad.file, bad.what) for bad in verify(shards)] == [("notes.txt", "not part of the step: remove it")]
     made = (shards / "05-student" / "manifest.json").stat().st_mtime_ns
@@ -107,7 +110,7 @@ def test_a_stray_file_is_named_and_left(shards):
     assert (shards / "05-student" / "notes.txt").read_text() == "mine"
 
 
-def test_a_stray_file_beside_a_damaged_one_does_not_become_part_of_the_step(shards):
+def test_a_stray_file_beside_a_damaged_one_does_not_become_part_of_the_step(shards) -> None:
     flip(shards / "03-pseudolabel" / "labels.json")
     (shards / "03-pseudolabel" / "notes.txt").write_text("mine")
     with pytest.raises(ArtifactError, match=r"notes\.txt is not part of 03-pseudolabel.*move it away first"):
@@ -117,7 +120,7 @@ def test_a_stray_file_beside_a_damaged_one_does_not_become_part_of_the_step(shar
     assert {state.state for state in status(shards)} == {"done"}
 
 
-def test_what_was_made_for_other_settings_is_not_repaired_with_these(shards):
+def test_what_was_made_for_other_settings_is_not_repaired_with_these(shards) -> None:
     flip(shards / "03-pseudolabel" / "labels.json")
     config = shards / "config.yaml"
     config.write_text(config.read_text().replace("threshold: 0.3", "threshold: 0.5"))
@@ -125,7 +128,7 @@ def test_what_was_made_for_other_settings_is_not_repaired_with_these(shards):
         repair(shards)
 
 
-def test_a_run_folder_that_was_moved_is_whole_and_up_to_date(shards, tmp_path):
+def test_a_run_folder_that_was_moved_is_whole_and_up_to_date(shards, tmp_path: Path) -> None:
     moved = tmp_path / "elsewhere" / 'ünter "uns" \'n'
     shutil.copytree(shards, moved)
     shutil.rmtree(shards)
@@ -138,7 +141,9 @@ def test_a_run_folder_that_was_moved_is_whole_and_up_to_date(shards, tmp_path):
     [{"asked": {}}, {"asked": {"settings": [], "inputs": 3}}, {"metrics": {"validation": {"contest alone": "<b>"}}}],
     ids=["asked nothing", "asked strangely", "a score that is none"],
 )
-def test_the_status_of_a_stranger_s_manifest_is_a_table(go_on, tmp_path, change):
+def test_the_status_of_a_stranger_s_manifest_is_a_table(
+    go_on: Path, tmp_path: Path, change: dict[str, dict[str, Any]]
+) -> None:
     path = go_on / "01-teacher" / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     done = CliRunner().invoke(app, ["status", str(go_on)])

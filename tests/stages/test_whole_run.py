@@ -1,9 +1,12 @@
 """From images to a scored classifier, and again, and through kill -9."""
 
 import json
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from nstudent.artifact import Manifest
+from nstudent.config import Config
 from nstudent.run import run_all
 from nstudent.status import status
 
@@ -40,13 +43,13 @@ def ids(folder):
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_each_step_leaves_the_files_it_promised_and_nothing_else(step, finished):
+def test_each_step_leaves_the_files_it_promised_and_nothing_else(step: str, finished: Path) -> None:
     folder = finished / step
     assert {path.relative_to(folder).as_posix() for path in folder.rglob("*")} == FILES[step]
     assert set(Manifest.read(folder).files) == FILES[step] - {"manifest.json"}
 
 
-def test_the_run_folder_holds_the_steps_and_the_configuration(finished):
+def test_the_run_folder_holds_the_steps_and_the_configuration(finished: Path) -> None:
     assert {path.name for path in finished.iterdir() if not path.name.startswith(".")} == {
         *STEPS,
         "config.yaml",
@@ -56,7 +59,7 @@ def test_the_run_folder_holds_the_steps_and_the_configuration(finished):
 
 
 @pytest.mark.parametrize("step", ["01-teacher", "02-baseline", "05-student"])
-def test_trained_steps_say_what_they_cost_and_how_they_went(step, finished):
+def test_trained_steps_say_what_they_cost_and_how_they_went(step: str, finished: Path) -> None:
     metrics = Manifest.read(finished / step).metrics
     assert metrics["gmacs"] > 0
     # 16 epochs of 4 steps of 25; students take 3 epochs of 240 / 96 = 3 steps of 32 labelled images and 96 others.
@@ -68,17 +71,19 @@ def test_trained_steps_say_what_they_cost_and_how_they_went(step, finished):
     assert 0 < metrics["validation"]["contest alone"] < 1
 
 
-def test_the_same_configuration_and_seed_make_the_same_bytes(tiny, finished, tmp_path):
+def test_the_same_configuration_and_seed_make_the_same_bytes(
+    tiny: Callable[..., Config], finished: Path, tmp_path: Path
+) -> None:
     assert ids(run_all(tiny(), tmp_path)) == ids(finished)
 
 
-def test_a_second_call_makes_nothing(tiny, go_on):
+def test_a_second_call_makes_nothing(tiny: Callable[..., Config], go_on: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in go_on.rglob("manifest.json")}
     run_all(tiny(), go_on)
     assert {path: path.stat().st_mtime_ns for path in go_on.rglob("manifest.json")} == before
 
 
-def test_two_rounds_walk_on_from_the_student(two_rounds, go_on):
+def test_two_rounds_walk_on_from_the_student(two_rounds: Callable[..., Config], go_on: Path) -> None:
     """Where the first student is promoted, it is what labels the heap in the second round."""
     run_all(two_rounds(), go_on)
     assert Manifest.read(go_on / "05-student").metrics["promoted"] is True
@@ -89,7 +94,7 @@ def test_two_rounds_walk_on_from_the_student(two_rounds, go_on):
     assert list(scores["pseudo_labels"]) == ["03-pseudolabel", "04-filter", "06-pseudolabel", "07-filter"]
 
 
-def test_nothing_as_a_class_of_its_own_runs_through(tiny, tmp_path):
+def test_nothing_as_a_class_of_its_own_runs_through(tiny: Callable[..., Config], tmp_path: Path) -> None:
     """The digits' mid and fine levels can end, and so have one output more; the coarse one cannot."""
     folder = run_all(tiny("absent=class"), tmp_path)
     model = json.loads((folder / "05-student" / "model.json").read_text())
@@ -103,7 +108,9 @@ def test_nothing_as_a_class_of_its_own_runs_through(tiny, tmp_path):
 
 
 @pytest.mark.gpu
-def test_a_whole_run_on_a_gpu_is_scored_and_is_up_to_date_afterwards(tiny, tmp_path):
+def test_a_whole_run_on_a_gpu_is_scored_and_is_up_to_date_afterwards(
+    tiny: Callable[..., Config], tmp_path: Path
+) -> None:
     asked = tiny("device=cuda", "precision=auto", "data.image_size=32", "filter.labelled=true")
     folder = run_all(asked, tmp_path)
     made = ids(folder)

@@ -2,13 +2,14 @@
 
 from nstudent.config import NoiseConfig
 from nstudent.progress import Silence
-from nstudent.training.fit import Length
+from nstudent.training.loop import Length
+from torch import nn
 
 MILD = NoiseConfig()
 LENGTH = Length(epochs=3, steps_per_epoch=4)
 
 
-def bytes_of(network):
+def bytes_of(network: nn.Module):
     return {name: tensor.contiguous().numpy().tobytes() for name, tensor in network.state_dict().items()}
 
 

@@ -9,7 +9,7 @@ def network():
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2))
 
 
-def test_the_average_is_timms_bit_for_bit():
+def test_the_average_is_timms_bit_for_bit() -> None:
     ours_of, theirs_of = network(), network()
     ours, theirs = WeightAverage(ours_of), ModelEmaV3(theirs_of)
     for step in range(5):
@@ -27,7 +27,7 @@ def test_the_average_is_timms_bit_for_bit():
         assert name.endswith("num_batches_tracked") or not torch.equal(tensor, theirs_of.state_dict()[name])
 
 
-def test_it_goes_on_where_weights_were_loaded_or_laid_out_anew():
+def test_it_goes_on_where_weights_were_loaded_or_laid_out_anew() -> None:
     followed = network()
     average = WeightAverage(followed)
     followed.to(memory_format=torch.channels_last)
@@ -36,7 +36,7 @@ def test_it_goes_on_where_weights_were_loaded_or_laid_out_anew():
     assert all((tensor == 1).all() for tensor in average.module.state_dict().values())
 
 
-def test_a_weight_that_is_a_single_number_is_averaged_too():
+def test_a_weight_that_is_a_single_number_is_averaged_too() -> None:
     followed = nn.Module()
     followed.register_parameter("temperature", nn.Parameter(torch.tensor(1.0)))
     average = WeightAverage(followed)
@@ -46,7 +46,7 @@ def test_a_weight_that_is_a_single_number_is_averaged_too():
     assert average.module.temperature.item() == 2.0
 
 
-def test_it_is_in_evaluation_mode_and_its_own():
+def test_it_is_in_evaluation_mode_and_its_own() -> None:
     followed = network().train()
     average = WeightAverage(followed)
     with torch.no_grad():

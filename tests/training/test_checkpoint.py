@@ -1,5 +1,7 @@
 import json
 import struct
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -23,7 +25,7 @@ STATE = {
 
 
 @pytest.fixture
-def path(tmp_path):
+def path(tmp_path: Path):
     return tmp_path / "member-0.safetensors"
 
 
@@ -37,12 +39,12 @@ def same(one, other):
     return type(one) is type(other) and one == other
 
 
-def test_a_nested_state_comes_back_as_it_was(path):
+def test_a_nested_state_comes_back_as_it_was(path) -> None:
     save_checkpoint(path, STATE)
     assert same(STATE, load_checkpoint(path, print))
 
 
-def test_every_bit_of_a_number_comes_back(path):
+def test_every_bit_of_a_number_comes_back(path) -> None:
     values = torch.tensor([float("nan"), float("inf"), -0.0, 1e-45])
     save_checkpoint(path, {"values": values, "loss": float("nan"), "low": -0.0})
     state = load_checkpoint(path, print)
@@ -51,7 +53,7 @@ def test_every_bit_of_a_number_comes_back(path):
     assert str(state["low"]) == "-0.0"
 
 
-def test_tensors_in_any_layout_come_back_with_their_values(path):
+def test_tensors_in_any_layout_come_back_with_their_values(path) -> None:
     images = torch.rand(2, 3, 4, 4)
     views = {
         "channels last": images.to(memory_format=torch.channels_last),
@@ -64,7 +66,7 @@ def test_tensors_in_any_layout_come_back_with_their_values(path):
     assert all(torch.equal(state[name], value) for name, value in views.items())
 
 
-def test_tensors_that_share_memory_are_kept_each(path):
+def test_tensors_that_share_memory_are_kept_each(path) -> None:
     weight = torch.arange(4.0)
     save_checkpoint(path, {"one": weight, "two": weight})
     state = load_checkpoint(path, print)
@@ -72,11 +74,11 @@ def test_tensors_that_share_memory_are_kept_each(path):
     assert state["two"].tolist() == [0, 1, 2, 3]
 
 
-def test_there_is_none_before_the_first(path):
+def test_there_is_none_before_the_first(path) -> None:
     assert load_checkpoint(path, print) is None
 
 
-def test_the_next_one_takes_its_place_and_one_generation_is_kept(path):
+def test_the_next_one_takes_its_place_and_one_generation_is_kept(path) -> None:
     for step in (11, 12, 13):
         save_checkpoint(path, {"step": step})
     assert load_checkpoint(path, print) == {"step": 13}
@@ -85,10 +87,10 @@ def test_the_next_one_takes_its_place_and_one_generation_is_kept(path):
     assert load_checkpoint(path, print) == {"step": 12}
 
 
-def test_a_failed_write_leaves_the_one_before(path, monkeypatch):
+def test_a_failed_write_leaves_the_one_before(path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_checkpoint(path, {"step": 1})
 
-    def no_space(*_):
+    def no_space(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", no_space)
@@ -101,7 +103,9 @@ def test_a_failed_write_leaves_the_one_before(path, monkeypatch):
 
 @settings(max_examples=200, deadline=None)
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
-def test_any_flipped_bit_is_found_and_the_one_before_is_used(place, bit, tmp_path_factory):
+def test_any_flipped_bit_is_found_and_the_one_before_is_used(
+    place: float, bit: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     path = tmp_path_factory.mktemp("flip") / "member-0.safetensors"
     save_checkpoint(path, {"step": 1})
     save_checkpoint(path, STATE)
@@ -114,27 +118,27 @@ def test_any_flipped_bit_is_found_and_the_one_before_is_used(place, bit, tmp_pat
     assert same(STATE, state) or (state == {"step": 1} and "member-0.safetensors is damaged" in said[0])
 
 
-def truncate(path):
+def truncate(path) -> None:
     path.write_bytes(path.read_bytes()[:-8])
 
 
-def flip_the_header(path):
+def flip_the_header(path) -> None:
     content = bytearray(path.read_bytes())
     content[20] ^= 0xFF
     path.write_bytes(content)
 
 
-def without_state(path):
+def without_state(path) -> None:
     header = json.dumps({"__metadata__": {"other": "{}"}}).encode()
     path.write_bytes(struct.pack("<Q", len(header)) + header)
 
 
-def without_json(path):
+def without_json(path) -> None:
     header = json.dumps({"__metadata__": {"state": "{not json"}}).encode()
     path.write_bytes(struct.pack("<Q", len(header)) + header)
 
 
-def naming_a_tensor_that_is_not_there(path):
+def naming_a_tensor_that_is_not_there(path) -> None:
     header = json.dumps({"__metadata__": {"state": '{"@dict": [["w", {"@tensor": "7"}]]}'}}).encode()
     path.write_bytes(struct.pack("<Q", len(header)) + header)
 
@@ -152,14 +156,14 @@ def naming_a_tensor_that_is_not_there(path):
     ],
     ids=["empty", "a pickle", "truncated", "header", "no state", "no JSON", "no such tensor"],
 )
-def test_a_damaged_file_says_what_to_delete(damage, path):
+def test_a_damaged_file_says_what_to_delete(damage: Callable[[Path], object], path) -> None:
     save_checkpoint(path, STATE)
     damage(path)
     with pytest.raises(ArtifactError, match=r"member-0\.safetensors is damaged: delete it"):
         load_checkpoint(path, print)
 
 
-def test_the_file_is_safetensors_and_json_and_nothing_else(path):
+def test_the_file_is_safetensors_and_json_and_nothing_else(path) -> None:
     save_checkpoint(path, STATE)
     content = path.read_bytes()
     (length,) = struct.unpack("<Q", content[:8])
@@ -169,7 +173,7 @@ def test_the_file_is_safetensors_and_json_and_nothing_else(path):
     assert max(entry["data_offsets"][1] for entry in header.values()) == len(content) - 8 - length
 
 
-def test_what_is_neither_a_tensor_nor_json_is_refused_and_not_pickled(path):
+def test_what_is_neither_a_tensor_nor_json_is_refused_and_not_pickled(path) -> None:
     with pytest.raises(TypeError, match="not JSON serializable"):
         save_checkpoint(path, {"schedule": object()})
     assert not path.exists()

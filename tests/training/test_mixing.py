@@ -24,19 +24,19 @@ def areas(images):
 
 
 @pytest.mark.parametrize("step", range(40))
-def test_targets_are_mixed_by_the_area_that_was_really_pasted(step):
+def test_targets_are_mixed_by_the_area_that_was_really_pasted(step: int) -> None:
     images, (mass,) = mix(step)
     torch.testing.assert_close(mass, areas(images))
 
 
 @pytest.mark.parametrize("step", range(40))
-def test_labelled_and_pseudo_labelled_images_stay_apart(step):
+def test_labelled_and_pseudo_labelled_images_stay_apart(step: int) -> None:
     shown = areas(mix(step)[0]) > 0
     assert not shown[:NUM_LABELLED, NUM_LABELLED:].any()
     assert not shown[NUM_LABELLED:, :NUM_LABELLED].any()
 
 
-def test_one_rectangle_is_pasted_at_the_same_place():
+def test_one_rectangle_is_pasted_at_the_same_place() -> None:
     images, _ = mix(step=1)
     foreign = images[:, 0] != IMAGES[:, 0]
     touched = foreign[foreign.any(dim=2).any(dim=1)]
@@ -46,7 +46,7 @@ def test_one_rectangle_is_pasted_at_the_same_place():
     assert torch.equal(touched[0], rows[:, None] & columns[None, :])
 
 
-def test_every_level_is_mixed_and_a_masked_one_adds_no_mass():
+def test_every_level_is_mixed_and_a_masked_one_adds_no_mass() -> None:
     coarse = torch.eye(NUM_IMAGES)
     fine = torch.eye(NUM_IMAGES)
     fine[3] = 0
@@ -59,28 +59,28 @@ def test_every_level_is_mixed_and_a_masked_one_adds_no_mass():
 
 
 @pytest.mark.parametrize("noise", [ALWAYS, BLENDED], ids=["cutmix", "mixup"])
-def test_the_batch_that_came_in_stays_as_it_was(noise):
+def test_the_batch_that_came_in_stays_as_it_was(noise: NoiseConfig) -> None:
     before = IMAGES.clone()
     mix(step=1, noise=noise)
     assert torch.equal(IMAGES, before)
     assert torch.equal(TARGETS[0], torch.eye(NUM_IMAGES))
 
 
-def test_the_same_key_and_step_give_the_same_mixture():
+def test_the_same_key_and_step_give_the_same_mixture() -> None:
     for step in range(5):
         (images, (mass,)), (again, (mass_again,)) = mix(step), mix(step)
         assert torch.equal(images, again)
         assert torch.equal(mass, mass_again)
 
 
-def test_other_steps_and_other_keys_give_other_mixtures():
+def test_other_steps_and_other_keys_give_other_mixtures() -> None:
     mixtures = [mix(step)[0] for step in range(10)] + [mix(step, key=("seed", 1))[0] for step in range(10)]
     different = {images.numpy().tobytes() for images in mixtures}
     assert len(different) == len(mixtures)
 
 
 @pytest.mark.parametrize("step", range(40))
-def test_mixup_blends_images_and_targets_by_the_same_weight(step):
+def test_mixup_blends_images_and_targets_by_the_same_weight(step: int) -> None:
     images, (mass,) = mix(step, noise=BLENDED)
     # Image i is i everywhere, so a blend is one number, and the same blend of the indices of its targets.
     assert images.flatten(1).std(dim=1).max() < 1e-5
@@ -91,7 +91,7 @@ def test_mixup_blends_images_and_targets_by_the_same_weight(step):
 
 
 @pytest.mark.parametrize(("alpha", "mean_of_the_smaller"), [(0.2, 0.098), (1.0, 0.25)])
-def test_mixup_draws_its_weight_from_the_beta_distribution(alpha, mean_of_the_smaller):
+def test_mixup_draws_its_weight_from_the_beta_distribution(alpha: float, mean_of_the_smaller: float) -> None:
     noise = NoiseConfig(mixup=1.0, mixup_alpha=alpha)
     smaller = []
     for step in range(1500):
@@ -117,7 +117,7 @@ def kinds(noise, number=400, progress=0.0):
 @pytest.mark.parametrize(
     ("cutmix", "mixup"), [(0.0, 0.0), (0.3, 0.0), (0.0, 0.3), (0.3, 0.5), (1.0, 0.0), (0.0, 1.0), (0.7, 0.3)]
 )
-def test_batches_are_mixed_as_often_as_the_config_says(cutmix, mixup):
+def test_batches_are_mixed_as_often_as_the_config_says(cutmix: float, mixup: float) -> None:
     pasted, blended, left = kinds(NoiseConfig(cutmix=cutmix, cutmix_schedule="constant", mixup=mixup))
     assert pasted == pytest.approx(400 * cutmix, abs=30)
     assert blended == pytest.approx(400 * mixup, abs=30)
@@ -127,7 +127,7 @@ def test_batches_are_mixed_as_often_as_the_config_says(cutmix, mixup):
         assert pasted == 0
 
 
-def test_each_way_has_its_own_schedule():
+def test_each_way_has_its_own_schedule() -> None:
     noise = NoiseConfig(cutmix=0.5, cutmix_schedule="late", mixup=0.5, mixup_schedule="early")
     assert kinds(noise, 100, progress=0.2)[0] == 0
     assert kinds(noise, 100, progress=0.2)[1] >= 35
@@ -135,7 +135,7 @@ def test_each_way_has_its_own_schedule():
     assert kinds(noise, 100, progress=0.8)[1] <= 8
 
 
-def test_cutmix_draws_the_same_with_mixup_beside_it():
+def test_cutmix_draws_the_same_with_mixup_beside_it() -> None:
     beside = NoiseConfig(cutmix=0.5, cutmix_schedule="constant", mixup=0.5)
     alone = NoiseConfig(cutmix=0.5, cutmix_schedule="constant")
     for step in range(50):
@@ -145,13 +145,13 @@ def test_cutmix_draws_the_same_with_mixup_beside_it():
 
 
 @pytest.mark.parametrize(("progress", "expected"), [(0.0, False), (0.49, False), (0.5, True), (0.99, True)])
-def test_the_schedule_decides_when(progress, expected):
+def test_the_schedule_decides_when(progress: float, expected: bool) -> None:
     late = NoiseConfig(cutmix=1.0, cutmix_schedule="late")
     assert (mix(step=1, noise=late, progress=progress)[0] is not IMAGES) is expected
 
 
 @pytest.mark.parametrize("kept", [0.0, 0.1, 0.5, 0.9, 1.0])
-def test_the_box_lies_inside_and_is_never_larger_than_asked_for(kept):
+def test_the_box_lies_inside_and_is_never_larger_than_asked_for(kept: float) -> None:
     sizes = []
     for number in range(200):
         top, bottom, left, right = box(30, 50, kept, generator("box", number))
@@ -164,7 +164,7 @@ def test_the_box_lies_inside_and_is_never_larger_than_asked_for(kept):
         assert min(sizes) < 0.75 * max(sizes), "some boxes are clipped at the border"
 
 
-def test_a_box_that_fits_has_the_area_asked_for():
+def test_a_box_that_fits_has_the_area_asked_for() -> None:
     for number in range(200):
         top, bottom, left, right = box(100, 100, 0.84, generator("area", number))
         if top > 0 and left > 0 and bottom < 100 and right < 100:
@@ -173,7 +173,7 @@ def test_a_box_that_fits_has_the_area_asked_for():
     raise AssertionError("no box lay inside")
 
 
-def test_the_mixture_does_not_depend_on_the_generators_of_numpy_and_torch():
+def test_the_mixture_does_not_depend_on_the_generators_of_numpy_and_torch() -> None:
     np.random.seed(1)
     torch.manual_seed(1)
     first = mix(step=4)[0]

@@ -34,20 +34,20 @@ def torchs_own(logits, smoothing=0.0, weights=(None,) * 3):
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_on_hard_labels_it_is_torchs_cross_entropy(smoothing):
+def test_on_hard_labels_it_is_torchs_cross_entropy(smoothing: float) -> None:
     logits = random_logits()
     loss = level_cross_entropy(logits, TARGETS, EVEN, (1, 1, 1), smoothing)
     torch.testing.assert_close(loss, torchs_own(logits, smoothing))
 
 
-def test_with_class_weights_it_is_torchs_cross_entropy():
+def test_with_class_weights_it_is_torchs_cross_entropy() -> None:
     logits = random_logits()
     weights = tuple(torch.linspace(0.5, 3, size) for size in OUTPUTS.sizes)
     loss = level_cross_entropy(logits, TARGETS, weights, (1, 1, 1), 0.0)
     torch.testing.assert_close(loss, torchs_own(logits, weights=weights))
 
 
-def test_gradients_are_torchs_too():
+def test_gradients_are_torchs_too() -> None:
     ours, theirs = random_logits(), random_logits()
     level_cross_entropy(ours, TARGETS, EVEN, (1, 1, 1), 0.1).backward()
     torchs_own(theirs, 0.1).backward()
@@ -55,7 +55,7 @@ def test_gradients_are_torchs_too():
         torch.testing.assert_close(mine.grad, other.grad)
 
 
-def test_where_every_label_is_unknown_it_is_zero_where_torch_is_nan():
+def test_where_every_label_is_unknown_it_is_zero_where_torch_is_nan() -> None:
     logits = random_logits()
     nothing = tuple(torch.zeros_like(level) for level in TARGETS)
     loss = level_cross_entropy(logits, nothing, EVEN, (1, 1, 1), 0.1)
@@ -65,7 +65,7 @@ def test_where_every_label_is_unknown_it_is_zero_where_torch_is_nan():
     assert torch.isnan(cross_entropy(logits[0], torch.full((6,), -100)))
 
 
-def test_unknown_levels_get_no_gradient_and_do_not_thin_out_the_others():
+def test_unknown_levels_get_no_gradient_and_do_not_thin_out_the_others() -> None:
     logits = random_logits()
     level_cross_entropy(logits, TARGETS, EVEN, (1, 1, 1), 0.1).backward()
     for level, gradient in enumerate(each.grad for each in logits):
@@ -77,21 +77,21 @@ def test_unknown_levels_get_no_gradient_and_do_not_thin_out_the_others():
     torch.testing.assert_close(level_cross_entropy(logits, padded, EVEN, (1, 1, 1), 0.0), few)
 
 
-def test_soft_targets_are_torchs_too():
+def test_soft_targets_are_torchs_too() -> None:
     logits = random_logits()
     soft = tuple(level.detach().softmax(dim=1) for level in random_logits(seed=1))
     expected = torch.stack([cross_entropy(a, b) for a, b in zip(logits, soft, strict=True)]).mean()
     torch.testing.assert_close(level_cross_entropy(logits, soft, EVEN, (1, 1, 1), 0.0), expected)
 
 
-def test_levels_count_as_their_weights_say():
+def test_levels_count_as_their_weights_say() -> None:
     logits = random_logits()
     alone = [level_cross_entropy((a,), (b,), (w,), (1,), 0.0) for a, b, w in zip(logits, TARGETS, EVEN, strict=True)]
     loss = level_cross_entropy(logits, TARGETS, EVEN, (1, 2, 5), 0.0)
     torch.testing.assert_close(loss, (alone[0] + 2 * alone[1] + 5 * alone[2]) / 8)
 
 
-def test_a_known_value():
+def test_a_known_value() -> None:
     # -ln softmax of (ln 1, ln 3) at the second class is ln(4/3).
     logits, target = (torch.tensor([[0.0, np.log(3.0)]]),), (torch.tensor([[0.0, 1.0]]),)
     assert level_cross_entropy(logits, target, (torch.ones(2),), (1,), 0.0).item() == pytest.approx(np.log(4 / 3))
@@ -105,7 +105,7 @@ def moment(logits, num_labelled, *, targets=TARGETS, progress=0.0, belief=None):
     )
 
 
-def test_the_parts_of_a_batch_are_averaged_apart_and_weighed():
+def test_the_parts_of_a_batch_are_averaged_apart_and_weighed() -> None:
     logits = random_logits()
     soft = tuple(level.detach().softmax(dim=1) for level in random_logits(seed=1))
     parts = [
@@ -117,7 +117,7 @@ def test_the_parts_of_a_batch_are_averaged_apart_and_weighed():
         torch.testing.assert_close(objective(moment(logits, 2, targets=soft)), parts[0] + weight * parts[1])
 
 
-def test_class_weights_serve_the_given_labels_only():
+def test_class_weights_serve_the_given_labels_only() -> None:
     logits = random_logits()
     rare = tuple(torch.linspace(0.5, 3, size) for size in OUTPUTS.sizes)
     plain, weighted = (
@@ -140,7 +140,7 @@ def self_ensembling():
 BELIEF = tuple(level.detach() for level in random_logits(seed=2))
 
 
-def test_the_consistency_loss_is_the_squared_gap_of_probabilities_at_its_ramp(self_ensembling):
+def test_the_consistency_loss_is_the_squared_gap_of_probabilities_at_its_ramp(self_ensembling) -> None:
     logits = random_logits()
     gap = torch.stack(
         [
@@ -154,7 +154,7 @@ def test_the_consistency_loss_is_the_squared_gap_of_probabilities_at_its_ramp(se
         torch.testing.assert_close(loss, supervised + 3.0 * ramp * gap)
 
 
-def test_the_mean_teachers_predictions_are_averaged_by_image(self_ensembling):
+def test_the_mean_teachers_predictions_are_averaged_by_image(self_ensembling) -> None:
     objective = self_ensembling()
     # A step that ran out of memory and is tried again counts once.
     objective(moment(random_logits(), 2, belief=random_logits()))
@@ -174,7 +174,7 @@ def test_the_mean_teachers_predictions_are_averaged_by_image(self_ensembling):
         torch.testing.assert_close(objective.state_dict()[f"labelled.level-{level}"], expected)
 
 
-def test_a_network_that_has_learnt_nothing_yet_has_no_say(self_ensembling):
+def test_a_network_that_has_learnt_nothing_yet_has_no_say(self_ensembling) -> None:
     objective = self_ensembling(average_from=0.3)
     objective(moment(random_logits(), 2, progress=0.29, belief=BELIEF))
     objective.settle()
@@ -184,7 +184,7 @@ def test_a_network_that_has_learnt_nothing_yet_has_no_say(self_ensembling):
     assert all((level >= 0).all() for level in objective.state_dict().values())
 
 
-def test_no_gradient_reaches_the_mean_teacher(self_ensembling):
+def test_no_gradient_reaches_the_mean_teacher(self_ensembling) -> None:
     believed = tuple(level.clone().requires_grad_() for level in BELIEF)
     logits = random_logits()
     self_ensembling()(moment(logits, 2, progress=1.0, belief=tuple(level.detach() for level in believed))).backward()
@@ -192,13 +192,13 @@ def test_no_gradient_reaches_the_mean_teacher(self_ensembling):
     assert all(level.grad.any() for level in logits)
 
 
-def test_the_running_averages_go_through_a_checkpoint(self_ensembling):
+def test_the_running_averages_go_through_a_checkpoint(self_ensembling) -> None:
     objective, other = self_ensembling(), self_ensembling()
     objective(moment(random_logits(), 2, belief=BELIEF))
     other.load_state_dict({name: value.clone() for name, value in objective.state_dict().items()})
     assert all(torch.equal(value, other.state_dict()[name]) for name, value in objective.state_dict().items())
 
 
-def test_one_hot_targets_are_those_of_the_labels():
+def test_one_hot_targets_are_those_of_the_labels() -> None:
     assert torch.equal(TARGETS[0][:3], one_hot(torch.tensor([0, 1, 1]), 2).float())
     assert TARGETS[2].sum(dim=1).tolist() == [1, 1, 0, 0, 1, 0]

@@ -10,7 +10,7 @@ from torch import nn
 @pytest.mark.parametrize(
     ("name", "fused"), [("adamw", True), ("sgd", True), ("lamb", False), ("lookahead_adamw", False)]
 )
-def test_fused_where_torch_promises_it_and_the_optimizer_can(name, fused):
+def test_fused_where_torch_promises_it_and_the_optimizer_can(name: str, fused: bool) -> None:
     config = TrainingConfig(optimizer=name)
     # Fused optimisers look at their weights only when they take a step: no GPU is needed to build one.
     for device in ("cuda", "cpu"):
@@ -18,7 +18,7 @@ def test_fused_where_torch_promises_it_and_the_optimizer_can(name, fused):
     assert not build_optimizer(nn.Linear(2, 2), config, torch.device("mps")).defaults.get("fused")
 
 
-def test_what_is_decayed_and_learnt_is_what_the_configuration_says():
+def test_what_is_decayed_and_learnt_is_what_the_configuration_says() -> None:
     optimizer = build_optimizer(
         nn.Linear(2, 2), TrainingConfig(learning_rate=0.1, weight_decay=0.3), torch.device("cpu")
     )
@@ -26,12 +26,12 @@ def test_what_is_decayed_and_learnt_is_what_the_configuration_says():
     assert {group["lr"] for group in optimizer.param_groups} == {0.1}
 
 
-def test_what_is_loaded_lies_in_memory_as_the_weights_do():
+def test_what_is_loaded_lies_in_memory_as_the_weights_do() -> None:
     """A fused step goes through memory: there contiguous moments are those of other channels-last weights."""
     layer = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
     optimizer = build_optimizer(layer, TrainingConfig(), torch.device("cpu"))
 
-    def step():
+    def step() -> None:
         layer.weight.grad = (
             torch.arange(layer.weight.numel())
             .reshape_as(layer.weight)

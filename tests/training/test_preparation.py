@@ -18,7 +18,7 @@ def threads():
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("prepare")]
 
 
-def until(met):
+def until(met) -> None:
     end = time.monotonic() + LONG_SECONDS
     while not met():
         assert time.monotonic() < end
@@ -34,7 +34,7 @@ def counted(number, made, *, together=None):
         yield each
 
 
-def test_the_next_one_is_made_when_its_user_says_so_and_no_more_than_that():
+def test_the_next_one_is_made_when_its_user_says_so_and_no_more_than_that() -> None:
     made = []
     walk = Ahead(counted(5, made))
     for number in range(5):
@@ -49,7 +49,7 @@ def test_the_next_one_is_made_when_its_user_says_so_and_no_more_than_that():
     assert threads() == []
 
 
-def test_one_that_comes_too_late_again_and_again_is_begun_at_once():
+def test_one_that_comes_too_late_again_and_again_is_begun_at_once() -> None:
     made = []
     walk = Ahead(counted(9, made))
     # Nobody ever says when: after the first, which has to be waited for, three are late.
@@ -60,7 +60,7 @@ def test_one_that_comes_too_late_again_and_again_is_begun_at_once():
     walk.close()
 
 
-def test_where_more_may_be_ahead_they_are_made_without_a_word():
+def test_where_more_may_be_ahead_they_are_made_without_a_word() -> None:
     made, allowed = [], [1]
     walk = Ahead(counted(9, made), lambda: allowed[0])
     assert next(walk) == 0
@@ -73,7 +73,7 @@ def test_where_more_may_be_ahead_they_are_made_without_a_word():
     assert threads() == []
 
 
-def test_now_and_then_a_late_one_changes_nothing():
+def test_now_and_then_a_late_one_changes_nothing() -> None:
     made, free = [], threading.Event()
     walk = Ahead(counted(9, made, together=free))
     free.set()
@@ -92,13 +92,13 @@ def test_now_and_then_a_late_one_changes_nothing():
     walk.close()
 
 
-def test_all_come_in_order_whoever_says_when():
+def test_all_come_in_order_whoever_says_when() -> None:
     assert list(Ahead(counted(7, []))) == [0, 1, 2, 3, 4, 5, 6]
     assert list(Ahead(counted(0, []))) == []
     assert threads() == []
 
 
-def test_an_error_comes_where_its_batch_would_have():
+def test_an_error_comes_where_its_batch_would_have() -> None:
     def items():
         yield 1
         raise OSError("gone")
@@ -111,7 +111,7 @@ def test_an_error_comes_where_its_batch_would_have():
 
 
 @pytest.mark.parametrize("begun", [False, True])
-def test_a_walk_that_is_given_up_ends_its_thread_and_its_source(begun):
+def test_a_walk_that_is_given_up_ends_its_thread_and_its_source(begun: bool) -> None:
     closed = threading.Event()
 
     def items():
@@ -130,7 +130,7 @@ def test_a_walk_that_is_given_up_ends_its_thread_and_its_source(begun):
     assert closed.is_set()
 
 
-def test_what_was_only_asked_for_is_not_made_when_a_walk_is_given_up():
+def test_what_was_only_asked_for_is_not_made_when_a_walk_is_given_up() -> None:
     made, free = [], threading.Event()
     walk = Ahead(counted(9, made, together=free), lambda: 5)
     walk.begin()
@@ -139,7 +139,7 @@ def test_what_was_only_asked_for_is_not_made_when_a_walk_is_given_up():
     assert made == [0]
 
 
-def test_a_gpus_batches_are_made_ahead_of_those_that_are_noised_with_it():
+def test_a_gpus_batches_are_made_ahead_of_those_that_are_noised_with_it() -> None:
     """One group is used while the next one is made; a CPU's come one by one."""
     for device, depths in (("cuda", [2, 16]), ("cpu", [1, 1])):
         preparation = Preparation(Placement(torch.device(device), "float32"), Mixing(NoiseConfig(), ("k",)), None, 9)
@@ -148,7 +148,7 @@ def test_a_gpus_batches_are_made_ahead_of_those_that_are_noised_with_it():
         assert [*found, preparation.depth] == depths
 
 
-def test_mixing_is_told_the_share_of_the_training_that_is_over():
+def test_mixing_is_told_the_share_of_the_training_that_is_over() -> None:
     """A schedule that follows it begins at 0."""
     told = []
 
@@ -164,7 +164,7 @@ def test_mixing_is_told_the_share_of_the_training_that_is_over():
     assert told == [(0, 0.0), (1, 0.25), (2, 0.5), (3, 0.75)]
 
 
-def test_batches_that_a_gpu_noises_together_come_one_by_one_with_their_own(monkeypatch):
+def test_batches_that_a_gpu_noises_together_come_one_by_one_with_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """A CPU stands in for the GPU: only how many are taken together differs."""
     seen, steps = [], 7
     noise = NoiseConfig(cutmix=0.5, cutmix_schedule="constant")
@@ -200,7 +200,9 @@ def test_batches_that_a_gpu_noises_together_come_one_by_one_with_their_own(monke
         ("cpu", (64, 32, 32, 3), 1),
     ],
 )
-def test_how_many_batches_are_noised_together_is_a_matter_of_their_size(device, shape, together):
+def test_how_many_batches_are_noised_together_is_a_matter_of_their_size(
+    device: str, shape: tuple[int, ...], together: int
+) -> None:
     placement = Placement(torch.device(device), "float32")
     preparation = Preparation(placement, Mixing(NoiseConfig(), ("k",)), lambda images, steps: images, 9)
     assert preparation._most_together(torch.empty(shape, dtype=torch.uint8, device="meta")) == together

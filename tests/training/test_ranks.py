@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from nstudent import cli, ranks
+from nstudent.data.dataset import Dataset
 from nstudent.errors import ConfigError, TrainingError
 from torchrun_processes import ended, said, torchrun
 from typer.testing import CliRunner
@@ -16,7 +17,7 @@ from typer.testing import CliRunner
 SCRIPT = Path(__file__).with_name("shared_training.py")
 
 
-def test_losses_and_running_averages_of_two_processes_are_those_of_one(digits, tmp_path):
+def test_losses_and_running_averages_of_two_processes_are_those_of_one(digits: Dataset, tmp_path: Path) -> None:
     data = digits.pixels._shards[0].parent
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
@@ -27,7 +28,7 @@ def test_losses_and_running_averages_of_two_processes_are_those_of_one(digits, t
     np.testing.assert_allclose(two["averages"], one["averages"], rtol=1e-4)
 
 
-def test_a_filter_of_two_processes_that_is_resumed_ends_like_one_that_is_not(digits, tmp_path):
+def test_a_filter_of_two_processes_that_is_resumed_ends_like_one_that_is_not(digits: Dataset, tmp_path: Path) -> None:
     """Its mean teacher has batch statistics: those of a process were its own until it was resumed from the leader's."""
     data = digits.pixels._shards[0].parent
     found = said(*torchrun(2), SCRIPT.with_name("shared_resumption.py"), data, tmp_path)
@@ -35,7 +36,7 @@ def test_a_filter_of_two_processes_that_is_resumed_ends_like_one_that_is_not(dig
     assert found["different"] == 0
 
 
-def test_three_processes_add_up_their_gradients_in_the_same_order_at_their_first_step_and_later():
+def test_three_processes_add_up_their_gradients_in_the_same_order_at_their_first_step_and_later() -> None:
     """Three numbers have a sum for every order, and a resumed training's first step is a later one of an unbroken."""
     found = said(*torchrun(3), SCRIPT.with_name("shared_gradient.py"))
     assert found["numbers"] > 200_000
@@ -43,7 +44,7 @@ def test_three_processes_add_up_their_gradients_in_the_same_order_at_their_first
 
 
 @pytest.fixture
-def meeting(monkeypatch):
+def meeting(monkeypatch: pytest.MonkeyPatch):
     """The second of two processes, whose first is there already: their store, and what the second does then."""
     for name, value in {"LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
@@ -55,13 +56,13 @@ def meeting(monkeypatch):
     return store, done
 
 
-def gpus(monkeypatch, count, done):
+def gpus(monkeypatch: pytest.MonkeyPatch, count, done) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: done.append(f"cuda:{device}"))
 
 
-def test_a_process_that_starts_late_is_waited_for(monkeypatch):
+def test_a_process_that_starts_late_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     store, met = dist.HashStore(), []
     monkeypatch.setattr(ranks, "rendezvous", lambda *_, **__: iter([(store, 0, 2)]))
     monkeypatch.setattr(ranks, "_set_timeout", lambda *limit: met.append(limit))
@@ -73,10 +74,10 @@ def test_a_process_that_starts_late_is_waited_for(monkeypatch):
 
 
 @pytest.mark.parametrize("command", ["run-all", "stage"])
-def test_a_command_connects_for_the_device_of_its_configuration(monkeypatch, command):
+def test_a_command_connects_for_the_device_of_its_configuration(monkeypatch: pytest.MonkeyPatch, command: str) -> None:
     asked = []
 
-    def connect(device):
+    def connect(device) -> None:
         asked.append(device)
         raise ConfigError("far enough")
 
@@ -88,8 +89,8 @@ def test_a_command_connects_for_the_device_of_its_configuration(monkeypatch, com
     assert asked == ["cpu", "mps"]
 
 
-def test_on_the_cpu_no_gpu_is_looked_at(monkeypatch, meeting):
-    def touched(*_):
+def test_on_the_cpu_no_gpu_is_looked_at(monkeypatch: pytest.MonkeyPatch, meeting) -> None:
+    def touched(*_: object) -> None:
         raise AssertionError("CUDA was asked for something")
 
     for name in ("is_available", "device_count", "set_device", "current_device", "init"):
@@ -100,7 +101,9 @@ def test_on_the_cpu_no_gpu_is_looked_at(monkeypatch, meeting):
 
 @pytest.mark.parametrize("device", ["auto", "cuda"])
 @pytest.mark.parametrize("local_rank", [0, 1])
-def test_each_process_takes_the_gpu_of_its_local_rank(monkeypatch, meeting, device, local_rank):
+def test_each_process_takes_the_gpu_of_its_local_rank(
+    monkeypatch: pytest.MonkeyPatch, meeting, device: str, local_rank: int
+) -> None:
     _, done = meeting
     gpus(monkeypatch, 2, done)
     monkeypatch.setenv("LOCAL_RANK", str(local_rank))
@@ -109,7 +112,7 @@ def test_each_process_takes_the_gpu_of_its_local_rank(monkeypatch, meeting, devi
     assert done == [f"cuda:{local_rank}", "cpu:gloo,cuda:nccl", *limits]
 
 
-def test_without_gpus_auto_means_the_cpu(monkeypatch, meeting):
+def test_without_gpus_auto_means_the_cpu(monkeypatch: pytest.MonkeyPatch, meeting) -> None:
     gpus(monkeypatch, 0, meeting[1])
     ranks._connect("auto")
     assert meeting[1] == ["gloo", ("cpu", ranks._TIMEOUT)]
@@ -125,8 +128,8 @@ def test_without_gpus_auto_means_the_cpu(monkeypatch, meeting):
 )
 @pytest.mark.parametrize("local_rank", ["0", "1"])
 def test_more_processes_than_gpus_are_refused_in_all_of_them(
-    monkeypatch, meeting, device, processes, count, said, local_rank
-):
+    monkeypatch: pytest.MonkeyPatch, meeting, device: str, processes: int, count: int, said: str, local_rank: str
+) -> None:
     _, done = meeting
     gpus(monkeypatch, count, done)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
@@ -136,7 +139,9 @@ def test_more_processes_than_gpus_are_refused_in_all_of_them(
     assert done == []
 
 
-def test_a_process_with_a_gpu_does_not_wait_for_those_of_a_machine_that_lacks_some(monkeypatch, meeting):
+def test_a_process_with_a_gpu_does_not_wait_for_those_of_a_machine_that_lacks_some(
+    monkeypatch: pytest.MonkeyPatch, meeting
+) -> None:
     store, done = meeting
     gpus(monkeypatch, 2, done)
     store.set("attempt-0/started-0", "8 processes and 1 GPU on another-machine: start 1")
@@ -145,7 +150,7 @@ def test_a_process_with_a_gpu_does_not_wait_for_those_of_a_machine_that_lacks_so
     assert done == []
 
 
-def test_of_two_real_processes_with_too_few_gpus_both_say_so(tmp_path):
+def test_of_two_real_processes_with_too_few_gpus_both_say_so(tmp_path: Path) -> None:
     """The machine is made to have one GPU, of which no call but its count is answered."""
     script = tmp_path / "one_gpu.py"
     script.write_text(
@@ -168,7 +173,7 @@ def test_of_two_real_processes_with_too_few_gpus_both_say_so(tmp_path):
 
 
 @pytest.mark.parametrize("debug", [dist.DebugLevel.OFF, dist.DebugLevel.DETAIL])
-def test_each_transport_of_a_process_group_has_a_limit_of_its_own(debug):
+def test_each_transport_of_a_process_group_has_a_limit_of_its_own(debug: dist.DebugLevel) -> None:
     """Both are gloo here, the second under another name: NCCL cannot be made without a GPU."""
 
     def second(store, rank, size, timeout):
@@ -194,8 +199,8 @@ def test_each_transport_of_a_process_group_has_a_limit_of_its_own(debug):
         dist.set_debug_level(dist.DebugLevel.OFF)
 
 
-def test_a_process_that_does_not_reach_the_others_says_what_to_set(monkeypatch):
-    def refused(*_, **__):
+def test_a_process_that_does_not_reach_the_others_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object, **__: object) -> None:
         raise RuntimeError("Gloo connectFullMesh failed with ... Connection refused, remote=[127.0.1.1]:39862")
 
     for name, value in {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0", "RANK": "0", "WORLD_SIZE": "1"}.items():

@@ -2,17 +2,17 @@ import pytest
 from nstudent.training.schedules import mixing_height, sigmoid_ramp
 
 
-def test_the_sigmoid_ramp_is_that_of_the_paper():
+def test_the_sigmoid_ramp_is_that_of_the_paper() -> None:
     ramp = [round(sigmoid_ramp(t / 5, 1.0), 4) for t in range(6)]
     assert ramp == [0.0067, 0.0408, 0.1653, 0.4493, 0.8187, 1.0]
 
 
-def test_the_ramp_is_over_after_its_length():
+def test_the_ramp_is_over_after_its_length() -> None:
     assert sigmoid_ramp(0.15, 0.3) == pytest.approx(sigmoid_ramp(0.5, 1.0))
     assert sigmoid_ramp(0.3, 0.3) == sigmoid_ramp(0.9, 0.3) == 1.0
 
 
-def test_a_ramp_without_length_is_always_up():
+def test_a_ramp_without_length_is_always_up() -> None:
     assert sigmoid_ramp(0.0, 0.0) == 1.0
 
 
@@ -25,5 +25,5 @@ def test_a_ramp_without_length_is_always_up():
         ("ramp", [0, 0.25, 0.5, 0.75, 1]),
     ],
 )
-def test_cutmix_has_its_height_when_the_schedule_says(schedule, heights):
+def test_cutmix_has_its_height_when_the_schedule_says(schedule: str, heights: list[float]) -> None:
     assert [mixing_height(schedule, progress) for progress in (0, 0.25, 0.5, 0.75, 1)] == heights

@@ -7,7 +7,7 @@ import pytest
 import torch
 from nstudent.config_file import load_config
 from nstudent.data.batches import Batches, Examples
-from nstudent.data.dataset import PixelStore
+from nstudent.data.dataset import Dataset, PixelStore
 from nstudent.data.resident import ResidentPixels
 from nstudent.labels.targets import GivenTargets
 from nstudent.outputs import Outputs
@@ -20,7 +20,7 @@ FIRST, SECOND = torch.device("cuda", 0), torch.device("cuda", 1)
 
 
 @pytest.fixture
-def unpinned(monkeypatch):
+def unpinned(monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory that only a machine with a GPU can pin."""
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
 
@@ -29,7 +29,7 @@ def fake():
     return FakeTensorMode(allow_non_fake_inputs=True)
 
 
-def test_two_processes_take_a_gpu_each_and_wait_for_it_half_an_hour_at_most():
+def test_two_processes_take_a_gpu_each_and_wait_for_it_half_an_hour_at_most() -> None:
     week = 7 * 24 * 60
     found = said(*torchrun(2), Path(__file__).with_name("shared_gpus.py"))
     assert found == [[0, 0, week, 30], [1, 1, week, 30]]
@@ -37,7 +37,9 @@ def test_two_processes_take_a_gpu_each_and_wait_for_it_half_an_hour_at_most():
 
 @pytest.mark.usefixtures("unpinned")
 @pytest.mark.parametrize("roomy", [FIRST, SECOND])
-def test_images_live_on_the_gpu_of_the_process_if_that_one_has_room(roomy, digits, monkeypatch):
+def test_images_live_on_the_gpu_of_the_process_if_that_one_has_room(
+    roomy: torch.device, digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Another process may have filled the other GPU: each looks at its own."""
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**30 if device == roomy else 0, 2**30))
     config = load_config(None, ["device=cpu", "workers=0"])
@@ -49,7 +51,9 @@ def test_images_live_on_the_gpu_of_the_process_if_that_one_has_room(roomy, digit
 
 
 @pytest.mark.usefixtures("unpinned")
-def test_a_thread_finds_the_images_of_the_second_process_on_the_second_gpu(digits, monkeypatch):
+def test_a_thread_finds_the_images_of_the_second_process_on_the_second_gpu(
+    digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In a new thread the current GPU is the first one, whatever the process has chosen."""
     ids = digits.labelled
     examples = Examples(ids, GivenTargets(digits.labels[ids], Outputs(digits.taxonomy)))

@@ -3,13 +3,14 @@
 import csv
 import io
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from nstudent.config import DataConfig
 from nstudent.data.sources import open_source
-from nstudent.data.sources.source import SPLITS
+from nstudent.data.sources.source import SPLITS, Record
 from nstudent.errors import NstudentError
 
 NAMES = ["1.jpg", "2.jpg", "a, b.jpg", "sub/3.jpg", 'q"uote.jpg', "é.jpg"]
@@ -18,7 +19,7 @@ WORDS = st.sampled_from(["a", "b", "-", "", " ", 'x "y"', "é", "3.0", "a,b", "=
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("table") / "root"
     (folder / "sub").mkdir(parents=True)
     for name in NAMES:
@@ -33,14 +34,14 @@ def root(tmp_path_factory):
     return folder
 
 
-def records(root, content):
+def records(root: Path, content: bytes) -> tuple[list[Record], list[bytes]]:
     (root / "t.csv").write_bytes(content)
     source = open_source(DataConfig(source="csv", root=str(root), table="t.csv"))
     found = source.records()
     return found, [source.read(i) for i in range(len(found))]
 
 
-def records_or_refusal(root, content):
+def records_or_refusal(root: Path, content: bytes) -> tuple[list[Record], list[bytes], str]:
     """(records, their images, "") or (nothing, nothing, the refusal)."""
     try:
         return *records(root, content), ""
@@ -48,7 +49,7 @@ def records_or_refusal(root, content):
         return [], [], str(error)
 
 
-def written(rows):
+def written(rows: list[tuple[str, ...]]) -> bytes:
     buffer = io.StringIO()
     csv.writer(buffer).writerows([HEADER, *rows])
     return buffer.getvalue().encode()
@@ -63,7 +64,7 @@ ROWS = st.lists(
 
 
 @given(ROWS)
-def test_a_written_table_is_read_as_it_was_meant(root, rows):
+def test_a_written_table_is_read_as_it_was_meant(root: Path, rows: list[tuple[str, ...]]) -> None:
     found, contents = records(root, written(rows))
 
     assert [(r.name, r.label, r.split) for r in found] == [
@@ -73,7 +74,9 @@ def test_a_written_table_is_read_as_it_was_meant(root, rows):
 
 
 @given(ROWS, st.data())
-def test_a_damaged_table_gives_records_of_its_own_cells_or_an_error(root, rows, data):
+def test_a_damaged_table_gives_records_of_its_own_cells_or_an_error(
+    root: Path, rows: list[tuple[str, ...]], data: st.DataObject
+) -> None:
     content = bytearray(written(rows))
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, len(content)))
@@ -83,11 +86,12 @@ def test_a_damaged_table_gives_records_of_its_own_cells_or_an_error(root, rows, 
 
     assert bool(found) != bool(refusal)
     assert "\n" not in refusal
-    plain = content.decode("utf-8-sig", "replace").replace('""', '"')
+    # Quotes aside: a damaged cell may keep those that were to enclose it or to double another.
+    plain = content.decode("utf-8-sig", "replace").replace('"', "")
     for record, image in zip(found, contents, strict=True):
         assert image in {name.encode() for name in NAMES}
         assert len(record.label) == 3
-        assert all(entry in plain for entry in record.label)
+        assert all(entry.replace('"', "") in plain for entry in record.label)
 
 
 OUTSIDE = "..", "~", "out", "out.jpg", "secret.jpg", "http:", "file:", "C:", "\\", "dev", "zero"
@@ -103,7 +107,7 @@ PARTS = st.sampled_from(["sub", "round", "1.jpg", "3.jpg", "in.jpg", *OUTSIDE, *
 @example("x/" * 3000 + "1.jpg")
 @example("file:///etc/passwd")
 @example("~/1.jpg")
-def test_a_path_names_a_file_below_the_root_or_is_refused_with_its_line(root, path):
+def test_a_path_names_a_file_below_the_root_or_is_refused_with_its_line(root: Path, path: str) -> None:
     found, contents, refusal = records_or_refusal(root, written([(path, "a", "b", "c", "")]))
 
     if refusal:

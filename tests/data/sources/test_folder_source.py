@@ -1,6 +1,8 @@
 """A folder whose tree is the taxonomy. No image is decoded here: an empty file with the right name will do."""
 
 import os
+from pathlib import Path
+from typing import Any
 
 import pytest
 from nstudent.config import DataConfig
@@ -8,22 +10,22 @@ from nstudent.data.sources import open_source, source_stamp
 from nstudent.errors import DataError
 
 
-def plant(root, *names):
+def plant(root: Path, *names: str) -> None:
     for name in names:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(name.encode())
 
 
-def config(root, **options):
+def config(root: Path, **options: Any) -> DataConfig:
     return DataConfig(source="folder", root=str(root), **options)
 
 
-def found(root, **options):
+def found(root: Path, **options: Any) -> dict[str, tuple[tuple[str, ...], str | None]]:
     return {record.name: (record.label, record.split) for record in open_source(config(root, **options)).records()}
 
 
-def test_depth_is_the_depth_of_the_label(tmp_path):
+def test_depth_is_the_depth_of_the_label(tmp_path: Path) -> None:
     plant(tmp_path, "a/b/c/1.jpg", "a/b/2.png", "a/3.webp", "4.jpg")
 
     assert found(tmp_path) == {
@@ -34,7 +36,7 @@ def test_depth_is_the_depth_of_the_label(tmp_path):
     }
 
 
-def test_folders_of_splits_are_no_classes(tmp_path):
+def test_folders_of_splits_are_no_classes(tmp_path: Path) -> None:
     plant(tmp_path, "train/a/1.jpg", "validation/a/2.jpg", "test/a/3.jpg", "unlabelled/x/y/z/deep/4.jpg")
 
     assert found(tmp_path, levels=("coarse",)) == {
@@ -45,7 +47,7 @@ def test_folders_of_splits_are_no_classes(tmp_path):
     }
 
 
-def test_a_further_folder_is_all_unlabelled(tmp_path):
+def test_a_further_folder_is_all_unlabelled(tmp_path: Path) -> None:
     plant(tmp_path / "labelled", "a/1.jpg")
     plant(tmp_path / "heap", "1.jpg", "any/where/2.jpg")
 
@@ -58,7 +60,7 @@ def test_a_further_folder_is_all_unlabelled(tmp_path):
     }
 
 
-def test_reading_gives_the_bytes_of_that_record(tmp_path):
+def test_reading_gives_the_bytes_of_that_record(tmp_path: Path) -> None:
     plant(tmp_path / "root", "b/2.jpg", "a/1.jpg")
     plant(tmp_path / "heap", "3.jpg")
     source = open_source(config(tmp_path / "root", unlabelled_root=str(tmp_path / "heap"), levels=("c",)))
@@ -69,13 +71,13 @@ def test_reading_gives_the_bytes_of_that_record(tmp_path):
     assert names == ["a/1.jpg", "b/2.jpg", "unlabelled:3.jpg"]
 
 
-def test_hidden_and_other_files_are_left_out(tmp_path):
+def test_hidden_and_other_files_are_left_out(tmp_path: Path) -> None:
     plant(tmp_path, "a/1.JPG", "a/.hidden.jpg", "a/notes.txt", ".cache/b/2.jpg", "a/.thumbs/3.jpg", "README.md")
 
     assert list(found(tmp_path)) == ["a/1.JPG"]
 
 
-def test_odd_names_are_kept_as_they_are(tmp_path):
+def test_odd_names_are_kept_as_they_are(tmp_path: Path) -> None:
     names = ["고양이/코숏/🐈.jpg", 'a b/c\'d "e"/,;.jpg', "café/x/=1+1.jpg", "[glob]/*/?.jpg"]
     plant(tmp_path, *names)
 
@@ -86,7 +88,7 @@ def test_odd_names_are_kept_as_they_are(tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="names are UTF-16 there")
-def test_a_name_that_is_not_utf8_is_found(tmp_path):
+def test_a_name_that_is_not_utf8_is_found(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     try:
         (tmp_path / "a" / os.fsdecode(b"caf\xe9.jpg")).write_bytes(b"x")
@@ -98,7 +100,7 @@ def test_a_name_that_is_not_utf8_is_found(tmp_path):
     assert os.fsencode(name) == b"a/caf\xe9.jpg"
 
 
-def test_too_deep_an_image_names_the_file(tmp_path):
+def test_too_deep_an_image_names_the_file(tmp_path: Path) -> None:
     plant(tmp_path, "a/b/c/d/1.jpg")
 
     with pytest.raises(DataError, match=r"a/b/c/d/1\.jpg lies 4 folders deep"):
@@ -106,7 +108,7 @@ def test_too_deep_an_image_names_the_file(tmp_path):
 
 
 @pytest.mark.parametrize("empty", ["b", "a/empty", "a/x/y"])
-def test_an_empty_class_folder_is_named(tmp_path, empty):
+def test_an_empty_class_folder_is_named(tmp_path: Path, empty: str) -> None:
     plant(tmp_path, "a/1.jpg")
     (tmp_path / empty).mkdir(parents=True)
 
@@ -114,7 +116,7 @@ def test_an_empty_class_folder_is_named(tmp_path, empty):
         found(tmp_path)
 
 
-def test_an_empty_class_of_one_split_is_named(tmp_path):
+def test_an_empty_class_of_one_split_is_named(tmp_path: Path) -> None:
     plant(tmp_path, "train/a/1.jpg", "test/a/2.jpg")
     (tmp_path / "test" / "b").mkdir()
 
@@ -122,20 +124,20 @@ def test_an_empty_class_of_one_split_is_named(tmp_path):
         found(tmp_path)
 
 
-def test_no_image_at_all_says_where_they_belong(tmp_path):
+def test_no_image_at_all_says_where_they_belong(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no image"):
         found(tmp_path)
 
 
 @pytest.mark.parametrize("key", ["root", "unlabelled_root"])
-def test_a_missing_folder_names_the_key(tmp_path, key):
+def test_a_missing_folder_names_the_key(tmp_path: Path, key: str) -> None:
     folders = {"root": str(tmp_path), key: str(tmp_path / "gone")}
 
     with pytest.raises(DataError, match=rf"data\.{key}: there is no folder .*gone"):
         open_source(DataConfig(source="folder", **folders))
 
 
-def test_the_stamp_changes_with_the_data(tmp_path):
+def test_the_stamp_changes_with_the_data(tmp_path: Path) -> None:
     plant(tmp_path, "a/1.jpg")
     before = source_stamp(config(tmp_path))
     assert source_stamp(config(tmp_path)) == before
@@ -149,7 +151,7 @@ def test_the_stamp_changes_with_the_data(tmp_path):
     assert len({before, added, edited, source_stamp(config(tmp_path))}) == 4
 
 
-def test_a_class_folder_beside_the_splits_is_not_passed_over_in_silence(tmp_path):
+def test_a_class_folder_beside_the_splits_is_not_passed_over_in_silence(tmp_path: Path) -> None:
     plant(tmp_path, "train/a/1.jpg", "test/a/2.jpg", "dog/b/3.jpg")
 
     with pytest.raises(DataError, match=r"dog lies beside the split folders"):
@@ -157,7 +159,7 @@ def test_a_class_folder_beside_the_splits_is_not_passed_over_in_silence(tmp_path
 
 
 @pytest.mark.parametrize("link", ["a/again", "a/b/elsewhere", "b"])
-def test_a_link_to_a_folder_is_named_and_not_followed(tmp_path, link):
+def test_a_link_to_a_folder_is_named_and_not_followed(tmp_path: Path, link: str) -> None:
     """In a circle it would never end; passed over in silence, its images would be missing."""
     plant(tmp_path / "root", "a/b/1.jpg")
     plant(tmp_path / "other", "2.jpg")
@@ -168,7 +170,7 @@ def test_a_link_to_a_folder_is_named_and_not_followed(tmp_path, link):
         found(tmp_path / "root")
 
 
-def test_a_linked_folder_of_the_heap_is_named(tmp_path):
+def test_a_linked_folder_of_the_heap_is_named(tmp_path: Path) -> None:
     plant(tmp_path / "root", "a/1.jpg")
     plant(tmp_path / "heap", "2.jpg")
     (tmp_path / "heap" / "more").symlink_to(tmp_path / "root", target_is_directory=True)
@@ -177,7 +179,7 @@ def test_a_linked_folder_of_the_heap_is_named(tmp_path):
         found(tmp_path / "root", unlabelled_root=str(tmp_path / "heap"))
 
 
-def test_a_link_to_an_image_is_an_image(tmp_path):
+def test_a_link_to_an_image_is_an_image(tmp_path: Path) -> None:
     plant(tmp_path / "store", "1.jpg")
     (tmp_path / "root" / "a").mkdir(parents=True)
     (tmp_path / "root" / "a" / "1.jpg").symlink_to(tmp_path / "store" / "1.jpg")
@@ -187,7 +189,7 @@ def test_a_link_to_an_image_is_an_image(tmp_path):
     assert source.read(0) == b"1.jpg"
 
 
-def test_the_stamp_of_a_dead_link_is_taken(tmp_path):
+def test_the_stamp_of_a_dead_link_is_taken(tmp_path: Path) -> None:
     plant(tmp_path, "a/1.jpg")
     before = source_stamp(config(tmp_path))
     (tmp_path / "a" / "2.jpg").symlink_to("gone.jpg")
@@ -195,7 +197,7 @@ def test_the_stamp_of_a_dead_link_is_taken(tmp_path):
     assert source_stamp(config(tmp_path)) != before
 
 
-def test_names_of_the_greatest_length_and_of_both_spellings_of_an_accent(tmp_path):
+def test_names_of_the_greatest_length_and_of_both_spellings_of_an_accent(tmp_path: Path) -> None:
     names = [f"a/{'x' * 251}.jpg", "a/\u00e9.jpg", "a/e\u0301.jpg", "a/A.jpg", "a/a.jpg"]
     plant(tmp_path, *names)
 
@@ -203,14 +205,14 @@ def test_names_of_the_greatest_length_and_of_both_spellings_of_an_accent(tmp_pat
 
 
 @pytest.mark.parametrize("path", ["x" * 5000, "a\0b", "\x1b[31m"])
-def test_a_root_that_is_no_path_names_the_key(path):
+def test_a_root_that_is_no_path_names_the_key(path: str) -> None:
     with pytest.raises(DataError, match=r"data\.root: there is no folder") as caught:
         open_source(DataConfig(source="folder", root=path))
     assert str(caught.value).isprintable()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="names are UTF-16 there")
-def test_an_error_about_a_name_that_is_not_utf8_can_be_printed(tmp_path):
+def test_an_error_about_a_name_that_is_not_utf8_can_be_printed(tmp_path: Path) -> None:
     deep = tmp_path / "a/b/c" / os.fsdecode(b"caf\xe9")
     deep.mkdir(parents=True)
     (deep / "1.jpg").write_bytes(b"x")

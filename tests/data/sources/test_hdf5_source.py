@@ -1,19 +1,22 @@
 """Packed images in one HDF5 file, which may come from anybody: what it claims is checked before it is believed."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 from nstudent.config import DataConfig
 from nstudent.data.sources import open_source
+from nstudent.data.sources.source import Source
 from nstudent.errors import NstudentError
 
 BLOBS = [b"first", b"second image", b"", b"fourth"]
 LEVELS = [["cat", "dog"], ["husky", "poodle", "siamese"]]
 
 
-def packed(path, **changed):
+def packed(path: Path, **changed: Any) -> Path:
     """A valid file, but for what is ``changed`` (``None``: left out)."""
     content = {
         "jpeg": np.frombuffer(b"".join(BLOBS), np.uint8),
@@ -32,11 +35,11 @@ def packed(path, **changed):
     return path
 
 
-def opened(path, levels=("coarse", "fine")):
+def opened(path: Path, levels: tuple[str, ...] = ("coarse", "fine")) -> Source:
     return open_source(DataConfig(source="hdf5", root=str(path), levels=levels))
 
 
-def test_a_valid_file_is_read(tmp_path):
+def test_a_valid_file_is_read(tmp_path: Path) -> None:
     source = opened(packed(tmp_path / "data.h5"))
 
     assert [(r.name, r.label, r.split) for r in source.records()] == [
@@ -48,13 +51,13 @@ def test_a_valid_file_is_read(tmp_path):
     assert [source.read(i) for i in range(4)] == BLOBS
 
 
-def test_names_are_made_where_there_are_none(tmp_path):
+def test_names_are_made_where_there_are_none(tmp_path: Path) -> None:
     records = opened(packed(tmp_path / "data.h5", name=None)).records()
 
     assert [record.name for record in records] == [f"image-000000{i}" for i in range(4)]
 
 
-def test_the_stamp_changes_with_the_file(tmp_path):
+def test_the_stamp_changes_with_the_file(tmp_path: Path) -> None:
     before = opened(packed(tmp_path / "data.h5")).stamp()
     packed(tmp_path / "data.h5", split=np.zeros(4, np.int8), more=np.zeros(1000))
 
@@ -99,37 +102,37 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_file_is_refused_by_name(tmp_path, name):
+def test_a_broken_file_is_refused_by_name(tmp_path: Path, name: str) -> None:
     path = packed(tmp_path / "data.h5", **BROKEN[name])
 
     with pytest.raises(NstudentError, match=r"data\.h5"):
         opened(path).records()
 
 
-def test_the_configuration_must_name_as_many_levels(tmp_path):
+def test_the_configuration_must_name_as_many_levels(tmp_path: Path) -> None:
     with pytest.raises(NstudentError, match=r"2 levels, data\.levels names 3"):
         opened(packed(tmp_path / "data.h5"), levels=("a", "b", "c")).records()
 
 
-def test_a_missing_file_names_the_key(tmp_path):
+def test_a_missing_file_names_the_key(tmp_path: Path) -> None:
     with pytest.raises(NstudentError, match=r"data\.root"):
         opened(tmp_path / "gone.h5")
 
 
-def test_a_folder_is_refused(tmp_path):
+def test_a_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NstudentError):
         opened(tmp_path).records()
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>404</html>", b"\x89HDF\r\n\x1a\n" + b"\0" * 100])
-def test_garbage_is_refused(tmp_path, content):
+def test_garbage_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "data.h5").write_bytes(content)
 
     with pytest.raises(NstudentError, match=r"data\.h5"):
         opened(tmp_path / "data.h5").records()
 
 
-def test_a_truncated_file_is_refused(tmp_path):
+def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
     content = packed(tmp_path / "data.h5").read_bytes()
     (tmp_path / "data.h5").write_bytes(content[: len(content) // 2])
 

@@ -3,26 +3,28 @@
 import gzip
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from nstudent.config import DataConfig
 from nstudent.data.sources import open_source
+from nstudent.data.sources.source import Source
 from nstudent.errors import DataError
 
 CLASSES = ("top/shirt", "top/coat", "bag")
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 
 
-def idx(values):
+def idx(values: np.ndarray) -> bytes:
     return struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape) + values.tobytes()
 
 
-def images(count):
+def images(count: int) -> np.ndarray:
     return (np.arange(count * 12) % 251).astype(np.uint8).reshape(count, 3, 4)
 
 
-def plant(root, zipped=False, **changed):
+def plant(root: Path, zipped: bool = False, **changed: Any) -> None:
     files = {
         "train-images-idx3-ubyte": idx(images(5)),
         "train-labels-idx1-ubyte": idx(np.array([0, 1, 2, 0, 1], np.uint8)),
@@ -36,18 +38,18 @@ def plant(root, zipped=False, **changed):
             path.write_bytes(gzip.compress(content) if zipped else content)
 
 
-def opened(root, classes=CLASSES):
+def opened(root: Path, classes: tuple[str, ...] = CLASSES) -> Source:
     return open_source(DataConfig(source="idx", root=str(root), class_paths=classes, levels=("coarse", "fine")))
 
 
-def refused(root, classes=CLASSES):
+def refused(root: Path, classes: tuple[str, ...] = CLASSES) -> str:
     with pytest.raises(DataError) as caught:
         opened(root, classes).records()
     return str(caught.value)
 
 
 @pytest.mark.parametrize("zipped", [False, True])
-def test_train_and_test_images_with_their_labels(tmp_path, zipped):
+def test_train_and_test_images_with_their_labels(tmp_path: Path, zipped: bool) -> None:
     plant(tmp_path, zipped)
     source = opened(tmp_path)
 
@@ -66,20 +68,20 @@ def test_train_and_test_images_with_their_labels(tmp_path, zipped):
     assert np.array_equal(source.read(6), images(2)[1] + 1)
 
 
-def test_the_stamp_does_not_need_the_content(tmp_path):
+def test_the_stamp_does_not_need_the_content(tmp_path: Path) -> None:
     plant(tmp_path, train_images_idx3_ubyte=b"anything")
 
     assert opened(tmp_path).stamp() == opened(tmp_path).stamp()
 
 
 @pytest.mark.parametrize("cut", [0, 3, 10, 16, 30])
-def test_a_file_cut_off_is_named(tmp_path, cut):
+def test_a_file_cut_off_is_named(tmp_path: Path, cut: int) -> None:
     plant(tmp_path, train_images_idx3_ubyte=idx(images(5))[:cut])
 
     assert "train-images-idx3-ubyte" in refused(tmp_path)
 
 
-def test_a_zipped_file_cut_off_is_named(tmp_path):
+def test_a_zipped_file_cut_off_is_named(tmp_path: Path) -> None:
     plant(tmp_path, zipped=True)
     path = tmp_path / "train-images-idx3-ubyte.gz"
     path.write_bytes(path.read_bytes()[:-12])
@@ -87,21 +89,21 @@ def test_a_zipped_file_cut_off_is_named(tmp_path):
     assert path.name in refused(tmp_path)
 
 
-def test_a_zipped_file_that_is_none_is_named(tmp_path):
+def test_a_zipped_file_that_is_none_is_named(tmp_path: Path) -> None:
     plant(tmp_path, zipped=True)
     (tmp_path / "t10k-labels-idx1-ubyte.gz").write_bytes(b"<html>404</html>")
 
     assert "t10k-labels-idx1-ubyte.gz" in refused(tmp_path)
 
 
-def test_a_shape_whose_size_overflows_is_refused(tmp_path):
+def test_a_shape_whose_size_overflows_is_refused(tmp_path: Path) -> None:
     """2^31 x 2^31 x 4 values are 2^64, which is nothing at all in 64 bits."""
     plant(tmp_path, train_images_idx3_ubyte=struct.pack(">HBB3I", 0, 8, 3, 1 << 31, 1 << 31, 4))
 
     assert "train-images-idx3-ubyte" in refused(tmp_path)
 
 
-def test_too_few_classes_name_the_key(tmp_path):
+def test_too_few_classes_name_the_key(tmp_path: Path) -> None:
     plant(tmp_path)
 
     message = refused(tmp_path, CLASSES[:2])
@@ -111,38 +113,38 @@ def test_too_few_classes_name_the_key(tmp_path):
 
 
 @pytest.mark.parametrize("path", ["a/b/c", "", "a//b"])
-def test_a_class_path_that_does_not_fit_is_named(tmp_path, path):
+def test_a_class_path_that_does_not_fit_is_named(tmp_path: Path, path: str) -> None:
     plant(tmp_path)
 
     with pytest.raises(DataError, match=r"data\.class_paths"):
         opened(tmp_path, (path, "x", "y"))
 
 
-def test_images_and_labels_must_be_as_many(tmp_path):
+def test_images_and_labels_must_be_as_many(tmp_path: Path) -> None:
     plant(tmp_path, train_labels_idx1_ubyte=idx(np.zeros(4, np.uint8)))
 
     assert "5 train images and 4 labels" in refused(tmp_path)
 
 
-def test_images_in_place_of_labels_are_refused(tmp_path):
+def test_images_in_place_of_labels_are_refused(tmp_path: Path) -> None:
     plant(tmp_path, train_labels_idx1_ubyte=idx(images(5)))
 
     assert "1 dimensions" in refused(tmp_path)
 
 
-def test_a_missing_file_is_named(tmp_path):
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
     plant(tmp_path, t10k_labels_idx1_ubyte=None)
 
     assert "t10k-labels" in refused(tmp_path)
 
 
-def test_a_missing_folder_names_the_key(tmp_path):
+def test_a_missing_folder_names_the_key(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"data\.root"):
         opened(tmp_path / "gone")
 
 
 @pytest.mark.skipif(not FASHION.is_dir(), reason="apt-get install dataset-fashion-mnist")
-def test_fashion_mnist_as_debian_installs_it():
+def test_fashion_mnist_as_debian_installs_it() -> None:
     source = open_source(
         DataConfig(source="idx", root=str(FASHION), class_paths=tuple(f"c{i}" for i in range(10)), levels=("only",))
     )
