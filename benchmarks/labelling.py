@@ -26,9 +26,10 @@ from nstudent.config import Config, ModelConfig
 from nstudent.data.dataset import Dataset, Ids
 from nstudent.labels.store import Layout
 from nstudent.models.device import Placement
-from nstudent.models.ensemble import Ensemble, Recipe
+from nstudent.models.ensemble import Ensemble
 from nstudent.models.inference import BatchSize
 from nstudent.models.member import build_member
+from nstudent.models.recipe import Recipe
 from nstudent.outputs import Outputs
 from nstudent.processes import available_cores
 from nstudent.progress import Silence
@@ -65,8 +66,7 @@ class Heap:
         outputs = Outputs(dataset.taxonomy)
         members = [build_member(model, outputs, ("benchmark", number)) for number in range(num_members)]
         self._side = config.data.image_size
-        sizes = (self._side, config.data.max_pixels)
-        recipe = Recipe((model,) * num_members, dataset.taxonomy, "ignore", *sizes)
+        recipe = Recipe.of(config, dataset.taxonomy, [model] * num_members)
         self._ensemble = Ensemble(recipe, members, self._placement)
         self.size = BatchSize.starting(None, self._ensemble)
         layout, temperatures = Layout.of(outputs, None), (1.2,) * len(LEVELS)

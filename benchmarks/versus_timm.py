@@ -37,9 +37,10 @@ from nstudent.data.batches import Examples
 from nstudent.data.dataset import Dataset
 from nstudent.labels.targets import GivenTargets
 from nstudent.models.device import Placement, loader_workers, noises_in_batches
-from nstudent.models.ensemble import Ensemble, Recipe
+from nstudent.models.ensemble import Ensemble
 from nstudent.models.inference import predict
 from nstudent.models.member import build_member
+from nstudent.models.recipe import Recipe
 from nstudent.outputs import Outputs
 from nstudent.processes import available_cores
 from nstudent.progress import Silence
@@ -184,7 +185,7 @@ def our_work(arguments: argparse.Namespace) -> None:
     member = build_member(model, Outputs(dataset.taxonomy), KEY)
     ids = dataset.labelled
     if arguments.work == "label":
-        recipe = Recipe((model,), dataset.taxonomy, "ignore", side, config.data.max_pixels, config.precision)
+        recipe = Recipe.of(config, dataset.taxonomy, [model])
         ids = np.resize(ids, arguments.amount)
         batch = None if arguments.our_batch == "null" else int(arguments.our_batch or arguments.batch)
         predict(Ensemble(recipe, [member], placement), dataset.pixels, ids, batch)

@@ -19,7 +19,8 @@ from nstudent.errors import ArtifactError, ImageError
 from nstudent.labels.decoders import build_decoder
 from nstudent.labels.decoding import Decoder
 from nstudent.models.device import Placement
-from nstudent.models.ensemble import Ensemble, Recipe
+from nstudent.models.ensemble import Ensemble
+from nstudent.models.recipe import Recipe
 from nstudent.storage import read_json
 from nstudent.taxonomy import Taxonomy
 

@@ -7,6 +7,7 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
+from nstudent.config_types import Absent
 from nstudent.taxonomy import ABSENT, LabelArray, Taxonomy
 
 SILENT = -1
@@ -22,7 +23,7 @@ class Outputs:
     """
 
     taxonomy: Taxonomy
-    absent: str = "ignore"
+    absent: Absent = "ignore"
     """``ignore`` or ``class``, as in the configuration: whether 'nothing' gets an output."""
 
     @cached_property

@@ -18,8 +18,9 @@ from nstudent.evaluation.metrics import scores
 from nstudent.labels.self_ensemble import RunningAverage
 from nstudent.labels.targets import GivenTargets
 from nstudent.models.device import Placement, loader_workers, noises_in_batches
-from nstudent.models.ensemble import Ensemble, Recipe
+from nstudent.models.ensemble import Ensemble
 from nstudent.models.member import Member, build_member
+from nstudent.models.recipe import Recipe
 from nstudent.outputs import Outputs
 from nstudent.randomness import Key
 from nstudent.ranks import gathered_rows
@@ -72,9 +73,7 @@ class Workbench:
 
     def recipe(self, members: Sequence[ModelConfig]) -> Recipe:
         """How an ensemble of these members is described."""
-        config, data = self._config, self._config.data
-        sizes = (data.image_size, data.max_pixels)
-        return Recipe(tuple(members), self.dataset.taxonomy, config.absent, *sizes, config.precision)
+        return Recipe.of(self._config, self.dataset.taxonomy, members)
 
     def labelled(self, labels: LabelArray | None = None) -> Examples:
         """The labelled training images; ``labels`` (labelled images, levels) replaces what is given for them."""

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import numpy as np
 from nstudent.data.dataset import Dataset, Ids
-from nstudent.evaluation.calibration import apply_temperature, fit_temperatures, images_to_fit
+from nstudent.evaluation.calibration import fit_temperatures, images_to_fit
 from nstudent.labels import store
 from nstudent.labels.decoders import build_decoder
 from nstudent.labels.selection import select
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble, Levels
 from nstudent.models.inference import BatchSize, Found, batches, predict
+from nstudent.models.temperature import apply_temperature
 from nstudent.progress import Task
 from nstudent.stage import Context, Metrics
 from torch import Tensor

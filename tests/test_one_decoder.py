@@ -1,7 +1,6 @@
 """Scores, pseudo-labels and the classifier decode as the recipe says, so that they cannot disagree."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +17,10 @@ from nstudent.labels.decoders import DECODERS
 from nstudent.labels.decoding import Decoded
 from nstudent.labels.store import Layout
 from nstudent.models.device import Placement
-from nstudent.models.ensemble import Ensemble, Recipe
+from nstudent.models.ensemble import Ensemble
 from nstudent.models.inference import BatchSize
 from nstudent.models.member import build_member
+from nstudent.models.recipe import Recipe
 from nstudent.outputs import Outputs
 from nstudent.run import run_stage
 from nstudent.stages.pseudolabel import _Labelling
@@ -51,9 +51,10 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 def ensemble(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> Ensemble:
     monkeypatch.setitem(DECODERS, "one_for_all", _OneForAll)
     model = ModelConfig()
-    recipe = Recipe((model,), dataset.taxonomy, "ignore", 16, 1_000_000)
+    config = load_config(None, WORDS)
+    recipe = Recipe.of(config, dataset.taxonomy, [model]).model_copy(update={"decoder": "one_for_all"})
     member = build_member(model, recipe.outputs, ("key",))
-    return Ensemble(replace(recipe, decoder="one_for_all"), [member], Placement(torch.device("cpu"), "float32"))
+    return Ensemble(recipe, [member], Placement(torch.device("cpu"), "float32"))
 
 
 def test_scores_are_those_of_the_recipes_decoder(dataset: Dataset, ensemble: Ensemble) -> None:

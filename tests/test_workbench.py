@@ -7,6 +7,7 @@ import torch
 from nstudent import workbench
 from nstudent.artifact import Artifact
 from nstudent.commit import SCRATCH
+from nstudent.config import ModelConfig
 from nstudent.config_file import load_config
 from nstudent.data.dataset import Dataset
 from nstudent.data.resident import ResidentPixels
@@ -106,7 +107,7 @@ def test_the_recipe_is_that_of_the_data(make_bench, dataset) -> None:
     assert recipe.outputs.sizes == (3, 5, 9), "the mid and fine levels can end"
     assert recipe.taxonomy == dataset.taxonomy
     assert recipe.image_size == 16
-    assert make_bench().recipe(()).outputs.sizes == (3, 4, 8)
+    assert make_bench().recipe([ModelConfig()]).outputs.sizes == (3, 4, 8)
 
 
 @pytest.mark.parametrize("absent", ["ignore", "class"])

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
+from nstudent.models.temperature import apply_temperature
 from nstudent.outputs import SILENT, Outputs
 from nstudent.taxonomy import LabelArray
 from scipy.optimize import minimize_scalar
-from torch import Tensor
 
 _LOG_RANGE = (-1.1, 1.1)
 """Temperatures of a third to three: a few hundred images that are all right would ask for ever more confidence."""
@@ -28,15 +28,6 @@ def images_to_fit(ids: npt.NDArray[np.int64], outputs: Outputs) -> npt.NDArray[n
     """Ids of the images that temperatures are fitted on: all, or evenly spaced ones where there are many classes."""
     most = max(_FEWEST_TO_FIT, _CELLS_TO_FIT // sum(outputs.sizes))
     return ids if len(ids) <= most else ids[np.linspace(0, len(ids) - 1, most).astype(np.int64)]
-
-
-def apply_temperature(probabilities: Tensor, temperature: float) -> Tensor:
-    """Raise to the power 1/T and normalise: what dividing logits by T does, also for averaged members.
-
-    ``probabilities`` are float32 (images, outputs), on any device. In double precision it took longer than a small
-    network's forward pass over 10,000 classes.
-    """
-    return probabilities.add(_SMALLEST).log_().div_(temperature).softmax(dim=1)
 
 
 def fit_temperatures(probabilities: Sequence[Distribution], labels: LabelArray, outputs: Outputs) -> tuple[float, ...]:

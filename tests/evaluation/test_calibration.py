@@ -5,8 +5,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nstudent.evaluation import calibration
 from nstudent.evaluation.calibration import fit_temperatures, images_to_fit
+from nstudent.models.temperature import apply_temperature as divided
 from nstudent.outputs import Outputs
 from nstudent.taxonomy import Taxonomy
 from trees import outputs_of
@@ -15,7 +15,7 @@ FIVE = outputs_of(5)
 
 
 def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    return calibration.apply_temperature(torch.from_numpy(probabilities), temperature).numpy()
+    return divided(torch.from_numpy(probabilities), temperature).numpy()
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -186,8 +186,8 @@ def test_a_decoder_that_there_is_not_is_an_error_that_lists_those_that_there_are
 @pytest.mark.gpu
 @pytest.mark.parametrize("absent", ["ignore", "class"])
 def test_cpu_and_gpu_find_the_same_labels(absent: str) -> None:
-    from nstudent.evaluation.calibration import apply_temperature
     from nstudent.labels.store import Layout
+    from nstudent.models.temperature import apply_temperature
 
     random = np.random.default_rng(0)
     outputs = Outputs(TREE, absent)
