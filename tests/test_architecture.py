@@ -36,7 +36,7 @@ FLOORS = [
     {"data", "labels"},
     {"commit"},
     {"artifact", "hdf5", "lock", "config_file", "session"},
-    {"processes", "world"},
+    {"processes", "world", "outputs"},
     {"config", "taxonomy", "randomness", "progress", "listener", "stopping", "storage", "hdf5_heap"},
     {"config_data", "tables"},
     {"config_types", "errors", "json_record"},

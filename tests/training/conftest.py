@@ -14,6 +14,7 @@ from nstudent.labels.self_ensemble import RunningAverage
 from nstudent.labels.targets import GivenTargets
 from nstudent.models.device import Placement
 from nstudent.models.member import build_member
+from nstudent.outputs import Outputs
 from nstudent.progress import Silence
 from nstudent.run import run_stage
 from nstudent.training.build import Lesson, Site, build_loop
@@ -73,12 +74,11 @@ def make_trainer(digits) -> Callable[..., Loop]:
         **settings,
     ) -> Loop:
         placement = placement or Placement(torch.device(device), "float32")
-        outputs, key = digits.taxonomy.num_classes, ("fit", 0)
+        outputs, key = Outputs(digits.taxonomy), ("fit", 0)
         labelled, heap = (
-            Examples(ids, GivenTargets(digits.labels[ids], digits.taxonomy, "ignore"))
-            for ids in (digits.labelled, digits.unlabelled)
+            Examples(ids, GivenTargets(digits.labels[ids], outputs)) for ids in (digits.labelled, digits.unlabelled)
         )
-        even = [torch.ones(size, device=placement.device) for size in outputs]
+        even = [torch.ones(size, device=placement.device) for size in outputs.sizes]
         supervised = Supervised(even, (1.0, 1.0, 1.0), smoothing=0.1)
         if self_ensemble:
             averages = [RunningAverage(len(part.ids), outputs, 0.7) for part in (labelled, heap)]
