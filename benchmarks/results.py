@@ -16,9 +16,9 @@ import subprocess
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from nstudent import load_config, plan, run_all
+from nstudent import Session, load_config, plan, run_all
 from nstudent.artifact import Manifest
-from nstudent.console import Screen
+from nstudent.cli.console import Screen
 from nstudent.evaluation.scores import COMPARED, SCORES, ClassifierScores, Intervals, Scores
 from nstudent.processes import available_cores
 
@@ -44,7 +44,7 @@ def main() -> None:
 
 def _run(arguments: argparse.Namespace, seed: int) -> Path:
     config = load_config(arguments.config, [*arguments.overrides, f"seed={seed}"])
-    return run_all(config, arguments.runs / f"{config.run_name}-seed{seed}", Screen())
+    return run_all(config, arguments.runs / f"{config.run_name}-seed{seed}", Session(progress=Screen()))
 
 
 def _last(folder: Path) -> Path:

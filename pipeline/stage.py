@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 from nstudent.artifact import Artifact, Metrics
 from nstudent.commit import SCRATCH
-from nstudent.listener import Listener, NoListener
-from nstudent.progress import Progress, Silence
+from nstudent.listener import Listener
+from nstudent.progress import Progress
+from nstudent.session import Session
 from nstudent.step_metrics import Role
 from nstudent.storage import make_folder, reserve
-from nstudent.world import Alone, World
+from nstudent.world import World
 
 if TYPE_CHECKING:
     # They take longer to import than all the rest, and `nstudent --help` needs neither.
@@ -91,13 +92,25 @@ class Context:
     """The latest artifact of each role that the stage needs."""
     gathered: tuple[Artifact, ...] = ()
     """Every artifact of the roles that the stage gathers, in the order of the run."""
-    progress: Progress = field(default_factory=Silence)
-    world: World = field(default_factory=Alone)
-    """The processes that share the work. Only the leader's files and metrics count."""
-    listener: Listener = field(default_factory=NoListener)
+    session: Session = field(default_factory=Session)
     turns: Callable[[int], Iterable[int]] = range
     """Number of independent trainings -> their numbers, in the order in which the stage should turn to them. One that
     comes late may have been trained ahead by another process: its checkpoint is then that of its last step."""
+
+    @property
+    def progress(self) -> Progress:
+        """Is told of the work; it raises ``StoppedError`` if the run is to stop."""
+        return self.session.progress
+
+    @property
+    def world(self) -> World:
+        """The processes that share the work. Only the leader's files and metrics count."""
+        return self.session.world
+
+    @property
+    def listener(self) -> Listener:
+        """Hears of epochs and steps."""
+        return self.session.listener
 
     @property
     def scratch(self) -> Path:

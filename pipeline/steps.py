@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from nstudent.errors import ConfigError
 from nstudent.stage import Stage, Step
 from nstudent.step_metrics import Role
 
@@ -114,3 +115,38 @@ def plan(config: Config) -> tuple[Step, ...]:
         latest[stage.provides] = step.name
         everything.append((stage.provides, step.name))
     return tuple(steps)
+
+
+def check_stage(name: str) -> None:
+    """Refuse a name that is not that of a stage.
+
+    Raises:
+        ConfigError: it is not; the message lists the stages.
+    """
+    if name not in STAGES:
+        raise ConfigError(f"there is no stage '{name}': choose from {', '.join(STAGES)}")
+
+
+def needed_until(steps: Sequence[Step], stage: str | None) -> tuple[Step, ...]:
+    """The last step of a stage and the steps that it is made from, directly or not, in order; ``None``: all steps.
+
+    Args:
+        steps: The plan of a run.
+        stage: Name of the stage.
+
+    Raises:
+        ConfigError: it is not a stage, or none of the steps is of it.
+    """
+    if stage is None:
+        return tuple(steps)
+    check_stage(stage)
+    last = next((step for step in reversed(steps) if step.stage.name == stage), None)
+    if last is None:
+        raise ConfigError(f"this run has no {stage} step: with rounds=0 none is planned")
+    needed = {last.name}
+    # A step reads only what earlier steps make.
+    for step in reversed(steps):
+        if step.name in needed:
+            needed.update(name for _, name in step.inputs)
+            needed.update(step.gathered)
+    return tuple(step for step in steps if step.name in needed)

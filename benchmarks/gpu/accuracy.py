@@ -26,10 +26,10 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import cifar10  # noqa: E402
-from nstudent import load_config, run_all, run_stage  # noqa: E402
+from nstudent import Session, load_config, run_all, run_stage  # noqa: E402
 from nstudent.artifact import Artifact, Manifest  # noqa: E402
+from nstudent.cli.console import Screen  # noqa: E402
 from nstudent.config import Config  # noqa: E402
-from nstudent.console import Screen  # noqa: E402
 from nstudent.data.dataset import Dataset  # noqa: E402
 from nstudent.errors import StoppedError  # noqa: E402
 from nstudent.evaluation.assess import assess  # noqa: E402
@@ -91,7 +91,7 @@ def measure(arguments: argparse.Namespace, scale: Scale, folder: Path, began: fl
     cifar10.unpack(arguments.file or folder / "noise.npz", heap, scale.labelled, scale.validation, 0, levels=1)
     words = [f"data.root={heap}", f"device={arguments.device}", *scale.words]
     config = load_config(ROOT / "configs" / "cifar10.yaml", [*words, *arguments.overrides])
-    run_stage(config, "data", run_dir, Screen())
+    run_stage(config, "data", run_dir, Session(progress=Screen()))
     dataset = Dataset(Artifact(run_dir / "00-data"), config.data)
     words += lengths(config, dataset, arguments, scale, began)
     config = load_config(ROOT / "configs" / "cifar10.yaml", [*words, *arguments.overrides])
@@ -100,7 +100,7 @@ def measure(arguments: argparse.Namespace, scale: Scale, folder: Path, began: fl
     limit.daemon = True
     limit.start()
     try:
-        run_all(config, run_dir, Screen(), stop)
+        run_all(config, run_dir, Session(progress=Screen(), stop=stop))
     except StoppedError:
         print("\nThe time was over before the run was: scored is what there is.\n")
     limit.cancel()

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from nstudent.data.dataset import Dataset, Ids
 from nstudent.evaluation.metrics import Tallies, tally
 from nstudent.evaluation.predictions import PredictionWriter
-from nstudent.labels.decoding import PathDecoder, path_confidence
+from nstudent.labels.decoders import build_decoder
 from nstudent.models.ensemble import Ensemble, Levels
 from nstudent.models.inference import BatchSize, batches
 from nstudent.taxonomy import LabelArray, Taxonomy
@@ -33,13 +33,11 @@ def assess(
     ensemble: Ensemble, dataset: Dataset, ids: Ids, batch_size: int | None, writer: PredictionWriter | None = None
 ) -> Assessed:
     """Label some images with their most probable paths and score them; ``writer`` keeps the predictions in full."""
-    taxonomy = dataset.taxonomy
-    decode = PathDecoder(taxonomy, ensemble.recipe.outputs)
+    decoder = build_decoder(ensemble.recipe.decoder, ensemble.recipe.outputs)
 
     def wanted(levels: Levels) -> Mapping[str, Tensor]:
-        paths = decode(levels)
-        confidence = path_confidence(levels, paths, taxonomy)
-        return writer.columns(levels, paths, confidence) if writer else {"path": paths, "confidence": confidence}
+        found = decoder.decode(levels)
+        return writer.columns(levels, found) if writer else {"path": found.paths, "confidence": found.confidence}
 
     paths, confidence, first = [], [], 0
     for found in batches(ensemble, dataset.pixels, ids, BatchSize.starting(batch_size, ensemble), wanted):
@@ -49,7 +47,7 @@ def assess(
             writer.put(ids[first : first + len(paths[-1])], found)
         first += len(paths[-1])
     said = np.concatenate(paths)
-    return Assessed(said, np.concatenate(confidence), tally(said, dataset.labels[ids], taxonomy.levels))
+    return Assessed(said, np.concatenate(confidence), tally(said, dataset.labels[ids], dataset.taxonomy.levels))
 
 
 def best_constant(truth: LabelArray, taxonomy: Taxonomy) -> Tallies:

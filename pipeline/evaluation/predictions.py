@@ -17,8 +17,10 @@ from nstudent.artifact import Artifact
 from nstudent.data.dataset import Dataset, Ids
 from nstudent.errors import ArtifactError
 from nstudent.hdf5 import attributes, mapped, write
+from nstudent.labels.decoding import Decoded
 from nstudent.labels.store import LabelStore, Layout
 from nstudent.labels.targets import Distributions
+from nstudent.outputs import Outputs
 from nstudent.taxonomy import LabelArray
 from torch import Tensor
 
@@ -30,12 +32,12 @@ _FILE_BYTES = 64 << 20
 class PredictionWriter:
     """Writes the predictions of one classifier: a file whenever so many bytes of them are there."""
 
-    def __init__(self, folder: Path, step: str, dataset: Dataset, outputs: Sequence[int]) -> None:
-        """Write into ``folder``; ``step`` names the classifier, ``outputs`` are its outputs per level."""
+    def __init__(self, folder: Path, step: str, dataset: Dataset, outputs: Outputs) -> None:
+        """Write into ``folder``; ``step`` names the classifier, ``outputs`` are its outputs."""
         self._folder = folder
         self._step = step
         self._dataset = dataset
-        self._layout = Layout.of(dataset.taxonomy.levels, outputs, None)
+        self._layout = Layout.of(outputs, None)
         self._pieces: list[dict[str, npt.NDArray[Any]]] = []
         """Rows that are not in a file yet, by data set."""
         self._first = 0
@@ -45,9 +47,14 @@ class PredictionWriter:
         """Bytes of one image, without its name."""
         return self._layout.row_bytes + 1 + 4 * len(self._layout.levels)
 
-    def columns(self, levels: Sequence[Tensor], paths: Tensor, confidence: Tensor) -> Mapping[str, Tensor]:
-        """The predictions of some images as they are stored, on their device; see ``Layout.columns``."""
-        return self._layout.columns(levels, paths, confidence)
+    def columns(self, levels: Sequence[Tensor], found: Decoded) -> Mapping[str, Tensor]:
+        """The predictions of some images as they are stored, on their device.
+
+        Args:
+            levels: Distribution per level, (images, outputs).
+            found: The labels that were decoded from them.
+        """
+        return self._layout.columns(levels, found.paths, found.confidence)
 
     def put(self, images: Ids, columns: Mapping[str, npt.NDArray[Any]]) -> None:
         """Take in the predictions of some images, as ``columns`` gives them."""

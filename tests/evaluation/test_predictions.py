@@ -11,10 +11,13 @@ from nstudent.commit import commit, open_partial
 from nstudent.errors import ArtifactError
 from nstudent.evaluation import predictions
 from nstudent.evaluation.predictions import Predictions, PredictionWriter
-from nstudent.labels.decoding import best_paths, path_confidence
+from nstudent.labels.best_path import BestPath
+from nstudent.outputs import Outputs
 from nstudent.taxonomy import Taxonomy
+from trees import outputs_of
 
-TREE = Taxonomy.from_labels([("A", "a"), ("A", "b"), ("B", "-")], ("coarse", "fine"))
+OUTPUTS = Outputs(Taxonomy.from_labels([("A", "a"), ("A", "b"), ("B", "-")], ("coarse", "fine")))
+MANY = outputs_of(2, 300)
 IMAGES = np.array([3, 9, 4, 11, 0, 7, 5], dtype=np.int64)
 SPLIT = np.array([1, 0, 0, 1, 1, 1, 0, 2, 0, 1, 0, 2], dtype=np.int8)
 
@@ -22,7 +25,6 @@ SPLIT = np.array([1, 0, 0, 1, 1, 1, 0, 2, 0, 1, 0, 2], dtype=np.int8)
 class Data:
     """As much of a data set as predictions need."""
 
-    taxonomy = TREE
     split = SPLIT
     labels = np.arange(24, dtype=np.int32).reshape(12, 2) % 3 - 1
 
@@ -30,12 +32,12 @@ class Data:
         return np.array([f"bär {image}.png".encode() for image in images], dtype="S20")
 
 
-def distributions(outputs: tuple[int, ...] = (2, 2)) -> list[torch.Tensor]:
+def distributions(outputs: Outputs = OUTPUTS) -> list[torch.Tensor]:
     random = np.random.default_rng(1)
-    return [torch.from_numpy(random.dirichlet(np.ones(n), len(IMAGES)).astype(np.float32)) for n in outputs]
+    return [torch.from_numpy(random.dirichlet(np.ones(n), len(IMAGES)).astype(np.float32)) for n in outputs.sizes]
 
 
-def written(folder: Path, batch: int = 3, outputs: tuple[int, ...] = (2, 2)) -> Artifact:
+def written(folder: Path, batch: int = 3, outputs: Outputs = OUTPUTS) -> Artifact:
     """Two classifiers, their predictions put in a few at a time."""
     partial = open_partial(folder, {"asked": {}, "inputs": {}})
     levels = distributions(outputs)
@@ -43,8 +45,7 @@ def written(folder: Path, batch: int = 3, outputs: tuple[int, ...] = (2, 2)) -> 
         writer = PredictionWriter(partial, step, Data(), outputs)
         for first in range(0, len(IMAGES), batch):
             part = [level[first : first + batch] for level in levels]
-            paths = best_paths([level[:, :2] for level in part], TREE)
-            columns = writer.columns(part, paths, path_confidence(part, paths, TREE))
+            columns = writer.columns(part, BestPath(outputs).decode(part))
             writer.put(IMAGES[first : first + batch], {name: each.numpy() for name, each in columns.items()})
         writer.finish()
     fields = {"stage": "evaluate", "role": "scores", "round": 0, "asked": {}, "inputs": {}, "metrics": {}}
@@ -59,8 +60,9 @@ def test_every_row_is_read_back_as_it_was_put_in(tmp_path: Path) -> None:
     assert found.names[0].decode() == "bär 3.png"
     assert np.array_equal(found.split, SPLIT[IMAGES])
     assert np.array_equal(found.truth, Data().labels[IMAGES])
-    assert np.array_equal(found.paths, best_paths(levels, TREE).numpy())
-    assert np.array_equal(found.confidence, path_confidence(levels, best_paths(levels, TREE), TREE).numpy())
+    decoded = BestPath(OUTPUTS).decode(levels)
+    assert np.array_equal(found.paths, decoded.paths.numpy())
+    assert np.array_equal(found.confidence, decoded.confidence.numpy())
     for kept, level in zip(found.probabilities, levels, strict=True):
         assert np.array_equal(kept[np.arange(len(IMAGES))], level.half().numpy())
     assert found.images[found.rows_of(1)].tolist() == [3, 9, 4, 0, 5]
@@ -79,7 +81,7 @@ def test_files_are_cut_at_the_same_rows_whatever_the_batch(
 ) -> None:
     """So that memory does not grow with the images, and a step that is begun anew leaves no other files."""
     whole = Predictions.open(written(tmp_path / "whole"), "01-teacher")
-    row_bytes = PredictionWriter(tmp_path, "x", Data(), (2, 2)).row_bytes
+    row_bytes = PredictionWriter(tmp_path, "x", Data(), OUTPUTS).row_bytes
     monkeypatch.setattr(predictions, "_FILE_BYTES", 3 * row_bytes)
     made = written(tmp_path / "cut", batch)
     assert [name for name in made.manifest.files if "teacher" in name] == [
@@ -93,8 +95,8 @@ def test_files_are_cut_at_the_same_rows_whatever_the_batch(
 
 
 def test_of_many_classes_the_most_probable_are_kept(tmp_path: Path) -> None:
-    found = Predictions.open(written(tmp_path / "06-evaluate", outputs=(2, 300)), "01-teacher")
-    level, rows = distributions((2, 300))[1].numpy(), np.arange(len(IMAGES))
+    found = Predictions.open(written(tmp_path / "06-evaluate", outputs=MANY), "01-teacher")
+    level, rows = distributions(MANY)[1].numpy(), np.arange(len(IMAGES))
     kept = found.probabilities[1][rows]
     assert kept.shape == (len(IMAGES), 300)
     assert np.array_equal(kept.argmax(axis=1), level.argmax(axis=1))
@@ -109,4 +111,4 @@ def test_the_files_are_readable_with_plain_h5py_and_of_the_size_that_is_reserved
             item.nbytes for item in (*file.values(), *file["probability"].values()) if hasattr(item, "nbytes")
         )
         assert file["truth"].dtype == np.int32
-    assert num_bytes == len(IMAGES) * (PredictionWriter(tmp_path, "x", Data(), (2, 2)).row_bytes + 20)
+    assert num_bytes == len(IMAGES) * (PredictionWriter(tmp_path, "x", Data(), OUTPUTS).row_bytes + 20)
