@@ -92,8 +92,11 @@ def test_the_loss_has_the_class_weights_of_the_labelled_images(make_bench, datas
     objective = bench.supervised(bench._config.teacher, unlabelled_weight=2.0)
     labels = dataset.labels[dataset.labelled][:, 0]
     expected = [60 / (3 * (labels == c).sum()) for c in range(3)]
-    assert objective.class_weights[0].tolist() == pytest.approx(expected)
-    assert (objective.level_weights, objective.smoothing, objective.unlabelled_weight) == ((1, 1, 1), 0.25, 2.0)
+    assert objective.labelled.class_weights[0].tolist() == pytest.approx(expected)
+    assert objective.labelled.smoothing == 0.25
+    assert (objective.level_weights, objective.unlabelled_weight) == ((1, 1, 1), 2.0)
+    assert objective.heap.class_weights[0].tolist() == [1, 1, 1]
+    assert objective.heap.smoothing == 0
 
 
 def test_level_weights_are_those_of_the_section(make_bench) -> None:

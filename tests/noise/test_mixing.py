@@ -20,7 +20,9 @@ TARGETS = (torch.eye(NUM_IMAGES),)
 
 def mix(step=0, targets=TARGETS, noise=ALWAYS, progress=0.0, key=("seed", 0)):
     rows = torch.arange(NUM_IMAGES)
-    prepared = Prepared(Batch(IMAGES, targets, NUM_LABELLED, rows, NUM_IMAGES), IMAGES, targets)
+    prepared = Prepared(
+        Batch(IMAGES, targets, NUM_LABELLED, rows, (NUM_LABELLED, NUM_IMAGES - NUM_LABELLED)), IMAGES, targets
+    )
     # A training of so many steps that this one stands where it should.
     steps = step / progress if progress and step else math.inf
     mixed = Mixing(lambda _: noise, steps, key)(prepared, step)

@@ -5,7 +5,7 @@ from contextlib import closing
 
 import pytest
 import torch
-from fitting import LENGTH, MILD
+from fitting import LENGTH, MILD, supervised
 from nstudent.config import ModelConfig, TrainingConfig
 from nstudent.data.batches import Examples
 from nstudent.labels.targets import GivenTargets
@@ -14,7 +14,6 @@ from nstudent.models.member import build_member
 from nstudent.outputs import Outputs
 from nstudent.training.build import Lesson, Site, build_loop
 from nstudent.training.loop import Length, Loop
-from nstudent.training.objective import Supervised
 from nstudent.world import Part
 
 
@@ -26,7 +25,7 @@ def test_the_losses_of_shares_add_up_to_that_of_the_batch(digits, monkeypatch):
         (Examples(part, GivenTargets(digits.labels[part], outputs)), size)
         for part, size in ((ids[:30], 7), (ids[30:], 9))
     ]
-    objective = Supervised([torch.ones(size) for size in outputs.sizes], (1.0, 2.0, 1.0), 0.1, unlabelled_weight=0.5)
+    objective = supervised(outputs, (1.0, 2.0, 1.0), unlabelled_weight=0.5)
 
     # There are no other processes here: each has its share, and nobody adds them up.
     monkeypatch.setattr("nstudent.training.gradient.shared", lambda network, world: network)
