@@ -32,18 +32,18 @@ import torch.nn.functional as F
 from nstudent import load_config, run_stage
 from nstudent.artifact import Artifact
 from nstudent.config import Config, ModelConfig
-from nstudent.data.augment import Augment
-from nstudent.data.batches import Batches, Examples
+from nstudent.data.batches import Examples
 from nstudent.data.dataset import Dataset
 from nstudent.labels.targets import GivenTargets
 from nstudent.models.device import Placement, noises_in_batches
 from nstudent.models.member import Member, build_member
 from nstudent.processes import available_cores
-from nstudent.training.fit import Length, Trainer
+from nstudent.training.build import Lesson, Site, build_loop
+from nstudent.training.loop import Length, Loop
 from nstudent.training.objective import Supervised
 from nstudent.training.optimizer import build_optimizer
 from nstudent.training.recording import _record
-from nstudent.workbench import batch_noise, training_pixels
+from nstudent.workbench import training_pixels
 from torch import Tensor, nn
 
 QUIET = {"shift": 0.0, "zoom": 0.0, "rotate": 0.0, "flip": False, "operations": 0, "erase": 0.0}
@@ -62,31 +62,31 @@ class Variant:
     compile_mode: str = "none"
     records: bool = True
     """Whether a GPU replays a recorded step."""
-    change: Callable[[Trainer], None] = lambda trainer: None
+    change: Callable[[Loop], None] = lambda trainer: None
 
 
 def _nothing(*_: Any) -> None:
     """In place of what is left out."""
 
 
-def _without_average(trainer: Trainer) -> None:
-    trainer._average.update = _nothing
+def _without_average(trainer: Loop) -> None:
+    trainer.method._average.update = _nothing
 
 
-def _without_check(trainer: Trainer) -> None:
-    trainer._finite.before_step = _nothing  # type: ignore[method-assign]
+def _without_check(trainer: Loop) -> None:
+    trainer.method.finite.before_step = _nothing  # type: ignore[method-assign]
 
 
-def _channels_first(trainer: Trainer) -> None:
-    trainer._network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    placement = trainer._preparation._placement
+def _channels_first(trainer: Loop) -> None:
+    trainer.method.network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    placement = trainer.feed.preparation._placement
     plain = placement.images
 
     class First(Placement):
         def images(self, pixels: Tensor) -> Tensor:
             return plain(pixels).contiguous()
 
-    trainer._preparation._placement = First(placement.device, placement.precision)
+    trainer.feed.preparation._placement = First(placement.device, placement.precision)
 
 
 VARIANTS = {
@@ -148,7 +148,7 @@ class Bench:
             self.model, outputs, KEY, dropout=noise.dropout, drop_path=noise.drop_path, checkpointing=checkpointing
         )
 
-    def trainer(self, variant: Variant) -> Trainer:
+    def trainer(self, variant: Variant) -> Loop:
         student = self.config.student
         noise = student.noise.model_copy(update=variant.noise)
         training = student.model_copy(update={"noise": noise, "batch_size": self.batch, **variant.settings})
@@ -157,26 +157,20 @@ class Bench:
         placement = Placement(self.placement.device, precision, variant.compile_mode, records)
         changed = {"augment": variant.augment or self.config.augment, "workers": self.workers}
         config = self.config.model_copy(update=changed)
-        later = noises_in_batches(config)
         ids, taxonomy = self.dataset.labelled, self.dataset.taxonomy
         examples = Examples(ids, GivenTargets(self.dataset.labels[ids], taxonomy, "ignore"))
-        pixels = training_pixels(config, self.dataset, placement.device)
-        batches = Batches(pixels, [(examples, self.batch)], None if later else Augment(noise), KEY)
         even = [torch.ones(n, device=placement.device) for n in taxonomy.num_classes]
         objective = Supervised(even, (1.0,) * taxonomy.num_levels, smoothing=0.1)
-        trainer = Trainer(
-            self.member(training.checkpoint_activations),
-            batches,
-            objective,
-            training,
-            LENGTH,
+        site = Site(
             placement,
-            KEY,
-            levels=taxonomy.levels,
-            name_of=self.dataset.name,
+            training_pixels(config, self.dataset, placement.device),
+            taxonomy.levels,
+            self.dataset.name,
+            noises_in_batches=noises_in_batches(config),
             workers=self.workers,
-            noise=batch_noise(noise, batches, KEY, whole=later),
         )
+        lesson = Lesson([(examples, self.batch)], objective, LENGTH)
+        trainer = build_loop(self.member(training.checkpoint_activations), lesson, training, site, KEY)
         variant.change(trainer)
         return trainer
 
@@ -186,10 +180,10 @@ class Bench:
         def take(steps: int) -> tuple[float, float]:
             begun = trainer._step
             # One more than is used: the last one is prepared while the timed steps run, as in a training.
-            batches = trainer.prepared(begun + steps + 2)
+            batches = trainer.feed.between(begun, begun + steps + 2)
             before = resource.getrusage(resource.RUSAGE_CHILDREN)
             # Not timed: the loaders start.
-            trainer._train_step(next(batches))
+            trainer.take(next(batches))
             timed = itertools.islice(batches, steps)
             wall, cpu = measured(lambda: self._steps(trainer, timed), self.placement.device)
             del batches
@@ -199,9 +193,9 @@ class Bench:
 
         return Turns(take)
 
-    def _steps(self, trainer: Trainer, batches: Iterator[Any]) -> None:
+    def _steps(self, trainer: Loop, batches: Iterator[Any]) -> None:
         for batch in batches:
-            trainer._train_step(batch)
+            trainer.take(batch)
 
     def bare(self, recorded: bool = False) -> Turns:
         """A loop of nothing but the network; ``recorded``: replayed by a GPU, as ours is."""
@@ -252,9 +246,9 @@ def _repeat(step: Callable[[], None], steps: int) -> None:
 def waits(bench: Bench) -> list[str]:
     """Where one of our steps makes the host wait for the device, by torch's own account."""
     trainer = bench.trainer(Variant())
-    batches = trainer.prepared(20)
+    batches = trainer.feed.between(0, 20)
     for _ in range(3):
-        trainer._train_step(next(batches))
+        trainer.take(next(batches))
     torch.cuda.set_sync_debug_mode("warn")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -33,8 +33,7 @@ import torch
 from nstudent import load_config, run_stage
 from nstudent.artifact import Artifact
 from nstudent.config import Config, ModelConfig
-from nstudent.data.augment import Augment
-from nstudent.data.batches import Batches, Examples
+from nstudent.data.batches import Examples
 from nstudent.data.dataset import Dataset
 from nstudent.labels.targets import GivenTargets
 from nstudent.models.device import Placement, loader_workers, noises_in_batches
@@ -43,9 +42,10 @@ from nstudent.models.inference import predict
 from nstudent.models.member import build_member
 from nstudent.processes import available_cores
 from nstudent.progress import Silence
-from nstudent.training.fit import Length, Trainer
+from nstudent.training.build import Lesson, Site, build_loop
+from nstudent.training.loop import Length
 from nstudent.training.objective import Supervised
-from nstudent.workbench import batch_noise, training_pixels
+from nstudent.workbench import training_pixels
 from safetensors.torch import save_file
 from sklearn.datasets import load_sample_images
 
@@ -188,28 +188,22 @@ def our_work(arguments: argparse.Namespace) -> None:
         batch = None if arguments.our_batch == "null" else int(arguments.our_batch or arguments.batch)
         predict(Ensemble(recipe, [member], placement), dataset.pixels, ids, batch)
         return
-    later = noises_in_batches(config)
-    noise, training = config.teacher.noise, config.teacher.model_copy(update={"batch_size": arguments.batch})
+    training = config.teacher.model_copy(update={"batch_size": arguments.batch})
     examples = Examples(ids, GivenTargets(dataset.labels[ids], dataset.taxonomy, "ignore"))
-    pixels = training_pixels(config, dataset, placement.device)
-    batches = Batches(pixels, [(examples, arguments.batch)], None if later else Augment(noise), KEY)
     objective = Supervised([torch.ones(n, device=placement.device) for n in dataset.taxonomy.num_classes], (1.0,), 0.1)
-    trainer = Trainer(
-        member,
-        batches,
-        objective,
-        training,
-        Length(arguments.amount, len(ids) // arguments.batch),
+    site = Site(
         placement,
-        KEY,
-        levels=dataset.taxonomy.levels,
-        name_of=dataset.name,
+        training_pixels(config, dataset, placement.device),
+        dataset.taxonomy.levels,
+        dataset.name,
+        noises_in_batches=noises_in_batches(config),
         workers=loader_workers(config),
         checkpoint_seconds=3600,
-        noise=batch_noise(noise, batches, KEY, whole=later),
     )
+    length = Length(arguments.amount, len(ids) // arguments.batch)
+    loop = build_loop(member, Lesson([(examples, arguments.batch)], objective, length), training, site, KEY)
     with tempfile.TemporaryDirectory() as scratch:
-        trainer.fit(Path(scratch) / "checkpoint.safetensors", Silence(), "training")
+        loop.fit(Path(scratch) / "checkpoint.safetensors", Silence(), "training")
 
 
 def our_command(arguments: argparse.Namespace, folder: Path, side: int, work: str, noise: str = "none") -> list[str]:

@@ -83,6 +83,8 @@ class TrainingConfig(Section):
     """Decoupled weight decay of the optimizer."""
     warmup_epochs: Annotated[Number, Field(ge=0)] = 3.0
     """Epochs over which the learning rate rises from a hundredth of its height."""
+    clip: Literal["norm"] = "norm"
+    """How a gradient that is too long is shortened. norm: all weights by the same factor, to clip_norm."""
     clip_norm: Positive | None = 5.0
     """Largest norm of the gradient; null: unlimited."""
     ema_decay: Annotated[Number, Field(ge=0, lt=1)] = 0.99

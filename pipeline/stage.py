@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from nstudent.artifact import Artifact
 from nstudent.commit import SCRATCH
+from nstudent.listener import Listener, NoListener
 from nstudent.progress import Progress, Silence
 from nstudent.storage import make_folder, reserve
 from nstudent.world import Alone, World
@@ -88,6 +89,7 @@ class Context:
     progress: Progress = field(default_factory=Silence)
     world: World = field(default_factory=Alone)
     """The processes that share the work. Only the leader's files and metrics count."""
+    listener: Listener = field(default_factory=NoListener)
     turns: Callable[[int], Iterable[int]] = range
     """Number of independent trainings -> their numbers, in the order in which the stage should turn to them. One that
     comes late may have been trained ahead by another process: its checkpoint is then that of its last step."""
@@ -98,6 +100,10 @@ class Context:
         path = self.folder / SCRATCH
         make_folder(path)
         return path
+
+    def training(self, name: str) -> str:
+        """Name of one of the step's trainings, unique in the run: as a listener hears it."""
+        return f"{self.step.name}/{name}"
 
     def key(self, *parts: int | str) -> Key:
         """Key for this step's randomness."""

@@ -7,12 +7,9 @@ from collections.abc import Sequence
 from functools import cached_property
 
 import torch
-from nstudent.config import Config, ModelConfig, NoiseConfig, TrainingConfig
-from nstudent.data.augment import Augment
-from nstudent.data.batch_augment import BatchAugment
-from nstudent.data.batches import Batches, Examples
+from nstudent.config import Config, ModelConfig, TrainingConfig
+from nstudent.data.batches import Examples
 from nstudent.data.dataset import Dataset, PixelStore
-from nstudent.data.erasing import Erasing
 from nstudent.data.packing import readable_size
 from nstudent.data.resident import ResidentPixels, fits_beside_training
 from nstudent.errors import ConfigError
@@ -28,10 +25,10 @@ from nstudent.ranks import gathered_rows
 from nstudent.stage import Context
 from nstudent.storage import reserve
 from nstudent.taxonomy import LabelArray
+from nstudent.training.build import Lesson, Site, build_loop
 from nstudent.training.class_weights import class_weights
-from nstudent.training.fit import Length, Trained, Trainer
-from nstudent.training.objective import Objective, Supervised
-from nstudent.training.preparation import BatchNoise
+from nstudent.training.loop import Length, Trained
+from nstudent.training.objective import Supervised
 from torch import Tensor, nn
 
 _WORTH_SAYING = 0.05
@@ -53,9 +50,19 @@ class Workbench:
         self._world = context.world
 
     @cached_property
-    def _pixels(self) -> PixelStore | ResidentPixels:
-        """The images that trainings read."""
-        return training_pixels(self._config, self.dataset, self.placement.device)
+    def _site(self) -> Site:
+        """Where this step's trainings run."""
+        return Site(
+            placement=self.placement,
+            pixels=training_pixels(self._config, self.dataset, self.placement.device),
+            levels=self.dataset.taxonomy.levels,
+            name_of=self.dataset.name,
+            noises_in_batches=noises_in_batches(self._config),
+            workers=loader_workers(self._config, self.dataset.pixels.are_mapped),
+            checkpoint_seconds=60 * self._config.checkpoint_minutes,
+            world=self._world,
+            say=self._progress.say,
+        )
 
     def recipe(self, members: Sequence[ModelConfig]) -> Recipe:
         """How an ensemble of these members is described."""
@@ -92,43 +99,27 @@ class Workbench:
         noise, again = training.noise, training.checkpoint_activations
         return build_member(model, outputs, key, dropout=noise.dropout, drop_path=noise.drop_path, checkpointing=again)
 
-    def train(
-        self,
-        name: str,
-        model: ModelConfig,
-        training: TrainingConfig,
-        parts: Sequence[tuple[Examples, int]],
-        objective: Objective,
-        length: Length,
-        key: Key,
-        *,
-        with_clean: bool = False,
-    ) -> Trained:
-        """Train one network; ``parts`` are examples and how many of them a batch holds, the labelled first."""
-        world = self._world
-        if sum(size for _, size in parts) < world.size:
-            raise ConfigError(f"{name}: {world.size} processes share a batch of fewer images: raise batch_size")
-        share = (world.rank, world.size)
-        later = noises_in_batches(self._config)
-        augment = None if later else Augment(training.noise)
-        batches = Batches(self._pixels, parts, augment, key, with_clean=with_clean, share=share)
+    def train(self, name: str, model: ModelConfig, training: TrainingConfig, lesson: Lesson, key: Key) -> Trained:
+        """Train one network to the end, or go on with it from its checkpoint.
+
+        Args:
+            name: Name of the training among those of its step; its checkpoint is kept under it.
+            model: The network.
+            training: How it is trained.
+            lesson: What it is to learn.
+            key: Decides its first weights, the order of its images, and all noise.
+
+        Raises:
+            ConfigError: A batch has fewer images than the run has processes.
+            TrainingError: A loss or gradient is not finite.
+            StoppedError: The run was asked to stop; a checkpoint of the last step is on disk.
+        """
+        processes = self._world.size
+        if sum(size for _, size in lesson.parts) < processes:
+            raise ConfigError(f"{name}: {processes} processes share a batch of fewer images: raise batch_size")
         network = self.build(model, training, key)
         reserve(self._scratch, _CHECKPOINT_COPIES * sum(t.nbytes for t in network.state_dict().values()))
-        trainer = Trainer(
-            network,
-            batches,
-            objective,
-            training,
-            length,
-            self.placement,
-            key,
-            levels=self.dataset.taxonomy.levels,
-            name_of=self.dataset.name,
-            workers=loader_workers(self._config, self.dataset.pixels.are_mapped),
-            checkpoint_seconds=60 * self._config.checkpoint_minutes,
-            world=world,
-            noise=batch_noise(training.noise, batches, key, whole=later),
-        )
+        loop = build_loop(network, lesson, training, self._site, key)
         checkpoint = self._scratch / f"{name.replace(' ', '-')}.safetensors"
         recipe = self.recipe([model])
 
@@ -136,7 +127,7 @@ class Workbench:
             assert isinstance(network, Member)
             return self.validation_score(Ensemble(recipe, [network], self.placement))
 
-        trained = trainer.fit(checkpoint, self._progress, name, validate)
+        trained = loop.fit(checkpoint, self._progress, name, validate)
         self._say_what_packing_gains(name, trained.data_wait)
         return trained
 
@@ -167,24 +158,6 @@ class Workbench:
         score = scores(tallies)[HEADLINE]
         assert score is not None, "the data stage refuses validation images without a label"
         return score
-
-
-def batch_noise(noise: NoiseConfig, batches: Batches, key: Key, *, whole: bool) -> BatchNoise | None:
-    """What is done to images where the network runs: all of their noise, or what is never done one by one."""
-    places, size = batches.places()
-    augment = BatchAugment(noise) if whole else None
-    erase = Erasing(noise.erase) if noise.erase else None
-    if augment is None and erase is None:
-        return None
-
-    def noised(images: Tensor, steps: Sequence[int]) -> Tensor:
-        if augment is not None:
-            images = augment.together(images, [(*key, "noise", step) for step in steps], places, size)
-        if erase is not None:
-            images = erase.together(images, [(*key, "erase", step) for step in steps], places, size)
-        return images
-
-    return noised
 
 
 def training_pixels(config: Config, dataset: Dataset, device: torch.device) -> PixelStore | ResidentPixels:

@@ -10,6 +10,7 @@ from nstudent.evaluation.metrics import scores
 from nstudent.models.cost import check_cost
 from nstudent.models.ensemble import Ensemble
 from nstudent.stage import Context, Metrics
+from nstudent.training.build import Lesson
 from nstudent.training.spending import total
 from nstudent.workbench import Workbench, unlabelled_share
 
@@ -21,9 +22,8 @@ def run(context: Context) -> Metrics:
     bench = Workbench(context, dataset)
     length = bench.student_length()
     batch_size = config.batch_size + unlabelled_share(config.batch_size, config.unlabelled_ratio)
-    parts = [(bench.labelled(), batch_size)]
-    key = context.key("network")
-    trained = bench.train("baseline", config.model, config, parts, bench.supervised(config), length, key)
+    lesson = Lesson([(bench.labelled(), batch_size)], bench.supervised(config), length)
+    trained = bench.train("baseline", config.model, config, lesson, context.key("network"))
     if not context.world.leads:
         return {}
     baseline = Ensemble(bench.recipe([config.model]), [trained.network], bench.placement)

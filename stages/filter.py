@@ -22,7 +22,8 @@ from nstudent.labels.targets import GivenTargets
 from nstudent.models.ensemble import Ensemble
 from nstudent.stage import Context, Metrics
 from nstudent.taxonomy import UNKNOWN, LabelArray
-from nstudent.training.fit import Length
+from nstudent.training.build import Lesson
+from nstudent.training.loop import Length
 from nstudent.training.objective import SelfEnsembling
 from nstudent.training.spending import Spent, total
 from nstudent.workbench import Workbench, unlabelled_share
@@ -117,10 +118,9 @@ def _iterate(
         (Examples(heap, GivenTargets(pseudo, taxonomy, absent)), share),
     ]
     steps = max(len(heap) / share if share else 0, len(given) / config.batch_size)
-    length = Length(config.epochs, math.ceil(steps))
+    lesson = Lesson(parts, objective, Length(config.epochs, math.ceil(steps)), with_clean=True)
     key = context.key("iteration", iteration)
-    name = f"filter {iteration}"
-    trained = bench.train(name, config.model, config, parts, objective, length, key, with_clean=True)
+    trained = bench.train(f"filter {iteration}", config.model, config, lesson, key)
     score = bench.validation_score(Ensemble(bench.recipe([config.model]), [trained.network], bench.placement))
     agreed = _Keep(_path_agreement(of_given, labels.given), _path_agreement(of_pseudo, labels.pseudo))
     return score, agreed, trained.spent

@@ -19,7 +19,8 @@ from nstudent.models.cost import check_cost
 from nstudent.models.ensemble import Ensemble
 from nstudent.stage import Context, Metrics
 from nstudent.taxonomy import UNKNOWN
-from nstudent.training.fit import Trained
+from nstudent.training.build import Lesson
+from nstudent.training.loop import Trained
 from nstudent.training.spending import total
 from nstudent.workbench import Workbench, unlabelled_share
 
@@ -62,9 +63,8 @@ def _train(context: Context, bench: Workbench) -> Trained:
         (bench.labelled(given), config.batch_size),
         (heap, unlabelled_share(config.batch_size, config.unlabelled_ratio)),
     ]
-    objective = bench.supervised(config, config.unlabelled_weight)
-    length = bench.student_length()
-    return bench.train("student", config.model, config, parts, objective, length, context.key("network"))
+    lesson = Lesson(parts, bench.supervised(config, config.unlabelled_weight), bench.student_length())
+    return bench.train("student", config.model, config, lesson, context.key("network"))
 
 
 def _verdict(gap: Difference, promoted: bool, teacher: str) -> str:

@@ -14,7 +14,8 @@ from nstudent.evaluation.metrics import scores
 from nstudent.models.cost import check_cost
 from nstudent.models.ensemble import Ensemble
 from nstudent.stage import Context, Metrics
-from nstudent.training.fit import Length, Trained
+from nstudent.training.build import Lesson
+from nstudent.training.loop import Length, Trained
 from nstudent.training.spending import total
 from nstudent.workbench import Workbench
 
@@ -55,9 +56,8 @@ def train_ahead(context: Context, number: int) -> None:
 def _train(context: Context, bench: Workbench, number: int) -> Trained:
     config = context.config.teacher
     parts = [(bench.labelled(), config.batch_size)]
-    length, key = _length(context, bench.dataset), context.key("member", number)
-    objective = bench.supervised(config)
-    return bench.train(f"member {number}", config.members[number], config, parts, objective, length, key)
+    lesson = Lesson(parts, bench.supervised(config), _length(context, bench.dataset))
+    return bench.train(f"member {number}", config.members[number], config, lesson, context.key("member", number))
 
 
 def _length(context: Context, dataset: Dataset) -> Length:

@@ -37,7 +37,7 @@ FLOORS = [
     {"commit"},
     {"artifact", "hdf5", "lock", "config_file"},
     {"processes", "world"},
-    {"config", "taxonomy", "randomness", "progress", "stopping", "storage", "hdf5_heap"},
+    {"config", "taxonomy", "randomness", "progress", "listener", "stopping", "storage", "hdf5_heap"},
     {"config_data", "tables"},
     {"config_types", "errors"},
 ]

@@ -17,7 +17,8 @@ from nstudent.run import run_stage
 from nstudent.stage import Context
 from nstudent.steps import plan
 from nstudent.taxonomy import UNKNOWN
-from nstudent.training.fit import Length
+from nstudent.training.build import Lesson
+from nstudent.training.loop import Length
 from nstudent.workbench import Workbench, unlabelled_share
 from timm.layers import DropPath
 from torch import nn
@@ -121,17 +122,17 @@ def test_dropout_and_stochastic_depth_are_built_into_what_is_trained(
 ) -> None:
     """What makes the student a noisy one beside the noise on its images."""
     built = []
-    trainer = workbench.Trainer
+    build_loop = workbench.build_loop
 
     def watched(network: nn.Module, *arguments, **words: Any):
         built.append(network)
-        return trainer(network, *arguments, **words)
+        return build_loop(network, *arguments, **words)
 
-    monkeypatch.setattr(workbench, "Trainer", watched)
+    monkeypatch.setattr(workbench, "build_loop", watched)
     bench = make_bench("student.noise.dropout=0.3", "student.noise.drop_path=0.2", "student.epochs=1")
     config = bench._config.student
-    parts = [(bench.labelled(), 10)]
-    bench.train("student", config.model, config, parts, bench.supervised(config), Length(1, 1), ("key",))
+    lesson = Lesson([(bench.labelled(), 10)], bench.supervised(config), Length(1, 1))
+    bench.train("student", config.model, config, lesson, ("key",))
     (network,) = built
     assert network.dropout.p == 0.3
     assert max(layer.drop_prob for layer in network.modules() if isinstance(layer, DropPath)) == pytest.approx(0.2)
@@ -139,8 +140,8 @@ def test_dropout_and_stochastic_depth_are_built_into_what_is_trained(
 
 def train(bench, name="member 0", key=("key", 0)):
     config = bench._config.teacher
-    parts = [(bench.labelled(), 10)]
-    return bench.train(name, config.members[0], config, parts, bench.supervised(config), Length(2, 2), key)
+    lesson = Lesson([(bench.labelled(), 10)], bench.supervised(config), Length(2, 2))
+    return bench.train(name, config.members[0], config, lesson, key)
 
 
 def test_noise_by_the_batch_is_decided_by_the_key_too_and_is_other_noise(make_bench) -> None:
@@ -160,7 +161,7 @@ def test_whether_a_thread_prepares_the_batches_changes_nothing(
 ) -> None:
     trained = []
     for cores in (1, 2):
-        monkeypatch.setattr("nstudent.training.fit.available_cores", lambda cores=cores: cores)
+        monkeypatch.setattr("nstudent.training.feed.available_cores", lambda cores=cores: cores)
         trained.append(bytes_of(train(make_bench(f"augment={augment}"), name=f"{cores} cores")))
     assert trained[0] == trained[1]
 
@@ -169,8 +170,10 @@ def test_images_that_live_on_the_device_train_the_same(make_bench, monkeypatch: 
     mapped = make_bench("augment=batch")
     monkeypatch.setattr("nstudent.workbench.fits_beside_training", lambda *about: True)
     resident = make_bench("augment=batch")
-    assert isinstance(resident._pixels, ResidentPixels)
-    assert not isinstance(make_bench("augment=image")._pixels, ResidentPixels), "one by one they are noised on the host"
+    assert isinstance(resident._site.pixels, ResidentPixels)
+    assert not isinstance(make_bench("augment=image")._site.pixels, ResidentPixels), (
+        "one by one they are noised on the host"
+    )
     assert bytes_of(train(resident, name="resident")) == bytes_of(train(mapped, name="mapped"))
 
 

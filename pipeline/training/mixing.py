@@ -26,12 +26,12 @@ class Mixing:
         self._key = key
 
     def __call__(
-        self, images: Tensor, targets: Targets, num_labelled: int, step: int, progress: float
+        self, images: Tensor, targets: Targets, num_labelled: int, step: int, done: float
     ) -> tuple[Tensor, Targets]:
         """(batch, 3, side, side) and targets per level -> the same, mixed or not. Parts of a batch stay apart."""
         noise, random = self._noise, generator(*self._key, "cutmix", step)
-        cutmix = noise.cutmix * mixing_height(noise.cutmix_schedule, progress)
-        mixup = noise.mixup * mixing_height(noise.mixup_schedule, progress)
+        cutmix = noise.cutmix * mixing_height(noise.cutmix_schedule, done)
+        mixup = noise.mixup * mixing_height(noise.mixup_schedule, done)
         drawn = random.random()
         if drawn >= cutmix + mixup:
             return images, targets

@@ -34,8 +34,8 @@ class Moment:
     """The images without noise, float32 (b, 3, side, side), where the batches carry them."""
     believe: Callable[[Tensor], Logits]
     """Logits of the network with averaged weights, un-noised and without gradient."""
-    progress: float
-    """0 at the first step, 1 at the end of training."""
+    done: float
+    """Fraction of the training that is over: 0 at the first step."""
     whole_targets: Targets
     """Targets of the whole batch, which normalise the loss, so that the losses of its portions add up to that of the
     batch. In a run of several processes a row is a sum over images."""
@@ -157,13 +157,13 @@ class SelfEnsembling:
         """Supervised loss + ramp(t) * weight * mean squared difference of probabilities."""
         assert moment.clean is not None, "the filter's batches carry clean images"
         belief = [level.softmax(dim=1) for level in moment.believe(moment.clean)]
-        if moment.progress >= self.average_from:
+        if moment.done >= self.average_from:
             self._seen.append((moment.num_labelled, moment.rows, belief))
         gaps = [
             (level.softmax(dim=1) - taught).square().sum() / moment.whole_size
             for level, taught in zip(moment.logits, belief, strict=True)
         ]
-        strength = self.weight * sigmoid_ramp(moment.progress, self.ramp)
+        strength = self.weight * sigmoid_ramp(moment.done, self.ramp)
         return self.supervised(moment) + strength * torch.stack(gaps).mean()
 
     def settle(self) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from nstudent.config import TrainingConfig
+from nstudent.errors import TrainingError, summary
 from timm.optim import create_optimizer_v2, get_optimizer_class
 from torch import nn
 
@@ -21,6 +22,33 @@ def build_optimizer(network: nn.Module, config: TrainingConfig, device: torch.de
     settings = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
     optimizer: torch.optim.Optimizer = create_optimizer_v2(network, opt=config.optimizer, **settings, **fused)
     return optimizer
+
+
+def take_step(optimizer: torch.optim.Optimizer) -> None:
+    """Let the optimiser take its step. Only its first one asks for memory: for its moments.
+
+    Raises:
+        TrainingError: there is no memory, also after what the backward pass has left was given back.
+    """
+    is_first = not optimizer.state
+    try:
+        optimizer.step()
+        return
+    except torch.OutOfMemoryError as error:
+        said = summary(error)
+        if not is_first:
+            raise TrainingError(f"no memory for a step of the optimiser ({said})") from None
+    # What the backward pass has left is free now, but for the error's hold on it. Half a state would not do.
+    optimizer.state.clear()
+    if optimizer.param_groups[0]["params"][0].is_cuda:
+        torch.cuda.empty_cache()
+    try:
+        optimizer.step()
+    except torch.OutOfMemoryError:
+        raise TrainingError(
+            f"no memory for the optimiser's moments, which take twice that of the weights ({said}): choose a "
+            "smaller network"
+        ) from None
 
 
 def resume_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:

@@ -39,6 +39,9 @@ class Prepared:
     """float32 (b, 3, side, side) in 0..1: noised and mixed."""
     targets: Targets
     """Per level (b, classes): what is to be learnt from them."""
+    meanwhile: Callable[[], None] = lambda: None
+    """For who learns from it to call before a backward pass, which leaves Python's lock to others: the next batch is
+    begun then."""
 
 
 class Preparation:

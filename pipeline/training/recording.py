@@ -52,14 +52,31 @@ class _Recorded:
 class Recording:
     """Takes the steps of a training, from the fourth on, by replaying one of them."""
 
-    def __init__(self, gradient: Gradient, optimizer: torch.optim.Optimizer, finite: FiniteCheck) -> None:
+    def __init__(
+        self,
+        gradient: Gradient,
+        optimizer: torch.optim.Optimizer,
+        finite: FiniteCheck,
+        say: Callable[[str], None],
+        record: Callable[[Callable[[], None]], Callable[[], None]] | None = None,
+    ) -> None:
+        """Record the steps of one network.
+
+        Args:
+            gradient: Puts the gradient of a batch in place.
+            optimizer: Takes the step.
+            finite: Looks at what each step has given.
+            say: Told where nothing can be recorded.
+            record: Records what a function tells the GPU, and returns what does it. Default: a CUDA graph.
+        """
         self._gradient = gradient
         self._optimizer = optimizer
         self._finite = finite
+        self._say = say
+        self._record = record or _record
         self._steps = 0
         self._recorded: _Recorded | None = None
         self._given_up = False
-        self.record: Callable[[Callable[[], None]], Callable[[], None]] = _record
 
     def take(self, step: int, seen: Prepared) -> Tensor | None:
         """Learn from a batch, and return its loss; ``None``: nothing was done, the step has to be launched by itself.
@@ -83,7 +100,7 @@ class Recording:
             rate.fill_(group["lr"])
         self._gradient.seed(step)
         recorded.replay()
-        self._gradient.meanwhile()
+        seen.meanwhile()
         # Copies: the next replay writes to the same tensors.
         self._finite.note(step, recorded.figures.clone(), recorded.largest.clone(), recorded.order)
         return recorded.loss.clone()
@@ -102,18 +119,16 @@ class Recording:
             self._optimizer.step()
 
         self._gradient.clear()
-        meanwhile, self._gradient.meanwhile = self._gradient.meanwhile, lambda: None
         try:
             for group, rate in zip(groups, rates, strict=True):
                 group["lr"], group["capturable"] = rate, True
-            replay = self.record(work)
+            replay = self._record(work)
         except (RuntimeError, AssertionError) as error:
             self._given_up = True
             said = summary(error)
-            self._gradient.say(f"  steps cannot be recorded as a CUDA graph and are launched one by one ({said})")
+            self._say(f"  steps cannot be recorded as a CUDA graph and are launched one by one ({said})")
             return False
         finally:
-            self._gradient.meanwhile = meanwhile
             # Only the recording needs to know: a checkpoint holds the settings as they were.
             for group, rate in zip(groups, before, strict=True):
                 group["lr"], group["capturable"] = rate, False

@@ -1,7 +1,6 @@
 """The embedded digits, packed once, and trainings on them that last seconds."""
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
@@ -9,8 +8,7 @@ from fitting import LENGTH, fit
 from nstudent.artifact import Artifact
 from nstudent.config import ModelConfig, NoiseConfig, TrainingConfig
 from nstudent.config_file import load_config
-from nstudent.data.augment import Augment
-from nstudent.data.batches import Batches, Examples
+from nstudent.data.batches import Examples
 from nstudent.data.dataset import Dataset
 from nstudent.labels.self_ensemble import RunningAverage
 from nstudent.labels.targets import GivenTargets
@@ -18,14 +16,15 @@ from nstudent.models.device import Placement
 from nstudent.models.member import build_member
 from nstudent.progress import Silence
 from nstudent.run import run_stage
-from nstudent.training.fit import Length, Trainer
+from nstudent.training.build import Lesson, Site, build_loop
+from nstudent.training.loop import Length, Loop
 from nstudent.training.objective import SelfEnsembling, Supervised
-from nstudent.workbench import batch_noise
 
 NOISY = NoiseConfig(
     operations=2, erase=0.3, dropout=0.3, drop_path=0.2, cutmix=0.5, cutmix_schedule="constant", mixup=0.3
 )
 NUM_LABELLED, NUM_HEAP = 8, 8
+SILENCE = Silence()
 
 
 class KillAfter(Silence):
@@ -41,12 +40,12 @@ class KillAfter(Silence):
 
 
 @pytest.fixture(autouse=True, scope="session")
-def one_thread() -> None:
+def one_thread():
     torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
-def digits(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+def digits(tmp_path_factory) -> Dataset:
     config = load_config(None, ["data.labelled=60", "data.unlabelled=80", "threads=1"])
     return Dataset(Artifact(run_stage(config, "data", tmp_path_factory.mktemp("digits"))))
 
@@ -57,7 +56,7 @@ def kill_after() -> Callable[[int], KillAfter]:
 
 
 @pytest.fixture(scope="session")
-def make_trainer(digits: Dataset) -> Callable[..., Trainer]:
+def make_trainer(digits) -> Callable[..., Loop]:
     """A trainer on the digits: 8 labelled images a step, and for the self-ensemble 8 of the heap beside them."""
 
     def make(
@@ -70,8 +69,9 @@ def make_trainer(digits: Dataset) -> Callable[..., Trainer]:
         checkpoint_seconds: float = 0.0,
         device: str = "cpu",
         placement: Placement | None = None,
-        **settings: Any,
-    ) -> Trainer:
+        say: Callable[[str], None] = SILENCE.say,
+        **settings,
+    ) -> Loop:
         placement = placement or Placement(torch.device(device), "float32")
         outputs, key = digits.taxonomy.num_classes, ("fit", 0)
         labelled, heap = (
@@ -86,31 +86,23 @@ def make_trainer(digits: Dataset) -> Callable[..., Trainer]:
         parts = [(labelled, NUM_LABELLED), (heap, NUM_HEAP)] if self_ensemble else [(labelled, NUM_LABELLED)]
         member = build_member(ModelConfig(), outputs, key, dropout=noise.dropout, drop_path=noise.drop_path)
         config = TrainingConfig(batch_size=NUM_LABELLED, noise=noise, **{"warmup_epochs": 1.0} | settings)
-        batches = Batches(digits.pixels, parts, Augment(noise), key, with_clean=self_ensemble)
-        trainer = Trainer(
-            member,
-            batches,
-            objective or supervised,
-            config,
-            length,
+        site = Site(
             placement,
-            key,
-            levels=digits.taxonomy.levels,
-            name_of=digits.name,
+            digits.pixels,
+            digits.taxonomy.levels,
+            digits.name,
             workers=workers,
             checkpoint_seconds=checkpoint_seconds,
-            noise=batch_noise(noise, batches, key, whole=False),
+            say=say,
         )
-        # What a test compares beside the average that fit() returns.
-        trainer.trained_member = member
-        trainer.trained_objective = objective
-        return trainer
+        lesson = Lesson(parts, objective or supervised, length, with_clean=self_ensemble)
+        return build_loop(member, lesson, config, site, key)
 
     return make
 
 
 @pytest.fixture(scope="session")
-def uninterrupted(make_trainer: Callable[..., Trainer], tmp_path_factory: pytest.TempPathFactory):
+def uninterrupted(make_trainer, tmp_path_factory):
     """By whether it is the self-ensemble: the trainer after fit() and what fit() gave."""
     outcomes = {}
     for self_ensemble in (False, True):

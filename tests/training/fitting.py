@@ -2,14 +2,13 @@
 
 from nstudent.config import NoiseConfig
 from nstudent.progress import Silence
-from nstudent.training.fit import Length
-from torch import nn
+from nstudent.training.loop import Length
 
 MILD = NoiseConfig()
 LENGTH = Length(epochs=3, steps_per_epoch=4)
 
 
-def bytes_of(network: nn.Module):
+def bytes_of(network):
     return {name: tensor.contiguous().numpy().tobytes() for name, tensor in network.state_dict().items()}
 
 

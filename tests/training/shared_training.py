@@ -11,8 +11,7 @@ from pathlib import Path
 import torch
 from nstudent.artifact import Artifact
 from nstudent.config import ModelConfig, NoiseConfig, TrainingConfig
-from nstudent.data.augment import Augment
-from nstudent.data.batches import Batches, Examples
+from nstudent.data.batches import Examples
 from nstudent.data.dataset import Dataset
 from nstudent.labels.self_ensemble import RunningAverage
 from nstudent.labels.targets import GivenTargets
@@ -20,7 +19,8 @@ from nstudent.models.device import Placement
 from nstudent.models.member import build_member
 from nstudent.progress import Silence
 from nstudent.ranks import connected, gathered_rows
-from nstudent.training.fit import Length, Trainer
+from nstudent.training.build import Lesson, Site, build_loop
+from nstudent.training.loop import Length, Loop
 from nstudent.training.objective import SelfEnsembling, Supervised
 from nstudent.world import Alone, World
 
@@ -29,7 +29,7 @@ NUM_LABELLED, NUM_HEAP = 7, 9
 """Neither divides by two."""
 
 
-def make(dataset: Dataset, backbone: str, world: World) -> tuple[Trainer, list[RunningAverage]]:
+def make(dataset: Dataset, backbone: str, world: World) -> tuple[Loop, list[RunningAverage]]:
     """A training of the filter, and its running averages."""
     outputs = dataset.taxonomy.num_classes
     labelled, heap = (
@@ -41,19 +41,11 @@ def make(dataset: Dataset, backbone: str, world: World) -> tuple[Trainer, list[R
     averages = [RunningAverage(len(part.ids), outputs, 0.7) for part in (labelled, heap)]
     objective = SelfEnsembling(supervised, *averages, 1.0, 0.3, 0.0, gather=lambda rows: gathered_rows(world, rows))
     parts = [(labelled, NUM_LABELLED), (heap, NUM_HEAP)]
-    share = (world.rank, world.size)
-    trainer = Trainer(
-        build_member(ModelConfig(backbones=(backbone,)), outputs, KEY),
-        Batches(dataset.pixels, parts, Augment(noise), KEY, with_clean=True, share=share),
-        objective,
-        TrainingConfig(batch_size=NUM_LABELLED, noise=noise, optimizer="sgd"),
-        Length(6, 2),
-        Placement(torch.device("cpu"), "float32"),
-        KEY,
-        levels=dataset.taxonomy.levels,
-        name_of=dataset.name,
-        world=world,
-    )
+    network = build_member(ModelConfig(backbones=(backbone,)), outputs, KEY)
+    config = TrainingConfig(batch_size=NUM_LABELLED, noise=noise, optimizer="sgd")
+    placement = Placement(torch.device("cpu"), "float32")
+    site = Site(placement, dataset.pixels, dataset.taxonomy.levels, dataset.name, world=world)
+    trainer = build_loop(network, Lesson(parts, objective, Length(6, 2), with_clean=True), config, site, KEY)
     return trainer, averages
 
 

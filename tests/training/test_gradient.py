@@ -1,24 +1,22 @@
 """One gradient, whatever the batch is cut into and whoever has the rest of it."""
 
-from collections.abc import Callable
 from contextlib import closing
 
 import pytest
 import torch
 from fitting import LENGTH, MILD
 from nstudent.config import ModelConfig, TrainingConfig
-from nstudent.data.augment import Augment
-from nstudent.data.batches import Batches, Examples
-from nstudent.data.dataset import Dataset
+from nstudent.data.batches import Examples
 from nstudent.labels.targets import GivenTargets
 from nstudent.models.device import Placement
 from nstudent.models.member import build_member
-from nstudent.training.fit import Length, Trainer
+from nstudent.training.build import Lesson, Site, build_loop
+from nstudent.training.loop import Length
 from nstudent.training.objective import Supervised
 from nstudent.world import Part
 
 
-def test_the_losses_of_shares_add_up_to_that_of_the_batch(digits: Dataset) -> None:
+def test_the_losses_of_shares_add_up_to_that_of_the_batch(digits, monkeypatch):
     """Each process divides by the targets of the whole batch: its labelled images, and apart from them the others."""
     outputs, key, noise = digits.taxonomy.num_classes, ("shares", 0), MILD
     ids = digits.labelled
@@ -28,41 +26,42 @@ def test_the_losses_of_shares_add_up_to_that_of_the_batch(digits: Dataset) -> No
     ]
     objective = Supervised([torch.ones(size) for size in outputs], (1.0, 2.0, 1.0), 0.1, unlabelled_weight=0.5)
 
+    # There are no other processes here: each has its share, and nobody adds them up.
+    monkeypatch.setattr("nstudent.training.gradient.shared", lambda network, world: network)
+    monkeypatch.setattr("nstudent.training.gradient.sum_over", lambda world, loss: loss)
+
     def loss(rank, size):
-        trainer = Trainer(
-            build_member(ModelConfig(backbones=("test_convnext",)), outputs, key),
-            Batches(digits.pixels, parts, Augment(noise), key, share=(rank, size)),
-            objective,
-            TrainingConfig(batch_size=7, noise=noise),
-            Length(2, 1),
+        network = build_member(ModelConfig(backbones=("test_convnext",)), outputs, key)
+        site = Site(
             Placement(torch.device("cpu"), "float32"),
-            key,
-            levels=digits.taxonomy.levels,
-            name_of=digits.name,
+            digits.pixels,
+            digits.taxonomy.levels,
+            digits.name,
+            world=Part(rank, size),
         )
-        with closing(trainer.prepared(1)) as prepared:
-            return trainer._gradient.learnt(0.0, next(prepared)).loss.item()
+        config = TrainingConfig(batch_size=7, noise=noise)
+        loop = build_loop(network, Lesson(parts, objective, Length(2, 1)), config, site, key)
+        with closing(loop.feed.between(0, 1)) as prepared:
+            return loop.method.gradient.learnt(0.0, next(prepared)).loss.item()
 
     assert loss(0, 2) + loss(1, 2) == pytest.approx(loss(0, 1), rel=1e-5)
 
 
-def test_a_gradient_is_shortened_where_it_is_too_long_and_only_there(make_trainer: Callable[..., Trainer]) -> None:
+def test_a_gradient_is_shortened_where_it_is_too_long_and_only_there(make_trainer):
     found = []
     for clip_norm in (None, 1e9, 1e-3):
         trainer = make_trainer(LENGTH, MILD, clip_norm=clip_norm)
-        with closing(trainer.prepared(1)) as prepared:
-            trainer._train_step(next(prepared))
-        found.append(torch.cat([weight.grad.flatten() for weight in trainer.trained_member.parameters()]))
+        with closing(trainer.feed.between(0, 1)) as prepared:
+            trainer.take(next(prepared))
+        found.append(torch.cat([weight.grad.flatten() for weight in trainer.method.network.parameters()]))
     whole, kept, shortened = found
     assert whole.norm() > 0.1
     assert torch.equal(kept, whole)
     torch.testing.assert_close(shortened, 1e-3 * whole / whole.norm(), rtol=1e-4, atol=0.0)
 
 
-def test_processes_that_share_a_batch_draw_different_dropout(
-    make_trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    gradient, drawn = make_trainer(LENGTH)._gradient, []
+def test_processes_that_share_a_batch_draw_different_dropout(make_trainer, monkeypatch):
+    gradient, drawn = make_trainer(LENGTH).method.gradient, []
     for rank in range(3):
         monkeypatch.setattr(gradient, "_world", Part(rank, 3))
         for step in (0, 1):

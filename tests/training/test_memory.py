@@ -2,9 +2,7 @@
 
 import gc
 import weakref
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,59 +10,51 @@ import torch
 from fitting import LENGTH, MILD, bytes_of, fit, losses
 from nstudent.config import NoiseConfig
 from nstudent.errors import TrainingError
-from nstudent.progress import Silence
-from nstudent.training.fit import Length, Trainer
-from torch import nn
+from nstudent.training.loop import Length
 
 
-class OutOfMemory(Silence):
-    """A network's first layer refuses more images than a small device would hold; and what the training says of it."""
+class OutOfMemory:
+    """A network's first layer refuses more images than a small device would hold."""
 
-    def __init__(self, trainer, most) -> None:
-        self.said = []
-        self.handle = trainer.trained_member.backbones[0].register_forward_pre_hook(self.refuse)
+    def __init__(self, trainer, most):
+        self.handle = trainer.method.network.backbones[0].register_forward_pre_hook(self.refuse)
         self.most = most
 
-    def refuse(self, _module: nn.Module, images) -> None:
+    def refuse(self, _module, images):
         if len(images[0]) > self.most:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-    def refuse_once(self, _module: nn.Module, features) -> None:
+    def refuse_once(self, _module, features):
         refused, self.refused = getattr(self, "refused", False), True
         if not refused:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-    def say(self, text) -> None:
-        self.said.append(text)
-
 
 @pytest.mark.parametrize("self_ensemble", [False, True], ids=["supervised", "self-ensembling"])
-def test_a_batch_that_does_not_fit_is_worked_on_in_portions_with_the_same_loss(
-    self_ensemble: bool, make_trainer: Callable[..., Trainer], tmp_path: Path
-) -> None:
+def test_a_batch_that_does_not_fit_is_worked_on_in_portions_with_the_same_loss(self_ensemble, make_trainer, tmp_path):
     calm = NoiseConfig(shift=0, zoom=0, rotate=0)
     whole = fit(make_trainer(Length(2, 1), calm, self_ensemble=self_ensemble), tmp_path / "whole")
-    trainer = make_trainer(Length(2, 1), calm, self_ensemble=self_ensemble)
-    small = OutOfMemory(trainer, most=4)
-    parts = fit(trainer, tmp_path / "parts", small)
-    assert small.said[-1].endswith(f"in {4 if self_ensemble else 2} portions from here on")
+    said = []
+    trainer = make_trainer(Length(2, 1), calm, self_ensemble=self_ensemble, say=said.append)
+    OutOfMemory(trainer, most=4)
+    parts = fit(trainer, tmp_path / "parts")
+    assert said[-1].endswith(f"in {4 if self_ensemble else 2} portions from here on")
     # Batch normalisation sees a portion at a time, so the bits are not the same; the loss and its scale are.
     np.testing.assert_allclose(losses(parts), losses(whole), rtol=0.1)
 
 
-def test_where_not_even_one_image_fits_it_says_what_would(make_trainer: Callable[..., Trainer], tmp_path: Path) -> None:
+def test_where_not_even_one_image_fits_it_says_what_would(make_trainer, tmp_path):
     trainer = make_trainer(Length(2, 1), MILD)
+    OutOfMemory(trainer, most=0)
     with pytest.raises(TrainingError, match=r"one image of 32 px does not fit in the memory of cpu.*image_size=16"):
-        fit(trainer, tmp_path, OutOfMemory(trainer, most=0))
+        fit(trainer, tmp_path)
 
 
 @pytest.mark.parametrize("self_ensemble", [False, True], ids=["supervised", "self-ensembling"])
-def test_a_training_that_is_over_keeps_no_weight_alive(
-    self_ensemble: bool, make_trainer: Callable[..., Trainer], tmp_path: Path
-) -> None:
+def test_a_training_that_is_over_keeps_no_weight_alive(self_ensemble, make_trainer, tmp_path):
     """On a GPU memory would otherwise be taken until Python counts enough objects to look for circles of them."""
     trainer = make_trainer(Length(1, 2), MILD, self_ensemble=self_ensemble)
-    weights = weakref.ref(next(trainer.trained_member.parameters()))
+    weights = weakref.ref(next(trainer.method.network.parameters()))
     gc.collect()
     gc.disable()
     try:
@@ -78,8 +68,8 @@ def test_a_training_that_is_over_keeps_no_weight_alive(
 class ShortOfMemory:
     """An optimiser's step that finds no memory for its moments, so often."""
 
-    def __init__(self, trainer, monkeypatch: pytest.MonkeyPatch, times) -> None:
-        optimizer = trainer._optimizer
+    def __init__(self, trainer, monkeypatch, times):
+        optimizer = trainer.method.optimizer
         self.step, self.left, self.optimizer = optimizer.step, times, optimizer
         monkeypatch.setattr(optimizer, "step", self)
 
@@ -93,9 +83,7 @@ class ShortOfMemory:
         return self.step()
 
 
-def test_an_optimiser_without_memory_for_its_moments_tries_again(
-    uninterrupted, make_trainer: Callable[..., Trainer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_optimiser_without_memory_for_its_moments_tries_again(uninterrupted, make_trainer, tmp_path, monkeypatch):
     trainer = make_trainer(LENGTH)
     ShortOfMemory(trainer, monkeypatch, times=1)
     trained = fit(trainer, tmp_path)
@@ -103,92 +91,84 @@ def test_an_optimiser_without_memory_for_its_moments_tries_again(
 
 
 @pytest.mark.parametrize(("first", "said"), [(True, "twice that of the weights"), (False, "a step of the optimiser")])
-def test_an_optimiser_that_never_has_the_memory_says_so(
-    first: bool, said: str, make_trainer: Callable[..., Trainer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_optimiser_that_never_has_the_memory_says_so(first, said, make_trainer, tmp_path, monkeypatch):
     trainer = make_trainer(LENGTH)
     if not first:
-        trainer._train_step(next(trainer.prepared(1)))
+        trainer.take(next(trainer.feed.between(0, 1)))
     ShortOfMemory(trainer, monkeypatch, times=9)
     with pytest.raises(TrainingError, match=f"(?s)no memory for .*{said}|{said}"):
         fit(trainer, tmp_path)
 
 
-def test_noise_without_memory_says_what_to_lower(make_trainer: Callable[..., Trainer], tmp_path: Path) -> None:
+def test_noise_without_memory_says_what_to_lower(make_trainer, tmp_path):
     trainer = make_trainer(LENGTH)
 
-    def noise(images, step) -> None:
+    def noise(images, step):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    trainer._preparation._noise = noise
+    trainer.feed.preparation._noise = noise
     with pytest.raises(TrainingError, match=r"no memory to noise a batch of 8 images.*lower batch_size"):
         fit(trainer, tmp_path)
 
 
-def test_activations_are_let_go_before_the_batch_is_tried_in_portions(
-    make_trainer: Callable[..., Trainer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_activations_are_let_go_before_the_batch_is_tried_in_portions(make_trainer, tmp_path, monkeypatch):
     """While an error is handled, its traceback holds all that the forward pass has made: nothing could be freed."""
     trainer = make_trainer(Length(1, 1), MILD)
     activations, alive = [], []
 
-    def remember(_module: nn.Module, _images, features) -> None:
+    def remember(_module, _images, features):
         activations.append(weakref.ref(features))
 
-    trainer.trained_member.backbones[0].register_forward_hook(remember)
-    trainer.trained_member.head.register_forward_pre_hook(OutOfMemory(trainer, most=8).refuse_once)
-    forget = trainer._gradient._forget_step
+    trainer.method.network.backbones[0].register_forward_hook(remember)
+    trainer.method.network.head.register_forward_pre_hook(OutOfMemory(trainer, most=8).refuse_once)
+    forget = trainer.method.gradient._forget_step
 
-    def forgetting() -> None:
+    def forgetting():
         alive.extend(each() is not None for each in activations)
         forget()
 
-    monkeypatch.setattr(trainer._gradient, "_forget_step", forgetting)
+    monkeypatch.setattr(trainer.method.gradient, "_forget_step", forgetting)
     fit(trainer, tmp_path)
     assert alive == [False]
 
 
-def test_what_a_batch_has_taught_before_it_is_cut_is_forgotten(
-    make_trainer: Callable[..., Trainer], tmp_path: Path
-) -> None:
+def test_what_a_batch_has_taught_before_it_is_cut_is_forgotten(make_trainer, tmp_path):
     """Memory may run out at a later portion: the images of those before it would count twice."""
     averages = []
     for runs_out in (False, True):
         trainer = make_trainer(Length(1, 1), MILD, self_ensemble=True)
-        trainer._gradient.num_portions = 2 if runs_out else 4
+        trainer.method.gradient.num_portions = 2 if runs_out else 4
         calls = iter([False, runs_out])
 
-        def refuse(_module: nn.Module, _images, calls=calls) -> None:
+        def refuse(_module, _images, calls=calls):
             if next(calls, False):
                 raise torch.OutOfMemoryError("CUDA out of memory")
 
-        trainer.trained_member.backbones[0].register_forward_pre_hook(refuse)
+        trainer.method.network.backbones[0].register_forward_pre_hook(refuse)
         fit(trainer, tmp_path / str(runs_out))
-        assert trainer._gradient.num_portions == 4
-        averages.append(trainer.trained_objective.state_dict())
+        assert trainer.method.gradient.num_portions == 4
+        averages.append(trainer.method.objective.state_dict())
     assert averages[0].keys() == averages[1].keys()
     for name, average in averages[0].items():
         assert torch.equal(average, averages[1][name]), name
 
 
 @pytest.mark.parametrize(("mode", "given"), [("none", [False] * 3), ("reduce-overhead", [True] * 3)])
-def test_under_cuda_graphs_portions_are_added_up_in_memory_of_their_own(
-    mode: str, given: list[bool], make_trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_under_cuda_graphs_portions_are_added_up_in_memory_of_their_own(mode, given, make_trainer, monkeypatch):
     trainer = make_trainer(Length(1, 1), MILD)
-    gradient = trainer._gradient
+    gradient = trainer.method.gradient
     gradient.num_portions = 3
     monkeypatch.setattr(gradient, "_placement", replace(gradient._placement, compile_mode=mode))
     backward, before = gradient._backward, []
-    weights = list(trainer.trained_member.parameters())
+    weights = list(trainer.method.network.parameters())
 
     def watched(*arguments):
         before.append(all(weight.grad is not None for weight in weights))
         return backward(*arguments)
 
     monkeypatch.setattr(gradient, "_backward", watched)
-    prepared = trainer.prepared(1)
-    trainer._train_step(next(prepared))
+    prepared = trainer.feed.between(0, 1)
+    trainer.take(next(prepared))
     prepared.close()
     assert before[0] is given[0]
     assert all(before[1:])
@@ -197,19 +177,19 @@ def test_under_cuda_graphs_portions_are_added_up_in_memory_of_their_own(
     assert all(weight.grad is None for weight in weights), "a whole batch has nothing to add to"
 
 
-def test_mixing_without_memory_says_what_to_lower(make_trainer: Callable[..., Trainer], tmp_path: Path) -> None:
+def test_mixing_without_memory_says_what_to_lower(make_trainer, tmp_path):
     trainer = make_trainer(LENGTH)
 
-    def mixing(*_: object) -> None:
+    def mixing(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    trainer._preparation._mixing = mixing
+    trainer.feed.preparation._mixing = mixing
     with pytest.raises(TrainingError, match=r"no memory to noise a batch of 8 images.*lower batch_size"):
         fit(trainer, tmp_path)
 
 
 @pytest.mark.gpu
-def test_a_gpu_gives_back_the_memory_of_a_training(make_trainer: Callable[..., Trainer], tmp_path: Path) -> None:
+def test_a_gpu_gives_back_the_memory_of_a_training(make_trainer, tmp_path):
     fit(make_trainer(Length(1, 2), MILD, device="cuda"), tmp_path / "first")
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
@@ -222,18 +202,16 @@ def test_a_gpu_gives_back_the_memory_of_a_training(make_trainer: Callable[..., T
 
 
 @pytest.mark.gpu
-def test_a_batch_beyond_a_gpus_memory_is_worked_on_in_portions(
-    make_trainer: Callable[..., Trainer], tmp_path: Path
-) -> None:
-    trainer = make_trainer(Length(1, 2), MILD, device="cuda")
-    hog = trainer.trained_member.backbones[0]
-    small = OutOfMemory(trainer, most=10**9)
+def test_a_batch_beyond_a_gpus_memory_is_worked_on_in_portions(make_trainer, tmp_path):
+    said = []
+    trainer = make_trainer(Length(1, 2), MILD, device="cuda", say=said.append)
+    hog = trainer.method.network.backbones[0]
 
-    def grab(_module: nn.Module, images) -> None:
+    def grab(_module, images):
         # As much as no GPU has, but for a few images.
         if len(images[0]) > 2:
             torch.empty(1 << 44, dtype=torch.uint8, device="cuda")
 
     hog.register_forward_pre_hook(grab)
-    fit(trainer, tmp_path, small)
-    assert small.said[-1].endswith("in 4 portions from here on")
+    fit(trainer, tmp_path)
+    assert said[-1].endswith("in 4 portions from here on")

@@ -1,31 +1,29 @@
 """Steps that are recorded and replayed. On a CPU a stand-in records: it keeps the work and does it again when asked."""
 
 import math
-from collections.abc import Callable
 from contextlib import closing
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from nstudent.config import NoiseConfig
-from nstudent.data.dataset import Dataset
 from nstudent.errors import TrainingError
 from nstudent.models.device import Placement, _choose_kernels
 from nstudent.progress import Silence
-from nstudent.training.fit import Length, Trainer
+from nstudent.training.loop import Length
 from nstudent.training.recording import Recording, can_be_recorded
 
 NOISY = NoiseConfig(dropout=0.3, drop_path=0.2, cutmix=0.5, cutmix_schedule="constant")
 LENGTH = Length(epochs=4, steps_per_epoch=3)
+SILENCE = Silence()
 
 
 class Listener(Silence):
-    def __init__(self) -> None:
+    def __init__(self):
         self.said = []
 
-    def say(self, text) -> None:
+    def say(self, text):
         self.said.append(text)
 
 
@@ -35,23 +33,23 @@ def fit(trainer, folder, progress=None):
     return [entry["loss"] for entry in trained.history], list(trained.network.parameters())
 
 
-def recorded(trainer, record):
+def recorded(trainer, record, say=SILENCE.say):
     """The trainer with a recording that ``record`` makes."""
-    trainer._finite.asks_always = True
-    trainer._recording = Recording(trainer._gradient, trainer._optimizer, trainer._finite)
-    trainer._recording.record = record
+    learner = trainer.method
+    learner.finite.asks_always = True
+    learner.recording = Recording(learner.gradient, learner.optimizer, learner.finite, say, record)
     return trainer
 
 
 class Again:
     """Does the recorded work at every replay, but not when it is recorded."""
 
-    def __init__(self, trainer) -> None:
+    def __init__(self, trainer):
         self.trainer = trainer
         self.replays = 0
 
     def __call__(self, work):
-        network, optimizer = self.trainer._network, self.trainer._optimizer
+        network, optimizer = self.trainer.method.network, self.trainer.method.optimizer
         state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
         moments = {id(w): {k: v.clone() for k, v in each.items()} for w, each in optimizer.state.items()}
         work()
@@ -61,9 +59,9 @@ class Again:
                 moment.copy_(moments[id(weight)][name])
         rates = [group["lr"] for group in optimizer.param_groups]
 
-        def replay() -> None:
+        def replay():
             self.replays += 1
-            self.trainer._gradient.clear()
+            self.trainer.method.gradient.clear()
             before = [group["lr"] for group in optimizer.param_groups]
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate
@@ -71,7 +69,7 @@ class Again:
             learnt, figures, largest = self.cells(work)
             for group, rate in zip(optimizer.param_groups, before, strict=True):
                 group["lr"] = rate
-            held = self.trainer._recording._recorded
+            held = self.trainer.method.recording._recorded
             held.loss.copy_(learnt.loss)
             held.figures.copy_(figures)
             held.largest.copy_(largest)
@@ -84,7 +82,7 @@ class Again:
         return made[-1]
 
 
-def test_recorded_steps_learn_what_others_learn(make_trainer: Callable[..., Trainer], tmp_path: Path) -> None:
+def test_recorded_steps_learn_what_others_learn(make_trainer, tmp_path):
     plain = fit(make_trainer(LENGTH, NOISY), tmp_path / "plain")
     trainer = make_trainer(LENGTH, NOISY)
     again = Again(trainer)
@@ -96,26 +94,23 @@ def test_recorded_steps_learn_what_others_learn(make_trainer: Callable[..., Trai
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
-def test_a_recording_leaves_the_settings_of_the_optimiser_as_they_were(
-    make_trainer: Callable[..., Trainer], tmp_path: Path
-) -> None:
+def test_a_recording_leaves_the_settings_of_the_optimiser_as_they_were(make_trainer, tmp_path):
     trainer = make_trainer(LENGTH, NOISY)
     fit(recorded(trainer, Again(trainer)), tmp_path)
-    for group in trainer._optimizer.param_groups:
+    for group in trainer.method.optimizer.param_groups:
         assert isinstance(group["lr"], float)
         assert group["capturable"] is False
 
 
 def stepwise(trainer, calls):
     """Walks through a training; ``calls`` grows where it lets the next batch begin."""
-    with closing(trainer.prepared(LENGTH.steps)) as prepared:
-        trainer._gradient.meanwhile = lambda: calls.append("begin")
+    with closing(trainer.feed.between(0, LENGTH.steps)) as prepared:
         for seen in prepared:
-            trainer._train_step(seen)
+            trainer.take(replace(seen, meanwhile=lambda: calls.append("begin")))
             yield
 
 
-def test_the_next_batch_is_begun_once_a_step_and_not_by_what_is_recorded(make_trainer: Callable[..., Trainer]) -> None:
+def test_the_next_batch_is_begun_once_a_step_and_not_by_what_is_recorded(make_trainer):
     def record(work):
         work()
         return lambda: None
@@ -126,59 +121,55 @@ def test_the_next_batch_is_begun_once_a_step_and_not_by_what_is_recorded(make_tr
     assert counted == list(range(1, LENGTH.steps + 1))
 
 
-def test_a_batch_that_has_to_be_cut_is_not_replayed_as_a_whole(make_trainer: Callable[..., Trainer]) -> None:
+def test_a_batch_that_has_to_be_cut_is_not_replayed_as_a_whole(make_trainer):
     """Memory may run out later on, for whatever else the GPU has to do."""
     trainer = make_trainer(LENGTH, NOISY)
     again = Again(trainer)
     replays = []
     for _ in stepwise(recorded(trainer, again), []):
         replays.append(again.replays)
-        trainer._gradient.num_portions = 2 if len(replays) == 6 else 1
+        trainer.method.gradient.num_portions = 2 if len(replays) == 6 else 1
     assert replays[:8] == [0, 0, 0, 1, 2, 3, 3, 4]
 
 
-def test_where_nothing_can_be_recorded_the_training_says_so_and_goes_on(
-    make_trainer: Callable[..., Trainer], tmp_path: Path
-) -> None:
-    def fail(work) -> None:
+def test_where_nothing_can_be_recorded_the_training_says_so_and_goes_on(make_trainer, tmp_path):
+    def fail(work):
         raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
     plain = fit(make_trainer(LENGTH, NOISY), tmp_path / "plain")
     listener = Listener()
-    trained = fit(recorded(make_trainer(LENGTH, NOISY), fail), tmp_path / "failed", listener)
+    trained = fit(recorded(make_trainer(LENGTH, NOISY), fail, listener.say), tmp_path / "failed")
     assert trained[0] == plain[0]
     assert len(listener.said) == 1
     assert "launched one by one (operation not permitted when stream is capturing more)" in listener.said[0]
 
 
-def test_a_number_that_is_not_finite_is_named_in_replayed_steps_too(
-    make_trainer: Callable[..., Trainer], digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_number_that_is_not_finite_is_named_in_replayed_steps_too(make_trainer, digits, tmp_path, monkeypatch):
     trainer = make_trainer(Length(1, 40), NoiseConfig(), checkpoint_seconds=1e9)
-    load = trainer._batches.load
+    load = trainer.feed.batches.load
 
-    def poisoned(*arguments, **words: Any):
+    def poisoned(*arguments, **words):
         for step, batch in enumerate(load(*arguments, **words)):
             if step == 5:
                 batch.targets[1][3] = math.nan
             yield batch
 
-    monkeypatch.setattr(trainer._batches, "load", poisoned)
-    name = digits.name(trainer._batches.ids(5)[3])
+    monkeypatch.setattr(trainer.feed.batches, "load", poisoned)
+    name = digits.name(trainer.feed.batches.ids(5)[3])
     with pytest.raises(TrainingError, match=f"at step 5 .*1 of 8 images: {name}"):
         fit(recorded(trainer, Again(trainer)), tmp_path)
 
 
-def test_only_what_depends_on_tensors_alone_is_recorded(make_trainer: Callable[..., Trainer]) -> None:
+def test_only_what_depends_on_tensors_alone_is_recorded(make_trainer):
     trainer = make_trainer(LENGTH)
-    objective, optimizer = trainer._objective, trainer._optimizer
+    objective, optimizer = trainer.method.objective, trainer.method.optimizer
 
     there = type("Gpu", (), {"parameters": lambda self: iter([OnCuda()])})()
     assert can_be_recorded(there, optimizer, objective)
-    assert not can_be_recorded(trainer._network, optimizer, objective), "a CPU"
+    assert not can_be_recorded(trainer.method.network, optimizer, objective), "a CPU"
     assert not can_be_recorded(there, optimizer, object()), "an objective that says nothing of it"
     assert not can_be_recorded(there, torch.optim.SGD([torch.zeros(1)], lr=0.1), objective), "a rate of the host"
-    ensembling = make_trainer(LENGTH, self_ensemble=True)._objective
+    ensembling = make_trainer(LENGTH, self_ensemble=True).method.objective
     assert not can_be_recorded(there, optimizer, ensembling), "its ramp is a number of the host"
 
 
@@ -188,24 +179,23 @@ class OnCuda:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("deterministic", [True, False])
-def test_a_gpu_learns_the_same_from_recorded_steps(
-    deterministic: bool, make_trainer: Callable[..., Trainer], tmp_path: Path
-) -> None:
+def test_a_gpu_learns_the_same_from_recorded_steps(deterministic, make_trainer, tmp_path):
     _choose_kernels(deterministic)
     try:
         plain = fit(make_trainer(LENGTH, NOISY, device="cuda"), tmp_path / "plain")
         listener = Listener()
-        trainer = make_trainer(LENGTH, NOISY, placement=Placement(torch.device("cuda"), "float32", records=True))
+        placement = Placement(torch.device("cuda"), "float32", records=True)
+        trainer = make_trainer(LENGTH, NOISY, placement=placement, say=listener.say)
         replayed = fit(trainer, tmp_path / "recorded", listener)
     finally:
         _choose_kernels(deterministic=False)
     assert listener.said == []
-    assert trainer._recording._recorded is not None
+    assert trainer.method.recording._recorded is not None
     np.testing.assert_allclose(replayed[0], plain[0], rtol=1e-4 if deterministic else 2e-2)
 
 
 @pytest.mark.gpu
-def test_a_gpus_memory_is_given_back_after_recorded_steps(make_trainer: Callable[..., Trainer], tmp_path: Path) -> None:
+def test_a_gpus_memory_is_given_back_after_recorded_steps(make_trainer, tmp_path):
     placement = Placement(torch.device("cuda"), "float32", records=True)
     fit(make_trainer(LENGTH, NOISY, placement=placement), tmp_path / "first")
     torch.cuda.synchronize()
@@ -225,14 +215,9 @@ def test_a_gpus_memory_is_given_back_after_recorded_steps(make_trainer: Callable
     ids=["as it is", "not asked for", "compiled", "activations computed twice"],
 )
 def test_steps_are_recorded_where_that_was_asked_for_and_nothing_else_is_in_the_way(
-    recorded: bool,
-    records: bool,
-    mode: str,
-    settings: dict[str, bool],
-    make_trainer: Callable[..., Trainer],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("nstudent.training.fit.can_be_recorded", lambda *_: True)
+    recorded, records, mode, settings, make_trainer, monkeypatch
+):
+    monkeypatch.setattr("nstudent.training.learner.can_be_recorded", lambda *_: True)
     monkeypatch.setattr(Placement, "compile", lambda *_: None)
     placement = Placement(torch.device("cpu"), "float32", mode, records)
-    assert (make_trainer(LENGTH, placement=placement, **settings)._recording is not None) is recorded
+    assert (make_trainer(LENGTH, placement=placement, **settings).method.recording is not None) is recorded

@@ -1,0 +1,57 @@
+"""Shortening a gradient that is too long, before the optimiser takes it in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from nstudent.config import TrainingConfig
+from nstudent.tables import chosen
+from torch import Tensor, nn
+
+Weights = Mapping[str, nn.Parameter]
+"""The weights of a network, by name: a clip may leave out a classifier."""
+
+
+class Clip(Protocol):
+    """Shortens the gradient that lies at the weights of one network."""
+
+    def __call__(self) -> Tensor:
+        """Shorten it; returns a scalar, the norm that it had before."""
+
+
+class NormClip:
+    """Shortens the gradient to a norm, all weights by the same factor (Pascanu et al., arXiv 1211.5063)."""
+
+    def __init__(self, weights: Weights, limit: float | None) -> None:
+        """``limit``: largest norm; ``None``: the norm is measured, and nothing is shortened."""
+        self._weights = list(weights.values())
+        self._limit = math.inf if limit is None else limit
+        self._on_cpu = self._weights[0].device.type == "cpu"
+
+    def __call__(self) -> Tensor:
+        """Shorten the gradient where it is longer than the limit; returns the norm that it had before."""
+        # On a CPU torch would go through the weights one by one in Python, unless it is told.
+        foreach = True if self._on_cpu else None
+        gradients = [weight.grad for weight in self._weights if weight.grad is not None]
+        norm = nn.utils.get_total_norm(gradients, foreach=foreach)
+        # To look at the norm is to wait for a GPU; a CPU saves the way through all gradients.
+        if self._limit < math.inf and not (self._on_cpu and bool(norm <= self._limit)):
+            nn.utils.clip_grads_with_norm_(self._weights, self._limit, norm, foreach=foreach)
+        return norm
+
+
+CLIPS: dict[str, Callable[[Weights, TrainingConfig], Clip]] = {
+    "norm": lambda weights, config: NormClip(weights, config.clip_norm),
+}
+"""By the name in the configuration (``clip``)."""
+
+
+def build_clip(network: nn.Module, config: TrainingConfig) -> Clip:
+    """Make the clip that a configuration names, for the weights of a network on its device.
+
+    Raises:
+        ConfigError: There is no clip of that name.
+    """
+    return chosen(CLIPS, config.clip, "clip")(dict(network.named_parameters()), config)

@@ -1,0 +1,150 @@
+"""One network while it learns: its optimiser, schedule, weight average, gradient and clip."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from nstudent.config import TrainingConfig
+from nstudent.models.device import Placement
+from nstudent.models.heads import Logits
+from nstudent.models.member import Member
+from nstudent.training.average import WeightAverage
+from nstudent.training.clipping import build_clip
+from nstudent.training.finite import FiniteCheck
+from nstudent.training.gradient import Gradient
+from nstudent.training.loop import Length
+from nstudent.training.objective import Objective, Stateful
+from nstudent.training.optimizer import build_optimizer, resume_optimizer, take_step
+from nstudent.training.preparation import Prepared
+from nstudent.training.recording import Recording, can_be_recorded
+from nstudent.training.spending import Spending, Spent
+from nstudent.training.surroundings import Surroundings
+from timm.scheduler import CosineLRScheduler
+from torch import Tensor, nn
+
+_FIRST_LR_SHARE = 0.01
+_EMA_WARMUP_STEPS = 10.0
+
+
+class Learner:
+    """One network while it learns; the ``Method`` of an ordinary training."""
+
+    def __init__(
+        self, network: Member, objective: Objective, config: TrainingConfig, length: Length, where: Surroundings
+    ) -> None:
+        """Put a network to its device, and make what it learns with."""
+        placement = where.placement
+        self.network = placement.put(network).train()
+        self.objective = objective
+        self.optimizer = build_optimizer(network, config, placement.device)
+        self._schedule = _cosine(self.optimizer, config, length)
+        self._average = WeightAverage(self.network)
+        self._ema_decay = config.ema_decay
+        self._spending = Spending(self.network, computes_twice=config.checkpoint_activations)
+        placement.compile(self.network)
+        self.finite = FiniteCheck(self.network, self.optimizer, where.levels, where.images_of)
+        believe = _belief(self._average.module, placement, self.network)
+        self.gradient = Gradient(self.network, objective, self.finite, build_clip(self.network, config), where, believe)
+        is_plain = where.world.size == 1 and placement.compile_mode == "none" and not config.checkpoint_activations
+        recordable = placement.records and is_plain and can_be_recorded(network, self.optimizer, objective)
+        self.recording = Recording(self.gradient, self.optimizer, self.finite, where.say) if recordable else None
+
+    @property
+    def kept(self) -> Member:
+        """The network with averaged weights, which is what is validated, kept and labels."""
+        network = self._average.module
+        assert isinstance(network, Member)
+        return network
+
+    @property
+    def learning_rate(self) -> float:
+        """Learning rate of the last step."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    @property
+    def spent(self) -> Spent:
+        """What all steps have cost so far."""
+        return self._spending.spent
+
+    def learn(self, prepared: Prepared, step: int, done: float) -> Tensor:
+        """Learn from one batch, and return its loss: a scalar on the device.
+
+        Args:
+            prepared: The batch, on the device.
+            step: Number of the step, from 0 on.
+            done: Fraction of the training that is over: 0 at the first step, below 1 at the last one.
+
+        Raises:
+            TrainingError: This step, or on a GPU one of the last few dozen, is not finite, or the memory is too small.
+        """
+        self._schedule.step_update(step)
+        loss = None if self.recording is None else self.recording.take(step, prepared)
+        if loss is None:
+            loss = self.gradient.put(step, done, prepared)
+            take_step(self.optimizer)
+        batch = prepared.batch
+        self._spending.add(batch.whole_size, prepared.images.shape[-1], with_average=batch.clean is not None)
+        if isinstance(self.objective, Stateful):
+            self.objective.settle()
+        # A young average forgets its random start quickly: min(decay, (1 + t) / (10 + t)), t steps after the first one.
+        self._average.update(min(self._ema_decay, (2 + step) / (_EMA_WARMUP_STEPS + step + 1)))
+        return loss
+
+    def check(self) -> None:
+        """Look at every step that was not looked at yet; call it before anything is written.
+
+        Raises:
+            TrainingError: One of them is not finite.
+        """
+        self.finite.read()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next step depends on."""
+        state = {
+            "spent": self.spent.to_json(),
+            "network": self.network.state_dict(),
+            "average": self._average.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        if isinstance(self.objective, Stateful):
+            state["objective"] = self.objective.state_dict()
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what ``state_dict`` gave."""
+        # A checkpoint of an earlier version does not say what it has cost.
+        self._spending.spent = Spent(**state.get("spent", {}))
+        self.network.load_state_dict(state["network"])
+        self._average.module.load_state_dict(state["average"])
+        resume_optimizer(self.optimizer, state["optimizer"])
+        if isinstance(self.objective, Stateful):
+            self.objective.load_state_dict(state["objective"])
+
+
+def _cosine(optimizer: torch.optim.Optimizer, config: TrainingConfig, length: Length) -> CosineLRScheduler:
+    return CosineLRScheduler(
+        optimizer,
+        t_initial=length.steps,
+        warmup_t=min(round(config.warmup_epochs * length.steps_per_epoch), length.steps - 1),
+        warmup_lr_init=_FIRST_LR_SHARE * config.learning_rate,
+        warmup_prefix=False,
+        t_in_epochs=False,
+    )
+
+
+def _belief(average: nn.Module, placement: Placement, network: nn.Module) -> Callable[[Tensor], Logits]:
+    """What gives the logits of the averaged network, un-noised, without gradient.
+
+    It does not hold the learner: in a circle of references the weights would stay on a GPU until Python collects its
+    garbage, which counts objects and not gigabytes.
+    """
+    autocast = placement.autocast(network)
+
+    def believe(images: Tensor) -> Logits:
+        with torch.no_grad(), autocast:
+            logits = average.eval()(images)
+        return tuple(level.float() for level in logits)
+
+    return believe

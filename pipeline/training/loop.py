@@ -1,0 +1,220 @@
+"""The training loop: one for teacher, baseline, filter and student. What a step does is handed in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from nstudent.data.batches import Awaited, loaders_explained
+from nstudent.errors import StoppedError
+from nstudent.models.member import Member
+from nstudent.progress import Progress, Task
+from nstudent.training.checkpoint import Pace, load_checkpoint, save_checkpoint
+from nstudent.training.feed import Feed
+from nstudent.training.preparation import Prepared
+from nstudent.training.spending import Spent
+from nstudent.world import Alone, World
+from torch import Tensor, nn
+
+_VALIDATIONS = 10
+_ASK_EVERY_STEPS = 8
+
+Validate = Callable[[nn.Module], float]
+History = list[dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long to train."""
+
+    epochs: int
+    steps_per_epoch: int
+
+    @property
+    def steps(self) -> int:
+        """Steps in all."""
+        return self.epochs * self.steps_per_epoch
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The outcome of a training."""
+
+    network: Member
+    """The running average of the weights, in evaluation mode."""
+    history: History
+    """Per epoch: its number, mean loss, learning rate, and the validation score where it was measured."""
+    data_wait: float
+    """Share of its time in which it waited for images, since it was last resumed."""
+    spent: Spent
+    """What it has cost, from its first step on."""
+
+
+class Method(Protocol):
+    """What one step of a training does, and what is to be remembered between two steps.
+
+    A ``Learner`` is a method. Two networks that teach each other would be another one: the loop does not know how many
+    networks there are.
+    """
+
+    @property
+    def kept(self) -> Member:
+        """The network that is validated after an epoch and kept after the last one."""
+
+    @property
+    def learning_rate(self) -> float:
+        """Learning rate of the last step."""
+
+    @property
+    def spent(self) -> Spent:
+        """What all steps have cost so far."""
+
+    def learn(self, prepared: Prepared, step: int, done: float) -> Tensor:
+        """Learn from one batch, and return its loss: a scalar on the device.
+
+        Args:
+            prepared: The batch, on the device.
+            step: Number of the step, from 0 on.
+            done: Fraction of the training that is over: 0 at the first step, below 1 at the last one.
+
+        Raises:
+            TrainingError: This step, or on a GPU one of the last few dozen, is not finite; no weight has taken it in.
+        """
+
+    def check(self) -> None:
+        """Look at every step that was not looked at yet; the loop calls it before it writes a checkpoint.
+
+        Raises:
+            TrainingError: One of them is not finite.
+        """
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next step depends on: dicts, lists, tensors and JSON values."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what ``state_dict`` gave; entries of other names are left alone."""
+
+
+class Loop:
+    """Walks the steps of one training, and goes on at the step where it was interrupted."""
+
+    def __init__(
+        self,
+        method: Method,
+        feed: Feed,
+        length: Length,
+        *,
+        world: World | None = None,
+        checkpoint_seconds: float = 0.0,
+    ) -> None:
+        """Make a loop.
+
+        Args:
+            method: What a step does.
+            feed: What each step learns from.
+            length: Number of steps.
+            world: The processes that train together. Default: this one alone.
+            checkpoint_seconds: Seconds between two checkpoints; 0: one after every step.
+        """
+        self.method = method
+        self.feed = feed
+        self._length = length
+        self._world = world or Alone()
+        self._checkpoint_seconds = checkpoint_seconds
+        self._step = 0
+        device = next(method.kept.parameters()).device
+        exact = torch.float32 if device.type == "mps" else torch.float64
+        self._loss = torch.zeros((), dtype=exact, device=device)
+        """Sum over the steps of this epoch, on the device: reading it means waiting for the device."""
+        self._history: History = []
+
+    def fit(self, checkpoint: Path, progress: Progress, name: str, validate: Validate | None = None) -> Trained:
+        """Train to the end, from the checkpoint where there is one.
+
+        Args:
+            checkpoint: Where the state of the training is kept.
+            progress: Told how far the training is.
+            name: Name of the training, for a person.
+            validate: Gives the score of a network; called about ten times in a training, and at its end.
+
+        Raises:
+            TrainingError: A loss or gradient is not finite; no weight that is kept has taken it in.
+            StoppedError: The progress asked to stop; a checkpoint of the last step is on disk.
+        """
+        self._resume(checkpoint, progress)
+        steps = self._length.steps
+        with progress.task(name, steps, "steps", done=self._step) as task:
+            try:
+                with loaders_explained():
+                    data_wait = self._walk(task, checkpoint, validate)
+            except StoppedError:
+                self._save(checkpoint)
+                raise
+        network = self.method.kept.eval()
+        return Trained(network, self._history, data_wait, self.method.spent)
+
+    def _walk(self, task: Task, checkpoint: Path, validate: Validate | None) -> float:
+        """Walk the steps. Between two of them everything is in a state that can be kept.
+
+        Returns the share of the time in which it waited for images.
+        """
+        pace = Pace(self._checkpoint_seconds)
+        # Closed, and its thread or processes with it, also where an error that holds on to this frame leaves it.
+        with closing(self.feed.between(self._step, self._length.steps)) as prepared:
+            awaited = Awaited(prepared)
+            while self._step < self._length.steps:
+                self.take(next(awaited))
+                if self._step % self._length.steps_per_epoch == 0:
+                    self._close_epoch(validate)
+                if pace.is_due() or self._step == self._length.steps:
+                    with pace.kept():
+                        self._save(checkpoint)
+                self._report(task, awaited.share)
+            return awaited.share
+
+    def take(self, prepared: Prepared) -> None:
+        """Take the next step."""
+        self._loss += self.method.learn(prepared, self._step, self._step / self._length.steps)
+        self._step += 1
+
+    def _report(self, task: Task, data_wait: float) -> None:
+        """Say how far it is. Of several processes all stop after the same step: not every step asks the others."""
+        asked: StoppedError | None = None
+        try:
+            loss = {"loss": self._history[-1]["loss"]} if self._history else {}
+            task.advance(1, **loss, **{"data wait %": round(100 * data_wait)})
+        except StoppedError as error:
+            asked = error
+        if self._world.size > 1 and self._step % _ASK_EVERY_STEPS:
+            return
+        if self._world.any(asked is not None):
+            raise asked or StoppedError("stopped with the other processes of the run: the same command goes on")
+
+    def _close_epoch(self, validate: Validate | None) -> None:
+        epoch = self._step // self._length.steps_per_epoch
+        loss = float(self._loss) / self._length.steps_per_epoch
+        self._loss.zero_()
+        entry = {"epoch": epoch, "loss": loss, "learning_rate": self.method.learning_rate}
+        stride = max(1, self._length.epochs // _VALIDATIONS)
+        if validate is not None and (epoch % stride == 0 or self._step == self._length.steps):
+            entry["validation"] = validate(self.method.kept)
+        self._history.append(entry)
+
+    def _save(self, checkpoint: Path) -> None:
+        self.method.check()
+        if self._world.leads:
+            own = {"step": self._step, "loss": self._loss, "history": self._history}
+            save_checkpoint(checkpoint, own | self.method.state_dict())
+
+    def _resume(self, checkpoint: Path, progress: Progress) -> None:
+        state = load_checkpoint(checkpoint, progress.say)
+        if state is None:
+            return
+        self._step = state["step"]
+        self._loss.copy_(state["loss"])
+        self._history = state["history"]
+        self.method.load_state_dict(state)
