@@ -2,6 +2,7 @@
 
 import multiprocessing
 import signal
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +23,7 @@ class Beside:
         self.connection, self._theirs = multiprocessing.Pipe()
         self.job, self.given, self.done = None, [], []
 
-    def give(self, job) -> None:
+    def give(self, job: tuple[int, int]) -> None:
         self.job = job
         self.given.append(job)
 
@@ -36,7 +37,7 @@ class Beside:
         self.connection.recv()
         self.job = None
 
-    def death(self):
+    def death(self) -> TrainingError:
         return DEATH
 
     def tell_to_stop(self) -> None:
@@ -51,7 +52,7 @@ class Beside:
         self._theirs.close()
 
 
-def step(index, name, *inputs, apart=False, aside=False):
+def step(index: int, name: str, *inputs: str, apart: bool = False, aside: bool = False) -> SimpleNamespace:
     stage = SimpleNamespace(apart=apart, aside=aside)
     return SimpleNamespace(index=index, name=name, inputs=[("role", each) for each in inputs], stage=stage)
 
@@ -67,20 +68,20 @@ STEPS = [
 class FakeRun:
     """Four steps, of which some are stale."""
 
-    def __init__(self, stale=("teacher",), size=1) -> None:
+    def __init__(self, stale: tuple[str, ...] = ("teacher",), size: int = 1) -> None:
         self.world, self.config, self.steps, self._stale = SimpleNamespace(size=size), None, STEPS, stale
 
-    def why_stale(self, asked):
+    def why_stale(self, asked: SimpleNamespace) -> bool:
         if "damaged" in self._stale:
             raise ArtifactError("damaged")
         return asked.name in self._stale
 
-    def share(self, turns, check) -> None:
+    def share(self, turns: Any, check: Any) -> None:
         self.turns = turns
 
 
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch):
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Beside]:
     """The processes that are started beside this one; three trainings may be under way at once."""
     found = []
     monkeypatch.setattr(jobs, "_JobProcess", lambda *_: found.append(Beside()) or found[-1])
@@ -89,7 +90,7 @@ def started(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.fixture
-def pair(started):
+def pair(started: list[Beside]) -> Iterator[tuple[FakeRun, jobs.Jobs, Beside, StopRequest]]:
     """A run, its jobs, and one process beside it."""
     run, stop = FakeRun(), StopRequest()
     ours = jobs.Jobs(run, Silence(), stop)
@@ -111,7 +112,7 @@ def pair(started):
     ],
 )
 def test_processes_are_started_where_a_training_is_to_be_made(
-    stale: tuple[str, ...], size: int, number: int, started
+    stale: tuple[str, ...], size: int, number: int, started: list[Beside]
 ) -> None:
     with jobs.side_by_side(FakeRun(stale, size), STEPS, None, None) as ours:
         assert len(started) == number
@@ -119,7 +120,9 @@ def test_processes_are_started_where_a_training_is_to_be_made(
     assert [process.done for process in started] == [["ended"]] * number
 
 
-def test_the_other_process_has_its_training_before_this_one_begins_its_own(pair) -> None:
+def test_the_other_process_has_its_training_before_this_one_begins_its_own(
+    pair: tuple[FakeRun, jobs.Jobs, Beside, StopRequest],
+) -> None:
     run, _, other, _ = pair
     turns = run.turns(STEPS[1], 4)
     assert next(turns) == 0
@@ -133,7 +136,9 @@ def test_the_other_process_has_its_training_before_this_one_begins_its_own(pair)
     assert other.given == [(1, 1)]
 
 
-def test_an_offered_step_waits_for_the_trainings_that_are_needed_sooner(pair) -> None:
+def test_an_offered_step_waits_for_the_trainings_that_are_needed_sooner(
+    pair: tuple[FakeRun, jobs.Jobs, Beside, StopRequest],
+) -> None:
     run, ours, other, _ = pair
     ours.offer(STEPS[2])
     turns = run.turns(STEPS[1], 2)
@@ -146,7 +151,9 @@ def test_an_offered_step_waits_for_the_trainings_that_are_needed_sooner(pair) ->
     assert list(ours.finish()) == []
 
 
-def test_an_offered_step_that_nobody_has_begun_is_made_here(pair) -> None:
+def test_an_offered_step_that_nobody_has_begun_is_made_here(
+    pair: tuple[FakeRun, jobs.Jobs, Beside, StopRequest],
+) -> None:
     _, ours, other, _ = pair
     ours.offer(STEPS[2])
     assert list(ours.finish()) == [STEPS[2]]
@@ -154,7 +161,9 @@ def test_an_offered_step_that_nobody_has_begun_is_made_here(pair) -> None:
 
 
 @pytest.mark.parametrize("asked", [True, False])
-def test_a_process_that_is_gone_was_killed_or_stopped_with_this_one(asked: bool, pair) -> None:
+def test_a_process_that_is_gone_was_killed_or_stopped_with_this_one(
+    asked: bool, pair: tuple[FakeRun, jobs.Jobs, Beside, StopRequest]
+) -> None:
     run, _, other, stop = pair
     turns = run.turns(STEPS[1], 3)
     next(turns)
@@ -171,9 +180,9 @@ def test_a_process_that_is_gone_was_killed_or_stopped_with_this_one(asked: bool,
     ids=["that can be mended", "that cannot"],
 )
 def test_after_an_error_the_others_keep_what_they_have_done(
-    error: RuntimeError | TrainingError, done: list[str], started
+    error: RuntimeError | TrainingError, done: list[str], started: list[Beside]
 ) -> None:
-    def make(run) -> None:
+    def make(run: FakeRun) -> None:
         with jobs.side_by_side(run, STEPS, None, None):
             next(run.turns(STEPS[1], 2))
             raise error
@@ -191,27 +200,27 @@ class Shown(Silence):
         self.lines = []
 
     @contextmanager
-    def task(self, name, total, unit, done=0):
+    def task(self, name: str, total: int, unit: str, done: int = 0) -> Iterator["Shown"]:
         self.lines.append(f"{name}: {done} of {total} {unit}")
         yield self
         self.lines.append(f"{name} is over")
 
-    def advance(self, amount, **shown: Any) -> None:
+    def advance(self, amount: int, **shown: Any) -> None:
         self.lines.append(f"+{amount} {shown}")
 
-    def say(self, text) -> None:
+    def say(self, text: str) -> None:
         self.lines.append(text)
 
 
 @pytest.fixture
-def heard():
+def heard() -> tuple[jobs._JobProcess, list[str]]:
     """What a process says, and what is shown of it."""
     process = jobs._JobProcess.__new__(jobs._JobProcess)
     process._progress, process._tasks, process.job = Shown(), {}, (1, 0)
     return process, process._progress.lines
 
 
-def test_what_another_process_shows_is_shown_here(heard) -> None:
+def test_what_another_process_shows_is_shown_here(heard: tuple[jobs._JobProcess, list[str]]) -> None:
     process, lines = heard
     process._take("say", ["hello"])
     process._take("begin", [4, "member 1", 30, "steps", 10])
@@ -223,7 +232,9 @@ def test_what_another_process_shows_is_shown_here(heard) -> None:
     assert process.job is None
 
 
-def test_an_error_of_another_process_keeps_its_kind_and_what_it_names(heard) -> None:
+def test_an_error_of_another_process_keeps_its_kind_and_what_it_names(
+    heard: tuple[jobs._JobProcess, list[str]],
+) -> None:
     process, _ = heard
     with pytest.raises(TrainingError, match="not finite"):
         process._take("error", ["TrainingError", "not finite", []])

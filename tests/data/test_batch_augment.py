@@ -16,7 +16,7 @@ from nstudent.data.augment import Augment
 from nstudent.data.batch_augment import BatchAugment, apply_noise
 from nstudent.data.batches import Batches
 from nstudent.data.noise_draws import NoiseDraws, affine_matrix, draw_noise
-from nstudent.workbench import batch_noise
+from nstudent.training.build import batch_noise
 from scipy.stats import chisquare, ks_2samp
 
 QUIET = {"shift": 0.0, "zoom": 0.0, "rotate": 0.0, "flip": False, "operations": 0}
@@ -118,12 +118,12 @@ def test_a_warp_gives_the_pixels_of_albumentations(
     assert np.mean(found != expected) < 0.01
 
 
-def by_image(noise: NoiseConfig, image: np.ndarray, number=NUM_DRAWS) -> np.ndarray:
+def by_image(noise: NoiseConfig, image: np.ndarray, number: int = NUM_DRAWS) -> np.ndarray:
     augment = Augment(noise)
     return np.stack([augment(image, ("by image", draw)) for draw in range(number)])
 
 
-def by_batch(noise: NoiseConfig, image: np.ndarray, number=NUM_DRAWS) -> np.ndarray:
+def by_batch(noise: NoiseConfig, image: np.ndarray, number: int = NUM_DRAWS) -> np.ndarray:
     return noised(noise, np.broadcast_to(image, (number, *image.shape)).copy(), "by batch")
 
 

@@ -12,7 +12,10 @@ from nstudent.labels.self_ensemble import RunningAverage, check_memory
 
 
 def average_of(
-    history: list[tuple[list[int], list[list[Any]]]], momentum=0.7, num_rows=3, outputs=(2,)
+    history: list[tuple[list[int], list[list[Any]]]],
+    momentum: float = 0.7,
+    num_rows: int = 3,
+    outputs: tuple[int, ...] = (2,),
 ) -> RunningAverage:
     """``history``: (rows, one distribution a row) per update, one level."""
     average = RunningAverage(num_rows, outputs, momentum)

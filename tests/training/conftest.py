@@ -1,6 +1,7 @@
 """The embedded digits, packed once, and trainings on them that last seconds."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -17,8 +18,8 @@ from nstudent.models.member import build_member
 from nstudent.progress import Silence
 from nstudent.run import run_stage
 from nstudent.training.build import Lesson, Site, build_loop
-from nstudent.training.loop import Length, Loop
-from nstudent.training.objective import SelfEnsembling, Supervised
+from nstudent.training.loop import Length, Loop, Trained
+from nstudent.training.objective import Objective, SelfEnsembling, Supervised
 
 NOISY = NoiseConfig(
     operations=2, erase=0.3, dropout=0.3, drop_path=0.2, cutmix=0.5, cutmix_schedule="constant", mixup=0.3
@@ -40,37 +41,37 @@ class KillAfter(Silence):
 
 
 @pytest.fixture(autouse=True, scope="session")
-def one_thread():
+def one_thread() -> None:
     torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
-def digits(tmp_path_factory) -> Dataset:
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     config = load_config(None, ["data.labelled=60", "data.unlabelled=80", "threads=1"])
     return Dataset(Artifact(run_stage(config, "data", tmp_path_factory.mktemp("digits"))))
 
 
 @pytest.fixture(scope="session")
-def kill_after() -> Callable[[int], KillAfter]:
+def kill_after() -> Callable[[int], Silence]:
     return KillAfter
 
 
 @pytest.fixture(scope="session")
-def make_trainer(digits) -> Callable[..., Loop]:
+def make_trainer(digits: Dataset) -> Callable[..., Loop]:
     """A trainer on the digits: 8 labelled images a step, and for the self-ensemble 8 of the heap beside them."""
 
     def make(
         length: Length,
         noise: NoiseConfig = NOISY,
         *,
-        objective=None,
+        objective: Objective | None = None,
         self_ensemble: bool = False,
         workers: int = 0,
         checkpoint_seconds: float = 0.0,
         device: str = "cpu",
         placement: Placement | None = None,
         say: Callable[[str], None] = SILENCE.say,
-        **settings,
+        **settings: Any,
     ) -> Loop:
         placement = placement or Placement(torch.device(device), "float32")
         outputs, key = digits.taxonomy.num_classes, ("fit", 0)
@@ -102,7 +103,9 @@ def make_trainer(digits) -> Callable[..., Loop]:
 
 
 @pytest.fixture(scope="session")
-def uninterrupted(make_trainer, tmp_path_factory):
+def uninterrupted(
+    make_trainer: Callable[..., Loop], tmp_path_factory: pytest.TempPathFactory
+) -> dict[bool, tuple[Loop, Trained]]:
     """By whether it is the self-ensemble: the trainer after fit() and what fit() gave."""
     outcomes = {}
     for self_ensemble in (False, True):

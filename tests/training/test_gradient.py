@@ -1,5 +1,6 @@
 """One gradient, whatever the batch is cut into and whoever has the rest of it."""
 
+from collections.abc import Callable
 from contextlib import closing
 
 import pytest
@@ -7,16 +8,17 @@ import torch
 from fitting import LENGTH, MILD
 from nstudent.config import ModelConfig, TrainingConfig
 from nstudent.data.batches import Examples
+from nstudent.data.dataset import Dataset
 from nstudent.labels.targets import GivenTargets
 from nstudent.models.device import Placement
 from nstudent.models.member import build_member
 from nstudent.training.build import Lesson, Site, build_loop
-from nstudent.training.loop import Length
+from nstudent.training.loop import Length, Loop
 from nstudent.training.objective import Supervised
 from nstudent.world import Part
 
 
-def test_the_losses_of_shares_add_up_to_that_of_the_batch(digits, monkeypatch):
+def test_the_losses_of_shares_add_up_to_that_of_the_batch(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each process divides by the targets of the whole batch: its labelled images, and apart from them the others."""
     outputs, key, noise = digits.taxonomy.num_classes, ("shares", 0), MILD
     ids = digits.labelled
@@ -30,7 +32,7 @@ def test_the_losses_of_shares_add_up_to_that_of_the_batch(digits, monkeypatch):
     monkeypatch.setattr("nstudent.training.gradient.shared", lambda network, world: network)
     monkeypatch.setattr("nstudent.training.gradient.sum_over", lambda world, loss: loss)
 
-    def loss(rank, size):
+    def loss(rank: int, size: int) -> float:
         network = build_member(ModelConfig(backbones=("test_convnext",)), outputs, key)
         site = Site(
             Placement(torch.device("cpu"), "float32"),
@@ -47,7 +49,7 @@ def test_the_losses_of_shares_add_up_to_that_of_the_batch(digits, monkeypatch):
     assert loss(0, 2) + loss(1, 2) == pytest.approx(loss(0, 1), rel=1e-5)
 
 
-def test_a_gradient_is_shortened_where_it_is_too_long_and_only_there(make_trainer):
+def test_a_gradient_is_shortened_where_it_is_too_long_and_only_there(make_trainer: Callable[..., Loop]) -> None:
     found = []
     for clip_norm in (None, 1e9, 1e-3):
         trainer = make_trainer(LENGTH, MILD, clip_norm=clip_norm)
@@ -60,7 +62,9 @@ def test_a_gradient_is_shortened_where_it_is_too_long_and_only_there(make_traine
     torch.testing.assert_close(shortened, 1e-3 * whole / whole.norm(), rtol=1e-4, atol=0.0)
 
 
-def test_processes_that_share_a_batch_draw_different_dropout(make_trainer, monkeypatch):
+def test_processes_that_share_a_batch_draw_different_dropout(
+    make_trainer: Callable[..., Loop], monkeypatch: pytest.MonkeyPatch
+) -> None:
     gradient, drawn = make_trainer(LENGTH).method.gradient, []
     for rank in range(3):
         monkeypatch.setattr(gradient, "_world", Part(rank, 3))

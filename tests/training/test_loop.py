@@ -1,25 +1,31 @@
 import json
 import math
 import threading
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from fitting import LENGTH, MILD, bytes_of, fit, losses
+from nstudent.data.batches import Batch
+from nstudent.data.dataset import Dataset
 from nstudent.errors import ArtifactError, StoppedError, TrainingError
 from nstudent.models.cost import gmacs
 from nstudent.models.device import _choose_kernels
+from nstudent.models.member import Member
 from nstudent.progress import Silence
 from nstudent.training.checkpoint import load_checkpoint
-from nstudent.training.loop import Length
+from nstudent.training.loop import Length, Loop, Trained
+from nstudent.training.objective import Moment
 from nstudent.training.preparation import Ahead
 
 GOLDEN = Path(__file__).parent / "golden_losses.json"
 
 
-def test_the_losses_of_20_steps_are_golden(make_trainer, tmp_path):
+def test_the_losses_of_20_steps_are_golden(make_trainer: Callable[..., Loop], tmp_path: Path) -> None:
     """A refactoring must give the same losses. To accept new ones, delete golden_losses.json and run this test twice:
     the first run writes the file and fails. Bits are compared below; here a tolerance that another CPU meets: its sums
     round otherwise, and training makes ten times more of that every five steps (1e-6 at first, 9e-3 at the end)."""
@@ -33,7 +39,9 @@ def test_the_losses_of_20_steps_are_golden(make_trainer, tmp_path):
 
 
 @pytest.mark.parametrize("self_ensemble", [False, True], ids=["supervised", "self-ensembling"])
-def test_the_same_key_gives_the_same_bits_twice(self_ensemble, make_trainer, tmp_path):
+def test_the_same_key_gives_the_same_bits_twice(
+    self_ensemble: bool, make_trainer: Callable[..., Loop], tmp_path: Path
+) -> None:
     one, two = (fit(make_trainer(LENGTH, self_ensemble=self_ensemble), tmp_path / name) for name in ("one", "two"))
     assert one.history == two.history
     assert bytes_of(one.network) == bytes_of(two.network)
@@ -42,8 +50,13 @@ def test_the_same_key_gives_the_same_bits_twice(self_ensemble, make_trainer, tmp
 @pytest.mark.parametrize("self_ensemble", [False, True], ids=["supervised", "self-ensembling"])
 @pytest.mark.parametrize("killed_after", [2, 6, 9, 12], ids=lambda steps: f"killed in step {steps} of 12")
 def test_a_killed_training_goes_on_to_the_same_bits(
-    killed_after, self_ensemble, uninterrupted, make_trainer, kill_after, tmp_path
-):
+    killed_after: int,
+    self_ensemble: bool,
+    uninterrupted: dict[bool, tuple[Loop, Trained]],
+    make_trainer: Callable[..., Loop],
+    kill_after: Callable[[int], Silence],
+    tmp_path: Path,
+) -> None:
     """Dropout, stochastic depth, RandAugment, erasing, CutMix and MixUp are all on."""
     with pytest.raises(KeyboardInterrupt):
         fit(make_trainer(LENGTH, self_ensemble=self_ensemble), tmp_path, kill_after(killed_after))
@@ -59,20 +72,27 @@ def test_a_killed_training_goes_on_to_the_same_bits(
         assert all(torch.equal(averages[name], expected[name]) for name in expected)
 
 
-def test_a_finished_training_is_not_trained_again(uninterrupted, make_trainer, tmp_path, kill_after):
+def test_a_finished_training_is_not_trained_again(
+    uninterrupted: dict[bool, tuple[Loop, Trained]],
+    make_trainer: Callable[..., Loop],
+    tmp_path: Path,
+    kill_after: Callable[[int], Silence],
+) -> None:
     fit(make_trainer(LENGTH), tmp_path)
     # Killed after the first step, if there were one.
     again = fit(make_trainer(LENGTH), tmp_path, kill_after(1))
     assert bytes_of(again.network) == bytes_of(uninterrupted[False][1].network)
 
 
-def test_a_resumed_training_says_how_far_it_is(make_trainer, kill_after, tmp_path):
+def test_a_resumed_training_says_how_far_it_is(
+    make_trainer: Callable[..., Loop], kill_after: Callable[[int], Silence], tmp_path: Path
+) -> None:
     with pytest.raises(KeyboardInterrupt):
         fit(make_trainer(LENGTH), tmp_path, kill_after(6))
     began = []
 
     class Listening(Silence):
-        def task(self, name, total, unit, done=0):
+        def task(self, name: str, total: int, unit: str, done: int = 0) -> Any:
             began.append((name, total, unit, done))
             return super().task(name, total, unit, done)
 
@@ -80,12 +100,14 @@ def test_a_resumed_training_says_how_far_it_is(make_trainer, kill_after, tmp_pat
     assert began == [("member 0", 12, "steps", 6)]
 
 
-def test_results_do_not_depend_on_the_number_of_workers(uninterrupted, make_trainer, tmp_path):
+def test_results_do_not_depend_on_the_number_of_workers(
+    uninterrupted: dict[bool, tuple[Loop, Trained]], make_trainer: Callable[..., Loop], tmp_path: Path
+) -> None:
     trained = fit(make_trainer(LENGTH, workers=2), tmp_path)
     assert bytes_of(trained.network) == bytes_of(uninterrupted[False][1].network)
 
 
-def test_a_damaged_checkpoint_is_an_artifact_error(make_trainer, tmp_path):
+def test_a_damaged_checkpoint_is_an_artifact_error(make_trainer: Callable[..., Loop], tmp_path: Path) -> None:
     (tmp_path / "checkpoint.safetensors").write_bytes(b"half a checkpoi")
     with pytest.raises(ArtifactError, match=r"checkpoint\.safetensors is damaged"):
         fit(make_trainer(LENGTH), tmp_path)
@@ -94,13 +116,13 @@ def test_a_damaged_checkpoint_is_an_artifact_error(make_trainer, tmp_path):
 class Sick:
     """An objective that turns bad at its third step, and remembers the weights it saw there."""
 
-    def __init__(self, cause):
+    def __init__(self, cause: Callable[[torch.Tensor], torch.Tensor]) -> None:
         self.cause = cause
         self.member = None
         self.before = None
         self.calls = 0
 
-    def __call__(self, moment):
+    def __call__(self, moment: Moment) -> torch.Tensor:
         self.calls += 1
         healthy = moment.logits[0].square().mean()
         if self.calls < 3:
@@ -121,8 +143,11 @@ class Sick:
 )
 @pytest.mark.parametrize("clip_norm", [5.0, None])
 def test_a_loss_or_gradient_that_is_not_finite_stops_before_the_weights_take_it_in(
-    cause, clip_norm, make_trainer, tmp_path
-):
+    cause: Callable[[torch.Tensor], torch.Tensor],
+    clip_norm: float | None,
+    make_trainer: Callable[..., Loop],
+    tmp_path: Path,
+) -> None:
     objective = Sick(cause)
     trainer = make_trainer(Length(2, 4), MILD, objective=objective, clip_norm=clip_norm)
     objective.member = trainer.method.network
@@ -135,13 +160,19 @@ def test_a_loss_or_gradient_that_is_not_finite_stops_before_the_weights_take_it_
 
 
 @pytest.mark.parametrize("num_portions", [1, 3])
-def test_the_images_whose_numbers_are_not_finite_are_named(num_portions, make_trainer, digits, tmp_path, monkeypatch):
+def test_the_images_whose_numbers_are_not_finite_are_named(
+    num_portions: int,
+    make_trainer: Callable[..., Loop],
+    digits: Dataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     trainer = make_trainer(Length(1, 3), MILD, self_ensemble=True)
     trainer.method.gradient.num_portions = num_portions
     believed = trainer.feed.batches.ids(1)
     poisoned, level = (2, 13), 1
 
-    def load(first, last, *_, **__):
+    def load(first: int, last: int, *_: object, **__: object) -> Iterator[Batch]:
         for step in range(first, last):
             batch = trainer.feed.batches[step]
             if step == 1:
@@ -160,7 +191,9 @@ HEIGHT = 0.02
 
 
 @pytest.mark.parametrize("warmup_steps", [0, 5, 10])
-def test_a_warm_up_rises_and_then_a_cosine_falls_to_zero(warmup_steps, make_trainer, tmp_path):
+def test_a_warm_up_rises_and_then_a_cosine_falls_to_zero(
+    warmup_steps: int, make_trainer: Callable[..., Loop], tmp_path: Path
+) -> None:
     # One step an epoch: the history then shows every step's rate.
     trainer = make_trainer(Length(25, 1), MILD, learning_rate=HEIGHT, warmup_epochs=warmup_steps)
     rates = [entry["learning_rate"] for entry in fit(trainer, tmp_path).history]
@@ -173,12 +206,14 @@ def test_a_warm_up_rises_and_then_a_cosine_falls_to_zero(warmup_steps, make_trai
     assert (falling < 0).all()
 
 
-def test_a_training_that_is_all_warm_up_still_trains(make_trainer, tmp_path):
+def test_a_training_that_is_all_warm_up_still_trains(make_trainer: Callable[..., Loop], tmp_path: Path) -> None:
     trained = fit(make_trainer(Length(1, 2), MILD, warmup_epochs=50), tmp_path)
     assert math.isfinite(losses(trained)[0])
 
 
-def test_what_is_kept_is_the_average_and_not_the_last_weights(make_trainer, tmp_path):
+def test_what_is_kept_is_the_average_and_not_the_last_weights(
+    make_trainer: Callable[..., Loop], tmp_path: Path
+) -> None:
     """After one step the average is 2/11 start and 9/11 new weights: its decay is min(decay, (1 + t) / (10 + t))."""
     trainer = make_trainer(Length(1, 1), MILD, warmup_epochs=0, ema_decay=0.9)
     start = {name: weight.detach().clone() for name, weight in trainer.method.network.named_parameters()}
@@ -190,7 +225,9 @@ def test_what_is_kept_is_the_average_and_not_the_last_weights(make_trainer, tmp_
     assert moved > 10
 
 
-def test_the_average_is_float32_and_comes_back_ready_to_label(make_trainer, tmp_path):
+def test_the_average_is_float32_and_comes_back_ready_to_label(
+    make_trainer: Callable[..., Loop], tmp_path: Path
+) -> None:
     network = fit(make_trainer(Length(1, 1)), tmp_path).network
     assert not network.training
     assert {weight.dtype for weight in network.parameters()} == {torch.float32}
@@ -199,10 +236,12 @@ def test_the_average_is_float32_and_comes_back_ready_to_label(make_trainer, tmp_
 @pytest.mark.parametrize(
     ("epochs", "expected"), [(3, [1, 2, 3]), (25, [2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 25])]
 )
-def test_validation_is_scored_about_ten_times_and_at_the_end(epochs, expected, make_trainer, tmp_path):
+def test_validation_is_scored_about_ten_times_and_at_the_end(
+    epochs: int, expected: list[int], make_trainer: Callable[..., Loop], tmp_path: Path
+) -> None:
     scored = []
 
-    def validate(network):
+    def validate(network: Member) -> float:
         scored.append(network)
         return 0.5
 
@@ -212,8 +251,10 @@ def test_validation_is_scored_about_ten_times_and_at_the_end(epochs, expected, m
     assert scored[-1] is trained.network, "the average is scored, not the weights of the last step"
 
 
-def test_scoring_on_the_way_changes_nothing(uninterrupted, make_trainer, tmp_path):
-    def validate(network):
+def test_scoring_on_the_way_changes_nothing(
+    uninterrupted: dict[bool, tuple[Loop, Trained]], make_trainer: Callable[..., Loop], tmp_path: Path
+) -> None:
+    def validate(network: Member) -> float:
         network.eval()
         torch.rand(5)
         return 0.0
@@ -222,7 +263,9 @@ def test_scoring_on_the_way_changes_nothing(uninterrupted, make_trainer, tmp_pat
     assert bytes_of(trained.network) == bytes_of(uninterrupted[False][1].network)
 
 
-def test_the_checkpoint_is_written_after_every_step_where_no_time_is_to_be_saved(make_trainer, kill_after, tmp_path):
+def test_the_checkpoint_is_written_after_every_step_where_no_time_is_to_be_saved(
+    make_trainer: Callable[..., Loop], kill_after: Callable[[int], Silence], tmp_path: Path
+) -> None:
     with pytest.raises(KeyboardInterrupt):
         fit(make_trainer(LENGTH), tmp_path, kill_after(11))
     state = load_checkpoint(tmp_path / "checkpoint.safetensors", print)
@@ -230,7 +273,12 @@ def test_the_checkpoint_is_written_after_every_step_where_no_time_is_to_be_saved
     assert [entry["epoch"] for entry in state["history"]] == [1, 2]
 
 
-def test_checkpoints_may_be_rarer_but_the_last_one_is_always_written(uninterrupted, make_trainer, kill_after, tmp_path):
+def test_checkpoints_may_be_rarer_but_the_last_one_is_always_written(
+    uninterrupted: dict[bool, tuple[Loop, Trained]],
+    make_trainer: Callable[..., Loop],
+    kill_after: Callable[[int], Silence],
+    tmp_path: Path,
+) -> None:
     with pytest.raises(KeyboardInterrupt):
         fit(make_trainer(LENGTH, checkpoint_seconds=1e9), tmp_path, kill_after(11))
     assert load_checkpoint(tmp_path / "checkpoint.safetensors", print) is None
@@ -243,8 +291,13 @@ def test_checkpoints_may_be_rarer_but_the_last_one_is_always_written(uninterrupt
     ("every_seconds", "saving_seconds", "saves"), [(0, 9, 12), (1, 0, 11), (3, 0, 4), (1, 0.099, 3), (1, 9, 2)]
 )
 def test_checkpoints_take_at_most_2_percent_of_a_training(
-    every_seconds, saving_seconds, saves, make_trainer, tmp_path, monkeypatch
-):
+    every_seconds: int,
+    saving_seconds: float,
+    saves: int,
+    make_trainer: Callable[..., Loop],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """12 steps of a second each, by a clock of ours: what takes 0.1 s may happen every 5 s; each step if asked for."""
     clock, saved = [0.0], []
 
@@ -252,7 +305,7 @@ def test_checkpoints_take_at_most_2_percent_of_a_training(
         def advance(self, amount: int, **shown: float) -> None:
             clock[0] += 1
 
-    def save(*_):
+    def save(*_: object) -> None:
         saved.append(clock[0])
         clock[0] += saving_seconds
 
@@ -266,16 +319,18 @@ def test_checkpoints_take_at_most_2_percent_of_a_training(
 class StopAfter(Silence):
     """Progress that asks to stop after so many steps, as SIGTERM does."""
 
-    def __init__(self, steps):
+    def __init__(self, steps: int) -> None:
         self.left = steps
 
-    def advance(self, amount, **shown):
+    def advance(self, amount: int, **shown: Any) -> None:
         self.left -= amount
         if self.left == 0:
             raise StoppedError("stopped by SIGTERM")
 
 
-def test_a_training_that_is_killed_leaves_no_thread_whoever_keeps_its_error(make_trainer, kill_after, tmp_path):
+def test_a_training_that_is_killed_leaves_no_thread_whoever_keeps_its_error(
+    make_trainer: Callable[..., Loop], kill_after: Callable[[int], Silence], tmp_path: Path
+) -> None:
     with pytest.raises(KeyboardInterrupt) as kept:
         fit(make_trainer(LENGTH), tmp_path, kill_after(3))
     assert kept.tb is not None
@@ -283,7 +338,9 @@ def test_a_training_that_is_killed_leaves_no_thread_whoever_keeps_its_error(make
 
 
 @pytest.mark.parametrize("steps", [1, 7, 8])
-def test_a_training_that_is_asked_to_stop_keeps_its_last_step(steps, uninterrupted, make_trainer, tmp_path):
+def test_a_training_that_is_asked_to_stop_keeps_its_last_step(
+    steps: int, uninterrupted: dict[bool, tuple[Loop, Trained]], make_trainer: Callable[..., Loop], tmp_path: Path
+) -> None:
     with pytest.raises(StoppedError):
         fit(make_trainer(LENGTH, checkpoint_seconds=1e9), tmp_path, StopAfter(steps))
     assert load_checkpoint(tmp_path / "checkpoint.safetensors", print)["step"] == steps
@@ -294,8 +351,13 @@ def test_a_training_that_is_asked_to_stop_keeps_its_last_step(steps, uninterrupt
 
 @pytest.mark.parametrize(("self_ensemble", "images", "forwards"), [(False, 8, 3), (True, 16, 4)])
 def test_what_a_training_costs_is_counted_also_when_it_was_interrupted(
-    self_ensemble, images, forwards, make_trainer, kill_after, tmp_path
-):
+    self_ensemble: bool,
+    images: int,
+    forwards: int,
+    make_trainer: Callable[..., Loop],
+    kill_after: Callable[[int], Silence],
+    tmp_path: Path,
+) -> None:
     """The self-ensemble's loss asks the averaged network as well, without gradient."""
     with pytest.raises(KeyboardInterrupt):
         fit(make_trainer(LENGTH, self_ensemble=self_ensemble), tmp_path, kill_after(7))
@@ -306,14 +368,16 @@ def test_what_a_training_costs_is_counted_also_when_it_was_interrupted(
     assert spent.training_gmacs == pytest.approx(LENGTH.steps * images * forwards * one)
 
 
-def test_activations_that_are_computed_twice_cost_a_forward_pass_more(make_trainer, tmp_path):
+def test_activations_that_are_computed_twice_cost_a_forward_pass_more(
+    make_trainer: Callable[..., Loop], tmp_path: Path
+) -> None:
     plain, again = (make_trainer(LENGTH, checkpoint_activations=twice) for twice in (False, True))
     costs = [fit(trainer, tmp_path / name).spent for trainer, name in ((plain, "once"), (again, "twice"))]
     assert costs[0].image_passes == costs[1].image_passes
     assert costs[1].training_gmacs == pytest.approx(costs[0].training_gmacs * 4 / 3)
 
 
-def test_training_learns_the_digits(make_trainer, tmp_path):
+def test_training_learns_the_digits(make_trainer: Callable[..., Loop], tmp_path: Path) -> None:
     trained = fit(make_trainer(Length(4, 8), MILD), tmp_path)
     first, *_, last = losses(trained)
     assert last < 0.8 * first
@@ -325,8 +389,8 @@ def test_training_learns_the_digits(make_trainer, tmp_path):
     ids=["two cores", "one core", "processes do it"],
 )
 def test_batches_are_prepared_in_a_thread_where_a_core_is_free_for_it(
-    cores, workers, beside, make_trainer, monkeypatch
-):
+    cores: int, workers: int, beside: bool, make_trainer: Callable[..., Loop], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("nstudent.training.feed.available_cores", lambda: cores)
     prepared = make_trainer(LENGTH, workers=workers).feed.between(0, 3)
     next(prepared)
@@ -334,12 +398,14 @@ def test_batches_are_prepared_in_a_thread_where_a_core_is_free_for_it(
     prepared.close()
 
 
-def test_the_next_batch_is_begun_while_a_step_is_taken(make_trainer, monkeypatch):
+def test_the_next_batch_is_begun_while_a_step_is_taken(
+    make_trainer: Callable[..., Loop], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("nstudent.training.feed.available_cores", lambda: 2)
     trainer, begun = make_trainer(LENGTH), []
     begin = Ahead.begin
 
-    def watched(ahead):
+    def watched(ahead: Any) -> None:
         begun.append(ahead)
         begin(ahead)
 
@@ -352,7 +418,7 @@ def test_the_next_batch_is_begun_while_a_step_is_taken(make_trainer, monkeypatch
 
 
 @pytest.mark.gpu
-def test_cpu_and_gpu_take_the_same_first_steps(make_trainer, tmp_path):
+def test_cpu_and_gpu_take_the_same_first_steps(make_trainer: Callable[..., Loop], tmp_path: Path) -> None:
     here, there = (
         fit(make_trainer(Length(4, 1), MILD, device=device), tmp_path / device) for device in ("cpu", "cuda")
     )
@@ -361,7 +427,9 @@ def test_cpu_and_gpu_take_the_same_first_steps(make_trainer, tmp_path):
 
 
 @pytest.mark.gpu
-def test_a_killed_training_goes_on_on_a_gpu(make_trainer, kill_after, tmp_path):
+def test_a_killed_training_goes_on_on_a_gpu(
+    make_trainer: Callable[..., Loop], kill_after: Callable[[int], Silence], tmp_path: Path
+) -> None:
     whole = fit(make_trainer(LENGTH, device="cuda"), tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         fit(make_trainer(LENGTH, device="cuda"), tmp_path / "killed", kill_after(7))
@@ -370,7 +438,9 @@ def test_a_killed_training_goes_on_on_a_gpu(make_trainer, kill_after, tmp_path):
 
 
 @pytest.mark.gpu
-def test_equal_trainings_give_equal_bytes_where_that_is_asked_for(make_trainer, tmp_path):
+def test_equal_trainings_give_equal_bytes_where_that_is_asked_for(
+    make_trainer: Callable[..., Loop], tmp_path: Path
+) -> None:
     _choose_kernels(deterministic=True)
     try:
         first, second = (
@@ -382,12 +452,14 @@ def test_equal_trainings_give_equal_bytes_where_that_is_asked_for(make_trainer, 
 
 
 @pytest.mark.gpu
-def test_what_is_not_finite_is_left_out_by_the_gpu_and_named_later(make_trainer, digits, tmp_path, monkeypatch):
+def test_what_is_not_finite_is_left_out_by_the_gpu_and_named_later(
+    make_trainer: Callable[..., Loop], digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trainer = make_trainer(Length(1, 40), MILD, device="cuda", checkpoint_seconds=1e9)
     place, level = 3, 1
     load = trainer.feed.batches.load
 
-    def poisoned(first, last, *arguments, **words):
+    def poisoned(first: int, last: int, *arguments: Any, **words: Any) -> Iterator[Batch]:
         for step, batch in enumerate(load(first, last, *arguments, **words), first):
             if step == 5:
                 batch.targets[level][place] = math.nan

@@ -2,7 +2,10 @@
 
 import gc
 import weakref
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,28 +13,33 @@ import torch
 from fitting import LENGTH, MILD, bytes_of, fit, losses
 from nstudent.config import NoiseConfig
 from nstudent.errors import TrainingError
-from nstudent.training.loop import Length
+from nstudent.models.heads import CascadeHead
+from nstudent.models.member import Backbone
+from nstudent.training.loop import Length, Loop, Trained
+from torch import nn
 
 
 class OutOfMemory:
     """A network's first layer refuses more images than a small device would hold."""
 
-    def __init__(self, trainer, most):
+    def __init__(self, trainer: Loop, most: int) -> None:
         self.handle = trainer.method.network.backbones[0].register_forward_pre_hook(self.refuse)
         self.most = most
 
-    def refuse(self, _module, images):
+    def refuse(self, _module: Backbone, images: tuple[torch.Tensor, ...]) -> None:
         if len(images[0]) > self.most:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-    def refuse_once(self, _module, features):
+    def refuse_once(self, _module: CascadeHead, features: tuple[torch.Tensor, ...]) -> None:
         refused, self.refused = getattr(self, "refused", False), True
         if not refused:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
 
 @pytest.mark.parametrize("self_ensemble", [False, True], ids=["supervised", "self-ensembling"])
-def test_a_batch_that_does_not_fit_is_worked_on_in_portions_with_the_same_loss(self_ensemble, make_trainer, tmp_path):
+def test_a_batch_that_does_not_fit_is_worked_on_in_portions_with_the_same_loss(
+    self_ensemble: bool, make_trainer: Callable[..., Loop], tmp_path: Path
+) -> None:
     calm = NoiseConfig(shift=0, zoom=0, rotate=0)
     whole = fit(make_trainer(Length(2, 1), calm, self_ensemble=self_ensemble), tmp_path / "whole")
     said = []
@@ -43,7 +51,7 @@ def test_a_batch_that_does_not_fit_is_worked_on_in_portions_with_the_same_loss(s
     np.testing.assert_allclose(losses(parts), losses(whole), rtol=0.1)
 
 
-def test_where_not_even_one_image_fits_it_says_what_would(make_trainer, tmp_path):
+def test_where_not_even_one_image_fits_it_says_what_would(make_trainer: Callable[..., Loop], tmp_path: Path) -> None:
     trainer = make_trainer(Length(2, 1), MILD)
     OutOfMemory(trainer, most=0)
     with pytest.raises(TrainingError, match=r"one image of 32 px does not fit in the memory of cpu.*image_size=16"):
@@ -51,7 +59,9 @@ def test_where_not_even_one_image_fits_it_says_what_would(make_trainer, tmp_path
 
 
 @pytest.mark.parametrize("self_ensemble", [False, True], ids=["supervised", "self-ensembling"])
-def test_a_training_that_is_over_keeps_no_weight_alive(self_ensemble, make_trainer, tmp_path):
+def test_a_training_that_is_over_keeps_no_weight_alive(
+    self_ensemble: bool, make_trainer: Callable[..., Loop], tmp_path: Path
+) -> None:
     """On a GPU memory would otherwise be taken until Python counts enough objects to look for circles of them."""
     trainer = make_trainer(Length(1, 2), MILD, self_ensemble=self_ensemble)
     weights = weakref.ref(next(trainer.method.network.parameters()))
@@ -68,12 +78,12 @@ def test_a_training_that_is_over_keeps_no_weight_alive(self_ensemble, make_train
 class ShortOfMemory:
     """An optimiser's step that finds no memory for its moments, so often."""
 
-    def __init__(self, trainer, monkeypatch, times):
+    def __init__(self, trainer: Loop, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
         optimizer = trainer.method.optimizer
         self.step, self.left, self.optimizer = optimizer.step, times, optimizer
         monkeypatch.setattr(optimizer, "step", self)
 
-    def __call__(self):
+    def __call__(self) -> None:
         if self.left:
             self.left -= 1
             # As torch leaves it: half a state of the first weight.
@@ -83,7 +93,12 @@ class ShortOfMemory:
         return self.step()
 
 
-def test_an_optimiser_without_memory_for_its_moments_tries_again(uninterrupted, make_trainer, tmp_path, monkeypatch):
+def test_an_optimiser_without_memory_for_its_moments_tries_again(
+    uninterrupted: dict[bool, tuple[Loop, Trained]],
+    make_trainer: Callable[..., Loop],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     trainer = make_trainer(LENGTH)
     ShortOfMemory(trainer, monkeypatch, times=1)
     trained = fit(trainer, tmp_path)
@@ -91,7 +106,9 @@ def test_an_optimiser_without_memory_for_its_moments_tries_again(uninterrupted, 
 
 
 @pytest.mark.parametrize(("first", "said"), [(True, "twice that of the weights"), (False, "a step of the optimiser")])
-def test_an_optimiser_that_never_has_the_memory_says_so(first, said, make_trainer, tmp_path, monkeypatch):
+def test_an_optimiser_that_never_has_the_memory_says_so(
+    first: bool, said: str, make_trainer: Callable[..., Loop], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trainer = make_trainer(LENGTH)
     if not first:
         trainer.take(next(trainer.feed.between(0, 1)))
@@ -100,10 +117,10 @@ def test_an_optimiser_that_never_has_the_memory_says_so(first, said, make_traine
         fit(trainer, tmp_path)
 
 
-def test_noise_without_memory_says_what_to_lower(make_trainer, tmp_path):
+def test_noise_without_memory_says_what_to_lower(make_trainer: Callable[..., Loop], tmp_path: Path) -> None:
     trainer = make_trainer(LENGTH)
 
-    def noise(images, step):
+    def noise(images: torch.Tensor, step: range) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     trainer.feed.preparation._noise = noise
@@ -111,19 +128,21 @@ def test_noise_without_memory_says_what_to_lower(make_trainer, tmp_path):
         fit(trainer, tmp_path)
 
 
-def test_activations_are_let_go_before_the_batch_is_tried_in_portions(make_trainer, tmp_path, monkeypatch):
+def test_activations_are_let_go_before_the_batch_is_tried_in_portions(
+    make_trainer: Callable[..., Loop], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """While an error is handled, its traceback holds all that the forward pass has made: nothing could be freed."""
     trainer = make_trainer(Length(1, 1), MILD)
     activations, alive = [], []
 
-    def remember(_module, _images, features):
+    def remember(_module: Backbone, _images: tuple[torch.Tensor, ...], features: torch.Tensor) -> None:
         activations.append(weakref.ref(features))
 
     trainer.method.network.backbones[0].register_forward_hook(remember)
     trainer.method.network.head.register_forward_pre_hook(OutOfMemory(trainer, most=8).refuse_once)
     forget = trainer.method.gradient._forget_step
 
-    def forgetting():
+    def forgetting() -> None:
         alive.extend(each() is not None for each in activations)
         forget()
 
@@ -132,7 +151,9 @@ def test_activations_are_let_go_before_the_batch_is_tried_in_portions(make_train
     assert alive == [False]
 
 
-def test_what_a_batch_has_taught_before_it_is_cut_is_forgotten(make_trainer, tmp_path):
+def test_what_a_batch_has_taught_before_it_is_cut_is_forgotten(
+    make_trainer: Callable[..., Loop], tmp_path: Path
+) -> None:
     """Memory may run out at a later portion: the images of those before it would count twice."""
     averages = []
     for runs_out in (False, True):
@@ -140,7 +161,7 @@ def test_what_a_batch_has_taught_before_it_is_cut_is_forgotten(make_trainer, tmp
         trainer.method.gradient.num_portions = 2 if runs_out else 4
         calls = iter([False, runs_out])
 
-        def refuse(_module, _images, calls=calls):
+        def refuse(_module: Backbone, _images: tuple[torch.Tensor, ...], calls: Iterator[bool] = calls) -> None:
             if next(calls, False):
                 raise torch.OutOfMemoryError("CUDA out of memory")
 
@@ -154,7 +175,9 @@ def test_what_a_batch_has_taught_before_it_is_cut_is_forgotten(make_trainer, tmp
 
 
 @pytest.mark.parametrize(("mode", "given"), [("none", [False] * 3), ("reduce-overhead", [True] * 3)])
-def test_under_cuda_graphs_portions_are_added_up_in_memory_of_their_own(mode, given, make_trainer, monkeypatch):
+def test_under_cuda_graphs_portions_are_added_up_in_memory_of_their_own(
+    mode: str, given: list[bool], make_trainer: Callable[..., Loop], monkeypatch: pytest.MonkeyPatch
+) -> None:
     trainer = make_trainer(Length(1, 1), MILD)
     gradient = trainer.method.gradient
     gradient.num_portions = 3
@@ -162,7 +185,7 @@ def test_under_cuda_graphs_portions_are_added_up_in_memory_of_their_own(mode, gi
     backward, before = gradient._backward, []
     weights = list(trainer.method.network.parameters())
 
-    def watched(*arguments):
+    def watched(*arguments: Any) -> Any:
         before.append(all(weight.grad is not None for weight in weights))
         return backward(*arguments)
 
@@ -177,10 +200,10 @@ def test_under_cuda_graphs_portions_are_added_up_in_memory_of_their_own(mode, gi
     assert all(weight.grad is None for weight in weights), "a whole batch has nothing to add to"
 
 
-def test_mixing_without_memory_says_what_to_lower(make_trainer, tmp_path):
+def test_mixing_without_memory_says_what_to_lower(make_trainer: Callable[..., Loop], tmp_path: Path) -> None:
     trainer = make_trainer(LENGTH)
 
-    def mixing(*_):
+    def mixing(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     trainer.feed.preparation._mixing = mixing
@@ -189,7 +212,7 @@ def test_mixing_without_memory_says_what_to_lower(make_trainer, tmp_path):
 
 
 @pytest.mark.gpu
-def test_a_gpu_gives_back_the_memory_of_a_training(make_trainer, tmp_path):
+def test_a_gpu_gives_back_the_memory_of_a_training(make_trainer: Callable[..., Loop], tmp_path: Path) -> None:
     fit(make_trainer(Length(1, 2), MILD, device="cuda"), tmp_path / "first")
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
@@ -202,12 +225,14 @@ def test_a_gpu_gives_back_the_memory_of_a_training(make_trainer, tmp_path):
 
 
 @pytest.mark.gpu
-def test_a_batch_beyond_a_gpus_memory_is_worked_on_in_portions(make_trainer, tmp_path):
+def test_a_batch_beyond_a_gpus_memory_is_worked_on_in_portions(
+    make_trainer: Callable[..., Loop], tmp_path: Path
+) -> None:
     said = []
     trainer = make_trainer(Length(1, 2), MILD, device="cuda", say=said.append)
     hog = trainer.method.network.backbones[0]
 
-    def grab(_module, images):
+    def grab(_module: nn.Module, images: tuple[torch.Tensor, ...]) -> None:
         # As much as no GPU has, but for a few images.
         if len(images[0]) > 2:
             torch.empty(1 << 44, dtype=torch.uint8, device="cuda")

@@ -14,11 +14,17 @@ IMAGES = torch.arange(NUM_IMAGES, dtype=torch.float32).reshape(-1, 1, 1, 1).expa
 TARGETS = (torch.eye(NUM_IMAGES),)
 
 
-def mix(step=0, targets=TARGETS, noise=ALWAYS, progress=0.0, key=("seed", 0)):
+def mix(
+    step: int = 0,
+    targets: tuple[torch.Tensor, torch.Tensor] = TARGETS,
+    noise: NoiseConfig = ALWAYS,
+    progress: float = 0.0,
+    key: tuple[str, int] = ("seed", 0),
+) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
     return Mixing(noise, key)(IMAGES, targets, NUM_LABELLED, step, progress)
 
 
-def areas(images):
+def areas(images: torch.Tensor) -> torch.Tensor:
     """Share of each image's area that shows image j: (images, j)."""
     return torch.stack([(images[:, 0] == j).float().mean(dim=(1, 2)) for j in range(NUM_IMAGES)], dim=1)
 
@@ -105,7 +111,7 @@ def test_mixup_draws_its_weight_from_the_beta_distribution(alpha: float, mean_of
     assert np.mean(smaller) == pytest.approx(mean_of_the_smaller, abs=0.016)
 
 
-def kinds(noise, number=400, progress=0.0):
+def kinds(noise: NoiseConfig, number: int = 400, progress: float = 0.0) -> tuple[int, int, int]:
     """How many of so many batches were pasted, blended and left as they were."""
     mixed = [mix(step, noise=noise, progress=progress)[0] for step in range(number)]
     left = sum(images is IMAGES for images in mixed)

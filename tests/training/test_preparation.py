@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -9,23 +10,23 @@ from nstudent.config import NoiseConfig
 from nstudent.data.batches import Batch
 from nstudent.models.device import Placement
 from nstudent.training.mixing import Mixing
-from nstudent.training.preparation import Ahead, Preparation
+from nstudent.training.preparation import Ahead, Preparation, Prepared
 
 LONG_SECONDS = 30
 
 
-def threads():
+def threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("prepare")]
 
 
-def until(met) -> None:
+def until(met: Callable[[], bool]) -> None:
     end = time.monotonic() + LONG_SECONDS
     while not met():
         assert time.monotonic() < end
         time.sleep(0.001)
 
 
-def counted(number, made, *, together=None):
+def counted(number: int, made: list[int], *, together: threading.Event | None = None) -> Iterator[int]:
     """So many numbers, written down when they are made; with ``together`` none is before that is set."""
     for each in range(number):
         if together is not None:
@@ -99,7 +100,7 @@ def test_all_come_in_order_whoever_says_when() -> None:
 
 
 def test_an_error_comes_where_its_batch_would_have() -> None:
-    def items():
+    def items() -> Iterator[int]:
         yield 1
         raise OSError("gone")
 
@@ -114,7 +115,7 @@ def test_an_error_comes_where_its_batch_would_have() -> None:
 def test_a_walk_that_is_given_up_ends_its_thread_and_its_source(begun: bool) -> None:
     closed = threading.Event()
 
-    def items():
+    def items() -> Iterator[int]:
         try:
             yield from range(100)
         finally:
@@ -152,11 +153,13 @@ def test_mixing_is_told_the_share_of_the_training_that_is_over() -> None:
     """A schedule that follows it begins at 0."""
     told = []
 
-    def mixing(images, targets, num_labelled, step, progress):
+    def mixing(
+        images: torch.Tensor, targets: tuple[torch.Tensor, ...], num_labelled: int, step: int, progress: float
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
         told.append((step, progress))
         return images, targets
 
-    def batches():
+    def batches() -> Iterator[Batch]:
         for _ in range(4):
             yield Batch(torch.zeros(1, 8, 8, 3, dtype=torch.uint8), (torch.eye(1),), 1, torch.arange(1), 1)
 
@@ -169,17 +172,17 @@ def test_batches_that_a_gpu_noises_together_come_one_by_one_with_their_own(monke
     seen, steps = [], 7
     noise = NoiseConfig(cutmix=0.5, cutmix_schedule="constant")
 
-    def noised(images, which):
+    def noised(images: torch.Tensor, which: range) -> torch.Tensor:
         seen.append(list(which))
         return torch.cat([part + step for part, step in zip(images.split(4), which, strict=True)])
 
-    def batches():
+    def batches() -> Iterator[Batch]:
         for step in range(2, steps):
             images = torch.full((4, 8, 8, 3), 10 * step, dtype=torch.uint8)
             mass = torch.eye(4)
             yield Batch(images, (mass,), 4, torch.arange(4), 4)
 
-    def prepared(together):
+    def prepared(together: int) -> list[Prepared]:
         preparation = Preparation(Placement(torch.device("cpu"), "float32"), Mixing(noise, ("k",)), noised, steps)
         monkeypatch.setattr(preparation, "_most_together", lambda images: together)
         return list(preparation.each(batches(), 2))

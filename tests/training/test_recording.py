@@ -1,18 +1,25 @@
 """Steps that are recorded and replayed. On a CPU a stand-in records: it keeps the work and does it again when asked."""
 
 import math
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from nstudent.config import NoiseConfig
+from nstudent.data.batches import Batch
+from nstudent.data.dataset import Dataset
 from nstudent.errors import TrainingError
 from nstudent.models.device import Placement, _choose_kernels
-from nstudent.progress import Silence
-from nstudent.training.loop import Length
+from nstudent.progress import Progress, Silence
+from nstudent.training.gradient import Learnt
+from nstudent.training.loop import Length, Loop
 from nstudent.training.recording import Recording, can_be_recorded
+from torch import nn
 
 NOISY = NoiseConfig(dropout=0.3, drop_path=0.2, cutmix=0.5, cutmix_schedule="constant")
 LENGTH = Length(epochs=4, steps_per_epoch=3)
@@ -20,20 +27,22 @@ SILENCE = Silence()
 
 
 class Listener(Silence):
-    def __init__(self):
+    def __init__(self) -> None:
         self.said = []
 
-    def say(self, text):
+    def say(self, text: str) -> None:
         self.said.append(text)
 
 
-def fit(trainer, folder, progress=None):
+def fit(trainer: Loop, folder: Path, progress: Progress | None = None) -> tuple[list[float], list[nn.Parameter]]:
     folder.mkdir(exist_ok=True)
     trained = trainer.fit(folder / "checkpoint.safetensors", progress or Silence(), "member")
     return [entry["loss"] for entry in trained.history], list(trained.network.parameters())
 
 
-def recorded(trainer, record, say=SILENCE.say):
+def recorded(
+    trainer: Loop, record: Callable[[Callable[[], None]], Callable[[], None]], say: Callable[[str], None] = SILENCE.say
+) -> Loop:
     """The trainer with a recording that ``record`` makes."""
     learner = trainer.method
     learner.finite.asks_always = True
@@ -44,11 +53,11 @@ def recorded(trainer, record, say=SILENCE.say):
 class Again:
     """Does the recorded work at every replay, but not when it is recorded."""
 
-    def __init__(self, trainer):
+    def __init__(self, trainer: Loop) -> None:
         self.trainer = trainer
         self.replays = 0
 
-    def __call__(self, work):
+    def __call__(self, work: Callable[[], None]) -> Callable[[], None]:
         network, optimizer = self.trainer.method.network, self.trainer.method.optimizer
         state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
         moments = {id(w): {k: v.clone() for k, v in each.items()} for w, each in optimizer.state.items()}
@@ -59,7 +68,7 @@ class Again:
                 moment.copy_(moments[id(weight)][name])
         rates = [group["lr"] for group in optimizer.param_groups]
 
-        def replay():
+        def replay() -> None:
             self.replays += 1
             self.trainer.method.gradient.clear()
             before = [group["lr"] for group in optimizer.param_groups]
@@ -76,13 +85,13 @@ class Again:
 
         return replay
 
-    def cells(self, work):
+    def cells(self, work: Callable[[], None]) -> tuple[Learnt, torch.Tensor, torch.Tensor]:
         work()
         (made,) = [cell.cell_contents for cell in work.__closure__ if isinstance(cell.cell_contents, list)]
         return made[-1]
 
 
-def test_recorded_steps_learn_what_others_learn(make_trainer, tmp_path):
+def test_recorded_steps_learn_what_others_learn(make_trainer: Callable[..., Loop], tmp_path: Path) -> None:
     plain = fit(make_trainer(LENGTH, NOISY), tmp_path / "plain")
     trainer = make_trainer(LENGTH, NOISY)
     again = Again(trainer)
@@ -94,7 +103,9 @@ def test_recorded_steps_learn_what_others_learn(make_trainer, tmp_path):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
-def test_a_recording_leaves_the_settings_of_the_optimiser_as_they_were(make_trainer, tmp_path):
+def test_a_recording_leaves_the_settings_of_the_optimiser_as_they_were(
+    make_trainer: Callable[..., Loop], tmp_path: Path
+) -> None:
     trainer = make_trainer(LENGTH, NOISY)
     fit(recorded(trainer, Again(trainer)), tmp_path)
     for group in trainer.method.optimizer.param_groups:
@@ -102,7 +113,7 @@ def test_a_recording_leaves_the_settings_of_the_optimiser_as_they_were(make_trai
         assert group["capturable"] is False
 
 
-def stepwise(trainer, calls):
+def stepwise(trainer: Loop, calls: list[str]) -> Iterator[None]:
     """Walks through a training; ``calls`` grows where it lets the next batch begin."""
     with closing(trainer.feed.between(0, LENGTH.steps)) as prepared:
         for seen in prepared:
@@ -110,8 +121,8 @@ def stepwise(trainer, calls):
             yield
 
 
-def test_the_next_batch_is_begun_once_a_step_and_not_by_what_is_recorded(make_trainer):
-    def record(work):
+def test_the_next_batch_is_begun_once_a_step_and_not_by_what_is_recorded(make_trainer: Callable[..., Loop]) -> None:
+    def record(work: Callable[[], None]) -> Callable[[], None]:
         work()
         return lambda: None
 
@@ -121,7 +132,7 @@ def test_the_next_batch_is_begun_once_a_step_and_not_by_what_is_recorded(make_tr
     assert counted == list(range(1, LENGTH.steps + 1))
 
 
-def test_a_batch_that_has_to_be_cut_is_not_replayed_as_a_whole(make_trainer):
+def test_a_batch_that_has_to_be_cut_is_not_replayed_as_a_whole(make_trainer: Callable[..., Loop]) -> None:
     """Memory may run out later on, for whatever else the GPU has to do."""
     trainer = make_trainer(LENGTH, NOISY)
     again = Again(trainer)
@@ -132,8 +143,10 @@ def test_a_batch_that_has_to_be_cut_is_not_replayed_as_a_whole(make_trainer):
     assert replays[:8] == [0, 0, 0, 1, 2, 3, 3, 4]
 
 
-def test_where_nothing_can_be_recorded_the_training_says_so_and_goes_on(make_trainer, tmp_path):
-    def fail(work):
+def test_where_nothing_can_be_recorded_the_training_says_so_and_goes_on(
+    make_trainer: Callable[..., Loop], tmp_path: Path
+) -> None:
+    def fail(work: Callable[[], None]) -> None:
         raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
     plain = fit(make_trainer(LENGTH, NOISY), tmp_path / "plain")
@@ -144,11 +157,13 @@ def test_where_nothing_can_be_recorded_the_training_says_so_and_goes_on(make_tra
     assert "launched one by one (operation not permitted when stream is capturing more)" in listener.said[0]
 
 
-def test_a_number_that_is_not_finite_is_named_in_replayed_steps_too(make_trainer, digits, tmp_path, monkeypatch):
+def test_a_number_that_is_not_finite_is_named_in_replayed_steps_too(
+    make_trainer: Callable[..., Loop], digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trainer = make_trainer(Length(1, 40), NoiseConfig(), checkpoint_seconds=1e9)
     load = trainer.feed.batches.load
 
-    def poisoned(*arguments, **words):
+    def poisoned(*arguments: Any, **words: Any) -> Iterator[Batch]:
         for step, batch in enumerate(load(*arguments, **words)):
             if step == 5:
                 batch.targets[1][3] = math.nan
@@ -160,7 +175,7 @@ def test_a_number_that_is_not_finite_is_named_in_replayed_steps_too(make_trainer
         fit(recorded(trainer, Again(trainer)), tmp_path)
 
 
-def test_only_what_depends_on_tensors_alone_is_recorded(make_trainer):
+def test_only_what_depends_on_tensors_alone_is_recorded(make_trainer: Callable[..., Loop]) -> None:
     trainer = make_trainer(LENGTH)
     objective, optimizer = trainer.method.objective, trainer.method.optimizer
 
@@ -179,7 +194,9 @@ class OnCuda:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("deterministic", [True, False])
-def test_a_gpu_learns_the_same_from_recorded_steps(deterministic, make_trainer, tmp_path):
+def test_a_gpu_learns_the_same_from_recorded_steps(
+    deterministic: bool, make_trainer: Callable[..., Loop], tmp_path: Path
+) -> None:
     _choose_kernels(deterministic)
     try:
         plain = fit(make_trainer(LENGTH, NOISY, device="cuda"), tmp_path / "plain")
@@ -195,7 +212,7 @@ def test_a_gpu_learns_the_same_from_recorded_steps(deterministic, make_trainer, 
 
 
 @pytest.mark.gpu
-def test_a_gpus_memory_is_given_back_after_recorded_steps(make_trainer, tmp_path):
+def test_a_gpus_memory_is_given_back_after_recorded_steps(make_trainer: Callable[..., Loop], tmp_path: Path) -> None:
     placement = Placement(torch.device("cuda"), "float32", records=True)
     fit(make_trainer(LENGTH, NOISY, placement=placement), tmp_path / "first")
     torch.cuda.synchronize()
@@ -215,8 +232,13 @@ def test_a_gpus_memory_is_given_back_after_recorded_steps(make_trainer, tmp_path
     ids=["as it is", "not asked for", "compiled", "activations computed twice"],
 )
 def test_steps_are_recorded_where_that_was_asked_for_and_nothing_else_is_in_the_way(
-    recorded, records, mode, settings, make_trainer, monkeypatch
-):
+    recorded: bool,
+    records: bool,
+    mode: str,
+    settings: dict[str, bool],
+    make_trainer: Callable[..., Loop],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("nstudent.training.learner.can_be_recorded", lambda *_: True)
     monkeypatch.setattr(Placement, "compile", lambda *_: None)
     placement = Placement(torch.device("cpu"), "float32", mode, records)
