@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 
 import architecture_rules as rules
-import pytest
 from architecture_rules import Module
 from nstudent.steps import STAGES
 
@@ -191,11 +190,9 @@ def test_a_file_has_one_subject() -> None:
     _hold(rules.files_that_do_not_say_why_they_exist)
 
 
-@pytest.mark.xfail(reason="the trainer is wired in one function")
 def test_no_function_is_long() -> None:
     _hold(rules.long_functions)
 
 
-@pytest.mark.xfail(reason="the trainer is wired in one function")
 def test_no_function_takes_many_parameters() -> None:
     _hold(rules.functions_of_many_parameters)
