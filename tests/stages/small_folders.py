@@ -55,7 +55,7 @@ class Said(Silence):
     def __init__(self) -> None:
         self.lines = []
 
-    def say(self, text) -> None:
+    def say(self, text: str) -> None:
         self.lines.append(text)
 
 
@@ -66,7 +66,7 @@ class Bench:
         self.root = tmp_path / "root"
         self.tmp_path = tmp_path
 
-    def run(self, run="run", rounds: int = 1, **options: Any) -> Artifact:
+    def run(self, run: str = "run", rounds: int = 1, **options: Any) -> Artifact:
         data = {"source": "folder", "root": str(self.root), "levels": ["coarse", "fine"], "image_size": SIZE}
         data |= {"labelled": None} | options
         words = [f"data.{key}={json.dumps(value)}" for key, value in data.items()]
@@ -79,7 +79,7 @@ class Bench:
         return str(caught.value)
 
 
-def left_out(artifact):
+def left_out(artifact: Artifact) -> dict[str, str]:
     return {entry["name"]: entry["reason"] for entry in artifact.json("left_out.json")}
 
 
