@@ -64,7 +64,7 @@ OFFENDING: dict[Rule, list[tuple[str, str]]] = {
         ("a", "h5py.File(path, 'w')"),
         ("a", "h5py.File(path)"),
         ("a", "h5py.File(buffer, 'w')"),
-        ("hdf5", "h5py.File(path, 'w')"),
+        (rules.WRITES_HDF5, "h5py.File(path, 'w')"),
     ],
     rules.randomness_without_a_key: [
         ("a", "np.random.rand(3)"),
@@ -79,7 +79,7 @@ OFFENDING: dict[Rule, list[tuple[str, str]]] = {
     rules.generators_made: [
         ("a", "np.random.default_rng(1)"),
         ("a", "random.Random(1)"),
-        ("data.augment", "np.random.Generator(x)"),
+        (rules.SEEDS_ALBUMENTATIONS, "np.random.Generator(x)"),
     ],
     rules.grab_bags: [("data.utils", ""), ("common.data", "")],
     rules.long_files: [("a", "x = 1\n" * (MAX_LINES + 1))],
@@ -109,25 +109,29 @@ HARMLESS: dict[Rule, list[tuple[str, str]]] = {
     rules.network_used: [("a", "import sockets\nfrom nstudent import http")],
     rules.files_written: [
         ("a", "open('x')\nopen('x', 'rb')\npath.read_text()"),
-        ("storage", "path.write_bytes(b'')\nopen('x', 'wb')"),
+        (rules.WRITES_FILES, "path.write_bytes(b'')\nopen('x', 'wb')"),
     ],
     rules.yaml_read_unsafely: [
         ("a", "yaml.safe_load(x)"),
         ("a", "class Mine(yaml.SafeLoader): ...\nyaml.load(x, Loader=Mine)"),
     ],
-    rules.printed: [("cli", "print('x')"), ("cli.run", "typer.echo('x')"), ("run", "progress.say('x')")],
-    rules.hdf5_open_for_writing: [("a", "h5py.File(path, 'r')"), ("hdf5", "h5py.File(buffer, 'w')")],
+    rules.printed: [
+        (rules.COMMAND_LINE, "print('x')"),
+        (f"{rules.COMMAND_LINE}.run", "typer.echo('x')"),
+        ("run", "progress.say('x')"),
+    ],
+    rules.hdf5_open_for_writing: [("a", "h5py.File(path, 'r')"), (rules.WRITES_HDF5, "h5py.File(buffer, 'w')")],
     rules.randomness_without_a_key: [
         ("a", "def f(random: np.random.Generator): random.normal()"),
-        ("randomness", "np.random.Generator(np.random.Philox(1))"),
+        (rules.MAKES_GENERATORS, "np.random.Generator(np.random.Philox(1))"),
         ("a", "import random\nrandom.Random(seed(1))"),
     ],
     rules.torch_drawing_unseeded: [
         ("a", "torch.rand(3, generator=generator)\ntorch.manual_seed(seed(1))"),
     ],
     rules.generators_made: [
-        ("randomness", "np.random.Generator(x)"),
-        ("data.augment", "random.Random(1)"),
+        (rules.MAKES_GENERATORS, "np.random.Generator(x)"),
+        (rules.SEEDS_ALBUMENTATIONS, "random.Random(1)"),
         ("a", "generator(1, 'x')"),
     ],
     rules.grab_bags: [("data.batches", ""), ("database", "")],
@@ -137,7 +141,7 @@ HARMLESS: dict[Rule, list[tuple[str, str]]] = {
     rules.functions_of_many_parameters: [
         ("a", _parameters(MAX_PARAMETERS)),
         ("a", f"class A:\n    {_parameters(MAX_PARAMETERS, 'self, ')}"),
-        ("cli.run", _parameters(MAX_PARAMETERS + 9)),
+        (f"{rules.COMMAND_LINE}.run", _parameters(MAX_PARAMETERS + 9)),
     ],
 }
 

@@ -11,8 +11,9 @@ from nstudent.commit import commit, open_partial
 from nstudent.config import ModelConfig
 from nstudent.errors import ArtifactError, NstudentError
 from nstudent.models.device import Placement
-from nstudent.models.ensemble import Ensemble, Recipe
+from nstudent.models.ensemble import Ensemble
 from nstudent.models.member import build_member
+from nstudent.models.recipe import Recipe
 from nstudent.storage import write_json
 from nstudent.taxonomy import Taxonomy
 from PIL import Image
@@ -39,7 +40,14 @@ def add_step(
 ) -> Path:
     """A committed step whose network says the same of every image."""
     with torch.random.fork_rng():
-        recipe = Recipe((MODEL,), TAXONOMY, "ignore", image_size, max_pixels=10_000, precision=precision)
+        recipe = Recipe(
+            members=(MODEL,),
+            taxonomy=TAXONOMY,
+            absent="ignore",
+            image_size=image_size,
+            max_pixels=10_000,
+            precision=precision,
+        )
         member = build_member(MODEL, recipe.outputs, (name,))
     with torch.no_grad():
         for layer, level in zip(member.head.classify, logits, strict=True):

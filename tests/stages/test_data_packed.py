@@ -54,7 +54,9 @@ class Heard(Silence):
 def packed(bench: Bench, out: str = "pack", repair: bool = False, **options: Any) -> tuple[Path, list[str]]:
     """(folder, what was said)."""
     heard = Heard()
-    return make_pack(settings(bench, **options), bench.tmp_path / out, heard, repair=repair), heard.lines
+    return make_pack(
+        settings(bench, **options), bench.tmp_path / out, nstudent.Session(progress=heard), repair=repair
+    ), heard.lines
 
 
 def run_packed(bench: Bench, run: str, out: Path, **options: Any) -> Artifact:

@@ -13,8 +13,7 @@ import torch
 from fitting import LENGTH, MILD, bytes_of, fit, losses
 from nstudent.config import NoiseConfig
 from nstudent.errors import TrainingError
-from nstudent.models.heads import CascadeHead
-from nstudent.models.member import Backbone
+from nstudent.noise.build import Noise
 from nstudent.training.loop import Length, Loop, Trained
 from torch import nn
 
@@ -26,11 +25,11 @@ class OutOfMemory:
         self.handle = trainer.method.network.backbones[0].register_forward_pre_hook(self.refuse)
         self.most = most
 
-    def refuse(self, _module: Backbone, images: tuple[torch.Tensor, ...]) -> None:
+    def refuse(self, _module: nn.Module, images: tuple[torch.Tensor, ...]) -> None:
         if len(images[0]) > self.most:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-    def refuse_once(self, _module: CascadeHead, features: tuple[torch.Tensor, ...]) -> None:
+    def refuse_once(self, _module: nn.Module, features: tuple[torch.Tensor, ...]) -> None:
         refused, self.refused = getattr(self, "refused", False), True
         if not refused:
             raise torch.OutOfMemoryError("CUDA out of memory")
@@ -123,7 +122,7 @@ def test_noise_without_memory_says_what_to_lower(make_trainer: Callable[..., Loo
     def noise(images: torch.Tensor, step: range) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    trainer.feed.preparation._noise = noise
+    trainer.feed.preparation._noise = Noise(pixels=(noise,))
     with pytest.raises(TrainingError, match=r"no memory to noise a batch of 8 images.*lower batch_size"):
         fit(trainer, tmp_path)
 
@@ -135,7 +134,7 @@ def test_activations_are_let_go_before_the_batch_is_tried_in_portions(
     trainer = make_trainer(Length(1, 1), MILD)
     activations, alive = [], []
 
-    def remember(_module: Backbone, _images: tuple[torch.Tensor, ...], features: torch.Tensor) -> None:
+    def remember(_module: nn.Module, _images: tuple[torch.Tensor, ...], features: torch.Tensor) -> None:
         activations.append(weakref.ref(features))
 
     trainer.method.network.backbones[0].register_forward_hook(remember)
@@ -161,7 +160,7 @@ def test_what_a_batch_has_taught_before_it_is_cut_is_forgotten(
         trainer.method.gradient.num_portions = 2 if runs_out else 4
         calls = iter([False, runs_out])
 
-        def refuse(_module: Backbone, _images: tuple[torch.Tensor, ...], calls: Iterator[bool] = calls) -> None:
+        def refuse(_module: nn.Module, _images: tuple[torch.Tensor, ...], calls: Iterator[bool] = calls) -> None:
             if next(calls, False):
                 raise torch.OutOfMemoryError("CUDA out of memory")
 
@@ -206,7 +205,7 @@ def test_mixing_without_memory_says_what_to_lower(make_trainer: Callable[..., Lo
     def mixing(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    trainer.feed.preparation._mixing = mixing
+    trainer.feed.preparation._noise = Noise(batch=(mixing,))
     with pytest.raises(TrainingError, match=r"no memory to noise a batch of 8 images.*lower batch_size"):
         fit(trainer, tmp_path)
 
