@@ -1,6 +1,7 @@
 """The embedded digits, packed once, and trainings on them that last seconds."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -18,8 +19,8 @@ from nstudent.outputs import Outputs
 from nstudent.progress import Silence
 from nstudent.run import run_stage
 from nstudent.training.build import Lesson, Site, build_loop
-from nstudent.training.loop import Length, Loop
-from nstudent.training.objective import CLEAN, SelfEnsembling
+from nstudent.training.loop import Length, Loop, Trained
+from nstudent.training.objective import CLEAN, Objective, SelfEnsembling
 
 NOISY = NoiseConfig(
     operations=2, erase=0.3, dropout=0.3, drop_path=0.2, cutmix=0.5, cutmix_schedule="constant", mixup=0.3
@@ -57,21 +58,21 @@ def kill_after() -> Callable[[int], KillAfter]:
 
 
 @pytest.fixture(scope="session")
-def make_trainer(digits) -> Callable[..., Loop]:
+def make_trainer(digits: Dataset) -> Callable[..., Loop]:
     """A trainer on the digits: 8 labelled images a step, and for the self-ensemble 8 of the heap beside them."""
 
     def make(
         length: Length,
         noise: NoiseConfig = NOISY,
         *,
-        objective=None,
+        objective: Objective | None = None,
         self_ensemble: bool = False,
         workers: int = 0,
         checkpoint_seconds: float = 0.0,
         device: str = "cpu",
         placement: Placement | None = None,
         say: Callable[[str], None] = SILENCE.say,
-        **settings,
+        **settings: Any,
     ) -> Loop:
         placement = placement or Placement(torch.device(device), "float32")
         outputs, key = Outputs(digits.taxonomy), ("fit", 0)
@@ -101,7 +102,9 @@ def make_trainer(digits) -> Callable[..., Loop]:
 
 
 @pytest.fixture(scope="session")
-def uninterrupted(make_trainer: Callable[..., Loop], tmp_path_factory: pytest.TempPathFactory):
+def uninterrupted(
+    make_trainer: Callable[..., Loop], tmp_path_factory: pytest.TempPathFactory
+) -> dict[bool, tuple[Loop, Trained]]:
     """By whether it is the self-ensemble: the trainer after fit() and what fit() gave."""
     outcomes = {}
     for self_ensemble in (False, True):

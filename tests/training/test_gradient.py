@@ -8,6 +8,7 @@ import torch
 from fitting import LENGTH, MILD, supervised
 from nstudent.config import ModelConfig, TrainingConfig
 from nstudent.data.batches import Examples
+from nstudent.data.dataset import Dataset
 from nstudent.labels.targets import GivenTargets
 from nstudent.models.device import Placement
 from nstudent.models.member import build_member
@@ -17,7 +18,7 @@ from nstudent.training.loop import Length, Loop
 from nstudent.world import Part
 
 
-def test_the_losses_of_shares_add_up_to_that_of_the_batch(digits, monkeypatch):
+def test_the_losses_of_shares_add_up_to_that_of_the_batch(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each process divides by the targets of the whole batch: its labelled images, and apart from them the others."""
     outputs, key, noise = Outputs(digits.taxonomy), ("shares", 0), MILD
     ids = digits.labelled
@@ -31,7 +32,7 @@ def test_the_losses_of_shares_add_up_to_that_of_the_batch(digits, monkeypatch):
     monkeypatch.setattr("nstudent.training.gradient.shared", lambda network, world: network)
     monkeypatch.setattr("nstudent.training.gradient.sum_over", lambda world, loss: loss)
 
-    def loss(rank, size):
+    def loss(rank: int, size: int) -> float:
         network = build_member(ModelConfig(backbones=("test_convnext",)), outputs, key)
         site = Site(
             Placement(torch.device("cpu"), "float32"),
@@ -61,7 +62,9 @@ def test_a_gradient_is_shortened_where_it_is_too_long_and_only_there(make_traine
     torch.testing.assert_close(shortened, 1e-3 * whole / whole.norm(), rtol=1e-4, atol=0.0)
 
 
-def test_processes_that_share_a_batch_draw_different_dropout(make_trainer, monkeypatch):
+def test_processes_that_share_a_batch_draw_different_dropout(
+    make_trainer: Callable[..., Loop], monkeypatch: pytest.MonkeyPatch
+) -> None:
     gradient, drawn = make_trainer(LENGTH).method.gradient, []
     for rank in range(3):
         monkeypatch.setattr(gradient, "_world", Part(rank, 3))
