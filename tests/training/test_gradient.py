@@ -14,7 +14,7 @@ from nstudent.models.member import build_member
 from nstudent.training.build import Lesson, Site, build_loop
 from nstudent.training.loop import Length, Loop
 from nstudent.training.objective import Supervised
-from nstudent.world import Part
+from nstudent.world import IndependentJob
 
 
 def test_the_losses_of_shares_add_up_to_that_of_the_batch(digits, monkeypatch):
@@ -38,7 +38,7 @@ def test_the_losses_of_shares_add_up_to_that_of_the_batch(digits, monkeypatch):
             digits.pixels,
             digits.taxonomy.levels,
             digits.name,
-            world=Part(rank, size),
+            world=IndependentJob(rank, size),
         )
         config = TrainingConfig(batch_size=7, noise=noise)
         loop = build_loop(network, Lesson(parts, objective, Length(2, 1)), config, site, key)
@@ -64,7 +64,7 @@ def test_a_gradient_is_shortened_where_it_is_too_long_and_only_there(make_traine
 def test_processes_that_share_a_batch_draw_different_dropout(make_trainer, monkeypatch):
     gradient, drawn = make_trainer(LENGTH).method.gradient, []
     for rank in range(3):
-        monkeypatch.setattr(gradient, "_world", Part(rank, 3))
+        monkeypatch.setattr(gradient, "_world", IndependentJob(rank, 3))
         for step in (0, 1):
             gradient.seed(step)
             drawn.append(torch.rand(1).item())
