@@ -26,9 +26,11 @@ from nstudent.config import Config, ModelConfig
 from nstudent.data.dataset import Dataset, Ids
 from nstudent.labels.store import Layout
 from nstudent.models.device import Placement
-from nstudent.models.ensemble import Ensemble, Recipe
+from nstudent.models.ensemble import Ensemble
 from nstudent.models.inference import BatchSize
 from nstudent.models.member import build_member
+from nstudent.models.recipe import Recipe
+from nstudent.outputs import Outputs
 from nstudent.processes import available_cores
 from nstudent.progress import Silence
 from nstudent.stages.pseudolabel import _Labelling
@@ -61,14 +63,13 @@ class Heap:
 
     def __init__(self, config: Config, dataset: Dataset, net: str, num_members: int, images: int, folder: Path) -> None:
         self._placement, model = Placement.from_config(config), ModelConfig(backbones=(net,))
-        outputs = dataset.taxonomy.num_classes
+        outputs = Outputs(dataset.taxonomy)
         members = [build_member(model, outputs, ("benchmark", number)) for number in range(num_members)]
         self._side = config.data.image_size
-        sizes = (self._side, config.data.max_pixels)
-        recipe = Recipe((model,) * num_members, dataset.taxonomy, "ignore", *sizes)
+        recipe = Recipe.of(config, dataset.taxonomy, [model] * num_members)
         self._ensemble = Ensemble(recipe, members, self._placement)
         self.size = BatchSize.starting(None, self._ensemble)
-        layout, temperatures = Layout.of(LEVELS, outputs, None), (1.2,) * len(outputs)
+        layout, temperatures = Layout.of(outputs, None), (1.2,) * len(LEVELS)
         self._labelling = _Labelling(dataset, self._ensemble, layout, temperatures, self.size)
         self._folder, self._shard_rows = folder, config.pseudolabel.shard_rows
         self.ids: Ids = np.resize(dataset.unlabelled, max(1, images // self.size.images) * self.size.images)

@@ -37,6 +37,7 @@ from nstudent.data.dataset import Dataset
 from nstudent.labels.targets import GivenTargets
 from nstudent.models.device import Placement, noises_in_batches
 from nstudent.models.member import Member, build_member
+from nstudent.outputs import Outputs
 from nstudent.processes import available_cores
 from nstudent.training.build import Lesson, Site, build_loop
 from nstudent.training.loop import Length, Loop
@@ -143,7 +144,7 @@ class Bench:
         torch.set_num_threads(config.threads or 1)
 
     def member(self, checkpointing: bool = False) -> Member:
-        noise, outputs = self.config.student.noise, self.dataset.taxonomy.num_classes
+        noise, outputs = self.config.student.noise, Outputs(self.dataset.taxonomy)
         return build_member(
             self.model, outputs, KEY, dropout=noise.dropout, drop_path=noise.drop_path, checkpointing=checkpointing
         )
@@ -158,7 +159,7 @@ class Bench:
         changed = {"augment": variant.augment or self.config.augment, "workers": self.workers}
         config = self.config.model_copy(update=changed)
         ids, taxonomy = self.dataset.labelled, self.dataset.taxonomy
-        examples = Examples(ids, GivenTargets(self.dataset.labels[ids], taxonomy, "ignore"))
+        examples = Examples(ids, GivenTargets(self.dataset.labels[ids], Outputs(taxonomy)))
         even = [torch.ones(n, device=placement.device) for n in taxonomy.num_classes]
         objective = Supervised(even, (1.0,) * taxonomy.num_levels, smoothing=0.1)
         site = Site(

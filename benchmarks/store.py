@@ -33,6 +33,7 @@ from nstudent.labels import store
 from nstudent.labels.rows import JoinedRows, Shards
 from nstudent.labels.selection import select
 from nstudent.labels.targets import PseudoTargets
+from nstudent.outputs import Outputs
 from nstudent.processes import available_cores
 from nstudent.storage import read_json, write_json
 from nstudent.taxonomy import Taxonomy
@@ -58,8 +59,8 @@ def main() -> None:
         print(json.dumps(selecting(arguments.select)))
         return
     with tempfile.TemporaryDirectory(dir=arguments.folder) as made:
-        folder, layout = Path(made), store.Layout.of(LEVELS, arguments.classes, arguments.top_k)
         taxonomy = tree(arguments.classes)
+        folder, layout = Path(made), store.Layout.of(Outputs(taxonomy), arguments.top_k)
         if shutil.disk_usage(folder).free < 3 * layout.row_bytes * arguments.rows:
             raise SystemExit(f"{folder} has no room for {2 * layout.row_bytes * arguments.rows:,} bytes")
         write_json(folder / "taxonomy.json", taxonomy.to_json())
@@ -69,7 +70,7 @@ def main() -> None:
 
 def heading(arguments: argparse.Namespace, layout: store.Layout) -> str:
     kinds = [
-        f"{k} of {n}" if top else f"all {n}" for k, n, top in zip(layout.kept, layout.outputs, layout.tops, strict=True)
+        f"{k} of {n}" if top else f"all {n}" for k, n, top in zip(layout.kept, layout.sizes, layout.tops, strict=True)
     ]
     return (
         f"{arguments.rows:,} rows of {layout.row_bytes} bytes (classes a level: {', '.join(kinds)}), shards of "
@@ -109,7 +110,7 @@ class Example:
 
     def __init__(self, taxonomy: Taxonomy, layout: store.Layout) -> None:
         random = np.random.default_rng(0)
-        self.levels = [random.random((BATCH, n), dtype=np.float32) ** 8 for n in layout.outputs]
+        self.levels = [random.random((BATCH, n), dtype=np.float32) ** 8 for n in layout.sizes]
         self.levels = [level / level.sum(axis=1, keepdims=True) for level in self.levels]
         self.paths = taxonomy.terminal_rows[random.integers(0, len(taxonomy.terminals), SHARD_ROWS)]
         self.confidence = (1 - random.random((SHARD_ROWS, 3), dtype=np.float32) ** 2).astype(np.float32)

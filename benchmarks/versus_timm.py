@@ -37,9 +37,11 @@ from nstudent.data.batches import Examples
 from nstudent.data.dataset import Dataset
 from nstudent.labels.targets import GivenTargets
 from nstudent.models.device import Placement, loader_workers, noises_in_batches
-from nstudent.models.ensemble import Ensemble, Recipe
+from nstudent.models.ensemble import Ensemble
 from nstudent.models.inference import predict
 from nstudent.models.member import build_member
+from nstudent.models.recipe import Recipe
+from nstudent.outputs import Outputs
 from nstudent.processes import available_cores
 from nstudent.progress import Silence
 from nstudent.training.build import Lesson, Site, build_loop
@@ -180,16 +182,16 @@ def our_work(arguments: argparse.Namespace) -> None:
     config = our_config(folder, side, arguments, arguments.noise)
     dataset = Dataset(Artifact(folder / "run" / "00-data"), config.data)
     placement, model = Placement.from_config(config), ModelConfig(backbones=(arguments.net,))
-    member = build_member(model, dataset.taxonomy.num_classes, KEY)
+    member = build_member(model, Outputs(dataset.taxonomy), KEY)
     ids = dataset.labelled
     if arguments.work == "label":
-        recipe = Recipe((model,), dataset.taxonomy, "ignore", side, config.data.max_pixels, config.precision)
+        recipe = Recipe.of(config, dataset.taxonomy, [model])
         ids = np.resize(ids, arguments.amount)
         batch = None if arguments.our_batch == "null" else int(arguments.our_batch or arguments.batch)
         predict(Ensemble(recipe, [member], placement), dataset.pixels, ids, batch)
         return
     training = config.teacher.model_copy(update={"batch_size": arguments.batch})
-    examples = Examples(ids, GivenTargets(dataset.labels[ids], dataset.taxonomy, "ignore"))
+    examples = Examples(ids, GivenTargets(dataset.labels[ids], Outputs(dataset.taxonomy)))
     objective = Supervised([torch.ones(n, device=placement.device) for n in dataset.taxonomy.num_classes], (1.0,), 0.1)
     site = Site(
         placement,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ from nstudent.config_file import check
 from nstudent.data.decode import decode
 from nstudent.data.sources.source import read_once
 from nstudent.errors import ArtifactError, ImageError
-from nstudent.labels.decoding import best_paths, path_confidence
+from nstudent.labels.decoders import build_decoder
+from nstudent.labels.decoding import Decoder
 from nstudent.models.device import Placement
-from nstudent.models.ensemble import Ensemble, Recipe
+from nstudent.models.ensemble import Ensemble
+from nstudent.models.recipe import Recipe
 from nstudent.storage import read_json
 from nstudent.taxonomy import Taxonomy
 
@@ -75,6 +78,11 @@ class Classifier:
         """The classes it knows."""
         return self._ensemble.recipe.taxonomy
 
+    @cached_property
+    def _decoder(self) -> Decoder:
+        """The decoder that labelled and scored with this classifier."""
+        return build_decoder(self._ensemble.recipe.decoder, self._ensemble.recipe.outputs)
+
     def predict(self, images: Iterable[str | Path], batch_size: int = 64) -> list[Prediction]:
         """Labels for image files, in their order; an unreadable file gets an error instead of labels."""
         paths = [Path(image) for image in images]
@@ -95,15 +103,14 @@ class Classifier:
             levels = self._ensemble.vote(self._ensemble.images(torch.from_numpy(np.stack(pixels))))
             if not all(level.isfinite().all() for level in levels):
                 raise ArtifactError("the classifier answers with numbers that are not finite: train it again")
-            rows = best_paths(levels, recipe.taxonomy)
-            confidence = path_confidence(levels, rows, recipe.taxonomy)
+            found = self._decoder.decode(levels)
         at = 0
         for number, path in enumerate(paths):
             if number in errors:
                 yield Prediction(str(path), {}, errors[number])
                 continue
-            names = recipe.taxonomy.names(rows[at].tolist())
-            sure = dict(zip(recipe.taxonomy.levels, confidence[at].tolist(), strict=True))
+            names = recipe.taxonomy.names(found.paths[at].tolist())
+            sure = dict(zip(recipe.taxonomy.levels, found.confidence[at].tolist(), strict=True))
             yield Prediction(str(path), {level: LevelPrediction(name, sure[level]) for level, name in names.items()})
             at += 1
 

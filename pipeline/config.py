@@ -3,7 +3,7 @@
 from typing import Annotated, Literal
 
 from nstudent.config_data import DataConfig as DataConfig
-from nstudent.config_types import Count, Number, Positive, Schedule, Section, Share, Whole
+from nstudent.config_types import Absent, Count, Number, Positive, Precision, Schedule, Section, Share, Whole
 from pydantic import Field, model_validator
 
 
@@ -211,11 +211,11 @@ class Config(Section):
     """Every random choice of the run follows from it."""
     rounds: Annotated[Whole, Field(ge=0)] = 1
     """Rounds of pseudo-labels, filter and student. 0: the teacher alone."""
-    absent: Literal["ignore", "class"] = "ignore"
+    absent: Absent = "ignore"
     """A level below a label's end teaches nothing, or (where inner nodes are final labels) is a class 'nothing'."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """auto: CUDA, else Apple's GPU, else the CPU."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Precision = "auto"
     """auto: bfloat16 where the chip has it and the network gains (a CPU: from 32 px on). Weights stay float32."""
     compile: Literal["none", "default", "reduce-overhead"] = "none"
     """torch.compile, for training and labelling on a GPU: a minute or more each. reduce-overhead: with CUDA graphs."""

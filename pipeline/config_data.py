@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from nstudent.config_types import Amount, Count, Section, Share, Whole
+from nstudent.config_types import Amount, ImageSize, MaxPixels, Section, Share, Whole
 from pydantic import Field, model_validator
 
 
@@ -23,7 +23,7 @@ class DataConfig(Section):
     """A tree of class names, or the path of a YAML page with one. Inferred from the labels where it is not given."""
     class_paths: tuple[str, ...] | None = None
     """idx only: the label 'coarse/mid/fine' of each integer class; a shorter path ends there."""
-    image_size: Annotated[Whole, Field(ge=8, le=1024)] = 32
+    image_size: ImageSize = 32
     """Side of the square image that the networks see, in pixels."""
     storage: Literal["auto", "pixels", "jpeg", "original"] = "auto"
     """How the squares are kept: as they are, or as JPEG, in a third of the bytes or less. auto: pixels up to 8 GiB.
@@ -48,7 +48,7 @@ class DataConfig(Section):
     """The same image under two labels: stop, or leave out those of train."""
     max_bad_share: Share = 0.001
     """More than this share of unreadable images stops the run. They are listed and left out in any case."""
-    max_pixels: Annotated[Count, Field(le=178_000_000)] = 64_000_000
+    max_pixels: MaxPixels = 64_000_000
     """Larger images are refused from their header, before they are decoded (178 million is Pillow's own limit)."""
     label_noise: Share = 0.0
     """For studies: this share of the labels is replaced by another, and the truth kept for scoring."""

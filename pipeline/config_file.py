@@ -4,7 +4,7 @@ import difflib
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import yaml
 from nstudent.config import Config
@@ -18,6 +18,9 @@ _MAX_VALUES = 50_000
 _MAX_DIGITS = 100
 _MAX_LISTED = 20
 """Problems that one error names."""
+
+
+_Section = TypeVar("_Section", bound=BaseModel)
 
 
 class _Loader(yaml.SafeLoader):
@@ -119,11 +122,24 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -
 
 
 def check(page: dict[str, Any], where: str) -> Config:
-    """Turn a nested mapping into a ``Config``; ``where`` names it in errors."""
+    """Turn a nested mapping into a ``Config``; ``where`` names it in errors.
+
+    Raises:
+        ConfigError: Lists every unknown key and every wrong value.
+    """
+    return check_section(Config, page, where)
+
+
+def check_section(kind: type[_Section], page: dict[str, Any], where: str) -> _Section:
+    """Turn a nested mapping into a section of this kind; ``where`` names it in errors.
+
+    Raises:
+        ConfigError: Lists every unknown key and every wrong value.
+    """
     try:
-        return Config.model_validate(page)
+        return kind.model_validate(page)
     except ValidationError as error:
-        problems = _problems(error)
+        problems = _problems(error, kind)
         if len(problems) == 1:
             raise ConfigError(f"{where}: {problems[0]}") from error
         listed = problems[:_MAX_LISTED]
@@ -148,8 +164,8 @@ def _apply(page: dict[str, Any], word: str) -> None:
     here[leaf] = parse_yaml(value, f"'{word}'")
 
 
-def _problems(error: ValidationError) -> list[str]:
-    """One line a key. A key that may have one of several types is one problem, not one a type."""
+def _problems(error: ValidationError, kind: type[BaseModel]) -> list[str]:
+    """One line for each wrong key. A key that may have one of several types is one problem, not one for each type."""
     wrong: dict[tuple[str, str], list[str]] = {}
     lines: list[str] = []
     named: set[str] = set()
@@ -159,7 +175,7 @@ def _problems(error: ValidationError) -> list[str]:
             continue
         unknown = problem["type"] == "extra_forbidden"
         location = problem["loc"]
-        path, section = _key(location[:-1] if unknown else location)
+        path, section = _key(location[:-1] if unknown else location, kind)
         if unknown:
             name = ".".join([*path, str(location[-1])])
             lines.append(f"{name}: there is no such key{_nearest(section, str(location[-1]))}")
@@ -176,9 +192,9 @@ def _problems(error: ValidationError) -> list[str]:
     return lines
 
 
-def _key(location: tuple[int | str, ...]) -> tuple[list[str], type[BaseModel] | None]:
+def _key(location: tuple[int | str, ...], kind: type[BaseModel]) -> tuple[list[str], type[BaseModel] | None]:
     """The keys a person wrote, without the names of types that pydantic puts between them, and the last section."""
-    section: type[BaseModel] | None = Config
+    section: type[BaseModel] | None = kind
     key: list[str] = []
     for part in location:
         if isinstance(part, int):

@@ -15,6 +15,14 @@ Amount = Annotated[Number, Field(gt=0.0)]
 
 Schedule = Literal["constant", "late", "early", "ramp"]
 
+# What a run and the recipe of its classifier both say.
+Absent = Literal["ignore", "class"]
+Precision = Literal["auto", "float32", "bfloat16"]
+ImageSize = Annotated[Whole, Field(ge=8, le=1024)]
+"""Side of a square image, in pixels."""
+MaxPixels = Annotated[Count, Field(le=178_000_000)]
+"""Pixels of the largest image that is decoded; the limit of it is Pillow's own."""
+
 
 class Section(BaseModel):
     """A frozen group of keys that refuses keys it does not know."""

@@ -107,11 +107,6 @@ class Taxonomy:
         """The legal final labels. Shape (terminals, levels)."""
         return np.array(self.terminals, dtype=np.int32).reshape(-1, self.num_levels)
 
-    def columns(self, absent: str) -> tuple[int, ...]:
-        """Outputs per level: its classes; with ``absent`` = ``class`` also 'nothing', where a path can end above."""
-        may_end = (self.terminal_rows == ABSENT).any(axis=0)
-        return tuple(n + int(absent == "class" and ends) for n, ends in zip(self.num_classes, may_end, strict=True))
-
     def encode(self, entries: Entries) -> tuple[int, ...]:
         """Class indices for one written label; fills in unnamed ancestors of a named class.
 

@@ -19,8 +19,10 @@ from nstudent.evaluation.scores import HEADLINE
 from nstudent.labels.self_ensemble import RunningAverage
 from nstudent.labels.targets import GivenTargets
 from nstudent.models.device import Placement, loader_workers, noises_in_batches
-from nstudent.models.ensemble import Ensemble, Recipe
+from nstudent.models.ensemble import Ensemble
 from nstudent.models.member import Member, build_member
+from nstudent.models.recipe import Recipe
+from nstudent.outputs import Outputs
 from nstudent.randomness import Key
 from nstudent.ranks import gathered_rows
 from nstudent.stage import Context
@@ -50,6 +52,11 @@ class Workbench:
         self._progress = context.progress
         self._world = context.world
 
+    @property
+    def outputs(self) -> Outputs:
+        """What the networks of this run are to say."""
+        return Outputs(self.dataset.taxonomy, self._config.absent)
+
     @cached_property
     def _site(self) -> Site:
         """Where this step's trainings run."""
@@ -67,20 +74,18 @@ class Workbench:
 
     def recipe(self, members: Sequence[ModelConfig]) -> Recipe:
         """How an ensemble of these members is described."""
-        config, data = self._config, self._config.data
-        sizes = (data.image_size, data.max_pixels)
-        return Recipe(tuple(members), self.dataset.taxonomy, config.absent, *sizes, config.precision)
+        return Recipe.of(self._config, self.dataset.taxonomy, members)
 
     def labelled(self, labels: LabelArray | None = None) -> Examples:
         """The labelled training images; ``labels`` (labelled images, levels) replaces what is given for them."""
         ids = self.dataset.labelled
         given = self.dataset.labels[ids] if labels is None else labels
-        return Examples(ids, GivenTargets(given, self.dataset.taxonomy, self._config.absent))
+        return Examples(ids, GivenTargets(given, self.outputs))
 
     def supervised(self, training: TrainingConfig, unlabelled_weight: float = 0.0) -> Supervised:
         """The loss on labels, with the class weights of the labelled images."""
         labels = self.dataset.labels[self.dataset.labelled]
-        weights = class_weights(labels, self.dataset.taxonomy, self._config.absent, training)
+        weights = class_weights(labels, self.outputs, training)
         return Supervised(
             class_weights=[weight.to(self.placement.device) for weight in weights],
             level_weights=training.level_weights or (1.0,) * self.dataset.taxonomy.num_levels,
@@ -96,8 +101,7 @@ class Workbench:
 
     def build(self, model: ModelConfig, training: TrainingConfig, key: Key) -> Member:
         """A new network with the noise of its training built in."""
-        outputs = self.dataset.taxonomy.columns(self._config.absent)
-        noise, again = training.noise, training.checkpoint_activations
+        outputs, noise, again = self.outputs, training.noise, training.checkpoint_activations
         return build_member(model, outputs, key, dropout=noise.dropout, drop_path=noise.drop_path, checkpointing=again)
 
     def train(self, name: str, model: ModelConfig, training: TrainingConfig, lesson: Lesson, key: Key) -> Trained:
@@ -146,8 +150,8 @@ class Workbench:
 
     def running_average(self, num_rows: int, momentum: float) -> RunningAverage:
         """Averages of a network's predictions for so many images: on the device that trains, where they fit there."""
-        outputs, device = self.dataset.taxonomy.columns(self._config.absent), self.placement.device
-        fits = fits_beside_training(num_rows * sum(outputs) * torch.float32.itemsize, device)
+        outputs, device = self.outputs, self.placement.device
+        fits = fits_beside_training(num_rows * sum(outputs.sizes) * torch.float32.itemsize, device)
         return RunningAverage(num_rows, outputs, momentum, device if fits else None)
 
     def gather(self, rows: Tensor) -> Tensor:

@@ -20,12 +20,13 @@ from nstudent.labels.selection import save_given_keep, select
 from nstudent.labels.self_ensemble import RunningAverage, check_memory
 from nstudent.labels.targets import GivenTargets
 from nstudent.models.ensemble import Ensemble
+from nstudent.outputs import Outputs
 from nstudent.stage import Context
 from nstudent.step_metrics import FilterIteration, FilterMetrics, LabelMetrics
 from nstudent.taxonomy import UNKNOWN, LabelArray
 from nstudent.training.build import Lesson
 from nstudent.training.loop import Length
-from nstudent.training.objective import SelfEnsembling
+from nstudent.training.objective import CLEAN, SelfEnsembling
 from nstudent.training.spending import Spent, total
 from nstudent.workbench import Workbench, unlabelled_share
 
@@ -55,7 +56,7 @@ def run(context: Context) -> FilterMetrics | None:
     iterations: tuple[FilterIteration, ...] = ()
     spent = Spent()
     if context.config.filter.enabled and before.keep.any():
-        check_memory(len(before) + len(labels.given), dataset.taxonomy.columns(context.config.absent))
+        check_memory(len(before) + len(labels.given), Outputs(dataset.taxonomy, context.config.absent))
         keep, iterations, spent = _self_ensemble(context, dataset, before.images, labels)
         keep = _Keep(keep.given, keep.pseudo & before.keep)
     if not context.world.leads:
@@ -110,7 +111,7 @@ def _iterate(
     context: Context, bench: Workbench, heap: Ids, labels: _Labels, keep: _Keep, iteration: int
 ) -> tuple[float, _Keep, Spent]:
     """Train once on what stands; returns validation score, where the original labels are agreed with, and cost."""
-    config, absent, taxonomy = context.config.filter, context.config.absent, bench.dataset.taxonomy
+    config = context.config.filter
     given = np.where(keep.given, labels.given, UNKNOWN).astype(np.int32)
     pseudo = np.where(keep.pseudo, labels.pseudo, UNKNOWN).astype(np.int32)
     of_given, of_pseudo = (bench.running_average(len(rows), config.average_momentum) for rows in (given, pseudo))
@@ -120,10 +121,10 @@ def _iterate(
     share = unlabelled_share(config.batch_size, config.unlabelled_ratio)
     parts = [
         (bench.labelled(given), config.batch_size),
-        (Examples(heap, GivenTargets(pseudo, taxonomy, absent)), share),
+        (Examples(heap, GivenTargets(pseudo, bench.outputs)), share),
     ]
     steps = max(len(heap) / share if share else 0, len(given) / config.batch_size)
-    lesson = Lesson(parts, objective, Length(config.epochs, math.ceil(steps)), with_clean=True)
+    lesson = Lesson(parts, objective, Length(config.epochs, math.ceil(steps)), views={CLEAN: None})
     key = context.key("iteration", iteration)
     trained = bench.train(f"filter {iteration}", config.model, config, lesson, key)
     score = bench.validation_score(Ensemble(bench.recipe([config.model]), [trained.network], bench.placement))

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import numpy as np
 from nstudent.data.dataset import Dataset, Ids
-from nstudent.evaluation.calibration import apply_temperature, fit_temperatures, images_to_fit
+from nstudent.evaluation.calibration import fit_temperatures, images_to_fit
 from nstudent.labels import store
-from nstudent.labels.decoding import PathDecoder, path_confidence
+from nstudent.labels.decoders import build_decoder
 from nstudent.labels.selection import select
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble, Levels
 from nstudent.models.inference import BatchSize, Found, batches, predict
+from nstudent.models.temperature import apply_temperature
 from nstudent.progress import Task
 from nstudent.stage import Context
 from nstudent.step_metrics import LabelMetrics
@@ -31,7 +32,7 @@ def run(context: Context) -> LabelMetrics | None:
     taxonomy = dataset.taxonomy
     labeller = Ensemble.load(context.inputs["labeller"], Placement.from_config(context.config))
     labeller.compile()
-    layout = store.Layout.of(taxonomy.levels, labeller.recipe.outputs, config.top_k)
+    layout = store.Layout.of(labeller.recipe.outputs, config.top_k)
     context.reserve(layout.row_bytes * len(dataset.unlabelled))
     size = BatchSize.starting(config.batch_size, labeller)
     temperatures = _temperatures(context, dataset, labeller, size)
@@ -60,7 +61,7 @@ def _temperatures(context: Context, dataset: Dataset, labeller: Ensemble, size: 
         return (1.0,) * dataset.taxonomy.num_levels
     ids = images_to_fit(dataset.validation, labeller.recipe.outputs)
     probabilities = predict(labeller, dataset.pixels, ids, size)
-    return fit_temperatures(probabilities, dataset.labels[ids], dataset.taxonomy.num_classes)
+    return fit_temperatures(probabilities, dataset.labels[ids], labeller.recipe.outputs)
 
 
 class _Labelling:
@@ -79,7 +80,7 @@ class _Labelling:
         self._layout = layout
         self._temperatures = temperatures
         self._size = size
-        self._decode = PathDecoder(dataset.taxonomy, labeller.recipe.outputs)
+        self._decoder = build_decoder(labeller.recipe.decoder, labeller.recipe.outputs)
 
     def make(self, context: Context) -> None:
         """Label the heap, or this process's share of its shards."""
@@ -122,8 +123,8 @@ class _Labelling:
     def _labels(self, levels: Levels) -> Mapping[str, Tensor]:
         """The labels of a batch as they are stored, from its distributions per level."""
         calibrated = [apply_temperature(level, t) for level, t in zip(levels, self._temperatures, strict=True)]
-        paths = self._decode(calibrated)
-        return self._layout.columns(calibrated, paths, path_confidence(calibrated, paths, self._dataset.taxonomy))
+        found = self._decoder.decode(calibrated)
+        return self._layout.columns(calibrated, found.paths, found.confidence)
 
 
 class _Pieces:

@@ -10,8 +10,9 @@ from nstudent.commit import commit, open_partial
 from nstudent.config import ModelConfig
 from nstudent.errors import ArtifactError, NstudentError
 from nstudent.models.device import Placement
-from nstudent.models.ensemble import Ensemble, Recipe
+from nstudent.models.ensemble import Ensemble
 from nstudent.models.member import build_member
+from nstudent.models.recipe import Recipe
 from nstudent.storage import write_json
 from nstudent.taxonomy import Taxonomy
 from PIL import Image
@@ -30,7 +31,14 @@ STROKE = ((0, 3), (0, 0), (0, 0))
 def add_step(run_dir, name, logits, *, promoted, image_size=32, precision="auto"):
     """A committed step whose network says the same of every image."""
     with torch.random.fork_rng():
-        recipe = Recipe((MODEL,), TAXONOMY, "ignore", image_size, max_pixels=10_000, precision=precision)
+        recipe = Recipe(
+            members=(MODEL,),
+            taxonomy=TAXONOMY,
+            absent="ignore",
+            image_size=image_size,
+            max_pixels=10_000,
+            precision=precision,
+        )
         member = build_member(MODEL, recipe.outputs, (name,))
     with torch.no_grad():
         for layer, level in zip(member.head.classify, logits, strict=True):

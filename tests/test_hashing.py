@@ -17,6 +17,7 @@ from nstudent.data.dataset import INDEX, INFO, TAXONOMY, Dataset
 from nstudent.errors import ArtifactError
 from nstudent.hdf5 import write
 from nstudent.labels.store import LabelStore, Layout, Shard, finish, shard_path
+from nstudent.outputs import Outputs
 from nstudent.storage import sha256_of, write_json
 from nstudent.taxonomy import Taxonomy
 
@@ -52,7 +53,7 @@ def _four_images(folder: Path) -> None:
 
 def _four_labels(folder: Path) -> None:
     """A label store of four images, each in a shard of its own."""
-    layout = Layout.of(("level",), (2,), None)
+    layout = Layout.of(Outputs(TREE), None)
     for row in range(4):
         shard = Shard(np.array([row]), layout)
         half = torch.full((1, 2), 0.5)

@@ -171,11 +171,13 @@ def test_a_round_that_is_no_longer_needed_is_given_as_the_reason(tmp_path: Path,
 def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the steps whose classifier a user was given."""
     from nstudent import classifier
-    from nstudent.models.ensemble import Recipe
+    from nstudent.config import Config, ModelConfig
+    from nstudent.models.recipe import Recipe
     from nstudent.taxonomy import Taxonomy
 
     names: list[str] = []
-    recipe = Recipe((), Taxonomy.from_tree({"a": None, "b": None}, ("coarse",)), "ignore", 32, 1_000)
+    taxonomy = Taxonomy.from_tree({"a": None, "b": None}, ("coarse",))
+    recipe = Recipe.of(Config(), taxonomy, [ModelConfig()])
     monkeypatch.setattr(classifier.Recipe, "read", lambda artifact: recipe)
     monkeypatch.setattr(classifier.Ensemble, "load", lambda artifact, placement: names.append(artifact.name))
     return names

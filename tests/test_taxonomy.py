@@ -158,19 +158,11 @@ def test_yaml_has_not_turned_a_name_into_a_truth_value(value: bool) -> None:
         Taxonomy.from_tree({"A": [value, "x"]}, LEVELS)
 
 
-def test_columns_count_nothing_only_where_a_path_can_end(toy: Taxonomy) -> None:
-    tree = Taxonomy.from_tree({"stroke": None, "loop": {"one": ["zero", "six"], "two": None}}, LEVELS)
-    assert tree.columns("ignore") == (2, 2, 2)
-    assert tree.columns("class") == (2, 3, 3)
-    assert toy.columns("class") == (2, 3, 5)
-
-
 def test_including_makes_seen_labels_final(toy: Taxonomy) -> None:
     seen = np.array([[0, ABSENT, ABSENT], [1, 2, UNKNOWN], [0, 0, 0]], dtype=np.int32)
     wider = toy.including(seen)
     assert set(wider.terminals) - set(toy.terminals) == {(0, ABSENT, ABSENT)}
     assert wider.classes == toy.classes
-    assert wider.columns("class") == (2, 4, 6)
 
 
 def test_terminal_of(toy: Taxonomy) -> None:

@@ -7,6 +7,7 @@ import torch
 from nstudent import workbench
 from nstudent.artifact import Artifact
 from nstudent.commit import SCRATCH
+from nstudent.config import ModelConfig
 from nstudent.config_file import load_config
 from nstudent.data.dataset import Dataset
 from nstudent.data.resident import ResidentPixels
@@ -103,10 +104,10 @@ def test_level_weights_are_those_of_the_section(make_bench) -> None:
 def test_the_recipe_is_that_of_the_data(make_bench, dataset) -> None:
     bench = make_bench("absent=class")
     recipe = bench.recipe(bench._config.teacher.members)
-    assert recipe.outputs == (3, 5, 9), "the mid and fine levels can end"
+    assert recipe.outputs.sizes == (3, 5, 9), "the mid and fine levels can end"
     assert recipe.taxonomy == dataset.taxonomy
     assert recipe.image_size == 16
-    assert make_bench().recipe(()).outputs == (3, 4, 8)
+    assert make_bench().recipe([ModelConfig()]).outputs.sizes == (3, 4, 8)
 
 
 @pytest.mark.parametrize("absent", ["ignore", "class"])
@@ -114,7 +115,7 @@ def test_a_network_fits_its_recipe(absent: str, make_bench) -> None:
     bench = make_bench(f"absent={absent}")
     (model, *_) = bench._config.teacher.members
     logits = bench.build(model, bench._config.teacher, ("key",)).eval()(torch.zeros(2, 3, 16, 16))
-    assert tuple(level.shape[1] for level in logits) == bench.recipe([model]).outputs
+    assert tuple(level.shape[1] for level in logits) == bench.recipe([model]).outputs.sizes
 
 
 def test_dropout_and_stochastic_depth_are_built_into_what_is_trained(

@@ -3,7 +3,7 @@
 import numpy as np
 from nstudent.data.dataset import Dataset, Ids
 from nstudent.evaluation.metrics import Tallies, tally
-from nstudent.labels.decoding import PathDecoder
+from nstudent.labels.decoders import build_decoder
 from nstudent.models.ensemble import Ensemble
 from nstudent.models.inference import BatchSize, batches
 from nstudent.taxonomy import LabelArray, Taxonomy
@@ -13,9 +13,9 @@ _TIE = 1e-9
 
 def assess(ensemble: Ensemble, dataset: Dataset, ids: Ids, batch_size: int | None) -> Tallies:
     """Per image, what each score sums up, for the most probable paths."""
-    decode = PathDecoder(dataset.taxonomy, ensemble.recipe.outputs)
+    decoder = build_decoder(ensemble.recipe.decoder, ensemble.recipe.outputs)
     size = BatchSize.starting(batch_size, ensemble)
-    found = batches(ensemble, dataset.pixels, ids, size, lambda levels: {"path": decode(levels)})
+    found = batches(ensemble, dataset.pixels, ids, size, lambda levels: {"path": decoder.decode(levels).paths})
     predicted = np.concatenate([batch["path"] for batch in found])
     return tally(predicted, dataset.labels[ids], dataset.taxonomy.levels)
 

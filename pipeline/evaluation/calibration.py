@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
-from nstudent.taxonomy import ABSENT, LabelArray
+from nstudent.models.temperature import apply_temperature
+from nstudent.outputs import SILENT, Outputs
+from nstudent.taxonomy import LabelArray
 from scipy.optimize import minimize_scalar
-from torch import Tensor
 
 _LOG_RANGE = (-1.1, 1.1)
 """Temperatures of a third to three: a few hundred images that are all right would ask for ever more confidence."""
@@ -23,39 +24,26 @@ _CELLS_AT_ONCE = 1 << 20
 Distribution = npt.NDArray[np.float32]
 
 
-def images_to_fit(ids: npt.NDArray[np.int64], outputs: Sequence[int]) -> npt.NDArray[np.int64]:
+def images_to_fit(ids: npt.NDArray[np.int64], outputs: Outputs) -> npt.NDArray[np.int64]:
     """Ids of the images that temperatures are fitted on: all, or evenly spaced ones where there are many classes."""
-    most = max(_FEWEST_TO_FIT, _CELLS_TO_FIT // sum(outputs))
+    most = max(_FEWEST_TO_FIT, _CELLS_TO_FIT // sum(outputs.sizes))
     return ids if len(ids) <= most else ids[np.linspace(0, len(ids) - 1, most).astype(np.int64)]
 
 
-def apply_temperature(probabilities: Tensor, temperature: float) -> Tensor:
-    """Raise to the power 1/T and normalise: what dividing logits by T does, also for averaged members.
-
-    ``probabilities`` are float32 (images, outputs), on any device. In double precision it took longer than a small
-    network's forward pass over 10,000 classes.
-    """
-    return probabilities.add(_SMALLEST).log_().div_(temperature).softmax(dim=1)
-
-
-def fit_temperatures(
-    probabilities: Sequence[Distribution], labels: LabelArray, num_classes: Sequence[int]
-) -> tuple[float, ...]:
+def fit_temperatures(probabilities: Sequence[Distribution], labels: LabelArray, outputs: Outputs) -> tuple[float, ...]:
     """The temperature of each level that makes the labels most likely.
 
     Args:
         probabilities: Per level, (images, outputs).
         labels: (images, levels).
-        num_classes: Classes per level, without an output for 'nothing'.
+        outputs: Outputs of the model that predicted.
     """
-    return tuple(_fit(level, labels[:, i], num_classes[i]) for i, level in enumerate(probabilities))
+    right = outputs.indices(labels)
+    return tuple(_fit(level, right[:, i]) for i, level in enumerate(probabilities))
 
 
-def _fit(probabilities: Distribution, labels: npt.NDArray[np.int32], num_classes: int) -> float:
-    target = labels.copy()
-    if probabilities.shape[1] > num_classes:
-        target[target == ABSENT] = num_classes
-    known = np.flatnonzero(target >= 0)
+def _fit(probabilities: Distribution, target: npt.NDArray[np.int32]) -> float:
+    known = np.flatnonzero(target != SILENT)
     if len(known) < _FEWEST_IMAGES:
         return 1.0
     shown, wanted = probabilities[known], target[known]

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import torch
 from nstudent.errors import TrainingError
+from nstudent.outputs import Outputs
 from nstudent.processes import available_memory
 from nstudent.taxonomy import LabelArray
 from torch import Tensor
@@ -19,16 +20,17 @@ _COPIES = 3
 """How often the averages lie in memory: themselves, and while a checkpoint is written a copy and its content."""
 
 
-def check_memory(num_rows: int, outputs: Sequence[int]) -> None:
+def check_memory(num_rows: int, outputs: Outputs) -> None:
     """Say before hours of training that the averages of so many images would not fit.
 
     Raises:
         TrainingError: they would not; the line names the bytes needed, those there are, and the ways out.
     """
-    needed, available = _COPIES * num_rows * sum(outputs) * torch.float32.itemsize, available_memory()
+    numbers, available = sum(outputs.sizes), available_memory()
+    needed = _COPIES * num_rows * numbers * torch.float32.itemsize
     if available is not None and needed > available:
         raise TrainingError(
-            f"the filter keeps a running average of {sum(outputs):,} numbers for each of {num_rows:,} images: "
+            f"the filter keeps a running average of {numbers:,} numbers for each of {num_rows:,} images: "
             f"{needed:,} bytes with its checkpoint, and {available:,} are available; set filter.enabled=false, "
             "or data.unlabelled to fewer images"
         )
@@ -37,19 +39,17 @@ def check_memory(num_rows: int, outputs: Sequence[int]) -> None:
 class RunningAverage:
     """Per image and level, the average of predicted distributions over the passes of a training."""
 
-    def __init__(
-        self, num_rows: int, outputs: Sequence[int], momentum: float, device: torch.device | None = None
-    ) -> None:
+    def __init__(self, num_rows: int, outputs: Outputs, momentum: float, device: torch.device | None = None) -> None:
         """Averages of ``num_rows`` images, none of them seen yet.
 
         Args:
             num_rows: Number of images.
-            outputs: Outputs of the network per level.
+            outputs: Outputs of the network.
             momentum: Weight of the past in an average.
             device: Where the averages are kept; default: the CPU. On the device that trains no step waits for them.
         """
         self._momentum = momentum
-        self._average = [torch.full((num_rows, size), _NEVER_SEEN, device=device) for size in outputs]
+        self._average = [torch.full((num_rows, size), _NEVER_SEEN, device=device) for size in outputs.sizes]
 
     def update(self, rows: Tensor, probabilities: Sequence[Tensor]) -> None:
         """Fold the predictions for some rows in; the first prediction of a row is taken as it is."""

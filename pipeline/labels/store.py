@@ -21,6 +21,7 @@ from nstudent.hdf5 import attributes, mapped, write, write_joined
 from nstudent.labels.rows import JoinedRows, Shards
 from nstudent.labels.selection import deep_enough, kept_confidence
 from nstudent.labels.top import TopRows, class_type, classes_kept, top_classes
+from nstudent.outputs import Outputs
 from nstudent.storage import write_json
 from nstudent.taxonomy import UNKNOWN, LabelArray, Taxonomy
 from torch import Tensor
@@ -36,21 +37,30 @@ _WHOLE, _SOME_TOP = 1, 2
 class Layout:
     """What is stored of each level."""
 
-    levels: tuple[str, ...]
-    outputs: tuple[int, ...]
-    """Outputs of the labeller, per level."""
+    outputs: Outputs
+    """Outputs of the labeller."""
     kept: tuple[int, ...]
     """Classes per level that are stored; as many as outputs: the whole distribution."""
 
     @classmethod
-    def of(cls, levels: Sequence[str], outputs: Sequence[int], top_k: int | None) -> Layout:
+    def of(cls, outputs: Outputs, top_k: int | None) -> Layout:
         """What the configuration's ``pseudolabel.top_k`` leaves of a labeller's outputs."""
-        return cls(tuple(levels), tuple(outputs), tuple(classes_kept(size, top_k) for size in outputs))
+        return cls(outputs, tuple(classes_kept(size, top_k) for size in outputs.sizes))
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """Names of the levels, coarse first."""
+        return self.outputs.taxonomy.levels
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Number of outputs of each level."""
+        return self.outputs.sizes
 
     @property
     def row_bytes(self) -> int:
         """Bytes of one image in a shard."""
-        columns = zip(self.outputs, self.kept, self.tops, strict=True)
+        columns = zip(self.sizes, self.kept, self.tops, strict=True)
         # A probability in half precision, and where not every class is there, its number.
         per_level = [kept * (2 + (class_type(outputs)().itemsize if top else 0)) for outputs, kept, top in columns]
         return 8 + 8 * len(self.levels) + sum(per_level)
@@ -58,7 +68,7 @@ class Layout:
     @property
     def tops(self) -> tuple[bool, ...]:
         """Per level, whether only the most probable classes are stored."""
-        return tuple(kept < outputs for kept, outputs in zip(self.kept, self.outputs, strict=True))
+        return tuple(kept < outputs for kept, outputs in zip(self.kept, self.sizes, strict=True))
 
     @property
     def schema(self) -> int:
@@ -87,7 +97,7 @@ class Layout:
     def attributes(self) -> dict[str, Any]:
         """Attributes of the root of every file."""
         said = {"schema": self.schema, "levels": list(self.levels)}
-        return said | ({"outputs": list(self.outputs)} if any(self.tops) else {})
+        return said | ({"outputs": list(self.sizes)} if any(self.tops) else {})
 
 
 class Shard:
@@ -102,7 +112,7 @@ class Shard:
             "path": np.empty((rows, num_levels), dtype=np.int32),
             "confidence": np.empty((rows, num_levels), dtype=np.float32),
         }
-        for name, outputs, kept, is_top in zip(layout.levels, layout.outputs, layout.kept, layout.tops, strict=True):
+        for name, outputs, kept, is_top in zip(layout.levels, layout.sizes, layout.kept, layout.tops, strict=True):
             if is_top:
                 self._arrays[f"top/{name}/class"] = np.empty((rows, kept), dtype=class_type(outputs))
                 self._arrays[f"top/{name}/probability"] = np.empty((rows, kept), dtype=np.float16)

@@ -9,7 +9,8 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from nstudent.taxonomy import ABSENT, LabelArray, Taxonomy
+from nstudent.outputs import SILENT, Outputs
+from nstudent.taxonomy import LabelArray
 
 Mass = tuple[npt.NDArray[np.float32], ...]
 """Per level, coarse first: (rows, outputs of the level)."""
@@ -25,18 +26,15 @@ class Distributions(Protocol):
 class GivenTargets:
     """Targets from labels: one class a level."""
 
-    def __init__(self, labels: LabelArray, taxonomy: Taxonomy, absent: str) -> None:
-        """``labels``: (rows, levels)."""
+    def __init__(self, labels: LabelArray, outputs: Outputs) -> None:
+        """``labels``: (rows, levels); ``outputs``: of the network that is taught."""
         self._labels = labels
-        self._num_classes = taxonomy.num_classes
-        self._outputs = taxonomy.columns(absent)
+        self._outputs = outputs
 
     def __call__(self, rows: npt.NDArray[np.int64]) -> Mass:
         """Mass of some rows."""
-        return tuple(
-            _one_hot(self._labels[rows, level], self._num_classes[level], size)
-            for level, size in enumerate(self._outputs)
-        )
+        taught = self._outputs.indices(self._labels[rows])
+        return tuple(_one_hot(taught[:, level], size) for level, size in enumerate(self._outputs.sizes))
 
 
 class PseudoTargets:
@@ -66,10 +64,8 @@ class PseudoTargets:
         return tuple(mass)
 
 
-def _one_hot(column: npt.NDArray[np.int32], num_classes: int, size: int) -> npt.NDArray[np.float32]:
+def _one_hot(column: npt.NDArray[np.int32], size: int) -> npt.NDArray[np.float32]:
     mass = np.zeros((len(column), size), dtype=np.float32)
-    known = np.flatnonzero(column >= 0)
-    mass[known, column[known]] = 1.0
-    if size > num_classes:
-        mass[column == ABSENT, num_classes] = 1.0
+    taught = np.flatnonzero(column != SILENT)
+    mass[taught, column[taught]] = 1.0
     return mass

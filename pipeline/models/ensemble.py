@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from nstudent.artifact import Artifact
 from nstudent.config import ModelConfig
-from nstudent.config_file import check
-from nstudent.errors import ArtifactError, ConfigError, DataError, summary
+from nstudent.errors import ArtifactError, ConfigError, summary
 from nstudent.models.allocation import AllocationLimit
 from nstudent.models.device import Placement
+from nstudent.models.links import LINKS
 from nstudent.models.member import Member, build_member
+from nstudent.models.recipe import MODEL, Recipe
+from nstudent.models.temperature import apply_temperature
 from nstudent.storage import atomic_write, write_json
-from nstudent.taxonomy import Taxonomy
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-MODEL = "model.json"
-_MAX_LEVELS = 16
-_MAX_MEMBERS = 64
 _SPARE_BYTES = 256 << 20
 """What building a network may take beside twice its weights: tables of positions, starting values."""
 
@@ -33,59 +29,6 @@ Levels = tuple[Tensor, ...]
 """Distributions per level, coarse first: float32 (images, outputs of the level), on the device."""
 Probabilities = tuple[npt.NDArray[np.float32], ...]
 """The same on the host."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Everything but the weights that is needed to build an ensemble again."""
-
-    members: tuple[ModelConfig, ...]
-    taxonomy: Taxonomy
-    absent: str
-    image_size: int
-    max_pixels: int
-    precision: str = "auto"
-
-    @property
-    def outputs(self) -> tuple[int, ...]:
-        """Outputs per level."""
-        return self.taxonomy.columns(self.absent)
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON object that ``from_json`` reads back."""
-        return {
-            "members": [member.model_dump(mode="json") for member in self.members],
-            "taxonomy": self.taxonomy.to_json(),
-            "absent": self.absent,
-            "image_size": self.image_size,
-            "max_pixels": self.max_pixels,
-            "precision": self.precision,
-        }
-
-    @classmethod
-    def read(cls, artifact: Artifact) -> Recipe:
-        """The recipe of a committed step's classifier."""
-        return cls.from_json(artifact.json(MODEL))
-
-    @classmethod
-    def from_json(cls, data: Any) -> Recipe:
-        """Read what ``to_json`` wrote, within the limits of the configuration.
-
-        Raises:
-            ArtifactError: it does not describe a model that a configuration could have asked for.
-        """
-        try:
-            sizes = {"image_size": data["image_size"], "max_pixels": data["max_pixels"]}
-            page = {"absent": data["absent"], "data": sizes, "teacher": {"members": data["members"]}}
-            page["precision"] = data.get("precision", "auto")
-            config = check(page, where="what it says")
-            taxonomy = Taxonomy.from_json(data["taxonomy"])
-        except (KeyError, TypeError, ValueError, ConfigError, DataError) as error:
-            raise ArtifactError(f"{MODEL} does not describe a model: {error}") from error
-        members = config.teacher.members
-        if len(members) > _MAX_MEMBERS or not 0 < taxonomy.num_levels <= _MAX_LEVELS or not taxonomy.terminals:
-            raise ArtifactError(f"{MODEL} does not describe a model: too many members, or no tree of classes")
-        return cls(members, taxonomy, config.absent, config.data.image_size, config.data.max_pixels, config.precision)
 
 
 class Ensemble:
@@ -116,14 +59,22 @@ class Ensemble:
 
     @torch.inference_mode()
     def vote(self, images: Tensor) -> Levels:
-        """What ``images`` gave -> distributions per level, the mean over members, on their device."""
+        """What ``images`` gave -> distributions per level, the mean over members, on their device.
+
+        The mean is weighted if the recipe says so, and made more or less sure by its temperatures.
+        """
         votes = [self._vote_of(member, images) for member in self.members]
-        return tuple(_mean(level) for level in zip(*votes, strict=True))
+        pooled = [_mean(level, self.recipe.weights) for level in zip(*votes, strict=True)]
+        temperatures = self.recipe.temperatures or (1.0,) * len(pooled)
+        return tuple(
+            level if temperature == 1 else apply_temperature(level, temperature)
+            for level, temperature in zip(pooled, temperatures, strict=True)
+        )
 
     def _vote_of(self, member: torch.nn.Module, images: Tensor) -> list[Tensor]:
         with self._placement.autocast(member):
             logits = member(images)
-        return [level.float().softmax(dim=1) for level in logits]
+        return [LINKS[self.recipe.link](level.float()) for level in logits]
 
     def save(self, folder: Path) -> None:
         """Write ``model.json`` and one safetensors file a member."""
@@ -153,8 +104,15 @@ class Ensemble:
         return cls(recipe, members, placement)
 
 
-def _mean(votes: Sequence[Tensor]) -> Tensor:
-    return votes[0] if len(votes) == 1 else torch.stack(list(votes)).mean(dim=0)
+def _mean(votes: Sequence[Tensor], weights: Sequence[float] | None) -> Tensor:
+    if len(votes) == 1:
+        return votes[0]
+    together = torch.stack(list(votes))
+    if weights is None or len(set(weights)) == 1:
+        return together.mean(dim=0)
+    shares = together.new_tensor(weights) / sum(weights)
+    mean: Tensor = torch.tensordot(shares, together, dims=1)
+    return mean
 
 
 def _load_weights(member: Member, path: Path, config: ModelConfig) -> None:

@@ -1,8 +1,11 @@
 """Heads: pooled features in, logits for every level out."""
 
-from collections.abc import Sequence
+from functools import partial
+from typing import Protocol
 
 import torch
+from nstudent.outputs import Outputs
+from nstudent.tables import chosen
 from torch import Tensor, nn
 
 Logits = tuple[Tensor, ...]
@@ -17,15 +20,15 @@ class CascadeHead(nn.Module):
     ``coarse_to_fine`` is the reverse: a fine decision is conditioned on what tells coarse classes apart.
     """
 
-    def __init__(self, num_features: int, outputs: Sequence[int], width: int, *, fine_first: bool) -> None:
+    def __init__(self, num_features: int, outputs: Outputs, width: int, *, fine_first: bool) -> None:
         super().__init__()
-        num_levels = len(outputs)
+        num_levels = len(outputs.sizes)
         self._order = tuple(reversed(range(num_levels)) if fine_first else range(num_levels))
         self.project = nn.ModuleList(
-            nn.Sequential(nn.Linear(num_features, width), nn.LayerNorm(width), nn.GELU()) for _ in outputs
+            nn.Sequential(nn.Linear(num_features, width), nn.LayerNorm(width), nn.GELU()) for _ in outputs.sizes
         )
         self.classify = nn.ModuleList(
-            nn.Linear(width * (self._order.index(level) + 1), size) for level, size in enumerate(outputs)
+            nn.Linear(width * (self._order.index(level) + 1), size) for level, size in enumerate(outputs.sizes)
         )
 
     def forward(self, features: Tensor) -> Logits:
@@ -42,17 +45,40 @@ class CascadeHead(nn.Module):
 class IndependentHead(nn.Module):
     """One linear layer a level, all on the same features."""
 
-    def __init__(self, num_features: int, outputs: Sequence[int]) -> None:
+    def __init__(self, num_features: int, outputs: Outputs) -> None:
         super().__init__()
-        self.classify = nn.ModuleList(nn.Linear(num_features, size) for size in outputs)
+        self.classify = nn.ModuleList(nn.Linear(num_features, size) for size in outputs.sizes)
 
     def forward(self, features: Tensor) -> Logits:
         """(batch, features) -> logits per level."""
         return tuple(layer(features) for layer in self.classify)
 
 
-def build_head(name: str, num_features: int, outputs: Sequence[int], width: int) -> nn.Module:
-    """The head of that name in the configuration."""
-    if name == "independent":
-        return IndependentHead(num_features, outputs)
-    return CascadeHead(num_features, outputs, width, fine_first=name == "fine_to_coarse")
+class HeadBuilder(Protocol):
+    """Anything that makes a head: a module that turns features, (batch, num_features), into ``Logits``."""
+
+    def __call__(self, num_features: int, outputs: Outputs, width: int) -> nn.Module:
+        """Make a head with random weights, drawn from torch's generator.
+
+        Args:
+            num_features: Number of pooled features of the backbones.
+            outputs: What the network is to say, and on which tree.
+            width: Features that a level projects for itself, if the head has projections.
+        """
+
+
+HEADS: dict[str, HeadBuilder] = {
+    "fine_to_coarse": partial(CascadeHead, fine_first=True),
+    "coarse_to_fine": partial(CascadeHead, fine_first=False),
+    "independent": lambda num_features, outputs, width: IndependentHead(num_features, outputs),
+}
+"""The heads by their names in the configuration (``head`` of a model)."""
+
+
+def build_head(name: str, num_features: int, outputs: Outputs, width: int) -> nn.Module:
+    """Make the head that has this name in the configuration; the parameters are those of ``HeadBuilder``.
+
+    Raises:
+        ConfigError: There is no such head; the message lists those that there are.
+    """
+    return chosen(HEADS, name, "head")(num_features, outputs, width)

@@ -60,7 +60,7 @@ def batches(
         torch.OutOfMemoryError: a single image does not fit.
     """
     if not len(ids):
-        empty = wanted(tuple(torch.empty(0, outputs) for outputs in ensemble.recipe.outputs))
+        empty = wanted(tuple(torch.empty(0, outputs) for outputs in ensemble.recipe.outputs.sizes))
         yield {name: tensor.numpy() for name, tensor in empty.items()}
         return
     make = _OnGpu if ensemble.device.type == "cuda" else _OnHost
@@ -193,7 +193,7 @@ def predict(
 ) -> Probabilities:
     """Distributions per level, (images, outputs), in the order of ``ids``: all of them in memory."""
     size = batch_size if isinstance(batch_size, BatchSize) else BatchSize.starting(batch_size, ensemble)
-    outputs = tuple(np.empty((len(ids), outputs), dtype=np.float32) for outputs in ensemble.recipe.outputs)
+    outputs = tuple(np.empty((len(ids), outputs), dtype=np.float32) for outputs in ensemble.recipe.outputs.sizes)
     first = 0
     for found in batches(ensemble, pixels, ids, size, _whole):
         for output, level in zip(outputs, found.values(), strict=True):

@@ -12,6 +12,7 @@ from nstudent.errors import ConfigError, NstudentError, summary
 from nstudent.models.activation_checkpointing import checkpoint_activations
 from nstudent.models.heads import Logits, build_head
 from nstudent.models.options import MAX_BACKBONES, check_network, check_options
+from nstudent.outputs import Outputs
 from nstudent.randomness import Key, seed
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -91,7 +92,7 @@ class Member(nn.Module):
 
 def build_member(
     config: ModelConfig,
-    outputs: Sequence[int],
+    outputs: Outputs,
     key: Key,
     *,
     dropout: float = 0.0,
@@ -102,7 +103,7 @@ def build_member(
     """Build a member with weights that depend on ``key`` alone (or on the pretrained ones).
 
     Args:
-        outputs: Outputs per level.
+        outputs: What the member is to say, on which tree.
         dropout: Share of the pooled features dropped in training.
         drop_path: Stochastic depth of the backbones in training.
         checkpointing: Whether the backbones keep few activations, and compute the others twice.

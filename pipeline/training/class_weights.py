@@ -3,28 +3,29 @@
 import numpy as np
 import torch
 from nstudent.config import TrainingConfig
-from nstudent.taxonomy import ABSENT, LabelArray, Taxonomy
+from nstudent.outputs import SILENT, Outputs
+from nstudent.taxonomy import LabelArray
 from torch import Tensor
 
 
-def class_weights(labels: LabelArray, taxonomy: Taxonomy, absent: str, config: TrainingConfig) -> tuple[Tensor, ...]:
-    """Weight of every output of every level.
+def class_weights(labels: LabelArray, outputs: Outputs, config: TrainingConfig) -> tuple[Tensor, ...]:
+    """Weight of every output: per level, float32 (outputs of the level,).
 
     ``compute_class_weight`` raises on -1 and on classes without an image, so it is asked about those there are.
 
     Args:
-        labels: (images, levels) of the labelled training images.
+        labels: Labels of the labelled training images, (images, levels).
+        outputs: Outputs of the network that is trained.
+        config: How classes are weighted.
     """
     missing = {"one": 1.0, "cap": config.class_weight_cap, "zero": 0.0}[config.class_weight_missing]
+    taught = outputs.indices(labels)
     weights = []
-    for level, size in enumerate(taxonomy.columns(absent)):
+    for level, size in enumerate(outputs.sizes):
         if config.class_weights == "none":
             weights.append(torch.ones(size))
             continue
-        target = labels[:, level].copy()
-        if size > taxonomy.num_classes[level]:
-            target[target == ABSENT] = size - 1
-        target = target[target >= 0]
+        target = taught[taught[:, level] != SILENT, level]
         weight = np.full(size, missing, dtype=np.float32)
         present = np.unique(target)
         if len(present):

@@ -5,12 +5,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nstudent.evaluation import calibration
 from nstudent.evaluation.calibration import fit_temperatures, images_to_fit
+from nstudent.models.temperature import apply_temperature as divided
+from nstudent.outputs import Outputs
+from nstudent.taxonomy import Taxonomy
+from trees import outputs_of
+
+FIVE = outputs_of(5)
 
 
 def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    return calibration.apply_temperature(torch.from_numpy(probabilities), temperature).numpy()
+    return divided(torch.from_numpy(probabilities), temperature).numpy()
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -30,7 +35,7 @@ def overconfident(temperature: float, count: int = 4000, classes=5, seed: int = 
 def test_a_known_temperature_is_found(temperature: float) -> None:
     probabilities, labels = overconfident(temperature)
 
-    (found,) = fit_temperatures([probabilities], labels[:, None], [5])
+    (found,) = fit_temperatures([probabilities], labels[:, None], FIVE)
 
     assert found == pytest.approx(temperature, rel=0.06)
 
@@ -38,7 +43,7 @@ def test_a_known_temperature_is_found(temperature: float) -> None:
 def test_every_level_has_its_own() -> None:
     levels, labels = zip(*(overconfident(t, seed=i) for i, t in enumerate((0.6, 2.0))), strict=True)
 
-    found = fit_temperatures(levels, np.stack(labels, axis=1), [5, 5])
+    found = fit_temperatures(levels, np.stack(labels, axis=1), outputs_of(5, 5))
 
     assert found == pytest.approx((0.6, 2.0), rel=0.06)
 
@@ -48,8 +53,8 @@ def test_levels_that_are_absent_or_unknown_have_no_say() -> None:
     spoilt = np.where(np.arange(len(labels)) % 3 == 0, -1 - np.arange(len(labels)) % 2, labels).astype(np.int32)
     kept = spoilt >= 0
 
-    assert fit_temperatures([probabilities], spoilt[:, None], [5]) == fit_temperatures(
-        [probabilities[kept]], labels[kept][:, None], [5]
+    assert fit_temperatures([probabilities], spoilt[:, None], FIVE) == fit_temperatures(
+        [probabilities[kept]], labels[kept][:, None], FIVE
     )
 
 
@@ -57,21 +62,26 @@ def test_absent_is_a_label_where_it_has_an_output() -> None:
     probabilities, labels = overconfident(1.7)
     as_absent = np.where(labels == 4, -1, labels).astype(np.int32)
 
-    assert fit_temperatures([probabilities], as_absent[:, None], [4]) == fit_temperatures(
-        [probabilities], labels[:, None], [5]
-    )
+    both = np.stack([np.zeros_like(labels), as_absent], axis=1)
+    # A path ends above the fine level: it has four classes, and an output for nothing.
+    tree = Taxonomy.from_labels([("A", "-"), *(("A", name) for name in "abcd")], ("coarse", "fine"))
+    coarse = np.ones((len(labels), 1), np.float32)
+
+    (found,) = fit_temperatures([coarse, probabilities], both, Outputs(tree, "class"))[1:]
+
+    assert (found,) == fit_temperatures([probabilities], labels[:, None], FIVE)
 
 
 def test_a_handful_of_labels_fits_nothing() -> None:
     probabilities, labels = overconfident(2.5, count=9)
 
-    assert fit_temperatures([probabilities], labels[:, None], [5]) == (1.0,)
+    assert fit_temperatures([probabilities], labels[:, None], FIVE) == (1.0,)
 
 
 def test_images_that_are_all_right_do_not_ask_for_endless_confidence() -> None:
     probabilities = np.tile(np.array([[0.8, 0.2]], np.float32), (50, 1))
 
-    (found,) = fit_temperatures([probabilities], np.zeros((50, 1), np.int32), [2])
+    (found,) = fit_temperatures([probabilities], np.zeros((50, 1), np.int32), outputs_of(2))
 
     assert 0.3 < found < 0.4
 
@@ -114,18 +124,18 @@ def test_no_decision_changes(temperature: float, seed: int, classes: int) -> Non
 
 def test_many_images_are_fitted_in_parts_as_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     probabilities, labels = overconfident(2.5, count=500)
-    whole = fit_temperatures([probabilities], labels[:, None], [5])
+    whole = fit_temperatures([probabilities], labels[:, None], FIVE)
 
     monkeypatch.setattr("nstudent.evaluation.calibration._CELLS_AT_ONCE", 35)
 
-    assert fit_temperatures([probabilities], labels[:, None], [5]) == whole
+    assert fit_temperatures([probabilities], labels[:, None], FIVE) == whole
 
 
 def test_where_classes_are_many_some_of_the_images_are_enough() -> None:
     ids = np.arange(0, 100_000, 2)
 
-    assert images_to_fit(ids, (10, 100)) is ids
-    some = images_to_fit(ids, (20, 500, 10_000))
+    assert images_to_fit(ids, outputs_of(10, 100)) is ids
+    some = images_to_fit(ids, outputs_of(20, 500, 10_000))
     assert len(some) == (1 << 25) // 10_520
     assert (some[0], some[-1]) == (ids[0], ids[-1])
     assert np.isin(some, ids).all()

@@ -5,7 +5,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nstudent.labels import decoding
+from nstudent.errors import ConfigError
+from nstudent.labels import best_path, decoding
+from nstudent.labels.decoders import build_decoder
+from nstudent.outputs import Outputs
 from nstudent.taxonomy import Taxonomy
 
 LEVELS = ("coarse", "mid", "fine")
@@ -24,20 +27,22 @@ TREE = Taxonomy.from_labels(
 )
 
 
-def best_paths(levels: list[np.ndarray], tree: Taxonomy) -> np.ndarray:
-    return decoding.best_paths([torch.from_numpy(level) for level in levels], tree).numpy()
+def best_paths(levels: list[np.ndarray], tree: Taxonomy, absent: str = "ignore") -> np.ndarray:
+    decoder = build_decoder("best_path", Outputs(tree, absent))
+    return decoder.decode([torch.from_numpy(level) for level in levels]).paths.numpy()
 
 
-def path_confidence(levels: list[np.ndarray], paths: np.ndarray, tree: Taxonomy) -> np.ndarray:
-    return decoding.path_confidence([torch.from_numpy(level) for level in levels], torch.tensor(paths), tree).numpy()
+def path_confidence(levels: list[np.ndarray], paths: np.ndarray, tree: Taxonomy, absent: str = "ignore") -> np.ndarray:
+    outputs = Outputs(tree, absent)
+    return decoding.path_confidence([torch.from_numpy(level) for level in levels], torch.tensor(paths), outputs).numpy()
 
 
 def rows(*levels: list[float]) -> list[np.ndarray]:
     return [np.array(level, dtype=np.float32).reshape(-1, len(level)) for level in levels]
 
 
-def decoded(*levels: list[float], tree: Taxonomy = TREE) -> list[int]:
-    return best_paths(rows(*levels), tree)[0].tolist()
+def decoded(*levels: list[float], tree: Taxonomy = TREE, absent: str = "ignore") -> list[int]:
+    return best_paths(rows(*levels), tree, absent)[0].tolist()
 
 
 def test_the_levels_agree() -> None:
@@ -86,7 +91,7 @@ def test_an_output_for_nothing_has_a_say_where_the_path_ends(
     mid = [*np.array([0.1, 0.1, 0.8]) * (1 - nothing_mid), nothing_mid]
     fine = [*np.array([0.1, 0.1, 0.1, 0.6, 0.1]) * (1 - nothing_fine), nothing_fine]
 
-    assert decoded([0.2, 0.8], mid, fine) == expected
+    assert decoded([0.2, 0.8], mid, fine, absent="class") == expected
 
 
 def test_equal_scores_take_the_first_terminal_every_time() -> None:
@@ -110,7 +115,7 @@ def test_many_images_are_decoded_in_parts_as_one_by_one(monkeypatch: pytest.Monk
     levels = [random.dirichlet(np.ones(n), 50).astype(np.float32) for n in (2, 3, 5)]
     whole = best_paths(levels, TREE)
 
-    monkeypatch.setitem(decoding._CELLS_AT_ONCE, "cpu", 20)
+    monkeypatch.setitem(best_path._CELLS_AT_ONCE, "cpu", 20)
 
     assert np.array_equal(best_paths(levels, TREE), whole)
     assert np.array_equal(np.concatenate([best_paths([p[i : i + 1] for p in levels], TREE) for i in range(50)]), whole)
@@ -135,12 +140,12 @@ def test_whatever_is_predicted_the_path_is_a_legal_terminal(
 ) -> None:
     random = np.random.default_rng(seed)
     weight = 0.01 if sharp else 1.0
-    levels = [random.dirichlet(np.full(n, weight) + 1e-3, 7).astype(np.float32) for n in tree.columns(absent)]
+    levels = [random.dirichlet(np.full(n, weight) + 1e-3, 7).astype(np.float32) for n in Outputs(tree, absent).sizes]
 
-    paths = best_paths(levels, tree)
+    paths = best_paths(levels, tree, absent)
 
     assert {tuple(path) for path in paths.tolist()} <= set(tree.terminals)
-    confidence = path_confidence(levels, paths, tree)
+    confidence = path_confidence(levels, paths, tree, absent)
     if absent == "ignore":
         assert (confidence[paths < 0] == 0).all()
     assert ((confidence >= 0) & (confidence <= 1 + 1e-6)).all()
@@ -149,7 +154,7 @@ def test_whatever_is_predicted_the_path_is_a_legal_terminal(
 def test_confidence_below_the_end_is_that_of_nothing() -> None:
     """A student can only learn that a path ends where the level that says so is kept."""
     tree = Taxonomy.from_labels([("A", "-"), ("A", "a")], ("coarse", "fine"))
-    confidence = path_confidence(rows([1.0], [0.2, 0.8]), np.array([[0, -1]]), tree)
+    confidence = path_confidence(rows([1.0], [0.2, 0.8]), np.array([[0, -1]]), tree, "class")
 
     assert np.allclose(confidence, [[1.0, 0.8]])
 
@@ -162,20 +167,36 @@ def test_confidence_is_that_of_the_path() -> None:
     assert np.allclose(found, [[0.3, 0.3, 0.3], [0.7, 0, 0]])
 
 
+def test_a_decoder_gives_the_confidence_of_the_paths_that_it_finds() -> None:
+    levels = [torch.from_numpy(level) for level in rows([0.9, 0.1], [0.8, 0.1, 0.1], [0.1, 0.7, 0.1, 0.05, 0.05])]
+    before = [level.clone() for level in levels]
+
+    found = build_decoder("best_path", Outputs(TREE)).decode(levels)
+
+    assert found.paths.tolist() == [[0, 0, 1]]
+    assert np.allclose(found.confidence, [[0.9, 0.8, 0.7]])
+    assert all(torch.equal(level, was) for level, was in zip(levels, before, strict=True))
+
+
+def test_a_decoder_that_there_is_not_is_an_error_that_lists_those_that_there_are() -> None:
+    with pytest.raises(ConfigError, match="decoder: there is no 'worst_path': choose from best_path"):
+        build_decoder("worst_path", Outputs(TREE))
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("absent", ["ignore", "class"])
 def test_cpu_and_gpu_find_the_same_labels(absent: str) -> None:
-    from nstudent.evaluation.calibration import apply_temperature
     from nstudent.labels.store import Layout
+    from nstudent.models.temperature import apply_temperature
 
     random = np.random.default_rng(0)
-    columns = TREE.columns(absent)
-    drawn = [torch.from_numpy(random.dirichlet(np.ones(n), 500).astype(np.float32)) for n in columns]
-    decode, layout, found = decoding.PathDecoder(TREE, columns), Layout.of(LEVELS, columns, 2), {}
+    outputs = Outputs(TREE, absent)
+    drawn = [torch.from_numpy(random.dirichlet(np.ones(n), 500).astype(np.float32)) for n in outputs.sizes]
+    decoder, layout, found = build_decoder("best_path", outputs), Layout.of(outputs, 2), {}
     for device in ("cpu", "cuda"):
         levels = [apply_temperature(level.to(device), 1.4) for level in drawn]
-        paths = decode(levels)
-        made = layout.columns(levels, paths, decoding.path_confidence(levels, paths, TREE))
+        decoded = decoder.decode(levels)
+        made = layout.columns(levels, decoded.paths, decoded.confidence)
         found[device] = {name: tensor.cpu().numpy() for name, tensor in made.items()}
     assert (found["cpu"]["path"] == found["cuda"]["path"]).mean() > 0.99
     same = (found["cpu"]["path"] == found["cuda"]["path"]).all(axis=1)

@@ -36,18 +36,19 @@ def grown_mib(script: str) -> int:
 def test_a_batch_is_decoded_and_stored_in_little_memory() -> None:
     """Scores of 256 images for 10,000 labels, three levels at once, would be 30 MB and several copies of it."""
     grown = grown_mib("""
-from nstudent.labels.decoding import PathDecoder, path_confidence
+from nstudent.labels.decoders import build_decoder
 from nstudent.labels.store import Layout, Shard
-outputs = tree.columns("ignore")
-levels = [random.random((256, n), dtype=np.float32) for n in outputs]
+from nstudent.outputs import Outputs
+outputs = Outputs(tree)
+levels = [random.random((256, n), dtype=np.float32) for n in outputs.sizes]
 levels = [torch.from_numpy(level / level.sum(axis=1, keepdims=True)) for level in levels]
-layout = Layout.of(tree.levels, outputs, None)
-decode, shard = PathDecoder(tree, outputs), Shard(np.arange(2048), layout)
+layout = Layout.of(outputs, None)
+decoder, shard = build_decoder("best_path", outputs), Shard(np.arange(2048), layout)
 for first in range(0, 2048, 256):
-    paths = decode(levels)
-    columns = layout.columns(levels, paths, path_confidence(levels, paths, tree))
+    found = decoder.decode(levels)
+    columns = layout.columns(levels, found.paths, found.confidence)
     shard.put(first, {name: tensor.numpy() for name, tensor in columns.items()})
-    assert (tree.terminal_of(paths.numpy()) >= 0).all()
+    assert (tree.terminal_of(found.paths.numpy()) >= 0).all()
 """)
 
     # 21 MB of distributions made here, 20 MB of positions to choose the top classes by, one batch of sums.
@@ -71,8 +72,7 @@ assert abs(each.mean() - (sure > 0.3).sum() / 10_000) < 1
     assert grown < 60
 
 
-@pytest.mark.parametrize("absent", ["ignore", "class"])
-def test_final_labels_are_found_as_by_name(absent: str) -> None:
+def test_final_labels_are_found_as_by_name() -> None:
     """Of a tree in which some inner nodes are final labels, too; rows that are none of them give -1."""
     labels = [(f"c{i}", f"m{i}-{j}", f"f{i}-{j}-{k}") for i in range(7) for j in range(i) for k in range(j)]
     labels += [(f"c{i}", "-", "-") for i in range(0, 7, 2)] + [("c3", "m3-1", "-")]
@@ -86,4 +86,3 @@ def test_final_labels_are_found_as_by_name(absent: str) -> None:
 
     index = {row: i for i, row in enumerate(tree.terminals)}
     assert found.tolist() == [index.get(tuple(row), -1) for row in rows.tolist()]
-    assert tree.columns(absent)[2] == tree.num_classes[2] + (absent == "class")

@@ -9,13 +9,12 @@ import pytest
 import torch
 from nstudent.errors import TrainingError
 from nstudent.labels.self_ensemble import RunningAverage, check_memory
+from trees import outputs_of
 
 
-def average_of(
-    history: list[tuple[list[int], list[list[Any]]]], momentum=0.7, num_rows=3, outputs=(2,)
-) -> RunningAverage:
+def average_of(history: list[tuple[list[int], list[list[Any]]]], momentum=0.7, num_rows=3) -> RunningAverage:
     """``history``: (rows, one distribution a row) per update, one level."""
-    average = RunningAverage(num_rows, outputs, momentum)
+    average = RunningAverage(num_rows, outputs_of(2), momentum)
     for rows, values in history:
         average.update(torch.tensor(rows), [torch.tensor(values)])
     return average
@@ -36,7 +35,7 @@ def test_the_first_prediction_is_taken_as_it_is() -> None:
 
 def test_a_label_is_dropped_and_can_come_back() -> None:
     labels = np.array([[0]], dtype=np.int32)
-    average = RunningAverage(1, [2], momentum=0.5)
+    average = RunningAverage(1, outputs_of(2), momentum=0.5)
     verdicts = []
     for first in (0.9, 0.0, 0.0, 1.0, 1.0):
         average.update(torch.tensor([0]), [torch.tensor([[first, 1 - first]])])
@@ -46,7 +45,7 @@ def test_a_label_is_dropped_and_can_come_back() -> None:
 
 
 def test_a_wrong_fine_label_falls_and_its_coarse_one_stays() -> None:
-    average = RunningAverage(2, [2, 3], momentum=0.7)
+    average = RunningAverage(2, outputs_of(2, 3), momentum=0.7)
     average.update(
         torch.tensor([0, 1]),
         [torch.tensor([[0.9, 0.1], [0.9, 0.1]]), torch.tensor([[0.1, 0.8, 0.1], [0.8, 0.1, 0.1]])],
@@ -78,7 +77,7 @@ def test_rows_do_not_touch_each_other() -> None:
 def test_the_average_goes_on_after_a_checkpoint() -> None:
     history = [([0, 1], [[0.9, 0.1], [0.5, 0.5]]), ([0], [[0.3, 0.7]]), ([1], [[0.0, 1.0]])]
     whole = average_of(history)
-    resumed = RunningAverage(3, [2], 0.7)
+    resumed = RunningAverage(3, outputs_of(2), 0.7)
     resumed.load_state_dict({k: v.clone() for k, v in average_of(history[:1]).state_dict().items()})
     for rows, values in history[1:]:
         resumed.update(torch.tensor(rows), [torch.tensor(values)])
@@ -87,7 +86,7 @@ def test_the_average_goes_on_after_a_checkpoint() -> None:
 
 
 def test_half_precision_predictions_are_averaged_in_full() -> None:
-    average = RunningAverage(1, [2], 0.7)
+    average = RunningAverage(1, outputs_of(2), 0.7)
     average.update(torch.tensor([0]), [torch.tensor([[0.75, 0.25]], dtype=torch.bfloat16)])
 
     assert average.state_dict()["level-0"].dtype == torch.float32
@@ -95,17 +94,17 @@ def test_half_precision_predictions_are_averaged_in_full() -> None:
 
 def test_averages_that_do_not_fit_are_refused_in_one_line_with_the_way_out() -> None:
     with pytest.raises(TrainingError) as caught:
-        check_memory(10_000_000, (20, 500, 10_000_000))
+        check_memory(10_000_000_000_000, outputs_of(2, 3, 5))
 
     said = str(caught.value)
-    assert "10,000,520 numbers for each of 10,000,000 images" in said
-    assert f"{3 * 4 * 10_000_000 * 10_000_520:,} bytes" in said
+    assert "10 numbers for each of 10,000,000,000,000 images" in said
+    assert f"{3 * 4 * 10_000_000_000_000 * 10:,} bytes" in said
     assert "filter.enabled=false" in said
     assert "\n" not in said
 
 
 def test_averages_that_fit_are_let_pass() -> None:
-    check_memory(1000, (2, 3))
+    check_memory(1000, outputs_of(2, 3))
 
 
 @pytest.mark.gpu
@@ -113,7 +112,10 @@ def test_averages_on_a_gpu_are_those_on_a_cpu_and_no_step_waits_for_them(
     not_waiting: Callable[[], AbstractContextManager[None]],
 ) -> None:
     random = torch.Generator().manual_seed(0)
-    here, there = RunningAverage(50, (3, 7), 0.7), RunningAverage(50, (3, 7), 0.7, torch.device("cuda"))
+    here, there = (
+        RunningAverage(50, outputs_of(3, 7), 0.7),
+        RunningAverage(50, outputs_of(3, 7), 0.7, torch.device("cuda")),
+    )
     for _ in range(5):
         rows = torch.randperm(50, generator=random)[:20]
         seen = [torch.rand(20, size, generator=random).softmax(1) for size in (3, 7)]

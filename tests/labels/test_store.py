@@ -12,8 +12,10 @@ from nstudent.errors import ArtifactError
 from nstudent.labels import store
 from nstudent.labels.selection import deep_enough, kept_confidence
 from nstudent.labels.store import LabelStore
+from nstudent.outputs import Outputs
 from nstudent.storage import read_json
 from nstudent.taxonomy import Taxonomy
+from trees import outputs_of
 
 LEVELS = ("coarse", "fine")
 TREE = Taxonomy.from_labels([("A", "a"), ("A", "b"), ("B", "-")], LEVELS)
@@ -34,7 +36,7 @@ def content() -> dict[str, Any]:
 def write_shard(folder: Path, first: int, last: int, top_k: int | None = None, batch: int = 3) -> Path:
     """Rows ``first`` to ``last - 1``, put in a few at a time."""
     made = content()
-    layout = store.Layout.of(LEVELS, (2, 2), top_k)
+    layout = store.Layout.of(Outputs(TREE), top_k)
     shard = store.Shard(made["images"][first:last], layout)
     for at in range(first, last, batch):
         rows = slice(at, min(at + batch, last))
@@ -52,7 +54,7 @@ def write_store(folder: Path, top_k: int | None = None) -> Path:
     starts = np.cumsum([0, *SIZES])
     for shard in (2, 0, 1):
         write_shard(folder, int(starts[shard]), int(starts[shard + 1]), top_k)
-    store.finish(folder, TREE, store.Layout.of(LEVELS, (2, 2), top_k), [1.5, 0.8], "teacher-id")
+    store.finish(folder, TREE, store.Layout.of(Outputs(TREE), top_k), [1.5, 0.8], "teacher-id")
     return folder
 
 
@@ -175,7 +177,7 @@ def test_another_process_opens_its_own_maps(folder: Path) -> None:
 
 
 def test_shards_that_do_not_fit_together_are_refused(folder: Path) -> None:
-    other = store.Shard(np.arange(3), store.Layout.of(LEVELS, (5, 2), None))
+    other = store.Shard(np.arange(3), store.Layout.of(outputs_of(5, 2, levels=LEVELS), None))
     other.write(store.shard_path(folder, 8, 11))
 
     with pytest.raises(ArtifactError, match="differ"):
@@ -213,7 +215,7 @@ def test_as_many_classes_as_there_are_is_the_whole_distribution(
 @pytest.mark.parametrize("top_k", [None, 1])
 def test_the_size_on_disk_is_known_before(tmp_path: Path, top_k: int | None) -> None:
     path = write_shard(tmp_path, 0, TOTAL, top_k)
-    layout = store.Layout.of(LEVELS, (2, 2), top_k)
+    layout = store.Layout.of(Outputs(TREE), top_k)
 
     with h5py.File(path) as file:
         sizes = []
@@ -223,7 +225,7 @@ def test_the_size_on_disk_is_known_before(tmp_path: Path, top_k: int | None) -> 
 
 @pytest.mark.parametrize(("outputs", "dtype"), [(300, torch.int16), (40_000, torch.int32)])
 def test_the_number_of_the_last_class_fits(outputs: int, dtype: torch.dtype) -> None:
-    layout = store.Layout.of(("fine",), (outputs,), 2)
+    layout = store.Layout.of(outputs_of(outputs, levels=["fine"]), 2)
     level = torch.zeros(1, outputs)
     level[0, outputs - 1], level[0, 5] = 0.75, 0.25
     columns = layout.columns([level], torch.tensor([[outputs - 1]]), torch.tensor([[0.75]]))
@@ -234,7 +236,7 @@ def test_the_number_of_the_last_class_fits(outputs: int, dtype: torch.dtype) -> 
 
 
 def test_few_classes_are_stored_whole_and_of_many_some() -> None:
-    layout = store.Layout.of(("a", "b", "c"), (256, 257, 40_000), None)
+    layout = store.Layout.of(outputs_of(256, 257, 40_000), None)
 
     assert layout.tops == (False, True, True)
     assert layout.row_bytes == 8 + 3 * 8 + 256 * 2 + 64 * (2 + 2) + 64 * (2 + 4)

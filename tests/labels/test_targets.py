@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from nstudent.labels.targets import GivenTargets, PseudoTargets
+from nstudent.outputs import Outputs
 from nstudent.taxonomy import Taxonomy
 
 TREE = Taxonomy.from_labels([("A", "a"), ("A", "b"), ("B", "-")], ("coarse", "fine"))
@@ -11,7 +12,7 @@ ROWS = np.arange(4)
 
 
 def test_given_labels_are_one_hot() -> None:
-    coarse, fine = GivenTargets(LABELS, TREE, "ignore")(ROWS)
+    coarse, fine = GivenTargets(LABELS, Outputs(TREE))(ROWS)
 
     assert coarse.tolist() == [[1, 0], [0, 1], [1, 0], [0, 0]]
     assert fine.tolist() == [[0, 1], [0, 0], [0, 0], [0, 0]]
@@ -19,14 +20,14 @@ def test_given_labels_are_one_hot() -> None:
 
 
 def test_absent_as_a_class_has_the_last_output_and_unknown_has_none() -> None:
-    coarse, fine = GivenTargets(LABELS, TREE, "class")(ROWS)
+    coarse, fine = GivenTargets(LABELS, Outputs(TREE, "class"))(ROWS)
 
     assert coarse.shape == (4, 2), "no path ends above the coarse level"
     assert fine.tolist() == [[0, 1, 0], [0, 0, 1], [0, 0, 0], [0, 0, 0]]
 
 
 def test_rows_are_given_in_the_order_asked_for() -> None:
-    coarse, _ = GivenTargets(LABELS, TREE, "ignore")(np.array([1, 1, 0]))
+    coarse, _ = GivenTargets(LABELS, Outputs(TREE))(np.array([1, 1, 0]))
 
     assert coarse.tolist() == [[0, 1], [0, 1], [1, 0]]
 

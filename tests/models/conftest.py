@@ -8,10 +8,11 @@ import pytest
 import torch
 from nstudent.artifact import Artifact
 from nstudent.commit import commit, open_partial
-from nstudent.config import ModelConfig
+from nstudent.config import Config, ModelConfig
 from nstudent.models.device import Placement
-from nstudent.models.ensemble import Ensemble, Recipe
+from nstudent.models.ensemble import Ensemble
 from nstudent.models.member import build_member
+from nstudent.models.recipe import Recipe
 from nstudent.taxonomy import Taxonomy
 
 LEVELS = ("coarse", "mid", "fine")
@@ -34,7 +35,7 @@ def make_ensemble(cpu: Placement) -> Callable[..., Ensemble]:
 
     def make(*seeds: int, dropout: float = 0.0, placement: Placement = cpu) -> Ensemble:
         taxonomy = Taxonomy.from_tree(TREE, LEVELS)
-        recipe = Recipe((ModelConfig(),) * len(seeds), taxonomy, "ignore", image_size=32, max_pixels=1_000_000)
+        recipe = Recipe.of(Config(), taxonomy, [ModelConfig()] * len(seeds))
         members = [build_member(ModelConfig(), recipe.outputs, (seed,), dropout=dropout) for seed in seeds]
         return Ensemble(recipe, members, placement)
 

@@ -7,13 +7,14 @@ from nstudent.errors import ConfigError
 from nstudent.models.activation_checkpointing import checkpoint_activations
 from nstudent.models.member import Member, build_member
 from torch import nn
+from trees import outputs_of
 
 KEY = ("member", 0)
 
 
 def member(checkpointing: bool, name: str = "test_resnet") -> Member:
     return build_member(
-        ModelConfig(backbones=(name,)), (3, 4), KEY, dropout=0.2, drop_path=0.2, checkpointing=checkpointing
+        ModelConfig(backbones=(name,)), outputs_of(3, 4), KEY, dropout=0.2, drop_path=0.2, checkpointing=checkpointing
     ).train()
 
 

@@ -1,7 +1,5 @@
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +8,7 @@ from nstudent.artifact import Artifact
 from nstudent.commit import commit, open_partial
 from nstudent.errors import ArtifactError
 from nstudent.models.device import Placement
-from nstudent.models.ensemble import Ensemble, Recipe
+from nstudent.models.ensemble import Ensemble
 from safetensors.torch import load_file, save_file
 
 
@@ -143,17 +141,3 @@ def test_weights_that_were_committed_damaged_are_refused(
     fields = {"stage": "teacher", "round": 0, "asked": {}, "inputs": {}, "metrics": {}, "seconds": 0.0}
     with pytest.raises(ArtifactError, match=r"member-0\.safetensors does not hold the weights of"):
         Ensemble.load(commit(folder, fields), cpu)
-
-
-def test_a_recipe_survives_json(make_ensemble: Callable[..., Ensemble]) -> None:
-    recipe = make_ensemble(1, 2).recipe
-    assert Recipe.from_json(json.loads(json.dumps(recipe.to_json()))) == recipe
-    assert recipe.outputs == (2, 3, 5)
-
-
-@pytest.mark.parametrize(
-    "damaged", [None, [], {}, {"members": 3}, {"members": [{"backbone": "x"}]}], ids=lambda value: repr(value)
-)
-def test_a_recipe_that_is_none_is_refused(damaged: dict[str, Any] | list[Any] | None) -> None:
-    with pytest.raises(ArtifactError, match=r"model\.json does not describe a model"):
-        Recipe.from_json(damaged)

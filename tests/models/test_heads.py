@@ -1,8 +1,15 @@
+from typing import get_args
+
 import pytest
 import torch
-from nstudent.models.heads import build_head
+from nstudent.config import ModelConfig
+from nstudent.errors import ConfigError
+from nstudent.models.heads import HEADS, Logits, build_head
+from nstudent.outputs import Outputs
+from torch import Tensor, nn
+from trees import outputs_of
 
-NUM_FEATURES, OUTPUTS, WIDTH = 6, (2, 3, 5), 4
+NUM_FEATURES, OUTPUTS, WIDTH = 6, outputs_of(2, 3, 5), 4
 COARSE, MID, FINE = range(3)
 
 # Which projections each level's logits read: its own, and the detached ones of the levels before it.
@@ -25,14 +32,14 @@ def head_of(name):
         return build_head(name, NUM_FEATURES, OUTPUTS, WIDTH)
 
 
-@pytest.mark.parametrize("name", ["fine_to_coarse", "coarse_to_fine", "independent"])
+@pytest.mark.parametrize("name", HEADS)
 def test_gives_one_logit_per_output_of_each_level(name: str, features) -> None:
     assert [tuple(level.shape) for level in head_of(name)(features)] == [(7, 2), (7, 3), (7, 5)]
 
 
-@pytest.mark.parametrize("name", ["fine_to_coarse", "coarse_to_fine", "independent"])
+@pytest.mark.parametrize("name", HEADS)
 def test_a_single_level_is_enough(name: str, features) -> None:
-    assert [tuple(level.shape) for level in build_head(name, NUM_FEATURES, (4,), WIDTH)(features)] == [(7, 4)]
+    assert [tuple(level.shape) for level in build_head(name, NUM_FEATURES, outputs_of(4), WIDTH)(features)] == [(7, 4)]
 
 
 @cascades
@@ -53,7 +60,7 @@ def test_a_levels_logits_read_the_levels_before_it(name: str, level: int, featur
 @levels
 def test_a_levels_loss_trains_only_its_own_projection(name: str, level: int, features) -> None:
     head = head_of(name)
-    target = torch.arange(7) % OUTPUTS[level]
+    target = torch.arange(7) % OUTPUTS.sizes[level]
     torch.nn.functional.cross_entropy(head(features)[level], target).backward()
     trained = {
         other
@@ -69,3 +76,42 @@ def test_independent_levels_share_nothing_but_the_features(level: int, features)
     head(features)[level].square().sum().backward()
     touched = {other for other in (COARSE, MID, FINE) if head.classify[other].weight.grad is not None}
     assert touched == {level}
+
+
+def test_the_configuration_names_every_head_of_the_table_and_no_other() -> None:
+    assert list(get_args(ModelConfig.model_fields["head"].annotation)) == list(HEADS)
+
+
+def test_a_head_that_there_is_not_is_an_error_that_lists_those_that_there_are() -> None:
+    with pytest.raises(ConfigError, match="head: there is no 'flat': choose from fine_to_coarse, coarse_to_fine, ind"):
+        build_head("flat", NUM_FEATURES, OUTPUTS, WIDTH)
+
+
+class _LeavesUp(nn.Module):
+    """Logits of leaves alone; an inner node has the sum of the probabilities below it."""
+
+    def __init__(self, num_features: int, outputs: Outputs) -> None:
+        super().__init__()
+        self._parents = [torch.tensor(above) for above in outputs.taxonomy.parents]
+        self.classify = nn.Linear(num_features, outputs.sizes[-1])
+
+    def forward(self, features: Tensor) -> Logits:
+        """(batch, features) -> logits per level."""
+        levels = [self.classify(features).log_softmax(dim=1)]
+        for above in reversed(self._parents[1:]):
+            below = levels[0]
+            sums = below.new_zeros(len(below), int(above.max()) + 1).index_add(1, above, below.exp())
+            levels.insert(0, sums.log())
+        return tuple(levels)
+
+
+def test_a_head_of_another_file_is_a_row_in_the_table_and_reads_the_tree(
+    monkeypatch: pytest.MonkeyPatch, features: Tensor
+) -> None:
+    monkeypatch.setitem(HEADS, "leaves_up", lambda num_features, outputs, width: _LeavesUp(num_features, outputs))
+
+    coarse, mid, fine = head_of("leaves_up")(features)
+
+    # Of five fine classes 0, 3 are below the first of three mid classes, and that and the third below the first coarse.
+    torch.testing.assert_close(mid[:, 0].exp(), fine[:, [0, 3]].exp().sum(dim=1))
+    torch.testing.assert_close(coarse[:, 0].exp(), mid[:, [0, 2]].exp().sum(dim=1))

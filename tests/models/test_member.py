@@ -9,8 +9,9 @@ from nstudent.models.member import Backbone, build_member
 from safetensors.torch import save_file
 from timm import create_model
 from torch import nn
+from trees import outputs_of
 
-OUTPUTS = (2, 3, 5)
+OUTPUTS = outputs_of(2, 3, 5)
 IMAGES = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

@@ -9,8 +9,9 @@ from nstudent.models.member import build_member
 from timm.layers import DropPath
 from torch import nn
 from torch.nn import functional as F
+from trees import outputs_of
 
-OUTPUTS = (2, 6, 8)
+OUTPUTS = outputs_of(2, 6, 8)
 
 
 def build(name="wrn_28_2", **noise: Any):

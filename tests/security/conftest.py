@@ -13,11 +13,12 @@ import torch
 from nstudent.artifact import FINAL
 from nstudent.classifier import Classifier
 from nstudent.commit import commit, open_partial
-from nstudent.config import ModelConfig
+from nstudent.config import Config, ModelConfig
 from nstudent.errors import NstudentError
 from nstudent.models.device import Placement
-from nstudent.models.ensemble import Ensemble, Recipe
+from nstudent.models.ensemble import Ensemble
 from nstudent.models.member import build_member
+from nstudent.models.recipe import Recipe
 from nstudent.storage import write_json
 from nstudent.taxonomy import Taxonomy
 from strangers import STEP, Canary, Stranger
@@ -35,7 +36,7 @@ def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder with one small classifier."""
     run = tmp_path_factory.mktemp("honest") / "run"
     model = ModelConfig(head="independent")
-    recipe = Recipe((model,), Taxonomy.from_tree(TREE, ("coarse", "mid", "fine")), "ignore", 32, 1_000_000)
+    recipe = Recipe.of(Config(), Taxonomy.from_tree(TREE, ("coarse", "mid", "fine")), [model])
     member = build_member(model, recipe.outputs, ("key",))
     Ensemble(recipe, [member], Placement(torch.device("cpu"), "float32")).save(open_partial(run / STEP, "by hand"))
     fields = {

@@ -23,6 +23,7 @@ from nstudent.models.member import build_member
 from nstudent.storage import read_json
 from nstudent.training.checkpoint import load_checkpoint
 from strangers import Canary, Stranger
+from trees import outputs_of
 
 
 def _plain(canary: object) -> bytes:
@@ -100,7 +101,7 @@ def test_as_weights_of_a_model_folder(stranger: Stranger, canary: Canary, kind: 
 def test_as_pretrained_weights(canary: Canary, tmp_path: Path, kind: Kind, name: str) -> None:
     (tmp_path / name).write_bytes(kind(canary))
     with pytest.raises(NstudentError, match=r"pretrained: .*w\."):
-        build_member(ModelConfig(pretrained=str(tmp_path / name)), (2,), ("key",))
+        build_member(ModelConfig(pretrained=str(tmp_path / name)), outputs_of(2), ("key",))
     assert not canary.sang
 
 

@@ -21,6 +21,7 @@ from nstudent.training.checkpoint import load_checkpoint
 from PIL import Image
 from safetensors.torch import load, save
 from strangers import Stranger
+from trees import outputs_of
 
 # --- final.json, manifest.json ---
 
@@ -224,7 +225,7 @@ def test_any_damage_to_a_weights_file_is_named_or_leaves_it_whole(stranger: Stra
     """The header decides what is read where: bytes of it are changed, moved and cut, three hundred times."""
     path, config = tmp_path / "member-0.safetensors", ModelConfig(head="independent")
     whole = (stranger.step / path.name).read_bytes()
-    member = build_member(config, (2, 3, 5), ("key",))
+    member = build_member(config, outputs_of(2, 3, 5), ("key",))
     header = 8 + struct.unpack("<Q", whole[:8])[0]
     chance, refusals = random.Random(0), 0
     for _ in range(300):

@@ -37,10 +37,10 @@ def test_paths_are_legal_final_labels(store, finished: Path) -> None:
 
 def test_the_labels_are_those_of_the_un_noised_labeller(store, finished: Path, tiny: Callable[..., Config]) -> None:
     """The ensemble in evaluation mode gives the same distributions; a noised one would not."""
-    from nstudent.evaluation.calibration import apply_temperature
     from nstudent.models.device import Placement
     from nstudent.models.ensemble import Ensemble
     from nstudent.models.inference import predict
+    from nstudent.models.temperature import apply_temperature
 
     dataset = Dataset(Artifact(finished / "00-data"))
     labeller = Ensemble.load(Artifact(finished / "01-teacher"), Placement.from_config(tiny()))

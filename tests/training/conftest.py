@@ -14,11 +14,12 @@ from nstudent.labels.self_ensemble import RunningAverage
 from nstudent.labels.targets import GivenTargets
 from nstudent.models.device import Placement
 from nstudent.models.member import build_member
+from nstudent.outputs import Outputs
 from nstudent.progress import Silence
 from nstudent.run import run_stage
 from nstudent.training.build import Lesson, Site, build_loop
 from nstudent.training.loop import Length, Loop
-from nstudent.training.objective import SelfEnsembling, Supervised
+from nstudent.training.objective import CLEAN, SelfEnsembling, Supervised
 
 NOISY = NoiseConfig(
     operations=2, erase=0.3, dropout=0.3, drop_path=0.2, cutmix=0.5, cutmix_schedule="constant", mixup=0.3
@@ -73,12 +74,11 @@ def make_trainer(digits) -> Callable[..., Loop]:
         **settings,
     ) -> Loop:
         placement = placement or Placement(torch.device(device), "float32")
-        outputs, key = digits.taxonomy.num_classes, ("fit", 0)
+        outputs, key = Outputs(digits.taxonomy), ("fit", 0)
         labelled, heap = (
-            Examples(ids, GivenTargets(digits.labels[ids], digits.taxonomy, "ignore"))
-            for ids in (digits.labelled, digits.unlabelled)
+            Examples(ids, GivenTargets(digits.labels[ids], outputs)) for ids in (digits.labelled, digits.unlabelled)
         )
-        even = [torch.ones(size, device=placement.device) for size in outputs]
+        even = [torch.ones(size, device=placement.device) for size in outputs.sizes]
         supervised = Supervised(even, (1.0, 1.0, 1.0), smoothing=0.1)
         if self_ensemble:
             averages = [RunningAverage(len(part.ids), outputs, 0.7) for part in (labelled, heap)]
@@ -95,7 +95,7 @@ def make_trainer(digits) -> Callable[..., Loop]:
             checkpoint_seconds=checkpoint_seconds,
             say=say,
         )
-        lesson = Lesson(parts, objective or supervised, length, with_clean=self_ensemble)
+        lesson = Lesson(parts, objective or supervised, length, views={CLEAN: None} if self_ensemble else {})
         return build_loop(member, lesson, config, site, key)
 
     return make

@@ -8,14 +8,18 @@ import json
 import torch
 from nstudent.config import ModelConfig
 from nstudent.models.member import build_member
+from nstudent.outputs import Outputs
 from nstudent.ranks import connected, shared
+from nstudent.taxonomy import Taxonomy
 from torch import Tensor
+
+TREE = Taxonomy.from_tree({"a": ["d", "e"], "b": ["f"], "c": ["g"]}, ("coarse", "fine"))
 
 
 def main() -> None:
     torch.set_num_threads(1)
     with connected("cpu") as world:
-        network = build_member(ModelConfig(backbones=("test_convnext",)), (3, 4), ("key",))
+        network = build_member(ModelConfig(backbones=("test_convnext",)), Outputs(TREE), ("key",))
         trained = shared(network, world)
         images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(world.rank))
 

@@ -17,11 +17,12 @@ from nstudent.labels.self_ensemble import RunningAverage
 from nstudent.labels.targets import GivenTargets
 from nstudent.models.device import Placement
 from nstudent.models.member import build_member
+from nstudent.outputs import Outputs
 from nstudent.progress import Silence
 from nstudent.ranks import connected, gathered_rows
 from nstudent.training.build import Lesson, Site, build_loop
 from nstudent.training.loop import Length, Loop
-from nstudent.training.objective import SelfEnsembling, Supervised
+from nstudent.training.objective import CLEAN, SelfEnsembling, Supervised
 from nstudent.world import Alone, World
 
 KEY = ("shared", 0)
@@ -31,13 +32,12 @@ NUM_LABELLED, NUM_HEAP = 7, 9
 
 def make(dataset: Dataset, backbone: str, world: World) -> tuple[Loop, list[RunningAverage]]:
     """A training of the filter, and its running averages."""
-    outputs = dataset.taxonomy.num_classes
+    outputs = Outputs(dataset.taxonomy)
     labelled, heap = (
-        Examples(ids, GivenTargets(dataset.labels[ids], dataset.taxonomy, "ignore"))
-        for ids in (dataset.labelled, dataset.unlabelled)
+        Examples(ids, GivenTargets(dataset.labels[ids], outputs)) for ids in (dataset.labelled, dataset.unlabelled)
     )
     noise = NoiseConfig(flip=True, operations=1)
-    supervised = Supervised([torch.ones(size) for size in outputs], (1.0, 2.0, 1.0), smoothing=0.1)
+    supervised = Supervised([torch.ones(size) for size in outputs.sizes], (1.0, 2.0, 1.0), smoothing=0.1)
     averages = [RunningAverage(len(part.ids), outputs, 0.7) for part in (labelled, heap)]
     objective = SelfEnsembling(supervised, *averages, 1.0, 0.3, 0.0, gather=lambda rows: gathered_rows(world, rows))
     parts = [(labelled, NUM_LABELLED), (heap, NUM_HEAP)]
@@ -45,7 +45,7 @@ def make(dataset: Dataset, backbone: str, world: World) -> tuple[Loop, list[Runn
     config = TrainingConfig(batch_size=NUM_LABELLED, noise=noise, optimizer="sgd")
     placement = Placement(torch.device("cpu"), "float32")
     site = Site(placement, dataset.pixels, dataset.taxonomy.levels, dataset.name, world=world)
-    trainer = build_loop(network, Lesson(parts, objective, Length(6, 2), with_clean=True), config, site, KEY)
+    trainer = build_loop(network, Lesson(parts, objective, Length(6, 2), views={CLEAN: None}), config, site, KEY)
     return trainer, averages
 
 

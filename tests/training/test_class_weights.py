@@ -3,6 +3,7 @@ from typing import Any
 import numpy as np
 import pytest
 from nstudent.config import TrainingConfig
+from nstudent.outputs import Outputs
 from nstudent.taxonomy import ABSENT, UNKNOWN, Taxonomy
 from nstudent.training.class_weights import class_weights
 from sklearn.utils.class_weight import compute_class_weight
@@ -14,7 +15,7 @@ LABELS = np.array([[0, 0]] * 4 + [[0, 1]] + [[0, UNKNOWN]] + [[1, ABSENT]] * 2, 
 
 def weights(absent="ignore", **settings: Any):
     config = TrainingConfig(**{"class_weights": "balanced"} | settings)
-    return [level.tolist() for level in class_weights(LABELS, TAXONOMY, absent, config)]
+    return [level.tolist() for level in class_weights(LABELS, Outputs(TAXONOMY, absent), config)]
 
 
 def test_are_those_of_scikit_learn_over_the_classes_there_are() -> None:
@@ -49,7 +50,7 @@ def test_none_is_one_for_every_output() -> None:
 def test_a_level_that_nobody_labelled_has_the_policys_weight() -> None:
     unknown = np.array([[0, UNKNOWN], [1, UNKNOWN]], dtype=np.int32)
     config = TrainingConfig(class_weights="balanced", class_weight_missing="one")
-    assert class_weights(unknown, TAXONOMY, "ignore", config)[1].tolist() == [1, 1, 1]
+    assert class_weights(unknown, Outputs(TAXONOMY), config)[1].tolist() == [1, 1, 1]
 
 
 def test_the_labels_themselves_stay_as_they_were() -> None:

@@ -11,6 +11,7 @@ from nstudent.data.batches import Examples
 from nstudent.labels.targets import GivenTargets
 from nstudent.models.device import Placement
 from nstudent.models.member import build_member
+from nstudent.outputs import Outputs
 from nstudent.training.build import Lesson, Site, build_loop
 from nstudent.training.loop import Length, Loop
 from nstudent.training.objective import Supervised
@@ -19,13 +20,13 @@ from nstudent.world import IndependentJob
 
 def test_the_losses_of_shares_add_up_to_that_of_the_batch(digits, monkeypatch):
     """Each process divides by the targets of the whole batch: its labelled images, and apart from them the others."""
-    outputs, key, noise = digits.taxonomy.num_classes, ("shares", 0), MILD
+    outputs, key, noise = Outputs(digits.taxonomy), ("shares", 0), MILD
     ids = digits.labelled
     parts = [
-        (Examples(part, GivenTargets(digits.labels[part], digits.taxonomy, "ignore")), size)
+        (Examples(part, GivenTargets(digits.labels[part], outputs)), size)
         for part, size in ((ids[:30], 7), (ids[30:], 9))
     ]
-    objective = Supervised([torch.ones(size) for size in outputs], (1.0, 2.0, 1.0), 0.1, unlabelled_weight=0.5)
+    objective = Supervised([torch.ones(size) for size in outputs.sizes], (1.0, 2.0, 1.0), 0.1, unlabelled_weight=0.5)
 
     # There are no other processes here: each has its share, and nobody adds them up.
     monkeypatch.setattr("nstudent.training.gradient.shared", lambda network, world: network)

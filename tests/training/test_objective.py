@@ -3,22 +3,23 @@ import pytest
 import torch
 from nstudent.labels.self_ensemble import RunningAverage
 from nstudent.labels.targets import GivenTargets
+from nstudent.outputs import Outputs
 from nstudent.taxonomy import Taxonomy
-from nstudent.training.objective import Moment, SelfEnsembling, Supervised, level_cross_entropy
+from nstudent.training.objective import CLEAN, Moment, SelfEnsembling, Supervised, level_cross_entropy
 from torch.nn.functional import cross_entropy, one_hot
 
 TAXONOMY = Taxonomy.from_tree(
     {"A": {"A1": ["a", "b"]}, "B": {"B1": ["c", "d"], "B2": ["e"]}}, ("coarse", "mid", "fine")
 )
-OUTPUTS = (2, 3, 5)
-EVEN = tuple(torch.ones(size) for size in OUTPUTS)
+OUTPUTS = Outputs(TAXONOMY)
+EVEN = tuple(torch.ones(size) for size in OUTPUTS.sizes)
 LABELS = np.array([[0, 0, 1], [1, 1, 2], [1, 2, -1], [0, -2, -2], [1, 1, 3], [-2, -2, -2]], dtype=np.int32)
-TARGETS = tuple(map(torch.from_numpy, GivenTargets(LABELS, TAXONOMY, "ignore")(np.arange(6))))
+TARGETS = tuple(map(torch.from_numpy, GivenTargets(LABELS, OUTPUTS)(np.arange(6))))
 
 
 def random_logits(rows=6, seed=0):
     source = torch.Generator().manual_seed(seed)
-    return tuple(torch.randn(rows, size, generator=source).requires_grad_() for size in OUTPUTS)
+    return tuple(torch.randn(rows, size, generator=source).requires_grad_() for size in OUTPUTS.sizes)
 
 
 def torchs_own(logits, smoothing=0.0, weights=(None,) * 3):
@@ -41,7 +42,7 @@ def test_on_hard_labels_it_is_torchs_cross_entropy(smoothing: float) -> None:
 
 def test_with_class_weights_it_is_torchs_cross_entropy() -> None:
     logits = random_logits()
-    weights = tuple(torch.linspace(0.5, 3, size) for size in OUTPUTS)
+    weights = tuple(torch.linspace(0.5, 3, size) for size in OUTPUTS.sizes)
     loss = level_cross_entropy(logits, TARGETS, weights, (1, 1, 1), 0.0)
     torch.testing.assert_close(loss, torchs_own(logits, weights=weights))
 
@@ -98,9 +99,9 @@ def test_a_known_value() -> None:
 
 def moment(logits, num_labelled, *, targets=TARGETS, progress=0.0, belief=None):
     rows = torch.cat([torch.arange(num_labelled), torch.arange(len(logits[0]) - num_labelled)])
-    clean = torch.zeros(len(rows), 3, 4, 4)
+    views = {CLEAN: torch.zeros(len(rows), 3, 4, 4)}
     return Moment(
-        logits, targets, num_labelled, rows, clean, lambda images: belief, progress, targets, num_labelled, len(rows)
+        logits, targets, num_labelled, rows, views, lambda images: belief, progress, targets, num_labelled, len(rows)
     )
 
 
@@ -118,7 +119,7 @@ def test_the_parts_of_a_batch_are_averaged_apart_and_weighed() -> None:
 
 def test_class_weights_serve_the_given_labels_only() -> None:
     logits = random_logits()
-    rare = tuple(torch.linspace(0.5, 3, size) for size in OUTPUTS)
+    rare = tuple(torch.linspace(0.5, 3, size) for size in OUTPUTS.sizes)
     plain, weighted = (
         Supervised(weights, (1, 1, 1), smoothing=0.0, unlabelled_weight=1.0)(moment(logits, 0))
         for weights in (EVEN, rare)

@@ -10,6 +10,7 @@ from nstudent.data.batches import Batches, Examples
 from nstudent.data.dataset import Dataset, PixelStore
 from nstudent.data.resident import ResidentPixels
 from nstudent.labels.targets import GivenTargets
+from nstudent.outputs import Outputs
 from nstudent.training.preparation import Ahead
 from nstudent.workbench import training_pixels
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -55,7 +56,7 @@ def test_a_thread_finds_the_images_of_the_second_process_on_the_second_gpu(
 ) -> None:
     """In a new thread the current GPU is the first one, whatever the process has chosen."""
     ids = digits.labelled
-    examples = Examples(ids, GivenTargets(digits.labels[ids], digits.taxonomy, "ignore"))
+    examples = Examples(ids, GivenTargets(digits.labels[ids], Outputs(digits.taxonomy)))
     with fake():
         resident = ResidentPixels(digits.pixels, len(digits), digits.image_size, SECOND)
     batches = Batches(resident, [(examples, 4)], None, ("gpus",), share=(1, 2))

@@ -1,0 +1,20 @@
+"""The decoders there are. Labelling, scoring and the classifier ask here, by the name that a recipe gives."""
+
+from collections.abc import Callable
+
+from nstudent.labels.best_path import BestPath
+from nstudent.labels.decoding import Decoder
+from nstudent.outputs import Outputs
+from nstudent.tables import chosen
+
+DECODERS: dict[str, Callable[[Outputs], Decoder]] = {"best_path": BestPath}
+"""What makes a decoder from the outputs of a model, by the name in the model's recipe."""
+
+
+def build_decoder(name: str, outputs: Outputs) -> Decoder:
+    """Make the decoder of this name for a model with these outputs.
+
+    Raises:
+        ConfigError: There is no such decoder; the message lists those that there are.
+    """
+    return chosen(DECODERS, name, "decoder")(outputs)

@@ -1,0 +1,128 @@
+"""Everything but the weights that is needed to build an ensemble again: what ``model.json`` holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Self
+
+from nstudent.artifact import Artifact
+from nstudent.config import Config, ModelConfig
+from nstudent.config_file import check_section
+from nstudent.config_types import Absent, ImageSize, MaxPixels, Number, Precision, Section
+from nstudent.errors import ArtifactError, ConfigError, DataError
+from nstudent.labels.decoders import DECODERS
+from nstudent.models.links import LINKS
+from nstudent.outputs import Outputs
+from nstudent.tables import chosen
+from nstudent.taxonomy import Taxonomy
+from pydantic import Field, PlainSerializer, PlainValidator, field_validator, model_validator
+
+MODEL = "model.json"
+# Limits on a file that may come from a stranger.
+_MAX_LEVELS = 16
+_MAX_MEMBERS = 64
+
+_Weight = Annotated[Number, Field(ge=1e-6, le=1e6)]
+_Temperature = Annotated[Number, Field(ge=1e-2, le=1e2)]
+
+
+def _tree(given: Any) -> Taxonomy:
+    """A taxonomy, or the JSON object of one, as a taxonomy that a model can have."""
+    try:
+        taxonomy = given if isinstance(given, Taxonomy) else Taxonomy.from_json(given)
+    except DataError as error:
+        raise ValueError(f"taxonomy is {error}") from error
+    if not 0 < taxonomy.num_levels <= _MAX_LEVELS or not taxonomy.terminals:
+        raise ValueError(f"taxonomy is not a tree of classes with 1 to {_MAX_LEVELS} levels")
+    return taxonomy
+
+
+class Recipe(Section):
+    """How an ensemble is built, and how its answers become labels."""
+
+    members: Annotated[tuple[ModelConfig, ...], Field(min_length=1, max_length=_MAX_MEMBERS)]
+    """The networks, in the order of their files."""
+    weights: tuple[_Weight, ...] | None = None
+    """Weight of each member's vote, in any unit; null: all votes count the same."""
+    temperatures: tuple[_Temperature, ...] | None = None
+    """Temperature of the pooled distribution of each level, coarse first; null: it is left as it is."""
+    decoder: str = "best_path"
+    """Name of what turns distributions into labels (``labels.decoders``)."""
+    link: str = "softmax"
+    """Name of what turns a network's logits into distributions (``models.links``)."""
+    taxonomy: Annotated[Taxonomy, PlainValidator(_tree), PlainSerializer(Taxonomy.to_json)]
+    """The classes that the ensemble knows."""
+    absent: Absent
+    """Whether 'nothing' is an output, as in the configuration."""
+    image_size: ImageSize
+    """Side of the square images that the members see, in pixels."""
+    max_pixels: MaxPixels
+    """Larger images are not decoded for it."""
+    precision: Precision = "auto"
+    """Type that convolutions compute in, as in the configuration."""
+
+    @field_validator("decoder")
+    @classmethod
+    def _known_decoder(cls, name: str) -> str:
+        chosen(DECODERS, name, "decoder")
+        return name
+
+    @field_validator("link")
+    @classmethod
+    def _known_link(cls, name: str) -> str:
+        chosen(LINKS, name, "link")
+        return name
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for key, numbers, wanted, what in (
+            ("weights", self.weights, len(self.members), "members"),
+            ("temperatures", self.temperatures, self.taxonomy.num_levels, "levels"),
+        ):
+            if numbers is not None and len(numbers) != wanted:
+                raise ValueError(f"{key} has {len(numbers)} numbers for {wanted} {what}")
+        return self
+
+    @classmethod
+    def of(cls, config: Config, taxonomy: Taxonomy, members: Sequence[ModelConfig]) -> Recipe:
+        """The recipe of an ensemble that a run with this configuration trains."""
+        return cls(
+            members=tuple(members),
+            taxonomy=taxonomy,
+            absent=config.absent,
+            image_size=config.data.image_size,
+            max_pixels=config.data.max_pixels,
+            precision=config.precision,
+        )
+
+    @property
+    def outputs(self) -> Outputs:
+        """What the ensemble, and each of its members, can say."""
+        return Outputs(self.taxonomy, self.absent)
+
+    @classmethod
+    def read(cls, artifact: Artifact) -> Recipe:
+        """The recipe of a committed step's classifier.
+
+        Raises:
+            ArtifactError: The file is missing, damaged, or does not describe a model.
+        """
+        return cls.from_json(artifact.json(MODEL))
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that ``from_json`` reads back."""
+        return self.model_dump(mode="json")
+
+    @classmethod
+    def from_json(cls, data: Any) -> Recipe:
+        """Read what ``to_json`` wrote, in this version or in an earlier one, which wrote fewer keys.
+
+        Raises:
+            ArtifactError: It does not describe a model that a configuration could have asked for.
+        """
+        if not isinstance(data, dict):
+            raise ArtifactError(f"{MODEL} does not describe a model: it is not a group of keys")
+        try:
+            return check_section(cls, data, where="what it says")
+        except ConfigError as error:
+            raise ArtifactError(f"{MODEL} does not describe a model: {error}") from error
