@@ -162,8 +162,8 @@ class Workbench:
         return gathered_rows(self._world, rows)
 
     def _score(self, ensemble: Ensemble) -> float:
-        tallies = assess(ensemble, self.dataset, self.dataset.validation, self._config.evaluate.batch_size)
-        score = scores(tallies)[HEADLINE]
+        assessed = assess(ensemble, self.dataset, self.dataset.validation, self._config.evaluate.batch_size)
+        score = scores(assessed.tallies)[HEADLINE]
         assert score is not None, "the data stage refuses validation images without a label"
         return score
 

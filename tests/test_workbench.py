@@ -218,6 +218,6 @@ def test_the_validation_score_is_the_headline_of_the_scores(
     bench = make_bench()
     trained = train(bench)
     ensemble = Ensemble(bench.recipe(bench._config.teacher.members[:1]), [trained.network], bench.placement)
-    expected = scores(assess(ensemble, dataset, dataset.validation, 64))["contest alone"]
+    expected = scores(assess(ensemble, dataset, dataset.validation, 64).tallies)["contest alone"]
     assert bench.validation_score(ensemble) == pytest.approx(expected)
     assert trained.history[-1]["validation"] == pytest.approx(expected)
