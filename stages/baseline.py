@@ -7,8 +7,6 @@ exactly as many image passes as the student, all of them over labelled images.
 from nstudent.data.dataset import Dataset
 from nstudent.evaluation.assess import assess
 from nstudent.evaluation.metrics import scores
-from nstudent.models.cost import check_cost
-from nstudent.models.ensemble import Ensemble
 from nstudent.stage import Context, Metrics
 from nstudent.training.build import Lesson
 from nstudent.training.spending import total
@@ -26,11 +24,11 @@ def run(context: Context) -> Metrics:
     trained = bench.train("baseline", config.model, config, lesson, context.key("network"))
     if not context.world.leads:
         return {}
-    baseline = Ensemble(bench.recipe([config.model]), [trained.network], bench.placement)
+    baseline = bench.ensemble([config.model], [trained.network])
     baseline.save(context.folder)
     return {
         "validation": scores(assess(baseline, dataset, dataset.validation, context.config.evaluate.batch_size)),
-        "gmacs": round(check_cost([trained.network], dataset.image_size, None), 6),
+        "gmacs": round(baseline.gmacs, 6),
         **total([trained.spent]).to_json(),
         "history": [trained.history],
     }

@@ -15,7 +15,6 @@ from nstudent.evaluation.metrics import Tallies, scores
 from nstudent.labels.selection import Selection, load_given_keep
 from nstudent.labels.store import LabelStore
 from nstudent.labels.targets import PseudoTargets
-from nstudent.models.cost import check_cost
 from nstudent.models.ensemble import Ensemble
 from nstudent.stage import Context, Metrics
 from nstudent.taxonomy import UNKNOWN
@@ -33,7 +32,7 @@ def run(context: Context) -> Metrics:
     trained = _train(context, bench)
     if not context.world.leads:
         return {}
-    student = Ensemble(bench.recipe([config.model]), [trained.network], bench.placement)
+    student = bench.ensemble([config.model], [trained.network])
     teacher = Ensemble.load(context.inputs["labeller"], bench.placement)
     batch_size = context.config.evaluate.batch_size
     ours, theirs = (assess(each, dataset, dataset.validation, batch_size) for each in (student, teacher))
@@ -45,7 +44,7 @@ def run(context: Context) -> Metrics:
         "validation": scores(ours),
         "gain_over_teacher": asdict(gap),
         "promoted": promoted,
-        "gmacs": round(check_cost([trained.network], dataset.image_size, None), 6),
+        "gmacs": round(student.gmacs, 6),
         **total([trained.spent]).to_json(),
         "history": [trained.history],
     }

@@ -11,7 +11,7 @@ from nstudent.errors import TrainingError
 from nstudent.evaluation.assess import HEADLINE, assess, best_constant
 from nstudent.evaluation.bootstrap import paired_difference
 from nstudent.evaluation.metrics import scores
-from nstudent.models.cost import check_cost
+from nstudent.models.cost import check_cost, gmacs
 from nstudent.models.ensemble import Ensemble
 from nstudent.stage import Context, Metrics
 from nstudent.training.build import Lesson
@@ -31,12 +31,12 @@ def run(context: Context) -> Metrics:
     skeletons = [
         bench.build(model, config, context.key("member", number)) for number, model in enumerate(config.members)
     ]
-    cost = check_cost(skeletons, dataset.image_size, config.max_gmacs)
+    cost = check_cost(lambda size: gmacs(skeletons, size), dataset.image_size, config.max_gmacs)
     turns = {number: _train(context, bench, number) for number in context.turns(len(config.members))}
     if not context.world.leads:
         return {}
     trained = [turns[number] for number in range(len(config.members))]
-    teacher = Ensemble(bench.recipe(config.members), [member.network for member in trained], bench.placement)
+    teacher = bench.ensemble(config.members, [member.network for member in trained])
     validation = _better_than_chance(context, dataset, teacher)
     teacher.save(context.folder)
     return {

@@ -13,7 +13,7 @@ from nstudent.data.dataset import PixelStore
 from nstudent.data.erasing import Erasing
 from nstudent.data.resident import ResidentPixels
 from nstudent.models.device import Placement
-from nstudent.models.member import Member
+from nstudent.models.member import Network
 from nstudent.progress import Silence
 from nstudent.randomness import Key
 from nstudent.training.feed import Feed
@@ -60,7 +60,7 @@ class Site:
     """Told where a training takes another way than was asked for."""
 
 
-def build_loop(network: Member, lesson: Lesson, config: TrainingConfig, site: Site, key: Key) -> Loop:
+def build_loop(network: Network, lesson: Lesson, config: TrainingConfig, site: Site, key: Key) -> Loop:
     """Put a training together.
 
     Args:

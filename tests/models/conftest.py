@@ -37,7 +37,7 @@ def make_ensemble(cpu: Placement) -> Callable[..., Ensemble]:
         taxonomy = Taxonomy.from_tree(TREE, LEVELS)
         recipe = Recipe.of(Config(), taxonomy, [ModelConfig()] * len(seeds))
         members = [build_member(ModelConfig(), recipe.outputs, (seed,), dropout=dropout) for seed in seeds]
-        return Ensemble(recipe, members, placement)
+        return Ensemble.of_networks(recipe, members, placement)
 
     return make
 
