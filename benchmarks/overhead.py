@@ -16,9 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from nstudent import load_config, run_all, run_folder
+from nstudent import Session, load_config, run_all, run_folder
 from nstudent.artifact import Artifact
-from nstudent.console import Screen
+from nstudent.cli.console import Screen
 from nstudent.training import fit
 
 PARTS = {
@@ -62,7 +62,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         config = load_config(arguments.config, arguments.overrides)
         began = time.perf_counter()
-        run_all(config, Path(folder) / "run", Screen())
+        run_all(config, Path(folder) / "run", Session(progress=Screen()))
         whole = time.perf_counter() - began
     print("| part | times | seconds | share of the run |\n|---|---|---|---|")
     for name in PARTS:

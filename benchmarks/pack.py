@@ -29,6 +29,7 @@ from nstudent.data.decoders import Decoders, Reader
 from nstudent.data.pack_folder import make_pack
 from nstudent.data.packing import Layout, pack, shard_name
 from nstudent.data.sources import Record, open_source
+from nstudent.data.sources.packed import PackMetrics
 from nstudent.processes import available_cores
 from nstudent.progress import Silence
 
@@ -203,7 +204,7 @@ def sharing(config: Config, folder: Path, turns: int) -> None:
         return once
 
     found = medians({name: work(page) for name, page in pages.items()}, max(3, turns // 3))
-    images = Manifest.read(pack_folder).metrics["images"]
+    images = PackMetrics.of(Manifest.read(pack_folder)).images
     print(f"\n| data step of {images:,} images, from | seconds | against its source |\n|---|---|---|")
     for name, (seconds, _) in found.items():
         print(f"| {name} | {seconds:.2f} | {found['its source'][0] / seconds:.1f} x |")

@@ -10,20 +10,20 @@ they are up to date; an interrupted benchmark goes on where it was. Prints Markd
 """
 
 import argparse
-import json
 import platform
 import statistics
 import subprocess
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
-from nstudent import load_config, plan, run_all
+from nstudent import Session, load_config, plan, run_all
 from nstudent.artifact import Manifest
-from nstudent.console import Screen
+from nstudent.cli.console import Screen
+from nstudent.evaluation.scores import COMPARED, SCORES, ClassifierScores, Intervals, Scores
 from nstudent.processes import available_cores
 
-Scores = dict[str, Any]
+Results = list[tuple[Path, Scores]]
+"""Run folder and scores of each seed."""
 
 
 def main() -> None:
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     arguments = parser.parse_intermixed_args()
     folders = [_run(arguments, seed) for seed in arguments.seeds]
-    results = [(folder, json.loads((_last(folder) / "scores.json").read_text())) for folder in folders]
+    results = [(folder, Scores.read(_last(folder) / SCORES)) for folder in folders]
     print(_heading(arguments))
     for table in (_scores_table, _gain_table, _labels_table, _given_table, _cost_table):
         rows = table(results)
@@ -44,7 +44,7 @@ def main() -> None:
 
 def _run(arguments: argparse.Namespace, seed: int) -> Path:
     config = load_config(arguments.config, [*arguments.overrides, f"seed={seed}"])
-    return run_all(config, arguments.runs / f"{config.run_name}-seed{seed}", Screen())
+    return run_all(config, arguments.runs / f"{config.run_name}-seed{seed}", Session(progress=Screen()))
 
 
 def _last(folder: Path) -> Path:
@@ -60,9 +60,9 @@ def _heading(arguments: argparse.Namespace) -> str:
     return f"`{command}`, commit {commit}, {available_cores()} cores ({platform.machine()})\n"
 
 
-def _scores_table(results: list[tuple[Path, Scores]]) -> list[str]:
+def _scores_table(results: Results) -> list[str]:
     """Test scores of each classifier, over seeds. A round that was not needed in a seed is left out of its mean."""
-    names = list(next(iter(results[0][1]["classifiers"].values()))["test"])
+    names = list(next(iter(results[0][1].classifiers.values())).test)
     shown = [name for name in names if name.startswith("accuracy/")] + [
         "contest alone",
         "contest prefix",
@@ -71,60 +71,61 @@ def _scores_table(results: list[tuple[Path, Scores]]) -> list[str]:
     ]
     rows = [_row("test, %", *(name.removeprefix("accuracy/") for name in shown), "seeds"), _rule(len(shown) + 2)]
     for step in _steps(results, "classifiers"):
-        made = [scores["classifiers"][step]["test"] for _, scores in results if step in scores["classifiers"]]
+        made = [scores.classifiers[step].test for _, scores in results if step in scores.classifiers]
         rows.append(_row(step, *(_spread(_values(made, name)) for name in shown), str(len(made))))
-    final = [scores["classifiers"][scores["final"]]["test"] for _, scores in results]
+    final = [scores.classifiers[scores.final].test for _, scores in results]
     rows.append(_row("**final**", *(_spread(_values(final, name)) for name in shown), str(len(final))))
     return rows
 
 
-def _gain_table(results: list[tuple[Path, Scores]]) -> list[str]:
+def _gain_table(results: Results) -> list[str]:
     """Final classifier against teacher and baseline, paired within each seed."""
     rows = [_row("final against", "score", "gain by seed, points", "mean ± sd"), _rule(4)]
     for other in _steps(results, "gain"):
-        for score in ("contest alone", "exact path"):
-            gains = [
-                100 * scores["gain"][other][score]["value"] if other in scores["gain"] else 0.0 for _, scores in results
-            ]
+        for score in COMPARED:
+            gains = [100 * scores.gain[other][score].value if other in scores.gain else 0.0 for _, scores in results]
             rows.append(_row(other, score, " ".join(f"{gain:+.1f}" for gain in gains), _signed_spread(gains)))
     return rows
 
 
-def _labels_table(results: list[tuple[Path, Scores]]) -> list[str]:
+def _labels_table(results: Results) -> list[str]:
     """Pseudo-labels against the hidden truth: precision and share of the heap, per level."""
-    levels = list(next(iter(results[0][1]["pseudo_labels"].values()), {}))
+    levels = list(next(iter(results[0][1].pseudo_labels.values()), {}))
     rows = [_row("pseudo-labels, %", *(f"{level}: precision (share)" for level in levels)), _rule(len(levels) + 1)]
     for step in _steps(results, "pseudo_labels"):
-        made = [scores["pseudo_labels"][step] for _, scores in results if step in scores["pseudo_labels"]]
+        made = [scores.pseudo_labels[step] for _, scores in results if step in scores.pseudo_labels]
         cells = []
         for level in levels:
-            precision = [entry[level]["precision"] for entry in made if entry[level]["precision"] is not None]
-            cells.append(f"{_spread(precision)} ({_mean([entry[level]['share'] for entry in made])})")
+            precision = [entry[level].precision for entry in made]
+            cells.append(f"{_spread(_known(precision))} ({_mean([entry[level].share for entry in made])})")
         rows.append(_row(step, *cells))
     return rows
 
 
-def _given_table(results: list[tuple[Path, Scores]]) -> list[str]:
+def _given_table(results: Results) -> list[str]:
     """How well the filter found labels that were flipped on purpose."""
     rows = [_row("given labels, %", "level", "wrong before", "wrong after", "precision", "recall"), _rule(6)]
     for step in _steps(results, "given_labels"):
-        made = [scores["given_labels"][step] for _, scores in results if step in scores["given_labels"]]
+        made = [scores.given_labels[step] for _, scores in results if step in scores.given_labels]
         for level in made[0]:
-            wrong_before = [entry[level]["wrong"] / max(1, entry[level]["judged"]) for entry in made]
-            wrong_after = [1 - entry[level]["right among kept"] for entry in made]
-            found = {key: [e[level][key] for e in made if e[level][key] is not None] for key in ("precision", "recall")}
-            cells = (wrong_before, wrong_after, found["precision"], found["recall"])
+            found = [entry[level] for entry in made]
+            wrong_before = [each.wrong / max(1, each.judged) for each in found]
+            wrong_after = [1 - each.right_among_kept for each in found]
+            precision, recall = [each.precision for each in found], [each.recall for each in found]
+            cells = (wrong_before, wrong_after, _known(precision), _known(recall))
             rows.append(_row(step, level, *map(_spread, cells)))
     return rows
 
 
-def _cost_table(results: list[tuple[Path, Scores]]) -> list[str]:
+def _cost_table(results: Results) -> list[str]:
     rows = [_row("cost", "GMACs", "image passes", "minutes"), _rule(4)]
     for step in _steps(results, "classifiers"):
-        made = [(folder, scores["classifiers"][step]) for folder, scores in results if step in scores["classifiers"]]
+        made: list[tuple[Path, ClassifierScores]] = [
+            (folder, scores.classifiers[step]) for folder, scores in results if step in scores.classifiers
+        ]
         minutes = [Manifest.read(folder / step).seconds / 60 for folder, _ in made]
-        passes = statistics.mean(entry["image_passes"] for _, entry in made)
-        rows.append(_row(step, f"{made[0][1]['gmacs']:.4f}", f"{passes:,.0f}", f"{statistics.mean(minutes):.1f}"))
+        passes = statistics.mean(entry.image_passes for _, entry in made)
+        rows.append(_row(step, f"{made[0][1].gmacs:.4f}", f"{passes:,.0f}", f"{statistics.mean(minutes):.1f}"))
     totals = [
         sum(Manifest.read(path.parent).seconds for path in folder.glob("[0-9]*/manifest.json")) / 60
         for folder, _ in results
@@ -133,12 +134,16 @@ def _cost_table(results: list[tuple[Path, Scores]]) -> list[str]:
     return rows
 
 
-def _steps(results: list[tuple[Path, Scores]], part: str) -> list[str]:
-    return sorted({step for _, scores in results for step in scores[part]})
+def _steps(results: Results, part: str) -> list[str]:
+    return sorted({step for _, scores in results for step in getattr(scores, part)})
 
 
-def _values(made: Iterable[dict[str, Any]], name: str) -> list[float]:
-    return [entry[name]["value"] for entry in made if entry[name] is not None]
+def _values(made: Iterable[Intervals], name: str) -> list[float]:
+    return [found.value for entry in made if (found := entry[name]) is not None]
+
+
+def _known(values: Iterable[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
 
 
 def _spread(values: list[float], form: Callable[[float], str] = lambda value: f"{100 * value:.1f}") -> str:

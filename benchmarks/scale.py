@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from nstudent.artifact import Manifest
 from nstudent.config_file import load_config
+from nstudent.step_metrics import TrainedMetrics
 
 THREADS = ("threads=1", "workers=0", "rounds=1")
 
@@ -82,7 +83,7 @@ def _made(
 def _trainings(folder: Path, start: Path, arguments: argparse.Namespace, words: list[str]) -> Path:
     """Print the table of trainings; returns a run folder that the first number of processes has trained in."""
     seconds, made = _made("teacher", folder, start, arguments, words)
-    losses = {n: np.array([epoch["loss"] for epoch in each.metrics["history"][0]]) for n, each in made.items()}
+    losses = {n: np.array([epoch["loss"] for epoch in TrainedMetrics.of(each).history[0]]) for n, each in made.items()}
     first = arguments.processes[0]
     print("| training | x the first | efficiency | loss curve: largest difference | mean |\n|---|---|---|---|---|")
     for number in arguments.processes:

@@ -17,15 +17,17 @@ if TYPE_CHECKING:
     from nstudent.config_file import load_config
     from nstudent.errors import NstudentError
     from nstudent.run import run_all, run_stage
+    from nstudent.session import Session
     from nstudent.steps import plan
     from nstudent.taxonomy import Taxonomy
 
 __version__ = "0.1.0"
-__all__ = ["Classifier", "NstudentError", "Taxonomy", "load_config", "plan", "run_all", "run_stage"]
+__all__ = ["Classifier", "NstudentError", "Session", "Taxonomy", "load_config", "plan", "run_all", "run_stage"]
 
 _HOMES = {
     "Classifier": "nstudent.classifier",
     "NstudentError": "nstudent.errors",
+    "Session": "nstudent.session",
     "Taxonomy": "nstudent.taxonomy",
     "load_config": "nstudent.config_file",
     "plan": "nstudent.steps",

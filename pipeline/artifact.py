@@ -11,9 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from nstudent.errors import ArtifactError
+from nstudent.json_record import JsonRecord
 from nstudent.processes import available_cores
 from nstudent.storage import fingerprint_of, read_json, sha256_of
 
@@ -23,6 +24,17 @@ FINAL = "final.json"
 SCHEMA = 1
 _MISSING = "missing"
 _LINK = "a link to a file elsewhere"
+_ROLE_OF_STAGE = {
+    "data": "data",
+    "teacher": "labeller",
+    "baseline": "baseline",
+    "pseudolabel": "labels",
+    "filter": "selection",
+    "student": "labeller",
+    "evaluate": "scores",
+    "pack": "pack",
+}
+"""Role of what each stage made when manifests did not say it."""
 
 Item = TypeVar("Item")
 Found = TypeVar("Found")
@@ -33,6 +45,8 @@ class Manifest:
     """The content of ``manifest.json``."""
 
     stage: str
+    role: str
+    """What the step is to those that read it, such as ``labeller``."""
     round: int
     asked: dict[str, Any]
     """What the step was asked for: stage, version, settings, and the fingerprint of each input."""
@@ -41,7 +55,7 @@ class Manifest:
     files: dict[str, dict[str, Any]]
     """sha256 and bytes of each file, by its path in the folder."""
     metrics: dict[str, Any]
-    """What the step reports of its work."""
+    """What the step reports of its work, as JSON; read it with ``Metrics.of``."""
     seconds: float
     environment: dict[str, str] = field(default_factory=dict)
     schema: int = SCHEMA
@@ -69,9 +83,9 @@ class Manifest:
                 "use the nstudent that made it, or delete the folder and run again"
             )
         try:
-            manifest = cls(**data)
+            manifest = cls(**{"role": _ROLE_OF_STAGE.get(data["stage"], ""), **data})
             whole = manifest._is_well_formed()
-        except (TypeError, AttributeError):
+        except (LookupError, TypeError, AttributeError):
             whole = False
         if not whole:
             raise ArtifactError(f"{folder / MANIFEST} is damaged: delete the folder and run again")
@@ -81,12 +95,32 @@ class Manifest:
         groups = (self.asked, self.inputs, self.files, self.metrics)
         return (
             isinstance(self.stage, str)
+            and isinstance(self.role, str)
             and isinstance(self.round, int)
             and all(isinstance(group, dict) for group in groups)
             and all(isinstance(id_, str) for id_ in self.inputs.values())
             and all({"sha256", "bytes"} <= entry.keys() for entry in self.files.values())
             and all(_lies_below(name) for name in self.files)
         )
+
+
+class Metrics(JsonRecord):
+    """What a step reports of its work; each role has a class of its own."""
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> Self:
+        """What a committed step reported.
+
+        Raises:
+            ArtifactError: It reported something else.
+        """
+        try:
+            return cls.from_json(manifest.metrics)
+        except ValueError as error:
+            raise ArtifactError(
+                f"the manifest of a {manifest.stage} step does not say what it did ({error}): "
+                "delete the step's folder and run again"
+            ) from error
 
 
 class Artifact:

@@ -1,13 +1,13 @@
 """A process that does jobs for the one that makes a run: one training ahead, or a whole step that stands aside.
 
 It works in the same run folder, whose lock its parent holds, and shows nothing itself. What the two tell each other is
-JSON in a pipe: jobs one way; progress, and how a job ended, the other.
+JSON in a pipe: jobs one way; progress, events, and how a job ended, the other.
 """
 
 import json
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import count
 from multiprocessing.connection import Connection
@@ -18,6 +18,7 @@ from nstudent.errors import ConfigError, NstudentError
 from nstudent.processes import serve_parent
 from nstudent.progress import Task
 from nstudent.run_folder import Run
+from nstudent.session import Session
 from nstudent.steps import STAGES
 from nstudent.stopping import stop_with_parent
 from nstudent.storage import explained
@@ -47,12 +48,14 @@ def work(connection: Connection, config: str, run_dir: str) -> None:
     """Do the jobs that come, one after the other, until the parent ends this process or is gone itself.
 
     Args:
-        connection: Where jobs come from and progress goes to.
+        connection: Where jobs come from, and where progress and events go to.
         config: The configuration of the run, as JSON.
         run_dir: Its folder, which the parent holds.
     """
     serve_parent()
-    run = Run.open(Config.model_validate_json(config), run_dir, _Told(connection), stop_with_parent())
+    parent = _Parent(connection)
+    session = Session(progress=parent, stop=stop_with_parent(), listener=parent)
+    run = Run.open(Config.model_validate_json(config), run_dir, session)
     # It takes seconds to import what a training needs; meanwhile the parent makes the data.
     STAGES["teacher"].load()
     with suppress(EOFError, BrokenPipeError):
@@ -78,8 +81,8 @@ def _outcome(run: Run, job: Job) -> tuple[Any, ...]:
     return ("done",)
 
 
-class _Told:
-    """Progress that the parent shows."""
+class _Parent:
+    """The parent, as progress that it shows and as a listener: it is sent all that there is to tell."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -89,12 +92,20 @@ class _Told:
         """Pass it on."""
         send(self._connection, "say", text)
 
+    def epoch(self, training: str, entry: Mapping[str, float]) -> None:
+        """Pass it on."""
+        send(self._connection, "epoch", training, dict(entry))
+
+    def made(self, step: str, metrics: Mapping[str, Any]) -> None:
+        """Pass it on."""
+        send(self._connection, "made", step, dict(metrics))
+
     @contextmanager
     def task(self, name: str, total: int, unit: str, done: int = 0) -> Iterator[Task]:
         """Pass on its beginning, how far it is from time to time, and its end."""
         number = next(self._numbers)
         send(self._connection, "begin", number, name, total, unit, done)
-        task = _ToldTask(self._connection, number)
+        task = _ParentTask(self._connection, number)
         try:
             yield task
         finally:
@@ -102,7 +113,7 @@ class _Told:
             send(self._connection, "end", number)
 
 
-class _ToldTask:
+class _ParentTask:
     def __init__(self, connection: Connection, number: int) -> None:
         self._connection = connection
         self._number = number

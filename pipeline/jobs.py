@@ -17,24 +17,21 @@ from types import ModuleType
 from nstudent import errors
 from nstudent.errors import ArtifactError, ConfigError, NstudentError, TrainingError
 from nstudent.job_process import Job, receive, send, work
-from nstudent.progress import Progress, Silence, Task
+from nstudent.progress import Task
 from nstudent.run_folder import Run
 from nstudent.stage import Step
-from nstudent.stopping import StopRequest
 
 _WAIT_SECONDS = 0.1
 """While it waits for another process, this one asks so often whether it was told to stop."""
 
 
 @contextmanager
-def side_by_side(
-    run: Run, steps: Sequence[Step], progress: Progress | None, stop: StopRequest | None
-) -> Iterator[Jobs]:
+def side_by_side(run: Run, steps: Sequence[Step]) -> Iterator[Jobs]:
     """Processes beside this one while these steps are made; none where nothing is gained by them.
 
     After an error that a person can mend, the others keep what they have done before they end.
     """
-    jobs = Jobs(run, progress or Silence(), stop or StopRequest())
+    jobs = Jobs(run)
     try:
         for _ in range(_processes_beside(run, steps)):
             jobs.start()
@@ -68,10 +65,9 @@ def _is_to_be_made(run: Run, step: Step) -> bool:
 class Jobs:
     """What other processes do for a run, what still waits for them, and what they say."""
 
-    def __init__(self, run: Run, progress: Progress, stop: StopRequest) -> None:
+    def __init__(self, run: Run) -> None:
         self._run = run
-        self._progress = progress
-        self._stop = stop
+        self._stop = run.session.stop
         self._processes: list[_JobProcess] = []
         self._waiting: list[Job] = []
         self._offered: list[Job] = []
@@ -84,7 +80,7 @@ class Jobs:
         """Start one more process. It imports what it needs while this one goes on."""
         if not self._processes:
             self._run.share(self._turns, self._poll)
-        self._processes.append(_JobProcess(self._run, self._progress))
+        self._processes.append(_JobProcess(self._run))
 
     def offer(self, step: Step) -> None:
         """Have a whole step made, as soon as a process has nothing else to do."""
@@ -153,11 +149,12 @@ class Jobs:
 class _JobProcess:
     """One process, what it is doing, and the pieces of work that are shown for it."""
 
-    def __init__(self, run: Run, progress: Progress) -> None:
+    def __init__(self, run: Run) -> None:
         self.job: Job | None = None
         """What it is doing; ``None``: nothing."""
         self._run = run
-        self._progress = progress
+        # Not the progress of the run itself, which hears all processes: what one says must not make it hear more.
+        self._session = run.session
         self._tasks: dict[int, tuple[Task, ExitStack]] = {}
         # A fork would hold the locks of threads that it does not have.
         context = multiprocessing.get_context("spawn")
@@ -226,14 +223,18 @@ class _JobProcess:
     def _take(self, kind: str, said: list[object]) -> None:
         match kind, said:
             case "say", [str(text)]:
-                self._progress.say(text)
+                self._session.progress.say(text)
             case "begin", [int(number), str(name), int(total), str(unit), int(done)]:
                 shown = ExitStack()
-                self._tasks[number] = shown.enter_context(self._progress.task(name, total, unit, done)), shown
+                self._tasks[number] = shown.enter_context(self._session.progress.task(name, total, unit, done)), shown
             case "advance", [int(number), int(amount), dict(figures)]:
                 self._tasks[number][0].advance(amount, **figures)
             case "end", [int(number)]:
                 self._tasks.pop(number)[1].close()
+            case "epoch", [str(training), dict(entry)]:
+                self._session.listener.epoch(training, entry)
+            case "made", [str(step), dict(metrics)]:
+                self._session.listener.made(step, metrics)
             case "done", []:
                 self.job = None
             case "error", [str(name), str(text), list(problems)]:

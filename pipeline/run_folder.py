@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,15 @@ from nstudent.config import Config
 from nstudent.config_file import dump_yaml, load_config
 from nstudent.data.sources import source_stamp
 from nstudent.errors import ArtifactError, StoppedError
+from nstudent.listener import NoListener
 from nstudent.lock import hold, hold_part
 from nstudent.progress import Progress, Silence, Watched
+from nstudent.session import Session
 from nstudent.stage import Context, Step
+from nstudent.step_metrics import FilterMetrics, TrainedMetrics, read_metrics
 from nstudent.steps import plan
-from nstudent.stopping import StopRequest
 from nstudent.storage import atomic_write, explained, fingerprint_of, write_json
-from nstudent.world import Alone, Part, World
+from nstudent.world import Part, World
 
 CONFIG = "config.yaml"
 Turns = Callable[[Step, int], Iterable[int]]
@@ -32,36 +35,33 @@ STOPPED = "stopped.json"
 class Run:
     """A run folder and the plan for it."""
 
-    def __init__(self, config: Config, run_dir: Path, progress: Progress, world: World) -> None:
+    def __init__(self, config: Config, run_dir: Path, session: Session) -> None:
         self.config = config
         self.run_dir = run_dir
-        self.progress = progress
-        self.world = world
+        self.session = session
+        self.progress: Progress = session.watched()
         self.steps = plan(config)
         self._stamp: str | None = None
         self._turns: Turns = lambda step, count: range(count)
 
     @classmethod
-    def open(
-        cls,
-        config: Config,
-        run_dir: str | Path | None = None,
-        progress: Progress | None = None,
-        stop: StopRequest | None = None,
-        world: World | None = None,
-    ) -> "Run":
-        """A run with the defaults filled in; where it counts its work, ``stop`` is asked whether to go on."""
+    def open(cls, config: Config, run_dir: str | Path | None = None, session: Session | None = None) -> "Run":
+        """A run in the folder ``run_dir``, or in ``runs/<config.run_name>``."""
         folder = Path(run_dir) if run_dir is not None else Path("runs") / config.run_name
-        shown = progress or Silence()
-        return cls(config, folder, Watched(shown, stop.check) if stop else shown, world or Alone())
+        return cls(config, folder, session or Session())
 
     @classmethod
-    def reopen(cls, run_dir: str | Path, progress: Progress | None = None, stop: StopRequest | None = None) -> "Run":
-        """A run folder with the configuration it was last run with."""
+    def reopen(cls, run_dir: str | Path, session: Session | None = None) -> "Run":
+        """A run folder with the configuration it was last run with.
+
+        Raises:
+            ArtifactError: the folder does not hold a run.
+            ConfigError: its configuration cannot be read.
+        """
         path = Path(run_dir) / CONFIG
         if not path.exists():
             raise ArtifactError(f"{run_dir} is not a run folder: it has no {CONFIG}")
-        return cls.open(load_config(path), run_dir, progress, stop)
+        return cls.open(load_config(path), run_dir, session)
 
     @contextmanager
     def held(self, *, beside_parts: bool = False) -> Iterator[None]:
@@ -91,6 +91,11 @@ class Run:
         self._turns = turns
         self.progress = Watched(self.progress, check)
 
+    @property
+    def world(self) -> World:
+        """The processes that share the work."""
+        return self.session.world
+
     def folder(self, name: str) -> Path:
         """Folder of a step."""
         return self.run_dir / name
@@ -98,7 +103,7 @@ class Run:
     def asked(self, step: Step, inputs: dict[str, Manifest]) -> dict[str, Any]:
         """Everything that decides what the step makes, as JSON."""
         common = {key: getattr(self.config, key) for key in ("seed", "absent", "precision", "augment", "compile")}
-        if step.stage.name == "data":
+        if step.stage.provides == "data":
             if self._stamp is None:
                 self._stamp = source_stamp(self.config.data)
             common = {"seed": self.config.seed, "source": self._stamp}
@@ -145,7 +150,7 @@ class Run:
         return f"{changed[0]} was made again" if changed else None
 
     def make(self, step: Step) -> Manifest:
-        """Run one step and commit what it made; the other processes of the run do their share."""
+        """Run one step, commit what it made, and tell the listener; the other processes of the run do their share."""
         request = self.request(step)
         began = time.monotonic()
         folder = self.folder(step.name)
@@ -153,14 +158,19 @@ class Run:
         if step.stage.shared:
             self.world.agree(step.index)
         metrics = step.stage.load()(self._context(step, request["inputs"]))
+        assert metrics is not None, "the process that leads reports"
+        reported = metrics.to_json()
         fields = {
             "stage": step.stage.name,
+            "role": step.stage.provides,
             "round": step.round,
             **request,
-            "metrics": metrics,
+            "metrics": reported,
             "seconds": round(time.monotonic() - began, 1),
         }
-        return commit(folder, fields).manifest
+        manifest = commit(folder, fields).manifest
+        self.session.listener.made(step.name, reported)
+        return manifest
 
     def make_part(self, step: Step, part: Part) -> None:
         """Make one part of a step's files and leave them there: a later call that finds all of them commits it."""
@@ -177,7 +187,12 @@ class Run:
         step.stage.load_training()(self._context(step, self.inputs(step)), number)
 
     def follow(self) -> None:
-        """In a process that does not lead: do a share of every step that the leader makes, until it is done."""
+        """In a process that does not lead: do a share of every step that the leader makes, until the run has ended.
+
+        It is silent: the leader speaks for all of them.
+        """
+        self.session = replace(self.session, progress=Silence(), listener=NoListener())
+        self.progress = self.session.watched()
         while (index := self.world.agree()) is not None:
             step = self.steps[index]
             step.stage.load()(self._context(step, self.inputs(step)))
@@ -189,8 +204,7 @@ class Run:
             folder=partial_folder(self.folder(step.name)),
             inputs={role: Artifact(self.folder(name)) for role, name in step.inputs},
             gathered=tuple(Artifact(self.folder(name)) for name in step.gathered if name in inputs),
-            progress=self.progress,
-            world=self.world,
+            session=replace(self.session, progress=self.progress),
             turns=partial(self._turns, step),
         )
 
@@ -210,12 +224,12 @@ class Run:
     def _end(self, step: Step) -> str:
         """Why no round can follow a step; empty where one can, or nothing is known yet."""
         try:
-            metrics = Manifest.read(self.folder(step.name)).metrics
+            metrics = read_metrics(Manifest.read(self.folder(step.name)))
         except ArtifactError:
             return ""
-        if metrics.get("promoted") is False:
+        if isinstance(metrics, TrainedMetrics) and metrics.promoted is False:
             return f"{step.name} did not beat its teacher"
-        return str(metrics.get("ended") or "")
+        return metrics.ended if isinstance(metrics, FilterMetrics) else ""
 
     def write_config(self) -> None:
         """Keep the complete configuration with the run."""
@@ -231,9 +245,9 @@ class Run:
         if standing:
             write_json(self.run_dir / FINAL, {"step": standing[-1]})
 
-    def _promoted(self, name: str) -> bool | None:
-        """What the gate said of a labeller; ``None`` where it is not made or cannot be read."""
+    def _promoted(self, name: str) -> bool:
+        """Whether a labeller is there, can be read, and was promoted."""
         try:
-            return bool(Manifest.read(self.folder(name)).metrics["promoted"])
-        except (ArtifactError, KeyError):
-            return None
+            return bool(TrainedMetrics.of(Manifest.read(self.folder(name))).promoted)
+        except ArtifactError:
+            return False

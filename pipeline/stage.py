@@ -8,19 +8,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from nstudent.artifact import Artifact
+from nstudent.artifact import Artifact, Metrics
 from nstudent.commit import SCRATCH
-from nstudent.listener import Listener, NoListener
-from nstudent.progress import Progress, Silence
+from nstudent.listener import Listener
+from nstudent.progress import Progress
+from nstudent.session import Session
+from nstudent.step_metrics import Role
 from nstudent.storage import make_folder, reserve
-from nstudent.world import Alone, World
+from nstudent.world import World
 
 if TYPE_CHECKING:
     # They take longer to import than all the rest, and `nstudent --help` needs neither.
     from nstudent.config import Config
     from nstudent.randomness import Key
 
-Metrics = dict[str, Any]
+Work = Callable[["Context"], Metrics | None]
+"""What a stage does: returns what it reports, or ``None`` in a process that does not lead."""
 
 
 @dataclass(frozen=True)
@@ -28,27 +31,29 @@ class Stage:
     """One kind of work. The work itself is ``run`` in ``nstudent.stages.<name>``, imported when it is needed."""
 
     name: str
-    needs: tuple[str, ...]
+    needs: tuple[Role, ...]
     """Roles of the artifacts it reads; the latest artifact of each role is the one it gets."""
-    provides: str
+    provides: Role
     """Role of the artifact it makes."""
     settings: Callable[[Config], dict[str, Any]]
     """The part of the configuration that decides what it makes."""
-    gathers: tuple[str, ...] = ()
+    gathers: tuple[Role, ...] = ()
     """Roles of which it reads every artifact there is."""
     version: int = 1
     """Raised when the same inputs should give another artifact."""
     shared: bool = False
     """Whether every process of a run has a share of its work; else the leader does it alone."""
+    in_parts: bool = False
+    """Whether separate jobs can each make a part of its files, which a later call puts together."""
     apart: bool = False
     """Whether it trains networks that are independent of one another, so that other processes can train some ahead."""
     aside: bool = False
     """Whether no training reads what it makes, so that another process can make it beside them."""
 
-    def load(self) -> Callable[[Context], Metrics]:
+    def load(self) -> Work:
         """Import the stage's module and return its ``run``."""
         module = importlib.import_module(f"nstudent.stages.{self.name}")
-        return cast(Callable[[Context], Metrics], module.run)
+        return cast(Work, module.run)
 
     def load_training(self) -> Callable[[Context, int], None]:
         """Import the stage's module and return its ``train_ahead``, which trains one of its independent networks."""
@@ -64,7 +69,7 @@ class Step:
     stage: Stage
     round: int
     """0 before the first round of pseudo-labels."""
-    inputs: tuple[tuple[str, str], ...]
+    inputs: tuple[tuple[Role, str], ...]
     """(role, name of the step that makes it)."""
     gathered: tuple[str, ...] = ()
     """Names of the steps whose artifacts it gathers."""
@@ -83,16 +88,29 @@ class Context:
     step: Step
     folder: Path
     """The partial folder to write into."""
-    inputs: Mapping[str, Artifact]
-    """By role."""
+    inputs: Mapping[Role, Artifact]
+    """The latest artifact of each role that the stage needs."""
     gathered: tuple[Artifact, ...] = ()
-    progress: Progress = field(default_factory=Silence)
-    world: World = field(default_factory=Alone)
-    """The processes that share the work. Only the leader's files and metrics count."""
-    listener: Listener = field(default_factory=NoListener)
+    """Every artifact of the roles that the stage gathers, in the order of the run."""
+    session: Session = field(default_factory=Session)
     turns: Callable[[int], Iterable[int]] = range
     """Number of independent trainings -> their numbers, in the order in which the stage should turn to them. One that
     comes late may have been trained ahead by another process: its checkpoint is then that of its last step."""
+
+    @property
+    def progress(self) -> Progress:
+        """Is told of the work; it raises ``StoppedError`` if the run is to stop."""
+        return self.session.progress
+
+    @property
+    def world(self) -> World:
+        """The processes that share the work. Only the leader's files and metrics count."""
+        return self.session.world
+
+    @property
+    def listener(self) -> Listener:
+        """Hears of epochs and steps."""
+        return self.session.listener
 
     @property
     def scratch(self) -> Path:
@@ -100,6 +118,10 @@ class Context:
         path = self.folder / SCRATCH
         make_folder(path)
         return path
+
+    def all(self, *roles: Role) -> tuple[Artifact, ...]:
+        """Every gathered artifact of some roles, in the order of the run."""
+        return tuple(made for made in self.gathered if made.manifest.role in roles)
 
     def training(self, name: str) -> str:
         """Name of one of the step's trainings, unique in the run: as a listener hears it."""

@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from nstudent.artifact import Manifest
+from nstudent.artifact import Manifest, Metrics
 from nstudent.commit import partial_folder
-from nstudent.errors import NstudentError
+from nstudent.errors import ArtifactError, NstudentError
 from nstudent.run_folder import STOPPED, Run
-from nstudent.stage import Metrics, Step
+from nstudent.stage import Step
+from nstudent.step_metrics import read_metrics
 from nstudent.storage import read_json
 
 
@@ -19,7 +20,8 @@ class StepState:
     state: str
     """done, stale, partial, missing, or 'not needed' after a student that was not promoted."""
     reason: str
-    metrics: Metrics
+    metrics: Metrics | None = None
+    """What it reported; ``None`` if it is not made, or what it reported cannot be read."""
 
 
 def status(run_dir: str | Path) -> list[StepState]:
@@ -39,12 +41,19 @@ def _why_unfinished(run: Run, partial: bool) -> str:
 def _state(run: Run, step: Step, needed: bool) -> StepState:
     folder = run.folder(step.name)
     if not needed:
-        return StepState(step, "not needed", run.why_ended(), {})
+        return StepState(step, "not needed", run.why_ended())
     if not folder.exists():
         partial = partial_folder(folder).exists()
-        return StepState(step, "partial" if partial else "missing", _why_unfinished(run, partial), {})
+        return StepState(step, "partial" if partial else "missing", _why_unfinished(run, partial))
     try:
         reason = run.why_stale(step)
-        return StepState(step, "stale" if reason else "done", reason or "", Manifest.read(folder).metrics)
     except NstudentError as error:
-        return StepState(step, "stale", str(error), {})
+        return StepState(step, "stale", str(error))
+    return StepState(step, "stale" if reason else "done", reason or "", _metrics(folder))
+
+
+def _metrics(folder: Path) -> Metrics | None:
+    try:
+        return read_metrics(Manifest.read(folder))
+    except ArtifactError:
+        return None

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from nstudent.errors import ConfigError
 from nstudent.stage import Stage, Step
+from nstudent.step_metrics import Role
 
 if TYPE_CHECKING:
     from nstudent.config import Config
@@ -54,11 +56,12 @@ STAGES = {
             settings=_section("pseudolabel", without=["batch_size"]),
             version=3,
             shared=True,
+            in_parts=True,
         ),
         Stage(
             "filter",
             needs=("data", "labels"),
-            provides="clean labels",
+            provides="selection",
             settings=lambda config: (
                 _training("filter")(config) | _section("pseudolabel", without=["batch_size"])(config)
             ),
@@ -67,7 +70,7 @@ STAGES = {
         ),
         Stage(
             "student",
-            needs=("data", "labeller", "labels", "clean labels"),
+            needs=("data", "labeller", "labels", "selection"),
             provides="labeller",
             settings=lambda config: (
                 _training("student")(config)
@@ -80,7 +83,7 @@ STAGES = {
         Stage(
             "evaluate",
             needs=("data",),
-            gathers=("labeller", "baseline", "labels", "clean labels"),
+            gathers=("labeller", "baseline", "labels", "selection"),
             provides="scores",
             settings=_section("evaluate", without=["batch_size"]),
         ),
@@ -99,8 +102,8 @@ def plan(config: Config) -> tuple[Step, ...]:
     for round_ in range(1, config.rounds + 1):
         walk += [("pseudolabel", round_), ("filter", round_), ("student", round_)]
     walk.append(("evaluate", 0))
-    latest: dict[str, str] = {}
-    everything: list[tuple[str, str]] = []
+    latest: dict[Role, str] = {}
+    everything: list[tuple[Role, str]] = []
     steps = []
     for index, (name, round_) in enumerate(walk):
         stage = STAGES[name]
@@ -111,3 +114,38 @@ def plan(config: Config) -> tuple[Step, ...]:
         latest[stage.provides] = step.name
         everything.append((stage.provides, step.name))
     return tuple(steps)
+
+
+def check_stage(name: str) -> None:
+    """Refuse a name that is not that of a stage.
+
+    Raises:
+        ConfigError: it is not; the message lists the stages.
+    """
+    if name not in STAGES:
+        raise ConfigError(f"there is no stage '{name}': choose from {', '.join(STAGES)}")
+
+
+def needed_until(steps: Sequence[Step], stage: str | None) -> tuple[Step, ...]:
+    """The last step of a stage and the steps that it is made from, directly or not, in order; ``None``: all steps.
+
+    Args:
+        steps: The plan of a run.
+        stage: Name of the stage.
+
+    Raises:
+        ConfigError: it is not a stage, or none of the steps is of it.
+    """
+    if stage is None:
+        return tuple(steps)
+    check_stage(stage)
+    last = next((step for step in reversed(steps) if step.stage.name == stage), None)
+    if last is None:
+        raise ConfigError(f"this run has no {stage} step: with rounds=0 none is planned")
+    needed = {last.name}
+    # A step reads only what earlier steps make.
+    for step in reversed(steps):
+        if step.name in needed:
+            needed.update(name for _, name in step.inputs)
+            needed.update(step.gathered)
+    return tuple(step for step in steps if step.name in needed)

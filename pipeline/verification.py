@@ -6,10 +6,9 @@ from pathlib import Path
 from nstudent.artifact import Manifest, damage, refuse_strays, strays
 from nstudent.commit import finish_commit, is_reopened, reopen
 from nstudent.errors import ArtifactError
-from nstudent.progress import Progress
 from nstudent.run_folder import Run
+from nstudent.session import Session
 from nstudent.stage import Step
-from nstudent.stopping import StopRequest
 
 
 @dataclass(frozen=True)
@@ -21,9 +20,9 @@ class Damage:
     what: str
 
 
-def verify(run_dir: str | Path, progress: Progress | None = None) -> list[Damage]:
+def verify(run_dir: str | Path, session: Session | None = None) -> list[Damage]:
     """Hash every file of every step again, and say which are not what was committed."""
-    run = Run.reopen(run_dir, progress)
+    run = Run.reopen(run_dir, session)
     steps = [step for step in run.needed_steps() if run.folder(step.name).exists()]
     found = []
     with run.progress.task("verify", len(steps), "steps") as task:
@@ -33,7 +32,7 @@ def verify(run_dir: str | Path, progress: Progress | None = None) -> list[Damage
     return found
 
 
-def repair(run_dir: str | Path, progress: Progress | None = None, stop: StopRequest | None = None) -> list[Damage]:
+def repair(run_dir: str | Path, session: Session | None = None) -> list[Damage]:
     """Make what is damaged again: of packed images and pseudo-labels the damaged shards alone, else the step.
 
     Returns what was damaged. What is made again has the bytes it had before, so nothing after it becomes stale.
@@ -42,7 +41,7 @@ def repair(run_dir: str | Path, progress: Progress | None = None, stop: StopRequ
         NstudentError: a step cannot be made again, because its data or settings are not what they were, or because
             files lie beside the damaged ones that are not its own and would become part of it.
     """
-    run = Run.reopen(run_dir, progress, stop)
+    run = Run.reopen(run_dir, session)
     found = []
     with run.held():
         for step in run.needed_steps():

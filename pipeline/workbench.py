@@ -13,8 +13,9 @@ from nstudent.data.dataset import Dataset, PixelStore
 from nstudent.data.packing import readable_size
 from nstudent.data.resident import ResidentPixels, fits_beside_training
 from nstudent.errors import ConfigError
-from nstudent.evaluation.assess import HEADLINE, assess
+from nstudent.evaluation.assess import assess
 from nstudent.evaluation.metrics import scores
+from nstudent.evaluation.scores import HEADLINE
 from nstudent.labels.self_ensemble import RunningAverage
 from nstudent.labels.targets import GivenTargets
 from nstudent.models.device import Placement, loader_workers, noises_in_batches

@@ -7,13 +7,14 @@ exactly as many image passes as the student, all of them over labelled images.
 from nstudent.data.dataset import Dataset
 from nstudent.evaluation.assess import assess
 from nstudent.evaluation.metrics import scores
-from nstudent.stage import Context, Metrics
+from nstudent.stage import Context
+from nstudent.step_metrics import TrainedMetrics
 from nstudent.training.build import Lesson
 from nstudent.training.spending import total
 from nstudent.workbench import Workbench, unlabelled_share
 
 
-def run(context: Context) -> Metrics:
+def run(context: Context) -> TrainedMetrics | None:
     """Train and save the supervised-only baseline."""
     config = context.config.student
     dataset = Dataset(context.inputs["data"], context.config.data)
@@ -23,12 +24,14 @@ def run(context: Context) -> Metrics:
     lesson = Lesson([(bench.labelled(), batch_size)], bench.supervised(config), length)
     trained = bench.train("baseline", config.model, config, lesson, context.key("network"))
     if not context.world.leads:
-        return {}
+        return None
     baseline = bench.ensemble([config.model], [trained.network])
     baseline.save(context.folder)
-    return {
-        "validation": scores(assess(baseline, dataset, dataset.validation, context.config.evaluate.batch_size)),
-        "gmacs": round(baseline.gmacs, 6),
-        **total([trained.spent]).to_json(),
-        "history": [trained.history],
-    }
+    spent = total([trained.spent])
+    return TrainedMetrics(
+        validation=scores(assess(baseline, dataset, dataset.validation, context.config.evaluate.batch_size)),
+        gmacs=round(baseline.gmacs, 6),
+        image_passes=spent.image_passes,
+        history=(tuple(trained.history),),
+        training_gmacs=spent.training_gmacs,
+    )

@@ -28,14 +28,15 @@ from nstudent.data.sources import Record, open_source
 from nstudent.data.sources.source import printable
 from nstudent.data.split import TEST, TRAIN, UNLABELLED, VALIDATION, draw_splits, flip_labels, thin_heap
 from nstudent.errors import DataError
-from nstudent.stage import Context, Metrics
+from nstudent.stage import Context
+from nstudent.step_metrics import DataMetrics
 from nstudent.storage import write_json
 from nstudent.taxonomy import UNKNOWN, LabelArray, Taxonomy
 
 _Splits = npt.NDArray[np.int8]
 
 
-def run(context: Context) -> Metrics:
+def run(context: Context) -> DataMetrics:
     """Pack the source's images and labels into the artifact."""
     config, seed = context.config.data, context.config.seed
     source = open_source(config)
@@ -66,8 +67,7 @@ def run(context: Context) -> Metrics:
     found = findings(taxonomy, truth, split, left.status == packed.OK)
     found |= {"conflicting_labels": described_groups(records, groups), "near_duplicates": described(records, similar)}
     write_json(context.folder / packed.FINDINGS, found)
-    metrics = _metrics(split, left.status, taxonomy)
-    metrics["findings"] = {name: len(entries) for name, entries in found.items()}
+    metrics = _metrics(split, left.status, taxonomy, {name: len(entries) for name, entries in found.items()})
     _check_enough(metrics, context.config.rounds)
     return metrics
 
@@ -100,14 +100,14 @@ def _similar(context: Context, split: _Splits, usable: packed.Ids) -> list[NearD
     return found
 
 
-def _check_enough(metrics: Metrics, rounds: int) -> None:
+def _check_enough(metrics: DataMetrics, rounds: int) -> None:
     """Whether what was left out has left enough."""
-    for part in ("labelled", "validation", "test"):
-        if not metrics[part]:
+    for part, images in (("labelled", metrics.labelled), ("validation", metrics.validation), ("test", metrics.test)):
+        if not images:
             raise DataError(f"no usable {part} image is left: left_out.json says why the others are not used")
-    if metrics["terminals"] < 2:
+    if metrics.terminals < 2:
         raise DataError("every image has the same label, so there is nothing to tell apart: add images of another")
-    if rounds and not metrics["unlabelled"]:
+    if rounds and not metrics.unlabelled:
         raise DataError(
             "there are no unlabelled images to learn from: give data.unlabelled_root, lower data.labelled, "
             "or set rounds=0 to train a teacher alone"
@@ -137,17 +137,20 @@ def _write_index(
     hdf5.write(folder / packed.TRUTH, {"label": truth}, {})
 
 
-def _metrics(split: _Splits, status: npt.NDArray[np.uint8], taxonomy: Taxonomy) -> Metrics:
+def _metrics(
+    split: _Splits, status: npt.NDArray[np.uint8], taxonomy: Taxonomy, findings: dict[str, int]
+) -> DataMetrics:
     usable = Counter(split[status == packed.OK].tolist())
-    return {
-        "labelled": usable[TRAIN],
-        "unlabelled": usable[UNLABELLED],
-        "validation": usable[VALIDATION],
-        "test": usable[TEST],
-        "unreadable": int((status == packed.UNREADABLE).sum()),
-        "duplicates": int((status == packed.DUPLICATE).sum()),
-        "near_duplicates": int((status == packed.NEAR_DUPLICATE).sum()),
-        "conflicting_labels": int((status == packed.CONFLICTING).sum()),
-        "classes": list(taxonomy.num_classes),
-        "terminals": len(taxonomy.terminals),
-    }
+    return DataMetrics(
+        labelled=usable[TRAIN],
+        unlabelled=usable[UNLABELLED],
+        validation=usable[VALIDATION],
+        test=usable[TEST],
+        unreadable=int((status == packed.UNREADABLE).sum()),
+        duplicates=int((status == packed.DUPLICATE).sum()),
+        near_duplicates=int((status == packed.NEAR_DUPLICATE).sum()),
+        conflicting_labels=int((status == packed.CONFLICTING).sum()),
+        classes=taxonomy.num_classes,
+        terminals=len(taxonomy.terminals),
+        findings=findings,
+    )

@@ -3,62 +3,72 @@
 Nothing is chosen here: the final classifier is the last one that was promoted on validation.
 """
 
-from collections.abc import Iterable
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from nstudent.artifact import Artifact
 from nstudent.data.dataset import Dataset
-from nstudent.evaluation.assess import HEADLINE, assess
+from nstudent.evaluation.assess import assess
 from nstudent.evaluation.bootstrap import interval, paired_difference
 from nstudent.evaluation.label_quality import KeptQuality, detection_quality
 from nstudent.evaluation.metrics import Tallies
 from nstudent.evaluation.plots import save_figure
-from nstudent.labels.selection import Selection, load_given_keep
-from nstudent.labels.store import LabelStore
+from nstudent.evaluation.scores import (
+    COMPARED,
+    FIGURE,
+    SCORES,
+    ClassifierScores,
+    DetectionQuality,
+    Difference,
+    Intervals,
+    LevelQuality,
+    Scores,
+)
+from nstudent.labels.heap_labels import HeapLabels
+from nstudent.labels.selection import load_given_keep
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble
-from nstudent.stage import Context, Metrics
+from nstudent.stage import Context
+from nstudent.step_metrics import FilterMetrics, ScoreMetrics, TrainedMetrics
 from nstudent.storage import write_json
 
-SCORES = "scores.json"
-FIGURE = "scores.png"
-_COMPARED = (HEADLINE, "exact path")
+_Parts = dict[str, Tallies]
+"""Tallies on validation and test, by these names."""
 
 
-def run(context: Context) -> Metrics:
+def run(context: Context) -> ScoreMetrics:
     """Score every classifier of the run on validation and test; write scores.json and scores.png."""
     dataset = Dataset(context.inputs["data"], context.config.data)
-    classifiers = [made for made in context.gathered if made.manifest.stage in ("teacher", "baseline", "student")]
+    classifiers, filters = context.all("labeller", "baseline"), context.all("selection")
+    trained = {made.name: TrainedMetrics.of(made.manifest) for made in classifiers}
     tallies = _tallies(context, dataset, classifiers)
-    final = [made.name for made in classifiers if made.manifest.metrics.get("promoted")][-1]
-    evaluate = context.config.evaluate
-    scores: dict[str, Any] = {
-        "final": final,
-        "ended": next((why for made in context.gathered if (why := made.manifest.metrics.get("ended"))), None),
-        "confidence": evaluate.confidence,
-        "classifiers": {
-            made.name: {
-                "gmacs": made.manifest.metrics["gmacs"],
-                "image_passes": made.manifest.metrics["image_passes"],
-                # Steps that were made by an earlier version do not say.
-                "training_gmacs": made.manifest.metrics.get("training_gmacs"),
-                **{part: _intervals(context, tallies[made.name][part]) for part in ("validation", "test")},
-            }
-            for made in classifiers
-        },
-        "gain": _gains(context, tallies, final),
-        "pseudo_labels": _pseudo_label_quality(context.gathered, dataset),
-        "given_labels": _given_label_quality(context.gathered, dataset),
+    judged = _judged(context)
+    final = [name for name, metrics in trained.items() if metrics.promoted][-1]
+    scores = Scores(
+        final=final,
+        ended=next((why for made in filters if (why := FilterMetrics.of(made.manifest).ended)), None),
+        confidence=context.config.evaluate.confidence,
+        classifiers={name: _scores(context, trained[name], parts) for name, parts in tallies.items()},
+        gain=_gains(context, tallies, final, [made.name for made in classifiers if not made.manifest.round]),
+        pseudo_labels=_pseudo_label_quality(context.all("labels", "selection"), judged, dataset),
+        given_labels=_given_label_quality(filters, dataset),
+    )
+    write_json(context.folder / SCORES, scores.to_json())
+    histories = {name: metrics.history for name, metrics in trained.items()}
+    save_figure(context.folder / FIGURE, scores, histories, {name: made.name for name, made in judged.items()})
+    return ScoreMetrics(final, scores.classifiers[final].test, scores.gain)
+
+
+def _judged(context: Context) -> dict[str, Artifact]:
+    """The labels that each filter step judged, by the name of the filter's step: its manifest names what it read."""
+    labels = {made.name: made for made in context.all("labels")}
+    return {
+        made.name: next(labels[name] for name in made.manifest.inputs if name in labels)
+        for made in context.all("selection")
     }
-    write_json(context.folder / SCORES, scores)
-    histories = {made.name: made.manifest.metrics["history"] for made in classifiers}
-    save_figure(context.folder / FIGURE, scores, histories)
-    return {"final": final, "test": scores["classifiers"][final]["test"], "gain": scores["gain"]}
 
 
-def _tallies(context: Context, dataset: Dataset, classifiers: list[Artifact]) -> dict[str, dict[str, Tallies]]:
+def _tallies(context: Context, dataset: Dataset, classifiers: Sequence[Artifact]) -> dict[str, _Parts]:
     placement = Placement.from_config(context.config)
     batch_size = context.config.evaluate.batch_size
     tallies = {}
@@ -71,59 +81,55 @@ def _tallies(context: Context, dataset: Dataset, classifiers: list[Artifact]) ->
     return tallies
 
 
-def _intervals(context: Context, tallies: Tallies) -> dict[str, Any]:
+def _scores(context: Context, trained: TrainedMetrics, tallies: _Parts) -> ClassifierScores:
+    return ClassifierScores(
+        gmacs=trained.gmacs,
+        image_passes=trained.image_passes,
+        training_gmacs=trained.training_gmacs,
+        validation=_intervals(context, tallies["validation"]),
+        test=_intervals(context, tallies["test"]),
+    )
+
+
+def _intervals(context: Context, tallies: Tallies) -> Intervals:
     evaluate = context.config.evaluate
-    found = {name: interval(ratio, evaluate.resamples, evaluate.confidence) for name, ratio in tallies.items()}
-    return {name: None if each is None else asdict(each) for name, each in found.items()}
+    return {name: interval(ratio, evaluate.resamples, evaluate.confidence) for name, ratio in tallies.items()}
 
 
-def _gains(context: Context, tallies: dict[str, dict[str, Tallies]], final: str) -> dict[str, Any]:
-    """Paired differences on test of the final classifier against the teacher and the baseline."""
+def _gains(
+    context: Context, tallies: dict[str, _Parts], final: str, others: Sequence[str]
+) -> dict[str, dict[str, Difference]]:
+    """Paired differences on test of the final classifier against those that learnt from the given labels alone."""
     evaluate = context.config.evaluate
-    others = [name for name in tallies if name != final and name.endswith(("-teacher", "-baseline"))]
-    return {
-        name: {
-            score: asdict(
-                paired_difference(
-                    tallies[final]["test"][score],
-                    tallies[name]["test"][score],
-                    evaluate.resamples,
-                    evaluate.confidence,
-                )
-            )
-            for score in _COMPARED
-        }
-        for name in others
-    }
+
+    def gain(other: str, score: str) -> Difference:
+        ours, theirs = (tallies[name]["test"][score] for name in (final, other))
+        return paired_difference(ours, theirs, evaluate.resamples, evaluate.confidence)
+
+    return {name: {score: gain(name, score) for score in COMPARED} for name in others if name != final}
 
 
-def _pseudo_label_quality(gathered: Iterable[Artifact], dataset: Dataset) -> dict[str, Any]:
+def _pseudo_label_quality(
+    steps: Iterable[Artifact], judged: dict[str, Artifact], dataset: Dataset
+) -> dict[str, dict[str, LevelQuality]]:
     """Before the filter and after it, for every round."""
     truth = dataset.hidden_truth()
     quality = {}
-    store: LabelStore | None = None
-    for made in gathered:
-        if made.manifest.stage == "pseudolabel":
-            store = LabelStore.open(made)
-        elif made.manifest.stage != "filter":
-            continue
-        assert store is not None, "labels come before they are filtered"
-        keep = Selection.load(made).keep
+    for made in steps:
+        heap = HeapLabels.open(judged[made.name], made) if made.name in judged else HeapLabels.open(made)
         kept = KeptQuality(dataset.taxonomy.levels)
-        for part in store.parts():
-            kept.add(part.paths, truth[part.images], keep[part.rows])
+        for part in heap.labels.parts():
+            kept.add(part.paths, truth[part.images], heap.keep[part.rows])
         quality[made.name] = kept.found()
     return quality
 
 
-def _given_label_quality(gathered: Iterable[Artifact], dataset: Dataset) -> dict[str, Any]:
-    """How well the filter found wrong given labels; empty where none is known to be wrong."""
+def _given_label_quality(filters: Iterable[Artifact], dataset: Dataset) -> dict[str, dict[str, DetectionQuality]]:
+    """How well each filter found wrong given labels; empty where none is known to be wrong."""
     ids = dataset.labelled
     given, truth = dataset.labels[ids], dataset.hidden_truth()[ids]
     if np.array_equal(given, truth):
         return {}
     return {
-        made.name: detection_quality(given, truth, load_given_keep(made), dataset.taxonomy.levels)
-        for made in gathered
-        if made.manifest.stage == "filter"
+        made.name: detection_quality(given, truth, load_given_keep(made), dataset.taxonomy.levels) for made in filters
     }

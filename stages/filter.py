@@ -15,16 +15,17 @@ import numpy as np
 import numpy.typing as npt
 from nstudent.data.batches import Examples
 from nstudent.data.dataset import Dataset, Ids
-from nstudent.labels.selection import Selection, save_given_keep, select
+from nstudent.labels.heap_labels import HeapLabels
+from nstudent.labels.selection import save_given_keep, select
 from nstudent.labels.self_ensemble import RunningAverage, check_memory
-from nstudent.labels.store import LabelStore
 from nstudent.labels.targets import GivenTargets
 from nstudent.outputs import Outputs
-from nstudent.stage import Context, Metrics
+from nstudent.stage import Context
+from nstudent.step_metrics import FilterIteration, FilterMetrics, LabelMetrics
 from nstudent.taxonomy import UNKNOWN, LabelArray
 from nstudent.training.build import Lesson
 from nstudent.training.loop import Length
-from nstudent.training.objective import SelfEnsembling
+from nstudent.training.objective import CLEAN, SelfEnsembling
 from nstudent.training.spending import Spent, total
 from nstudent.workbench import Workbench, unlabelled_share
 
@@ -45,60 +46,64 @@ class _Keep:
     pseudo: npt.NDArray[np.bool_]
 
 
-def run(context: Context) -> Metrics:
+def run(context: Context) -> FilterMetrics | None:
     """Write the selection that is left, and which of the given labels are."""
     dataset = Dataset(context.inputs["data"], context.config.data)
-    store = LabelStore.open(context.inputs["labels"])
-    before = Selection.load(context.inputs["labels"])
-    labels = _Labels(dataset.labels[dataset.labelled], store.kept_labels(before.keep))
+    before = HeapLabels.open(context.inputs["labels"])
+    labels = _Labels(dataset.labels[dataset.labelled], before.kept_labels())
     keep = _Keep(np.ones(labels.given.shape, dtype=bool), before.keep)
-    iterations: list[Metrics] = []
+    iterations: tuple[FilterIteration, ...] = ()
+    spent = Spent()
     if context.config.filter.enabled and before.keep.any():
-        check_memory(len(store) + len(labels.given), Outputs(dataset.taxonomy, context.config.absent))
-        keep = _self_ensemble(context, dataset, store.images, labels, iterations)
+        check_memory(len(before) + len(labels.given), Outputs(dataset.taxonomy, context.config.absent))
+        keep, iterations, spent = _self_ensemble(context, dataset, before.images, labels)
         keep = _Keep(keep.given, keep.pseudo & before.keep)
     if not context.world.leads:
-        return {}
+        return None
     ended = _nothing_to_learn(context, before.keep, keep.pseudo)
     if ended:
         context.progress.say(f"  {ended}")
         keep = _Keep(keep.given, np.zeros_like(keep.pseudo))
-    terminal = store.terminals(dataset.taxonomy)
-    sure = store.kept_confidence(keep.pseudo)
+    terminal = before.labels.terminals(dataset.taxonomy)
+    sure = before.labels.kept_confidence(keep.pseudo)
     selection = select(terminal, sure, keep.pseudo, context.config.pseudolabel, context.key())
     selection.save(context.folder)
     save_given_keep(context.folder, keep.given)
     levels = dataset.taxonomy.levels
     num_images = [np.bincount(terminal[shown], minlength=1) for shown in (before.copies > 0, selection.copies > 0)]
     gone = [i for i, was in enumerate(num_images[0]) if was and (i >= len(num_images[1]) or not num_images[1][i])]
-    return {
-        "ended": ended,
-        "classes_gone": ["/".join(dataset.taxonomy.names(dataset.taxonomy.terminals[i]).values()) for i in gone],
-        "kept": dict(zip(levels, keep.pseudo.sum(axis=0).tolist(), strict=True)),
-        "dropped": dict(zip(levels, (before.keep & ~keep.pseudo).sum(axis=0).tolist(), strict=True)),
-        "dropped_given": dict(zip(levels, (~keep.given).sum(axis=0).tolist(), strict=True)),
-        "shown": int((selection.copies > 0).sum()),
-        "copies": int(selection.copies.sum()),
-        "iterations": iterations,
-        **total(Spent(each["image_passes"], each["training_gmacs"]) for each in iterations).to_json(),
-    }
+    return FilterMetrics(
+        ended=ended,
+        classes_gone=tuple("/".join(dataset.taxonomy.names(dataset.taxonomy.terminals[i]).values()) for i in gone),
+        kept=dict(zip(levels, keep.pseudo.sum(axis=0).tolist(), strict=True)),
+        dropped=dict(zip(levels, (before.keep & ~keep.pseudo).sum(axis=0).tolist(), strict=True)),
+        dropped_given=dict(zip(levels, (~keep.given).sum(axis=0).tolist(), strict=True)),
+        shown=int((selection.copies > 0).sum()),
+        copies=int(selection.copies.sum()),
+        iterations=iterations,
+        image_passes=spent.image_passes,
+        training_gmacs=spent.training_gmacs,
+    )
 
 
-def _self_ensemble(context: Context, dataset: Dataset, heap: Ids, labels: _Labels, iterations: list[Metrics]) -> _Keep:
-    """Iterate while validation improves; returns what stands after the best iteration."""
+def _self_ensemble(
+    context: Context, dataset: Dataset, heap: Ids, labels: _Labels
+) -> tuple[_Keep, tuple[FilterIteration, ...], Spent]:
+    """Iterate while validation improves; returns what stands after the best iteration, all of them, and their cost."""
     config = context.config.filter
     bench = Workbench(context, dataset)
     keep = _Keep(np.ones(labels.given.shape, dtype=bool), np.ones(labels.pseudo.shape, dtype=bool))
-    best = -math.inf
+    best, iterations, costs = -math.inf, [], []
     for iteration in range(config.iterations):
         score, agreed, spent = _iterate(context, bench, heap, labels, keep, iteration)
         dropped = int((~agreed.pseudo).any(axis=1).sum())
-        iterations.append({"validation": score, "dropped": dropped, **spent.to_json()})
+        iterations.append(FilterIteration(score, dropped, spent.image_passes, spent.training_gmacs))
+        costs.append(spent)
         if score <= best:
             break
         best = score
         keep = _Keep(agreed.given if config.labelled else keep.given, agreed.pseudo)
-    return keep
+    return keep, tuple(iterations), total(costs)
 
 
 def _iterate(
@@ -118,7 +123,7 @@ def _iterate(
         (Examples(heap, GivenTargets(pseudo, bench.outputs)), share),
     ]
     steps = max(len(heap) / share if share else 0, len(given) / config.batch_size)
-    lesson = Lesson(parts, objective, Length(config.epochs, math.ceil(steps)), with_clean=True)
+    lesson = Lesson(parts, objective, Length(config.epochs, math.ceil(steps)), views={CLEAN: None})
     key = context.key("iteration", iteration)
     trained = bench.train(f"filter {iteration}", config.model, config, lesson, key)
     score = bench.validation_score(bench.ensemble([config.model], [trained.network]))
@@ -135,10 +140,10 @@ def _nothing_to_learn(context: Context, before: npt.NDArray[np.bool_], after: np
     """Why no student can be trained on what is left; empty where one can."""
     images = before.any(axis=1)
     if not images.any():
-        made = context.inputs["labels"].manifest.metrics
+        made = LabelMetrics.of(context.inputs["labels"].manifest)
         return (
-            f"no pseudo-label was kept: of {made['labelled_images']} images the surest has confidence "
-            f"{made['highest_confidence']:.2f} and pseudolabel.threshold is {context.config.pseudolabel.threshold}: "
+            f"no pseudo-label was kept: of {made.labelled_images} images the surest has confidence "
+            f"{made.highest_confidence:.2f} and pseudolabel.threshold is {context.config.pseudolabel.threshold}: "
             "lower it, or train the teacher longer"
         )
     share = float((images & ~after.any(axis=1)).sum() / images.sum())

@@ -21,11 +21,12 @@ from nstudent.models.inference import BatchSize, Found, batches, predict
 from nstudent.models.members import Levels
 from nstudent.models.temperature import apply_temperature
 from nstudent.progress import Task
-from nstudent.stage import Context, Metrics
+from nstudent.stage import Context
+from nstudent.step_metrics import LabelMetrics
 from torch import Tensor
 
 
-def run(context: Context) -> Metrics:
+def run(context: Context) -> LabelMetrics | None:
     """Write the label store and the first selection from it."""
     config = context.config.pseudolabel
     dataset = Dataset(context.inputs["data"], context.config.data)
@@ -39,21 +40,21 @@ def run(context: Context) -> Metrics:
     _Labelling(dataset, labeller, layout, temperatures, size).make(context)
     context.world.agree()
     if not context.world.leads:
-        return {}
+        return None
     store.finish(context.folder, taxonomy, layout, temperatures, context.inputs["labeller"].manifest.id)
 
     labels = store.LabelStore(store.shards(context.folder), taxonomy.levels)
     keep = labels.deep_enough(config.threshold)
     selection = select(labels.terminals(taxonomy), labels.kept_confidence(keep), keep, config, context.key())
     selection.save(context.folder)
-    return {
-        "labelled_images": len(labels),
-        "kept": dict(zip(taxonomy.levels, keep.sum(axis=0).tolist(), strict=True)),
-        "shown": int((selection.copies > 0).sum()),
-        "copies": int(selection.copies.sum()),
-        "temperatures": list(temperatures),
-        "highest_confidence": max(float(part.confidence.max(initial=0.0)) for part in labels.parts()),
-    }
+    return LabelMetrics(
+        labelled_images=len(labels),
+        kept=dict(zip(taxonomy.levels, keep.sum(axis=0).tolist(), strict=True)),
+        shown=int((selection.copies > 0).sum()),
+        copies=int(selection.copies.sum()),
+        temperatures=temperatures,
+        highest_confidence=max(float(part.confidence.max(initial=0.0)) for part in labels.parts()),
+    )
 
 
 def _temperatures(context: Context, dataset: Dataset, labeller: Ensemble, size: BatchSize) -> tuple[float, ...]:

@@ -4,19 +4,18 @@ Labels were made without noise, the student learns them under noise (RandAugment
 it has to give the answer of an undisturbed teacher to a disturbed image (Noisy Student, arXiv 1911.04252).
 """
 
-from dataclasses import asdict
-
 import numpy as np
 from nstudent.data.batches import Examples
 from nstudent.data.dataset import Dataset
-from nstudent.evaluation.assess import HEADLINE, assess
-from nstudent.evaluation.bootstrap import Difference, paired_difference
+from nstudent.evaluation.assess import assess
+from nstudent.evaluation.bootstrap import paired_difference
 from nstudent.evaluation.metrics import Tallies, scores
-from nstudent.labels.selection import Selection, load_given_keep
-from nstudent.labels.store import LabelStore
-from nstudent.labels.targets import PseudoTargets
+from nstudent.evaluation.scores import HEADLINE, Difference
+from nstudent.labels.heap_labels import HeapLabels
+from nstudent.labels.selection import load_given_keep
 from nstudent.models.ensemble import Ensemble
-from nstudent.stage import Context, Metrics
+from nstudent.stage import Context
+from nstudent.step_metrics import TrainedMetrics
 from nstudent.taxonomy import UNKNOWN
 from nstudent.training.build import Lesson
 from nstudent.training.loop import Trained
@@ -24,14 +23,14 @@ from nstudent.training.spending import total
 from nstudent.workbench import Workbench, unlabelled_share
 
 
-def run(context: Context) -> Metrics:
+def run(context: Context) -> TrainedMetrics | None:
     """Train the student, hold it against its teacher on validation, and save it either way."""
     config = context.config.student
     dataset = Dataset(context.inputs["data"], context.config.data)
     bench = Workbench(context, dataset)
     trained = _train(context, bench)
     if not context.world.leads:
-        return {}
+        return None
     student = bench.ensemble([config.model], [trained.network])
     teacher = Ensemble.load(context.inputs["labeller"], bench.placement)
     batch_size = context.config.evaluate.batch_size
@@ -40,27 +39,27 @@ def run(context: Context) -> Metrics:
     promoted = gap.probability > config.promote_above
     student.save(context.folder)
     context.progress.say(_verdict(gap, promoted, context.inputs["labeller"].name))
-    return {
-        "validation": scores(ours),
-        "gain_over_teacher": asdict(gap),
-        "promoted": promoted,
-        "gmacs": round(student.gmacs, 6),
-        **total([trained.spent]).to_json(),
-        "history": [trained.history],
-    }
+    spent = total([trained.spent])
+    return TrainedMetrics(
+        validation=scores(ours),
+        gmacs=round(student.gmacs, 6),
+        image_passes=spent.image_passes,
+        history=(tuple(trained.history),),
+        training_gmacs=spent.training_gmacs,
+        gain_over_teacher=gap,
+        promoted=promoted,
+    )
 
 
 def _train(context: Context, bench: Workbench) -> Trained:
     config, dataset = context.config.student, bench.dataset
-    selection = Selection.load(context.inputs["clean labels"])
-    labels = LabelStore.open(context.inputs["labels"])
-    hard = context.config.pseudolabel.targets == "hard"
-    heap = Examples(labels.images, PseudoTargets(labels.probabilities, selection.keep, hard=hard), selection.copies)
-    keep = load_given_keep(context.inputs["clean labels"])
+    heap = HeapLabels.open(context.inputs["labels"], context.inputs["selection"])
+    targets = heap.targets(hard=context.config.pseudolabel.targets == "hard")
+    keep = load_given_keep(context.inputs["selection"])
     given = np.where(keep, dataset.labels[dataset.labelled], UNKNOWN)
     parts = [
         (bench.labelled(given), config.batch_size),
-        (heap, unlabelled_share(config.batch_size, config.unlabelled_ratio)),
+        (Examples(heap.images, targets, heap.copies), unlabelled_share(config.batch_size, config.unlabelled_ratio)),
     ]
     lesson = Lesson(parts, bench.supervised(config, config.unlabelled_weight), bench.student_length())
     return bench.train("student", config.model, config, lesson, context.key("network"))

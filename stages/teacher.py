@@ -8,12 +8,14 @@ import math
 
 from nstudent.data.dataset import Dataset
 from nstudent.errors import TrainingError
-from nstudent.evaluation.assess import HEADLINE, assess, best_constant
+from nstudent.evaluation.assess import assess, best_constant
 from nstudent.evaluation.bootstrap import paired_difference
 from nstudent.evaluation.metrics import scores
+from nstudent.evaluation.scores import HEADLINE
 from nstudent.models.cost import check_cost, gmacs
 from nstudent.models.ensemble import Ensemble
-from nstudent.stage import Context, Metrics
+from nstudent.stage import Context
+from nstudent.step_metrics import TrainedMetrics
 from nstudent.training.build import Lesson
 from nstudent.training.loop import Length, Trained
 from nstudent.training.spending import total
@@ -23,7 +25,7 @@ _SURE = 0.95
 """Probability, by paired bootstrap, with which a teacher has to beat the best constant answer."""
 
 
-def run(context: Context) -> Metrics:
+def run(context: Context) -> TrainedMetrics | None:
     """Train every member, check that the ensemble has learnt something, and save it."""
     config = context.config.teacher
     dataset = Dataset(context.inputs["data"], context.config.data)
@@ -34,18 +36,20 @@ def run(context: Context) -> Metrics:
     cost = check_cost(lambda size: gmacs(skeletons, size), dataset.image_size, config.max_gmacs)
     turns = {number: _train(context, bench, number) for number in context.turns(len(config.members))}
     if not context.world.leads:
-        return {}
+        return None
     trained = [turns[number] for number in range(len(config.members))]
     teacher = bench.ensemble(config.members, [member.network for member in trained])
     validation = _better_than_chance(context, dataset, teacher)
     teacher.save(context.folder)
-    return {
-        "validation": validation,
-        "gmacs": round(cost, 6),
-        **total(member.spent for member in trained).to_json(),
-        "history": [member.history for member in trained],
-        "promoted": True,
-    }
+    spent = total(member.spent for member in trained)
+    return TrainedMetrics(
+        validation=validation,
+        gmacs=round(cost, 6),
+        image_passes=spent.image_passes,
+        history=tuple(tuple(member.history) for member in trained),
+        training_gmacs=spent.training_gmacs,
+        promoted=True,
+    )
 
 
 def train_ahead(context: Context, number: int) -> None:

@@ -7,12 +7,23 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
-from nstudent.stage import Context, Metrics, Stage
+from nstudent.artifact import Metrics
+from nstudent.evaluation.scores import HEADLINE, SCORES, ClassifierScores, Interval, Scores
+from nstudent.stage import Context, Stage
+from nstudent.step_metrics import (
+    DataMetrics,
+    FilterMetrics,
+    LabelMetrics,
+    Role,
+    ScoreMetrics,
+    TrainedMetrics,
+)
 from nstudent.storage import write_json
 
 # No deadline: a slow machine is not a defect. Derandomised: a commit that was green stays green.
@@ -115,7 +126,7 @@ class FakeStages:
         self.content: dict[str, str] = {}
         """What a step writes, where it is not its own name."""
         self.metrics: dict[str, Metrics] = {}
-        """What a step reports beside a score."""
+        """What a step reports, if that is not what any of its role does."""
 
     def work(self, context: Context) -> Metrics:
         name = context.step.name
@@ -125,26 +136,36 @@ class FakeStages:
         (context.scratch / "checkpoint").write_text("half")
         if name in self.failing:
             raise self.failing[name]
-        if context.step.stage.name == "evaluate":
-            write_json(context.folder / "scores.json", _scores(context))
-        reported: Metrics = {"promoted": name not in self.not_promoted, "validation": {"contest alone": 0.5}}
-        return reported | self.metrics.get(name, {})
+        role = context.step.stage.provides
+        if role == "scores":
+            write_json(context.folder / SCORES, _scores(context).to_json())
+        if role == "labeller":
+            reported: Metrics = replace(TRAINED, promoted=name not in self.not_promoted)
+        else:
+            reported = REPORTED[role]
+        return self.metrics.get(name, reported)
 
     def forget(self) -> None:
         """Count from here on."""
         self.made.clear()
 
 
-def _scores(context: Context) -> dict[str, Any]:
-    entry = {"contest alone": {"value": 0.5, "low": 0.4, "high": 0.6}}
-    names = [made.name for made in context.gathered if made.name.endswith(("teacher", "baseline", "student"))]
-    return {
-        "final": names[-1],
-        "ended": None,
-        "confidence": 0.95,
-        "classifiers": {name: {"validation": entry, "test": entry} for name in names},
-        "gain": {},
-    }
+TRAINED = TrainedMetrics(validation={HEADLINE: 0.5}, gmacs=1.0, image_passes=10, history=())
+REPORTED: dict[Role, Metrics] = {
+    "data": DataMetrics(1, 1, 1, 1, 0, 0, 0, 0, classes=(2,), terminals=2, findings={}),
+    "baseline": TRAINED,
+    "labels": LabelMetrics(1, {}, shown=1, copies=1, temperatures=(), highest_confidence=1.0),
+    "selection": FilterMetrics("", (), {}, {}, {}, shown=1, copies=1, iterations=()),
+    "scores": ScoreMetrics("01-teacher", {}, {}),
+}
+"""What steps that cost nothing report of their work."""
+
+
+def _scores(context: Context) -> Scores:
+    found = {HEADLINE: Interval(0.5, 0.4, 0.6)}
+    names = [made.name for made in context.all("labeller", "baseline")]
+    classifiers = {name: ClassifierScores(1.0, 10, None, validation=found, test=found) for name in names}
+    return Scores(names[-1], None, 0.95, classifiers, gain={}, pseudo_labels={}, given_labels={})
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from nstudent import load_config, plan, run_all
+from nstudent import Session, load_config, plan, run_all
 from nstudent.status import status
 
 ONE_ROUND = ["00-data", "01-teacher", "02-baseline", "03-pseudolabel", "04-filter", "05-student", "06-evaluate"]
@@ -28,7 +28,7 @@ class Told:
 def steps_made(run_dir: Path, *overrides: str) -> dict[str, str]:
     """Run everything; why each step was made, in order."""
     told = Told()
-    run_all(load_config(None, ["rounds=1", *overrides]), run_dir, told)
+    run_all(load_config(None, ["rounds=1", *overrides]), run_dir, Session(progress=told))
     said = dict(line.split(": ", 1) for line in told.lines)
     return {name: reason for name, reason in said.items() if reason != "up to date"}
 

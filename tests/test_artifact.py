@@ -15,6 +15,7 @@ from nstudent.errors import ArtifactError
 
 _FIELDS = {
     "stage": "teacher",
+    "role": "labeller",
     "round": 0,
     "asked": {"stage": "teacher", "settings": {"seed": 0}, "inputs": {}},
     "inputs": {},

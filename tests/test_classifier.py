@@ -50,7 +50,8 @@ def add_step(run_dir, name, logits, *, promoted, image_size=32, precision="auto"
     )
     metrics = {} if promoted is None else {"promoted": promoted}
     stage = name.partition("-")[2]
-    commit(folder, {"stage": stage, "round": 0, "asked": {}, "inputs": {}, "metrics": metrics, "seconds": 0.0})
+    fields = {"stage": stage, "role": "labeller", "round": 0, "asked": {}, "inputs": {}, "seconds": 0.0}
+    commit(folder, fields | {"metrics": metrics})
     if promoted:
         write_json(run_dir / FINAL, {"step": name})
     return run_dir

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 from nstudent import cli
 from nstudent.errors import NstudentError, TrainingError
-from nstudent.run import STAGES
+from nstudent.step_metrics import DataMetrics
+from nstudent.steps import STAGES
 
 if TYPE_CHECKING:
     from conftest import FakeStages
@@ -51,6 +52,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
         (["run-all", "epochs"], "'epochs' is not an override: write key=value"),
         (["run-all", "--run-dir", "file"], "cannot use the run folder file"),
         (["stage", "filter", "rounds=0"], "no filter step: with rounds=0"),
+        (["run-all", "--until", "filter", "rounds=0"], "no filter step: with rounds=0"),
         (["stage", "teacher"], "teacher needs 00-data, which is not in runs/digits: run `nstudent stage data` first"),
         (["stage", "pseudolabel", "--shard", "4/4"], "--shard 4/4: write I/N with I from 0 to N - 1, such as 0/4"),
         (["stage", "pseudolabel", "--shard", "one"], "--shard one: write I/N"),
@@ -76,6 +78,7 @@ def test_an_error_is_words_and_exit_code_2(tmp_path: Path, command: Command, wor
     ("words", "said"),
     [
         (["stage", "distil"], "'distil' is not one of"),
+        (["run-all", "--until", "distil"], "'distil' is not one of"),
         (["train"], "No such command 'train'"),
         (["run-all", "--fast"], "No such option: --fast"),
         (["status"], "Missing argument"),
@@ -159,6 +162,26 @@ def test_a_dry_run_prints_the_plan_and_makes_nothing(command: Command, tmp_path:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_until_a_stage_the_states_and_scores_of_its_steps_are_shown(command: Command, fake_stages: FakeStages) -> None:
+    assert "baseline" not in command("run-all", "rounds=1", "--until", "student", "--dry-run").stdout
+    done = command("run-all", "rounds=1", "--until", "student")
+    assert done.returncode == 0
+    *rows, last = done.stdout.splitlines()[1:]
+    made = ["00-data", "01-teacher", "03-pseudolabel", "04-filter", "05-student"]
+    scored = ["01-teacher", "05-student"]
+    assert [row.split() for row in rows] == [[name, "done", *["0.500"] * (name in scored)] for name in made]
+    assert last == "the same command without --until goes on from here"
+    assert fake_stages.made == made
+    assert "06-evaluate" in command("run-all", "rounds=1").stdout
+
+
+def test_a_student_that_is_asked_for_and_not_reached_is_an_error(command: Command, fake_stages: FakeStages) -> None:
+    fake_stages.not_promoted = {"05-student"}
+    done = command("run-all", "rounds=2", "--until", "student")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == "nstudent: 05-student did not beat its teacher: 08-student was not made"
+
+
 def test_run_all_ends_with_the_scores(command: Command, fake_stages: FakeStages) -> None:
     done = command("run-all", "rounds=1")
     assert done.returncode == 0
@@ -175,12 +198,16 @@ def test_run_all_ends_with_the_scores(command: Command, fake_stages: FakeStages)
 
 def test_run_all_counts_what_was_left_out_and_what_is_worth_a_look(command: Command, fake_stages: FakeStages) -> None:
     fake_stages.metrics = {
-        "00-data": {
-            "unreadable": 3,
-            "duplicates": 0,
-            "near_duplicates": 1234,
-            "findings": {"one_training_image": 2, "held_out_only": 0},
-        }
+        "00-data": DataMetrics(
+            *(1, 1, 1, 1),
+            unreadable=3,
+            duplicates=0,
+            near_duplicates=1234,
+            conflicting_labels=0,
+            classes=(2,),
+            terminals=2,
+            findings={"one_training_image": 2, "held_out_only": 0},
+        )
     }
     assert command("run-all", "rounds=1").stdout.splitlines()[-4:-2] == [
         "not used: 3 unreadable images, 1234 near-duplicates (runs/digits/00-data/left_out.json)",
@@ -219,7 +246,8 @@ def test_status_shows_each_step(command: Command, fake_stages: FakeStages) -> No
     done = command("status", "runs/digits")
     assert done.returncode == 0
     rows = {line.split()[0]: line.split(maxsplit=1)[1].rstrip() for line in done.stdout.splitlines()[1:]}
-    assert rows["00-data"].split() == ["done", "0.500"]
+    assert rows["00-data"].split() == ["done"]
+    assert rows["05-student"].split()[1] == rows["02-baseline"].split()[1] == "0.500"
     assert rows["01-teacher"].startswith("stale")
     assert "seed changed from 0 to 1" in rows["01-teacher"]
 

@@ -25,6 +25,7 @@ NUMBERED = [f"pixels-{number:05d}.h5" for number in range(4)]
 TREE = Taxonomy.from_labels([("A",), ("B",)], ("level",))
 _FIELDS: dict[str, Any] = {
     "stage": "data",
+    "role": "data",
     "round": 0,
     "asked": {"stage": "data", "settings": {}, "inputs": {}},
     "inputs": {},

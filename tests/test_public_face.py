@@ -20,7 +20,7 @@ HEAVY = ["torch", "torchvision", "timm", "albumentations", "cv2", "sklearn", "sc
 
 def test_the_public_names() -> None:
     assert sorted(nstudent.__all__) == [
-        *("Classifier", "NstudentError", "Taxonomy", "load_config", "plan", "run_all", "run_stage")
+        *("Classifier", "NstudentError", "Session", "Taxonomy", "load_config", "plan", "run_all", "run_stage")
     ]
     assert set(nstudent.__all__) <= set(dir(nstudent))
     for name in nstudent.__all__:
@@ -80,7 +80,7 @@ def _heavy(done: CompletedProcess[str]) -> str:
     "code",
     [
         "import nstudent",
-        "import nstudent; nstudent.load_config; nstudent.plan; nstudent.run_all; nstudent.Taxonomy",
+        "import nstudent; nstudent.load_config; nstudent.plan; nstudent.run_all; nstudent.Session; nstudent.Taxonomy",
         "import nstudent; nstudent.plan(nstudent.load_config())",
     ],
 )

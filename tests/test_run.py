@@ -6,14 +6,17 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
-from costless_runs import ONE_ROUND, planned, reasons, states, steps_made
+from costless_runs import ONE_ROUND, TWO_ROUNDS, planned, reasons, states, steps_made
 from nstudent import load_config, run_all, run_stage
 from nstudent.artifact import Manifest
 from nstudent.errors import ArtifactError, ConfigError, TrainingError
+from nstudent.evaluation.scores import HEADLINE
 from nstudent.status import StepState, status
+from nstudent.step_metrics import TrainedMetrics
 
 if TYPE_CHECKING:
     from conftest import FakeStages
@@ -172,6 +175,65 @@ def test_a_stage_that_does_not_exist(tmp_path: Path) -> None:
         run_stage(load_config(None, ["rounds=0"]), "student", tmp_path)
 
 
+# --- until a stage ---
+
+
+def test_until_the_student_neither_the_baseline_nor_the_scores_are_made(
+    tmp_path: Path, fake_stages: FakeStages
+) -> None:
+    config = load_config(None, ["rounds=2"])
+    assert run_all(config, tmp_path, until="student") == tmp_path
+    made = [name for name in TWO_ROUNDS if not name.endswith(("baseline", "evaluate"))]
+    assert fake_stages.made == made
+    assert json.loads((tmp_path / "final.json").read_text()) == {"step": "08-student"}
+    fake_stages.forget()
+    run_all(config, tmp_path)
+    assert fake_stages.made == ["02-baseline", "09-evaluate"]
+    assert states(tmp_path) == dict.fromkeys(TWO_ROUNDS, "done")
+
+
+@pytest.mark.parametrize(
+    ("stage", "made"),
+    [
+        ("data", ONE_ROUND[:1]),
+        ("teacher", ONE_ROUND[:2]),
+        ("baseline", ["00-data", "02-baseline"]),
+        ("filter", ["00-data", "01-teacher", "03-pseudolabel", "04-filter"]),
+        ("evaluate", ONE_ROUND),
+    ],
+)
+def test_until_a_stage_what_it_is_made_from_is_made(
+    tmp_path: Path, fake_stages: FakeStages, stage: str, made: list[str]
+) -> None:
+    run_all(load_config(None, ["rounds=1"]), tmp_path, until=stage)
+    assert fake_stages.made == made
+
+
+def test_until_the_student_the_rounds_end_where_they_came_to_nothing(tmp_path: Path, fake_stages: FakeStages) -> None:
+    fake_stages.not_promoted = {"05-student"}
+    run_all(load_config(None, ["rounds=2"]), tmp_path, until="student")
+    assert fake_stages.made == [name for name in ONE_ROUND[:6] if name != "02-baseline"]
+
+
+def test_until_a_step_that_stands_aside_it_is_made_before_the_call_returns(
+    tmp_path: Path, fake_stages: FakeStages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beside = SimpleNamespace(job=None, end=lambda: None)
+    monkeypatch.setattr("nstudent.jobs._processes_beside", lambda run, steps: 1)
+    monkeypatch.setattr("nstudent.jobs._JobProcess", lambda run: beside)
+    monkeypatch.setattr("nstudent.jobs.Jobs._poll", lambda jobs, seconds=0.0: None)
+    run_all(load_config(None, ["rounds=1"]), tmp_path, until="baseline")
+    assert fake_stages.made == ["00-data", "02-baseline"]
+
+
+def test_until_a_stage_that_is_not_there(tmp_path: Path, fake_stages: FakeStages) -> None:
+    with pytest.raises(ConfigError, match=r"no stage 'distil': choose from data, teacher, .*, evaluate"):
+        run_all(load_config(), tmp_path, until="distil")
+    with pytest.raises(ConfigError, match="no student step: with rounds=0"):
+        run_all(load_config(None, ["rounds=0"]), tmp_path, until="student")
+    assert list(tmp_path.iterdir()) == []
+
+
 # --- status ---
 
 
@@ -186,7 +248,7 @@ def test_status_says_what_would_be_made_again(tmp_path: Path, fake_stages: FakeS
 def test_status_shows_what_a_step_reports(tmp_path: Path, fake_stages: FakeStages) -> None:
     steps_made(tmp_path)
     found: Mapping[str, StepState] = {state.step.name: state for state in status(tmp_path)}
-    assert found["05-student"].metrics == {"promoted": True, "validation": {"contest alone": 0.5}}
+    assert found["05-student"].metrics == TrainedMetrics({HEADLINE: 0.5}, 1.0, 10, history=(), promoted=True)
 
 
 def test_status_of_a_folder_that_is_no_run(tmp_path: Path) -> None:

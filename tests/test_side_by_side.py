@@ -7,10 +7,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from nstudent import jobs
+from nstudent import job_process, jobs
 from nstudent.errors import ArtifactError, ConfigError, StoppedError, TrainingError
+from nstudent.listener import NoListener
 from nstudent.progress import Silence
-from nstudent.stopping import StopRequest
+from nstudent.session import Session
 
 DEATH = TrainingError("killed")
 
@@ -69,6 +70,7 @@ class FakeRun:
 
     def __init__(self, stale=("teacher",), size=1) -> None:
         self.world, self.config, self.steps, self._stale = SimpleNamespace(size=size), None, STEPS, stale
+        self.session = Session()
 
     def why_stale(self, asked):
         if "damaged" in self._stale:
@@ -91,10 +93,10 @@ def started(monkeypatch: pytest.MonkeyPatch):
 @pytest.fixture
 def pair(started):
     """A run, its jobs, and one process beside it."""
-    run, stop = FakeRun(), StopRequest()
-    ours = jobs.Jobs(run, Silence(), stop)
+    run = FakeRun()
+    ours = jobs.Jobs(run)
     ours.start()
-    yield run, ours, started[0], stop
+    yield run, ours, started[0], run.session.stop
     ours.end()
 
 
@@ -113,7 +115,7 @@ def pair(started):
 def test_processes_are_started_where_a_training_is_to_be_made(
     stale: tuple[str, ...], size: int, number: int, started
 ) -> None:
-    with jobs.side_by_side(FakeRun(stale, size), STEPS, None, None) as ours:
+    with jobs.side_by_side(FakeRun(stale, size), STEPS) as ours:
         assert len(started) == number
         assert bool(ours) is (number > 0)
     assert [process.done for process in started] == [["ended"]] * number
@@ -174,7 +176,7 @@ def test_after_an_error_the_others_keep_what_they_have_done(
     error: RuntimeError | TrainingError, done: list[str], started
 ) -> None:
     def make(run) -> None:
-        with jobs.side_by_side(run, STEPS, None, None):
+        with jobs.side_by_side(run, STEPS):
             next(run.turns(STEPS[1], 2))
             raise error
 
@@ -184,8 +186,8 @@ def test_after_an_error_the_others_keep_what_they_have_done(
     assert [process.done for process in started] == [done, ["ended"]]
 
 
-class Shown(Silence):
-    """Progress that writes down what is shown."""
+class Shown(Silence, NoListener):
+    """Progress and a listener that write down what they are told."""
 
     def __init__(self) -> None:
         self.lines = []
@@ -202,13 +204,20 @@ class Shown(Silence):
     def say(self, text) -> None:
         self.lines.append(text)
 
+    def epoch(self, training, entry) -> None:
+        self.lines.append((training, entry))
+
+    def made(self, step, metrics) -> None:
+        self.lines.append((step, metrics))
+
 
 @pytest.fixture
 def heard():
     """What a process says, and what is shown of it."""
     process = jobs._JobProcess.__new__(jobs._JobProcess)
-    process._progress, process._tasks, process.job = Shown(), {}, (1, 0)
-    return process, process._progress.lines
+    shown = Shown()
+    process._session, process._tasks, process.job = Session(progress=shown, listener=shown), {}, (1, 0)
+    return process, shown.lines
 
 
 def test_what_another_process_shows_is_shown_here(heard) -> None:
@@ -221,6 +230,24 @@ def test_what_another_process_shows_is_shown_here(heard) -> None:
     assert process.job == (1, 0)
     process._take("done", [])
     assert process.job is None
+
+
+def test_events_pass_from_the_process_that_trains_to_the_listener(heard) -> None:
+    process, lines = heard
+    process.connection, theirs = multiprocessing.Pipe()
+    parent = job_process._Parent(theirs)
+    entries = [{"epoch": 1, "loss": 2.5, "learning_rate": 0.1}, {"epoch": 2, "loss": float("nan"), "validation": 0.5}]
+    for entry in entries:
+        parent.epoch("01-teacher/member 1", entry)
+    parent.made("02-baseline", {"seconds": {"train": 1.5}, "names": ["a"], "ended": None})
+    process.hear()
+    assert repr(lines) == repr(
+        [
+            *(("01-teacher/member 1", entry) for entry in entries),
+            ("02-baseline", {"seconds": {"train": 1.5}, "names": ["a"], "ended": None}),
+        ]
+    )
+    assert process.job == (1, 0)
 
 
 def test_an_error_of_another_process_keeps_its_kind_and_what_it_names(heard) -> None:

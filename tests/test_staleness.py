@@ -11,7 +11,7 @@ import pytest
 from costless_runs import ONE_ROUND, TWO_ROUNDS, states, steps_made
 from nstudent.artifact import Manifest
 from nstudent.config import Config, Section
-from nstudent.run import STAGES
+from nstudent.steps import STAGES
 
 if TYPE_CHECKING:
     from conftest import FakeStages

@@ -18,7 +18,6 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,20 +26,23 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import cifar10  # noqa: E402
-from nstudent import load_config, run_all, run_stage  # noqa: E402
+from nstudent import Session, load_config, run_all, run_stage  # noqa: E402
 from nstudent.artifact import Artifact, Manifest  # noqa: E402
+from nstudent.cli.console import Screen  # noqa: E402
 from nstudent.config import Config  # noqa: E402
-from nstudent.console import Screen  # noqa: E402
 from nstudent.data.dataset import Dataset  # noqa: E402
 from nstudent.errors import StoppedError  # noqa: E402
-from nstudent.evaluation.assess import HEADLINE, assess  # noqa: E402
+from nstudent.evaluation.assess import assess  # noqa: E402
 from nstudent.evaluation.bootstrap import interval  # noqa: E402
+from nstudent.evaluation.scores import HEADLINE, SCORES, Scores  # noqa: E402
 from nstudent.models.device import Placement  # noqa: E402
 from nstudent.models.ensemble import Ensemble  # noqa: E402
+from nstudent.step_metrics import TrainedMetrics  # noqa: E402
 from nstudent.stopping import StopRequest  # noqa: E402
 from step import Bench, Variant  # noqa: E402
 
-CLASSIFIERS = ("teacher", "baseline", "student")
+CLASSIFIERS = ("labeller", "baseline")
+"""Roles of the steps that are scored."""
 SCORING_S = 30
 """Kept for labels, scores, and whatever a machine takes to begin."""
 
@@ -89,7 +91,7 @@ def measure(arguments: argparse.Namespace, scale: Scale, folder: Path, began: fl
     cifar10.unpack(arguments.file or folder / "noise.npz", heap, scale.labelled, scale.validation, 0, levels=1)
     words = [f"data.root={heap}", f"device={arguments.device}", *scale.words]
     config = load_config(ROOT / "configs" / "cifar10.yaml", [*words, *arguments.overrides])
-    run_stage(config, "data", run_dir, Screen())
+    run_stage(config, "data", run_dir, Session(progress=Screen()))
     dataset = Dataset(Artifact(run_dir / "00-data"), config.data)
     words += lengths(config, dataset, arguments, scale, began)
     config = load_config(ROOT / "configs" / "cifar10.yaml", [*words, *arguments.overrides])
@@ -98,7 +100,7 @@ def measure(arguments: argparse.Namespace, scale: Scale, folder: Path, began: fl
     limit.daemon = True
     limit.start()
     try:
-        run_all(config, run_dir, Screen(), stop)
+        run_all(config, run_dir, Session(progress=Screen(), stop=stop))
     except StoppedError:
         print("\nThe time was over before the run was: scored is what there is.\n")
     limit.cancel()
@@ -150,27 +152,26 @@ def report(config: Config, dataset: Dataset, run_dir: Path) -> None:
     print("| | test accuracy, % | validation | training passes | GMACs | seconds |\n|---|---|---|---|---|---|")
     placement = Placement.from_config(config)
     for folder in sorted(run_dir.glob("[0-9][0-9]-*")):
-        if folder.suffix or folder.name.partition("-")[2] not in CLASSIFIERS:
+        if folder.suffix or (manifest := Manifest.read(folder)).role not in CLASSIFIERS:
             continue
-        manifest = Manifest.read(folder)
         ensemble = Ensemble.load(Artifact(folder), placement)
         tallies = assess(ensemble, dataset, dataset.test, None)
         found = interval(tallies[HEADLINE], config.evaluate.resamples, config.evaluate.confidence)
         assert found is not None
-        metrics = manifest.metrics
+        metrics = TrainedMetrics.of(manifest)
         print(
             f"| {folder.name} | {100 * found.value:.2f} [{100 * found.low:.2f}, {100 * found.high:.2f}] | "
-            f"{100 * metrics['validation'][HEADLINE]:.1f} | {metrics['image_passes']:,} | {metrics['gmacs']:.3f} | "
+            f"{100 * (metrics.validation[HEADLINE] or 0.0):.1f} | {metrics.image_passes:,} | {metrics.gmacs:.3f} | "
             f"{manifest.seconds:.0f} |",
             flush=True,
         )
-    for scores in run_dir.glob("[0-9][0-9]-evaluate/scores.json"):
-        said: dict[str, Any] = json.loads(scores.read_text())
-        print(f"\nFinal: {said['final']}. Paired differences on test, points:")
-        for name, gains in said["gain"].items():
+    for path in run_dir.glob(f"[0-9][0-9]-*/{SCORES}"):
+        scores = Scores.read(path)
+        print(f"\nFinal: {scores.final}. Paired differences on test, points:")
+        for name, gains in scores.gain.items():
             gain = gains[HEADLINE]
-            print(f"- against {name}: {100 * gain['value']:+.2f} [{100 * gain['low']:+.2f}, {100 * gain['high']:+.2f}]")
-        print(f"\nLabels of the heap: {json.dumps(said['pseudo_labels'])}")
+            print(f"- against {name}: {100 * gain.value:+.2f} [{100 * gain.low:+.2f}, {100 * gain.high:+.2f}]")
+        print(f"\nLabels of the heap: {json.dumps(scores.to_json()['pseudo_labels'])}")
 
 
 def keep(run_dir: Path, out: Path) -> None:

@@ -4,34 +4,41 @@ Step 7,001 of a run holds the same images under the same noise whether the run c
 7,000, or loads its images in three processes: nothing is drawn from a generator that has a past.
 """
 
-import contextlib
 import sys
-import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from nstudent.data.augment import Augment
-from nstudent.data.dataset import Ids, PixelStore
+from nstudent.data.dataset import Ids
 from nstudent.data.decode import Pixels
-from nstudent.data.resident import ResidentPixels
-from nstudent.errors import NstudentError, TrainingError
+from nstudent.data.loading import loaders_explained
 from nstudent.processes import serve_parent
 from nstudent.randomness import Key, generator
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-_SIGNAL_SECONDS = 0.1
-
-T = TypeVar("T")
 Rows = TypeVar("Rows", Ids, npt.NDArray[np.float32])
 
 Targets = Callable[[Ids], tuple[npt.NDArray[np.float32], ...]]
 """Rows of some examples -> per level, the mass on each class: (rows, classes of the level)."""
+
+
+class Images(Protocol):
+    """The images that a training reads."""
+
+    def __getitem__(self, ids: Ids, /) -> Pixels | Tensor:
+        """uint8 (rows, side, side, 3) of some image ids, on the host or already on a GPU."""
+
+
+class ImageNoise(Protocol):
+    """Noise on one image, where it is loaded."""
+
+    def __call__(self, image: Pixels, key: Key, step: int) -> Pixels:
+        """uint8 (height, width, 3) -> the same shape, as a function of the key and of how far the training is."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +70,8 @@ class Batch:
     """int64 (batch,): row of each image in its examples."""
     whole_size: int
     """Images in the batch; more than are here where this is one process's share of it."""
-    clean: Tensor | None = None
-    """The same images without noise, where asked for."""
+    views: Mapping[str, Tensor] = field(default_factory=dict)
+    """Further views of the same images, by name, each like ``images``."""
     whole: tuple[Tensor, ...] | None = None
     """Of a share, per level (2, classes): mass of all labelled images of the batch, and of all others."""
 
@@ -82,7 +89,7 @@ class Batch:
             images=change(self.images),
             targets=tuple(change(level) for level in self.targets),
             rows=change(self.rows),
-            clean=None if self.clean is None else change(self.clean),
+            views={name: change(images) for name, images in self.views.items()},
             whole=None if self.whole is None else tuple(change(level) for level in self.whole),
         )
 
@@ -120,12 +127,12 @@ class Batches:
 
     def __init__(
         self,
-        pixels: PixelStore | ResidentPixels,
+        pixels: Images,
         parts: Sequence[tuple[Examples, int]],
-        augment: Augment | None,
+        noise: ImageNoise | None,
         key: Key,
         *,
-        with_clean: bool = False,
+        views: Mapping[str, ImageNoise | None] | None = None,
         share: tuple[int, int] = (0, 1),
     ) -> None:
         """Make batches of some examples.
@@ -133,9 +140,10 @@ class Batches:
         Args:
             pixels: The images.
             parts: Examples, and how many of them a batch holds; the first part is the labelled one.
-            augment: Noise for one image; ``None``: the images are noised later, a batch at a time.
+            noise: Noise for one image; ``None``: the images are noised later, a batch at a time.
             key: For order and noise.
-            with_clean: Give the images without noise, too.
+            views: Further views to give of the same images, by name: their noise, or ``None`` for the images as they
+                are.
             share: (number, of how many): load this share of every batch. An image's noise does not depend on it.
         """
         self._pixels = pixels
@@ -143,9 +151,9 @@ class Batches:
         self._streams = [
             Stream(examples.shown(), size, (*key, part)) for part, (examples, size) in enumerate(self._parts)
         ]
-        self._augment = augment
+        self._noise = noise
         self._key = key
-        self._with_clean = with_clean
+        self._views = dict(views or {})
         self._share = share
 
     def ids(self, step: int) -> Ids:
@@ -155,14 +163,16 @@ class Batches:
 
     def __getitem__(self, step: int) -> Batch:
         images: list[Pixels | Tensor] = []
-        clean: list[Pixels | Tensor] = []
+        views: dict[str, list[Pixels | Tensor]] = {name: [] for name in self._views}
         targets, rows, masses = [], [], []
         for part, (examples, _) in enumerate(self._parts):
             whole, all_draws = self._streams[part].at(step)
             chosen, draws = self._mine(whole), self._mine(all_draws)
             raw = self._pixels[examples.ids[chosen]]
-            images.append(self._noised(raw, part, draws))
-            clean.append(raw)
+            keys = [(*self._key, part, int(draw)) for draw in draws]
+            images.append(_noised(raw, self._noise, keys, step))
+            for name, noise in self._views.items():
+                views[name].append(_noised(raw, noise, [("view", name, *key) for key in keys], step))
             # Those of the others, too: a loss is divided by what the whole batch has to teach.
             taught = examples.targets(whole)
             targets.append([self._mine(level) for level in taught])
@@ -174,26 +184,12 @@ class Batches:
             num_labelled=len(rows[0]),
             rows=torch.from_numpy(np.concatenate(rows)),
             whole_size=sum(size for _, size in self._parts),
-            clean=_joined(clean) if self._with_clean else None,
+            views={name: _joined(each) for name, each in views.items()},
             whole=_whole(masses) if self._share[1] > 1 else None,
         )
 
-    def _noised(self, raw: Pixels | Tensor, part: int, draws: Ids) -> Pixels | Tensor:
-        if self._augment is None or not len(raw):
-            return raw
-        assert isinstance(raw, np.ndarray), "images are noised one by one before they are sent to a device"
-        keys = ((*self._key, part, int(draw)) for draw in draws)
-        return np.stack([self._augment(image, key) for image, key in zip(raw, keys, strict=True)])
-
-    def places(self) -> tuple[Ids, int]:
-        """(places, size): which places of a whole batch the share that is loaded holds, and how many there are."""
-        ends = np.cumsum([0] + [size for _, size in self._parts])
-        parts = [self._mine(np.arange(*between)) for between in pairwise(ends)]
-        return np.concatenate(parts), int(ends[-1])
-
     def _mine(self, rows: Rows) -> Rows:
-        number, count = self._share
-        return rows[len(rows) * number // count : len(rows) * (number + 1) // count]
+        return _share_of(rows, self._share)
 
     def load(self, first: int, last: int, workers: int, *, pin_memory: bool = False) -> Generator[Batch, None, None]:
         """The batches of steps ``first`` to ``last - 1``, prepared by ``workers`` processes (0: this one)."""
@@ -216,6 +212,28 @@ class Batches:
                 iterator._shutdown_workers()  # type: ignore[attr-defined]
 
 
+def places_of(parts: Sequence[tuple[Examples, int]], share: tuple[int, int]) -> tuple[Ids, int]:
+    """(places, size): the places of a whole batch that a share of it holds, and how many places there are.
+
+    ``parts`` and ``share`` are those of ``Batches``.
+    """
+    ends = np.cumsum([0] + [size for _, size in parts])
+    return np.concatenate([_share_of(np.arange(*between), share) for between in pairwise(ends)]), int(ends[-1])
+
+
+def _share_of(rows: Rows, share: tuple[int, int]) -> Rows:
+    number, count = share
+    return rows[len(rows) * number // count : len(rows) * (number + 1) // count]
+
+
+def _noised(raw: Pixels | Tensor, noise: ImageNoise | None, keys: Sequence[Key], step: int) -> Pixels | Tensor:
+    """Images, each with the noise of its key."""
+    if noise is None or not len(raw):
+        return raw
+    assert isinstance(raw, np.ndarray), "images are noised one by one before they are sent to a device"
+    return np.stack([noise(image, key, step) for image, key in zip(raw, keys, strict=True)])
+
+
 def _whole(masses: Sequence[Sequence[npt.NDArray[np.float32]]]) -> tuple[Tensor, ...]:
     """Per level (2, classes): what a whole batch's labelled and other images are to teach."""
     rest = masses[1] if len(masses) > 1 else [np.zeros_like(level) for level in masses[0]]
@@ -224,59 +242,3 @@ def _whole(masses: Sequence[Sequence[npt.NDArray[np.float32]]]) -> tuple[Tensor,
 
 def _joined(parts: Sequence[Pixels | Tensor]) -> Tensor:
     return torch.cat([part if isinstance(part, Tensor) else torch.from_numpy(part) for part in parts])
-
-
-class Awaited(Iterator[T]):
-    """Batches, and how much of the time is spent waiting for them."""
-
-    def __init__(self, batches: Iterator[T]) -> None:
-        self._batches = batches
-        self._began: float | None = None
-        self._waited = 0.0
-
-    def __next__(self) -> T:
-        asked = time.perf_counter()
-        batch = next(self._batches)
-        if self._began is None:
-            # The first one is waited for while processes start.
-            self._began = time.perf_counter()
-        else:
-            self._waited += time.perf_counter() - asked
-        return batch
-
-    @property
-    def share(self) -> float:
-        """Of the time since the first batch, the share in which the next one was waited for."""
-        if self._began is None:
-            return 0.0
-        return self._waited / max(time.perf_counter() - self._began, 1e-9)
-
-
-@contextlib.contextmanager
-def loaders_explained() -> Iterator[None]:
-    """Say in a line that a process which prepares images was killed, or what error it met.
-
-    torch notices it in three ways: the pipe breaks off (in the middle of a message, too), the queue stays empty, or a
-    signal handler raises wherever the main process happens to be, in a training step as well as between two of them.
-
-    Raises:
-        TrainingError: a process died.
-    """
-    try:
-        yield
-    except NstudentError as error:
-        said = str(error.args[0])
-        if not said.startswith("Caught "):
-            raise
-        # torch hands an error on as text: a traceback, and in its last line class and message.
-        raise type(error)(said.strip().rpartition("\n")[2].partition(": ")[2]) from error
-    except (RuntimeError, ConnectionError, EOFError) as error:
-        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
-            raise
-        # The pipe is seen to break a moment before the signal comes: let its handler raise here, and not in our error.
-        with contextlib.suppress(RuntimeError):
-            time.sleep(_SIGNAL_SECONDS)
-        why = str(error) or "it broke off in the middle of a batch"
-        raise TrainingError(
-            f"a process that prepares images died ({why}): probably out of memory; lower workers or batch_size"
-        ) from error

@@ -16,11 +16,11 @@ from nstudent.data.decode import VERSION
 from nstudent.data.labelling import encode_labels, taxonomy_of
 from nstudent.data.packing import Layout, pack
 from nstudent.data.sources import open_source
-from nstudent.data.sources.packed import INFO, RECORDS, SHARD, STAGE, Info, is_pack, write_records
+from nstudent.data.sources.packed import INFO, RECORDS, SHARD, STAGE, Info, PackMetrics, is_pack, write_records
 from nstudent.errors import ArtifactError, ConfigError
 from nstudent.lock import hold_beside
-from nstudent.progress import Progress, Silence, Watched
-from nstudent.stopping import StopRequest
+from nstudent.progress import Progress
+from nstudent.session import Session
 from nstudent.storage import explained, fingerprint_of
 
 _VERSION = 1
@@ -32,30 +32,21 @@ _DECIDING = (
 """The keys of ``data`` that decide what a pack holds; the others are up to each run."""
 
 
-def make_pack(
-    config: DataConfig,
-    out: str | Path,
-    progress: Progress | None = None,
-    stop: StopRequest | None = None,
-    *,
-    repair: bool = False,
-) -> Path:
+def make_pack(config: DataConfig, out: str | Path, session: Session | None = None, *, repair: bool = False) -> Path:
     """Decode the source of a configuration into the folder ``out``, unless that is up to date.
 
     Args:
         config: What to decode, and to what size.
         out: Folder of the pack. Where one lies there that was made for something else, it is replaced as a whole.
-        progress: Told of the work as it goes on; default: silence.
-        stop: Asked between shards whether to go on; default: never stop.
+        session: Who is told of the work, and may stop it between shards; default: nobody.
         repair: Hash every file of a pack that is up to date, and make damaged ones again. Without it those are that
             are missing or have another length.
 
     Raises:
         NstudentError: with a line that says what to mend. What was made stays; the same call goes on from there.
     """
-    folder, shown = Path(out), progress or Silence()
+    folder, shown = Path(out), (session or Session()).watched()
     _refuse(folder, config)
-    shown = Watched(shown, stop.check) if stop else shown
     with explained(folder, "use"), hold_beside(folder):
         finish_commit(folder)
         request: dict[str, Any] = {"asked": _asked(config), "inputs": {}}
@@ -146,6 +137,6 @@ def _make(folder: Path, request: Mapping[str, Any], config: DataConfig, progress
     _, reasons = pack(partial, source, records, config, layout, progress)
     write_records(partial, records)
     Info(config.image_size, VERSION, config.levels, layout.storage, len(records)).save(partial)
-    metrics = {"images": len(records), "unreadable": len(reasons)}
+    metrics = PackMetrics(len(records), len(reasons)).to_json()
     seconds = round(time.monotonic() - began, 1)
-    commit(folder, {"stage": STAGE, "round": 0, **request, "metrics": metrics, "seconds": seconds})
+    commit(folder, {"stage": STAGE, "role": STAGE, "round": 0, **request, "metrics": metrics, "seconds": seconds})

@@ -8,8 +8,6 @@ from nstudent.models.ensemble import Ensemble
 from nstudent.models.inference import BatchSize, batches
 from nstudent.taxonomy import LabelArray, Taxonomy
 
-HEADLINE = "contest alone"
-"""The score that choices are made by: matched levels / levels that exist, mean over images."""
 _TIE = 1e-9
 
 

@@ -1,33 +1,12 @@
 """How far a score may be off because there are only so many images (Efron's percentile bootstrap)."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 from nstudent.evaluation.metrics import Ratio
+from nstudent.evaluation.scores import Difference, Interval
 from nstudent.randomness import generator
 
 _KEY = ("bootstrap",)
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A value, and where resampling the images puts it."""
-
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Difference:
-    """By how much one classifier beats another on the same images."""
-
-    value: float
-    low: float
-    high: float
-    probability: float
-    """Share of the resamples in which the first is ahead; ties count half."""
 
 
 def interval(ratio: Ratio, resamples: int, confidence: float) -> Interval | None:

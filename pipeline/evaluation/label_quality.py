@@ -1,10 +1,10 @@
 """How right machine-made labels are, held against the truth that training never saw."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from nstudent.evaluation.scores import DetectionQuality, LevelQuality
 from nstudent.taxonomy import LabelArray
 
 Keep = npt.NDArray[np.bool_]
@@ -33,20 +33,22 @@ class KeptQuality:
         self._right += (judged & (labels == truth)).sum(axis=0)
         self._kept += keep.sum(axis=0)
 
-    def found(self) -> dict[str, Any]:
-        """By level. Precision is ``None`` where the truth of no kept label is known."""
+    def found(self) -> dict[str, LevelQuality]:
+        """What the rows taken in so far amount to, by level."""
         counts = zip(self._levels, self._judged.tolist(), self._right.tolist(), self._kept.tolist(), strict=True)
         return {
-            name: {
-                "precision": right / judged if judged else None,
-                "kept": kept,
-                "share": kept / self._rows if self._rows else 0.0,
-            }
+            name: LevelQuality(
+                precision=right / judged if judged else None,
+                kept=kept,
+                share=kept / self._rows if self._rows else 0.0,
+            )
             for name, judged, right, kept in counts
         }
 
 
-def detection_quality(given: LabelArray, truth: LabelArray, keep: Keep, levels: Sequence[str]) -> dict[str, Any]:
+def detection_quality(
+    given: LabelArray, truth: LabelArray, keep: Keep, levels: Sequence[str]
+) -> dict[str, DetectionQuality]:
     """Per level, how well dropping finds wrong labels: precision and recall of 'dropped' for 'wrong'.
 
     Args:
@@ -61,12 +63,12 @@ def detection_quality(given: LabelArray, truth: LabelArray, keep: Keep, levels: 
         wrong = judged & (given[:, i] != truth[:, i])
         dropped = judged & ~keep[:, i]
         found = int((wrong & dropped).sum())
-        quality[name] = {
-            "judged": int(judged.sum()),
-            "wrong": int(wrong.sum()),
-            "dropped": int(dropped.sum()),
-            "precision": found / int(dropped.sum()) if dropped.any() else None,
-            "recall": found / int(wrong.sum()) if wrong.any() else None,
-            "right among kept": float((judged & keep[:, i] & ~wrong).sum() / max(1, (judged & keep[:, i]).sum())),
-        }
+        quality[name] = DetectionQuality(
+            judged=int(judged.sum()),
+            wrong=int(wrong.sum()),
+            dropped=int(dropped.sum()),
+            precision=found / int(dropped.sum()) if dropped.any() else None,
+            recall=found / int(wrong.sum()) if wrong.any() else None,
+            right_among_kept=float((judged & keep[:, i] & ~wrong).sum() / max(1, (judged & keep[:, i]).sum())),
+        )
     return quality

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
+from nstudent.evaluation.scores import EXACT_PATH, HEADLINE
 from nstudent.taxonomy import UNKNOWN, LabelArray
 
 Ratio = npt.NDArray[np.float64]
@@ -41,9 +42,9 @@ def tally(predicted: LabelArray, truth: LabelArray, levels: Sequence[str]) -> Ta
     labelled = existing > 0
     tallies = {f"accuracy/{name}": _ratio(match[:, i], exists[:, i]) for i, name in enumerate(levels)}
     return tallies | {
-        "contest alone": _ratio(matched / share, labelled),
+        HEADLINE: _ratio(matched / share, labelled),
         "contest prefix": _ratio(prefix.sum(axis=1) / share, labelled),
-        "exact path": _ratio(complete & (predicted == truth).all(axis=1), complete),
+        EXACT_PATH: _ratio(complete & (predicted == truth).all(axis=1), complete),
         "hierarchical precision": _ratio(matched, claimed),
         "hierarchical recall": _ratio(matched, existing),
         "hierarchical F1": _ratio(2 * matched, claimed + existing),

@@ -1,29 +1,34 @@
 """Pictures of a run, for people who would rather look than read."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from nstudent.evaluation.scores import COMPARED, LevelQuality, Scores
 from nstudent.storage import atomic_write
 
-Scores = Mapping[str, Any]
-"""The content of scores.json."""
-Histories = Mapping[str, list[list[dict[str, float]]]]
+Histories = Mapping[str, Sequence[Sequence[Mapping[str, float]]]]
 """Per step, the epochs of each network it trained."""
 
 
-def save_figure(path: Path, scores: Scores, histories: Histories) -> None:
-    """Test scores with their intervals, learning curves, and the precision of the pseudo-labels, as one PNG."""
+def save_figure(path: Path, scores: Scores, histories: Histories, judged: Mapping[str, str]) -> None:
+    """Draw test scores with their intervals, learning curves, and the precision of the pseudo-labels, as one PNG.
+
+    Args:
+        path: Of the file to write.
+        scores: Of the run.
+        histories: Of the networks that were trained, by step.
+        judged: By filter step, the step whose pseudo-labels it judged, in the order of the rounds.
+    """
     figure = Figure(figsize=(16, 5.2), layout="constrained", dpi=110)
     test_scores, curves, labels = figure.subplots(1, 3, width_ratios=[1.4, 1, 1])
-    colours = {step: f"C{number}" for number, step in enumerate(scores["classifiers"])}
+    colours = {step: f"C{number}" for number, step in enumerate(scores.classifiers)}
     _draw_scores(test_scores, scores, colours)
     _draw_curves(curves, histories, colours)
-    _draw_labels(labels, scores["pseudo_labels"])
+    _draw_labels(labels, scores.pseudo_labels, judged)
     buffer = io.BytesIO()
     # No software version or date in the file: equal runs give equal bytes.
     figure.savefig(buffer, format="png", metadata={"Software": None})
@@ -31,25 +36,25 @@ def save_figure(path: Path, scores: Scores, histories: Histories) -> None:
 
 
 def _draw_scores(axes: Axes, scores: Scores, colours: Mapping[str, str]) -> None:
-    classifiers = scores["classifiers"]
-    first = next(iter(classifiers.values()))["test"]
-    names = [name for name in first if name.startswith("accuracy/") or name in ("contest alone", "exact path")]
-    names = [name for name in names if first[name] is not None]
+    classifiers = scores.classifiers
+    # All are scored on the same images: a score that says nothing of one says nothing of any.
+    shown = {step: {name: each for name, each in made.test.items() if each} for step, made in classifiers.items()}
+    names = [name for name in next(iter(shown.values())) if name.startswith("accuracy/") or name in COMPARED]
     width = 0.8 / len(classifiers)
     lowest = 1.0
-    for number, (step, classifier) in enumerate(classifiers.items()):
-        entries = [classifier["test"][name] for name in names]
-        values = np.array([entry["value"] for entry in entries])
-        spread = np.abs(np.array([[entry["low"], entry["high"]] for entry in entries]).T - values)
+    for number, step in enumerate(classifiers):
+        entries = [shown[step][name] for name in names]
+        values = np.array([entry.value for entry in entries])
+        spread = np.abs(np.array([[entry.low, entry.high] for entry in entries]).T - values)
         places = np.arange(len(names)) + (number - (len(classifiers) - 1) / 2) * width
-        label = f"{step} (final)" if step == scores["final"] else step
+        label = f"{step} (final)" if step == scores.final else step
         axes.bar(places, values, width * 0.92, color=colours[step], label=label)
         axes.errorbar(places, values, yerr=spread, fmt="none", ecolor="black", capsize=2, lw=0.9)
         lowest = min(lowest, float((values - spread[0]).min()))
     axes.set_xticks(range(len(names)), [name.removeprefix("accuracy/") for name in names])
     axes.set_ylim(max(0.0, lowest - 0.03), 1.0)
     axes.set_ylabel("test score")
-    axes.set_title(f"Test: accuracy per level and over paths ({scores['confidence']:.0%} intervals)", fontsize=10)
+    axes.set_title(f"Test: accuracy per level and over paths ({scores.confidence:.0%} intervals)", fontsize=10)
     axes.grid(axis="y", alpha=0.3)
     _legend_below(axes)
 
@@ -68,20 +73,18 @@ def _draw_curves(axes: Axes, histories: Histories, colours: Mapping[str, str]) -
     _legend_below(axes)
 
 
-def _draw_labels(axes: Axes, quality: Mapping[str, Any]) -> None:
+def _draw_labels(axes: Axes, quality: Mapping[str, Mapping[str, LevelQuality]], judged: Mapping[str, str]) -> None:
     """An arrow a level and round: from the labels as they were made to what the filter left of them."""
     axes.set_title("What the filter did to the pseudo-labels", fontsize=10)
     axes.set_xlabel("share of the heap that has a label at the level")
     axes.set_ylabel("precision")
     axes.grid(alpha=0.3)
-    steps = list(quality)
-    # Steps come in pairs: the labels of a round, and the same after the filter.
-    for round_, (made, filtered) in enumerate(zip(steps[::2], steps[1::2], strict=False), start=1):
+    for round_, (filtered, made) in enumerate(judged.items(), start=1):
         for number, level in enumerate(quality[made]):
-            ends = [quality[step][level] for step in (made, filtered)]
-            if any(end["precision"] is None for end in ends):
+            before, after = quality[made][level], quality[filtered][level]
+            if before.precision is None or after.precision is None:
                 continue
-            (x0, y0), (x1, y1) = ((end["share"], end["precision"]) for end in ends)
+            (x0, y0), (x1, y1) = (before.share, before.precision), (after.share, after.precision)
             colour = f"C{number}"
             axes.scatter(x0, y0, marker="x", color=colour, label=level if round_ == 1 else None)
             axes.scatter(x1, y1, marker="o", color=colour)

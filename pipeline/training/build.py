@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from nstudent.config import NoiseConfig, TrainingConfig
-from nstudent.data.augment import Augment
-from nstudent.data.batch_augment import BatchAugment
-from nstudent.data.batches import Batches, Examples
-from nstudent.data.dataset import PixelStore
-from nstudent.data.erasing import Erasing
-from nstudent.data.resident import ResidentPixels
+from nstudent.data.batches import Batches, Examples, Images, places_of
 from nstudent.models.device import Placement
 from nstudent.models.member import Network
+from nstudent.noise.build import Course, Noise, Places, build_noise
 from nstudent.progress import Silence
 from nstudent.randomness import Key
 from nstudent.training.feed import Feed
 from nstudent.training.learner import Learner
 from nstudent.training.loop import Length, Loop
-from nstudent.training.mixing import Mixing
 from nstudent.training.objective import Objective
-from nstudent.training.preparation import BatchNoise, Preparation
+from nstudent.training.preparation import Preparation
 from nstudent.training.surroundings import Surroundings
 from nstudent.world import Alone, World
-from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -35,8 +29,9 @@ class Lesson:
     """Examples, and how many of them a batch holds; the first part is the labelled one."""
     objective: Objective
     length: Length
-    with_clean: bool = False
-    """Whether the objective looks at the images without noise, too."""
+    views: Mapping[str, NoiseConfig | None] = field(default_factory=dict)
+    """Further views of the images that the objective looks at, by name: their noise, or ``None`` for the images as they
+    are. Their noise is drawn apart from that of the images which the network learns from."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +39,7 @@ class Site:
     """Where trainings run: the device, the processes, and the images with their names."""
 
     placement: Placement
-    pixels: PixelStore | ResidentPixels
+    pixels: Images
     levels: Sequence[str]
     """Names of the levels, coarse first, for messages."""
     name_of: Callable[[int], str]
@@ -70,12 +65,19 @@ def build_loop(network: Network, lesson: Lesson, config: TrainingConfig, site: S
         site: Where.
         key: Decides the order of the images, and all noise.
     """
-    world, placement = site.world, site.placement
-    augment = None if site.noises_in_batches else Augment(config.noise)
-    share = (world.rank, world.size)
-    batches = Batches(site.pixels, lesson.parts, augment, key, with_clean=lesson.with_clean, share=share)
-    noise = batch_noise(config.noise, batches, key, whole=site.noises_in_batches)
-    preparation = Preparation(placement, Mixing(config.noise, key), noise, lesson.length.steps)
+    world, placement, share = site.world, site.placement, (site.world.rank, site.world.size)
+    places = Places(*places_of(lesson.parts, share))
+
+    def noise_of(config: NoiseConfig, key: Key) -> Noise:
+        return build_noise(Course(config, lesson.length.steps), places, key, in_batches=site.noises_in_batches)
+
+    noise = noise_of(config.noise, key)
+    views = {
+        name: Noise() if view is None else noise_of(view, (*key, "view", name)) for name, view in lesson.views.items()
+    }
+    loaded = {name: view.image for name, view in views.items()}
+    batches = Batches(site.pixels, lesson.parts, noise.image, key, views=loaded, share=share)
+    preparation = Preparation(placement, noise, views)
 
     def images_of(step: int) -> list[str]:
         return [site.name_of(int(image)) for image in batches.ids(step)]
@@ -84,21 +86,3 @@ def build_loop(network: Network, lesson: Lesson, config: TrainingConfig, site: S
     learner = Learner(network, lesson.objective, config, lesson.length, where)
     feed = Feed(batches, preparation, placement.device, site.workers)
     return Loop(learner, feed, lesson.length, world=world, checkpoint_seconds=site.checkpoint_seconds)
-
-
-def batch_noise(noise: NoiseConfig, batches: Batches, key: Key, *, whole: bool) -> BatchNoise | None:
-    """What is done to images where the network runs: all of their noise, or what is never done one by one."""
-    places, size = batches.places()
-    augment = BatchAugment(noise) if whole else None
-    erase = Erasing(noise.erase) if noise.erase else None
-    if augment is None and erase is None:
-        return None
-
-    def noised(images: Tensor, steps: Sequence[int]) -> Tensor:
-        if augment is not None:
-            images = augment.together(images, [(*key, "noise", step) for step in steps], places, size)
-        if erase is not None:
-            images = erase.together(images, [(*key, "erase", step) for step in steps], places, size)
-        return images
-
-    return noised

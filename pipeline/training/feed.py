@@ -8,8 +8,9 @@ from dataclasses import replace
 
 import torch
 from nstudent.data.batches import Batches
+from nstudent.noise.steps import Prepared
 from nstudent.processes import available_cores
-from nstudent.training.preparation import Ahead, Preparation, Prepared
+from nstudent.training.preparation import Ahead, Preparation
 
 
 class Feed:

@@ -10,12 +10,12 @@ import torch
 from nstudent.data.transfer import sent
 from nstudent.errors import TrainingError
 from nstudent.models.heads import Logits
+from nstudent.noise.steps import Prepared
 from nstudent.ranks import shared, sum_over
 from nstudent.training.clipping import Clip
 from nstudent.training.finite import FiniteCheck, largest_numbers
 from nstudent.training.objective import Moment, Objective, Stateful
 from nstudent.training.portions import Portion, halved, portions
-from nstudent.training.preparation import Prepared
 from nstudent.training.surroundings import Surroundings
 from torch import Tensor, nn
 
@@ -132,7 +132,7 @@ class Gradient:
             targets=[part(level) for level in seen.targets],
             num_labelled=portion.num_labelled,
             rows=part(batch.rows),
-            clean=None if batch.clean is None else self._placement.images(part(batch.clean)),
+            views={name: self._placement.images(part(images)) for name, images in batch.views.items()},
             believe=self._believe,
             done=done,
             whole_targets=batch.whole or seen.targets,

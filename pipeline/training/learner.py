@@ -10,6 +10,7 @@ from nstudent.config import TrainingConfig
 from nstudent.models.device import Placement
 from nstudent.models.heads import Logits
 from nstudent.models.member import Network
+from nstudent.noise.steps import Prepared
 from nstudent.training.average import WeightAverage
 from nstudent.training.clipping import build_clip
 from nstudent.training.finite import FiniteCheck
@@ -17,7 +18,6 @@ from nstudent.training.gradient import Gradient
 from nstudent.training.loop import Length
 from nstudent.training.objective import Objective, Stateful
 from nstudent.training.optimizer import build_optimizer, resume_optimizer, take_step
-from nstudent.training.preparation import Prepared
 from nstudent.training.recording import Recording, can_be_recorded
 from nstudent.training.spending import Spending, Spent
 from nstudent.training.surroundings import Surroundings
@@ -85,7 +85,7 @@ class Learner:
             loss = self.gradient.put(step, done, prepared)
             take_step(self.optimizer)
         batch = prepared.batch
-        self._spending.add(batch.whole_size, prepared.images.shape[-1], with_average=batch.clean is not None)
+        self._spending.add(batch.whole_size, prepared.images.shape[-1], with_average=bool(batch.views))
         if isinstance(self.objective, Stateful):
             self.objective.settle()
         # A young average forgets its random start quickly: min(decay, (1 + t) / (10 + t)), t steps after the first one.

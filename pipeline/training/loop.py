@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from nstudent.data.batches import Awaited, loaders_explained
+from nstudent.data.loading import Awaited, loaders_explained
 from nstudent.errors import StoppedError
 from nstudent.models.member import Network
+from nstudent.noise.steps import Prepared
 from nstudent.progress import Progress, Task
 from nstudent.training.checkpoint import Pace, load_checkpoint, save_checkpoint
 from nstudent.training.feed import Feed
-from nstudent.training.preparation import Prepared
 from nstudent.training.spending import Spent
 from nstudent.world import Alone, World
 from torch import Tensor, nn

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -14,6 +14,9 @@ from nstudent.training.schedules import sigmoid_ramp
 from torch import Tensor
 
 Targets = Sequence[Tensor]
+
+CLEAN = "clean"
+"""Name of the view without noise, which the mean teacher looks at."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +33,8 @@ class Moment:
     num_labelled: int
     rows: Tensor
     """Row of each image in its examples, (b,)."""
-    clean: Tensor | None
-    """The images without noise, float32 (b, 3, side, side), where the batches carry them."""
+    views: Mapping[str, Tensor]
+    """Further views of the images, float32 (b, 3, side, side) each, by the names that the objective asked for."""
     believe: Callable[[Tensor], Logits]
     """Logits of the network with averaged weights, un-noised and without gradient."""
     done: float
@@ -155,8 +158,7 @@ class SelfEnsembling:
 
     def __call__(self, moment: Moment) -> Tensor:
         """Supervised loss + ramp(t) * weight * mean squared difference of probabilities."""
-        assert moment.clean is not None, "the filter's batches carry clean images"
-        belief = [level.softmax(dim=1) for level in moment.believe(moment.clean)]
+        belief = [level.softmax(dim=1) for level in moment.believe(moment.views[CLEAN])]
         if moment.done >= self.average_from:
             self._seen.append((moment.num_labelled, moment.rows, belief))
         gaps = [

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -14,11 +14,9 @@ import torch
 from nstudent.data.batches import Batch
 from nstudent.errors import TrainingError, summary
 from nstudent.models.device import Placement
-from nstudent.training.mixing import Mixing, Targets
+from nstudent.noise.build import Noise
+from nstudent.noise.steps import Prepared
 from torch import Tensor
-
-BatchNoise = Callable[[Tensor, Sequence[int]], Tensor]
-"""(images uint8 (k * b, side, side, 3) of k batches end to end, their steps) -> the same, noised."""
 
 T = TypeVar("T")
 
@@ -30,28 +28,20 @@ _TOO_LATE = 3
 """Number of consecutive late items after which the next one is always begun at once."""
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A batch on the device, as the network is to see it."""
-
-    batch: Batch
-    images: Tensor
-    """float32 (b, 3, side, side) in 0..1: noised and mixed."""
-    targets: Targets
-    """Per level (b, classes): what is to be learnt from them."""
-    meanwhile: Callable[[], None] = lambda: None
-    """For who learns from it to call before a backward pass, which leaves Python's lock to others: the next batch is
-    begun then."""
-
-
 class Preparation:
-    """Brings batches to the device, does there what noise is still to be done, and mixes them."""
+    """Brings batches to the device, and does there what noise is still to be done."""
 
-    def __init__(self, placement: Placement, mixing: Mixing, noise: BatchNoise | None, steps: int) -> None:
+    def __init__(self, placement: Placement, noise: Noise, views: Mapping[str, Noise] | None = None) -> None:
+        """Prepare the batches of a training.
+
+        Args:
+            placement: The device.
+            noise: The noise on the images.
+            views: That on the further views of the images, by name.
+        """
         self._placement = placement
-        self._mixing = mixing
         self._noise = noise
-        self._steps = steps
+        self._views = dict(views or {})
         self._num_together = 1
 
     @property
@@ -64,10 +54,12 @@ class Preparation:
         with closing(batches):
             step = first
             while block := [batch.to(self._placement.device) for batch in islice(batches, self._num_together)]:
-                noised = self._noised(block, range(step, step + len(block)))
+                steps = range(step, step + len(block))
+                noised = _noised([batch.images for batch in block], steps, self._noise)
+                block = self._with_views(block, steps)
                 self._num_together = self._most_together(block[0].images)
                 for batch, images in zip(block, noised, strict=True):
-                    yield self._mixed(batch, images, step)
+                    yield self._prepared(batch, images, step)
                     step += 1
 
     def _most_together(self, images: Tensor) -> int:
@@ -75,26 +67,36 @@ class Preparation:
 
         To tell a GPU what to do takes the host longer than a GPU takes to noise one batch of small images.
         """
-        if self._noise is None or self._placement.device.type != "cuda":
+        if not self._noise.pixels or self._placement.device.type != "cuda":
             return 1
         return max(1, min(_MOST_TOGETHER, _PIXELS_TOGETHER // images[..., 0].numel()))
 
-    def _noised(self, block: Sequence[Batch], steps: Sequence[int]) -> Sequence[Tensor]:
-        """Images of some batches, uint8 each, with their noise."""
-        if self._noise is None:
-            return [batch.images for batch in block]
-        with _explained_memory(len(block[0].images)):
-            if len(block) == 1:
-                return [self._noise(block[0].images, steps)]
-            images = torch.cat([batch.images for batch in block])
-            return torch.split(self._noise(images, steps), [len(batch.images) for batch in block])
+    def _with_views(self, block: Sequence[Batch], steps: Sequence[int]) -> list[Batch]:
+        """The batches, with the noise on their further views."""
+        for name, noise in self._views.items():
+            if noise.pixels:
+                noised = _noised([batch.views[name] for batch in block], steps, noise)
+                changed = zip(block, noised, strict=True)
+                block = [replace(batch, views={**batch.views, name: images}) for batch, images in changed]
+        return list(block)
 
-    def _mixed(self, batch: Batch, pixels: Tensor, step: int) -> Prepared:
+    def _prepared(self, batch: Batch, pixels: Tensor, step: int) -> Prepared:
         with _explained_memory(len(pixels)):
-            images, targets = self._mixing(
-                self._placement.images(pixels), batch.targets, batch.num_labelled, step, step / self._steps
-            )
-        return Prepared(batch, images, targets)
+            prepared = Prepared(batch, self._placement.images(pixels), batch.targets)
+            for change in self._noise.batch:
+                prepared = change(prepared, step)
+        return prepared
+
+
+def _noised(images: Sequence[Tensor], steps: Sequence[int], noise: Noise) -> Sequence[Tensor]:
+    """Images of some batches, uint8 each, with what noise is done to their pixels."""
+    if not noise.pixels:
+        return images
+    with _explained_memory(len(images[0])):
+        together = images[0] if len(images) == 1 else torch.cat(list(images))
+        for change in noise.pixels:
+            together = change(together, steps)
+        return [together] if len(images) == 1 else torch.split(together, [len(each) for each in images])
 
 
 @contextmanager

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 
 import torch
 from nstudent.errors import summary
+from nstudent.noise.steps import Prepared
 from nstudent.training.finite import FiniteCheck
 from nstudent.training.gradient import Gradient, Learnt
-from nstudent.training.preparation import Prepared
 from torch import Tensor, nn
 
 _FIRST_STEPS = 3

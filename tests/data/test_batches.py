@@ -10,9 +10,10 @@ import pytest
 import torch
 from nstudent import hdf5
 from nstudent.config import NoiseConfig
-from nstudent.data.augment import Augment
-from nstudent.data.batches import Awaited, Batch, Batches, Examples, Stream
+from nstudent.data.batches import Batch, Batches, Examples, Stream
 from nstudent.data.dataset import PixelStore
+from nstudent.data.loading import Awaited
+from nstudent.noise.build import Course, LoadedNoise
 from nstudent.randomness import Key
 
 NUM_IMAGES, ROWS_A_SHARD, SIDE = 50, 20, 8
@@ -58,7 +59,7 @@ def batches(
     key: Key = KEY,
     **options: Any,
 ) -> Batches:
-    return Batches(pixels, parts, Augment(noise), key, **options)
+    return Batches(pixels, parts, LoadedNoise(Course(noise, 1)), key, **options)
 
 
 def as_bytes(batch: Batch) -> list[Any]:
@@ -167,15 +168,37 @@ def test_a_stream_shorter_than_the_batch_wraps() -> None:
 
 
 def test_the_clean_images_come_along_where_asked_for(pixels: PixelStore) -> None:
-    with_clean = batches(pixels, with_clean=True)[2]
+    batch = batches(pixels, views={"clean": None})[2]
 
-    assert torch.equal(with_clean.clean, batches(pixels, noise=SILENT)[2].images)
-    assert not torch.equal(with_clean.clean, with_clean.images)
-    assert batches(pixels)[2].clean is None
+    assert torch.equal(batch.views["clean"], batches(pixels, noise=SILENT)[2].images)
+    assert not torch.equal(batch.views["clean"], batch.images)
+    assert torch.equal(batch.images, batches(pixels)[2].images)
+    assert not batches(pixels)[2].views
+
+
+def test_each_view_has_noise_of_its_own(pixels: PixelStore) -> None:
+    noise = LoadedNoise(Course(NOISE, 1))
+    batch = batches(pixels, views={"weak": noise, "other": noise})[2]
+
+    drawn = {images.numpy().tobytes() for images in (batch.images, *batch.views.values())}
+    assert len(drawn) == 3
+    again = batches(pixels, views={"other": noise})[2]
+    assert torch.equal(again.views["other"], batch.views["other"]), "whichever other views there are"
+
+
+def test_noise_is_told_the_step_that_an_image_is_loaded_for(pixels: PixelStore) -> None:
+    told = []
+
+    def noise(image: np.ndarray, key: Key, step: int) -> np.ndarray:
+        told.append(step)
+        return image
+
+    Batches(pixels, [(LABELLED, 4)], noise, KEY)[7]
+    assert told == [7] * 4
 
 
 def test_moving_a_batch_keeps_its_content(pixels: PixelStore) -> None:
-    batch = batches(pixels, with_clean=True)[0]
+    batch = batches(pixels, views={"clean": None})[0]
 
     moved = batch.to(torch.device("cpu"))
 
@@ -200,7 +223,7 @@ def test_a_pickled_store_carries_paths_and_no_pixels(pixels: PixelStore) -> None
 def test_waiting_for_batches_is_told_from_working_on_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """By a clock of ours: a start that does not count, then 1 s for each batch and 3 s of work on it."""
     clock = [0.0]
-    monkeypatch.setattr("nstudent.data.batches.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("nstudent.data.loading.time.perf_counter", lambda: clock[0])
 
     def slow() -> Iterator[None]:
         for seconds in (100, 1, 1, 1):

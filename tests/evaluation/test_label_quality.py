@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from nstudent.evaluation.label_quality import KeptQuality, detection_quality
+from nstudent.evaluation.scores import LevelQuality
 
 LEVELS = ("coarse", "fine")
 
@@ -26,26 +27,26 @@ def test_golden_precision_of_kept_labels() -> None:
 
     found = kept_quality(labels, truth, keep, LEVELS)
 
-    assert found["coarse"] == {"precision": 0.75, "kept": 4, "share": 1.0}
-    assert found["fine"] == {"precision": 0.5, "kept": 2, "share": 0.5}
+    assert found["coarse"] == LevelQuality(precision=0.75, kept=4, share=1.0)
+    assert found["fine"] == LevelQuality(precision=0.5, kept=2, share=0.5)
 
 
 def test_a_class_where_the_truth_is_absent_is_wrong_and_an_unknown_truth_says_nothing() -> None:
     found = kept_quality(table([0, 0], [0, 0], [0, 0]), table([0, 0], [0, -1], [0, -2]), np.ones((3, 2), bool), LEVELS)
 
-    assert found["fine"] == {"precision": 0.5, "kept": 3, "share": 1.0}
+    assert found["fine"] == LevelQuality(precision=0.5, kept=3, share=1.0)
 
 
 def test_without_a_known_truth_there_is_no_precision() -> None:
     found = kept_quality(table([0, 0]), table([-2, -2]), np.ones((1, 2), bool), LEVELS)
 
-    assert found["coarse"] == {"precision": None, "kept": 1, "share": 1.0}
+    assert found["coarse"] == LevelQuality(precision=None, kept=1, share=1.0)
 
 
 def test_no_rows_have_no_quality() -> None:
     found = kept_quality(np.zeros((0, 2), np.int32), np.zeros((0, 2), np.int32), np.zeros((0, 2), bool), LEVELS)
 
-    assert found["coarse"] == {"precision": None, "kept": 0, "share": 0.0}
+    assert found["coarse"] == LevelQuality(precision=None, kept=0, share=0.0)
 
 
 def test_parts_add_up_to_the_whole() -> None:
@@ -67,13 +68,13 @@ def test_golden_detection_of_wrong_labels() -> None:
     found = detection_quality(given, truth, keep, LEVELS)
 
     # Fine: rows 1, 2 and 4 are wrong, rows 0, 1 and 4 were dropped.
-    assert found["fine"]["wrong"] == 3
-    assert found["fine"]["dropped"] == 3
-    assert found["fine"]["precision"] == pytest.approx(2 / 3)
-    assert found["fine"]["recall"] == pytest.approx(2 / 3)
-    assert found["fine"]["right among kept"] == pytest.approx(1 / 2)
-    assert (found["coarse"]["wrong"], found["coarse"]["dropped"]) == (1, 1)
-    assert found["coarse"]["precision"] == found["coarse"]["recall"] == found["coarse"]["right among kept"] == 1
+    assert found["fine"].wrong == 3
+    assert found["fine"].dropped == 3
+    assert found["fine"].precision == pytest.approx(2 / 3)
+    assert found["fine"].recall == pytest.approx(2 / 3)
+    assert found["fine"].right_among_kept == pytest.approx(1 / 2)
+    assert (found["coarse"].wrong, found["coarse"].dropped) == (1, 1)
+    assert found["coarse"].precision == found["coarse"].recall == found["coarse"].right_among_kept == 1
 
 
 def test_levels_without_a_given_class_or_a_known_truth_are_not_judged() -> None:
@@ -81,7 +82,7 @@ def test_levels_without_a_given_class_or_a_known_truth_are_not_judged() -> None:
 
     found = detection_quality(given, truth, np.zeros((3, 2), bool), LEVELS)
 
-    assert (found["fine"]["wrong"], found["fine"]["dropped"]) == (0, 0)
-    assert found["fine"]["precision"] is None
-    assert found["fine"]["recall"] is None
-    assert found["coarse"]["dropped"] == 2
+    assert (found["fine"].wrong, found["fine"].dropped) == (0, 0)
+    assert found["fine"].precision is None
+    assert found["fine"].recall is None
+    assert found["coarse"].dropped == 2

@@ -6,27 +6,30 @@ from typing import Any
 import numpy as np
 import pytest
 from nstudent.evaluation.plots import save_figure
+from nstudent.evaluation.scores import COMPARED, ClassifierScores, Interval, LevelQuality, Scores
 from PIL import Image
 
-
-def entry(value: float) -> dict[str, float]:
-    return {"value": value, "low": value - 0.03, "high": value + 0.02}
+JUDGED = {"05-filter": "04-pseudolabel"}
 
 
-def results(labels: bool = True, missing: str | None = None) -> dict[str, Any]:
-    test = {name: entry(0.8) for name in ("accuracy/coarse", "accuracy/fine", "contest alone", "exact path")}
-    if missing:
-        test[missing] = None
-    quality = {
-        "coarse": {"precision": 0.95, "kept": 90, "share": 0.9},
-        "fine": {"precision": 0.8 if labels else None, "kept": 50, "share": 0.5},
-    }
-    return {
-        "final": "06-student",
-        "confidence": 0.95,
-        "classifiers": {step: {"test": test} for step in ("01-teacher", "02-baseline", "06-student")},
-        "pseudo_labels": {"04-pseudolabel": quality, "05-filter": quality} if labels else {},
-    }
+def results(labels: bool = True, missing: str | None = None, student: float = 0.8, filtered: float = 0.95) -> Scores:
+    def scored(value: float) -> ClassifierScores:
+        names = ("accuracy/coarse", "accuracy/fine", *COMPARED)
+        test = {name: Interval(value, value - 0.03, value + 0.02) for name in names}
+        return ClassifierScores(0.1, 100, None, validation={}, test=test | ({missing: None} if missing else {}))
+
+    def quality(precision: float) -> dict[str, LevelQuality]:
+        return {"coarse": LevelQuality(precision, 90, 0.9), "fine": LevelQuality(0.8 if labels else None, 50, 0.5)}
+
+    return Scores(
+        final="06-student",
+        ended=None,
+        confidence=0.95,
+        classifiers={"01-teacher": scored(0.8), "02-baseline": scored(0.8), "06-student": scored(student)},
+        gain={},
+        pseudo_labels={"04-pseudolabel": quality(0.95), "05-filter": quality(filtered)} if labels else {},
+        given_labels={},
+    )
 
 
 HISTORIES = {
@@ -35,8 +38,8 @@ HISTORIES = {
 }
 
 
-def drawn(path: Path, scores: dict[str, Any], histories: dict[str, Any] | None = None) -> np.ndarray:
-    save_figure(path, scores, HISTORIES if histories is None else histories)
+def drawn(path: Path, scores: Scores, judged: dict[str, str] | None = None) -> np.ndarray:
+    save_figure(path, scores, HISTORIES, (JUDGED if scores.pseudo_labels else {}) if judged is None else judged)
     with Image.open(path) as image:
         image.load()
         assert image.format == "PNG"
@@ -61,8 +64,19 @@ def test_equal_runs_give_equal_bytes(tmp_path: Path) -> None:
 
 
 def test_what_is_drawn_depends_on_the_scores(tmp_path: Path) -> None:
-    other = results()
-    names = other["classifiers"]["06-student"]["test"]
-    other["classifiers"]["06-student"] = {"test": {name: entry(0.4) for name in names}}
+    one = drawn(tmp_path / "one.png", results())
 
-    assert not np.array_equal(drawn(tmp_path / "one.png", results()), drawn(tmp_path / "two.png", other))
+    assert not np.array_equal(one, drawn(tmp_path / "two.png", results(student=0.4)))
+    assert not np.array_equal(one, drawn(tmp_path / "two.png", results(filtered=0.5)))
+
+
+def test_a_filter_is_drawn_beside_the_labels_that_it_judged(tmp_path: Path) -> None:
+    """Whatever the order of the steps: these are not those that lie next to each other."""
+    one, other = results(), results()
+    qualities = {**one.pseudo_labels, "03-pseudolabel": one.pseudo_labels["05-filter"]}
+    one.pseudo_labels.update(qualities)
+    other.pseudo_labels.update(dict(reversed(qualities.items())))
+
+    assert np.array_equal(drawn(tmp_path / "one.png", one), drawn(tmp_path / "two.png", other))
+    nothing = drawn(tmp_path / "two.png", other, judged={})
+    assert not np.array_equal(drawn(tmp_path / "one.png", one), nothing)

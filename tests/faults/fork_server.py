@@ -119,7 +119,7 @@ def _import_everything() -> None:
     from nstudent.steps import STAGES
     from sklearn.datasets import load_digits
 
-    for name in ("cli", "console", "classifier"):
+    for name in ("cli", "cli.console", "classifier"):
         importlib.import_module(f"nstudent.{name}")
     for stage in STAGES.values():
         stage.load()

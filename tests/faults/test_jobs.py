@@ -10,6 +10,8 @@ from subprocess import CompletedProcess
 
 import pytest
 from fork_server import ForkServer
+from nstudent import load_config, plan
+from nstudent.artifact import Manifest
 from tiny_run import TINY, results, run_all_words
 from trial import Results, differences, finish, in_training
 
@@ -36,14 +38,24 @@ def test_side_by_side_the_bytes_are_those_of_one_after_another(
     """Called from a script as people write them: a second process must not run it again."""
     script = tmp_path / "script.py"
     script.write_text(
-        "from nstudent import load_config, run_all\n"
-        "from nstudent.console import Screen\n"
-        f"run_all(load_config(None, {[*TINY, *SIDE_BY_SIDE]}), {str(run_dir)!r}, Screen())\n"
+        "from nstudent import Session, load_config, run_all\n"
+        "from nstudent.cli.console import Screen\n"
+        "from nstudent.listener import NoListener\n"
+        "class Steps(NoListener):\n"
+        "    def made(self, step, metrics):\n"
+        "        print(step, metrics['validation']['contest alone'] if step == '02-baseline' else '')\n"
+        "session = Session(progress=Screen(), listener=Steps())\n"
+        f"run_all(load_config(None, {[*TINY, *SIDE_BY_SIDE]}), {str(run_dir)!r}, session)\n"
         "print('once')\n"
     )
     done = python(str(script))
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "once\n"
+    *made, last = done.stdout.splitlines()
+    assert last == "once"
+    # The baseline was made by another process.
+    score = Manifest.read(run_dir / "02-baseline").metrics["validation"]["contest alone"]
+    assert f"02-baseline {score}" in made
+    assert sorted(line.split()[0] for line in made) == [step.name for step in plan(load_config(None, TINY))]
     assert differences(results(run_dir), one_after_another) == ["config.yaml differs"]
     lines = [line.split(":")[0].strip() for line in done.stderr.splitlines()]
     # Each is said once. The baseline is begun before the rounds, by a process that has trained a member.

@@ -15,7 +15,7 @@ from nstudent.artifact import SCHEMA, Artifact
 from nstudent.commit import finish_commit
 from nstudent.storage import sha256_of
 
-_FIELDS = {"stage": "teacher", "round": 0, "asked": {}, "inputs": {}, "metrics": {}, "seconds": 0.0}
+_FIELDS = {"stage": "teacher", "role": "labeller", "round": 0, "asked": {}, "inputs": {}, "metrics": {}, "seconds": 0.0}
 
 _DO = {
     "file": 'storage.atomic_write(folder / "f", b"new" * 1000)',

@@ -49,7 +49,15 @@ def committed(tmp_path: Path) -> Callable[[Ensemble], Artifact]:
     def commit_it(ensemble: Ensemble, name: str = "01-teacher") -> Artifact:
         folder = tmp_path / name
         ensemble.save(open_partial(folder, "by hand"))
-        fields = {"stage": "teacher", "round": 0, "asked": {}, "inputs": {}, "metrics": {}, "seconds": 0.0}
+        fields = {
+            "stage": "teacher",
+            "role": "labeller",
+            "round": 0,
+            "asked": {},
+            "inputs": {},
+            "metrics": {},
+            "seconds": 0.0,
+        }
         return commit(folder, fields)
 
     return commit_it

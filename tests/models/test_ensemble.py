@@ -138,6 +138,14 @@ def test_weights_that_were_committed_damaged_are_refused(
     partial = open_partial(folder, "by hand")
     make_ensemble(1).save(partial)
     damage(partial / "member-0.safetensors")
-    fields = {"stage": "teacher", "round": 0, "asked": {}, "inputs": {}, "metrics": {}, "seconds": 0.0}
+    fields = {
+        "stage": "teacher",
+        "role": "labeller",
+        "round": 0,
+        "asked": {},
+        "inputs": {},
+        "metrics": {},
+        "seconds": 0.0,
+    }
     with pytest.raises(ArtifactError, match=r"member-0\.safetensors does not hold the weights of"):
         Ensemble.load(commit(folder, fields), cpu)

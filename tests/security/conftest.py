@@ -38,10 +38,17 @@ def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = ModelConfig(head="independent")
     recipe = Recipe.of(Config(), Taxonomy.from_tree(TREE, ("coarse", "mid", "fine")), [model])
     member = build_member(model, recipe.outputs, ("key",))
-    Ensemble.of_networks(recipe, [member], Placement(torch.device("cpu"), "float32")).save(
-        open_partial(run / STEP, "by hand")
-    )
-    fields = {"stage": "teacher", "round": 0, "asked": {}, "inputs": {}, "metrics": {"promoted": True}, "seconds": 0.0}
+    ensemble = Ensemble.of_networks(recipe, [member], Placement(torch.device("cpu"), "float32"))
+    ensemble.save(open_partial(run / STEP, "by hand"))
+    fields = {
+        "stage": "teacher",
+        "role": "labeller",
+        "round": 0,
+        "asked": {},
+        "inputs": {},
+        "metrics": {"promoted": True},
+        "seconds": 0.0,
+    }
     commit(run / STEP, fields)
     write_json(run / FINAL, {"step": STEP})
     return run

@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nstudent import cli, console
+from nstudent import cli
+from nstudent.cli import console
 from nstudent.config_file import load_config
 from nstudent.errors import ArtifactError, ConfigError, DataError, NstudentError, one_line
+from nstudent.evaluation.scores import HEADLINE, ClassifierScores, Difference, Interval, Scores
+from nstudent.step_metrics import DataMetrics
 from nstudent.taxonomy import Taxonomy
 from strangers import Stranger
 
@@ -112,11 +115,12 @@ def test_tables_and_lines_of_progress_show_names_as_they_are(name: str, capsys: 
     console.print_status([(name, name, name, name)])
     screen = console.Screen()
     screen.say(name)
-    entry = {"accuracy/" + name: {"value": 0.5, "low": 0.4, "high": 0.6}}
-    gain = {name: {"contest alone": {"value": 0.1, "low": 0.0, "high": 0.2}}}
-    classifiers = {name: {"validation": entry, "test": entry}}
-    console.print_scores({"classifiers": classifiers, "final": name, "confidence": 0.95, "gain": gain})
-    console.print_left_out({"unreadable": name, "findings": {"held_out_only": name}}, Path(name))
+    found = {"accuracy/" + name: Interval(0.5, 0.4, 0.6)}
+    gain = {name: {HEADLINE: Difference(0.1, 0.0, 0.2, 0.9)}}
+    classifiers = {name: ClassifierScores(0.1, 1, None, validation=found, test=found)}
+    console.print_scores(Scores(name, None, 0.95, classifiers, gain, pseudo_labels={}, given_labels={}))
+    counts = DataMetrics(*(1, 1, 1, 1), 3, 0, 0, 0, classes=(2,), terminals=2, findings={"held_out_only": 4})
+    console.print_left_out(counts, Path(name))
     said = capsys.readouterr()
     for line in (said.out + said.err).split("\n"):
         assert line.isprintable()
@@ -127,9 +131,15 @@ def test_tables_and_lines_of_progress_show_names_as_they_are(name: str, capsys: 
 @pytest.mark.parametrize(
     "scores", [{}, [], {"classifiers": {}}, {"classifiers": {"a": 3}}, {"classifiers": {"a": {"test": {"x": 3}}}}]
 )
-def test_scores_that_are_none_are_an_error_in_words(scores: dict[str, dict[str, Any]] | list[Any]) -> None:
-    with pytest.raises(ArtifactError, match=r"scores\.json"):
-        console.print_scores(scores)
+def test_scores_that_are_none_are_an_error_in_words(scores: dict[str, Any] | list[Any], tmp_path: Path) -> None:
+    (tmp_path / "scores.json").write_text(json.dumps(scores))
+    with pytest.raises(ArtifactError, match=r"scores\.json holds no scores of a run"):
+        Scores.read(tmp_path / "scores.json")
+
+
+def test_scores_without_a_classifier_are_an_empty_table(capsys: pytest.CaptureFixture[str]) -> None:
+    console.print_scores(Scores("01-teacher", None, 0.95, {}, {}, {}, {}))
+    assert "final classifier" in capsys.readouterr().out
 
 
 def test_a_file_name_that_is_no_utf8_is_named(tmp_path: Path, nstudent: Callable[..., Any]) -> None:

@@ -21,6 +21,7 @@ from nstudent.data.sources import folder as folder_source
 from nstudent.data.sources.source import read_file
 from nstudent.errors import ConfigError, DataError, ImageError
 from nstudent.run import run_stage
+from nstudent.session import Session
 from small_folders import SIZE, Bench, Said, classes, divided, plant, png
 
 
@@ -182,7 +183,7 @@ def test_a_training_says_what_packing_would_gain_where_it_waits(photos, monkeypa
         heard = Said()
         config = config_of(photos, storage, "student.epochs=6")
         run_stage(config, "data", photos.tmp_path / storage)
-        run_stage(config, "baseline", photos.tmp_path / storage, heard)
+        run_stage(config, "baseline", photos.tmp_path / storage, Session(progress=heard))
         return [line for line in heard.lines if "waiting for images" in line]
 
     monkeypatch.setattr(folder_source, "read_file", slow)

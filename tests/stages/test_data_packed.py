@@ -53,7 +53,9 @@ class Heard(Silence):
 def packed(bench, out="pack", repair=False, **options: Any):
     """(folder, what was said)."""
     heard = Heard()
-    return make_pack(settings(bench, **options), bench.tmp_path / out, heard, repair=repair), heard.lines
+    return make_pack(
+        settings(bench, **options), bench.tmp_path / out, nstudent.Session(progress=heard), repair=repair
+    ), heard.lines
 
 
 def run_packed(bench, run, out, **options: Any):

@@ -16,6 +16,7 @@ from nstudent.config import Config
 from nstudent.data import packing
 from nstudent.data.dataset import Dataset
 from nstudent.run import run_all, run_stage
+from nstudent.session import Session
 from nstudent.status import status
 from nstudent.verification import repair, verify
 from PIL import Image
@@ -152,7 +153,7 @@ def test_auto_goes_by_the_size_of_the_whole_set_and_says_so(
     monkeypatch.setattr(packing, "MAX_RAW_BYTES", limit)
     heard = Said()
 
-    folder = run_stage(tiny(f"data.image_size={side}", "rounds=0"), "data", tmp_path, heard)
+    folder = run_stage(tiny(f"data.image_size={side}", "rounds=0"), "data", tmp_path, Session(progress=heard))
 
     assert f"storage={'jpeg' if 'jpeg' in hdf5.mapped(folder / 'pixels-00000.h5') else 'pixels'}," in said
     assert [line for line in heard.lines if "storage" in line] == [said]
@@ -160,7 +161,7 @@ def test_auto_goes_by_the_size_of_the_whole_set_and_says_so(
 
 def test_what_was_asked_for_needs_no_word(tiny: Callable[..., Config], tmp_path: Path) -> None:
     heard = Said()
-    run_stage(tiny("data.storage=pixels", "rounds=0"), "data", tmp_path, heard)
+    run_stage(tiny("data.storage=pixels", "rounds=0"), "data", tmp_path, Session(progress=heard))
     assert not [line for line in heard.lines if "storage" in line]
 
 

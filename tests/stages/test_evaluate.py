@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -67,6 +68,29 @@ def test_fewer_resamples_change_no_score(tiny: Callable[..., Config], go_on: Pat
         for part in ("validation", "test"):
             values = {score: each["value"] for score, each in again["classifiers"][name][part].items()}
             assert values == {score: each["value"] for score, each in entry[part].items()}
+
+
+def test_a_run_that_an_earlier_version_has_made_is_scored_as_before(
+    tiny: Callable[..., Config], go_on: Path, scores
+) -> None:
+    """One whose manifests name no role, and do not count multiply-adds."""
+    for path in go_on.glob("*/manifest.json"):
+        manifest = json.loads(path.read_text())
+        del manifest["role"]
+        for entry in (manifest["metrics"], *manifest["metrics"].get("iterations", [])):
+            entry.pop("training_gmacs", None)
+            if manifest["stage"] == "filter":
+                entry.pop("image_passes")
+        path.write_text(json.dumps(manifest))
+    shutil.rmtree(go_on / "06-evaluate")
+    run_stage(tiny(), "evaluate", go_on)
+    again = json.loads((go_on / "06-evaluate" / "scores.json").read_text())
+    for name, entry in again["classifiers"].items():
+        counted = scores["classifiers"][name]["training_gmacs"]
+        assert counted > 0
+        assert entry["training_gmacs"] is None
+        entry["training_gmacs"] = counted
+    assert again == scores
 
 
 def test_the_product_of_a_real_run_predicts_image_files(finished: Path, scores, tmp_path: Path) -> None:

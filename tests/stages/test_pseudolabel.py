@@ -16,6 +16,7 @@ from nstudent.labels.selection import Selection
 from nstudent.labels.store import LabelStore, Shard
 from nstudent.progress import Silence
 from nstudent.run import run_stage
+from nstudent.session import Session
 
 STEP = "03-pseudolabel"
 SHARD = "labels-000000000-000000240.h5"
@@ -83,11 +84,11 @@ def test_an_interrupted_labelling_makes_only_the_missing_shards(go_on: Path, tin
 
     config = tiny("pseudolabel.shard_rows=100", "pseudolabel.batch_size=50")
     with pytest.raises(KeyboardInterrupt):
-        run_stage(config, "pseudolabel", go_on, StopAtTheSecond())
+        run_stage(config, "pseudolabel", go_on, Session(progress=StopAtTheSecond()))
     (first,) = (go_on / f"{STEP}.partial").glob("labels-*.h5")
     os.utime(first, (1, 1))
     counter = Counter()
-    run_stage(config, "pseudolabel", go_on, counter)
+    run_stage(config, "pseudolabel", go_on, Session(progress=counter))
     assert counter.images == 240, "those that are there already are counted"
     made = {path.name: path.stat().st_mtime for path in (go_on / STEP).glob("labels-*.h5")}
     assert len(made) == 3

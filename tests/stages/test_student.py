@@ -7,7 +7,8 @@ import pytest
 from nstudent.artifact import Manifest
 from nstudent.classifier import Classifier
 from nstudent.config import Config
-from nstudent.run import run_all
+from nstudent.errors import ArtifactError
+from nstudent.run import run_all, run_stage
 from nstudent.status import status
 
 
@@ -87,3 +88,10 @@ def test_given_labels_that_the_filter_dropped_teach_nothing(
     run_all(tiny("filter.labelled=true"), go_on)
     assert sum(Manifest.read(go_on / "04-filter").metrics["dropped_given"].values()) > 0
     assert Manifest.read(go_on / "05-student").id != Manifest.read(finished / "05-student").id
+
+
+def test_a_filter_of_other_labels_is_not_learnt_from(tiny: Callable[..., Config], go_on: Path) -> None:
+    words = ("pseudolabel.calibrate=false",)
+    run_stage(tiny(*words), "pseudolabel", go_on)
+    with pytest.raises(ArtifactError, match="04-filter was not made from the labels that 03-pseudolabel holds now"):
+        run_stage(tiny(*words), "student", go_on)

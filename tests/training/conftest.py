@@ -19,7 +19,7 @@ from nstudent.progress import Silence
 from nstudent.run import run_stage
 from nstudent.training.build import Lesson, Site, build_loop
 from nstudent.training.loop import Length, Loop
-from nstudent.training.objective import SelfEnsembling, Supervised
+from nstudent.training.objective import CLEAN, SelfEnsembling, Supervised
 
 NOISY = NoiseConfig(
     operations=2, erase=0.3, dropout=0.3, drop_path=0.2, cutmix=0.5, cutmix_schedule="constant", mixup=0.3
@@ -95,7 +95,7 @@ def make_trainer(digits) -> Callable[..., Loop]:
             checkpoint_seconds=checkpoint_seconds,
             say=say,
         )
-        lesson = Lesson(parts, objective or supervised, length, with_clean=self_ensemble)
+        lesson = Lesson(parts, objective or supervised, length, views={CLEAN: None} if self_ensemble else {})
         return build_loop(member, lesson, config, site, key)
 
     return make

@@ -22,7 +22,7 @@ from nstudent.progress import Silence
 from nstudent.ranks import connected, gathered_rows
 from nstudent.training.build import Lesson, Site, build_loop
 from nstudent.training.loop import Length, Loop
-from nstudent.training.objective import SelfEnsembling, Supervised
+from nstudent.training.objective import CLEAN, SelfEnsembling, Supervised
 from nstudent.world import Alone, World
 
 KEY = ("shared", 0)
@@ -45,7 +45,7 @@ def make(dataset: Dataset, backbone: str, world: World) -> tuple[Loop, list[Runn
     config = TrainingConfig(batch_size=NUM_LABELLED, noise=noise, optimizer="sgd")
     placement = Placement(torch.device("cpu"), "float32")
     site = Site(placement, dataset.pixels, dataset.taxonomy.levels, dataset.name, world=world)
-    trainer = build_loop(network, Lesson(parts, objective, Length(6, 2), with_clean=True), config, site, KEY)
+    trainer = build_loop(network, Lesson(parts, objective, Length(6, 2), views={CLEAN: None}), config, site, KEY)
     return trainer, averages
 
 

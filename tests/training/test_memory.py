@@ -12,6 +12,7 @@ import torch
 from fitting import LENGTH, MILD, bytes_of, fit, losses
 from nstudent.config import NoiseConfig
 from nstudent.errors import TrainingError
+from nstudent.noise.build import Noise
 from nstudent.training.loop import Length, Loop
 from torch import nn
 
@@ -117,7 +118,7 @@ def test_noise_without_memory_says_what_to_lower(make_trainer: Callable[..., Loo
     def noise(images, step) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    trainer.feed.preparation._noise = noise
+    trainer.feed.preparation._noise = Noise(pixels=(noise,))
     with pytest.raises(TrainingError, match=r"no memory to noise a batch of 8 images.*lower batch_size"):
         fit(trainer, tmp_path)
 
@@ -200,7 +201,7 @@ def test_mixing_without_memory_says_what_to_lower(make_trainer: Callable[..., Lo
     def mixing(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    trainer.feed.preparation._mixing = mixing
+    trainer.feed.preparation._noise = Noise(batch=(mixing,))
     with pytest.raises(TrainingError, match=r"no memory to noise a batch of 8 images.*lower batch_size"):
         fit(trainer, tmp_path)
 

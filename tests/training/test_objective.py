@@ -5,7 +5,7 @@ from nstudent.labels.self_ensemble import RunningAverage
 from nstudent.labels.targets import GivenTargets
 from nstudent.outputs import Outputs
 from nstudent.taxonomy import Taxonomy
-from nstudent.training.objective import Moment, SelfEnsembling, Supervised, level_cross_entropy
+from nstudent.training.objective import CLEAN, Moment, SelfEnsembling, Supervised, level_cross_entropy
 from torch.nn.functional import cross_entropy, one_hot
 
 TAXONOMY = Taxonomy.from_tree(
@@ -99,9 +99,9 @@ def test_a_known_value() -> None:
 
 def moment(logits, num_labelled, *, targets=TARGETS, progress=0.0, belief=None):
     rows = torch.cat([torch.arange(num_labelled), torch.arange(len(logits[0]) - num_labelled)])
-    clean = torch.zeros(len(rows), 3, 4, 4)
+    views = {CLEAN: torch.zeros(len(rows), 3, 4, 4)}
     return Moment(
-        logits, targets, num_labelled, rows, clean, lambda images: belief, progress, targets, num_labelled, len(rows)
+        logits, targets, num_labelled, rows, views, lambda images: belief, progress, targets, num_labelled, len(rows)
     )
 
 

@@ -2,13 +2,16 @@
 
 import threading
 import time
+from collections.abc import Generator
 
 import pytest
 import torch
 from nstudent.config import NoiseConfig
 from nstudent.data.batches import Batch
 from nstudent.models.device import Placement
-from nstudent.training.mixing import Mixing
+from nstudent.noise.build import Noise
+from nstudent.noise.mixing import Mixing
+from nstudent.noise.steps import BatchStep, Prepared
 from nstudent.training.preparation import Ahead, Preparation
 
 LONG_SECONDS = 30
@@ -142,32 +145,50 @@ def test_what_was_only_asked_for_is_not_made_when_a_walk_is_given_up() -> None:
 def test_a_gpus_batches_are_made_ahead_of_those_that_are_noised_with_it() -> None:
     """One group is used while the next one is made; a CPU's come one by one."""
     for device, depths in (("cuda", [2, 16]), ("cpu", [1, 1])):
-        preparation = Preparation(Placement(torch.device(device), "float32"), Mixing(NoiseConfig(), ("k",)), None, 9)
+        preparation = Preparation(Placement(torch.device(device), "float32"), Noise())
         found = [preparation.depth]
         preparation._num_together = 8
         assert [*found, preparation.depth] == depths
 
 
-def test_mixing_is_told_the_share_of_the_training_that_is_over() -> None:
-    """A schedule that follows it begins at 0."""
+def test_what_changes_a_batch_is_told_its_step_in_the_order_of_the_list() -> None:
     told = []
 
-    def mixing(images, targets, num_labelled, step, progress):
-        told.append((step, progress))
-        return images, targets
+    def change(word: str) -> BatchStep:
+        def changed(prepared: Prepared, step: int) -> Prepared:
+            told.append((word, step))
+            return prepared
 
-    def batches():
-        for _ in range(4):
+        return changed
+
+    def batches() -> Generator[Batch, None, None]:
+        for _ in range(2):
             yield Batch(torch.zeros(1, 8, 8, 3, dtype=torch.uint8), (torch.eye(1),), 1, torch.arange(1), 1)
 
-    list(Preparation(Placement(torch.device("cpu"), "float32"), mixing, None, 4).each(batches(), 0))
-    assert told == [(0, 0.0), (1, 0.25), (2, 0.5), (3, 0.75)]
+    noise = Noise(batch=(change("resize"), change("mix")))
+    list(Preparation(Placement(torch.device("cpu"), "float32"), noise).each(batches(), 5))
+    assert told == [("resize", 5), ("mix", 5), ("resize", 6), ("mix", 6)]
+
+
+def test_each_view_of_a_batch_gets_its_own_noise() -> None:
+    def batches() -> Generator[Batch, None, None]:
+        images = torch.zeros(2, 8, 8, 3, dtype=torch.uint8)
+        yield Batch(images, (torch.eye(2),), 2, torch.arange(2), 2, views={"weak": images, "clean": images})
+
+    noise, weak = (Noise(pixels=(lambda images, steps, by=by: images + by,)) for by in (9, 4))
+    preparation = Preparation(Placement(torch.device("cpu"), "float32"), noise, {"weak": weak, "clean": Noise()})
+    (prepared,) = preparation.each(batches(), 0)
+    assert prepared.images.unique().tolist() == [pytest.approx(9 / 255)]
+    assert {name: images.unique().tolist() for name, images in prepared.batch.views.items()} == {
+        "weak": [4],
+        "clean": [0],
+    }
 
 
 def test_batches_that_a_gpu_noises_together_come_one_by_one_with_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """A CPU stands in for the GPU: only how many are taken together differs."""
     seen, steps = [], 7
-    noise = NoiseConfig(cutmix=0.5, cutmix_schedule="constant")
+    mixing = Mixing(lambda step: NoiseConfig(cutmix=0.5, cutmix_schedule="constant"), steps, ("k",))
 
     def noised(images, which):
         seen.append(list(which))
@@ -180,7 +201,8 @@ def test_batches_that_a_gpu_noises_together_come_one_by_one_with_their_own(monke
             yield Batch(images, (mass,), 4, torch.arange(4), 4)
 
     def prepared(together):
-        preparation = Preparation(Placement(torch.device("cpu"), "float32"), Mixing(noise, ("k",)), noised, steps)
+        noise = Noise(pixels=(noised,), batch=(mixing,))
+        preparation = Preparation(Placement(torch.device("cpu"), "float32"), noise)
         monkeypatch.setattr(preparation, "_most_together", lambda images: together)
         return list(preparation.each(batches(), 2))
 
@@ -204,6 +226,6 @@ def test_how_many_batches_are_noised_together_is_a_matter_of_their_size(
     device: str, shape: tuple[int, ...], together: int
 ) -> None:
     placement = Placement(torch.device(device), "float32")
-    preparation = Preparation(placement, Mixing(NoiseConfig(), ("k",)), lambda images, steps: images, 9)
+    preparation = Preparation(placement, Noise(pixels=(lambda images, steps: images,)))
     assert preparation._most_together(torch.empty(shape, dtype=torch.uint8, device="meta")) == together
-    assert Preparation(placement, Mixing(NoiseConfig(), ("k",)), None, 9)._most_together(torch.empty(shape)) == 1
+    assert Preparation(placement, Noise())._most_together(torch.empty(shape)) == 1

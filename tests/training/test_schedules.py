@@ -1,5 +1,5 @@
 import pytest
-from nstudent.training.schedules import mixing_height, sigmoid_ramp
+from nstudent.training.schedules import sigmoid_ramp
 
 
 def test_the_sigmoid_ramp_is_that_of_the_paper() -> None:
@@ -14,16 +14,3 @@ def test_the_ramp_is_over_after_its_length() -> None:
 
 def test_a_ramp_without_length_is_always_up() -> None:
     assert sigmoid_ramp(0.0, 0.0) == 1.0
-
-
-@pytest.mark.parametrize(
-    ("schedule", "heights"),
-    [
-        ("constant", [1, 1, 1, 1, 1]),
-        ("late", [0, 0, 1, 1, 1]),
-        ("early", [1, 1, 0, 0, 0]),
-        ("ramp", [0, 0.25, 0.5, 0.75, 1]),
-    ],
-)
-def test_cutmix_has_its_height_when_the_schedule_says(schedule: str, heights: list[float]) -> None:
-    assert [mixing_height(schedule, progress) for progress in (0, 0.25, 0.5, 0.75, 1)] == heights

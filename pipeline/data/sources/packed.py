@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nstudent.artifact import MANIFEST, Manifest
+from nstudent.artifact import MANIFEST, Manifest, Metrics
 from nstudent.config import DataConfig
 from nstudent.data.sources.source import SPLITS, Record, existing
 from nstudent.errors import ArtifactError, DataError
@@ -23,7 +23,7 @@ from nstudent.hdf5 import Array, mapped, write
 from nstudent.storage import can_link, link_or_copy, read_json, sha256_of, write_json
 
 STAGE = "pack"
-"""What the manifest of such a folder calls itself."""
+"""Stage and role in the manifest of such a folder."""
 RECORDS = "records.h5"
 INFO = "info.json"
 SHARD = re.compile(r"pixels-\d{5,}\.h5")
@@ -31,6 +31,14 @@ SHARD = re.compile(r"pixels-\d{5,}\.h5")
 _LAYOUT = {"name": ("S", 1), "label": ("i", 1), "labels": ("S", 2), "split": ("i", 1)}
 """Kind of number (numpy's letter) and dimensions of each data set."""
 _NOT_GIVEN = -1
+
+
+@dataclass(frozen=True)
+class PackMetrics(Metrics):
+    """What the making of a pack reports: numbers of images."""
+
+    images: int
+    unreadable: int
 
 
 @dataclass(frozen=True)
@@ -197,4 +205,4 @@ def open_source(config: DataConfig) -> Pack:
 
 def is_pack(folder: Path) -> bool:
     """Whether a folder holds what ``nstudent data pack`` has made."""
-    return (folder / MANIFEST).exists() and Manifest.read(folder).stage == STAGE
+    return (folder / MANIFEST).exists() and Manifest.read(folder).role == STAGE

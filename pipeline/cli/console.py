@@ -9,9 +9,11 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from nstudent.errors import ArtifactError, one_line
+from nstudent.errors import one_line
+from nstudent.evaluation.scores import HEADLINE, Interval, Scores
 from nstudent.progress import Task
 from nstudent.stage import Step
+from nstudent.step_metrics import DataMetrics
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
@@ -152,52 +154,41 @@ def print_status(rows: Sequence[tuple[str, str, str, str]]) -> None:
     _wide_console().print(table)
 
 
-def print_scores(scores: Mapping[str, Any]) -> None:
-    """The table at the end of a run.
-
-    Raises:
-        ArtifactError: these are not the scores of a run.
-    """
-    try:
-        _print_scores(scores)
-    except (LookupError, TypeError, ValueError, AttributeError, StopIteration) as error:
-        raise ArtifactError(
-            f"scores.json holds no scores of a run ({error!r}): delete its folder and run again"
-        ) from error
-
-
-def _print_scores(scores: Mapping[str, Any]) -> None:
-    classifiers = scores["classifiers"]
-    names = list(next(iter(classifiers.values()))["test"])
+def print_scores(scores: Scores) -> None:
+    """The table at the end of a run."""
+    names = list(dict.fromkeys(name for each in scores.classifiers.values() for name in each.test))
     table = Table("scores, %", "images", *map(_heading, names), box=None, pad_edge=False)
     for part in ("validation", "test"):
-        for step, classifier in classifiers.items():
-            mark = " *" if step == scores["final"] else ""
-            table.add_row(_safe(step + mark), part, *(_cell(classifier[part][name]) for name in names))
+        for step, classifier in scores.classifiers.items():
+            mark = " *" if step == scores.final else ""
+            intervals = classifier.validation if part == "validation" else classifier.test
+            table.add_row(_safe(step + mark), part, *(_cell(intervals.get(name)) for name in names))
         table.add_section()
     console = _wide_console()
     console.print(table)
     console.print(
-        f"* final classifier. Intervals: {scores['confidence']:.0%}, bootstrap over the images.",
+        f"* final classifier. Intervals: {scores.confidence:.0%}, bootstrap over the images.",
         highlight=False,
     )
-    for name, gains in scores["gain"].items():
-        gain = gains["contest alone"]
+    for name, gains in scores.gain.items():
+        gain = gains.get(HEADLINE)
+        if gain is None:
+            continue
         console.print(
-            f"{_safe(scores['final'])} against {_safe(name)} on test: {100 * gain['value']:+.1f} points "
-            f"[{100 * gain['low']:+.1f}, {100 * gain['high']:+.1f}] (contest score, paired)",
+            f"{_safe(scores.final)} against {_safe(name)} on test: {100 * gain.value:+.1f} points "
+            f"[{100 * gain.low:+.1f}, {100 * gain.high:+.1f}] (contest score, paired)",
             highlight=False,
         )
 
 
-def print_left_out(metrics: Mapping[str, Any], folder: Path) -> None:
+def print_left_out(metrics: DataMetrics, folder: Path) -> None:
     """How many images of the data step are not used, and what else it found; nothing where there is nothing to say."""
-    found = metrics.get("findings")
-    _print_counts("not used", metrics, _LEFT_OUT, folder / "left_out.json")
-    _print_counts("worth a look", found if isinstance(found, Mapping) else {}, _FOUND, folder / "findings.json")
+    unused = {name: getattr(metrics, name) for name in _LEFT_OUT}
+    _print_counts("not used", unused, _LEFT_OUT, folder / "left_out.json")
+    _print_counts("worth a look", metrics.findings, _FOUND, folder / "findings.json")
 
 
-def _print_counts(what: str, counts: Mapping[str, Any], words: Mapping[str, str], file: Path) -> None:
+def _print_counts(what: str, counts: Mapping[str, int], words: Mapping[str, str], file: Path) -> None:
     said = [f"{counts[name]} {text}" for name, text in words.items() if counts.get(name)]
     if said:
         _wide_console().print(_safe(f"{what}: {', '.join(said)} ({file})"), highlight=False, soft_wrap=True)
@@ -217,8 +208,7 @@ def _heading(name: str) -> str:
     return _safe(name.removeprefix("accuracy/").replace("hierarchical ", "h-"))
 
 
-def _cell(entry: Mapping[str, float] | None) -> str:
+def _cell(entry: Interval | None) -> str:
     if entry is None:
         return "-"
-    half = (entry["high"] - entry["low"]) / 2
-    return f"{100 * entry['value']:.1f} ±{100 * half:.1f}"
+    return f"{100 * entry.value:.1f} ±{100 * (entry.high - entry.low) / 2:.1f}"

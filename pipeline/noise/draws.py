@@ -1,7 +1,7 @@
-"""The noise of a whole batch, drawn at once on the host: what `augment.py` draws image by image, as arrays.
+"""The noise of a whole batch, drawn at once on the host: what `image_noise.py` draws image by image, as arrays.
 
-The distributions are those of `augment.py`, number for number: tests compare the two. A batch's noise is a function of
-one key, of a step, so that no two steps share noise and nothing has a past.
+The distributions are those of `image_noise.py`, number for number: tests compare the two. A batch's noise is a
+function of one key, of a step, so that no two steps share noise and nothing has a past.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Integers = npt.NDArray[np.int64]
 NOTHING, AUTOCONTRAST, EQUALIZE, POSTERIZE, SOLARIZE, SATURATION = range(6)
 CONTRAST, BRIGHTNESS, SHARPEN, ROTATE, SHEAR, TRANSLATE = range(6, 12)
 NUM_OPERATIONS = 12
-"""In the order in which an image undergoes those it has drawn, which is the order of the list in `augment.py`."""
+"""In the order in which an image undergoes those it has drawn, which is the order of the list in `image_noise.py`."""
 
 _ROTATE_DEGREES, _SHEAR_DEGREES, _TRANSLATE_SHARE = 30.0, 17.0, 0.3
 

@@ -1,4 +1,4 @@
-"""Noise on a whole batch of small images, on the device that trains: what `augment.py` does one image at a time.
+"""Noise on a whole batch of small images, on the device that trains: what `image_noise.py` does one image at a time.
 
 A GPU learns from small images faster than processes can noise them one by one, and a CPU spends more on the calls than
 on the pixels. So all of a batch's noise is drawn at once, and each operation is applied to the images that drew it.
@@ -15,7 +15,8 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from nstudent.config import NoiseConfig
-from nstudent.data.noise_draws import (
+from nstudent.data.transfer import array_sent
+from nstudent.noise.draws import (
     AUTOCONTRAST,
     BRIGHTNESS,
     CONTRAST,
@@ -31,7 +32,6 @@ from nstudent.data.noise_draws import (
     NoiseDraws,
     draw_noise,
 )
-from nstudent.data.transfer import array_sent
 from nstudent.randomness import Key
 from torch import Tensor
 
@@ -46,7 +46,7 @@ _GROUP_ENDS = (6, 7, 8, 11)
 _GREY = (0.299, 0.587, 0.114)
 
 
-class BatchAugment:
+class BatchNoise:
     """Noise for a batch of images, decided by a key alone."""
 
     def __init__(self, noise: NoiseConfig) -> None:

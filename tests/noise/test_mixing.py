@@ -1,9 +1,13 @@
+import math
+
 import numpy as np
 import pytest
 import torch
 from nstudent.config import NoiseConfig
+from nstudent.data.batches import Batch
+from nstudent.noise.mixing import Mixing, box, mixing_height
+from nstudent.noise.steps import Prepared
 from nstudent.randomness import generator
-from nstudent.training.mixing import Mixing, box
 
 NUM_IMAGES, NUM_LABELLED, SIDE = 6, 2, 20
 ALWAYS = NoiseConfig(cutmix=1.0, cutmix_schedule="constant")
@@ -15,7 +19,12 @@ TARGETS = (torch.eye(NUM_IMAGES),)
 
 
 def mix(step=0, targets=TARGETS, noise=ALWAYS, progress=0.0, key=("seed", 0)):
-    return Mixing(noise, key)(IMAGES, targets, NUM_LABELLED, step, progress)
+    rows = torch.arange(NUM_IMAGES)
+    prepared = Prepared(Batch(IMAGES, targets, NUM_LABELLED, rows, NUM_IMAGES), IMAGES, targets)
+    # A training of so many steps that this one stands where it should.
+    steps = step / progress if progress and step else math.inf
+    mixed = Mixing(lambda _: noise, steps, key)(prepared, step)
+    return mixed.images, mixed.targets
 
 
 def areas(images):
@@ -180,3 +189,16 @@ def test_the_mixture_does_not_depend_on_the_generators_of_numpy_and_torch() -> N
     np.random.seed(2)
     torch.manual_seed(2)
     assert torch.equal(mix(step=4)[0], first)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "heights"),
+    [
+        ("constant", [1, 1, 1, 1, 1]),
+        ("late", [0, 0, 1, 1, 1]),
+        ("early", [1, 1, 0, 0, 0]),
+        ("ramp", [0, 0.25, 0.5, 0.75, 1]),
+    ],
+)
+def test_cutmix_has_its_height_when_the_schedule_says(schedule: str, heights: list[float]) -> None:
+    assert [mixing_height(schedule, done) for done in (0, 0.25, 0.5, 0.75, 1)] == heights

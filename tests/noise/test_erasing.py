@@ -7,7 +7,7 @@ import albumentations as A
 import numpy as np
 import pytest
 import torch
-from nstudent.data.erasing import Erasing, Holes, draw_holes, erased
+from nstudent.noise.erasing import Erasing, Holes, draw_holes, erased
 from scipy.stats import ks_2samp
 
 NUM_DRAWS, SIDE = 3000, 40

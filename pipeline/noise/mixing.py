@@ -6,41 +6,64 @@ divided by what is really there.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 import torch
 from nstudent.config import NoiseConfig
 from nstudent.data.transfer import array_sent
+from nstudent.noise.steps import Prepared
 from nstudent.randomness import Key, generator
-from nstudent.training.schedules import mixing_height
 from torch import Tensor
-
-Targets = tuple[Tensor, ...]
 
 
 class Mixing:
     """Mixes every image of a batch with another of its part, by the rectangle or as a whole, or leaves the batch."""
 
-    def __init__(self, noise: NoiseConfig, key: Key) -> None:
-        self._noise = noise
+    def __init__(self, noise_at: Callable[[int], NoiseConfig], steps: int, key: Key) -> None:
+        """Make the step.
+
+        Args:
+            noise_at: Number of a step -> its noise.
+            steps: Number of steps of the training.
+            key: Decides, together with the number of the step, what is mixed.
+        """
+        self._noise_at = noise_at
+        self._steps = steps
         self._key = key
 
-    def __call__(
-        self, images: Tensor, targets: Targets, num_labelled: int, step: int, done: float
-    ) -> tuple[Tensor, Targets]:
-        """(batch, 3, side, side) and targets per level -> the same, mixed or not. Parts of a batch stay apart."""
-        noise, random = self._noise, generator(*self._key, "cutmix", step)
+    def __call__(self, prepared: Prepared, step: int) -> Prepared:
+        """The batch, mixed or not. Its labelled images stay apart from the others."""
+        images, targets, done = prepared.images, prepared.targets, step / self._steps
+        noise, random = self._noise_at(step), generator(*self._key, "cutmix", step)
         cutmix = noise.cutmix * mixing_height(noise.cutmix_schedule, done)
         mixup = noise.mixup * mixing_height(noise.mixup_schedule, done)
         drawn = random.random()
         if drawn >= cutmix + mixup:
-            return images, targets
-        partner = array_sent(_partners(len(images), num_labelled, random), images.device)
+            return prepared
+        partner = array_sent(_partners(len(images), prepared.batch.num_labelled, random), images.device)
         if drawn < cutmix:
             mixed, share = _pasted(images, partner, noise.cutmix_alpha, random)
         else:
             mixed, share = _blended(images, partner, noise.mixup_alpha, random)
-        return mixed, tuple((1 - share) * level + share * level[partner] for level in targets)
+        targets = tuple((1 - share) * level + share * level[partner] for level in targets)
+        return replace(prepared, images=mixed, targets=targets)
+
+
+def mixing_height(schedule: str, done: float) -> float:
+    """Share of its full probability that CutMix or MixUp has, from the fraction of the training that is done.
+
+    ``late`` keeps the first half of training free of it, which is how the contest entry behind this project trained.
+    """
+    if schedule == "late":
+        return float(done >= 0.5)
+    if schedule == "early":
+        return float(done < 0.5)
+    if schedule == "ramp":
+        return done
+    return 1.0
 
 
 def _pasted(images: Tensor, partner: Tensor, alpha: float, random: np.random.Generator) -> tuple[Tensor, float]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from nstudent.config import NoiseConfig
-from nstudent.data.augment import Augment
+from nstudent.noise.image_noise import ImageNoise
 from nstudent.randomness import Key
 
 QUIET = {"shift": 0.0, "zoom": 0.0, "rotate": 0.0, "flip": False, "operations": 0}
@@ -20,7 +20,7 @@ def image(height: int = 32, width: int = 32) -> np.ndarray:
 
 
 def noised(noise: NoiseConfig, keys: Sequence[Key], picture: np.ndarray | None = None) -> list[bytes]:
-    augment = Augment(noise)
+    augment = ImageNoise(noise)
     picture = image() if picture is None else picture
     return [augment(picture, key).tobytes() for key in keys]
 
@@ -50,7 +50,7 @@ def test_equal_keys_give_equal_noise_whatever_came_before() -> None:
 
 
 def test_one_augmenter_gives_the_same_twice() -> None:
-    augment = Augment(STRONG)
+    augment = ImageNoise(STRONG)
 
     assert np.array_equal(augment(image(), ("a", 1)), augment(image(), ("a", 1)))
 
@@ -109,7 +109,7 @@ def test_magnitude_makes_the_operations_stronger() -> None:
 
 @pytest.mark.parametrize("size", [(8, 8), (32, 32), (20, 30)])
 def test_type_and_shape_stay(size: tuple[int, int]) -> None:
-    augment = Augment(STRONG)
+    augment = ImageNoise(STRONG)
 
     for draw in range(10):
         found = augment(image(*size), (draw,))
@@ -118,7 +118,7 @@ def test_type_and_shape_stay(size: tuple[int, int]) -> None:
 
 def test_the_image_given_is_not_changed() -> None:
     picture = image()
-    augment = Augment(STRONG)
+    augment = ImageNoise(STRONG)
     for draw in range(20):
         augment(picture, (draw,))
 
@@ -126,15 +126,15 @@ def test_the_image_given_is_not_changed() -> None:
 
 
 def test_a_copy_by_pickle_gives_the_same_noise() -> None:
-    copied = pickle.loads(pickle.dumps(Augment(STRONG)))
+    copied = pickle.loads(pickle.dumps(ImageNoise(STRONG)))
 
-    assert np.array_equal(copied(image(), ("k", 3)), Augment(STRONG)(image(), ("k", 3)))
+    assert np.array_equal(copied(image(), ("k", 3)), ImageNoise(STRONG)(image(), ("k", 3)))
 
 
 def test_a_spawned_process_gives_the_same_noise() -> None:
     """Spawn is the default start of processes on macOS and Windows; nothing is inherited but what is pickled."""
     keys = [("spawned", draw) for draw in range(3)]
-    augment = Augment(STRONG)
+    augment = ImageNoise(STRONG)
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         found = pool.starmap(augment, [(image(), key) for key in keys])
 

@@ -11,12 +11,10 @@ import numpy as np
 import pytest
 import torch
 from nstudent.config import NoiseConfig
-from nstudent.data import noise_draws as draws
-from nstudent.data.augment import Augment
-from nstudent.data.batch_augment import BatchAugment, apply_noise
-from nstudent.data.batches import Batches
-from nstudent.data.noise_draws import NoiseDraws, affine_matrix, draw_noise
-from nstudent.workbench import batch_noise
+from nstudent.noise import draws
+from nstudent.noise.batch_noise import BatchNoise, apply_noise
+from nstudent.noise.draws import NoiseDraws, affine_matrix, draw_noise
+from nstudent.noise.image_noise import ImageNoise
 from scipy.stats import chisquare, ks_2samp
 
 QUIET = {"shift": 0.0, "zoom": 0.0, "rotate": 0.0, "flip": False, "operations": 0}
@@ -39,7 +37,7 @@ def pictures(number: int = 16, side: int = 32) -> np.ndarray:
 
 
 def noised(noise: NoiseConfig, images: np.ndarray, *key: int | str) -> np.ndarray:
-    return BatchAugment(noise)(torch.from_numpy(images), key).numpy()
+    return BatchNoise(noise)(torch.from_numpy(images), key).numpy()
 
 
 def only(operation: int, strength: float, number: int, moves: np.ndarray | None = None) -> NoiseDraws:
@@ -119,7 +117,7 @@ def test_a_warp_gives_the_pixels_of_albumentations(
 
 
 def by_image(noise: NoiseConfig, image: np.ndarray, number=NUM_DRAWS) -> np.ndarray:
-    augment = Augment(noise)
+    augment = ImageNoise(noise)
     return np.stack([augment(image, ("by image", draw)) for draw in range(number)])
 
 
@@ -242,7 +240,7 @@ def test_equal_keys_give_equal_noise_and_nothing_else_is_read() -> None:
 @pytest.mark.parametrize("cuts", [(0, 16), (0, 8, 16), (0, 1, 5, 16)])
 def test_how_a_batch_is_divided_does_not_matter(cuts: tuple[int, ...]) -> None:
     images = torch.from_numpy(pictures())
-    augment = BatchAugment(STRONG)
+    augment = BatchNoise(STRONG)
     parts = [np.arange(*ends) for ends in pairwise(cuts)]
 
     divided = torch.cat([augment(images[part], ("k", 3), part, len(images)) for part in parts])
@@ -272,23 +270,11 @@ def test_type_and_shape_stay_and_the_images_given_are_not_changed(side: int) -> 
     assert not np.shares_memory(noised(quiet(), images, 2), images)
 
 
-@pytest.mark.parametrize("erase", [0.0, 0.7])
-def test_batches_that_are_noised_together_have_the_noise_they_have_alone(erase: float) -> None:
-    noise = STRONG.model_copy(update={"erase": erase})
-    batches = Batches.__new__(Batches)
-    batches.places = lambda: (np.arange(3, 9), 12)
-    noised = batch_noise(noise, batches, ("k",), whole=True)
-    images = torch.from_numpy(pictures(18))
-    together = noised(images, range(4, 7))
-    alone = [noised(images[6 * number : 6 * (number + 1)], [4 + number]) for number in range(3)]
-    assert torch.equal(together, torch.cat(alone))
-
-
 @pytest.mark.gpu
 def test_cpu_and_gpu_agree_and_the_gpu_is_not_waited_for(
     not_waiting: Callable[[], AbstractContextManager[None]],
 ) -> None:
-    images, augment = torch.from_numpy(pictures(64)), BatchAugment(STRONG)
+    images, augment = torch.from_numpy(pictures(64)), BatchNoise(STRONG)
     there = images.cuda()
     augment(there, ("warm", 0))
     with not_waiting():

@@ -21,7 +21,7 @@ from nstudent.randomness import Key, generator
 cv2.setNumThreads(0)
 
 
-class Augment:
+class ImageNoise:
     """Noise for one image at a time, decided by a key alone."""
 
     def __init__(self, noise: NoiseConfig) -> None:
@@ -29,7 +29,7 @@ class Augment:
         self._pipeline = A.Compose(_transforms(noise))
 
     def __reduce__(self) -> tuple[type, tuple[NoiseConfig]]:
-        return Augment, (self._noise,)
+        return ImageNoise, (self._noise,)
 
     def __call__(self, image: Pixels, key: Key) -> Pixels:
         """uint8 (height, width, 3) -> the same shape. Equal keys give equal noise."""

@@ -1,0 +1,45 @@
+"""``nstudent data ...``: what is done with data before any run."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from nstudent.cli.arguments import ConfigOption
+from nstudent.cli.interruption import interruptible
+from nstudent.session import Session
+
+app = typer.Typer(no_args_is_help=True, help="Prepare the data of many runs.")
+
+
+@app.command("pack")
+def data_pack_command(
+    out: Annotated[Path, typer.Argument(help="Folder to make.", metavar="OUT")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="Keys of the configuration, such as data.image_size=224.", metavar="[KEY=VALUE]..."),
+    ] = None,
+    config: ConfigOption = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Hash every file of a pack that is there, and make damaged ones again.")
+    ] = False,
+) -> None:
+    """Decode the images of a source once, into a folder that many runs share.
+
+    Takes the page of a run: its source, sizes and storage. A run then says data.source=packed data.root=OUT and links
+    the images instead of decoding them: seeds, studies and (the folder copied) other machines begin at once. Splits,
+    duplicates and noise are drawn by each run as they would be from the source itself.
+
+    Run it again after any interruption, or when the source has changed; a pack that is up to date is left alone.
+    """
+    from nstudent.artifact import Manifest
+    from nstudent.cli import console
+    from nstudent.config_file import load_config
+    from nstudent.data.pack_folder import make_pack
+    from nstudent.data.sources.packed import PackMetrics
+
+    settings = load_config(config, overrides or []).data
+    with interruptible() as stop:
+        folder = make_pack(settings, out, Session(progress=console.Screen(), stop=stop), repair=repair)
+    metrics = PackMetrics.of(Manifest.read(folder))
+    typer.echo(f"{folder}: {metrics.images} images, {metrics.unreadable} of them unreadable")
+    typer.echo(f"use it:  data.source=packed data.root={folder} data.image_size={settings.image_size}")

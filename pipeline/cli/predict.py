@@ -1,0 +1,32 @@
+"""``nstudent predict``: labels for images, by the classifier that a run has made."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from nstudent.cli.arguments import RunDirArgument
+from nstudent.cli.interruption import USER_ERROR
+
+
+def predict_command(
+    run_dir: RunDirArgument,
+    images: Annotated[list[Path], typer.Argument(help="Image files.", metavar="IMAGE...")],
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+) -> None:
+    """Label images with the final classifier: one JSON line an image, absent levels left out.
+
+    An image that cannot be read has an "error" in its line, and the exit code is 2.
+    """
+    from nstudent.classifier import Classifier
+
+    predictions = Classifier.load(run_dir, device).predict(images)
+    for prediction in predictions:
+        labels = {
+            level: {"class": found.name, "probability": round(found.probability, 4)}
+            for level, found in prediction.labels.items()
+        }
+        line = {"image": prediction.image} | ({"error": prediction.error} if prediction.error else {"labels": labels})
+        typer.echo(json.dumps(line))
+    if any(prediction.error for prediction in predictions):
+        raise typer.Exit(USER_ERROR)

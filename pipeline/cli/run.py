@@ -1,0 +1,136 @@
+"""``nstudent run-all`` and ``nstudent stage``: making the steps of a run, in one process or several."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from nstudent.cli.arguments import ConfigOption, Overrides, RunDirOption, StageName
+from nstudent.cli.interruption import interruptible
+from nstudent.cli.status import print_states
+from nstudent.errors import ConfigError, TrainingError
+from nstudent.processes import is_one_of_several
+from nstudent.session import Session
+from nstudent.stage import Step
+from nstudent.steps import STAGES, needed_until, plan
+from nstudent.world import Alone, Part, World
+
+
+def run_all_command(
+    overrides: Overrides = None,
+    config: ConfigOption = None,
+    run_dir: RunDirOption = None,
+    until: Annotated[
+        StageName | None,
+        typer.Option(
+            "--until",
+            help="Make the last step of this stage and what it is made from, and nothing else. Until student, no test "
+            "image is looked at.",
+            metavar="STAGE",
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
+) -> None:
+    """Train a teacher, label the heap, filter, train students, and score everything.
+
+    Steps that are up to date are skipped; an interrupted step goes on where it was. Run the same command again after
+    any interruption.
+    """
+    from nstudent.artifact import Manifest
+    from nstudent.cli import console
+    from nstudent.config_file import load_config
+    from nstudent.evaluation.scores import FIGURE, SCORES, Scores
+    from nstudent.run import run_all
+    from nstudent.step_metrics import DataMetrics
+
+    settings = load_config(config, overrides or [])
+    steps = needed_until(plan(settings), until)
+    if dry_run:
+        console.print_plan(steps)
+        return
+    with interruptible() as stop, _together(settings.device) as world:
+        folder = run_all(settings, run_dir, Session(progress=console.Screen(), stop=stop, world=world), until=until)
+    if not world.leads:
+        return
+    if steps[-1].stage.provides != "scores":
+        _print_until(folder, steps)
+        return
+    folders = {step.stage.provides: folder / step.name for step in steps}
+    scores = Scores.read(folders["scores"] / SCORES)
+    console.print_scores(scores)
+    console.print_left_out(DataMetrics.of(Manifest.read(folders["data"])), folders["data"])
+    typer.echo(f"picture: {folders['scores'] / FIGURE}")
+    typer.echo(f"use it:  nstudent predict {folder} IMAGE...")
+    if scores.ended:
+        raise TrainingError(f"{scores.ended}. The run is complete without that; {scores.final} is what it gives")
+
+
+def _print_until(run_dir: Path, steps: Sequence[Step]) -> None:
+    """Print where these steps stand, after a run that was to make no others."""
+    from nstudent.status import status
+
+    states = [state for state in status(run_dir) if state.step in steps]
+    print_states(states)
+    last = states[-1]
+    if last.state == "not needed":
+        raise TrainingError(f"{last.reason}: {last.step.name} was not made")
+    typer.echo("the same command without --until goes on from here")
+
+
+def stage_command(
+    stage: Annotated[StageName, typer.Argument(help="The stage to run.", metavar="|".join(STAGES))],
+    overrides: Overrides = None,
+    config: ConfigOption = None,
+    run_dir: RunDirOption = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            "--shard",
+            help="pseudolabel alone: label part I of N (0/4 to 3/4), beside jobs that label the others. Run the stage "
+            "without it when all are done.",
+            metavar="I/N",
+        ),
+    ] = None,
+) -> None:
+    """Run one stage: its first step that is not up to date. The steps before it must be there."""
+    from nstudent.cli import console
+    from nstudent.config_file import load_config
+    from nstudent.run import run_part, run_stage
+
+    settings = load_config(config, overrides or [])
+    if shard is not None:
+        with interruptible() as stop:
+            folder = run_part(
+                settings, stage.value, _part(shard), run_dir, Session(progress=console.Screen(), stop=stop)
+            )
+        typer.echo(f"{folder}: part {shard} is there")
+        return
+    with interruptible() as stop, _together(settings.device) as world:
+        folder = run_stage(settings, stage.value, run_dir, Session(progress=console.Screen(), stop=stop, world=world))
+    if world.leads:
+        typer.echo(str(folder))
+
+
+def _part(shard: str) -> Part:
+    number, slash, count = shard.partition("/")
+    if not (slash and number.isdecimal() and count.isdecimal() and int(number) < int(count)):
+        raise ConfigError(f"--shard {shard}: write I/N with I from 0 to N - 1, such as 0/4")
+    return Part(int(number), int(count))
+
+
+@contextmanager
+def _together(device: str) -> Iterator[World]:
+    """The processes that torchrun has started, of which this is one; or this one alone."""
+    if not is_one_of_several():
+        yield Alone()
+        return
+    # Before torch is imported: what it says at the first step of every process is no affair of the user.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    from nstudent.ranks import connected
+
+    with connected(device) as ranks:
+        yield ranks

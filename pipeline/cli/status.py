@@ -1,0 +1,36 @@
+"""``nstudent status``: where the steps of a run stand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from nstudent.cli.arguments import RunDirArgument
+
+if TYPE_CHECKING:
+    from nstudent.status import StepState
+
+
+def status_command(run_dir: RunDirArgument) -> None:
+    """What is done, what is stale and why, and the score of each step on validation."""
+    from nstudent.status import status
+
+    print_states(status(run_dir))
+
+
+def print_states(states: Iterable[StepState]) -> None:
+    """Print a table with a row for each of these steps."""
+    from nstudent.cli import console
+    from nstudent.evaluation.scores import HEADLINE
+    from nstudent.step_metrics import TrainedMetrics
+
+    rows = []
+    for state in states:
+        score, note, trained = "", state.reason, state.metrics
+        if isinstance(trained, TrainedMetrics):
+            value = trained.validation.get(HEADLINE)
+            score = "" if value is None else f"{value:.3f}"
+            if trained.promoted is False:
+                note = note or "did not beat its teacher"
+        rows.append((state.step.name, state.state, score, note))
+    console.print_status(rows)

@@ -1,0 +1,69 @@
+"""Processes that load batches: how long they are waited for, and what is said of one that died."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import TypeVar
+
+from nstudent.errors import NstudentError, TrainingError
+
+_SIGNAL_SECONDS = 0.1
+"""Seconds in which a signal handler of torch raises after a pipe broke off."""
+
+T = TypeVar("T")
+
+
+class Awaited(Iterator[T]):
+    """Batches, and how much of the time is spent waiting for them."""
+
+    def __init__(self, batches: Iterator[T]) -> None:
+        self._batches = batches
+        self._began: float | None = None
+        self._waited = 0.0
+
+    def __next__(self) -> T:
+        asked = time.perf_counter()
+        batch = next(self._batches)
+        if self._began is None:
+            # The first one is waited for while processes start.
+            self._began = time.perf_counter()
+        else:
+            self._waited += time.perf_counter() - asked
+        return batch
+
+    @property
+    def share(self) -> float:
+        """Of the time since the first batch, the share in which the next one was waited for."""
+        if self._began is None:
+            return 0.0
+        return self._waited / max(time.perf_counter() - self._began, 1e-9)
+
+
+@contextlib.contextmanager
+def loaders_explained() -> Iterator[None]:
+    """Say in a line that a process which prepares images was killed, or what error it met.
+
+    torch notices it in three ways: the pipe breaks off (in the middle of a message, too), the queue stays empty, or a
+    signal handler raises wherever the main process happens to be, in a training step as well as between two of them.
+
+    Raises:
+        TrainingError: a process died.
+    """
+    try:
+        yield
+    except NstudentError as error:
+        said = str(error.args[0])
+        if not said.startswith("Caught "):
+            raise
+        # torch hands an error on as text: a traceback, and in its last line class and message.
+        raise type(error)(said.strip().rpartition("\n")[2].partition(": ")[2]) from error
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
+            raise
+        # The pipe is seen to break a moment before the signal comes: let its handler raise here, and not in our error.
+        with contextlib.suppress(RuntimeError):
+            time.sleep(_SIGNAL_SECONDS)
+        why = str(error) or "it broke off in the middle of a batch"
+        raise TrainingError(
+            f"a process that prepares images died ({why}): probably out of memory; lower workers or batch_size"
+        ) from error

@@ -1,0 +1,34 @@
+"""The forms that noise takes: on one image, on the pixels of batches, and on a batch that is ready for the network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from nstudent.data.batches import Batch
+from torch import Tensor
+
+Targets = tuple[Tensor, ...]
+"""Per level, coarse first: float32 (b, classes), mass on each class."""
+
+PixelStep = Callable[[Tensor, Sequence[int]], Tensor]
+"""(images, uint8 (k * b, side, side, 3) of k batches end to end; the number of the step of each batch) -> the same
+images, noised. Those that are given stay as they are."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A batch on the device, as the network is to see it."""
+
+    batch: Batch
+    """As it was loaded; its images are those before any step on the device."""
+    images: Tensor
+    """float32 (b, 3, side, side) in 0..1."""
+    targets: Targets
+    """What is to be learnt from them."""
+    meanwhile: Callable[[], None] = lambda: None
+    """To be called before a backward pass, which leaves Python's lock to others: the next batch is begun then."""
+
+
+BatchStep = Callable[[Prepared, int], Prepared]
+"""(batch, number of its step) -> the batch, resized, mixed or changed otherwise."""
