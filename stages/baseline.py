@@ -30,8 +30,9 @@ def run(context: Context) -> TrainedMetrics | None:
     baseline = Ensemble(bench.recipe([config.model]), [trained.network], bench.placement)
     baseline.save(context.folder)
     spent = total([trained.spent])
+    assessed = assess(baseline, dataset, dataset.validation, context.config.evaluate.batch_size)
     return TrainedMetrics(
-        validation=scores(assess(baseline, dataset, dataset.validation, context.config.evaluate.batch_size)),
+        validation=scores(assessed.tallies),
         gmacs=round(check_cost([trained.network], dataset.image_size, None), 6),
         image_passes=spent.image_passes,
         history=(tuple(trained.history),),

@@ -100,8 +100,11 @@ def test_the_loss_has_the_class_weights_of_the_labelled_images(
     objective = bench.supervised(bench._config.teacher, unlabelled_weight=2.0)
     labels = dataset.labels[dataset.labelled][:, 0]
     expected = [60 / (3 * (labels == c).sum()) for c in range(3)]
-    assert objective.class_weights[0].tolist() == pytest.approx(expected)
-    assert (objective.level_weights, objective.smoothing, objective.unlabelled_weight) == ((1, 1, 1), 0.25, 2.0)
+    assert objective.labelled.class_weights[0].tolist() == pytest.approx(expected)
+    assert objective.labelled.smoothing == 0.25
+    assert (objective.level_weights, objective.unlabelled_weight) == ((1, 1, 1), 2.0)
+    assert objective.heap.class_weights[0].tolist() == [1, 1, 1]
+    assert objective.heap.smoothing == 0
 
 
 def test_level_weights_are_those_of_the_section(make_bench: Callable[..., Workbench]) -> None:
@@ -215,6 +218,6 @@ def test_the_validation_score_is_the_headline_of_the_scores(
     bench = make_bench()
     trained = train(bench)
     ensemble = Ensemble(bench.recipe(bench._config.teacher.members[:1]), [trained.network], bench.placement)
-    expected = scores(assess(ensemble, dataset, dataset.validation, 64))["contest alone"]
+    expected = scores(assess(ensemble, dataset, dataset.validation, 64).tallies)["contest alone"]
     assert bench.validation_score(ensemble) == pytest.approx(expected)
     assert trained.history[-1]["validation"] == pytest.approx(expected)

@@ -26,7 +26,9 @@ def mix(
     key: Key = ("seed", 0),
 ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
     rows = torch.arange(NUM_IMAGES)
-    prepared = Prepared(Batch(IMAGES, targets, NUM_LABELLED, rows, NUM_IMAGES), IMAGES, targets)
+    prepared = Prepared(
+        Batch(IMAGES, targets, NUM_LABELLED, rows, (NUM_LABELLED, NUM_IMAGES - NUM_LABELLED)), IMAGES, targets
+    )
     # A training of so many steps that this one stands where it should.
     steps = step / progress if progress and step else math.inf
     mixed = Mixing(lambda _: noise, steps, key)(prepared, step)

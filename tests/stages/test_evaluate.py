@@ -9,7 +9,14 @@ import pytest
 from nstudent.artifact import Artifact, Manifest
 from nstudent.classifier import Classifier
 from nstudent.config import Config
+from nstudent.config_file import load_config
 from nstudent.data.dataset import Dataset
+from nstudent.data.split import TEST, VALIDATION
+from nstudent.evaluation.metrics import scores as score_of
+from nstudent.evaluation.metrics import tally
+from nstudent.evaluation.predictions import Predictions
+from nstudent.models.device import Placement
+from nstudent.models.ensemble import Ensemble
 from nstudent.run import run_stage
 from PIL import Image
 
@@ -71,6 +78,34 @@ def test_fewer_resamples_change_no_score(tiny: Callable[..., Config], go_on: Pat
         for part in ("validation", "test"):
             values = {score: each["value"] for score, each in again["classifiers"][name][part].items()}
             assert values == {score: each["value"] for score, each in entry[part].items()}
+
+
+def test_the_predictions_that_are_kept_are_those_that_were_scored(finished: Path, scores) -> None:
+    made, dataset = Artifact(finished / "06-evaluate"), Dataset(Artifact(finished / "00-data"))
+    assert Predictions.steps(made) == ["01-teacher", "02-baseline", "05-student"]
+    for step, entry in scores["classifiers"].items():
+        found = Predictions.open(made, step)
+        assert found.images.tolist() == [*dataset.validation, *dataset.test]
+        assert found.levels == dataset.taxonomy.levels
+        assert np.array_equal(found.truth, dataset.labels[found.images])
+        assert [name.decode() for name in found.names] == [dataset.name(image) for image in found.images]
+        for part, split in (("validation", VALIDATION), ("test", TEST)):
+            rows = found.rows_of(split)
+            again = score_of(tally(found.paths[rows], found.truth[rows], found.levels))
+            assert again == {name: None if each is None else each["value"] for name, each in entry[part].items()}
+
+
+def test_the_probabilities_that_are_kept_are_those_of_the_ensemble(finished: Path) -> None:
+    dataset, config = Dataset(Artifact(finished / "00-data")), load_config(finished / "config.yaml")
+    found = Predictions.open(Artifact(finished / "06-evaluate"), "01-teacher")
+    ensemble = Ensemble.load(Artifact(finished / "01-teacher"), Placement.from_config(config))
+    said = ensemble.probabilities(dataset.pixels[found.images])
+    rows = np.arange(len(found.images))
+    for kept, level in zip(found.probabilities, said, strict=True):
+        assert kept[rows] == pytest.approx(level, abs=1e-3)
+    deepest = (found.paths >= 0).sum(axis=1) - 1
+    sure = np.array([said[level][row, found.paths[row, level]] for row, level in enumerate(deepest)])
+    assert found.confidence[rows, deepest] == pytest.approx(sure, abs=1e-5)
 
 
 def test_a_run_that_an_earlier_version_has_made_is_scored_as_before(

@@ -1,16 +1,34 @@
 """Short trainings, and what tests compare of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import torch
 from nstudent.config import NoiseConfig
 from nstudent.models.member import Member
+from nstudent.outputs import Outputs
 from nstudent.progress import Progress, Silence
 from nstudent.training.loop import Length, Loop, Trained
+from nstudent.training.losses import CrossEntropy, even_weights
+from nstudent.training.objective import Supervised
 from torch import nn
 
 MILD = NoiseConfig()
+CPU = torch.device("cpu")
 LENGTH = Length(epochs=3, steps_per_epoch=4)
+
+
+def supervised(
+    outputs: Outputs,
+    level_weights: Sequence[float],
+    device: torch.device = CPU,
+    *,
+    smoothing: float = 0.1,
+    unlabelled_weight: float = 0.0,
+) -> Supervised:
+    """Cross-entropy, the labels smoothed and every class of equal weight."""
+    even = even_weights(outputs, device)
+    return Supervised(CrossEntropy(even, smoothing), CrossEntropy(even), level_weights, unlabelled_weight)
 
 
 def bytes_of(network: nn.Module) -> dict[str, bytes]:

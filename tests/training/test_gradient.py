@@ -5,7 +5,7 @@ from contextlib import closing
 
 import pytest
 import torch
-from fitting import LENGTH, MILD
+from fitting import LENGTH, MILD, supervised
 from nstudent.config import ModelConfig, TrainingConfig
 from nstudent.data.batches import Examples
 from nstudent.data.dataset import Dataset
@@ -15,8 +15,7 @@ from nstudent.models.member import build_member
 from nstudent.outputs import Outputs
 from nstudent.training.build import Lesson, Site, build_loop
 from nstudent.training.loop import Length, Loop
-from nstudent.training.objective import Supervised
-from nstudent.world import Part
+from nstudent.world import IndependentJob
 
 
 def test_the_losses_of_shares_add_up_to_that_of_the_batch(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,7 +26,7 @@ def test_the_losses_of_shares_add_up_to_that_of_the_batch(digits: Dataset, monke
         (Examples(part, GivenTargets(digits.labels[part], outputs)), size)
         for part, size in ((ids[:30], 7), (ids[30:], 9))
     ]
-    objective = Supervised([torch.ones(size) for size in outputs.sizes], (1.0, 2.0, 1.0), 0.1, unlabelled_weight=0.5)
+    objective = supervised(outputs, (1.0, 2.0, 1.0), unlabelled_weight=0.5)
 
     # There are no other processes here: each has its share, and nobody adds them up.
     monkeypatch.setattr("nstudent.training.gradient.shared", lambda network, world: network)
@@ -40,7 +39,7 @@ def test_the_losses_of_shares_add_up_to_that_of_the_batch(digits: Dataset, monke
             digits.pixels,
             digits.taxonomy.levels,
             digits.name,
-            world=Part(rank, size),
+            world=IndependentJob(rank, size),
         )
         config = TrainingConfig(batch_size=7, noise=noise)
         loop = build_loop(network, Lesson(parts, objective, Length(2, 1)), config, site, key)
@@ -68,7 +67,7 @@ def test_processes_that_share_a_batch_draw_different_dropout(
 ) -> None:
     gradient, drawn = make_trainer(LENGTH).method.gradient, []
     for rank in range(3):
-        monkeypatch.setattr(gradient, "_world", Part(rank, 3))
+        monkeypatch.setattr(gradient, "_world", IndependentJob(rank, 3))
         for step in (0, 1):
             gradient.seed(step)
             drawn.append(torch.rand(1).item())

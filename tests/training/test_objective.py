@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,19 +8,44 @@ from nstudent.labels.self_ensemble import RunningAverage
 from nstudent.labels.targets import GivenTargets
 from nstudent.outputs import Outputs
 from nstudent.taxonomy import Taxonomy
-from nstudent.training.objective import CLEAN, Moment, SelfEnsembling, Supervised, level_cross_entropy
+from nstudent.training.losses import CrossEntropy
+from nstudent.training.objective import CLEAN, Moment, SelfEnsembling, Supervised, mean_loss
 from torch.nn.functional import cross_entropy, one_hot
 
 TAXONOMY = Taxonomy.from_tree(
     {"A": {"A1": ["a", "b"]}, "B": {"B1": ["c", "d"], "B2": ["e"]}}, ("coarse", "mid", "fine")
 )
 OUTPUTS = Outputs(TAXONOMY)
+Levels = tuple[torch.Tensor, ...]
 EVEN = tuple(torch.ones(size) for size in OUTPUTS.sizes)
 LABELS = np.array([[0, 0, 1], [1, 1, 2], [1, 2, -1], [0, -2, -2], [1, 1, 3], [-2, -2, -2]], dtype=np.int32)
 TARGETS = tuple(map(torch.from_numpy, GivenTargets(LABELS, OUTPUTS)(np.arange(6))))
 
 
-def random_logits(rows: int = 6, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def moment(
+    logits: Levels, num_labelled: int, *, targets: Levels = TARGETS, progress: float = 0.0, belief: Levels | None = None
+) -> Moment:
+    rows = torch.cat([torch.arange(num_labelled), torch.arange(len(logits[0]) - num_labelled)])
+    views = {CLEAN: torch.zeros(len(rows), 3, 4, 4)}
+    whole = [torch.stack([level[:num_labelled].sum(0), level[num_labelled:].sum(0)]) for level in targets]
+    images = (num_labelled, len(rows) - num_labelled)
+    return Moment(logits, targets, num_labelled, rows, views, lambda images: belief, progress, whole, images)
+
+
+def level_cross_entropy(
+    logits: Levels, targets: Levels, class_weights: Levels, level_weights: Sequence[float], smoothing: float
+) -> torch.Tensor:
+    """The loss of labelled images alone."""
+    labelled = moment(logits, len(logits[0]), targets=targets).labelled
+    return mean_loss(CrossEntropy(class_weights, smoothing), labelled, level_weights)
+
+
+def supervised(class_weights: Levels = EVEN, smoothing: float = 0.0, unlabelled_weight: float = 1.0) -> Supervised:
+    labelled, heap = CrossEntropy(class_weights, smoothing), CrossEntropy(EVEN)
+    return Supervised(labelled, heap, (1, 1, 1), unlabelled_weight)
+
+
+def random_logits(rows: int = 6, seed: int = 0) -> Levels:
     source = torch.Generator().manual_seed(seed)
     return tuple(torch.randn(rows, size, generator=source).requires_grad_() for size in OUTPUTS.sizes)
 
@@ -104,21 +129,6 @@ def test_a_known_value() -> None:
     assert level_cross_entropy(logits, target, (torch.ones(2),), (1,), 0.0).item() == pytest.approx(np.log(4 / 3))
 
 
-def moment(
-    logits: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
-    num_labelled: int,
-    *,
-    targets: tuple[torch.Tensor, torch.Tensor, torch.Tensor] = TARGETS,
-    progress: float = 0.0,
-    belief: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None,
-) -> Moment:
-    rows = torch.cat([torch.arange(num_labelled), torch.arange(len(logits[0]) - num_labelled)])
-    views = {CLEAN: torch.zeros(len(rows), 3, 4, 4)}
-    return Moment(
-        logits, targets, num_labelled, rows, views, lambda images: belief, progress, targets, num_labelled, len(rows)
-    )
-
-
 def test_the_parts_of_a_batch_are_averaged_apart_and_weighed() -> None:
     logits = random_logits()
     soft = tuple(level.detach().softmax(dim=1) for level in random_logits(seed=1))
@@ -127,26 +137,22 @@ def test_the_parts_of_a_batch_are_averaged_apart_and_weighed() -> None:
         for part, smoothing in ((slice(None, 2), 0.1), (slice(2, None), 0.0))
     ]
     for weight in (0.0, 0.5, 2.0):
-        objective = Supervised(EVEN, (1, 1, 1), smoothing=0.1, unlabelled_weight=weight)
+        objective = supervised(smoothing=0.1, unlabelled_weight=weight)
         torch.testing.assert_close(objective(moment(logits, 2, targets=soft)), parts[0] + weight * parts[1])
 
 
 def test_class_weights_serve_the_given_labels_only() -> None:
     logits = random_logits()
     rare = tuple(torch.linspace(0.5, 3, size) for size in OUTPUTS.sizes)
-    plain, weighted = (
-        Supervised(weights, (1, 1, 1), smoothing=0.0, unlabelled_weight=1.0)(moment(logits, 0))
-        for weights in (EVEN, rare)
-    )
+    plain, weighted = (supervised(weights)(moment(logits, 0)) for weights in (EVEN, rare))
     torch.testing.assert_close(plain, weighted)
 
 
 @pytest.fixture
 def self_ensembling() -> Callable[..., Any]:
     def make(weight: float = 1.0, average_from: float = 0.0) -> SelfEnsembling:
-        supervised = Supervised(EVEN, (1, 1, 1), smoothing=0.0, unlabelled_weight=1.0)
         averages = [RunningAverage(rows, OUTPUTS, 0.75) for rows in (2, 4)]
-        return SelfEnsembling(supervised, *averages, weight=weight, ramp=1.0, average_from=average_from)
+        return SelfEnsembling(supervised(), *averages, weight=weight, ramp=1.0, average_from=average_from)
 
     return make
 

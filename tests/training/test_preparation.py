@@ -163,7 +163,7 @@ def test_what_changes_a_batch_is_told_its_step_in_the_order_of_the_list() -> Non
 
     def batches() -> Generator[Batch, None, None]:
         for _ in range(2):
-            yield Batch(torch.zeros(1, 8, 8, 3, dtype=torch.uint8), (torch.eye(1),), 1, torch.arange(1), 1)
+            yield Batch(torch.zeros(1, 8, 8, 3, dtype=torch.uint8), (torch.eye(1),), 1, torch.arange(1), (1, 0))
 
     noise = Noise(batch=(change("resize"), change("mix")))
     list(Preparation(Placement(torch.device("cpu"), "float32"), noise).each(batches(), 5))
@@ -173,7 +173,7 @@ def test_what_changes_a_batch_is_told_its_step_in_the_order_of_the_list() -> Non
 def test_each_view_of_a_batch_gets_its_own_noise() -> None:
     def batches() -> Generator[Batch, None, None]:
         images = torch.zeros(2, 8, 8, 3, dtype=torch.uint8)
-        yield Batch(images, (torch.eye(2),), 2, torch.arange(2), 2, views={"weak": images, "clean": images})
+        yield Batch(images, (torch.eye(2),), 2, torch.arange(2), (2, 0), views={"weak": images, "clean": images})
 
     noise, weak = (Noise(pixels=(lambda images, steps, by=by: images + by,)) for by in (9, 4))
     preparation = Preparation(Placement(torch.device("cpu"), "float32"), noise, {"weak": weak, "clean": Noise()})
@@ -198,7 +198,7 @@ def test_batches_that_a_gpu_noises_together_come_one_by_one_with_their_own(monke
         for step in range(2, steps):
             images = torch.full((4, 8, 8, 3), 10 * step, dtype=torch.uint8)
             mass = torch.eye(4)
-            yield Batch(images, (mass,), 4, torch.arange(4), 4)
+            yield Batch(images, (mass,), 4, torch.arange(4), (4, 0))
 
     def prepared(together: int) -> list[Prepared]:
         noise = Noise(pixels=(noised,), batch=(mixing,))

@@ -18,6 +18,8 @@ from nstudent.models.device import Placement, _choose_kernels
 from nstudent.progress import Progress, Silence
 from nstudent.training.gradient import Learnt
 from nstudent.training.loop import Length, Loop
+from nstudent.training.losses import CrossEntropy
+from nstudent.training.objective import Supervised
 from nstudent.training.recording import Recording, can_be_recorded
 from torch import nn
 
@@ -91,16 +93,22 @@ class Again:
         return made[-1]
 
 
-def test_recorded_steps_learn_what_others_learn(make_trainer: Callable[..., Loop], tmp_path: Path) -> None:
-    plain = fit(make_trainer(LENGTH, NOISY), tmp_path / "plain")
-    trainer = make_trainer(LENGTH, NOISY)
+def test_recorded_steps_learn_what_others_learn(
+    make_trainer: Callable[..., Loop], digits: Dataset, tmp_path: Path
+) -> None:
+    # Classes of unequal weight: each batch has its own sum of weights, which its loss is divided by.
+    weights = [torch.linspace(0.1, 3.0, size) for size in digits.taxonomy.num_classes]
+    uneven = Supervised(CrossEntropy(weights), CrossEntropy(weights), (1.0, 1.0, 1.0))
+    plain = fit(make_trainer(LENGTH, NOISY, objective=uneven), tmp_path / "plain")
+    trainer = make_trainer(LENGTH, NOISY, objective=uneven)
     again = Again(trainer)
     replayed = fit(recorded(trainer, again), tmp_path / "recorded")
     # The first three steps are launched one by one; all others are replayed, each with its batch, rate and seed.
     assert again.replays == LENGTH.steps - 3
-    np.testing.assert_allclose(replayed[0], plain[0], rtol=1e-5)
+    # Rates are float32 in what is replayed, and training makes that difference grow.
+    np.testing.assert_allclose(replayed[0], plain[0], rtol=1e-4)
     for ours, theirs in zip(replayed[1], plain[1], strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
 
 
 def test_a_recording_leaves_the_settings_of_the_optimiser_as_they_were(
@@ -141,6 +149,18 @@ def test_a_batch_that_has_to_be_cut_is_not_replayed_as_a_whole(make_trainer: Cal
         replays.append(again.replays)
         trainer.method.gradient.num_portions = 2 if len(replays) == 6 else 1
     assert replays[:8] == [0, 0, 0, 1, 2, 3, 3, 4]
+
+
+def test_images_of_another_size_are_recorded_anew(make_trainer: Callable[..., Loop]) -> None:
+    trainer = make_trainer(LENGTH, NOISY)
+    again = Again(trainer)
+    recorded(trainer, again)
+    replays = []
+    with closing(trainer.feed.between(0, LENGTH.steps)) as prepared:
+        for step, seen in enumerate(prepared):
+            trainer.take(seen if step < 6 else replace(seen, images=seen.images[..., ::2, ::2]))
+            replays.append(again.replays)
+    assert replays == [0, 0, 0, 1, 2, 3, 3, 3, 3, 4, 5, 6]
 
 
 def test_where_nothing_can_be_recorded_the_training_says_so_and_goes_on(
