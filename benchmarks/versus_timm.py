@@ -189,7 +189,7 @@ def our_work(arguments: argparse.Namespace) -> None:
         recipe = Recipe.of(config, dataset.taxonomy, [model])
         ids = np.resize(ids, arguments.amount)
         batch = None if arguments.our_batch == "null" else int(arguments.our_batch or arguments.batch)
-        predict(Ensemble(recipe, [member], placement), dataset.pixels, ids, batch)
+        predict(Ensemble.of_networks(recipe, [member], placement), dataset.pixels, ids, batch)
         return
     training = config.teacher.model_copy(update={"batch_size": arguments.batch})
     examples = Examples(ids, GivenTargets(dataset.labels[ids], Outputs(dataset.taxonomy)))

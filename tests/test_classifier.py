@@ -54,10 +54,13 @@ def add_step(
             layer.weight.zero_()
             layer.bias.copy_(torch.tensor(level, dtype=torch.float32))
     folder = run_dir / name
-    Ensemble(recipe, [member], Placement(torch.device("cpu"), "float32")).save(open_partial(folder, "by hand"))
+    Ensemble.of_networks(recipe, [member], Placement(torch.device("cpu"), "float32")).save(
+        open_partial(folder, "by hand")
+    )
     metrics = {} if promoted is None else {"promoted": promoted}
     stage = name.partition("-")[2]
-    commit(folder, {"stage": stage, "round": 0, "asked": {}, "inputs": {}, "metrics": metrics, "seconds": 0.0})
+    fields = {"stage": stage, "role": "labeller", "round": 0, "asked": {}, "inputs": {}, "seconds": 0.0}
+    commit(folder, fields | {"metrics": metrics})
     if promoted:
         write_json(run_dir / FINAL, {"step": name})
     return run_dir

@@ -2,7 +2,7 @@
 
 import multiprocessing
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -79,7 +79,7 @@ class FakeRun:
             raise ArtifactError("damaged")
         return asked.name in self._stale
 
-    def share(self, turns: Any, check: Any) -> None:
+    def train_beside(self, turns: Any, check: Any) -> None:
         self.turns = turns
 
 
@@ -258,6 +258,26 @@ def test_events_pass_from_the_process_that_trains_to_the_listener(heard: tuple[j
         ]
     )
     assert process.job == (1, 0)
+
+
+def test_a_listener_that_raises_does_not_keep_the_others_from_ending(
+    heard: tuple[jobs._JobProcess, list[str]],
+) -> None:
+    class Refuses(NoListener):
+        def epoch(self, training: str, entry: Mapping[str, float]) -> None:
+            raise StoppedError("enough")
+
+    process, _ = heard
+    process._session = Session(listener=Refuses())
+    process.connection, theirs = multiprocessing.Pipe()
+    parent = job_process._Parent(theirs)
+    for epoch in (1, 2):
+        parent.epoch("01-teacher/member 1", {"epoch": epoch})
+    job_process.send(theirs, "done")
+    process.hear_out()
+    assert process.job is None
+    # The last checkpoint of the job was waited for: nothing is left unheard.
+    assert not process.connection.poll()
 
 
 def test_an_error_of_another_process_keeps_its_kind_and_what_it_names(

@@ -17,7 +17,7 @@ from nstudent.processes import is_one_of_several
 from nstudent.session import Session
 from nstudent.stage import Step
 from nstudent.steps import STAGES, needed_until, plan
-from nstudent.world import Alone, Part, World
+from nstudent.world import Alone, IndependentJob, World
 
 
 def run_all_command(
@@ -126,11 +126,11 @@ def stage_command(
         typer.echo(str(folder))
 
 
-def _part(shard: str) -> Part:
+def _part(shard: str) -> IndependentJob:
     number, slash, count = shard.partition("/")
     if not (slash and number.isdecimal() and count.isdecimal() and int(number) < int(count)):
         raise ConfigError(f"--shard {shard}: write I/N with I from 0 to N - 1, such as 0/4")
-    return Part(int(number), int(count))
+    return IndependentJob(int(number), int(count))
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from nstudent.models.member import build_member
 from nstudent.outputs import Outputs
 from nstudent.training.build import Lesson, Site, build_loop
 from nstudent.training.loop import Length, Loop
-from nstudent.world import Part
+from nstudent.world import IndependentJob
 
 
 def test_the_losses_of_shares_add_up_to_that_of_the_batch(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,7 +39,7 @@ def test_the_losses_of_shares_add_up_to_that_of_the_batch(digits: Dataset, monke
             digits.pixels,
             digits.taxonomy.levels,
             digits.name,
-            world=Part(rank, size),
+            world=IndependentJob(rank, size),
         )
         config = TrainingConfig(batch_size=7, noise=noise)
         loop = build_loop(network, Lesson(parts, objective, Length(2, 1)), config, site, key)
@@ -67,7 +67,7 @@ def test_processes_that_share_a_batch_draw_different_dropout(
 ) -> None:
     gradient, drawn = make_trainer(LENGTH).method.gradient, []
     for rank in range(3):
-        monkeypatch.setattr(gradient, "_world", Part(rank, 3))
+        monkeypatch.setattr(gradient, "_world", IndependentJob(rank, 3))
         for step in (0, 1):
             gradient.seed(step)
             drawn.append(torch.rand(1).item())
