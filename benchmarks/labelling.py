@@ -67,7 +67,7 @@ class Heap:
         members = [build_member(model, outputs, ("benchmark", number)) for number in range(num_members)]
         self._side = config.data.image_size
         recipe = Recipe.of(config, dataset.taxonomy, [model] * num_members)
-        self._ensemble = Ensemble(recipe, members, self._placement)
+        self._ensemble = Ensemble.of_networks(recipe, members, self._placement)
         self.size = BatchSize.starting(None, self._ensemble)
         layout, temperatures = Layout.of(outputs, None), (1.2,) * len(LEVELS)
         self._labelling = _Labelling(dataset, self._ensemble, layout, temperatures, self.size)
@@ -91,8 +91,8 @@ class Heap:
         """The forward passes alone, over images that lie on the device."""
         for _ in range(len(self.ids) // self.size.images):
             for member in self._ensemble.members:
-                with self._placement.autocast(member):
-                    member(self._images)
+                with self._placement.autocast(member.network):
+                    member.network(self._images)
 
     def timed(self, turns: int) -> tuple[dict[str, float], dict[str, float]]:
         """Median seconds of wall clock and of CPU, of "bare" and "labelling", which take turns."""

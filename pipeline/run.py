@@ -105,13 +105,13 @@ def _make_all(run: Run, steps: Sequence[Step], jobs: Jobs) -> None:
     for step in run.needed_steps():
         if step not in steps:
             continue
-        if step.gathered:
+        if any(other.name in step.reads for other in aside):
             _finish(run, jobs)
         if step in aside:
             continue
         _make_if_stale(run, step)
         for other in aside:
-            if step.name in [name for _, name in other.inputs] and _is_stale(run, other):
+            if step.name in other.reads and _is_stale(run, other):
                 jobs.offer(other)
     _finish(run, jobs)
 

@@ -236,12 +236,14 @@ class Run:
             step.stage.load()(self._context(step, self.inputs(step)))
 
     def _context(self, step: Step, inputs: Iterable[str]) -> Context:
+        # What is needed and gathered is opened, and hashed, once.
+        read = {name: Artifact(self.folder(name)) for name in step.reads if name in inputs}
         return Context(
             config=self.config,
             step=step,
             folder=partial_folder(self.folder(step.name)),
-            inputs={role: Artifact(self.folder(name)) for role, name in step.inputs},
-            gathered=tuple(Artifact(self.folder(name)) for name in step.gathered if name in inputs),
+            inputs={role: read[name] for role, name in step.inputs},
+            gathered=tuple(read[name] for name in step.gathered if name in read),
             session=replace(self.session, progress=self.progress),
             turns=partial(self._turns, step),
         )

@@ -20,7 +20,7 @@ from nstudent.labels.self_ensemble import RunningAverage
 from nstudent.labels.targets import GivenTargets
 from nstudent.models.device import Placement, loader_workers, noises_in_batches
 from nstudent.models.ensemble import Ensemble
-from nstudent.models.member import Member, build_member
+from nstudent.models.member import Network, build_member
 from nstudent.models.recipe import Recipe
 from nstudent.outputs import Outputs
 from nstudent.randomness import Key
@@ -31,6 +31,7 @@ from nstudent.taxonomy import LabelArray
 from nstudent.training.build import Lesson, Site, build_loop
 from nstudent.training.class_weights import class_weights
 from nstudent.training.loop import Length, Trained
+from nstudent.training.losses import LossSettings, build_loss, even_weights
 from nstudent.training.objective import Supervised
 from torch import Tensor, nn
 
@@ -76,6 +77,10 @@ class Workbench:
         """How an ensemble of these members is described."""
         return Recipe.of(self._config, self.dataset.taxonomy, members)
 
+    def ensemble(self, members: Sequence[ModelConfig], networks: Sequence[nn.Module]) -> Ensemble:
+        """An ensemble of trained networks; ``members`` describe them, in their order."""
+        return Ensemble.of_networks(self.recipe(members), networks, self.placement)
+
     def labelled(self, labels: LabelArray | None = None) -> Examples:
         """The labelled training images; ``labels`` (labelled images, levels) replaces what is given for them."""
         ids = self.dataset.labelled
@@ -83,13 +88,15 @@ class Workbench:
         return Examples(ids, GivenTargets(given, self.outputs))
 
     def supervised(self, training: TrainingConfig, unlabelled_weight: float = 0.0) -> Supervised:
-        """The loss on labels, with the class weights of the labelled images."""
-        labels = self.dataset.labels[self.dataset.labelled]
-        weights = class_weights(labels, self.outputs, training)
+        """The loss on labels, with the class weights of the labelled images, and on pseudo-labels, whose copies are
+        balanced instead."""
+        labels, device = self.dataset.labels[self.dataset.labelled], self.placement.device
+        weights = [weight.to(device) for weight in class_weights(labels, self.outputs, training)]
+        even = even_weights(self.outputs, device)
         return Supervised(
-            class_weights=[weight.to(self.placement.device) for weight in weights],
+            labelled=build_loss(training.loss, LossSettings(self.outputs, weights, training.label_smoothing)),
+            heap=build_loss(training.loss, LossSettings(self.outputs, even)),
             level_weights=training.level_weights or (1.0,) * self.dataset.taxonomy.num_levels,
-            smoothing=training.label_smoothing,
             unlabelled_weight=unlabelled_weight,
         )
 
@@ -99,7 +106,7 @@ class Workbench:
         heap = max(1, len(self.dataset.unlabelled))
         return Length(student.epochs, math.ceil(heap / unlabelled_share(student.batch_size, student.unlabelled_ratio)))
 
-    def build(self, model: ModelConfig, training: TrainingConfig, key: Key) -> Member:
+    def build(self, model: ModelConfig, training: TrainingConfig, key: Key) -> Network:
         """A new network with the noise of its training built in."""
         outputs, noise, again = self.outputs, training.noise, training.checkpoint_activations
         return build_member(model, outputs, key, dropout=noise.dropout, drop_path=noise.drop_path, checkpointing=again)
@@ -126,11 +133,10 @@ class Workbench:
         reserve(self._scratch, _CHECKPOINT_COPIES * sum(t.nbytes for t in network.state_dict().values()))
         loop = build_loop(network, lesson, training, self._site, key)
         checkpoint = self._scratch / f"{name.replace(' ', '-')}.safetensors"
-        recipe = self.recipe([model])
 
         def validate(network: nn.Module) -> float:
-            assert isinstance(network, Member)
-            return self.validation_score(Ensemble(recipe, [network], self.placement))
+            assert isinstance(network, Network)
+            return self.validation_score(self.ensemble([model], [network]))
 
         trained = loop.fit(checkpoint, self._progress, name, validate)
         self._say_what_packing_gains(name, trained.data_wait)
@@ -159,8 +165,8 @@ class Workbench:
         return gathered_rows(self._world, rows)
 
     def _score(self, ensemble: Ensemble) -> float:
-        tallies = assess(ensemble, self.dataset, self.dataset.validation, self._config.evaluate.batch_size)
-        score = scores(tallies)[HEADLINE]
+        assessed = assess(ensemble, self.dataset, self.dataset.validation, self._config.evaluate.batch_size)
+        score = scores(assessed.tallies)[HEADLINE]
         assert score is not None, "the data stage refuses validation images without a label"
         return score
 

@@ -54,7 +54,7 @@ def ensemble(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> Ensemble:
     config = load_config(None, WORDS)
     recipe = Recipe.of(config, dataset.taxonomy, [model]).model_copy(update={"decoder": "one_for_all"})
     member = build_member(model, recipe.outputs, ("key",))
-    return Ensemble(recipe, [member], Placement(torch.device("cpu"), "float32"))
+    return Ensemble.of_networks(recipe, [member], Placement(torch.device("cpu"), "float32"))
 
 
 def test_scores_are_those_of_the_recipes_decoder(dataset: Dataset, ensemble: Ensemble) -> None:

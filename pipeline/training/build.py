@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from nstudent.config import NoiseConfig, TrainingConfig
 from nstudent.data.batches import Batches, Examples, Images, places_of
 from nstudent.models.device import Placement
-from nstudent.models.member import Member
+from nstudent.models.member import Network
 from nstudent.noise.build import Course, Noise, Places, build_noise
 from nstudent.progress import Silence
 from nstudent.randomness import Key
@@ -55,7 +55,7 @@ class Site:
     """Told where a training takes another way than was asked for."""
 
 
-def build_loop(network: Member, lesson: Lesson, config: TrainingConfig, site: Site, key: Key) -> Loop:
+def build_loop(network: Network, lesson: Lesson, config: TrainingConfig, site: Site, key: Key) -> Loop:
     """Put a training together.
 
     Args:

@@ -9,7 +9,7 @@ import torch
 from nstudent.config import TrainingConfig
 from nstudent.models.device import Placement
 from nstudent.models.heads import Logits
-from nstudent.models.member import Member
+from nstudent.models.member import Network
 from nstudent.noise.steps import Prepared
 from nstudent.training.average import WeightAverage
 from nstudent.training.clipping import build_clip
@@ -32,7 +32,7 @@ class Learner:
     """One network while it learns; the ``Method`` of an ordinary training."""
 
     def __init__(
-        self, network: Member, objective: Objective, config: TrainingConfig, length: Length, where: Surroundings
+        self, network: Network, objective: Objective, config: TrainingConfig, length: Length, where: Surroundings
     ) -> None:
         """Put a network to its device, and make what it learns with."""
         placement = where.placement
@@ -52,10 +52,10 @@ class Learner:
         self.recording = Recording(self.gradient, self.optimizer, self.finite, where.say) if recordable else None
 
     @property
-    def kept(self) -> Member:
+    def kept(self) -> Network:
         """The network with averaged weights, which is what is validated, kept and labels."""
         network = self._average.module
-        assert isinstance(network, Member)
+        assert isinstance(network, Network)
         return network
 
     @property
@@ -85,7 +85,7 @@ class Learner:
             loss = self.gradient.put(step, done, prepared)
             take_step(self.optimizer)
         batch = prepared.batch
-        self._spending.add(batch.whole_size, prepared.images.shape[-1], with_average=bool(batch.views))
+        self._spending.add(sum(batch.whole_images), prepared.images.shape[-1], with_average=bool(batch.views))
         if isinstance(self.objective, Stateful):
             self.objective.settle()
         # A young average forgets its random start quickly: min(decay, (1 + t) / (10 + t)), t steps after the first one.

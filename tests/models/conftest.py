@@ -37,7 +37,7 @@ def make_ensemble(cpu: Placement) -> Callable[..., Ensemble]:
         taxonomy = Taxonomy.from_tree(TREE, LEVELS)
         recipe = Recipe.of(Config(), taxonomy, [ModelConfig()] * len(seeds))
         members = [build_member(ModelConfig(), recipe.outputs, (seed,), dropout=dropout) for seed in seeds]
-        return Ensemble(recipe, members, placement)
+        return Ensemble.of_networks(recipe, members, placement)
 
     return make
 
@@ -49,7 +49,15 @@ def committed(tmp_path: Path) -> Callable[[Ensemble], Artifact]:
     def commit_it(ensemble: Ensemble, name: str = "01-teacher") -> Artifact:
         folder = tmp_path / name
         ensemble.save(open_partial(folder, "by hand"))
-        fields = {"stage": "teacher", "round": 0, "asked": {}, "inputs": {}, "metrics": {}, "seconds": 0.0}
+        fields = {
+            "stage": "teacher",
+            "role": "labeller",
+            "round": 0,
+            "asked": {},
+            "inputs": {},
+            "metrics": {},
+            "seconds": 0.0,
+        }
         return commit(folder, fields)
 
     return commit_it

@@ -38,7 +38,8 @@ def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = ModelConfig(head="independent")
     recipe = Recipe.of(Config(), Taxonomy.from_tree(TREE, ("coarse", "mid", "fine")), [model])
     member = build_member(model, recipe.outputs, ("key",))
-    Ensemble(recipe, [member], Placement(torch.device("cpu"), "float32")).save(open_partial(run / STEP, "by hand"))
+    ensemble = Ensemble.of_networks(recipe, [member], Placement(torch.device("cpu"), "float32"))
+    ensemble.save(open_partial(run / STEP, "by hand"))
     fields = {
         "stage": "teacher",
         "role": "labeller",

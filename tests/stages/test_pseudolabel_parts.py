@@ -19,7 +19,7 @@ STEP = "03-pseudolabel"
 ROWS = "pseudolabel.shard_rows=50"
 
 
-def shards(folder):
+def shards(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.glob("labels-0*.h5")}
 
 
