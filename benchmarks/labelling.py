@@ -21,7 +21,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from nstudent import load_config, run_stage
-from nstudent.artifact import Artifact
 from nstudent.config import Config, ModelConfig
 from nstudent.data.dataset import Dataset, Ids
 from nstudent.labels.store import Layout
@@ -34,6 +33,7 @@ from nstudent.outputs import Outputs
 from nstudent.processes import available_cores
 from nstudent.progress import Silence
 from nstudent.stages.pseudolabel import _Labelling
+from nstudent.storage.artifact import Artifact
 from step import measured
 from store import LEVELS, MIB, memory, tree
 

@@ -30,7 +30,6 @@ import timm
 import torch
 import torch.nn.functional as F
 from nstudent import load_config, run_stage
-from nstudent.artifact import Artifact
 from nstudent.config import Config, ModelConfig
 from nstudent.data.batches import Examples
 from nstudent.data.dataset import Dataset
@@ -39,6 +38,7 @@ from nstudent.models.device import Placement, noises_in_batches
 from nstudent.models.member import Network, build_member
 from nstudent.outputs import Outputs
 from nstudent.processes import available_cores
+from nstudent.storage.artifact import Artifact
 from nstudent.training.build import Lesson, Site, build_loop
 from nstudent.training.loop import Length, Loop
 from nstudent.training.losses import CrossEntropy, even_weights

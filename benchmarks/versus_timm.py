@@ -31,7 +31,6 @@ import numpy as np
 import timm
 import torch
 from nstudent import load_config, run_stage
-from nstudent.artifact import Artifact
 from nstudent.config import Config, ModelConfig
 from nstudent.data.batches import Examples
 from nstudent.data.dataset import Dataset
@@ -44,6 +43,7 @@ from nstudent.models.recipe import Recipe
 from nstudent.outputs import Outputs
 from nstudent.processes import available_cores
 from nstudent.progress import Silence
+from nstudent.storage.artifact import Artifact
 from nstudent.training.build import Lesson, Site, build_loop
 from nstudent.training.loop import Length
 from nstudent.training.losses import CrossEntropy, even_weights

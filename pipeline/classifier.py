@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from nstudent.artifact import FINAL, Artifact
 from nstudent.config_file import check
 from nstudent.data.decode import decode
 from nstudent.data.sources.source import read_once
@@ -21,7 +20,8 @@ from nstudent.labels.decoding import Decoder
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble
 from nstudent.models.recipe import Recipe
-from nstudent.storage import read_json
+from nstudent.storage.artifact import FINAL, Artifact
+from nstudent.storage.files import read_json
 from nstudent.taxonomy import Taxonomy
 
 _STEP = re.compile(r"[0-9]+-[a-z]+")

@@ -21,7 +21,7 @@ from nstudent.run_folder import Run
 from nstudent.session import Session
 from nstudent.steps import STAGES
 from nstudent.stopping import stop_with_parent
-from nstudent.storage import explained
+from nstudent.storage.files import explained
 
 Job = tuple[int, int | None]
 """(index of a step, number of one of its trainings or ``None`` for the whole step)."""

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from nstudent.artifact import Artifact, Metrics
-from nstudent.commit import SCRATCH
 from nstudent.listener import Listener
 from nstudent.progress import Progress
 from nstudent.session import Session
 from nstudent.step_metrics import Role
-from nstudent.storage import make_folder, reserve
+from nstudent.storage.artifact import Artifact, Metrics
+from nstudent.storage.commit import SCRATCH
+from nstudent.storage.files import make_folder, reserve
 from nstudent.world import World
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ from nstudent.outputs import Outputs
 from nstudent.randomness import Key
 from nstudent.ranks import gathered_rows
 from nstudent.stage import Context
-from nstudent.storage import reserve
+from nstudent.storage.files import reserve
 from nstudent.taxonomy import LabelArray
 from nstudent.training.build import Lesson, Site, build_loop
 from nstudent.training.class_weights import class_weights

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from nstudent import hdf5
 from nstudent.data import dataset as packed
 from nstudent.data.decode import VERSION
 from nstudent.data.duplicates import (
@@ -31,7 +30,8 @@ from nstudent.data.split import TEST, TRAIN, UNLABELLED, VALIDATION, draw_splits
 from nstudent.errors import DataError
 from nstudent.stage import Context
 from nstudent.step_metrics import DataMetrics
-from nstudent.storage import write_json
+from nstudent.storage import hdf5
+from nstudent.storage.files import write_json
 from nstudent.taxonomy import UNKNOWN, LabelArray, Taxonomy
 
 _Splits = npt.NDArray[np.int8]

@@ -35,12 +35,12 @@ FLOORS = [
     {"models"},
     {"ranks"},
     {"data", "labels"},
-    {"commit"},
-    {"artifact", "hdf5", "lock", "config_file", "session"},
+    {"storage.commit"},
+    {"storage.artifact", "storage.hdf5", "storage.lock", "config_file", "session"},
     {"processes", "world", "outputs"},
-    {"config", "taxonomy", "randomness", "progress", "listener", "stopping", "storage", "hdf5_heap"},
+    {"config", "taxonomy", "randomness", "progress", "listener", "stopping", "storage.files", "storage.hdf5_guard"},
     {"config_data", "tables"},
-    {"config_types", "errors", "json_record"},
+    {"config_types", "errors", "storage", "storage.json_record"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # Rooms and modules that may not import torch and its like: all below ``data``, and what starts every command.

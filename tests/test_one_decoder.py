@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from nstudent.artifact import Artifact
 from nstudent.classifier import Classifier
 from nstudent.config import ModelConfig
 from nstudent.config_file import load_config
@@ -24,6 +23,7 @@ from nstudent.models.recipe import Recipe
 from nstudent.outputs import Outputs
 from nstudent.run import run_stage
 from nstudent.stages.pseudolabel import _Labelling
+from nstudent.storage.artifact import Artifact
 from PIL import Image
 from torch import Tensor
 

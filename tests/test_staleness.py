@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from costless_runs import ONE_ROUND, TWO_ROUNDS, states, steps_made
-from nstudent.artifact import Manifest
 from nstudent.config import Config, Section
 from nstudent.steps import STAGES
+from nstudent.storage.artifact import Manifest
 
 if TYPE_CHECKING:
     from conftest import FakeStages

@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 import torch
 from nstudent import workbench
-from nstudent.artifact import Artifact
-from nstudent.commit import SCRATCH
 from nstudent.config import ModelConfig
 from nstudent.config_file import load_config
 from nstudent.data.dataset import Dataset
@@ -18,6 +16,8 @@ from nstudent.randomness import Key
 from nstudent.run import run_stage
 from nstudent.stage import Context
 from nstudent.steps import plan
+from nstudent.storage.artifact import Artifact
+from nstudent.storage.commit import SCRATCH
 from nstudent.taxonomy import UNKNOWN
 from nstudent.training.build import Lesson
 from nstudent.training.loop import Length, Loop, Trained

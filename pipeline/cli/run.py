@@ -65,10 +65,10 @@ def _print_end(run_dir: Path, steps: Sequence[Step]) -> None:
     Raises:
         TrainingError: The rounds ended early, because nothing was left to train on.
     """
-    from nstudent.artifact import Manifest
     from nstudent.cli import console
     from nstudent.evaluation.scores import FIGURE, SCORES, Scores
     from nstudent.step_metrics import DataMetrics
+    from nstudent.storage.artifact import Manifest
 
     folders = {step.stage.provides: run_dir / step.name for step in steps}
     scores = Scores.read(folders["scores"] / SCORES)

@@ -19,8 +19,8 @@ from nstudent.data.encoded import unreadable_rows
 from nstudent.data.sources import open_source
 from nstudent.data.sources.source import printable
 from nstudent.errors import DataError
-from nstudent.hdf5 import mapped
 from nstudent.processes import decoding_threads, in_threads
+from nstudent.storage.hdf5 import mapped
 
 
 class Originals:

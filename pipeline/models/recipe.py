@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Self
 
-from nstudent.artifact import Artifact
 from nstudent.config import Config
 from nstudent.config_file import check_section
 from nstudent.config_types import Absent, ImageSize, MaxPixels, Number, Precision, Section
@@ -15,6 +14,7 @@ from nstudent.models.kinds import kind_of, read_settings
 from nstudent.models.links import LINKS
 from nstudent.models.pooling import POOLINGS
 from nstudent.outputs import Outputs
+from nstudent.storage.artifact import Artifact
 from nstudent.tables import chosen
 from nstudent.taxonomy import Taxonomy
 from pydantic import Field, PlainSerializer, PlainValidator, ValidationInfo, field_validator, model_validator

@@ -12,7 +12,7 @@ import pytest
 from fork_server import ForkServer
 from interrupted_run import Results, differences, finish, in_training
 from nstudent import load_config, plan
-from nstudent.artifact import Manifest
+from nstudent.storage.artifact import Manifest
 from tiny_run import TINY, results, run_all_words
 
 THREE_MEMBERS = ("teacher.members=[{}, {}, {}]", "student.epochs=8")

@@ -13,7 +13,7 @@ from nstudent.labels import store
 from nstudent.labels.selection import deep_enough, kept_confidence
 from nstudent.labels.store import LabelStore
 from nstudent.outputs import Outputs
-from nstudent.storage import read_json
+from nstudent.storage.files import read_json
 from nstudent.taxonomy import Taxonomy
 from trees import outputs_of
 

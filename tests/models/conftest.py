@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from nstudent.artifact import Artifact
-from nstudent.commit import commit, open_partial
 from nstudent.config import Config, ModelConfig
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble
 from nstudent.models.member import build_member
 from nstudent.models.recipe import Recipe
+from nstudent.storage.artifact import Artifact
+from nstudent.storage.commit import commit, open_partial
 from nstudent.taxonomy import Taxonomy
 
 LEVELS = ("coarse", "mid", "fine")

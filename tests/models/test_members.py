@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from nstudent.artifact import Artifact
 from nstudent.config import Config, ModelConfig
 from nstudent.config_types import Count, Section
 from nstudent.errors import ArtifactError, ConfigError
@@ -23,6 +22,7 @@ from nstudent.models.network_member import NetworkMember
 from nstudent.models.pooling import POOLINGS, mean
 from nstudent.models.recipe import MODEL, Recipe
 from nstudent.outputs import Outputs
+from nstudent.storage.artifact import Artifact
 from nstudent.taxonomy import Taxonomy
 from safetensors.torch import save_file
 from torch import Tensor

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 import torch
 from fitting import LENGTH, fit, supervised
-from nstudent.artifact import Artifact
 from nstudent.config import ModelConfig, NoiseConfig, TrainingConfig
 from nstudent.config_file import load_config
 from nstudent.data.batches import Examples
@@ -18,6 +17,7 @@ from nstudent.models.member import build_member
 from nstudent.outputs import Outputs
 from nstudent.progress import Silence
 from nstudent.run import run_stage
+from nstudent.storage.artifact import Artifact
 from nstudent.training.build import Lesson, Site, build_loop
 from nstudent.training.loop import Length, Loop, Trained
 from nstudent.training.objective import CLEAN, Objective, SelfEnsembling

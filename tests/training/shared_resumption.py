@@ -10,10 +10,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
-from nstudent.artifact import Artifact
 from nstudent.data.dataset import Dataset
 from nstudent.progress import Silence
 from nstudent.ranks import connected
+from nstudent.storage.artifact import Artifact
 from nstudent.world import World
 from shared_training import make
 

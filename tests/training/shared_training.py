@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 from fitting import supervised
-from nstudent.artifact import Artifact
 from nstudent.config import ModelConfig, NoiseConfig, TrainingConfig
 from nstudent.data.batches import Examples
 from nstudent.data.dataset import Dataset
@@ -21,6 +20,7 @@ from nstudent.models.member import build_member
 from nstudent.outputs import Outputs
 from nstudent.progress import Silence
 from nstudent.ranks import connected, gathered_rows
+from nstudent.storage.artifact import Artifact
 from nstudent.training.build import Lesson, Site, build_loop
 from nstudent.training.loop import Length, Loop
 from nstudent.training.objective import CLEAN, SelfEnsembling

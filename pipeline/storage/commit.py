@@ -7,9 +7,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from nstudent.artifact import MANIFEST, Artifact, Manifest, sha256_of_each
 from nstudent.errors import ArtifactError
-from nstudent.storage import (
+from nstudent.storage.artifact import MANIFEST, Artifact, Manifest, sha256_of_each
+from nstudent.storage.files import (
     explained,
     make_folder,
     read_json,

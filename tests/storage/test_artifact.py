@@ -9,9 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nstudent.artifact import Artifact, Manifest, damage
-from nstudent.commit import ASKED, SCRATCH, commit, difference, finish_commit, open_partial, partial_folder, reopen
 from nstudent.errors import ArtifactError
+from nstudent.storage.artifact import Artifact, Manifest, damage
+from nstudent.storage.commit import (
+    ASKED,
+    SCRATCH,
+    commit,
+    difference,
+    finish_commit,
+    open_partial,
+    partial_folder,
+    reopen,
+)
 
 _FIELDS = {
     "stage": "teacher",
@@ -231,7 +240,7 @@ def _cut_at_folder_rename(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
             raise _PowerCut
         replace(source, target)
 
-    monkeypatch.setattr("nstudent.storage.os.replace", cut)
+    monkeypatch.setattr("nstudent.storage.files.os.replace", cut)
 
 
 def test_a_crash_between_manifest_and_rename_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -276,7 +285,7 @@ def test_a_crash_while_a_step_commits_loses_no_checkpoint(tmp_path: Path, monkey
     def cut(path: Path) -> str:
         raise _PowerCut
 
-    monkeypatch.setattr("nstudent.artifact.sha256_of", cut)
+    monkeypatch.setattr("nstudent.storage.artifact.sha256_of", cut)
     with pytest.raises(_PowerCut):
         commit(folder, _FIELDS)
     monkeypatch.undo()
