@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from nstudent import load_config, run_stage
-from nstudent.config import Config, ModelConfig
+from nstudent.config.schema import Config, ModelConfig
 from nstudent.data.dataset import Dataset, Ids
 from nstudent.labels.store import Layout
 from nstudent.models.device import Placement

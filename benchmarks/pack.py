@@ -21,7 +21,7 @@ import h5py
 import numpy as np
 import simplejpeg
 from nstudent import load_config, processes, run_stage
-from nstudent.config import Config, DataConfig
+from nstudent.config.schema import Config, DataConfig
 from nstudent.data.dataset import PixelStore
 from nstudent.data.decode import decode
 from nstudent.data.decoders import Decoders, Reader

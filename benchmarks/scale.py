@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from nstudent.config_file import load_config
+from nstudent.config.file import load_config
 from nstudent.step_metrics import TrainedMetrics
 from nstudent.storage.artifact import Manifest
 

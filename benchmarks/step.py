@@ -30,7 +30,7 @@ import timm
 import torch
 import torch.nn.functional as F
 from nstudent import load_config, run_stage
-from nstudent.config import Config, ModelConfig
+from nstudent.config.schema import Config, ModelConfig
 from nstudent.data.batches import Examples
 from nstudent.data.dataset import Dataset
 from nstudent.labels.targets import GivenTargets

@@ -27,7 +27,7 @@ from typing import Any
 
 import h5py
 import numpy as np
-from nstudent.config import PseudolabelConfig
+from nstudent.config.schema import PseudolabelConfig
 from nstudent.labels import store
 from nstudent.labels.rows import JoinedRows, Shards
 from nstudent.labels.selection import select

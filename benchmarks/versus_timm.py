@@ -31,7 +31,7 @@ import numpy as np
 import timm
 import torch
 from nstudent import load_config, run_stage
-from nstudent.config import Config, ModelConfig
+from nstudent.config.schema import Config, ModelConfig
 from nstudent.data.batches import Examples
 from nstudent.data.dataset import Dataset
 from nstudent.labels.targets import GivenTargets

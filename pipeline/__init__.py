@@ -14,7 +14,7 @@ if __name__ != "nstudent":
 
 if TYPE_CHECKING:
     from nstudent.classifier import Classifier
-    from nstudent.config_file import load_config
+    from nstudent.config.file import load_config
     from nstudent.errors import NstudentError
     from nstudent.run import run_all, run_stage
     from nstudent.session import Session
@@ -29,7 +29,7 @@ _HOMES = {
     "NstudentError": "nstudent.errors",
     "Session": "nstudent.session",
     "Taxonomy": "nstudent.taxonomy",
-    "load_config": "nstudent.config_file",
+    "load_config": "nstudent.config.file",
     "plan": "nstudent.steps",
     "run_all": "nstudent.run",
     "run_stage": "nstudent.run",

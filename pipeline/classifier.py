@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from nstudent.config_file import check
+from nstudent.config.file import check
 from nstudent.data.decode import decode
 from nstudent.data.sources.source import read_once
 from nstudent.errors import ArtifactError, ImageError

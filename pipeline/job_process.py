@@ -13,7 +13,7 @@ from itertools import count
 from multiprocessing.connection import Connection
 from typing import Any
 
-from nstudent.config import Config
+from nstudent.config.schema import Config
 from nstudent.errors import ConfigError, NstudentError
 from nstudent.processes import serve_parent
 from nstudent.progress import Task

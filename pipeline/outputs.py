@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
-from nstudent.config_types import Absent
+from nstudent.config.types import Absent
 from nstudent.taxonomy import ABSENT, LabelArray, Taxonomy
 
 SILENT = -1

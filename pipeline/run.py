@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from nstudent.config import Config
+from nstudent.config.schema import Config
 from nstudent.errors import ConfigError
 from nstudent.jobs import Jobs, side_by_side
 from nstudent.run_folder import Run

@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from nstudent.config import Config
-from nstudent.config_file import dump_yaml, load_config
+from nstudent.config.file import dump_yaml, load_config
+from nstudent.config.schema import Config
 from nstudent.data.sources import source_stamp
 from nstudent.errors import ArtifactError, StoppedError
 from nstudent.listener import NoListener

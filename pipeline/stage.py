@@ -19,7 +19,7 @@ from nstudent.world import World
 
 if TYPE_CHECKING:
     # They take longer to import than all the rest, and `nstudent --help` needs neither.
-    from nstudent.config import Config
+    from nstudent.config.schema import Config
     from nstudent.randomness import Key
 
 Work = Callable[["Context"], Metrics | None]

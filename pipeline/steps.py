@@ -10,7 +10,7 @@ from nstudent.stage import Stage, Step
 from nstudent.step_metrics import Role
 
 if TYPE_CHECKING:
-    from nstudent.config import Config
+    from nstudent.config.schema import Config
 
 
 def _section(name: str, *, without: Sequence[str] = ()) -> Callable[[Config], dict[str, Any]]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import cached_property
 
 import torch
-from nstudent.config import Config, ModelConfig, TrainingConfig
+from nstudent.config.schema import Config, ModelConfig, TrainingConfig
 from nstudent.data.batches import Examples
 from nstudent.data.dataset import Dataset, PixelStore
 from nstudent.data.packing import readable_size

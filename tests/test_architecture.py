@@ -36,11 +36,20 @@ FLOORS = [
     {"ranks"},
     {"data", "labels"},
     {"storage.commit"},
-    {"storage.artifact", "storage.hdf5", "storage.lock", "config_file", "session"},
+    {"storage.artifact", "storage.hdf5", "storage.lock", "config.file", "session"},
     {"processes", "world", "outputs"},
-    {"config", "taxonomy", "randomness", "progress", "listener", "stopping", "storage.files", "storage.hdf5_guard"},
-    {"config_data", "tables"},
-    {"config_types", "errors", "storage", "storage.json_record"},
+    {
+        "config.schema",
+        "taxonomy",
+        "randomness",
+        "progress",
+        "listener",
+        "stopping",
+        "storage.files",
+        "storage.hdf5_guard",
+    },
+    {"config.data", "tables"},
+    {"config.types", "errors", "config", "storage", "storage.json_record"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # Rooms and modules that may not import torch and its like: all below ``data``, and what starts every command.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from nstudent.classifier import Classifier, Prediction
-from nstudent.config import ModelConfig
+from nstudent.config.schema import ModelConfig
 from nstudent.errors import ArtifactError, NstudentError
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble

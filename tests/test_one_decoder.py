@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 from nstudent.classifier import Classifier
-from nstudent.config import ModelConfig
-from nstudent.config_file import load_config
+from nstudent.config.file import load_config
+from nstudent.config.schema import ModelConfig
 from nstudent.data.dataset import Dataset
 from nstudent.evaluation.assess import assess
 from nstudent.evaluation.metrics import tally

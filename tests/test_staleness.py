@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from costless_runs import ONE_ROUND, TWO_ROUNDS, states, steps_made
-from nstudent.config import Config, Section
+from nstudent.config.schema import Config, Section
 from nstudent.steps import STAGES
 from nstudent.storage.artifact import Manifest
 
@@ -179,7 +179,7 @@ def test_a_round_that_is_no_longer_needed_is_given_as_the_reason(tmp_path: Path,
 def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the steps whose classifier a user was given."""
     from nstudent import classifier
-    from nstudent.config import Config, ModelConfig
+    from nstudent.config.schema import Config, ModelConfig
     from nstudent.models.recipe import Recipe
     from nstudent.taxonomy import Taxonomy
 

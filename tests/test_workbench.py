@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from nstudent import workbench
-from nstudent.config import ModelConfig
-from nstudent.config_file import load_config
+from nstudent.config.file import load_config
+from nstudent.config.schema import ModelConfig
 from nstudent.data.dataset import Dataset
 from nstudent.data.resident import ResidentPixels
 from nstudent.evaluation.assess import assess

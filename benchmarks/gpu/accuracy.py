@@ -28,7 +28,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 import cifar10  # noqa: E402
 from nstudent import Session, load_config, run_all, run_stage  # noqa: E402
 from nstudent.cli.console import Screen  # noqa: E402
-from nstudent.config import Config  # noqa: E402
+from nstudent.config.schema import Config  # noqa: E402
 from nstudent.data.dataset import Dataset  # noqa: E402
 from nstudent.errors import StoppedError  # noqa: E402
 from nstudent.evaluation.assess import assess  # noqa: E402

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from ceiling import Product, describe, profiled
 from labelling import Heap
 from nstudent import load_config, run_stage
-from nstudent.config import Config
+from nstudent.config.schema import Config
 from nstudent.data.dataset import Dataset
 from nstudent.models.cost import gmacs
 from nstudent.storage.artifact import Artifact

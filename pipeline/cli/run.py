@@ -41,7 +41,7 @@ def run_all_command(
     any interruption.
     """
     from nstudent.cli import console
-    from nstudent.config_file import load_config
+    from nstudent.config.file import load_config
     from nstudent.run import run_all
 
     settings = load_config(config, overrides or [])
@@ -109,7 +109,7 @@ def stage_command(
 ) -> None:
     """Run one stage: its first step that is not up to date. The steps before it must be there."""
     from nstudent.cli import console
-    from nstudent.config_file import load_config
+    from nstudent.config.file import load_config
     from nstudent.run import run_part, run_stage
 
     settings = load_config(config, overrides or [])

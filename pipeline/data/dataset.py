@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from nstudent.config import DataConfig
+from nstudent.config.schema import DataConfig
 from nstudent.data.decode import Pixels
 from nstudent.data.encoded import EncodedShards
 from nstudent.data.originals import Originals

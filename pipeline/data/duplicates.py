@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from nstudent.config import DataConfig
+from nstudent.config.schema import DataConfig
 from nstudent.data.near_duplicates import NearDuplicate
 from nstudent.data.sources import Record
 from nstudent.data.sources.source import printable

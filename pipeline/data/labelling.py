@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from nstudent.config import DataConfig
-from nstudent.config_file import read_yaml
+from nstudent.config.file import read_yaml
+from nstudent.config.schema import DataConfig
 from nstudent.data.sources import Record
 from nstudent.data.sources.source import printable
 from nstudent.data.split import TEST, TRAIN, VALIDATION

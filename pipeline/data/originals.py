@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from nstudent.config import DataConfig
+from nstudent.config.schema import DataConfig
 from nstudent.data.decode import Pixels
 from nstudent.data.decoders import Reader
 from nstudent.data.encoded import unreadable_rows

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nstudent.config import DataConfig
+from nstudent.config.schema import DataConfig
 from nstudent.data.decode import VERSION
 from nstudent.data.labelling import encode_labels, taxonomy_of
 from nstudent.data.packing import Layout, pack

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from nstudent.config import DataConfig
+from nstudent.config.schema import DataConfig
 from nstudent.data.dataset import PIXELS
 from nstudent.data.decode import VERSION
 from nstudent.data.decoders import Decoded, Reader, reading

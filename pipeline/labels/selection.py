@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from nstudent.config import PseudolabelConfig
+from nstudent.config.schema import PseudolabelConfig
 from nstudent.randomness import Key, generator
 from nstudent.storage.artifact import Artifact
 from nstudent.storage.hdf5 import mapped, write

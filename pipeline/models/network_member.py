@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from nstudent.config import ModelConfig
+from nstudent.config.schema import ModelConfig
 from nstudent.models.allocation import AllocationLimit
 from nstudent.models.cost import gmacs
 from nstudent.models.device import Placement

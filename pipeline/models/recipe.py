@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Self
 
-from nstudent.config import Config
-from nstudent.config_file import check_section
-from nstudent.config_types import Absent, ImageSize, MaxPixels, Number, Precision, Section
+from nstudent.config.file import check_section
+from nstudent.config.schema import Config
+from nstudent.config.types import Absent, ImageSize, MaxPixels, Number, Precision, Section
 from nstudent.errors import ArtifactError, ConfigError, DataError
 from nstudent.labels.decoders import DECODERS
 from nstudent.models.kinds import kind_of, read_settings

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from nstudent.config import NoiseConfig, TrainingConfig
+from nstudent.config.schema import NoiseConfig, TrainingConfig
 from nstudent.data.batches import Batches, Examples, Images, places_of
 from nstudent.models.device import Placement
 from nstudent.models.member import Network

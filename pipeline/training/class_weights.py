@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from nstudent.config import TrainingConfig
+from nstudent.config.schema import TrainingConfig
 from nstudent.outputs import SILENT, Outputs
 from nstudent.taxonomy import LabelArray
 from torch import Tensor

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from nstudent.config import NoiseConfig
+from nstudent.config.schema import NoiseConfig
 from nstudent.data.batches import Batch, Batches, Examples, Stream
 from nstudent.data.dataset import PixelStore
 from nstudent.data.loading import Awaited

@@ -58,7 +58,7 @@ for first in range(0, 2048, 256):
 def test_a_million_rows_are_selected_in_little_memory() -> None:
     """A mask of all rows for each class, as one would write it first, takes hours."""
     grown = grown_mib("""
-from nstudent.config import PseudolabelConfig
+from nstudent.config.schema import PseudolabelConfig
 from nstudent.labels.selection import select
 terminal = random.integers(0, 10_000, 1_000_000, dtype=np.int32)
 sure = random.random(1_000_000, dtype=np.float32)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nstudent.config import PseudolabelConfig
+from nstudent.config.schema import PseudolabelConfig
 from nstudent.labels.selection import (
     Selection,
     balanced_shares,

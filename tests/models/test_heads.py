@@ -2,7 +2,7 @@ from typing import get_args
 
 import pytest
 import torch
-from nstudent.config import ModelConfig
+from nstudent.config.schema import ModelConfig
 from nstudent.errors import ConfigError
 from nstudent.models.heads import HEADS, Logits, build_head
 from nstudent.outputs import Outputs

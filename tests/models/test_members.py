@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from nstudent.config import Config, ModelConfig
-from nstudent.config_types import Count, Section
+from nstudent.config.schema import Config, ModelConfig
+from nstudent.config.types import Count, Section
 from nstudent.errors import ArtifactError, ConfigError
 from nstudent.models.cost import check_cost
 from nstudent.models.device import Placement

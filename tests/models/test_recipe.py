@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from nstudent.config import Config, ModelConfig
+from nstudent.config.schema import Config, ModelConfig
 from nstudent.errors import ArtifactError, ConfigError
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from nstudent.classifier import Classifier
-from nstudent.config import Config, ModelConfig
+from nstudent.config.schema import Config, ModelConfig
 from nstudent.errors import NstudentError
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble

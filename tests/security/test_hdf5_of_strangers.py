@@ -12,7 +12,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from nstudent.config import DataConfig
+from nstudent.config.schema import DataConfig
 from nstudent.data.sources import hdf5 as packed
 from nstudent.errors import ArtifactError, DataError, NstudentError
 from nstudent.storage import hdf5

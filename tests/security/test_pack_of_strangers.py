@@ -12,7 +12,7 @@ import h5py
 import nstudent
 import numpy as np
 import pytest
-from nstudent.config import Config
+from nstudent.config.schema import Config
 from nstudent.data.dataset import Dataset
 from nstudent.data.pack_folder import make_pack
 from nstudent.errors import NstudentError

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 from nstudent.classifier import Classifier
-from nstudent.config import DataConfig, ModelConfig
-from nstudent.config_file import load_config
+from nstudent.config.file import load_config
+from nstudent.config.schema import DataConfig, ModelConfig
 from nstudent.data.decode import decode
 from nstudent.data.sources import hdf5, idx
 from nstudent.errors import ImageError, NstudentError

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from nstudent.classifier import Classifier
-from nstudent.config import ModelConfig
+from nstudent.config.schema import ModelConfig
 from nstudent.errors import ArtifactError
 from nstudent.models.member import build_member
 from nstudent.models.members import read_tensors

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nstudent import cli
 from nstudent.cli import console
-from nstudent.config_file import load_config
+from nstudent.config.file import load_config
 from nstudent.errors import ArtifactError, ConfigError, DataError, NstudentError, one_line
 from nstudent.evaluation.scores import HEADLINE, ClassifierScores, Difference, Interval, Scores
 from nstudent.step_metrics import DataMetrics

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from nstudent.config import Config
-from nstudent.config_file import load_config
+from nstudent.config.file import load_config
+from nstudent.config.schema import Config
 from nstudent.run import run_all
 from small_folders import Bench
 

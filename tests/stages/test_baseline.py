@@ -3,7 +3,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from nstudent.config import Config
+from nstudent.config.schema import Config
 from nstudent.run import run_all, run_stage
 from nstudent.storage.artifact import Manifest
 

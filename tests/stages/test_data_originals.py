@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from nstudent.config import Config
-from nstudent.config_file import load_config
+from nstudent.config.file import load_config
+from nstudent.config.schema import Config
 from nstudent.data import decoders, packing
 from nstudent.data.dataset import UNREADABLE, Dataset
 from nstudent.data.decoders import CRASHED

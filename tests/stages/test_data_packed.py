@@ -13,7 +13,7 @@ from typing import Any
 
 import nstudent
 import pytest
-from nstudent.config import DataConfig
+from nstudent.config.schema import DataConfig
 from nstudent.data import packing
 from nstudent.data.pack_folder import make_pack
 from nstudent.data.sources import open_source

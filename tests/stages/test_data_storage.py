@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from nstudent.config import Config
+from nstudent.config.schema import Config
 from nstudent.data import packing
 from nstudent.data.dataset import Dataset
 from nstudent.run import run_all, run_stage

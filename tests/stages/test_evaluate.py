@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 from nstudent.classifier import Classifier
-from nstudent.config import Config
-from nstudent.config_file import load_config
+from nstudent.config.file import load_config
+from nstudent.config.schema import Config
 from nstudent.data.dataset import Dataset
 from nstudent.data.split import TEST, VALIDATION
 from nstudent.evaluation.metrics import scores as score_of

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from nstudent.config import Config
+from nstudent.config.schema import Config
 from nstudent.data.dataset import Dataset
 from nstudent.errors import ConfigError
 from nstudent.labels.selection import Selection

@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from nstudent.config import Config
+from nstudent.config.schema import Config
 from nstudent.data.dataset import Dataset
 from nstudent.errors import ArtifactError
 from nstudent.labels.selection import Selection

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from nstudent.config import Config
+from nstudent.config.schema import Config
 from nstudent.errors import ArtifactError, BusyError, ConfigError
 from nstudent.run import run_part, run_stage
 from nstudent.storage.artifact import Manifest

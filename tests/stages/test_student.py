@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from nstudent.classifier import Classifier
-from nstudent.config import Config
+from nstudent.config.schema import Config
 from nstudent.errors import ArtifactError
 from nstudent.run import run_all, run_stage
 from nstudent.status import status

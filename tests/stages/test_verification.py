@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from nstudent.cli import app
-from nstudent.config import Config
+from nstudent.config.schema import Config
 from nstudent.errors import ArtifactError
 from nstudent.run import run_all
 from nstudent.status import status

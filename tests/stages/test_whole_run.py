@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from nstudent.config import Config
+from nstudent.config.schema import Config
 from nstudent.run import run_all
 from nstudent.status import status
 from nstudent.storage.artifact import Manifest

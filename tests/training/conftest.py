@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 from fitting import LENGTH, fit, supervised
-from nstudent.config import ModelConfig, NoiseConfig, TrainingConfig
-from nstudent.config_file import load_config
+from nstudent.config.file import load_config
+from nstudent.config.schema import ModelConfig, NoiseConfig, TrainingConfig
 from nstudent.data.batches import Examples
 from nstudent.data.dataset import Dataset
 from nstudent.labels.self_ensemble import RunningAverage

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from nstudent.config import NoiseConfig
+from nstudent.config.schema import NoiseConfig
 from nstudent.models.member import Network
 from nstudent.outputs import Outputs
 from nstudent.progress import Progress, Silence

@@ -6,7 +6,7 @@ Prints how many numbers of it there are, and how many differ between the first a
 import json
 
 import torch
-from nstudent.config import ModelConfig
+from nstudent.config.schema import ModelConfig
 from nstudent.models.member import build_member
 from nstudent.outputs import Outputs
 from nstudent.ranks import connected, shared

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from fitting import supervised
-from nstudent.config import ModelConfig, NoiseConfig, TrainingConfig
+from nstudent.config.schema import ModelConfig, NoiseConfig, TrainingConfig
 from nstudent.data.batches import Examples
 from nstudent.data.dataset import Dataset
 from nstudent.labels.self_ensemble import RunningAverage

@@ -2,7 +2,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from nstudent.config import TrainingConfig
+from nstudent.config.schema import TrainingConfig
 from nstudent.outputs import Outputs
 from nstudent.taxonomy import ABSENT, UNKNOWN, Taxonomy
 from nstudent.training.class_weights import class_weights

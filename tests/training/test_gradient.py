@@ -6,7 +6,7 @@ from contextlib import closing
 import pytest
 import torch
 from fitting import LENGTH, MILD, supervised
-from nstudent.config import ModelConfig, TrainingConfig
+from nstudent.config.schema import ModelConfig, TrainingConfig
 from nstudent.data.batches import Examples
 from nstudent.data.dataset import Dataset
 from nstudent.labels.targets import GivenTargets

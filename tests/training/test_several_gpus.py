@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from nstudent.config_file import load_config
+from nstudent.config.file import load_config
 from nstudent.data.batches import Batch, Batches, Examples
 from nstudent.data.dataset import Dataset, PixelStore
 from nstudent.data.resident import ResidentPixels

@@ -7,7 +7,7 @@ images directly under ``root`` have no label.
 from collections.abc import Iterator
 from pathlib import Path
 
-from nstudent.config import DataConfig
+from nstudent.config.schema import DataConfig
 from nstudent.data.sources.source import (
     SPLITS,
     Record,

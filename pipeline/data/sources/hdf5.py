@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nstudent.config import DataConfig
+from nstudent.config.schema import DataConfig
 from nstudent.data.sources.source import SPLITS, Record, existing, stamp_files
 from nstudent.errors import DataError
 from nstudent.storage.hdf5 import Array, attributes, mapped

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from nstudent.config import DataConfig
+from nstudent.config.schema import DataConfig
 from nstudent.data.sources.source import Record, Split, existing, stamp_files
 from nstudent.errors import DataError
 from nstudent.taxonomy import ABSENT_ENTRY

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nstudent.config import DataConfig
+from nstudent.config.schema import DataConfig
 from nstudent.data.sources.source import SPLITS, Record, existing
 from nstudent.errors import ArtifactError, DataError
 from nstudent.storage.artifact import MANIFEST, Manifest, Metrics

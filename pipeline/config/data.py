@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from nstudent.config_types import Amount, ImageSize, MaxPixels, Section, Share, Whole
+from nstudent.config.types import Amount, ImageSize, MaxPixels, Section, Share, Whole
 from pydantic import Field, model_validator
 
 
