@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nstudent.run import run_all, run_stage
     from nstudent.session import Session
     from nstudent.steps import plan
-    from nstudent.taxonomy import Taxonomy
+    from nstudent.taxonomy.tree import Taxonomy
 
 __version__ = "0.1.0"
 __all__ = ["Classifier", "NstudentError", "Session", "Taxonomy", "load_config", "plan", "run_all", "run_stage"]
@@ -28,7 +28,7 @@ _HOMES = {
     "Classifier": "nstudent.classifier",
     "NstudentError": "nstudent.errors",
     "Session": "nstudent.session",
-    "Taxonomy": "nstudent.taxonomy",
+    "Taxonomy": "nstudent.taxonomy.tree",
     "load_config": "nstudent.config.file",
     "plan": "nstudent.steps",
     "run_all": "nstudent.run",

@@ -22,7 +22,7 @@ from nstudent.models.ensemble import Ensemble
 from nstudent.models.recipe import Recipe
 from nstudent.storage.artifact import FINAL, Artifact
 from nstudent.storage.files import read_json
-from nstudent.taxonomy import Taxonomy
+from nstudent.taxonomy.tree import Taxonomy
 
 _STEP = re.compile(r"[0-9]+-[a-z]+")
 

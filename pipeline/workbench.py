@@ -22,12 +22,12 @@ from nstudent.models.device import Placement, loader_workers, noises_in_batches
 from nstudent.models.ensemble import Ensemble
 from nstudent.models.member import Network, build_member
 from nstudent.models.recipe import Recipe
-from nstudent.outputs import Outputs
 from nstudent.randomness import Key
 from nstudent.ranks import gathered_rows
 from nstudent.stage import Context
 from nstudent.storage.files import reserve
-from nstudent.taxonomy import LabelArray
+from nstudent.taxonomy.outputs import Outputs
+from nstudent.taxonomy.tree import LabelArray
 from nstudent.training.build import Lesson, Site, build_loop
 from nstudent.training.class_weights import class_weights
 from nstudent.training.loop import Length, Trained

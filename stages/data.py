@@ -32,7 +32,7 @@ from nstudent.stage import Context
 from nstudent.step_metrics import DataMetrics
 from nstudent.storage import hdf5
 from nstudent.storage.files import write_json
-from nstudent.taxonomy import UNKNOWN, LabelArray, Taxonomy
+from nstudent.taxonomy.tree import UNKNOWN, LabelArray, Taxonomy
 
 _Splits = npt.NDArray[np.int8]
 

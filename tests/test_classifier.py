@@ -15,7 +15,7 @@ from nstudent.models.recipe import Recipe
 from nstudent.storage.artifact import FINAL
 from nstudent.storage.commit import commit, open_partial
 from nstudent.storage.files import write_json
-from nstudent.taxonomy import Taxonomy
+from nstudent.taxonomy.tree import Taxonomy
 from PIL import Image
 
 TAXONOMY = Taxonomy.from_labels(

@@ -20,10 +20,10 @@ from nstudent.models.ensemble import Ensemble
 from nstudent.models.inference import BatchSize
 from nstudent.models.member import build_member
 from nstudent.models.recipe import Recipe
-from nstudent.outputs import Outputs
 from nstudent.run import run_stage
 from nstudent.stages.pseudolabel import _Labelling
 from nstudent.storage.artifact import Artifact
+from nstudent.taxonomy.outputs import Outputs
 from PIL import Image
 from torch import Tensor
 

@@ -181,7 +181,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     from nstudent import classifier
     from nstudent.config.schema import Config, ModelConfig
     from nstudent.models.recipe import Recipe
-    from nstudent.taxonomy import Taxonomy
+    from nstudent.taxonomy.tree import Taxonomy
 
     names: list[str] = []
     taxonomy = Taxonomy.from_tree({"a": None, "b": None}, ("coarse",))

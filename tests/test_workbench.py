@@ -18,7 +18,7 @@ from nstudent.stage import Context
 from nstudent.steps import plan
 from nstudent.storage.artifact import Artifact
 from nstudent.storage.commit import SCRATCH
-from nstudent.taxonomy import UNKNOWN
+from nstudent.taxonomy.tree import UNKNOWN
 from nstudent.training.build import Lesson
 from nstudent.training.loop import Length, Loop, Trained
 from nstudent.workbench import Workbench, unlabelled_share

@@ -33,7 +33,7 @@ import numpy as np
 import numpy.typing as npt
 from nstudent.processes import available_cores
 from nstudent.storage import hdf5
-from nstudent.taxonomy import ABSENT
+from nstudent.taxonomy.tree import ABSENT
 from PIL import Image
 
 Bytes = npt.NDArray[np.uint8]

@@ -16,7 +16,7 @@ from nstudent.errors import ConfigError
 from nstudent.processes import allow_open_files, copying_threads, in_threads
 from nstudent.storage.artifact import Artifact
 from nstudent.storage.hdf5 import mapped
-from nstudent.taxonomy import LabelArray, Taxonomy
+from nstudent.taxonomy.tree import LabelArray, Taxonomy
 
 INDEX = "index.h5"
 TRUTH = "truth.h5"

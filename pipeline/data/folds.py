@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from nstudent.errors import DataError
 from nstudent.randomness import seed as seed_of
-from nstudent.taxonomy import LabelArray
+from nstudent.taxonomy.tree import LabelArray
 
 Folds = npt.NDArray[np.int16]
 """Number of the fold of each image, from 0."""

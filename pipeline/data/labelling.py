@@ -12,7 +12,7 @@ from nstudent.data.sources import Record
 from nstudent.data.sources.source import printable
 from nstudent.data.split import TEST, TRAIN, VALIDATION
 from nstudent.errors import ConfigError, DataError
-from nstudent.taxonomy import LabelArray, Taxonomy
+from nstudent.taxonomy.tree import LabelArray, Taxonomy
 
 _MIN_REVERSED = 3
 """So many classes with one class below each, all sharing fewer, are taken for levels in the wrong order."""

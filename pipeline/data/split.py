@@ -8,7 +8,7 @@ from nstudent.config.schema import DataConfig
 from nstudent.data.sources.source import SPLITS, Split
 from nstudent.errors import DataError
 from nstudent.randomness import generator
-from nstudent.taxonomy import UNKNOWN, LabelArray
+from nstudent.taxonomy.tree import UNKNOWN, LabelArray
 
 TRAIN, VALIDATION, TEST, UNLABELLED = (SPLITS.index(name) for name in ("train", "validation", "test", "unlabelled"))
 Indices = npt.NDArray[np.int64]

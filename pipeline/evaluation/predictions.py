@@ -18,10 +18,10 @@ from nstudent.errors import ArtifactError
 from nstudent.labels.decoding import Decoded
 from nstudent.labels.store import LabelStore, Layout
 from nstudent.labels.targets import Distributions
-from nstudent.outputs import Outputs
 from nstudent.storage.artifact import Artifact
 from nstudent.storage.hdf5 import attributes, mapped, write
-from nstudent.taxonomy import LabelArray
+from nstudent.taxonomy.outputs import Outputs
+from nstudent.taxonomy.tree import LabelArray
 from torch import Tensor
 
 _FILE = re.compile(r"predictions-(.+)-\d{9,}-\d{9,}\.h5")

@@ -12,7 +12,7 @@ from nstudent.labels.selection import Selection
 from nstudent.labels.store import LabelStore
 from nstudent.labels.targets import PseudoTargets
 from nstudent.storage.artifact import Artifact
-from nstudent.taxonomy import LabelArray
+from nstudent.taxonomy.tree import LabelArray
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from nstudent.models.device import Placement
 from nstudent.models.links import LINKS
 from nstudent.models.member import Network, build_member
 from nstudent.models.members import Levels, read_tensors
-from nstudent.outputs import Outputs
+from nstudent.taxonomy.outputs import Outputs
 from torch import Tensor, nn
 
 _SPARE_BYTES = 256 << 20

@@ -13,10 +13,10 @@ from nstudent.labels.decoders import DECODERS
 from nstudent.models.kinds import kind_of, read_settings
 from nstudent.models.links import LINKS
 from nstudent.models.pooling import POOLINGS
-from nstudent.outputs import Outputs
 from nstudent.storage.artifact import Artifact
 from nstudent.tables import chosen
-from nstudent.taxonomy import Taxonomy
+from nstudent.taxonomy.outputs import Outputs
+from nstudent.taxonomy.tree import Taxonomy
 from pydantic import Field, PlainSerializer, PlainValidator, ValidationInfo, field_validator, model_validator
 
 MODEL = "model.json"

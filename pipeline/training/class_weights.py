@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 from nstudent.config.schema import TrainingConfig
-from nstudent.outputs import SILENT, Outputs
-from nstudent.taxonomy import LabelArray
+from nstudent.taxonomy.outputs import SILENT, Outputs
+from nstudent.taxonomy.tree import LabelArray
 from torch import Tensor
 
 

@@ -13,7 +13,7 @@ from nstudent.models.member import build_member
 from nstudent.models.recipe import Recipe
 from nstudent.storage.artifact import Artifact
 from nstudent.storage.commit import commit, open_partial
-from nstudent.taxonomy import Taxonomy
+from nstudent.taxonomy.tree import Taxonomy
 
 LEVELS = ("coarse", "mid", "fine")
 TREE = {"A": {"A1": ["a", "b"], "A2": ["c"]}, "B": {"B1": ["d", "e"]}}

@@ -5,7 +5,7 @@ import torch
 from nstudent.config.schema import ModelConfig
 from nstudent.errors import ConfigError
 from nstudent.models.heads import HEADS, Logits, build_head
-from nstudent.outputs import Outputs
+from nstudent.taxonomy.outputs import Outputs
 from torch import Tensor, nn
 from trees import outputs_of
 

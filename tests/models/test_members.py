@@ -21,9 +21,9 @@ from nstudent.models.members import Levels, read_tensors
 from nstudent.models.network_member import NetworkMember
 from nstudent.models.pooling import POOLINGS, mean
 from nstudent.models.recipe import MODEL, Recipe
-from nstudent.outputs import Outputs
 from nstudent.storage.artifact import Artifact
-from nstudent.taxonomy import Taxonomy
+from nstudent.taxonomy.outputs import Outputs
+from nstudent.taxonomy.tree import Taxonomy
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F

@@ -15,7 +15,7 @@ from nstudent.models.recipe import MODEL, Recipe
 from nstudent.models.temperature import apply_temperature
 from nstudent.storage.artifact import MANIFEST, Artifact
 from nstudent.storage.files import sha256_of
-from nstudent.taxonomy import Taxonomy
+from nstudent.taxonomy.tree import Taxonomy
 
 TREE = Taxonomy.from_tree({"A": {"A1": ["a", "b"], "A2": ["c"]}, "B": {"B1": ["d", "e"]}}, ("coarse", "mid", "fine"))
 RECIPE = Recipe.of(Config(), TREE, [ModelConfig()] * 2)

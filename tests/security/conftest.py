@@ -20,7 +20,7 @@ from nstudent.models.recipe import Recipe
 from nstudent.storage.artifact import FINAL
 from nstudent.storage.commit import commit, open_partial
 from nstudent.storage.files import write_json
-from nstudent.taxonomy import Taxonomy
+from nstudent.taxonomy.tree import Taxonomy
 from strangers import STEP, Canary, Stranger
 
 TREE = {"A": {"A1": ["a", "b"], "A2": ["c"]}, "B": {"B1": ["d", "e"]}}

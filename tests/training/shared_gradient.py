@@ -8,9 +8,9 @@ import json
 import torch
 from nstudent.config.schema import ModelConfig
 from nstudent.models.member import build_member
-from nstudent.outputs import Outputs
 from nstudent.ranks import connected, shared
-from nstudent.taxonomy import Taxonomy
+from nstudent.taxonomy.outputs import Outputs
+from nstudent.taxonomy.tree import Taxonomy
 from torch import Tensor
 
 TREE = Taxonomy.from_tree({"a": ["d", "e"], "b": ["f"], "c": ["g"]}, ("coarse", "fine"))

@@ -17,10 +17,10 @@ from nstudent.labels.self_ensemble import RunningAverage
 from nstudent.labels.targets import GivenTargets
 from nstudent.models.device import Placement
 from nstudent.models.member import build_member
-from nstudent.outputs import Outputs
 from nstudent.progress import Silence
 from nstudent.ranks import connected, gathered_rows
 from nstudent.storage.artifact import Artifact
+from nstudent.taxonomy.outputs import Outputs
 from nstudent.training.build import Lesson, Site, build_loop
 from nstudent.training.loop import Length, Loop
 from nstudent.training.objective import CLEAN, SelfEnsembling

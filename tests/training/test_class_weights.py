@@ -3,8 +3,8 @@ from typing import Any
 import numpy as np
 import pytest
 from nstudent.config.schema import TrainingConfig
-from nstudent.outputs import Outputs
-from nstudent.taxonomy import ABSENT, UNKNOWN, Taxonomy
+from nstudent.taxonomy.outputs import Outputs
+from nstudent.taxonomy.tree import ABSENT, UNKNOWN, Taxonomy
 from nstudent.training.class_weights import class_weights
 from sklearn.utils.class_weight import compute_class_weight
 

@@ -11,7 +11,7 @@ from nstudent.data.batches import Batch, Batches, Examples
 from nstudent.data.dataset import Dataset, PixelStore
 from nstudent.data.resident import ResidentPixels
 from nstudent.labels.targets import GivenTargets
-from nstudent.outputs import Outputs
+from nstudent.taxonomy.outputs import Outputs
 from nstudent.training.preparation import Ahead
 from nstudent.workbench import training_pixels
 from torch._subclasses.fake_tensor import FakeTensorMode
