@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from nstudent.config.schema import Config
+from nstudent.distributed.world import IndependentJob
 from nstudent.errors import ConfigError
 from nstudent.jobs import Jobs, side_by_side
 from nstudent.run_folder import Run
@@ -12,7 +13,6 @@ from nstudent.session import Session
 from nstudent.stage import Step
 from nstudent.steps import STAGES, check_stage, needed_until
 from nstudent.storage.commit import finish_commit, partial_folder
-from nstudent.world import IndependentJob
 
 
 def run_all(

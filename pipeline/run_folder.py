@@ -11,6 +11,7 @@ from typing import Any
 from nstudent.config.file import dump_yaml, load_config
 from nstudent.config.schema import Config
 from nstudent.data.sources import source_stamp
+from nstudent.distributed.world import IndependentJob, World
 from nstudent.errors import ArtifactError, StoppedError
 from nstudent.listener import NoListener
 from nstudent.progress import Progress, Silence, Watched
@@ -22,7 +23,6 @@ from nstudent.storage.artifact import FINAL, Artifact, Manifest
 from nstudent.storage.commit import commit, difference, open_partial, partial_folder
 from nstudent.storage.files import atomic_write, explained, fingerprint_of, write_json
 from nstudent.storage.lock import hold, hold_part
-from nstudent.world import IndependentJob, World
 
 CONFIG = "config.yaml"
 Turns = Callable[[Step, int], Iterable[int]]

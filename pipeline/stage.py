@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from nstudent.distributed.world import World
 from nstudent.listener import Listener
 from nstudent.progress import Progress
 from nstudent.session import Session
@@ -15,7 +16,6 @@ from nstudent.step_metrics import Role
 from nstudent.storage.artifact import Artifact, Metrics
 from nstudent.storage.commit import SCRATCH
 from nstudent.storage.files import make_folder, reserve
-from nstudent.world import World
 
 if TYPE_CHECKING:
     # They take longer to import than all the rest, and `nstudent --help` needs neither.

@@ -12,6 +12,7 @@ from nstudent.data.batches import Examples
 from nstudent.data.dataset import Dataset, PixelStore
 from nstudent.data.packing import readable_size
 from nstudent.data.resident import ResidentPixels, fits_beside_training
+from nstudent.distributed.ranks import gathered_rows
 from nstudent.errors import ConfigError
 from nstudent.evaluation.assess import assess
 from nstudent.evaluation.metrics import scores
@@ -23,7 +24,6 @@ from nstudent.models.ensemble import Ensemble
 from nstudent.models.member import Network, build_member
 from nstudent.models.recipe import Recipe
 from nstudent.randomness import Key
-from nstudent.ranks import gathered_rows
 from nstudent.stage import Context
 from nstudent.storage.files import reserve
 from nstudent.taxonomy.outputs import Outputs

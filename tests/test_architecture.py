@@ -33,11 +33,11 @@ FLOORS = [
     {"noise"},
     {"evaluation"},
     {"models"},
-    {"ranks"},
+    {"distributed.ranks"},
     {"data", "labels"},
     {"storage.commit"},
     {"storage.artifact", "storage.hdf5", "storage.lock", "config.file", "session"},
-    {"processes", "world", "taxonomy.outputs"},
+    {"processes", "distributed.world", "taxonomy.outputs"},
     {
         "config.schema",
         "taxonomy.tree",
@@ -49,7 +49,7 @@ FLOORS = [
         "storage.hdf5_guard",
     },
     {"config.data", "tables"},
-    {"config.types", "errors", "taxonomy", "config", "storage", "storage.json_record"},
+    {"config.types", "errors", "distributed", "taxonomy", "config", "storage", "storage.json_record"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # Rooms and modules that may not import torch and its like: all below ``data``, and what starts every command.

@@ -12,12 +12,12 @@ import typer
 from nstudent.cli.arguments import ConfigOption, Overrides, RunDirOption, StageName
 from nstudent.cli.interruption import interruptible
 from nstudent.cli.status import print_states
+from nstudent.distributed.world import Alone, IndependentJob, World
 from nstudent.errors import ConfigError, TrainingError
 from nstudent.processes import is_one_of_several
 from nstudent.session import Session
 from nstudent.stage import Step
 from nstudent.steps import STAGES, needed_until, plan
-from nstudent.world import Alone, IndependentJob, World
 
 
 def run_all_command(
@@ -141,7 +141,7 @@ def _together(device: str) -> Iterator[World]:
         return
     # Before torch is imported: what it says at the first step of every process is no affair of the user.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    from nstudent.ranks import connected
+    from nstudent.distributed.ranks import connected
 
     with connected(device) as ranks:
         yield ranks

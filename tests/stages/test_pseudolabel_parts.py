@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 from nstudent.config.schema import Config
+from nstudent.distributed.world import IndependentJob
 from nstudent.errors import ArtifactError, BusyError, ConfigError
 from nstudent.run import run_part, run_stage
 from nstudent.storage.artifact import Manifest
 from nstudent.storage.commit import partial_folder
 from nstudent.storage.lock import hold, hold_part
-from nstudent.world import IndependentJob
 
 STEP = "03-pseudolabel"
 ROWS = "pseudolabel.shard_rows=50"

@@ -7,8 +7,8 @@ import json
 
 import torch
 from nstudent.config.schema import ModelConfig
+from nstudent.distributed.ranks import connected, shared
 from nstudent.models.member import build_member
-from nstudent.ranks import connected, shared
 from nstudent.taxonomy.outputs import Outputs
 from nstudent.taxonomy.tree import Taxonomy
 from torch import Tensor
