@@ -24,7 +24,7 @@ from nstudent.models.ensemble import Ensemble
 from nstudent.models.member import Network, build_member
 from nstudent.models.recipe import Recipe
 from nstudent.randomness import Key
-from nstudent.stage import Context
+from nstudent.runs.stage import Context
 from nstudent.storage.files import reserve
 from nstudent.taxonomy.outputs import Outputs
 from nstudent.taxonomy.tree import LabelArray

@@ -28,8 +28,8 @@ from nstudent.data.sources import Record, open_source
 from nstudent.data.sources.source import printable
 from nstudent.data.split import TEST, TRAIN, UNLABELLED, VALIDATION, draw_splits, flip_labels, thin_heap
 from nstudent.errors import DataError
-from nstudent.stage import Context
-from nstudent.step_metrics import DataMetrics
+from nstudent.runs.stage import Context
+from nstudent.runs.step_metrics import DataMetrics
 from nstudent.storage import hdf5
 from nstudent.storage.files import write_json
 from nstudent.taxonomy.tree import UNKNOWN, LabelArray, Taxonomy

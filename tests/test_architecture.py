@@ -9,7 +9,7 @@ from pathlib import Path
 
 import architecture_rules as rules
 from architecture_rules import Module
-from nstudent.steps import STAGES
+from nstudent.runs.plan import STAGES
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -19,16 +19,16 @@ FLOORS = [
     {"__main__"},
     {"cli"},
     {"__init__"},
-    {"verification", "status"},
-    {"run"},
-    {"jobs"},
-    {"job_process"},
-    {"run_folder"},
-    {"steps"},
+    {"runs.verification", "runs.status"},
+    {"runs.run"},
+    {"runs.jobs"},
+    {"runs.job_process"},
+    {"runs.folder"},
+    {"runs.plan"},
     {f"stages.{name}" for name in STAGES} | {"stages"},
     {"classifier", "workbench"},
-    {"stage"},
-    {"step_metrics"},
+    {"runs.stage"},
+    {"runs.step_metrics"},
     {"training"},
     {"noise"},
     {"evaluation"},
@@ -49,22 +49,22 @@ FLOORS = [
         "storage.hdf5_guard",
     },
     {"config.data", "tables"},
-    {"config.types", "errors", "distributed", "taxonomy", "config", "storage", "storage.json_record"},
+    {"config.types", "errors", "runs", "distributed", "taxonomy", "config", "storage", "storage.json_record"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # Rooms and modules that may not import torch and its like: all below ``data``, and what starts every command.
 LIGHT = {room for rooms in FLOORS[FLOOR_OF["data"] + 1 :] for room in rooms} | {
     "cli",
     "__init__",
-    "verification",
-    "status",
-    "run",
-    "jobs",
-    "job_process",
-    "run_folder",
-    "steps",
-    "stage",
-    "step_metrics",
+    "runs.verification",
+    "runs.status",
+    "runs.run",
+    "runs.jobs",
+    "runs.job_process",
+    "runs.folder",
+    "runs.plan",
+    "runs.stage",
+    "runs.step_metrics",
     # Whatever shows the scores of a run reads them here.
     "evaluation.scores",
 }

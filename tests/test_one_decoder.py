@@ -20,7 +20,7 @@ from nstudent.models.ensemble import Ensemble
 from nstudent.models.inference import BatchSize
 from nstudent.models.member import build_member
 from nstudent.models.recipe import Recipe
-from nstudent.run import run_stage
+from nstudent.runs.run import run_stage
 from nstudent.stages.pseudolabel import _Labelling
 from nstudent.storage.artifact import Artifact
 from nstudent.taxonomy.outputs import Outputs

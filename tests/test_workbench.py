@@ -13,9 +13,9 @@ from nstudent.data.resident import ResidentPixels
 from nstudent.evaluation.assess import assess
 from nstudent.evaluation.metrics import scores
 from nstudent.randomness import Key
-from nstudent.run import run_stage
-from nstudent.stage import Context
-from nstudent.steps import plan
+from nstudent.runs.plan import plan
+from nstudent.runs.run import run_stage
+from nstudent.runs.stage import Context
 from nstudent.storage.artifact import Artifact
 from nstudent.storage.commit import SCRATCH
 from nstudent.taxonomy.tree import UNKNOWN

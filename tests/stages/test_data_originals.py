@@ -18,7 +18,7 @@ from nstudent.data.pack_folder import make_pack
 from nstudent.data.sources import folder as folder_source
 from nstudent.data.sources.source import read_file
 from nstudent.errors import ConfigError, DataError, ImageError
-from nstudent.run import run_stage
+from nstudent.runs.run import run_stage
 from nstudent.session import Session
 from nstudent.storage import hdf5
 from nstudent.storage.artifact import Artifact

@@ -19,9 +19,9 @@ from nstudent.data.pack_folder import make_pack
 from nstudent.data.sources import open_source
 from nstudent.errors import ArtifactError, BusyError, ConfigError, DataError
 from nstudent.progress import Silence
+from nstudent.runs.verification import repair, verify
 from nstudent.storage.artifact import Artifact, Manifest
 from nstudent.storage.lock import hold_beside
-from nstudent.verification import repair, verify
 from small_folders import SIZE, Bench, classes, divided, plant, png
 
 BROKEN = {"train/pet/cat/broken.png": png(1)[:-30], os.fsdecode(b"unlabelled/caf\xe9 \xf0\x9f\x90\x88.png"): b"<html>"}

@@ -13,12 +13,12 @@ import pytest
 from nstudent.config.schema import Config
 from nstudent.data import packing
 from nstudent.data.dataset import Dataset
-from nstudent.run import run_all, run_stage
+from nstudent.runs.run import run_all, run_stage
+from nstudent.runs.status import status
+from nstudent.runs.verification import repair, verify
 from nstudent.session import Session
-from nstudent.status import status
 from nstudent.storage import hdf5
 from nstudent.storage.artifact import Artifact
-from nstudent.verification import repair, verify
 from PIL import Image
 from sklearn.datasets import load_sample_images
 from small_folders import SIZE, Bench, Said, classes, divided, plant, png

@@ -16,7 +16,7 @@ from nstudent.evaluation.metrics import tally
 from nstudent.evaluation.predictions import Predictions
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble
-from nstudent.run import run_stage
+from nstudent.runs.run import run_stage
 from nstudent.storage.artifact import Artifact, Manifest
 from PIL import Image
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from nstudent.config.schema import Config
-from nstudent.run import run_all
-from nstudent.status import status
+from nstudent.runs.run import run_all
+from nstudent.runs.status import status
 from nstudent.storage.artifact import Manifest
 
 STEPS = ["00-data", "01-teacher", "02-baseline", "03-pseudolabel", "04-filter", "05-student", "06-evaluate"]

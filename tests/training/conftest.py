@@ -15,7 +15,7 @@ from nstudent.labels.targets import GivenTargets
 from nstudent.models.device import Placement
 from nstudent.models.member import build_member
 from nstudent.progress import Silence
-from nstudent.run import run_stage
+from nstudent.runs.run import run_stage
 from nstudent.storage.artifact import Artifact
 from nstudent.taxonomy.outputs import Outputs
 from nstudent.training.build import Lesson, Site, build_loop

@@ -7,11 +7,11 @@ from pathlib import Path
 from nstudent.config.schema import Config
 from nstudent.distributed.world import IndependentJob
 from nstudent.errors import ConfigError
-from nstudent.jobs import Jobs, side_by_side
-from nstudent.run_folder import Run
+from nstudent.runs.folder import Run
+from nstudent.runs.jobs import Jobs, side_by_side
+from nstudent.runs.plan import STAGES, check_stage, needed_until
+from nstudent.runs.stage import Step
 from nstudent.session import Session
-from nstudent.stage import Step
-from nstudent.steps import STAGES, check_stage, needed_until
 from nstudent.storage.commit import finish_commit, partial_folder
 
 

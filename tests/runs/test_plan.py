@@ -12,8 +12,8 @@ import pytest
 from costless_runs import ONE_ROUND, TWO_ROUNDS, planned, steps_made
 from nstudent import load_config, plan
 from nstudent.cli.console import print_plan
-from nstudent.stage import Context, Stage
-from nstudent.steps import STAGES
+from nstudent.runs.plan import STAGES
+from nstudent.runs.stage import Context, Stage
 from nstudent.storage.artifact import Metrics
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from costless_runs import ONE_ROUND, TWO_ROUNDS, planned, reasons, states, steps
 from nstudent import load_config, run_all, run_stage
 from nstudent.errors import ArtifactError, ConfigError, TrainingError
 from nstudent.evaluation.scores import HEADLINE
-from nstudent.status import StepState, status
-from nstudent.step_metrics import TrainedMetrics
+from nstudent.runs.status import StepState, status
+from nstudent.runs.step_metrics import TrainedMetrics
 from nstudent.storage.artifact import Manifest
 
 if TYPE_CHECKING:
@@ -219,9 +219,9 @@ def test_until_a_step_that_stands_aside_it_is_made_before_the_call_returns(
     tmp_path: Path, fake_stages: FakeStages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     beside = SimpleNamespace(job=None, end=lambda: None)
-    monkeypatch.setattr("nstudent.jobs._processes_beside", lambda run, steps: 1)
-    monkeypatch.setattr("nstudent.jobs._JobProcess", lambda run: beside)
-    monkeypatch.setattr("nstudent.jobs.Jobs._poll", lambda jobs, seconds=0.0: None)
+    monkeypatch.setattr("nstudent.runs.jobs._processes_beside", lambda run, steps: 1)
+    monkeypatch.setattr("nstudent.runs.jobs._JobProcess", lambda run: beside)
+    monkeypatch.setattr("nstudent.runs.jobs.Jobs._poll", lambda jobs, seconds=0.0: None)
     run_all(load_config(None, ["rounds=1"]), tmp_path, until="baseline")
     assert fake_stages.made == ["00-data", "02-baseline"]
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, cast
 from nstudent.distributed.world import World
 from nstudent.listener import Listener
 from nstudent.progress import Progress
+from nstudent.runs.step_metrics import Role
 from nstudent.session import Session
-from nstudent.step_metrics import Role
 from nstudent.storage.artifact import Artifact, Metrics
 from nstudent.storage.commit import SCRATCH
 from nstudent.storage.files import make_folder, reserve

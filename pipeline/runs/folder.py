@@ -15,10 +15,10 @@ from nstudent.distributed.world import IndependentJob, World
 from nstudent.errors import ArtifactError, StoppedError
 from nstudent.listener import NoListener
 from nstudent.progress import Progress, Silence, Watched
+from nstudent.runs.plan import plan
+from nstudent.runs.stage import Context, Step
+from nstudent.runs.step_metrics import FilterMetrics, TrainedMetrics, read_metrics
 from nstudent.session import Session
-from nstudent.stage import Context, Step
-from nstudent.step_metrics import FilterMetrics, TrainedMetrics, read_metrics
-from nstudent.steps import plan
 from nstudent.storage.artifact import FINAL, Artifact, Manifest
 from nstudent.storage.commit import commit, difference, open_partial, partial_folder
 from nstudent.storage.files import atomic_write, explained, fingerprint_of, write_json

@@ -11,7 +11,8 @@ import pytest
 from costless_runs import ONE_ROUND, states, steps_made
 from nstudent.errors import ArtifactError
 from nstudent.evaluation.scores import HEADLINE, Difference, Interval
-from nstudent.step_metrics import (
+from nstudent.runs.plan import STAGES
+from nstudent.runs.step_metrics import (
     METRICS,
     DataMetrics,
     FilterIteration,
@@ -21,7 +22,6 @@ from nstudent.step_metrics import (
     TrainedMetrics,
     read_metrics,
 )
-from nstudent.steps import STAGES
 from nstudent.storage.artifact import Manifest, Metrics
 
 if TYPE_CHECKING:

@@ -17,9 +17,9 @@ from nstudent.config.schema import Config
 from nstudent.errors import ConfigError, NstudentError
 from nstudent.processes import serve_parent
 from nstudent.progress import Task
-from nstudent.run_folder import Run
+from nstudent.runs.folder import Run
+from nstudent.runs.plan import STAGES
 from nstudent.session import Session
-from nstudent.steps import STAGES
 from nstudent.stopping import stop_with_parent
 from nstudent.storage.files import explained
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nstudent.errors import ConfigError
-from nstudent.stage import Stage, Step
-from nstudent.step_metrics import Role
+from nstudent.runs.stage import Stage, Step
+from nstudent.runs.step_metrics import Role
 
 if TYPE_CHECKING:
     from nstudent.config.schema import Config

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nstudent.errors import ArtifactError, NstudentError
-from nstudent.run_folder import STOPPED, Run
-from nstudent.stage import Step
-from nstudent.step_metrics import read_metrics
+from nstudent.runs.folder import STOPPED, Run
+from nstudent.runs.stage import Step
+from nstudent.runs.step_metrics import read_metrics
 from nstudent.storage.artifact import Manifest, Metrics
 from nstudent.storage.commit import partial_folder
 from nstudent.storage.files import read_json

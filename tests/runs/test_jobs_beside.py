@@ -8,10 +8,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from nstudent import job_process, jobs
 from nstudent.errors import ArtifactError, ConfigError, StoppedError, TrainingError
 from nstudent.listener import NoListener
 from nstudent.progress import Silence
+from nstudent.runs import job_process, jobs
 from nstudent.session import Session
 from nstudent.stopping import StopRequest
 

@@ -16,10 +16,10 @@ from types import ModuleType
 
 from nstudent import errors
 from nstudent.errors import ArtifactError, ConfigError, NstudentError, TrainingError
-from nstudent.job_process import Job, receive, send, work
 from nstudent.progress import Task
-from nstudent.run_folder import Run
-from nstudent.stage import Step
+from nstudent.runs.folder import Run
+from nstudent.runs.job_process import Job, receive, send, work
+from nstudent.runs.stage import Step
 
 _WAIT_SECONDS = 0.1
 """While it waits for another process, this one asks so often whether it was told to stop."""

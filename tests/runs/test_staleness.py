@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from costless_runs import ONE_ROUND, TWO_ROUNDS, states, steps_made
 from nstudent.config.schema import Config, Section
-from nstudent.steps import STAGES
+from nstudent.runs.plan import STAGES
 from nstudent.storage.artifact import Manifest
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def test_what_decides_a_promotion_is_asked_of_the_student(tmp_path: Path, fake_s
 
 def test_changed_data_is_noticed(tmp_path: Path, fake_stages: FakeStages, monkeypatch: pytest.MonkeyPatch) -> None:
     steps_made(tmp_path)
-    monkeypatch.setattr("nstudent.run_folder.source_stamp", lambda config: "other files")
+    monkeypatch.setattr("nstudent.runs.folder.source_stamp", lambda config: "other files")
     reasons = steps_made(tmp_path)
     assert list(reasons) == ONE_ROUND
     assert reasons["00-data"].startswith("source changed from 'scikit-learn ")
