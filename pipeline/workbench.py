@@ -10,7 +10,7 @@ import torch
 from nstudent.config.schema import Config, ModelConfig, TrainingConfig
 from nstudent.data.batches import Examples
 from nstudent.data.dataset import Dataset, PixelStore
-from nstudent.data.packing import readable_size
+from nstudent.data.packing.shards import readable_size
 from nstudent.data.resident import ResidentPixels, fits_beside_training
 from nstudent.distributed.ranks import gathered_rows
 from nstudent.errors import ConfigError

@@ -23,7 +23,7 @@ from nstudent.data.duplicates import (
 from nstudent.data.folds import draw_folds
 from nstudent.data.labelling import encode_labels, findings, taxonomy_of
 from nstudent.data.near_duplicates import NearDuplicate, near_duplicates
-from nstudent.data.packing import fill
+from nstudent.data.packing.shards import fill
 from nstudent.data.sources import Record, open_source
 from nstudent.data.sources.source import printable
 from nstudent.data.split import TEST, TRAIN, UNLABELLED, VALIDATION, draw_splits, flip_labels, thin_heap

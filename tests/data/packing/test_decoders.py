@@ -16,8 +16,8 @@ import h5py
 import numpy as np
 import pytest
 from nstudent.config.schema import DataConfig
-from nstudent.data import decoders
-from nstudent.data.decoders import CRASHED, Decoded, Decoders, Reader, reading
+from nstudent.data.packing import decoders
+from nstudent.data.packing.decoders import CRASHED, Decoded, Decoders, Reader, reading
 from nstudent.data.sources import open_source
 from nstudent.errors import DataError, ImageError
 

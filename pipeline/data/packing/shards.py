@@ -9,8 +9,8 @@ import numpy as np
 from nstudent.config.schema import DataConfig
 from nstudent.data.dataset import PIXELS
 from nstudent.data.decode import VERSION
-from nstudent.data.decoders import Decoded, Reader, reading
-from nstudent.data.encoded import EncodedShards, joined, unreadable_rows
+from nstudent.data.packing.decoders import Decoded, Reader, reading
+from nstudent.data.packing.jpeg_shards import EncodedShards, joined, unreadable_rows
 from nstudent.data.sources import Record, Source
 from nstudent.data.sources.packed import Info, Pack
 from nstudent.data.sources.source import printable

@@ -11,9 +11,9 @@ import pytest
 import torch
 from nstudent.data.batches import Batches, Examples
 from nstudent.data.dataset import PixelStore
-from nstudent.data.decoders import Decoded
-from nstudent.data.encoded import encode, joined
-from nstudent.data.packing import Layout
+from nstudent.data.packing.decoders import Decoded
+from nstudent.data.packing.jpeg_shards import encode, joined
+from nstudent.data.packing.shards import Layout
 from nstudent.errors import ArtifactError
 from nstudent.processes import available_cores, decoding_threads
 from nstudent.storage import hdf5

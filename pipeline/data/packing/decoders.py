@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from nstudent.data.decode import Pixels, decode, square
-from nstudent.data.encoded import encode
+from nstudent.data.packing.jpeg_shards import encode
 from nstudent.data.sources import Source
 from nstudent.errors import ImageError
 from nstudent.processes import available_cores, serve_parent
