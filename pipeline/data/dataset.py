@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from nstudent.config.schema import DataConfig
+from nstudent.data.curation.split import TEST, TRAIN, UNLABELLED, VALIDATION
 from nstudent.data.decode import Pixels
 from nstudent.data.packing.jpeg_shards import EncodedShards
 from nstudent.data.packing.originals import Originals
-from nstudent.data.split import TEST, TRAIN, UNLABELLED, VALIDATION
 from nstudent.errors import ConfigError
 from nstudent.processes import allow_open_files, copying_threads, in_threads
 from nstudent.storage.artifact import Artifact

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from nstudent.config.schema import DataConfig
+from nstudent.data.curation.given_labels import encode_labels, taxonomy_of
 from nstudent.data.decode import VERSION
-from nstudent.data.labelling import encode_labels, taxonomy_of
 from nstudent.data.packing.shards import Layout, pack
 from nstudent.data.sources import open_source
 from nstudent.data.sources.packed import INFO, RECORDS, SHARD, STAGE, Info, PackMetrics, is_pack, write_records

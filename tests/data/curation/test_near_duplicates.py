@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 from nstudent.config.schema import DataConfig
-from nstudent.data import near_duplicates as module
+from nstudent.data.curation import near_duplicates as module
+from nstudent.data.curation.near_duplicates import NearDuplicate, near_duplicates, perceptual_hash
+from nstudent.data.curation.split import TEST, TRAIN, UNLABELLED, VALIDATION
 from nstudent.data.decode import square
-from nstudent.data.near_duplicates import NearDuplicate, near_duplicates, perceptual_hash
 from nstudent.data.sources import open_source
-from nstudent.data.split import TEST, TRAIN, UNLABELLED, VALIDATION
 
 SIDE = 32
 

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from nstudent.config.schema import DataConfig
-from nstudent.data.near_duplicates import NearDuplicate
+from nstudent.data.curation.near_duplicates import NearDuplicate
+from nstudent.data.curation.split import TEST, TRAIN, UNLABELLED, VALIDATION
 from nstudent.data.sources import Record
 from nstudent.data.sources.source import printable
-from nstudent.data.split import TEST, TRAIN, UNLABELLED, VALIDATION
 from nstudent.errors import DataError
 from nstudent.taxonomy.tree import UNKNOWN, LabelArray
 

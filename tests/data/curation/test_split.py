@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nstudent.config.schema import DataConfig
-from nstudent.data.split import TEST, TRAIN, UNLABELLED, VALIDATION, draw_splits, flip_labels, thin_heap
+from nstudent.data.curation.split import TEST, TRAIN, UNLABELLED, VALIDATION, draw_splits, flip_labels, thin_heap
 from nstudent.errors import DataError
 
 TERMINALS = np.array([[0, 0, 0], [0, 0, 1], [0, 1, -1], [1, -1, -1]], dtype=np.int32)

@@ -12,8 +12,8 @@ from typing import Protocol
 import cv2
 import numpy as np
 import numpy.typing as npt
+from nstudent.data.curation.split import TEST, VALIDATION
 from nstudent.data.decode import Pixels
-from nstudent.data.split import TEST, VALIDATION
 
 Ids = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nstudent.data.folds import draw_folds
+from nstudent.data.curation.folds import draw_folds
 from nstudent.errors import DataError
 
 counts = st.integers(2, 7)

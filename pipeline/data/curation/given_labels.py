@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from nstudent.config.file import read_yaml
 from nstudent.config.schema import DataConfig
+from nstudent.data.curation.split import TEST, TRAIN, VALIDATION
 from nstudent.data.sources import Record
 from nstudent.data.sources.source import printable
-from nstudent.data.split import TEST, TRAIN, VALIDATION
 from nstudent.errors import ConfigError, DataError
 from nstudent.taxonomy.tree import LabelArray, Taxonomy
 
