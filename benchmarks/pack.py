@@ -21,17 +21,17 @@ import h5py
 import numpy as np
 import simplejpeg
 from nstudent import load_config, processes, run_stage
-from nstudent.artifact import Manifest
-from nstudent.config import Config, DataConfig
+from nstudent.config.schema import Config, DataConfig
 from nstudent.data.dataset import PixelStore
 from nstudent.data.decode import decode
-from nstudent.data.decoders import Decoders, Reader
-from nstudent.data.pack_folder import make_pack
-from nstudent.data.packing import Layout, pack, shard_name
+from nstudent.data.packing.decoders import Decoders, Reader
+from nstudent.data.packing.pack_folder import make_pack
+from nstudent.data.packing.shards import Layout, pack, shard_name
 from nstudent.data.sources import Record, open_source
 from nstudent.data.sources.packed import PackMetrics
 from nstudent.processes import available_cores
 from nstudent.progress import Silence
+from nstudent.storage.artifact import Manifest
 
 BATCH = 64
 JOINED_QUALITY = 85

@@ -7,8 +7,8 @@ exactly as many image passes as the student, all of them over labelled images.
 from nstudent.data.dataset import Dataset
 from nstudent.evaluation.assess import assess
 from nstudent.evaluation.metrics import scores
-from nstudent.stage import Context
-from nstudent.step_metrics import TrainedMetrics
+from nstudent.runs.stage import Context
+from nstudent.runs.step_metrics import TrainedMetrics
 from nstudent.training.build import Lesson
 from nstudent.training.spending import total
 from nstudent.workbench import Workbench, unlabelled_share

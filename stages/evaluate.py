@@ -6,7 +6,6 @@ Nothing is chosen here: the final classifier is the last one that was promoted o
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from nstudent.artifact import Artifact
 from nstudent.data.dataset import Dataset
 from nstudent.evaluation.assess import assess
 from nstudent.evaluation.bootstrap import interval, paired_difference
@@ -29,9 +28,10 @@ from nstudent.labels.heap_labels import HeapLabels
 from nstudent.labels.selection import load_given_keep
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble
-from nstudent.stage import Context
-from nstudent.step_metrics import FilterMetrics, ScoreMetrics, TrainedMetrics
-from nstudent.storage import write_json
+from nstudent.runs.stage import Context
+from nstudent.runs.step_metrics import FilterMetrics, ScoreMetrics, TrainedMetrics
+from nstudent.storage.artifact import Artifact
+from nstudent.storage.files import write_json
 
 _Parts = dict[str, Tallies]
 """Tallies on validation and test, by these names."""

@@ -14,8 +14,8 @@ from nstudent.evaluation.metrics import scores
 from nstudent.evaluation.scores import HEADLINE
 from nstudent.models.cost import check_cost, gmacs
 from nstudent.models.ensemble import Ensemble
-from nstudent.stage import Context
-from nstudent.step_metrics import TrainedMetrics
+from nstudent.runs.stage import Context
+from nstudent.runs.step_metrics import TrainedMetrics
 from nstudent.training.build import Lesson
 from nstudent.training.loop import Length, Trained
 from nstudent.training.spending import total

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import architecture_rules as rules
 from architecture_rules import Module
-from nstudent.steps import STAGES
+from nstudent.runs.plan import STAGES
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -19,43 +19,52 @@ FLOORS = [
     {"__main__"},
     {"cli"},
     {"__init__"},
-    {"verification", "status"},
-    {"run"},
-    {"jobs"},
-    {"job_process"},
-    {"run_folder"},
-    {"steps"},
+    {"runs.verification", "runs.status"},
+    {"runs.run"},
+    {"runs.jobs"},
+    {"runs.job_process"},
+    {"runs.folder"},
+    {"runs.plan"},
     {f"stages.{name}" for name in STAGES} | {"stages"},
     {"classifier", "workbench"},
-    {"stage"},
-    {"step_metrics"},
+    {"runs.stage"},
+    {"runs.step_metrics"},
     {"training"},
     {"noise"},
     {"evaluation"},
     {"models"},
-    {"ranks"},
+    {"distributed.ranks"},
     {"data", "labels"},
-    {"commit"},
-    {"artifact", "hdf5", "lock", "config_file", "session"},
-    {"processes", "world", "outputs"},
-    {"config", "taxonomy", "randomness", "progress", "listener", "stopping", "storage", "hdf5_heap"},
-    {"config_data", "tables"},
-    {"config_types", "errors", "json_record"},
+    {"storage.commit"},
+    {"storage.artifact", "storage.hdf5", "storage.lock", "config.file", "session"},
+    {"processes", "distributed.world", "taxonomy.outputs"},
+    {
+        "config.schema",
+        "taxonomy.tree",
+        "randomness",
+        "progress",
+        "listener",
+        "stopping",
+        "storage.files",
+        "storage.hdf5_guard",
+    },
+    {"config.data", "tables"},
+    {"config.types", "errors", "runs", "distributed", "taxonomy", "config", "storage", "storage.json_record"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # Rooms and modules that may not import torch and its like: all below ``data``, and what starts every command.
 LIGHT = {room for rooms in FLOORS[FLOOR_OF["data"] + 1 :] for room in rooms} | {
     "cli",
     "__init__",
-    "verification",
-    "status",
-    "run",
-    "jobs",
-    "job_process",
-    "run_folder",
-    "steps",
-    "stage",
-    "step_metrics",
+    "runs.verification",
+    "runs.status",
+    "runs.run",
+    "runs.jobs",
+    "runs.job_process",
+    "runs.folder",
+    "runs.plan",
+    "runs.stage",
+    "runs.step_metrics",
     # Whatever shows the scores of a run reads them here.
     "evaluation.scores",
 }

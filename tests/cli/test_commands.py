@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 from nstudent import cli
 from nstudent.errors import NstudentError, TrainingError
-from nstudent.step_metrics import DataMetrics
-from nstudent.steps import STAGES
+from nstudent.runs.plan import STAGES
+from nstudent.runs.step_metrics import DataMetrics
 
 if TYPE_CHECKING:
     from conftest import FakeStages
@@ -128,7 +128,7 @@ def test_a_defect_of_ours_is_not_dressed_up_as_the_users(command: Command, fake_
 
 
 def test_a_busy_folder_is_refused(nstudent: Command, tmp_path: Path) -> None:
-    from nstudent.lock import hold
+    from nstudent.storage.lock import hold
 
     with hold(tmp_path / "run"):
         done = nstudent("stage", "data", "--run-dir", "run")

@@ -9,19 +9,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from nstudent import hdf5
-from nstudent.artifact import Artifact
-from nstudent.config import Config
-from nstudent.config_file import load_config
-from nstudent.data import decoders, packing
+from nstudent.config.file import load_config
+from nstudent.config.schema import Config
 from nstudent.data.dataset import UNREADABLE, Dataset
-from nstudent.data.decoders import CRASHED
-from nstudent.data.pack_folder import make_pack
+from nstudent.data.packing import decoders, shards
+from nstudent.data.packing.decoders import CRASHED
+from nstudent.data.packing.pack_folder import make_pack
 from nstudent.data.sources import folder as folder_source
 from nstudent.data.sources.source import read_file
 from nstudent.errors import ConfigError, DataError, ImageError
-from nstudent.run import run_stage
+from nstudent.runs.run import run_stage
 from nstudent.session import Session
+from nstudent.storage import hdf5
+from nstudent.storage.artifact import Artifact
 from small_folders import SIZE, Bench, Said, classes, divided, plant, png
 
 
@@ -142,9 +142,9 @@ def test_an_image_that_cannot_be_decoded_any_more_is_no_black_one(
 
 
 def test_no_square_is_held_for_a_shard_that_keeps_none(photos: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen, write = [], packing.Layout.write
+    seen, write = [], shards.Layout.write
     monkeypatch.setattr(
-        packing.Layout, "write", lambda layout, path, images: (seen.extend(images), write(layout, path, images))
+        shards.Layout, "write", lambda layout, path, images: (seen.extend(images), write(layout, path, images))
     )
     made(config_of(photos, "original"), photos, "run")
     assert {image.pixels.nbytes for image in seen if image.readable} == {0}

@@ -13,15 +13,15 @@ from typing import Any
 
 import nstudent
 import pytest
-from nstudent.artifact import Artifact, Manifest
-from nstudent.config import DataConfig
-from nstudent.data import packing
-from nstudent.data.pack_folder import make_pack
+from nstudent.config.schema import DataConfig
+from nstudent.data.packing import shards
+from nstudent.data.packing.pack_folder import make_pack
 from nstudent.data.sources import open_source
 from nstudent.errors import ArtifactError, BusyError, ConfigError, DataError
-from nstudent.lock import hold_beside
 from nstudent.progress import Silence
-from nstudent.verification import repair, verify
+from nstudent.runs.verification import repair, verify
+from nstudent.storage.artifact import Artifact, Manifest
+from nstudent.storage.lock import hold_beside
 from small_folders import SIZE, Bench, classes, divided, plant, png
 
 BROKEN = {"train/pet/cat/broken.png": png(1)[:-30], os.fsdecode(b"unlabelled/caf\xe9 \xf0\x9f\x90\x88.png"): b"<html>"}
@@ -275,15 +275,15 @@ def test_other_settings_make_it_anew_and_those_of_a_run_do_not(photos: Bench) ->
 _STOPPED = """
 import os, signal, sys
 from nstudent import cli
-from nstudent.data import packing
-packing.SHARD_BYTES = int(sys.argv.pop(1))
+from nstudent.data.packing import shards
+shards.SHARD_BYTES = int(sys.argv.pop(1))
 number = getattr(signal, sys.argv.pop(1))
-write = packing.Layout.write
+write = shards.Layout.write
 def writing(layout, path, images):
     write(layout, path, images)
     if path.name == "pixels-00003.h5":
         os.kill(os.getpid(), number)
-packing.Layout.write = writing
+shards.Layout.write = writing
 cli.main()
 """
 
@@ -294,7 +294,7 @@ def test_stopped_or_killed_it_goes_on_to_the_same_bytes(photos: Bench, number: s
     out = photos.tmp_path / "cut"
     keys = {"source": "folder", "root": photos.root, "levels": "[coarse, fine]", "image_size": SIZE}
     words = [f"data.{key}={value}" for key, value in {**keys, "max_bad_share": 0.1}.items()]
-    command = [sys.executable, "-c", _STOPPED, str(packing.SHARD_BYTES), number, "data", "pack", str(out), *words]
+    command = [sys.executable, "-c", _STOPPED, str(shards.SHARD_BYTES), number, "data", "pack", str(out), *words]
 
     done = subprocess.run(command, timeout=120, capture_output=True, text=True, check=False)
 

@@ -1,0 +1,78 @@
+"""The section `data`: everything a user can set about images and labels."""
+
+from typing import Annotated, Literal
+
+from nstudent.config.types import Amount, ImageSize, MaxPixels, Section, Share, Whole
+from pydantic import Field, model_validator
+
+
+class DataConfig(Section):
+    """Where the images and labels come from, and how they are divided."""
+
+    source: Literal["digits", "folder", "csv", "idx", "hdf5", "packed"] = "digits"
+    """digits: scikit-learn's handwritten digits. The others: docs/DATA.md."""
+    root: str | None = None
+    """Folder of the images (folder, csv, idx, packed) or file (hdf5). Relative to where the command is run."""
+    table: str | None = None
+    """csv only: the table, relative to `root`. Columns: path, one per level, and optionally split."""
+    unlabelled_root: str | None = None
+    """folder and csv: a further folder whose images, at any depth, are all unlabelled."""
+    levels: tuple[str, ...] = ("coarse", "mid", "fine")
+    """Names of the levels, coarse first."""
+    taxonomy: dict[str, object] | str | None = None
+    """A tree of class names, or the path of a YAML page with one. Inferred from the labels where it is not given."""
+    class_paths: tuple[str, ...] | None = None
+    """idx only: the label 'coarse/mid/fine' of each integer class; a shorter path ends there."""
+    image_size: ImageSize = 32
+    """Side of the square image that the networks see, in pixels."""
+    storage: Literal["auto", "pixels", "jpeg", "original"] = "auto"
+    """How the squares are kept: as they are, or as JPEG, in a third of the bytes or less. auto: pixels up to 8 GiB.
+    original: not at all; whoever looks at an image decodes its original anew, which has to stay where it is."""
+    jpeg_quality: Annotated[Whole, Field(ge=50, le=100)] = 95
+    """Of squares that are kept as JPEG."""
+    labelled: Amount | Literal["all"] | None = None
+    """Training images that keep their labels; the others join the heap. null: all, but 100 of the embedded digits."""
+    unlabelled: Amount | None = None
+    """At most so many unlabelled images. null: all of them."""
+    validation: Amount = 0.1
+    """Images for choosing (thresholds, temperatures, promotion), where the source has no such split."""
+    test: Amount = 0.2
+    """Images that are looked at once, at the end, where the source has no such split."""
+    folds: Annotated[Whole, Field(ge=0, le=1000)] = 0
+    """Number of parts into which the labelled training images are divided, class by class, copies in one part; 0: none.
+    They are written down with the data, and no stage reads them yet."""
+    duplicates: Literal["error", "drop"] = "error"
+    """The same image in train and in validation or test of the source's own split: stop, or drop the training one."""
+    near_duplicates: Literal["drop", "report", "ignore"] = "drop"
+    """A copy (encoded again, resized) of a validation or test image in train or the heap: leave it out, or list it."""
+    near_duplicate_distance: Annotated[Whole, Field(ge=0, le=16)] = 4
+    """Images whose perceptual hashes differ in at most so many of 64 bits are compared pixel by pixel."""
+    conflicting_labels: Literal["error", "drop"] = "error"
+    """The same image under two labels: stop, or leave out those of train."""
+    max_bad_share: Share = 0.001
+    """More than this share of unreadable images stops the run. They are listed and left out in any case."""
+    max_pixels: MaxPixels = 64_000_000
+    """Larger images are refused from their header, before they are decoded (178 million is Pillow's own limit)."""
+    label_noise: Share = 0.0
+    """For studies: this share of the labels is replaced by another, and the truth kept for scoring."""
+
+    @property
+    def labelled_amount(self) -> float | None:
+        """``labelled`` with its default filled in; ``None``: all."""
+        if self.labelled is None:
+            return 100 if self.source == "digits" else None
+        return None if self.labelled == "all" else self.labelled
+
+    @model_validator(mode="after")
+    def _complete(self) -> "DataConfig":
+        if self.folds == 1:
+            raise ValueError("data.folds is 1: write 0 for none, or 2 and more")
+        if self.source != "digits" and self.root is None:
+            raise ValueError(f"data.source {self.source} needs data.root, the path of its files")
+        if self.source == "csv" and self.table is None:
+            raise ValueError("data.source csv needs data.table, the table's path below data.root")
+        if self.source == "idx" and self.class_paths is None:
+            raise ValueError("data.source idx needs data.class_paths, one 'coarse/mid/fine' per integer class")
+        if not self.levels or len(set(self.levels)) != len(self.levels):
+            raise ValueError("data.levels needs at least one name, each once")
+        return self

@@ -1,0 +1,268 @@
+"""Everything a user can set. The defaults are the embedded run: digits with 100 labels, on a laptop's CPU."""
+
+from typing import Annotated, Literal
+
+from nstudent.config.data import DataConfig as DataConfig
+from nstudent.config.types import Absent, Count, Number, Positive, Precision, Schedule, Section, Share, Whole
+from pydantic import Field, model_validator
+
+
+class ModelConfig(Section):
+    """One member: one or several backbones whose pooled features are concatenated, and a hierarchical head."""
+
+    backbones: Annotated[tuple[str, ...], Field(min_length=1)] = ("test_resnet",)
+    """Names of timm models."""
+    backbone_options: dict[str, bool | int | float | str | tuple[int, ...]] = Field(default={})
+    """Further keyword arguments for timm.create_model, for every backbone of this member."""
+    wide_channels: Annotated[Whole, Field(ge=0)] = 0
+    """Channels of one wide convolution beside the backbones; 0: none."""
+    pretrained: bool | str = False
+    """true: timm's weights, downloaded. A path: a safetensors file, or a folder with <backbone>.safetensors in it."""
+    head: Literal["fine_to_coarse", "coarse_to_fine", "independent"] = "fine_to_coarse"
+    """fine_to_coarse: coarse levels also read the detached features of finer ones. coarse_to_fine: the reverse."""
+    head_width: Count = 64
+    """Features that a level projects for itself (fine_to_coarse, coarse_to_fine)."""
+
+
+class NoiseConfig(Section):
+    """What disturbs the images and the network while it trains. Labels are always made without noise."""
+
+    shift: Share = 0.08
+    """Largest translation, as a share of the side."""
+    zoom: Share = 0.1
+    """Largest change of scale, as a share."""
+    rotate: Annotated[Number, Field(ge=0, le=180)] = 8.0
+    """Largest rotation, in degrees."""
+    flip: bool = False
+    """Mirror left and right half of the time. Not for digits or text."""
+    operations: Annotated[Whole, Field(ge=0)] = 0
+    """RandAugment (arXiv 1909.13719): so many random operations an image."""
+    magnitude: Annotated[Number, Field(ge=0, le=10)] = 5.0
+    """RandAugment: strength of each operation, 0 to 10."""
+    erase: Share = 0.0
+    """Random erasing (arXiv 1708.04896): probability that a rectangle of the image is painted over."""
+    dropout: Annotated[Number, Field(ge=0, lt=1)] = 0.0
+    """Share of the pooled features dropped before the head."""
+    drop_path: Annotated[Number, Field(ge=0, lt=1)] = 0.0
+    """Stochastic depth (arXiv 1603.09382): share of residual branches dropped in the last block."""
+    cutmix: Share = 0.0
+    """CutMix (arXiv 1905.04899): probability that a batch is mixed, at the height of its schedule."""
+    cutmix_alpha: Positive = 1.0
+    """CutMix: parameter of the Beta distribution of the kept area."""
+    cutmix_schedule: Schedule = "late"
+    """When CutMix is on. late: in the second half of training; early: in the first; ramp: rising."""
+    mixup: Share = 0.0
+    """MixUp (arXiv 1710.09412): probability that a batch is blended instead, at the height of its schedule."""
+    mixup_alpha: Positive = 0.2
+    """MixUp: parameter of the Beta distribution of an image's share."""
+    mixup_schedule: Schedule = "constant"
+    """When MixUp is on, as with CutMix."""
+
+    @model_validator(mode="after")
+    def _mixed_once(self) -> "NoiseConfig":
+        at_once = {self.cutmix_schedule, self.mixup_schedule} != {"early", "late"}
+        if at_once and self.cutmix + self.mixup > 1 + 1e-9:
+            raise ValueError(
+                f"cutmix ({self.cutmix:g}) and mixup ({self.mixup:g}) add up to more than 1: a batch is mixed one way"
+            )
+        return self
+
+
+class TrainingConfig(Section):
+    """How one network is trained."""
+
+    epochs: Count = 60
+    """Passes over the images."""
+    batch_size: Count = 32
+    """Labelled images a step."""
+    optimizer: str = "adamw"
+    """Name of a timm optimizer."""
+    learning_rate: Positive = 0.003
+    """Start of the cosine that falls to zero over the training, and what the warm-up rises to before it joins in."""
+    weight_decay: Annotated[Number, Field(ge=0)] = 0.02
+    """Decoupled weight decay of the optimizer."""
+    warmup_epochs: Annotated[Number, Field(ge=0)] = 3.0
+    """Epochs over which the learning rate rises from a hundredth of its height."""
+    clip: Literal["norm"] = "norm"
+    """How a gradient that is too long is shortened. norm: all weights by the same factor, to clip_norm."""
+    clip_norm: Positive | None = 5.0
+    """Largest norm of the gradient; null: unlimited."""
+    ema_decay: Annotated[Number, Field(ge=0, lt=1)] = 0.99
+    """Decay of the running average of the weights, a step. The average is what is kept and what labels."""
+    loss: Literal["cross_entropy"] = "cross_entropy"
+    """What is minimised at each level. cross_entropy: that between the labels' mass and the network's softmax."""
+    label_smoothing: Annotated[Number, Field(ge=0, lt=1)] = 0.1
+    """Mass spread over all classes of a level, for given labels."""
+    level_weights: tuple[Positive, ...] | None = None
+    """Weight of each level's cross-entropy, coarse first; null: equal."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """balanced: weights inverse to the class's frequency among the labels, per level."""
+    class_weight_cap: Annotated[Number, Field(ge=1)] = 10.0
+    """Largest weight of a class."""
+    class_weight_missing: Literal["one", "cap", "zero"] = "one"
+    """Weight of a class without a labelled image, which only pseudo-labels can name."""
+    checkpoint_activations: bool = False
+    """Less memory for more time: most activations are computed again in the backward pass. No number changes."""
+    noise: NoiseConfig = NoiseConfig()
+
+
+class TeacherConfig(TrainingConfig):
+    """The first labeller: an ensemble trained on the labels alone."""
+
+    epochs: Count = 100
+    """Passes over the labelled images."""
+    batch_size: Count = 50
+    """Labelled images a step."""
+    members: Annotated[tuple[ModelConfig, ...], Field(min_length=1)] = (ModelConfig(), ModelConfig())
+    """Networks, trained apart, whose probabilities are averaged."""
+    max_gmacs: Positive | None = None
+    """Limit on the multiply-adds of the whole ensemble for one image, in billions; null: none."""
+
+
+class PseudolabelConfig(Section):
+    """How the heap is labelled."""
+
+    calibrate: bool = True
+    """Fit one temperature a level on the validation images before confidences are compared."""
+    threshold: tuple[Share, ...] | Share = 0.6
+    """A level is kept where its probability, and that of those above, reaches this. One number, or one a level."""
+    balance: bool = True
+    """Bring every terminal class to the same number of images, by dropping the least sure and copying."""
+    images_per_class: Count | None = None
+    """What `balance` aims at; null: the mean over classes."""
+    confidence_floor: Share = 0.3
+    """`balance` takes no image below this confidence, even where a class is short of images."""
+    max_copies: Annotated[Number, Field(ge=1)] = 4.0
+    """`balance` shows an image at most so many times an epoch."""
+    targets: Literal["soft", "hard"] = "soft"
+    """Train on the labeller's distribution, or on its most probable class."""
+    top_k: Count | None = None
+    """Classes a level whose probabilities are stored; the others share what is left. null: all of up to 256, or 64."""
+    shard_rows: Count = 65_536
+    """Images a file of the store."""
+    batch_size: Count | None = None
+    """Largest number of images labelled at once; null: by their size and the device. Labels change by rounding."""
+
+
+class FilterConfig(TrainingConfig):
+    """SELF: labels that a self-ensemble does not come to agree with are dropped, level by level (arXiv 1910.01842)."""
+
+    enabled: bool = True
+    """false: every pseudo-label of the step before goes on."""
+    labelled: bool = False
+    """Doubt the labels people gave, too."""
+    iterations: Count = 2
+    """Largest number of rounds of training and filtering; it stops earlier where validation no longer improves."""
+    epochs: Count = 8
+    """Passes over the images, an iteration."""
+    warmup_epochs: Annotated[Number, Field(ge=0)] = 0.5
+    """Epochs over which the learning rate rises from a hundredth of its height."""
+    model: ModelConfig = ModelConfig()
+    """The network of the self-ensemble."""
+    unlabelled_ratio: Annotated[Number, Field(ge=0)] = 3.0
+    """Pseudo-labelled images a labelled one in a batch."""
+    average_momentum: Annotated[Number, Field(ge=0, lt=1)] = 0.7
+    """Weight of the past in the running average of an image's predictions, a pass."""
+    average_from: Share = 0.3
+    """Share of training before predictions are averaged: a network that has learnt nothing yet has no say."""
+    consistency_weight: Annotated[Number, Field(ge=0)] = 1.0
+    """Height of the consistency loss, which every image feeds, dropped or not."""
+    consistency_ramp: Share = 0.3
+    """Share of training over which the consistency loss rises (sigmoid ramp)."""
+    max_dropped_share: Share = 0.5
+    """More than this share of the labels dropped is an error: the filter, not the labels, would be wrong."""
+
+
+class StudentConfig(TrainingConfig):
+    """A network of at least the teacher's size, trained under noise on labels and kept pseudo-labels."""
+
+    model: ModelConfig = ModelConfig(head_width=128)
+    """The student; its supervised-only baseline has the same architecture."""
+    epochs: Count = 30
+    """Passes over the unlabelled heap: an epoch has as many steps as showing every image once would take."""
+    warmup_epochs: Annotated[Number, Field(ge=0)] = 1.0
+    """Epochs over which the learning rate rises from a hundredth of its height."""
+    unlabelled_ratio: Annotated[Number, Field(gt=0)] = 3.0
+    """Pseudo-labelled images a labelled one in a batch."""
+    unlabelled_weight: Annotated[Number, Field(ge=0)] = 1.0
+    """Weight of the pseudo-labels' loss beside that of the labels."""
+    ema_decay: Annotated[Number, Field(ge=0, lt=1)] = 0.995
+    """Decay of the running average of the weights, a step."""
+    noise: NoiseConfig = NoiseConfig(operations=2, dropout=0.2, drop_path=0.1, cutmix=0.5)
+    promote_above: Share = 0.5
+    """A student becomes the next labeller where its probability to beat its teacher on validation is above this."""
+
+
+class EvaluateConfig(Section):
+    """How the scores at the end are made."""
+
+    resamples: Count = 1000
+    """Bootstrap resamples behind each interval."""
+    confidence: Annotated[Number, Field(gt=0, lt=1)] = 0.95
+    """Coverage of the intervals."""
+    batch_size: Count | None = None
+    """Largest number of images scored at once; null: as in labelling."""
+
+
+class Config(Section):
+    """A whole run."""
+
+    name: Annotated[str, Field(pattern=r"^[\w][\w.-]*$")] | None = None
+    """Name of the run; its folder is runs/NAME unless --run-dir says otherwise. null: that of the data source."""
+    seed: Annotated[Whole, Field(ge=0)] = 0
+    """Every random choice of the run follows from it."""
+    rounds: Annotated[Whole, Field(ge=0)] = 1
+    """Rounds of pseudo-labels, filter and student. 0: the teacher alone."""
+    absent: Absent = "ignore"
+    """A level below a label's end teaches nothing, or (where inner nodes are final labels) is a class 'nothing'."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """auto: CUDA, else Apple's GPU, else the CPU."""
+    precision: Precision = "auto"
+    """auto: bfloat16 where the chip has it and the network gains (a CPU: from 32 px on). Weights stay float32."""
+    compile: Literal["none", "default", "reduce-overhead"] = "none"
+    """torch.compile, for training and labelling on a GPU: a minute or more each. reduce-overhead: with CUDA graphs."""
+    cuda_graphs: bool = True
+    """Steps of a training are recorded on a GPU and replayed, so that it need not wait for the host to launch its
+    kernels one by one. The numbers are the same; false saves memory, about that of one step's activations."""
+    deterministic: bool = False
+    """Equal runs on the same GPU give equal results, with slower kernels. On a CPU they do in any case."""
+    augment: Literal["auto", "image", "batch"] = "auto"
+    """How training images are noised: one by one, or a batch at a time where the network runs (the same distributions,
+    other draws). auto: by the batch on a GPU, and on a CPU up to 64 px."""
+    workers: Annotated[Whole, Field(ge=0)] | None = None
+    """Processes that fetch images and noise them one by one. null: none where a thread prepares whole batches (images
+    up to 64 px; on a GPU also larger ones kept as pixels); else one, or up to 8 beside a GPU, where there are cores for
+    them and a process starts cheaply (Linux)."""
+    threads: Count | None = None
+    """CPU threads of the networks. null: all cores but those of the loader processes, or one for the thread. On a CPU
+    that noises images by the batch, the cores are divided among the trainings that can run at once."""
+    jobs: Count | None = None
+    """Independent trainings that run at once on a CPU: the teacher's members, and the baseline beside the rounds. null:
+    as many as there are cores and memory for. 1: one after another. No result changes. A GPU trains one at a time."""
+    checkpoint_minutes: Annotated[Number, Field(ge=0)] = 0.2
+    """A training is kept on disk so often, or less where that would cost it 2 % of its time. 0: after every step."""
+    data: DataConfig = DataConfig()
+    teacher: TeacherConfig = TeacherConfig()
+    pseudolabel: PseudolabelConfig = PseudolabelConfig()
+    filter: FilterConfig = FilterConfig()
+    student: StudentConfig = StudentConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+
+    @property
+    def run_name(self) -> str:
+        """``name`` with its default filled in."""
+        return self.name or self.data.source
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Config":
+        depth = len(self.data.levels)
+        thresholds = self.pseudolabel.threshold
+        if isinstance(thresholds, tuple) and len(thresholds) != depth:
+            raise ValueError(f"pseudolabel.threshold has {len(thresholds)} numbers for {depth} levels of data.levels")
+        for section in ("teacher", "filter", "student"):
+            weights = getattr(self, section).level_weights
+            if weights is not None and len(weights) != depth:
+                raise ValueError(
+                    f"{section}.level_weights has {len(weights)} numbers for {depth} levels of data.levels"
+                )
+        return self

@@ -1,0 +1,143 @@
+"""What the steps of a run report of their work, a class for each role; it is kept in the manifest, as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from nstudent.errors import ArtifactError
+from nstudent.evaluation.scores import Difference, Intervals
+from nstudent.storage.artifact import Manifest, Metrics
+from nstudent.storage.json_record import JsonRecord
+
+Role = Literal["data", "labeller", "baseline", "labels", "selection", "scores"]
+"""What a step is to those that read it. ``labels`` are of the heap; ``selection`` says which of them are taught."""
+
+Epochs = tuple[dict[str, float], ...]
+"""The epochs of one training: each its number, its loss, and its score on validation if that was taken."""
+
+
+@dataclass(frozen=True)
+class DataMetrics(Metrics):
+    """Numbers of images, and what is odd about them."""
+
+    labelled: int
+    unlabelled: int
+    validation: int
+    test: int
+    unreadable: int
+    duplicates: int
+    near_duplicates: int
+    conflicting_labels: int
+    classes: tuple[int, ...]
+    """Number of classes per level, coarse first."""
+    terminals: int
+    """Number of labels at which a path can end."""
+    findings: dict[str, int]
+    """Number of entries of each kind in ``findings.json``."""
+
+
+@dataclass(frozen=True)
+class TrainedMetrics(Metrics):
+    """Networks that were trained, as an ensemble: a labeller or the baseline."""
+
+    validation: dict[str, float | None]
+    """Scores on validation; ``None`` if no image counts for one."""
+    gmacs: float
+    """Billions of multiply-adds to label one image."""
+    image_passes: int
+    """Number of images that went forward and backward through the networks, in all of their trainings together."""
+    history: tuple[Epochs, ...]
+    """By network."""
+    training_gmacs: float | None = None
+    """Billions of multiply-adds of the trainings; ``None`` if the step was made by a version that did not count."""
+    gain_over_teacher: Difference | None = None
+    """Of a student: its headline score on validation minus its teacher's."""
+    promoted: bool | None = None
+    """Of a labeller: whether it may label; ``None``: it is not meant to."""
+
+
+@dataclass(frozen=True)
+class LabelMetrics(Metrics):
+    """Labels that were made for the heap."""
+
+    labelled_images: int
+    kept: dict[str, int]
+    """Number of images whose label is kept, by level."""
+    shown: int
+    """Number of images that a student is shown."""
+    copies: int
+    """How many images that makes in a pass over the heap, repetitions included."""
+    temperatures: tuple[float, ...]
+    """By level, coarse first."""
+    highest_confidence: float
+
+
+@dataclass(frozen=True)
+class FilterIteration(JsonRecord):
+    """One training of the filter."""
+
+    validation: float
+    """Headline score on validation."""
+    dropped: int
+    """Number of images of the heap with a label at some level that is not agreed with."""
+    image_passes: int | None = None
+    """As of ``TrainedMetrics``; ``None`` if the step was made by a version that did not count."""
+    training_gmacs: float | None = None
+
+
+@dataclass(frozen=True)
+class FilterMetrics(Metrics):
+    """Labels that a filter has judged."""
+
+    ended: str
+    """Why no student can learn from what is left; empty if one can."""
+    classes_gone: tuple[str, ...]
+    """Labels that had images before the filter and have none after it."""
+    kept: dict[str, int]
+    """Number of images whose label is kept, by level."""
+    dropped: dict[str, int]
+    """Number of images whose label is not kept any more, by level."""
+    dropped_given: dict[str, int]
+    """Number of given labels that are not kept, by level."""
+    shown: int
+    copies: int
+    iterations: tuple[FilterIteration, ...]
+    image_passes: int | None = None
+    training_gmacs: float | None = None
+
+
+@dataclass(frozen=True)
+class ScoreMetrics(Metrics):
+    """The scores of a run, in short."""
+
+    final: str
+    """Step of the final classifier."""
+    test: Intervals
+    """Its scores on test."""
+    gain: dict[str, dict[str, Difference]]
+    """As in ``scores.json``."""
+
+
+METRICS: Mapping[Role, type[Metrics]] = {
+    "data": DataMetrics,
+    "labeller": TrainedMetrics,
+    "baseline": TrainedMetrics,
+    "labels": LabelMetrics,
+    "selection": FilterMetrics,
+    "scores": ScoreMetrics,
+}
+"""What a step of each role reports."""
+
+
+def read_metrics(manifest: Manifest) -> Metrics:
+    """What a committed step reported, as the class of its role.
+
+    Raises:
+        ArtifactError: The manifest names no role of a run, or the step reported something else.
+    """
+    for role, kind in METRICS.items():
+        if manifest.role == role:
+            return kind.of(manifest)
+    raise ArtifactError(f"{manifest.role!r} is not the role of a step: use the nstudent that made it")

@@ -1,0 +1,178 @@
+"""How a step comes to exist: made in a partial folder, and committed by one rename after its manifest."""
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from nstudent.errors import ArtifactError
+from nstudent.storage.artifact import MANIFEST, Artifact, Manifest, sha256_of_each
+from nstudent.storage.files import (
+    explained,
+    make_folder,
+    read_json,
+    remove_folder,
+    rename,
+    sweep,
+    sync_folder,
+    write_json,
+)
+
+ASKED = "asked.json"
+"""In a partial folder: what it is being made for."""
+SCRATCH = "scratch"
+"""Folder of a partial step for its checkpoints: removed when the step commits."""
+_REOPENED = "reopened.json"
+"""In the scratch folder of a step that was committed once."""
+
+
+def partial_folder(folder: Path) -> Path:
+    """Where a step is made before it exists."""
+    return folder.with_name(folder.name + ".partial")
+
+
+def open_partial(folder: Path, asked: Mapping[str, Any], *, beside_others: bool = False) -> Path:
+    """The folder to make a step in: what an interrupted attempt at the same thing left there stays.
+
+    Args:
+        folder: Of the step.
+        asked: What it is to be made for.
+        beside_others: Other processes may be writing files there: half written ones are left alone.
+
+    Raises:
+        ArtifactError: an attempt at something else lies there, and it holds work that nobody said to throw away.
+    """
+    partial = partial_folder(folder)
+    if partial.is_symlink():
+        raise ArtifactError(f"{partial} is a link: remove it and run the same command again")
+    before = _asked(partial)
+    if partial.exists() and before != dict(asked):
+        if before is not None and _work(partial):
+            then = before.get("asked") if isinstance(before, dict) else None
+            changed = difference(then, asked["asked"]) or "an input was made again"
+            raise ArtifactError(
+                f"{partial} holds unfinished work for other settings or inputs ({changed}): "
+                "run with those, or the version it was begun with, to finish it, or delete the folder"
+            )
+        remove_folder(partial)
+    if not partial.exists():
+        make_folder(partial)
+        write_json(partial / ASKED, asked)
+    # Else the half manifest of a killed commit would be listed as a file of the step.
+    if not beside_others:
+        sweep(partial)
+    return partial
+
+
+def _asked(partial: Path) -> Any:
+    mark = partial / ASKED
+    return read_json(mark) if mark.exists() else None
+
+
+def _work(partial: Path) -> bool:
+    """Whether anything lies in a partial folder that took time to make."""
+    return any(path.is_file() and path.name != ASKED and not path.name.startswith(".") for path in partial.rglob("*"))
+
+
+def difference(made: Any, asked: Mapping[str, Any]) -> str:
+    """What was asked for then (as a manifest or a mark says, whatever that is) and is not now; empty: nothing."""
+    try:
+        return _difference(made, asked)
+    except (KeyError, TypeError, AttributeError):
+        return "nothing says what was asked for then"
+
+
+def _difference(made: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
+    before, now = _single_keys(made["settings"]), _single_keys(asked["settings"])
+    changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    if changed:
+        key = changed[0]
+        more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+        if key not in before:
+            return f"{key} was not set, or not known to the version that made it{more}"
+        return f"{key} changed from {before[key]!r:.60} to {now.get(key)!r:.60}{more}"
+    gone = [name for name in made["inputs"] if name not in asked["inputs"]]
+    if gone:
+        return f"{gone[0]} is not needed any more"
+    inputs = [name for name, value in asked["inputs"].items() if made["inputs"].get(name) != value]
+    if inputs:
+        return f"{inputs[0]} was asked for differently"
+    return "made by another version of the stage" if made != asked else ""
+
+
+def _single_keys(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Groups of keys, such as noise, as their keys: else a difference drowns in what is equal."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        inner = _single_keys(value, f"{above}{key}.") if isinstance(value, Mapping) and value else None
+        found |= inner if inner is not None else {f"{above}{key}": value}
+    return found
+
+
+def commit(folder: Path, manifest_fields: Mapping[str, Any]) -> Artifact:
+    """Make the step at ``folder`` exist from what lies in its partial folder."""
+    partial = partial_folder(folder)
+    found = {path.relative_to(partial).as_posix(): path for path in sorted(partial.rglob("*")) if path.is_file()}
+    made = {name: path for name, path in found.items() if name != ASKED and not name.startswith(f"{SCRATCH}/")}
+    hashes = sha256_of_each(list(made.values()))
+    files = {
+        name: {"sha256": digest, "bytes": path.stat().st_size}
+        for (name, path), digest in zip(made.items(), hashes, strict=True)
+    }
+    manifest = Manifest(**manifest_fields, files=files, environment=_environment())
+    for below in (path for path in partial.rglob("*") if path.is_dir()):
+        sync_folder(below)
+    write_json(partial / MANIFEST, asdict(manifest))
+    _put_in_place(folder)
+    return Artifact(folder)
+
+
+def finish_commit(folder: Path) -> None:
+    """Do the rename that a crash right after the manifest left undone."""
+    if (partial_folder(folder) / MANIFEST).exists():
+        _put_in_place(folder)
+
+
+def reopen(folder: Path, asked: Mapping[str, Any], damaged: Sequence[str]) -> None:
+    """Turn a committed step back into a partial one without its damaged files, so that only these are made again."""
+    partial = partial_folder(folder)
+    remove_folder(partial)
+    rename(folder, partial)
+    write_json(partial / ASKED, asked)
+    make_folder(partial / SCRATCH)
+    write_json(partial / SCRATCH / _REOPENED, list(damaged))
+    # The manifest last: while it is there, a crash leaves a step that is committed and still known to be damaged.
+    # Without it all that lies there is taken for whole.
+    for name in (*damaged, MANIFEST):
+        with explained(partial / name, "remove"):
+            (partial / name).unlink(missing_ok=True)
+        sync_folder((partial / name).parent)
+
+
+def is_reopened(folder: Path) -> bool:
+    """Whether the step lies there reopened, and its damaged files were not made again yet."""
+    return not folder.exists() and (partial_folder(folder) / SCRATCH / _REOPENED).exists()
+
+
+def _put_in_place(folder: Path) -> None:
+    # Only now: with the manifest the step is whole, and a crash before it must leave the checkpoints.
+    partial, before = partial_folder(folder), folder.with_name(folder.name + ".before")
+    remove_folder(partial / SCRATCH)
+    with explained(partial, "clear"):
+        (partial / ASKED).unlink(missing_ok=True)
+    remove_folder(before)
+    if folder.exists():
+        rename(folder, before)
+    rename(partial, folder)
+    remove_folder(before)
+
+
+def _environment() -> dict[str, str]:
+    packages = ("nstudent", "torch", "timm", "albumentations", "numpy", "h5py", "scikit-learn")
+    return {
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        **{name: metadata.version(name) for name in packages},
+    }

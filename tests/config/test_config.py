@@ -1,0 +1,358 @@
+"""Pages, overrides, and every way to get them wrong."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nstudent.config.file import dump_yaml, load_config, parse_yaml
+from nstudent.config.schema import Config, Section
+from nstudent.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = sorted((ROOT / "configs").glob("*.yaml"))
+
+
+def _refused(*overrides: str) -> str:
+    with pytest.raises(ConfigError) as error:
+        load_config(None, overrides)
+    return str(error.value)
+
+
+def _problems(*overrides: str) -> list[str]:
+    """The single problem stands in the first line, several below it."""
+    first, *listed = _refused(*overrides).removeprefix("the command line: ").splitlines()
+    return [line.strip() for line in listed] or [first]
+
+
+def _key(problem: str) -> str:
+    return re.split(r": | is ", problem)[0]
+
+
+def _page(folder: Path, text: str) -> Path:
+    path = folder / "page.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+# --- the defaults and the shipped pages ---
+
+
+def test_the_defaults_are_the_embedded_run() -> None:
+    config = load_config()
+    assert (config.run_name, config.data.source, config.data.labelled_amount) == ("digits", "digits", 100)
+    assert (config.seed, config.rounds) == (0, 1)
+    assert config == Config()
+
+
+def test_pages_are_shipped() -> None:
+    assert PAGES
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_a_shipped_page_loads_and_begins_with_its_command(path: Path) -> None:
+    config = load_config(path)
+    assert config.name == path.stem
+    first, second = path.read_text(encoding="utf-8").splitlines()[:2]
+    assert first.startswith(f"# nstudent run-all --config configs/{path.name}")
+    # Below the command: what the run is, its hardware, time and score.
+    assert second.startswith("# ")
+
+
+def _sections(section: type[Section], name: str) -> Iterator[tuple[str, type[Section]]]:
+    yield name, section
+    for key, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            yield from _sections(field.annotation, f"{name}.{key}")
+
+
+@pytest.mark.parametrize("section", {kind for _, kind in _sections(Config, "config")}, ids=lambda kind: kind.__name__)
+def test_every_key_is_explained(section: type[Section]) -> None:
+    assert section.__dict__["__doc__"]
+    for key, field in section.model_fields.items():
+        is_section = isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+        assert is_section or (field.description or "").endswith("."), f"{section.__name__}.{key}"
+
+
+def test_a_config_is_frozen() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        load_config().seed = 1  # type: ignore[misc]
+
+
+# --- pages and overrides ---
+
+
+def test_a_page_holds_only_what_differs(tmp_path: Path) -> None:
+    config = load_config(_page(tmp_path, "seed: 3\nstudent: {epochs: 8, noise: {cutmix: 0}}\n"))
+    assert (config.seed, config.student.epochs, config.student.noise.cutmix) == (3, 8, 0.0)
+    assert config.teacher == Config().teacher
+
+
+def test_a_group_that_is_given_in_part_keeps_the_rest_of_its_section(tmp_path: Path) -> None:
+    """A student's noise and network have defaults of their own: one key does not bring back the general ones."""
+    words = ["student.noise.flip=true", "student.model.backbones=[resnet18]"]
+    student, before = load_config(None, words).student, Config().student
+    assert (before.noise.operations, before.model.head_width) == (2, 128)
+    assert student.noise == before.noise.model_copy(update={"flip": True})
+    assert student.model == before.model.model_copy(update={"backbones": ("resnet18",)})
+    assert load_config(_page(tmp_path, "student: {noise: {flip: yes}}\n")).student.noise == student.noise
+    assert load_config(None, ["teacher.noise.flip=true"]).teacher.noise.operations == 0
+    assert load_config(None, ["student.noise={}"]) == Config()
+
+
+def test_overrides_win_over_the_page_and_keep_its_neighbours(tmp_path: Path) -> None:
+    page = _page(tmp_path, "student: {epochs: 8, batch_size: 16}\n")
+    config = load_config(page, ["student.epochs=9", "teacher.noise.flip=true", "pseudolabel.threshold=[0.5, 0.6, 0.7]"])
+    assert (config.student.epochs, config.student.batch_size) == (9, 16)
+    assert config.teacher.noise.flip
+    assert config.pseudolabel.threshold == (0.5, 0.6, 0.7)
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "---\n", "\ufeffseed: 0\n"])
+def test_a_page_without_keys_is_the_defaults(tmp_path: Path, text: str) -> None:
+    assert load_config(_page(tmp_path, text)) == Config()
+
+
+@pytest.mark.parametrize(
+    ("word", "value"), [("1e-3", 0.001), ("2E-2", 0.02), ("1.e-3", 0.001), ("1.5e-3", 0.0015), ("0.25", 0.25), ("1", 1)]
+)
+def test_numbers_are_numbers(word: str, value: float) -> None:
+    """YAML 1.1 reads 1e-3 as a string."""
+    assert load_config(None, [f"teacher.learning_rate={word}"]).teacher.learning_rate == value
+
+
+@pytest.mark.parametrize(
+    "name", ["1e3", "5E2", "no", "12:30", "0x1f", "null", "~", "1_000", "2001-01-01", "a: b", "é", "-", "'", " x "]
+)
+def test_the_kept_configuration_reads_back_as_it_was(tmp_path: Path, name: str) -> None:
+    """A run folder's config.yaml is written by one YAML dialect and read by another."""
+    config = Config.model_validate({"data": {"levels": [name, "mid", "fine"]}})
+    text = dump_yaml(config.model_dump(mode="json"))
+    assert load_config(_page(tmp_path, text)) == config
+
+
+# --- what is refused, and how ---
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("student.epoch=3", "student.epoch: there is no such key (did you mean 'epochs'?)"),
+        ("stdent.epochs=3", "stdent: there is no such key (did you mean 'student'?)"),
+        ("student.noise.cutmx=1", "student.noise.cutmx: there is no such key (did you mean 'cutmix'?)"),
+        ("student.model.backbone=x", "student.model.backbone: there is no such key (did you mean 'backbones'?)"),
+        ("clip_norm=3", "clip_norm: there is no such key (did you mean 'teacher.clip_norm'?)"),
+        ("zzzz=3", "zzzz: there is no such key"),
+    ],
+)
+def test_an_unknown_key_is_named_with_the_nearest_known_one(word: str, said: str) -> None:
+    assert _problems(word) == [said]
+
+
+def test_every_problem_is_reported_at_once(tmp_path: Path) -> None:
+    page = _page(tmp_path, "seed: x\nrounds: -1\nstudent: {epoch: 3, epochs: 0}\n")
+    with pytest.raises(ConfigError, match="4 problems") as error:
+        load_config(page)
+    first, *listed = str(error.value).splitlines()
+    assert first.startswith(str(page))
+    assert {_key(line.strip()) for line in listed} == {"seed", "rounds", "student.epoch", "student.epochs"}
+
+
+@pytest.mark.parametrize(
+    ("word", "key"),
+    [
+        ("seed=x", "seed"),
+        ("seed=1.5", "seed"),
+        ("seed=-1", "seed"),
+        ("seed=.nan", "seed"),
+        ("rounds=[1]", "rounds"),
+        ("teacher.learning_rate=.inf", "teacher.learning_rate"),
+        ("teacher.learning_rate=0", "teacher.learning_rate"),
+        ("teacher.clip_norm=abc", "teacher.clip_norm"),
+        ("student.noise.flip=7", "student.noise.flip"),
+        ("data.source=jpeg", "data.source"),
+        ("data.image_size=4", "data.image_size"),
+        ("data.unlabelled=-1", "data.unlabelled"),
+        ("data.validation=0", "data.validation"),
+        ("data=1", "data"),
+        ("student=", "student"),
+        ("seed.a=1", "seed"),
+        ("name=../up", "name"),
+        ("name=''", "name"),
+        ("data.taxonomy=5", "data.taxonomy"),
+        ("student.model.pretrained=[1]", "student.model.pretrained"),
+        ("pseudolabel.threshold=high", "pseudolabel.threshold"),
+        ("teacher.members=[{backbone: x}]", "teacher.members.0.backbone"),
+    ],
+)
+def test_a_wrong_value_is_named_by_its_key_alone(word: str, key: str) -> None:
+    """One line a key, and only words that the user can have written: no names of pydantic's types."""
+    assert [_key(problem) for problem in _problems(word)] == [key]
+
+
+def test_a_truth_value_is_no_number() -> None:
+    """YAML reads 'epochs: on' as true, and true as 1 would be an epoch."""
+    assert _key(*_problems("student.epochs=on")) == "student.epochs"
+
+
+def test_the_defaults_of_name_and_labels_follow_the_source() -> None:
+    config = load_config(None, ["data.source=folder", "data.root=photos"])
+    assert (config.run_name, config.data.labelled_amount) == ("folder", None)
+    assert load_config(None, ["data.labelled=all"]).data.labelled_amount is None
+    assert load_config(None, ["data.labelled=0.5", "name=mine"]).data.labelled_amount == 0.5
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["data.source=folder"], "data.root"),
+        (["data.source=csv", "data.root=x"], "data.table"),
+        (["data.source=idx", "data.root=x"], "data.class_paths"),
+        (["data.levels=[a, a]"], "data.levels"),
+        (["data.levels=[]"], "data.levels"),
+        (["pseudolabel.threshold=[0.5]"], "pseudolabel.threshold has 1 numbers for 3 levels"),
+        (["teacher.level_weights=[1, 2]"], "teacher.level_weights has 2 numbers for 3 levels"),
+        (["filter.level_weights=[1, 2]"], "filter.level_weights"),
+        (["student.level_weights=[1, 2]"], "student.level_weights"),
+    ],
+)
+def test_keys_that_do_not_go_together(words: list[str], said: str) -> None:
+    assert said in _refused(*words)
+
+
+@pytest.mark.parametrize("word", ["seed", "=1", "", "--seed", "epochs"])
+def test_a_word_that_is_no_override(word: str) -> None:
+    assert "write key=value" in _refused(word)
+
+
+def test_an_override_below_a_value(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="seed is a value, it has no keys"):
+        load_config(_page(tmp_path, "seed: 3\n"), ["seed.deep=1"])
+
+
+@pytest.mark.parametrize("content", [b"- 1\n- 2\n", b"just text\n", b"3\n"])
+def test_a_page_that_holds_no_keys(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "page.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"page\.yaml holds no keys"):
+        load_config(path)
+
+
+def test_a_page_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cannot read .*nowhere\.yaml: No such file"):
+        load_config(tmp_path / "nowhere.yaml")
+    with pytest.raises(ConfigError, match="cannot read"):
+        load_config(tmp_path)
+    (tmp_path / "latin.yaml").write_bytes("name: é\n".encode("latin-1"))
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        load_config(tmp_path / "latin.yaml")
+
+
+def test_a_page_of_many_megabytes(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="1,000,000"):
+        load_config(_page(tmp_path, "# " + "x" * 1_000_001))
+
+
+# --- YAML's traps ---
+
+
+@pytest.mark.parametrize("text", ["seed: 1\nseed: 2\n", "{seed: 1, seed: 2}", "student:\n  epochs: 1\n  epochs: 2\n"])
+def test_a_key_that_stands_twice(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match=r"line \d: the key '(seed|epochs)' stands twice"):
+        load_config(_page(tmp_path, text))
+
+
+def test_an_alias_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"line 2: YAML aliases"):
+        load_config(_page(tmp_path, "teacher: &t {epochs: 3}\nstudent: *t\n"))
+
+
+def test_an_alias_bomb_is_refused_before_it_grows(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 40)]
+    with pytest.raises(ConfigError, match="aliases"):
+        load_config(_page(tmp_path, "\n".join(lines)))
+
+
+@pytest.mark.parametrize("text", ["[" * 50_000, "{a: " * 50_000, "- " * 50_000, "[" * 5_000 + "]" * 5_000])
+def test_deep_nesting_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError):
+        load_config(_page(tmp_path, text))
+
+
+def test_a_very_long_key_is_refused() -> None:
+    _refused(".".join(["seed", *["a"] * 5_000]) + "=1")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "!!python/object/apply:os.system [true]",
+        "!!python/name:os.system",
+        "!local x",
+        "? [a]\n: 1",
+        "? {a: 1}\n: 2",
+        "!!map [a]",
+        "!!set [a]",
+        "!!int ''",
+        "!!int '-'",
+        "!!float ''",
+        "!!bool maybe",
+        "!!timestamp soon",
+        "2001-99-99",
+        "9" * 5_000,
+        "\0",
+        "a: b: c",
+        "'open",
+        "\t- x",
+        "=",
+    ],
+)
+def test_yaml_that_is_none(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"^page"):
+        parse_yaml(text, "page")
+
+
+# --- for every text ---
+
+_TOKENS = [
+    *("seed", "student", "epochs", "name", "data", "taxonomy", "teacher", "members"),
+    *(": ", ":\n  ", "\n", "- ", "? ", ", ", "[", "]", "{", "}", "'", '"', "#", "|\n", "&a ", "*a", "<<: ", "---\n"),
+    *("1", "1e3", "-2", ".nan", "~", "yes", "0x", "12:30", "2001-01-01", "!!int ", "!!set ", "!!bool ", "!!str ", "é"),
+]
+_texts = st.one_of(st.text(max_size=40), st.lists(st.sampled_from(_TOKENS), max_size=12).map("".join))
+
+
+@settings(max_examples=300)
+@given(_texts)
+def test_any_text_is_a_value_or_a_config_error(text: str) -> None:
+    said = "page"
+    try:
+        parse_yaml(text, "page")
+    except ConfigError as error:
+        said = str(error)
+    assert said.startswith("page")
+
+
+@settings(max_examples=300)
+@given(_texts)
+def test_any_page_is_a_config_or_a_config_error(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.yaml"
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    try:
+        config: Any = load_config(path)
+    except ConfigError:
+        return
+    assert isinstance(config, Config)
+
+
+@given(st.sampled_from(["seed", "data.taxonomy", "teacher.members", "pseudolabel.threshold", "name", "x.y"]), _texts)
+def test_any_override_is_a_config_or_a_config_error(key: str, text: str) -> None:
+    try:
+        config: Any = load_config(None, [f"{key}={text}"])
+    except ConfigError:
+        return
+    assert isinstance(config, Config)
