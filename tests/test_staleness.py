@@ -81,8 +81,16 @@ def test_every_key_decides_what_some_step_makes_or_is_known_not_to(tmp_path: Pat
     only_speed = {"workers", "threads", "jobs", "device", "checkpoint_minutes", "deterministic", "cuda_graphs"}
     only_speed |= {"pseudolabel.batch_size", "evaluate.batch_size"}
     only_speed |= {f"{section}.checkpoint_activations" for section in ("teacher", "filter", "student")}
-    # The number of rounds decides which steps there are.
-    assert _leaves(Config) - asked == only_speed | {"name", "rounds"}
+    # The number of rounds decides which steps there are; folds are asked for by those who want some.
+    assert _leaves(Config) - asked == only_speed | {"name", "rounds", "data.folds"}
+
+
+def test_folds_are_asked_of_the_data_only_if_there_are_to_be_some(tmp_path: Path, fake_stages: FakeStages) -> None:
+    steps_made(tmp_path)
+    assert steps_made(tmp_path, "data.folds=0") == {}
+    made = steps_made(tmp_path, "data.folds=5")
+    assert made["00-data"] == "data.folds was not set, or not known to the version that made it"
+    assert steps_made(tmp_path, "data.folds=4")["00-data"] == "data.folds changed from 5 to 4"
 
 
 @pytest.mark.parametrize("key", ["evaluate.resamples", "evaluate.confidence"])

@@ -20,6 +20,7 @@ from nstudent.taxonomy import LabelArray, Taxonomy
 
 INDEX = "index.h5"
 TRUTH = "truth.h5"
+FOLDS = "folds.h5"
 TAXONOMY = "taxonomy.json"
 INFO = "info.json"
 LEFT_OUT = "left_out.json"
@@ -68,6 +69,16 @@ class Dataset:
     def labelled(self) -> Ids:
         """Training images with a label at some level."""
         return self.ids(TRAIN)
+
+    def folds(self) -> npt.NDArray[np.int16]:
+        """The fold of each labelled training image, from 0, in the order of ``labelled``, (labelled images,).
+
+        Raises:
+            ConfigError: The data was not divided.
+        """
+        if FOLDS not in self._artifact.manifest.files:
+            raise ConfigError("the labelled images are not divided into folds: set data.folds")
+        return np.array(mapped(self._artifact.path(FOLDS))["fold"])
 
     @property
     def unlabelled(self) -> Ids:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 from nstudent.config import NoiseConfig
-from nstudent.models.member import Member
+from nstudent.models.member import Network
 from nstudent.outputs import Outputs
 from nstudent.progress import Progress, Silence
 from nstudent.training.loop import Length, Loop, Trained
@@ -39,7 +39,7 @@ def fit(
     trainer: Loop,
     folder: Path,
     progress: Progress | None = None,
-    validate: Callable[[Member], float] | None = None,
+    validate: Callable[[Network], float] | None = None,
     name: str = "member",
 ) -> Trained:
     folder.mkdir(exist_ok=True)
