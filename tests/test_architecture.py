@@ -26,7 +26,7 @@ FLOORS = [
     {"runs.folder"},
     {"runs.plan"},
     {f"stages.{name}" for name in STAGES} | {"stages"},
-    {"classifier", "workbench"},
+    {"classifier", "trainer"},
     {"runs.stage"},
     {"runs.step_metrics"},
     {"training"},
@@ -37,14 +37,14 @@ FLOORS = [
     {"data", "labels"},
     {"storage.commit"},
     {"storage.artifact", "storage.hdf5", "storage.lock", "config.file", "session"},
-    {"processes", "distributed.world", "taxonomy.outputs"},
+    {"machine", "distributed.world", "taxonomy.outputs"},
     {
         "config.schema",
         "taxonomy.tree",
         "randomness",
         "progress",
         "listener",
-        "stopping",
+        "signals",
         "storage.files",
         "storage.hdf5_guard",
     },
@@ -124,8 +124,8 @@ def test_an_import_of_the_same_floor_or_a_higher_one_is_found() -> None:
     one, other = sorted(next(rooms for rooms in FLOORS if len(rooms) > 1))[:2]
     highest, lowest = min(FLOORS[0]), min(FLOORS[-1])
     assert list(upward_imports(Module(one, f"from nstudent.{other} import x")))
-    assert list(upward_imports(Module(f"{lowest}.module", f"def f():\n    from nstudent import {highest}")))
-    assert not list(upward_imports(Module(one, f"import {other}\nfrom nstudent import {one}, {lowest}")))
+    assert list(upward_imports(Module(f"{lowest}.module", f"def f():\n    import nstudent.{highest}")))
+    assert not list(upward_imports(Module(one, f"import {other}\nimport nstudent.{one}, nstudent.{lowest}")))
 
 
 def test_light_rooms_import_nothing_heavy() -> None:

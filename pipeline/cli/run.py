@@ -14,7 +14,7 @@ from nstudent.cli.interruption import interruptible
 from nstudent.cli.status import print_states
 from nstudent.distributed.world import Alone, IndependentJob, World
 from nstudent.errors import ConfigError, TrainingError
-from nstudent.processes import is_one_of_several
+from nstudent.machine import is_one_of_several
 from nstudent.runs.plan import STAGES, needed_until, plan
 from nstudent.runs.stage import Step
 from nstudent.session import Session

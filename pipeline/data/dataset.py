@@ -13,7 +13,7 @@ from nstudent.data.decode import Pixels
 from nstudent.data.packing.jpeg_shards import EncodedShards
 from nstudent.data.packing.originals import Originals
 from nstudent.errors import ConfigError
-from nstudent.processes import allow_open_files, copying_threads, in_threads
+from nstudent.machine import allow_open_files, copying_threads, in_threads
 from nstudent.storage.artifact import Artifact
 from nstudent.storage.hdf5 import mapped
 from nstudent.taxonomy.tree import LabelArray, Taxonomy

@@ -15,12 +15,12 @@ from typing import Any
 
 from nstudent.config.schema import Config
 from nstudent.errors import ConfigError, NstudentError
-from nstudent.processes import serve_parent
+from nstudent.machine import serve_parent
 from nstudent.progress import Task
 from nstudent.runs.folder import Run
 from nstudent.runs.plan import STAGES
 from nstudent.session import Session
-from nstudent.stopping import stop_with_parent
+from nstudent.signals import stop_with_parent
 from nstudent.storage.files import explained
 
 Job = tuple[int, int | None]

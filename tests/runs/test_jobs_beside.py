@@ -13,7 +13,7 @@ from nstudent.listener import NoListener
 from nstudent.progress import Silence
 from nstudent.runs import job_process, jobs
 from nstudent.session import Session
-from nstudent.stopping import StopRequest
+from nstudent.signals import StopRequest
 
 DEATH = TrainingError("killed")
 

@@ -12,7 +12,8 @@ import pytest
 from nstudent.config.file import load_config
 from nstudent.config.schema import Config
 from nstudent.data.dataset import UNREADABLE, Dataset
-from nstudent.data.packing import decoders, shards
+from nstudent.data.packing import decoders
+from nstudent.data.packing import shards as packing
 from nstudent.data.packing.decoders import CRASHED
 from nstudent.data.packing.pack_folder import make_pack
 from nstudent.data.sources import folder as folder_source
@@ -142,9 +143,9 @@ def test_an_image_that_cannot_be_decoded_any_more_is_no_black_one(
 
 
 def test_no_square_is_held_for_a_shard_that_keeps_none(photos: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen, write = [], shards.Layout.write
+    seen, write = [], packing.Layout.write
     monkeypatch.setattr(
-        shards.Layout, "write", lambda layout, path, images: (seen.extend(images), write(layout, path, images))
+        packing.Layout, "write", lambda layout, path, images: (seen.extend(images), write(layout, path, images))
     )
     made(config_of(photos, "original"), photos, "run")
     assert {image.pixels.nbytes for image in seen if image.readable} == {0}

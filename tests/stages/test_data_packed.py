@@ -14,7 +14,7 @@ from typing import Any
 import nstudent
 import pytest
 from nstudent.config.schema import DataConfig
-from nstudent.data.packing import shards
+from nstudent.data.packing import shards as packing
 from nstudent.data.packing.pack_folder import make_pack
 from nstudent.data.sources import open_source
 from nstudent.errors import ArtifactError, BusyError, ConfigError, DataError
@@ -275,15 +275,15 @@ def test_other_settings_make_it_anew_and_those_of_a_run_do_not(photos: Bench) ->
 _STOPPED = """
 import os, signal, sys
 from nstudent import cli
-from nstudent.data.packing import shards
-shards.SHARD_BYTES = int(sys.argv.pop(1))
+from nstudent.data.packing import shards as packing
+packing.SHARD_BYTES = int(sys.argv.pop(1))
 number = getattr(signal, sys.argv.pop(1))
-write = shards.Layout.write
+write = packing.Layout.write
 def writing(layout, path, images):
     write(layout, path, images)
     if path.name == "pixels-00003.h5":
         os.kill(os.getpid(), number)
-shards.Layout.write = writing
+packing.Layout.write = writing
 cli.main()
 """
 
@@ -294,7 +294,7 @@ def test_stopped_or_killed_it_goes_on_to_the_same_bytes(photos: Bench, number: s
     out = photos.tmp_path / "cut"
     keys = {"source": "folder", "root": photos.root, "levels": "[coarse, fine]", "image_size": SIZE}
     words = [f"data.{key}={value}" for key, value in {**keys, "max_bad_share": 0.1}.items()]
-    command = [sys.executable, "-c", _STOPPED, str(shards.SHARD_BYTES), number, "data", "pack", str(out), *words]
+    command = [sys.executable, "-c", _STOPPED, str(packing.SHARD_BYTES), number, "data", "pack", str(out), *words]
 
     done = subprocess.run(command, timeout=120, capture_output=True, text=True, check=False)
 

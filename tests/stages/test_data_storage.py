@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from nstudent.config.schema import Config
 from nstudent.data.dataset import Dataset
-from nstudent.data.packing import shards
+from nstudent.data.packing import shards as packing
 from nstudent.runs.run import run_all, run_stage
 from nstudent.runs.status import status
 from nstudent.runs.verification import repair, verify
@@ -98,14 +98,14 @@ def test_shards_of_jpeg_hold_more_rows_all_the_same_number(photos: Bench) -> Non
 _KILLED = """
 import os, signal, sys
 from nstudent import load_config, run_stage
-from nstudent.data.packing import shards
-shards.SHARD_BYTES = int(sys.argv[1])
-write = shards.Layout.write
+from nstudent.data.packing import shards as packing
+packing.SHARD_BYTES = int(sys.argv[1])
+write = packing.Layout.write
 def dying(layout, path, images):
     if path.name == "pixels-00002.h5":
         os.kill(os.getpid(), signal.SIGKILL)
     write(layout, path, images)
-shards.Layout.write = dying
+packing.Layout.write = dying
 run_stage(load_config(None, sys.argv[3:]), "data", sys.argv[2])
 """
 
@@ -113,7 +113,7 @@ run_stage(load_config(None, sys.argv[3:]), "data", sys.argv[2])
 def test_killed_between_two_shards_it_goes_on_to_the_same_bytes(photos: Bench) -> None:
     whole = as_kept(photos, "jpeg", "whole")
     words = [f"{key}={value}" for key, value in _words(photos).items()]
-    command = [sys.executable, "-c", _KILLED, str(shards.SHARD_BYTES), str(photos.tmp_path / "cut"), *words]
+    command = [sys.executable, "-c", _KILLED, str(packing.SHARD_BYTES), str(photos.tmp_path / "cut"), *words]
 
     done = subprocess.run(command, timeout=120, capture_output=True, check=False)
 

@@ -17,7 +17,7 @@ from nstudent.data.decode import Pixels, decode, square
 from nstudent.data.packing.jpeg_shards import encode
 from nstudent.data.sources import Source
 from nstudent.errors import ImageError
-from nstudent.processes import available_cores, serve_parent
+from nstudent.machine import available_cores, serve_parent
 
 CRASHED = "its decoder crashed"
 """Why an image is left out that ended the process which decoded it."""

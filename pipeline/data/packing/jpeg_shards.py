@@ -20,7 +20,7 @@ import numpy.typing as npt
 import simplejpeg
 from nstudent.data.decode import Pixels
 from nstudent.errors import ArtifactError
-from nstudent.processes import decoding_threads, in_threads
+from nstudent.machine import decoding_threads, in_threads
 from nstudent.storage.hdf5 import Array, attributes, mapped
 
 MAX_SIDE_PX = 1024

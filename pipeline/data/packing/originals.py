@@ -19,7 +19,7 @@ from nstudent.data.packing.jpeg_shards import unreadable_rows
 from nstudent.data.sources import open_source
 from nstudent.data.sources.source import printable
 from nstudent.errors import DataError
-from nstudent.processes import decoding_threads, in_threads
+from nstudent.machine import decoding_threads, in_threads
 from nstudent.storage.hdf5 import mapped
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from nstudent import processes
+from nstudent import machine
 from nstudent.data import dataset
 from nstudent.data.dataset import PixelStore, _PixelShards
 from nstudent.errors import ArtifactError
-from nstudent.processes import allow_open_files
+from nstudent.machine import allow_open_files
 from nstudent.storage.hdf5 import write
 
 SHARDS = 150
@@ -58,8 +58,8 @@ def test_many_megabytes_are_copied_by_several_threads_each_its_own_part(
         copy(self, ids, images)
 
     monkeypatch.setattr(dataset._PixelShards, "_copy", watched)
-    monkeypatch.setattr(processes, "_BYTES_WORTH_A_THREAD", 1)
-    monkeypatch.setattr(processes, "available_cores", lambda: 4)
+    monkeypatch.setattr(machine, "_BYTES_WORTH_A_THREAD", 1)
+    monkeypatch.setattr(machine, "available_cores", lambda: 4)
     ids = np.random.default_rng(0).permutation(SHARDS)
     images = PixelStore(shards)[ids]
     assert sorted(copied) == [37, 37, 38, 38]
@@ -68,7 +68,7 @@ def test_many_megabytes_are_copied_by_several_threads_each_its_own_part(
 
 def test_loader_processes_and_few_megabytes_are_copied_by_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each loader process has a core; threads of all of them together would have many times what there is."""
-    monkeypatch.setattr(processes, "available_cores", lambda: 4)
-    assert [processes.copying_threads(size << 20) for size in (0, 7, 8, 100)] == [1, 1, 2, 4]
+    monkeypatch.setattr(machine, "available_cores", lambda: 4)
+    assert [machine.copying_threads(size << 20) for size in (0, 7, 8, 100)] == [1, 1, 2, 4]
     with get_context("fork").Pool(1) as pool:
-        assert pool.apply(processes.copying_threads, (100 << 20,)) == 1
+        assert pool.apply(machine.copying_threads, (100 << 20,)) == 1

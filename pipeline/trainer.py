@@ -21,7 +21,7 @@ from nstudent.labels.self_ensemble import RunningAverage
 from nstudent.labels.targets import GivenTargets
 from nstudent.models.device import Placement, loader_workers, noises_in_batches
 from nstudent.models.ensemble import Ensemble
-from nstudent.models.member import Network, build_member
+from nstudent.models.network import Network, build_network
 from nstudent.models.recipe import Recipe
 from nstudent.randomness import Key
 from nstudent.runs.stage import Context
@@ -42,7 +42,7 @@ _CHECKPOINT_COPIES = 13
 and one being written, and the weights that are left at the end."""
 
 
-class Workbench:
+class Trainer:
     """Trains and assesses networks for one step."""
 
     def __init__(self, context: Context, dataset: Dataset) -> None:
@@ -109,7 +109,7 @@ class Workbench:
     def build(self, model: ModelConfig, training: TrainingConfig, key: Key) -> Network:
         """A new network with the noise of its training built in."""
         outputs, noise, again = self.outputs, training.noise, training.checkpoint_activations
-        return build_member(model, outputs, key, dropout=noise.dropout, drop_path=noise.drop_path, checkpointing=again)
+        return build_network(model, outputs, key, dropout=noise.dropout, drop_path=noise.drop_path, checkpointing=again)
 
     def train(self, name: str, model: ModelConfig, training: TrainingConfig, lesson: Lesson, key: Key) -> Trained:
         """Train one network to the end, or go on with it from its checkpoint.

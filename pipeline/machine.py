@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from nstudent.errors import ArtifactError
-from nstudent.stopping import SIGNALS
+from nstudent.signals import SIGNALS
 
 _OTHER_FILES = 512
 """Libraries, pipes to processes, the stores of labels and scores."""

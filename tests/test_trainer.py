@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from nstudent import workbench
+from nstudent import trainer as trainer_module
 from nstudent.config.file import load_config
 from nstudent.config.schema import ModelConfig
 from nstudent.data.dataset import Dataset
@@ -19,9 +19,9 @@ from nstudent.runs.stage import Context
 from nstudent.storage.artifact import Artifact
 from nstudent.storage.commit import SCRATCH
 from nstudent.taxonomy.tree import UNKNOWN
+from nstudent.trainer import Trainer, unlabelled_share
 from nstudent.training.build import Lesson
 from nstudent.training.loop import Length, Loop, Trained
-from nstudent.workbench import Workbench, unlabelled_share
 from timm.layers import DropPath
 from torch import nn
 
@@ -43,10 +43,10 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 @pytest.fixture
-def make_bench(dataset: Dataset, tmp_path: Path) -> Callable[..., Workbench]:
-    def make(*words: str) -> Workbench:
+def make_trainer(dataset: Dataset, tmp_path: Path) -> Callable[..., Trainer]:
+    def make(*words: str) -> Trainer:
         config = load_config(None, [*WORDS, *words])
-        return Workbench(Context(config, plan(config)[1], tmp_path, {}), dataset)
+        return Trainer(Context(config, plan(config)[1], tmp_path, {}), dataset)
 
     return make
 
@@ -65,22 +65,22 @@ def test_pseudo_labelled_images_beside_the_labelled_ones(batch_size: int, ratio:
     ],
 )
 def test_a_students_epoch_shows_the_heap_once(
-    words: list[str], steps_per_epoch: int, make_bench: Callable[..., Workbench]
+    words: list[str], steps_per_epoch: int, make_trainer: Callable[..., Trainer]
 ) -> None:
-    assert make_bench("student.epochs=7", *words).student_length() == Length(7, steps_per_epoch)
+    assert make_trainer("student.epochs=7", *words).student_length() == Length(7, steps_per_epoch)
 
 
-def test_a_ratio_that_rounds_to_no_image_does_not_divide_by_zero(make_bench: Callable[..., Workbench]) -> None:
-    bench = make_bench("student.batch_size=4", "student.unlabelled_ratio=0.1")
-    assert bench.student_length().steps > 0
+def test_a_ratio_that_rounds_to_no_image_does_not_divide_by_zero(make_trainer: Callable[..., Trainer]) -> None:
+    trainer = make_trainer("student.batch_size=4", "student.unlabelled_ratio=0.1")
+    assert trainer.student_length().steps > 0
 
 
 def test_labelled_examples_are_those_of_the_data_or_others_in_their_place(
-    make_bench: Callable[..., Workbench], dataset: Dataset
+    make_trainer: Callable[..., Trainer], dataset: Dataset
 ) -> None:
-    bench = make_bench()
+    trainer = make_trainer()
     rows = np.arange(60)
-    given = bench.labelled()
+    given = trainer.labelled()
     assert np.array_equal(given.ids, dataset.labelled)
     coarse, mid, fine = given.targets(rows)
     labels = dataset.labels[dataset.labelled]
@@ -89,14 +89,14 @@ def test_labelled_examples_are_those_of_the_data_or_others_in_their_place(
     assert np.array_equal(fine.sum(axis=1), labels[:, 2] >= 0)
     doubted = labels.copy()
     doubted[:, 2] = UNKNOWN
-    assert bench.labelled(doubted).targets(rows)[2].sum() == 0
+    assert trainer.labelled(doubted).targets(rows)[2].sum() == 0
 
 
 def test_the_loss_has_the_class_weights_of_the_labelled_images(
-    make_bench: Callable[..., Workbench], dataset: Dataset
+    make_trainer: Callable[..., Trainer], dataset: Dataset
 ) -> None:
-    bench = make_bench("teacher.class_weights=balanced", "teacher.label_smoothing=0.25")
-    objective = bench.supervised(bench._config.teacher, unlabelled_weight=2.0)
+    trainer = make_trainer("teacher.class_weights=balanced", "teacher.label_smoothing=0.25")
+    objective = trainer.supervised(trainer._config.teacher, unlabelled_weight=2.0)
     labels = dataset.labels[dataset.labelled][:, 0]
     expected = [60 / (3 * (labels == c).sum()) for c in range(3)]
     assert objective.labelled.class_weights[0].tolist() == pytest.approx(expected)
@@ -106,95 +106,95 @@ def test_the_loss_has_the_class_weights_of_the_labelled_images(
     assert objective.heap.smoothing == 0
 
 
-def test_level_weights_are_those_of_the_section(make_bench: Callable[..., Workbench]) -> None:
-    bench = make_bench("student.level_weights=[1, 2, 3]")
-    assert bench.supervised(bench._config.student).level_weights == (1, 2, 3)
+def test_level_weights_are_those_of_the_section(make_trainer: Callable[..., Trainer]) -> None:
+    trainer = make_trainer("student.level_weights=[1, 2, 3]")
+    assert trainer.supervised(trainer._config.student).level_weights == (1, 2, 3)
 
 
-def test_the_recipe_is_that_of_the_data(make_bench: Callable[..., Workbench], dataset: Dataset) -> None:
-    bench = make_bench("absent=class")
-    recipe = bench.recipe(bench._config.teacher.members)
+def test_the_recipe_is_that_of_the_data(make_trainer: Callable[..., Trainer], dataset: Dataset) -> None:
+    trainer = make_trainer("absent=class")
+    recipe = trainer.recipe(trainer._config.teacher.members)
     assert recipe.outputs.sizes == (3, 5, 9), "the mid and fine levels can end"
     assert recipe.taxonomy == dataset.taxonomy
     assert recipe.image_size == 16
-    assert make_bench().recipe([ModelConfig()]).outputs.sizes == (3, 4, 8)
+    assert make_trainer().recipe([ModelConfig()]).outputs.sizes == (3, 4, 8)
 
 
 @pytest.mark.parametrize("absent", ["ignore", "class"])
-def test_a_network_fits_its_recipe(absent: str, make_bench: Callable[..., Workbench]) -> None:
-    bench = make_bench(f"absent={absent}")
-    (model, *_) = bench._config.teacher.members
-    logits = bench.build(model, bench._config.teacher, ("key",)).eval()(torch.zeros(2, 3, 16, 16))
-    assert tuple(level.shape[1] for level in logits) == bench.recipe([model]).outputs.sizes
+def test_a_network_fits_its_recipe(absent: str, make_trainer: Callable[..., Trainer]) -> None:
+    trainer = make_trainer(f"absent={absent}")
+    (model, *_) = trainer._config.teacher.members
+    logits = trainer.build(model, trainer._config.teacher, ("key",)).eval()(torch.zeros(2, 3, 16, 16))
+    assert tuple(level.shape[1] for level in logits) == trainer.recipe([model]).outputs.sizes
 
 
 def test_dropout_and_stochastic_depth_are_built_into_what_is_trained(
-    make_bench: Callable[..., Workbench], monkeypatch: pytest.MonkeyPatch
+    make_trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What makes the student a noisy one beside the noise on its images."""
     built = []
-    build_loop = workbench.build_loop
+    build_loop = trainer_module.build_loop
 
     def watched(network: nn.Module, *arguments: Any, **words: Any) -> Loop:
         built.append(network)
         return build_loop(network, *arguments, **words)
 
-    monkeypatch.setattr(workbench, "build_loop", watched)
-    bench = make_bench("student.noise.dropout=0.3", "student.noise.drop_path=0.2", "student.epochs=1")
-    config = bench._config.student
-    lesson = Lesson([(bench.labelled(), 10)], bench.supervised(config), Length(1, 1))
-    bench.train("student", config.model, config, lesson, ("key",))
+    monkeypatch.setattr(trainer_module, "build_loop", watched)
+    trainer = make_trainer("student.noise.dropout=0.3", "student.noise.drop_path=0.2", "student.epochs=1")
+    config = trainer._config.student
+    lesson = Lesson([(trainer.labelled(), 10)], trainer.supervised(config), Length(1, 1))
+    trainer.train("student", config.model, config, lesson, ("key",))
     (network,) = built
     assert network.dropout.p == 0.3
     assert max(layer.drop_prob for layer in network.modules() if isinstance(layer, DropPath)) == pytest.approx(0.2)
 
 
-def train(bench: Workbench, name: str = "member 0", key: Key = ("key", 0)) -> Trained:
-    config = bench._config.teacher
-    lesson = Lesson([(bench.labelled(), 10)], bench.supervised(config), Length(2, 2))
-    return bench.train(name, config.members[0], config, lesson, key)
+def train(trainer: Trainer, name: str = "member 0", key: Key = ("key", 0)) -> Trained:
+    config = trainer._config.teacher
+    lesson = Lesson([(trainer.labelled(), 10)], trainer.supervised(config), Length(2, 2))
+    return trainer.train(name, config.members[0], config, lesson, key)
 
 
-def test_noise_by_the_batch_is_decided_by_the_key_too_and_is_other_noise(make_bench: Callable[..., Workbench]) -> None:
-    bench = make_bench("augment=batch")
-    assert bytes_of(train(bench, name="one")) == bytes_of(train(bench, name="two"))
-    assert bytes_of(train(bench, name="three")) != bytes_of(train(make_bench("augment=image"), name="four"))
+def test_noise_by_the_batch_is_decided_by_the_key_too_and_is_other_noise(make_trainer: Callable[..., Trainer]) -> None:
+    trainer = make_trainer("augment=batch")
+    assert bytes_of(train(trainer, name="one")) == bytes_of(train(trainer, name="two"))
+    assert bytes_of(train(trainer, name="three")) != bytes_of(train(make_trainer("augment=image"), name="four"))
 
 
-def test_noise_by_the_batch_does_not_depend_on_the_loaders(make_bench: Callable[..., Workbench]) -> None:
-    in_a_process = train(make_bench("augment=batch", "workers=1"), name="process")
-    assert bytes_of(in_a_process) == bytes_of(train(make_bench("augment=batch"), name="here"))
+def test_noise_by_the_batch_does_not_depend_on_the_loaders(make_trainer: Callable[..., Trainer]) -> None:
+    in_a_process = train(make_trainer("augment=batch", "workers=1"), name="process")
+    assert bytes_of(in_a_process) == bytes_of(train(make_trainer("augment=batch"), name="here"))
 
 
 @pytest.mark.parametrize("augment", ["batch", "image"])
 def test_whether_a_thread_prepares_the_batches_changes_nothing(
-    augment: str, make_bench: Callable[..., Workbench], monkeypatch: pytest.MonkeyPatch
+    augment: str, make_trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained = []
     for cores in (1, 2):
         monkeypatch.setattr("nstudent.training.feed.available_cores", lambda cores=cores: cores)
-        trained.append(bytes_of(train(make_bench(f"augment={augment}"), name=f"{cores} cores")))
+        trained.append(bytes_of(train(make_trainer(f"augment={augment}"), name=f"{cores} cores")))
     assert trained[0] == trained[1]
 
 
 def test_images_that_live_on_the_device_train_the_same(
-    make_bench: Callable[..., Workbench], monkeypatch: pytest.MonkeyPatch
+    make_trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mapped = make_bench("augment=batch")
-    monkeypatch.setattr("nstudent.workbench.fits_beside_training", lambda *about: True)
-    resident = make_bench("augment=batch")
+    mapped = make_trainer("augment=batch")
+    monkeypatch.setattr("nstudent.trainer.fits_beside_training", lambda *about: True)
+    resident = make_trainer("augment=batch")
     assert isinstance(resident._site.pixels, ResidentPixels)
-    assert not isinstance(make_bench("augment=image")._site.pixels, ResidentPixels), (
+    assert not isinstance(make_trainer("augment=image")._site.pixels, ResidentPixels), (
         "one by one they are noised on the host"
     )
     assert bytes_of(train(resident, name="resident")) == bytes_of(train(mapped, name="mapped"))
 
 
-def test_activations_that_are_computed_twice_change_nothing(make_bench: Callable[..., Workbench]) -> None:
-    bench = make_bench("teacher.checkpoint_activations=true")
-    network = bench.build(bench._config.teacher.members[0], bench._config.teacher, ("key",))
+def test_activations_that_are_computed_twice_change_nothing(make_trainer: Callable[..., Trainer]) -> None:
+    trainer = make_trainer("teacher.checkpoint_activations=true")
+    network = trainer.build(trainer._config.teacher.members[0], trainer._config.teacher, ("key",))
     assert network.backbones[0].network.grad_checkpointing
-    assert bytes_of(train(bench, name="twice")) == bytes_of(train(make_bench(), name="once"))
+    assert bytes_of(train(trainer, name="twice")) == bytes_of(train(make_trainer(), name="once"))
 
 
 def bytes_of(trained: Trained) -> bytes:
@@ -202,21 +202,21 @@ def bytes_of(trained: Trained) -> bytes:
 
 
 def test_training_is_decided_by_its_key_and_kept_under_its_name(
-    make_bench: Callable[..., Workbench], tmp_path: Path
+    make_trainer: Callable[..., Trainer], tmp_path: Path
 ) -> None:
-    bench = make_bench()
-    trained = train(bench)
+    trainer = make_trainer()
+    trained = train(trainer)
     assert (tmp_path / SCRATCH / "member-0.safetensors").exists()
-    assert bytes_of(train(bench, name="again")) == bytes_of(trained)
-    assert bytes_of(train(bench, name="other", key=("key", 1))) != bytes_of(trained)
+    assert bytes_of(train(trainer, name="again")) == bytes_of(trained)
+    assert bytes_of(train(trainer, name="other", key=("key", 1))) != bytes_of(trained)
 
 
 def test_the_validation_score_is_the_headline_of_the_scores(
-    make_bench: Callable[..., Workbench], dataset: Dataset
+    make_trainer: Callable[..., Trainer], dataset: Dataset
 ) -> None:
-    bench = make_bench()
-    trained = train(bench)
-    ensemble = bench.ensemble(bench._config.teacher.members[:1], [trained.network])
+    trainer = make_trainer()
+    trained = train(trainer)
+    ensemble = trainer.ensemble(trainer._config.teacher.members[:1], [trained.network])
     expected = scores(assess(ensemble, dataset, dataset.validation, 64).tallies)["contest alone"]
-    assert bench.validation_score(ensemble) == pytest.approx(expected)
+    assert trainer.validation_score(ensemble) == pytest.approx(expected)
     assert trained.history[-1]["validation"] == pytest.approx(expected)

@@ -90,7 +90,7 @@ class Network(nn.Module):
         return logits
 
 
-def build_member(
+def build_network(
     config: ModelConfig,
     outputs: Outputs,
     key: Key,

@@ -15,7 +15,7 @@ from nstudent.data.packing.decoders import Decoded
 from nstudent.data.packing.jpeg_shards import encode, joined
 from nstudent.data.packing.shards import Layout
 from nstudent.errors import ArtifactError
-from nstudent.processes import available_cores, decoding_threads
+from nstudent.machine import available_cores, decoding_threads
 from nstudent.storage import hdf5
 from pictures import encoded, picture
 from PIL import Image

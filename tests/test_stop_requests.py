@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 from nstudent.errors import StoppedError
-from nstudent.stopping import SIGNALS, stop_with_parent
+from nstudent.signals import SIGNALS, stop_with_parent
 
 
 @pytest.fixture(autouse=True)
