@@ -41,6 +41,7 @@ from nstudent.outputs import Outputs
 from nstudent.processes import available_cores
 from nstudent.training.build import Lesson, Site, build_loop
 from nstudent.training.loop import Length, Loop
+from nstudent.training.losses import CrossEntropy, even_weights
 from nstudent.training.objective import Supervised
 from nstudent.training.optimizer import build_optimizer
 from nstudent.training.recording import _record
@@ -160,8 +161,8 @@ class Bench:
         config = self.config.model_copy(update=changed)
         ids, taxonomy = self.dataset.labelled, self.dataset.taxonomy
         examples = Examples(ids, GivenTargets(self.dataset.labels[ids], Outputs(taxonomy)))
-        even = [torch.ones(n, device=placement.device) for n in taxonomy.num_classes]
-        objective = Supervised(even, (1.0,) * taxonomy.num_levels, smoothing=0.1)
+        even = even_weights(Outputs(taxonomy), placement.device)
+        objective = Supervised(CrossEntropy(even, 0.1), CrossEntropy(even), (1.0,) * taxonomy.num_levels)
         site = Site(
             placement,
             training_pixels(config, self.dataset, placement.device),

@@ -46,6 +46,7 @@ from nstudent.processes import available_cores
 from nstudent.progress import Silence
 from nstudent.training.build import Lesson, Site, build_loop
 from nstudent.training.loop import Length
+from nstudent.training.losses import CrossEntropy, even_weights
 from nstudent.training.objective import Supervised
 from nstudent.workbench import training_pixels
 from safetensors.torch import save_file
@@ -192,7 +193,8 @@ def our_work(arguments: argparse.Namespace) -> None:
         return
     training = config.teacher.model_copy(update={"batch_size": arguments.batch})
     examples = Examples(ids, GivenTargets(dataset.labels[ids], Outputs(dataset.taxonomy)))
-    objective = Supervised([torch.ones(n, device=placement.device) for n in dataset.taxonomy.num_classes], (1.0,), 0.1)
+    even = even_weights(Outputs(dataset.taxonomy), placement.device)
+    objective = Supervised(CrossEntropy(even, 0.1), CrossEntropy(even), (1.0,))
     site = Site(
         placement,
         training_pixels(config, dataset, placement.device),

@@ -89,6 +89,8 @@ class TrainingConfig(Section):
     """Largest norm of the gradient; null: unlimited."""
     ema_decay: Annotated[Number, Field(ge=0, lt=1)] = 0.99
     """Decay of the running average of the weights, a step. The average is what is kept and what labels."""
+    loss: Literal["cross_entropy"] = "cross_entropy"
+    """What is minimised at each level. cross_entropy: that between the labels' mass and the network's softmax."""
     label_smoothing: Annotated[Number, Field(ge=0, lt=1)] = 0.1
     """Mass spread over all classes of a level, for given labels."""
     level_weights: tuple[Positive, ...] | None = None

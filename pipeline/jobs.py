@@ -79,7 +79,7 @@ class Jobs:
     def start(self) -> None:
         """Start one more process. It imports what it needs while this one goes on."""
         if not self._processes:
-            self._run.share(self._turns, self._poll)
+            self._run.train_beside(self._turns, self._poll)
         self._processes.append(_JobProcess(self._run))
 
     def offer(self, step: Step) -> None:
@@ -193,8 +193,12 @@ class _JobProcess:
             try:
                 wait([self.connection])
                 self.hear()
-            except (EOFError, NstudentError, RuntimeError):
+            except EOFError:
                 self.job = None
+            except Exception:
+                # The run ends with the error that came first. This one is of the job, which has ended with it, or of
+                # the listener, and then the job is still to be waited for.
+                continue
 
     def tell_to_stop(self) -> None:
         """Ask it to keep what it has done, and to go no further."""

@@ -12,7 +12,7 @@ from nstudent.run_folder import Run
 from nstudent.session import Session
 from nstudent.stage import Step
 from nstudent.steps import STAGES, check_stage, needed_until
-from nstudent.world import Part
+from nstudent.world import IndependentJob
 
 
 def run_all(
@@ -39,7 +39,7 @@ def run_all(
     """
     run = Run.open(config, run_dir, session)
     steps = needed_until(run.steps, until)
-    with run.led() as leads:
+    with run.as_leader() as leads:
         if leads:
             run.write_config()
             with side_by_side(run, steps) as jobs:
@@ -59,7 +59,7 @@ def run_stage(config: Config, stage: str, run_dir: str | Path | None = None, ses
     """
     check_stage(stage)
     run = Run.open(config, run_dir, session)
-    with run.led() as leads:
+    with run.as_leader() as leads:
         if not leads:
             return run.run_dir
         steps = [step for step in run.needed_steps() if step.stage.name == stage]
@@ -75,7 +75,7 @@ def run_stage(config: Config, stage: str, run_dir: str | Path | None = None, ses
 def run_part(
     config: Config,
     stage: str,
-    part: Part,
+    part: IndependentJob,
     run_dir: str | Path | None = None,
     session: Session | None = None,
 ) -> Path:
@@ -105,13 +105,13 @@ def _make_all(run: Run, steps: Sequence[Step], jobs: Jobs) -> None:
     for step in run.needed_steps():
         if step not in steps:
             continue
-        if step.gathered:
+        if any(other.name in step.reads for other in aside):
             _finish(run, jobs)
         if step in aside:
             continue
         _make_if_stale(run, step)
         for other in aside:
-            if step.name in [name for _, name in other.inputs] and _is_stale(run, other):
+            if step.name in other.reads and _is_stale(run, other):
                 jobs.offer(other)
     _finish(run, jobs)
 

@@ -22,18 +22,27 @@ from nstudent.stage import Context, Step
 from nstudent.step_metrics import FilterMetrics, TrainedMetrics, read_metrics
 from nstudent.steps import plan
 from nstudent.storage import atomic_write, explained, fingerprint_of, write_json
-from nstudent.world import Part, World
+from nstudent.world import IndependentJob, World
 
 CONFIG = "config.yaml"
 Turns = Callable[[Step, int], Iterable[int]]
-"""(step, number of its independent trainings) -> their numbers, in the order in which it should turn to them."""
+"""Function of a step and the number of its independent trainings: their numbers, in the order in which the step should
+turn to them."""
 
 STOPPED = "stopped.json"
-"""Why the run ended before it was done, where somebody asked it to; gone when it goes on."""
+"""File with the reason why a run was stopped before its end; it is removed when the run goes on."""
 
 
 class Run:
-    """A run folder and the plan for it."""
+    """A run folder and the plan for it.
+
+    Attributes:
+        config: Configuration of the run.
+        run_dir: The run folder.
+        session: What the caller has brought.
+        progress: Is told of the work. It asks whether to go on, and hears other processes, wherever it is told.
+        steps: The plan: every step, whether it is needed or not.
+    """
 
     def __init__(self, config: Config, run_dir: Path, session: Session) -> None:
         self.config = config
@@ -64,8 +73,16 @@ class Run:
         return cls.open(load_config(path), run_dir, session)
 
     @contextmanager
-    def held(self, *, beside_parts: bool = False) -> Iterator[None]:
-        """Hold the run folder; whatever its disk refuses meanwhile becomes one line."""
+    def locked(self, *, beside_parts: bool = False) -> Iterator[None]:
+        """Hold the lock of the run folder, and note there why the run was stopped, if it is.
+
+        Args:
+            beside_parts: Whether jobs that make parts of a labelling may be at work in the folder meanwhile.
+
+        Raises:
+            BusyError: another process holds the folder.
+            ArtifactError: the disk refuses something; the message is one line.
+        """
         with explained(self.run_dir, "use"), hold(self.run_dir, beside_parts=beside_parts):
             note = self.run_dir / STOPPED
             note.unlink(missing_ok=True)
@@ -76,18 +93,27 @@ class Run:
                 raise
 
     @contextmanager
-    def led(self) -> Iterator[bool]:
-        """Whether this process leads. One that does not has done its share of everything when it is told so."""
+    def as_leader(self) -> Iterator[bool]:
+        """Take the part of this process in the run: ``with run.as_leader() as leads``.
+
+        The process that leads gets ``True`` and holds the folder; the block makes the steps. Any other process gets
+        ``False`` when the run has ended: until then it works on its share of each step that the leader makes.
+        """
         if not self.world.leads:
-            self.follow()
+            self._follow()
             yield False
             return
-        with self.held():
+        with self.locked():
             yield True
             self.world.agree(None)
 
-    def share(self, turns: Turns, check: Callable[[], None]) -> None:
-        """Let other processes train beside this one: they are heard wherever work here says how far it is."""
+    def train_beside(self, turns: Turns, check: Callable[[], None]) -> None:
+        """Let other processes do some of the trainings.
+
+        Args:
+            turns: Tells a step which of its trainings are left to this process.
+            check: Is called wherever the work of this process tells its progress: hears the other processes.
+        """
         self._turns = turns
         self.progress = Watched(self.progress, check)
 
@@ -101,7 +127,12 @@ class Run:
         return self.run_dir / name
 
     def asked(self, step: Step, inputs: dict[str, Manifest]) -> dict[str, Any]:
-        """Everything that decides what the step makes, as JSON."""
+        """Everything that decides what the step makes, as JSON: its hash is the fingerprint of the step.
+
+        Args:
+            step: A step of the plan.
+            inputs: Manifests of its inputs, by step.
+        """
         common = {key: getattr(self.config, key) for key in ("seed", "absent", "precision", "augment", "compile")}
         if step.stage.provides == "data":
             if self._stamp is None:
@@ -116,7 +147,11 @@ class Run:
         }
 
     def inputs(self, step: Step) -> dict[str, Manifest]:
-        """Manifests of the step's inputs; gathered steps that were not needed are left out."""
+        """Manifests of the step's inputs, by step; gathered steps that were not needed are left out.
+
+        Raises:
+            ArtifactError: an input is missing, or its manifest cannot be read.
+        """
         needed = [name for _, name in step.inputs]
         for name in needed:
             if not self.folder(name).exists():
@@ -130,7 +165,10 @@ class Run:
         return {name: Manifest.read(self.folder(name)) for name in (*needed, *gathered)}
 
     def request(self, step: Step) -> dict[str, Any]:
-        """What a step is to be made from and for, as its partial folder and its manifest say it."""
+        """What is asked for (``asked``) and the content id of each input: what a step that is made now is made from.
+
+        It is kept in the partial folder, so that another request does not take over its work, and in the manifest.
+        """
         inputs = self.inputs(step)
         return {
             "asked": self.asked(step, inputs),
@@ -138,7 +176,7 @@ class Run:
         }
 
     def why_stale(self, step: Step) -> str | None:
-        """Why the step has to be made (again), or ``None`` where it is up to date."""
+        """Why the step has to be made (again); ``None`` if it is up to date."""
         if not self.folder(step.name).exists():
             return "not made yet"
         made = Manifest.read(self.folder(step.name))
@@ -172,11 +210,11 @@ class Run:
         self.session.listener.made(step.name, reported)
         return manifest
 
-    def make_part(self, step: Step, part: Part) -> None:
+    def make_part(self, step: Step, part: IndependentJob) -> None:
         """Make one part of a step's files and leave them there: a later call that finds all of them commits it."""
         # Held for a moment alone: to open the folder, and to be sure that nobody works on the whole.
         with ExitStack() as parts:
-            with self.held(beside_parts=True):
+            with self.locked(beside_parts=True):
                 request = self.request(step)
                 open_partial(self.folder(step.name), request, beside_others=True)
                 parts.enter_context(hold_part(self.run_dir, part.rank, part.size))
@@ -186,10 +224,10 @@ class Run:
         """Do one of the trainings of a step that another process is making: its last checkpoint is left there."""
         step.stage.load_training()(self._context(step, self.inputs(step)), number)
 
-    def follow(self) -> None:
-        """In a process that does not lead: do a share of every step that the leader makes, until the run has ended.
+    def _follow(self) -> None:
+        """Work on a share of each step that the leader makes, until it says that the run has ended.
 
-        It is silent: the leader speaks for all of them.
+        It is silent: the leader speaks for all processes.
         """
         self.session = replace(self.session, progress=Silence(), listener=NoListener())
         self.progress = self.session.watched()
@@ -198,12 +236,14 @@ class Run:
             step.stage.load()(self._context(step, self.inputs(step)))
 
     def _context(self, step: Step, inputs: Iterable[str]) -> Context:
+        # What is needed and gathered is opened, and hashed, once.
+        read = {name: Artifact(self.folder(name)) for name in step.reads if name in inputs}
         return Context(
             config=self.config,
             step=step,
             folder=partial_folder(self.folder(step.name)),
-            inputs={role: Artifact(self.folder(name)) for role, name in step.inputs},
-            gathered=tuple(Artifact(self.folder(name)) for name in step.gathered if name in inputs),
+            inputs={role: read[name] for role, name in step.inputs},
+            gathered=tuple(read[name] for name in step.gathered if name in read),
             session=replace(self.session, progress=self.progress),
             turns=partial(self._turns, step),
         )

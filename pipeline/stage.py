@@ -38,7 +38,7 @@ class Stage:
     settings: Callable[[Config], dict[str, Any]]
     """The part of the configuration that decides what it makes."""
     gathers: tuple[Role, ...] = ()
-    """Roles of which it reads every artifact there is."""
+    """Roles of which it gets every artifact that was made before it, beside the latest of those it needs."""
     version: int = 1
     """Raised when the same inputs should give another artifact."""
     shared: bool = False
@@ -72,12 +72,21 @@ class Step:
     inputs: tuple[tuple[Role, str], ...]
     """(role, name of the step that makes it)."""
     gathered: tuple[str, ...] = ()
-    """Names of the steps whose artifacts it gathers."""
+    """Names of the steps whose artifacts it gathers, in the order of the run."""
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Names of all the steps that it reads, each once, in the order of the run."""
+        return tuple(sorted({*(name for _, name in self.inputs), *self.gathered}, key=_number))
 
     @property
     def name(self) -> str:
         """Name of its folder."""
         return f"{self.index:02d}-{self.stage.name}"
+
+
+def _number(step: str) -> int:
+    return int(step.partition("-")[0])
 
 
 @dataclass(frozen=True)
@@ -120,7 +129,9 @@ class Context:
         return path
 
     def all(self, *roles: Role) -> tuple[Artifact, ...]:
-        """Every gathered artifact of some roles, in the order of the run."""
+        """Every artifact of some roles that there is, in the order of the run; the stage has to gather these roles."""
+        foreign = set(roles) - set(self.step.stage.gathers)
+        assert not foreign, f"the stage {self.step.stage.name} does not gather {', '.join(sorted(foreign))}"
         return tuple(made for made in self.gathered if made.manifest.role in roles)
 
     def training(self, name: str) -> str:

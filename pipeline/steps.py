@@ -86,13 +86,14 @@ STAGES = {
             gathers=("labeller", "baseline", "labels", "selection"),
             provides="scores",
             settings=_section("evaluate", without=["batch_size"]),
+            version=2,
         ),
     )
 }
 
 
 def plan(config: Config) -> tuple[Step, ...]:
-    """The steps of a run: each stage reads the latest artifact of every role it needs.
+    """The steps of a run: each stage reads the latest artifact of every role it needs, and all of the roles it gathers.
 
     That a student is the next round's labeller is all the iteration there is.
     """
@@ -146,6 +147,5 @@ def needed_until(steps: Sequence[Step], stage: str | None) -> tuple[Step, ...]:
     # A step reads only what earlier steps make.
     for step in reversed(steps):
         if step.name in needed:
-            needed.update(name for _, name in step.inputs)
-            needed.update(step.gathered)
+            needed.update(step.reads)
     return tuple(step for step in steps if step.name in needed)

@@ -43,7 +43,7 @@ def repair(run_dir: str | Path, session: Session | None = None) -> list[Damage]:
     """
     run = Run.reopen(run_dir, session)
     found = []
-    with run.held():
+    with run.locked():
         for step in run.needed_steps():
             folder = run.folder(step.name)
             finish_commit(folder)

@@ -31,6 +31,7 @@ from nstudent.taxonomy import LabelArray
 from nstudent.training.build import Lesson, Site, build_loop
 from nstudent.training.class_weights import class_weights
 from nstudent.training.loop import Length, Trained
+from nstudent.training.losses import LossSettings, build_loss, even_weights
 from nstudent.training.objective import Supervised
 from torch import Tensor, nn
 
@@ -87,13 +88,15 @@ class Workbench:
         return Examples(ids, GivenTargets(given, self.outputs))
 
     def supervised(self, training: TrainingConfig, unlabelled_weight: float = 0.0) -> Supervised:
-        """The loss on labels, with the class weights of the labelled images."""
-        labels = self.dataset.labels[self.dataset.labelled]
-        weights = class_weights(labels, self.outputs, training)
+        """The loss on labels, with the class weights of the labelled images, and on pseudo-labels, whose copies are
+        balanced instead."""
+        labels, device = self.dataset.labels[self.dataset.labelled], self.placement.device
+        weights = [weight.to(device) for weight in class_weights(labels, self.outputs, training)]
+        even = even_weights(self.outputs, device)
         return Supervised(
-            class_weights=[weight.to(self.placement.device) for weight in weights],
+            labelled=build_loss(training.loss, LossSettings(self.outputs, weights, training.label_smoothing)),
+            heap=build_loss(training.loss, LossSettings(self.outputs, even)),
             level_weights=training.level_weights or (1.0,) * self.dataset.taxonomy.num_levels,
-            smoothing=training.label_smoothing,
             unlabelled_weight=unlabelled_weight,
         )
 
@@ -162,8 +165,8 @@ class Workbench:
         return gathered_rows(self._world, rows)
 
     def _score(self, ensemble: Ensemble) -> float:
-        tallies = assess(ensemble, self.dataset, self.dataset.validation, self._config.evaluate.batch_size)
-        score = scores(tallies)[HEADLINE]
+        assessed = assess(ensemble, self.dataset, self.dataset.validation, self._config.evaluate.batch_size)
+        score = scores(assessed.tallies)[HEADLINE]
         assert score is not None, "the data stage refuses validation images without a label"
         return score
 

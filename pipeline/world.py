@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 
 class World(Protocol):
-    """What a process knows of the others."""
+    """The processes of a run, as one of them sees them: how many there are, which it is, and a way to agree."""
 
     @property
     def rank(self) -> int:
@@ -23,40 +23,49 @@ class World(Protocol):
         """Whether this is the process that decides and writes."""
 
     def agree(self, value: Any = None) -> Any:
-        """The leader's value (anything JSON can hold), in every process; all of them have to ask, and wait for it."""
+        """The leader's value, in every process: every process has to call it, and waits for the leader.
+
+        Args:
+            value: Anything that JSON can hold; that of the leader counts.
+        """
 
     def any(self, said: bool) -> bool:
-        """Whether it is so in any process; all of them have to ask."""
+        """Whether ``said`` is true in any process: every process has to call it, and waits for the others."""
 
 
 @dataclass(frozen=True)
-class Part:
-    """One of several jobs that share a labelling and know nothing of each other: it leaves deciding to a later one."""
+class IndependentJob:
+    """The world of one job of an array: it makes its part of a labelling and cannot talk to the others.
+
+    It does not lead: a later call, which finds all parts, puts them together and commits them.
+    """
 
     rank: int
+    """Number of the part that this job makes, from 0."""
     size: int
+    """Number of parts."""
     leads = False
 
     def agree(self, value: Any = None) -> Any:
-        """Nobody is waited for."""
+        """The value itself: there is nobody to agree with."""
         return value
 
     def any(self, said: bool) -> bool:
-        """Nobody is asked."""
+        """What this job says: it cannot ask the others."""
         return said
 
 
 class Alone:
-    """A run in one process."""
+    """The world of a run in a single process."""
 
     rank = 0
     size = 1
     leads = True
 
     def agree(self, value: Any = None) -> Any:
-        """The value itself."""
+        """The value itself: there is nobody to agree with."""
         return value
 
     def any(self, said: bool) -> bool:
-        """What is said."""
+        """What this process says."""
         return said

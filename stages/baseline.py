@@ -28,8 +28,9 @@ def run(context: Context) -> TrainedMetrics | None:
     baseline = bench.ensemble([config.model], [trained.network])
     baseline.save(context.folder)
     spent = total([trained.spent])
+    assessed = assess(baseline, dataset, dataset.validation, context.config.evaluate.batch_size)
     return TrainedMetrics(
-        validation=scores(assess(baseline, dataset, dataset.validation, context.config.evaluate.batch_size)),
+        validation=scores(assessed.tallies),
         gmacs=round(baseline.gmacs, 6),
         image_passes=spent.image_passes,
         history=(tuple(trained.history),),

@@ -13,6 +13,7 @@ from nstudent.evaluation.bootstrap import interval, paired_difference
 from nstudent.evaluation.label_quality import KeptQuality, detection_quality
 from nstudent.evaluation.metrics import Tallies
 from nstudent.evaluation.plots import save_figure
+from nstudent.evaluation.predictions import PredictionWriter
 from nstudent.evaluation.scores import (
     COMPARED,
     FIGURE,
@@ -37,7 +38,7 @@ _Parts = dict[str, Tallies]
 
 
 def run(context: Context) -> ScoreMetrics:
-    """Score every classifier of the run on validation and test; write scores.json and scores.png."""
+    """Score every classifier of the run on validation and test; write scores, a picture, and all predictions."""
     dataset = Dataset(context.inputs["data"], context.config.data)
     classifiers, filters = context.all("labeller", "baseline"), context.all("selection")
     trained = {made.name: TrainedMetrics.of(made.manifest) for made in classifiers}
@@ -75,8 +76,13 @@ def _tallies(context: Context, dataset: Dataset, classifiers: Sequence[Artifact]
     with context.progress.task("evaluate", len(classifiers), "classifiers") as task:
         for made in classifiers:
             ensemble = Ensemble.load(made, placement)
+            writer = PredictionWriter(context.folder, made.name, dataset, ensemble.recipe.outputs)
             parts = {"validation": dataset.validation, "test": dataset.test}
-            tallies[made.name] = {part: assess(ensemble, dataset, ids, batch_size) for part, ids in parts.items()}
+            context.reserve(writer.row_bytes * sum(map(len, parts.values())))
+            tallies[made.name] = {
+                part: assess(ensemble, dataset, ids, batch_size, writer).tallies for part, ids in parts.items()
+            }
+            writer.finish()
             task.advance(1)
     return tallies
 

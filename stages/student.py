@@ -34,7 +34,7 @@ def run(context: Context) -> TrainedMetrics | None:
     student = bench.ensemble([config.model], [trained.network])
     teacher = Ensemble.load(context.inputs["labeller"], bench.placement)
     batch_size = context.config.evaluate.batch_size
-    ours, theirs = (assess(each, dataset, dataset.validation, batch_size) for each in (student, teacher))
+    ours, theirs = (assess(each, dataset, dataset.validation, batch_size).tallies for each in (student, teacher))
     gap = _compare(context, ours, theirs)
     promoted = gap.probability > config.promote_above
     student.save(context.folder)

@@ -76,7 +76,7 @@ def _better_than_chance(context: Context, dataset: Dataset, teacher: Ensemble) -
         TrainingError: saying one and the same label of every image does as well, or nearly so.
     """
     ids, evaluate = dataset.validation, context.config.evaluate
-    made = assess(teacher, dataset, ids, evaluate.batch_size)
+    made = assess(teacher, dataset, ids, evaluate.batch_size).tallies
     chance = best_constant(dataset.labels[ids], dataset.taxonomy)
     ahead = paired_difference(made[HEADLINE], chance[HEADLINE], evaluate.resamples, evaluate.confidence)
     validation = scores(made)

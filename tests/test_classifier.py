@@ -1,11 +1,12 @@
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from nstudent.artifact import FINAL
-from nstudent.classifier import Classifier
+from nstudent.classifier import Classifier, Prediction
 from nstudent.commit import commit, open_partial
 from nstudent.config import ModelConfig
 from nstudent.errors import ArtifactError, NstudentError
@@ -28,7 +29,15 @@ TWO_LOOPS = ((3, 0), (0, 3), (0, 0))
 STROKE = ((0, 3), (0, 0), (0, 0))
 
 
-def add_step(run_dir, name, logits, *, promoted, image_size=32, precision="auto"):
+def add_step(
+    run_dir: Path,
+    name: str,
+    logits: tuple[tuple[float, ...], ...],
+    *,
+    promoted: bool | None,
+    image_size: int = 32,
+    precision: str = "auto",
+) -> Path:
     """A committed step whose network says the same of every image."""
     with torch.random.fork_rng():
         recipe = Recipe(
@@ -58,7 +67,7 @@ def add_step(run_dir, name, logits, *, promoted, image_size=32, precision="auto"
 
 
 @pytest.fixture
-def image(tmp_path: Path):
+def image(tmp_path: Path) -> Path:
     path = tmp_path / "photo.png"
     pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path)
@@ -66,12 +75,12 @@ def image(tmp_path: Path):
 
 
 @pytest.fixture(autouse=True)
-def threads_put_back():
+def threads_put_back() -> Iterator[None]:
     yield
     torch.set_num_threads(1)
 
 
-def classifier(tmp_path: Path, logits):
+def classifier(tmp_path: Path, logits: tuple[tuple[float, ...], ...]) -> Classifier:
     return Classifier.load(add_step(tmp_path / "run", "01-teacher", logits, promoted=True), device="cpu")
 
 
@@ -84,7 +93,7 @@ def test_it_computes_as_precisely_as_the_run_did(image_size: int, precision: str
     assert Classifier.load(run, device="cpu")._ensemble._placement.precision == used
 
 
-def said(prediction):
+def said(prediction: Prediction) -> dict[str, str]:
     return {level: entry.name for level, entry in prediction.labels.items()}
 
 
@@ -98,7 +107,10 @@ def said(prediction):
     ids=["whole path", "ends at mid", "ends at coarse"],
 )
 def test_absent_levels_are_left_out(
-    logits: tuple[tuple[int, int], tuple[int, int], tuple[int, int]], expected: dict[str, str], tmp_path: Path, image
+    logits: tuple[tuple[int, int], tuple[int, int], tuple[int, int]],
+    expected: dict[str, str],
+    tmp_path: Path,
+    image: Path,
 ) -> None:
     (prediction,) = classifier(tmp_path, logits).predict([image])
     assert said(prediction) == expected
@@ -106,14 +118,14 @@ def test_absent_levels_are_left_out(
     assert prediction.error is None
 
 
-def test_each_level_has_the_probability_of_its_class(tmp_path: Path, image) -> None:
+def test_each_level_has_the_probability_of_its_class(tmp_path: Path, image: Path) -> None:
     (prediction,) = classifier(tmp_path, SIX).predict([str(image)])
     # Softmax of (3, 0), (2, 0) and (0, 4).
     probabilities = {level: entry.probability for level, entry in prediction.labels.items()}
     assert probabilities == pytest.approx({"coarse": 0.952574, "mid": 0.880797, "fine": 0.982014}, abs=5e-3)
 
 
-def test_unreadable_files_get_an_error_and_the_others_their_labels(tmp_path: Path, image) -> None:
+def test_unreadable_files_get_an_error_and_the_others_their_labels(tmp_path: Path, image: Path) -> None:
     broken, empty, folder, huge = (tmp_path / name for name in ("broken.jpg", "empty.png", "folder", "huge.png"))
     broken.write_bytes(b"\xff\xd8\xff\xe0 not a photo")
     empty.write_bytes(b"")
@@ -139,7 +151,7 @@ def test_only_unreadable_files_and_none_at_all(tmp_path: Path) -> None:
     assert loaded.predict([]) == []
 
 
-def test_batches_keep_the_order_of_the_images(tmp_path: Path, image) -> None:
+def test_batches_keep_the_order_of_the_images(tmp_path: Path, image: Path) -> None:
     gone = tmp_path / "gone.png"
     paths = [image, gone, image, image, gone, gone, image]
     predictions = classifier(tmp_path, SIX).predict(paths, batch_size=2)
@@ -147,11 +159,11 @@ def test_batches_keep_the_order_of_the_images(tmp_path: Path, image) -> None:
     assert [prediction.error is None for prediction in predictions] == [path == image for path in paths]
 
 
-def test_a_generator_of_images_is_taken(tmp_path: Path, image) -> None:
+def test_a_generator_of_images_is_taken(tmp_path: Path, image: Path) -> None:
     assert len(classifier(tmp_path, SIX).predict(path for path in (image, image))) == 2
 
 
-def test_it_is_the_one_that_the_run_points_at(tmp_path: Path, image) -> None:
+def test_it_is_the_one_that_the_run_points_at(tmp_path: Path, image: Path) -> None:
     run = tmp_path / "run"
     add_step(run, "01-teacher", STROKE, promoted=True)
     add_step(run, "02-baseline", SIX, promoted=None)
@@ -161,7 +173,7 @@ def test_it_is_the_one_that_the_run_points_at(tmp_path: Path, image) -> None:
     assert said(prediction) == {"coarse": "loop", "mid": "two loops"}
 
 
-def test_a_half_made_step_is_no_classifier(tmp_path: Path, image) -> None:
+def test_a_half_made_step_is_no_classifier(tmp_path: Path, image: Path) -> None:
     run = add_step(tmp_path / "run", "01-teacher", STROKE, promoted=True)
     add_step(run, "05-student", SIX, promoted=None).joinpath("05-student").rename(run / "05-student.partial")
     (prediction,) = Classifier.load(run, device="cpu").predict([image])

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import signal
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ from nstudent.errors import ArtifactError, ConfigError, StoppedError, TrainingEr
 from nstudent.listener import NoListener
 from nstudent.progress import Silence
 from nstudent.session import Session
+from nstudent.stopping import StopRequest
 
 DEATH = TrainingError("killed")
 
@@ -23,7 +25,7 @@ class Beside:
         self.connection, self._theirs = multiprocessing.Pipe()
         self.job, self.given, self.done = None, [], []
 
-    def give(self, job) -> None:
+    def give(self, job: tuple[int, int]) -> None:
         self.job = job
         self.given.append(job)
 
@@ -37,7 +39,7 @@ class Beside:
         self.connection.recv()
         self.job = None
 
-    def death(self):
+    def death(self) -> TrainingError:
         return DEATH
 
     def tell_to_stop(self) -> None:
@@ -52,7 +54,7 @@ class Beside:
         self._theirs.close()
 
 
-def step(index, name, *inputs, apart=False, aside=False):
+def step(index: int, name: str, *inputs: str, apart: bool = False, aside: bool = False) -> SimpleNamespace:
     stage = SimpleNamespace(apart=apart, aside=aside)
     return SimpleNamespace(index=index, name=name, inputs=[("role", each) for each in inputs], stage=stage)
 
@@ -68,21 +70,21 @@ STEPS = [
 class FakeRun:
     """Four steps, of which some are stale."""
 
-    def __init__(self, stale=("teacher",), size=1) -> None:
+    def __init__(self, stale: tuple[str, ...] = ("teacher",), size: int = 1) -> None:
         self.world, self.config, self.steps, self._stale = SimpleNamespace(size=size), None, STEPS, stale
         self.session = Session()
 
-    def why_stale(self, asked):
+    def why_stale(self, asked: SimpleNamespace) -> bool:
         if "damaged" in self._stale:
             raise ArtifactError("damaged")
         return asked.name in self._stale
 
-    def share(self, turns, check) -> None:
+    def train_beside(self, turns: Any, check: Any) -> None:
         self.turns = turns
 
 
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch):
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Beside]:
     """The processes that are started beside this one; three trainings may be under way at once."""
     found = []
     monkeypatch.setattr(jobs, "_JobProcess", lambda *_: found.append(Beside()) or found[-1])
@@ -91,7 +93,7 @@ def started(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.fixture
-def pair(started):
+def pair(started: list[Beside]) -> Iterator[tuple[FakeRun, jobs.Jobs, Beside, StopRequest]]:
     """A run, its jobs, and one process beside it."""
     run = FakeRun()
     ours = jobs.Jobs(run)
@@ -113,7 +115,7 @@ def pair(started):
     ],
 )
 def test_processes_are_started_where_a_training_is_to_be_made(
-    stale: tuple[str, ...], size: int, number: int, started
+    stale: tuple[str, ...], size: int, number: int, started: list[Beside]
 ) -> None:
     with jobs.side_by_side(FakeRun(stale, size), STEPS) as ours:
         assert len(started) == number
@@ -121,7 +123,9 @@ def test_processes_are_started_where_a_training_is_to_be_made(
     assert [process.done for process in started] == [["ended"]] * number
 
 
-def test_the_other_process_has_its_training_before_this_one_begins_its_own(pair) -> None:
+def test_the_other_process_has_its_training_before_this_one_begins_its_own(
+    pair: tuple[FakeRun, jobs.Jobs, Beside, StopRequest],
+) -> None:
     run, _, other, _ = pair
     turns = run.turns(STEPS[1], 4)
     assert next(turns) == 0
@@ -135,7 +139,9 @@ def test_the_other_process_has_its_training_before_this_one_begins_its_own(pair)
     assert other.given == [(1, 1)]
 
 
-def test_an_offered_step_waits_for_the_trainings_that_are_needed_sooner(pair) -> None:
+def test_an_offered_step_waits_for_the_trainings_that_are_needed_sooner(
+    pair: tuple[FakeRun, jobs.Jobs, Beside, StopRequest],
+) -> None:
     run, ours, other, _ = pair
     ours.offer(STEPS[2])
     turns = run.turns(STEPS[1], 2)
@@ -148,7 +154,9 @@ def test_an_offered_step_waits_for_the_trainings_that_are_needed_sooner(pair) ->
     assert list(ours.finish()) == []
 
 
-def test_an_offered_step_that_nobody_has_begun_is_made_here(pair) -> None:
+def test_an_offered_step_that_nobody_has_begun_is_made_here(
+    pair: tuple[FakeRun, jobs.Jobs, Beside, StopRequest],
+) -> None:
     _, ours, other, _ = pair
     ours.offer(STEPS[2])
     assert list(ours.finish()) == [STEPS[2]]
@@ -156,7 +164,9 @@ def test_an_offered_step_that_nobody_has_begun_is_made_here(pair) -> None:
 
 
 @pytest.mark.parametrize("asked", [True, False])
-def test_a_process_that_is_gone_was_killed_or_stopped_with_this_one(asked: bool, pair) -> None:
+def test_a_process_that_is_gone_was_killed_or_stopped_with_this_one(
+    asked: bool, pair: tuple[FakeRun, jobs.Jobs, Beside, StopRequest]
+) -> None:
     run, _, other, stop = pair
     turns = run.turns(STEPS[1], 3)
     next(turns)
@@ -173,9 +183,9 @@ def test_a_process_that_is_gone_was_killed_or_stopped_with_this_one(asked: bool,
     ids=["that can be mended", "that cannot"],
 )
 def test_after_an_error_the_others_keep_what_they_have_done(
-    error: RuntimeError | TrainingError, done: list[str], started
+    error: RuntimeError | TrainingError, done: list[str], started: list[Beside]
 ) -> None:
-    def make(run) -> None:
+    def make(run: FakeRun) -> None:
         with jobs.side_by_side(run, STEPS):
             next(run.turns(STEPS[1], 2))
             raise error
@@ -193,26 +203,26 @@ class Shown(Silence, NoListener):
         self.lines = []
 
     @contextmanager
-    def task(self, name, total, unit, done=0):
+    def task(self, name: str, total: int, unit: str, done: int = 0) -> Iterator["Shown"]:
         self.lines.append(f"{name}: {done} of {total} {unit}")
         yield self
         self.lines.append(f"{name} is over")
 
-    def advance(self, amount, **shown: Any) -> None:
+    def advance(self, amount: int, **shown: Any) -> None:
         self.lines.append(f"+{amount} {shown}")
 
-    def say(self, text) -> None:
+    def say(self, text: str) -> None:
         self.lines.append(text)
 
-    def epoch(self, training, entry) -> None:
+    def epoch(self, training: str, entry: dict[str, Any]) -> None:
         self.lines.append((training, entry))
 
-    def made(self, step, metrics) -> None:
+    def made(self, step: str, metrics: Any) -> None:
         self.lines.append((step, metrics))
 
 
 @pytest.fixture
-def heard():
+def heard() -> tuple[jobs._JobProcess, list[str]]:
     """What a process says, and what is shown of it."""
     process = jobs._JobProcess.__new__(jobs._JobProcess)
     shown = Shown()
@@ -220,7 +230,7 @@ def heard():
     return process, shown.lines
 
 
-def test_what_another_process_shows_is_shown_here(heard) -> None:
+def test_what_another_process_shows_is_shown_here(heard: tuple[jobs._JobProcess, list[str]]) -> None:
     process, lines = heard
     process._take("say", ["hello"])
     process._take("begin", [4, "member 1", 30, "steps", 10])
@@ -232,7 +242,7 @@ def test_what_another_process_shows_is_shown_here(heard) -> None:
     assert process.job is None
 
 
-def test_events_pass_from_the_process_that_trains_to_the_listener(heard) -> None:
+def test_events_pass_from_the_process_that_trains_to_the_listener(heard: tuple[jobs._JobProcess, list[str]]) -> None:
     process, lines = heard
     process.connection, theirs = multiprocessing.Pipe()
     parent = job_process._Parent(theirs)
@@ -250,7 +260,29 @@ def test_events_pass_from_the_process_that_trains_to_the_listener(heard) -> None
     assert process.job == (1, 0)
 
 
-def test_an_error_of_another_process_keeps_its_kind_and_what_it_names(heard) -> None:
+def test_a_listener_that_raises_does_not_keep_the_others_from_ending(
+    heard: tuple[jobs._JobProcess, list[str]],
+) -> None:
+    class Refuses(NoListener):
+        def epoch(self, training: str, entry: Mapping[str, float]) -> None:
+            raise StoppedError("enough")
+
+    process, _ = heard
+    process._session = Session(listener=Refuses())
+    process.connection, theirs = multiprocessing.Pipe()
+    parent = job_process._Parent(theirs)
+    for epoch in (1, 2):
+        parent.epoch("01-teacher/member 1", {"epoch": epoch})
+    job_process.send(theirs, "done")
+    process.hear_out()
+    assert process.job is None
+    # The last checkpoint of the job was waited for: nothing is left unheard.
+    assert not process.connection.poll()
+
+
+def test_an_error_of_another_process_keeps_its_kind_and_what_it_names(
+    heard: tuple[jobs._JobProcess, list[str]],
+) -> None:
     process, _ = heard
     with pytest.raises(TrainingError, match="not finite"):
         process._take("error", ["TrainingError", "not finite", []])

@@ -155,7 +155,7 @@ def report(config: Config, dataset: Dataset, run_dir: Path) -> None:
         if folder.suffix or (manifest := Manifest.read(folder)).role not in CLASSIFIERS:
             continue
         ensemble = Ensemble.load(Artifact(folder), placement)
-        tallies = assess(ensemble, dataset, dataset.test, None)
+        tallies = assess(ensemble, dataset, dataset.test, None).tallies
         found = interval(tallies[HEADLINE], config.evaluate.resamples, config.evaluate.confidence)
         assert found is not None
         metrics = TrainedMetrics.of(manifest)

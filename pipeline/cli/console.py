@@ -141,8 +141,9 @@ def print_plan(steps: Sequence[Step]) -> None:
     """The steps of a run and what each reads."""
     table = Table("step", "reads", "makes", box=None, pad_edge=False)
     for step in steps:
-        reads = ", ".join([name for _, name in step.inputs] or ["the source"])
-        table.add_row(step.name, "everything made before" if step.gathered else reads, step.stage.provides)
+        reads = ", ".join(step.reads or ["the source"])
+        is_all = step.gathered and len(step.reads) == step.index
+        table.add_row(step.name, "everything made before" if is_all else reads, step.stage.provides)
     Console().print(table)
 
 

@@ -17,7 +17,7 @@ from nstudent.processes import is_one_of_several
 from nstudent.session import Session
 from nstudent.stage import Step
 from nstudent.steps import STAGES, needed_until, plan
-from nstudent.world import Alone, Part, World
+from nstudent.world import Alone, IndependentJob, World
 
 
 def run_all_command(
@@ -40,12 +40,9 @@ def run_all_command(
     Steps that are up to date are skipped; an interrupted step goes on where it was. Run the same command again after
     any interruption.
     """
-    from nstudent.artifact import Manifest
     from nstudent.cli import console
     from nstudent.config_file import load_config
-    from nstudent.evaluation.scores import FIGURE, SCORES, Scores
     from nstudent.run import run_all
-    from nstudent.step_metrics import DataMetrics
 
     settings = load_config(config, overrides or [])
     steps = needed_until(plan(settings), until)
@@ -59,12 +56,26 @@ def run_all_command(
     if steps[-1].stage.provides != "scores":
         _print_until(folder, steps)
         return
-    folders = {step.stage.provides: folder / step.name for step in steps}
+    _print_end(folder, steps)
+
+
+def _print_end(run_dir: Path, steps: Sequence[Step]) -> None:
+    """Print the scores of a run that is complete.
+
+    Raises:
+        TrainingError: The rounds ended early, because nothing was left to train on.
+    """
+    from nstudent.artifact import Manifest
+    from nstudent.cli import console
+    from nstudent.evaluation.scores import FIGURE, SCORES, Scores
+    from nstudent.step_metrics import DataMetrics
+
+    folders = {step.stage.provides: run_dir / step.name for step in steps}
     scores = Scores.read(folders["scores"] / SCORES)
     console.print_scores(scores)
     console.print_left_out(DataMetrics.of(Manifest.read(folders["data"])), folders["data"])
     typer.echo(f"picture: {folders['scores'] / FIGURE}")
-    typer.echo(f"use it:  nstudent predict {folder} IMAGE...")
+    typer.echo(f"use it:  nstudent predict {run_dir} IMAGE...")
     if scores.ended:
         raise TrainingError(f"{scores.ended}. The run is complete without that; {scores.final} is what it gives")
 
@@ -115,11 +126,11 @@ def stage_command(
         typer.echo(str(folder))
 
 
-def _part(shard: str) -> Part:
+def _part(shard: str) -> IndependentJob:
     number, slash, count = shard.partition("/")
     if not (slash and number.isdecimal() and count.isdecimal() and int(number) < int(count)):
         raise ConfigError(f"--shard {shard}: write I/N with I from 0 to N - 1, such as 0/4")
-    return Part(int(number), int(count))
+    return IndependentJob(int(number), int(count))
 
 
 @contextmanager

@@ -68,12 +68,13 @@ class Batch:
     num_labelled: int
     rows: Tensor
     """int64 (batch,): row of each image in its examples."""
-    whole_size: int
-    """Images in the batch; more than are here where this is one process's share of it."""
+    whole_images: tuple[int, int]
+    """Number of labelled images in the whole batch, and of others: more than are here if this is the share of one of
+    several processes."""
     views: Mapping[str, Tensor] = field(default_factory=dict)
     """Further views of the same images, by name, each like ``images``."""
-    whole: tuple[Tensor, ...] | None = None
-    """Of a share, per level (2, classes): mass of all labelled images of the batch, and of all others."""
+    whole_mass: tuple[Tensor, ...] | None = None
+    """Of a share, per level (2, classes): mass of all labelled images of the whole batch, and of all others."""
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on a device, copied without waiting where the memory is pinned."""
@@ -90,7 +91,7 @@ class Batch:
             targets=tuple(change(level) for level in self.targets),
             rows=change(self.rows),
             views={name: change(images) for name, images in self.views.items()},
-            whole=None if self.whole is None else tuple(change(level) for level in self.whole),
+            whole_mass=None if self.whole_mass is None else tuple(change(level) for level in self.whole_mass),
         )
 
 
@@ -154,6 +155,8 @@ class Batches:
         self._noise = noise
         self._key = key
         self._views = dict(views or {})
+        labelled, *others = [size for _, size in self._parts]
+        self._whole_images = (labelled, sum(others))
         self._share = share
 
     def ids(self, step: int) -> Ids:
@@ -183,9 +186,9 @@ class Batches:
             targets=tuple(torch.from_numpy(np.concatenate(level)) for level in zip(*targets, strict=True)),
             num_labelled=len(rows[0]),
             rows=torch.from_numpy(np.concatenate(rows)),
-            whole_size=sum(size for _, size in self._parts),
+            whole_images=self._whole_images,
             views={name: _joined(each) for name, each in views.items()},
-            whole=_whole(masses) if self._share[1] > 1 else None,
+            whole_mass=_whole(masses) if self._share[1] > 1 else None,
         )
 
     def _mine(self, rows: Rows) -> Rows:

@@ -56,6 +56,10 @@ class Dataset:
         name: bytes = self._names[image]
         return name.decode("utf-8", "surrogateescape")
 
+    def names(self, images: Ids) -> npt.NDArray[np.bytes_]:
+        """Names of some images in their source, as bytes, (images,)."""
+        return np.asarray(self._names[images])
+
     def ids(self, split: int) -> Ids:
         """Ids of the usable images of one split, ascending."""
         return np.flatnonzero((self.split == split) & (self.status == OK))

@@ -1,23 +1,54 @@
 """Score an ensemble on images whose labels are known."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import numpy as np
+import numpy.typing as npt
 from nstudent.data.dataset import Dataset, Ids
 from nstudent.evaluation.metrics import Tallies, tally
+from nstudent.evaluation.predictions import PredictionWriter
 from nstudent.labels.decoders import build_decoder
 from nstudent.models.ensemble import Ensemble
 from nstudent.models.inference import BatchSize, batches
+from nstudent.models.members import Levels
 from nstudent.taxonomy import LabelArray, Taxonomy
+from torch import Tensor
 
 _TIE = 1e-9
 
 
-def assess(ensemble: Ensemble, dataset: Dataset, ids: Ids, batch_size: int | None) -> Tallies:
-    """Per image, what each score sums up, for the most probable paths."""
+@dataclass(frozen=True)
+class Assessed:
+    """What an ensemble says of images whose labels are known, and how right that is."""
+
+    paths: LabelArray
+    """The most probable path of each image, (images, levels); -1 below its end."""
+    confidence: npt.NDArray[np.float32]
+    """Probability along that path, (images, levels); where it has ended, of 'nothing', or 0."""
+    tallies: Tallies
+    """Per image, what each score sums up."""
+
+
+def assess(
+    ensemble: Ensemble, dataset: Dataset, ids: Ids, batch_size: int | None, writer: PredictionWriter | None = None
+) -> Assessed:
+    """Label some images with their most probable paths and score them; ``writer`` keeps the predictions in full."""
     decoder = build_decoder(ensemble.recipe.decoder, ensemble.recipe.outputs)
-    size = BatchSize.starting(batch_size, ensemble)
-    found = batches(ensemble, dataset.pixels, ids, size, lambda levels: {"path": decoder.decode(levels).paths})
-    predicted = np.concatenate([batch["path"] for batch in found])
-    return tally(predicted, dataset.labels[ids], dataset.taxonomy.levels)
+
+    def wanted(levels: Levels) -> Mapping[str, Tensor]:
+        found = decoder.decode(levels)
+        return writer.columns(levels, found) if writer else {"path": found.paths, "confidence": found.confidence}
+
+    paths, confidence, first = [], [], 0
+    for found in batches(ensemble, dataset.pixels, ids, BatchSize.starting(batch_size, ensemble), wanted):
+        paths.append(found["path"])
+        confidence.append(found["confidence"])
+        if writer:
+            writer.put(ids[first : first + len(paths[-1])], found)
+        first += len(paths[-1])
+    said = np.concatenate(paths)
+    return Assessed(said, np.concatenate(confidence), tally(said, dataset.labels[ids], dataset.taxonomy.levels))
 
 
 def best_constant(truth: LabelArray, taxonomy: Taxonomy) -> Tallies:

@@ -26,6 +26,9 @@ class Prepared:
     """float32 (b, 3, side, side) in 0..1."""
     targets: Targets
     """What is to be learnt from them."""
+    whole_mass: Targets = ()
+    """Per level (2, classes): mass of all labelled images of the whole batch, and of all others. It is filled in after
+    the last step on the batch."""
     meanwhile: Callable[[], None] = lambda: None
     """To be called before a backward pass, which leaves Python's lock to others: the next batch is begun then."""
 

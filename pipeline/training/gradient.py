@@ -129,21 +129,20 @@ class Gradient:
             logits = tuple(level.float() for level in self._shared(part(seen.images)))
         moment = Moment(
             logits=logits,
-            targets=[part(level) for level in seen.targets],
+            mass=[part(level) for level in seen.targets],
             num_labelled=portion.num_labelled,
             rows=part(batch.rows),
             views={name: self._placement.images(part(images)) for name, images in batch.views.items()},
             believe=self._believe,
             done=done,
-            whole_targets=batch.whole or seen.targets,
-            whole_labelled=1 if batch.whole else batch.num_labelled,
-            whole_size=batch.whole_size,
+            whole_mass=seen.whole_mass,
+            whole_images=batch.whole_images,
         )
         loss = self._objective(moment)
         seen.meanwhile()
         # The gradients of several processes are averaged; it is their sum that is wanted.
         (loss * self._world.size if self._world.size > 1 else loss).backward()  # type: ignore[no-untyped-call]
-        told, taught = tuple(level.detach() for level in logits), moment.targets
+        told, taught = tuple(level.detach() for level in logits), moment.mass
         if self._finite.asks_always:
             # At once: the next portion may be computed in the same memory.
             found = largest_numbers(told, taught)

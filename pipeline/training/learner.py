@@ -85,7 +85,7 @@ class Learner:
             loss = self.gradient.put(step, done, prepared)
             take_step(self.optimizer)
         batch = prepared.batch
-        self._spending.add(batch.whole_size, prepared.images.shape[-1], with_average=bool(batch.views))
+        self._spending.add(sum(batch.whole_images), prepared.images.shape[-1], with_average=bool(batch.views))
         if isinstance(self.objective, Stateful):
             self.objective.settle()
         # A young average forgets its random start quickly: min(decay, (1 + t) / (10 + t)), t steps after the first one.

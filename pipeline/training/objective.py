@@ -1,15 +1,15 @@
-"""What training minimises: cross-entropy per level against mass on classes."""
+"""What training minimises, from the losses of single images: means over the whole batch, whoever has its parts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from nstudent.labels.self_ensemble import RunningAverage
 from nstudent.models.heads import Logits
+from nstudent.training.losses import Loss
 from nstudent.training.schedules import sigmoid_ramp
 from torch import Tensor
 
@@ -18,18 +18,36 @@ Targets = Sequence[Tensor]
 CLEAN = "clean"
 """Name of the view without noise, which the mean teacher looks at."""
 
+_LEAST_WEIGHT = 1e-6
+"""What the images of a batch count together at a level that none of them knows."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """The labelled images that are looked at together, or those of the heap, as a loss sees them."""
+
+    logits: Logits
+    """float32 (b, outputs) per level."""
+    mass: Targets
+    """What is to be learnt, float32 (b, outputs) per level."""
+    whole_mass: Targets
+    """The same summed over all images of this kind in the batch, (outputs,) per level: also over those that are worked
+    on in another portion or by another process."""
+    whole_images: int
+    """Number of these images."""
+
 
 @dataclass(frozen=True)
 class Moment:
-    """One step as an objective sees it, or a part of one where the device cannot hold the whole batch.
+    """One step as an objective sees it, or a portion of one if the device cannot hold the whole batch.
 
-    ``b`` is the number of images that are looked at together.
+    ``b`` is the number of images that are looked at together; the labelled ones come first.
     """
 
     logits: Logits
     """Logits of the noised images, float32 (b, outputs) per level."""
-    targets: Targets
-    """Mass on each class, (b, outputs) per level; labelled images first."""
+    mass: Targets
+    """What is to be learnt, float32 (b, outputs) per level."""
     num_labelled: int
     rows: Tensor
     """Row of each image in its examples, (b,)."""
@@ -39,13 +57,28 @@ class Moment:
     """Logits of the network with averaged weights, un-noised and without gradient."""
     done: float
     """Fraction of the training that is over: 0 at the first step."""
-    whole_targets: Targets
-    """Targets of the whole batch, which normalise the loss, so that the losses of its portions add up to that of the
-    batch. In a run of several processes a row is a sum over images."""
-    whole_labelled: int
-    """Number of rows of ``whole_targets``, the first ones, that belong to labelled images."""
-    whole_size: int
-    """Images in the whole batch."""
+    whole_mass: Targets
+    """Mass summed over the whole batch, (2, outputs) per level: of its labelled images, and of its others."""
+    whole_images: tuple[int, int]
+    """Number of labelled images in the whole batch, and of others."""
+
+    @property
+    def labelled(self) -> Part:
+        """The labelled images."""
+        return self._part(slice(None, self.num_labelled), 0)
+
+    @property
+    def heap(self) -> Part:
+        """The other images; there may be none."""
+        return self._part(slice(self.num_labelled, None), 1)
+
+    def _part(self, places: slice, kind: int) -> Part:
+        return Part(
+            logits=tuple(level[places] for level in self.logits),
+            mass=[level[places] for level in self.mass],
+            whole_mass=[level[kind] for level in self.whole_mass],
+            whole_images=self.whole_images[kind],
+        )
 
 
 class Objective(Protocol):
@@ -72,69 +105,47 @@ class Stateful(Protocol):
         """The step is tried again."""
 
 
-def level_cross_entropy(
-    logits: Logits,
-    targets: Targets,
-    class_weights: Targets,
-    level_weights: Sequence[float],
-    smoothing: float,
-    whole: Targets | None = None,
-) -> Tensor:
-    """Cross-entropy per level, averaged over levels.
+def mean_loss(loss: Loss, part: Part, level_weights: Sequence[float]) -> Tensor:
+    """The loss of a part of a batch, averaged over its images and over levels.
 
-    ``whole``, where the images are a part of a batch, are the targets of all of it: their mass is divided by.
+    A level's loss is divided by what the images of the whole batch count there: one labelled image in a batch counts as
+    one, a batch in which nobody knows a level costs nothing there (torch's own mean would be NaN), and the losses of
+    the portions of a batch, or of the shares of several processes, add up to that of the batch.
 
-    A level's loss is divided by the mass that is really there: one labelled image in a batch counts as one, and a batch
-    in which nobody knows a level costs nothing there (where torch's own mean would be NaN).
+    Args:
+        loss: The loss of an image.
+        part: The images.
+        level_weights: Weight of each level.
+
+    Returns:
+        A scalar.
     """
-    total = logits[0].new_zeros(())
-    rows = zip(logits, targets, whole or targets, class_weights, level_weights, strict=True)
-    for level, mass, all_mass, weight, level_weight in rows:
-        mass = _weighted(mass, weight, smoothing)
-        there = mass if whole is None else _weighted(all_mass, weight, smoothing)
-        loss = -(mass * level.log_softmax(dim=1)).sum() / there.sum().clamp_min(1e-6)
-        total = total + level_weight * loss
+    total = part.whole_mass[0].new_zeros(())
+    rows = zip(part.logits, part.mass, part.whole_mass, level_weights, strict=True)
+    for level, (logits, mass, whole_mass, level_weight) in enumerate(rows):
+        counted = loss.weight(whole_mass, level).clamp_min(_LEAST_WEIGHT)
+        total = total + level_weight * (loss(logits, mass, level).sum() / counted)
     return total / sum(level_weights)
-
-
-def _weighted(mass: Tensor, weight: Tensor, smoothing: float) -> Tensor:
-    if smoothing:
-        mass = (1 - smoothing) * mass + smoothing * mass.sum(dim=1, keepdim=True) / mass.shape[1]
-    return mass * weight
 
 
 @dataclass(frozen=True)
 class Supervised:
-    """The labels' loss, plus a weight times that of the pseudo-labels, where the batch has some."""
+    """The labels' loss, plus a weight times that of the pseudo-labels, if the batch has some."""
 
     is_recordable: ClassVar[bool] = True
     """It depends on tensors alone: what a GPU does for one batch it can repeat for the next one."""
-    class_weights: Sequence[Tensor]
+    labelled: Loss
+    heap: Loss
+    """That of the pseudo-labels: their classes are balanced by copies, and soft targets need no smoothing."""
     level_weights: Sequence[float]
-    smoothing: float
     unlabelled_weight: float = 0.0
 
     def __call__(self, moment: Moment) -> Tensor:
-        """Labelled mean, smoothed + weight * pseudo-labelled mean; soft targets need no smoothing."""
-        n, m = moment.num_labelled, moment.whole_labelled
-        loss = self._part(moment, slice(None, n), slice(None, m), self.class_weights, self.smoothing)
-        if self.unlabelled_weight and len(moment.rows) > n:
-            rest = self._part(moment, slice(n, None), slice(m, None), self._even, 0.0)
-            loss = loss + self.unlabelled_weight * rest
+        """Labelled mean + weight * pseudo-labelled mean."""
+        loss = mean_loss(self.labelled, moment.labelled, self.level_weights)
+        if self.unlabelled_weight and len(moment.rows) > moment.num_labelled:
+            loss = loss + self.unlabelled_weight * mean_loss(self.heap, moment.heap, self.level_weights)
         return loss
-
-    @cached_property
-    def _even(self) -> list[Tensor]:
-        """Weights of the pseudo-labels' classes: they are balanced by their copies instead."""
-        return [torch.ones_like(weight) for weight in self.class_weights]
-
-    def _part(self, moment: Moment, part: slice, whole: slice, weights: Sequence[Tensor], smoothing: float) -> Tensor:
-        logits = tuple(level[part] for level in moment.logits)
-        targets = [level[part] for level in moment.targets]
-        # Where the whole batch is here, its mass is that of the targets.
-        is_whole = len(moment.rows) == moment.whole_size
-        all_targets = None if is_whole else [level[whole] for level in moment.whole_targets]
-        return level_cross_entropy(logits, targets, weights, self.level_weights, smoothing, all_targets)
 
 
 @dataclass(frozen=True)
@@ -162,7 +173,7 @@ class SelfEnsembling:
         if moment.done >= self.average_from:
             self._seen.append((moment.num_labelled, moment.rows, belief))
         gaps = [
-            (level.softmax(dim=1) - taught).square().sum() / moment.whole_size
+            (level.softmax(dim=1) - taught).square().sum() / sum(moment.whole_images)
             for level, taught in zip(moment.logits, belief, strict=True)
         ]
         strength = self.weight * sigmoid_ramp(moment.done, self.ramp)

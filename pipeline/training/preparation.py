@@ -85,7 +85,13 @@ class Preparation:
             prepared = Prepared(batch, self._placement.images(pixels), batch.targets)
             for change in self._noise.batch:
                 prepared = change(prepared, step)
-        return prepared
+            # Mixing moves mass between images of one kind: the sums that other processes know of stay right.
+            return replace(prepared, whole_mass=batch.whole_mass or _summed(prepared.targets, batch.num_labelled))
+
+
+def _summed(targets: Sequence[Tensor], num_labelled: int) -> tuple[Tensor, ...]:
+    """Per level (2, classes): the mass of the labelled images, and of the others."""
+    return tuple(torch.stack([level[:num_labelled].sum(dim=0), level[num_labelled:].sum(dim=0)]) for level in targets)
 
 
 def _noised(images: Sequence[Tensor], steps: Sequence[int], noise: Noise) -> Sequence[Tensor]:

@@ -87,6 +87,9 @@ class Recording:
         """
         if self._given_up or self._gradient.num_portions > 1:
             return None
+        if self._recorded is not None and self._recorded.seen.images.shape != seen.images.shape:
+            # Images of another size are another graph.
+            self._recorded, self._steps = None, 0
         if self._recorded is None:
             self._steps += 1
             if self._steps <= _FIRST_STEPS or not self._begin(seen):
@@ -94,8 +97,9 @@ class Recording:
         assert self._recorded is not None
         recorded = self._recorded
         recorded.seen.images.copy_(seen.images)
-        for static, targets in zip(recorded.seen.targets, seen.targets, strict=True):
-            static.copy_(targets)
+        for statics, given in ((recorded.seen.targets, seen.targets), (recorded.seen.whole_mass, seen.whole_mass)):
+            for static, level in zip(statics, given, strict=True):
+                static.copy_(level)
         for rate, group in zip(recorded.rates, self._optimizer.param_groups, strict=True):
             rate.fill_(group["lr"])
         self._gradient.seed(step)
@@ -107,7 +111,8 @@ class Recording:
 
     def _begin(self, seen: Prepared) -> bool:
         """Record a step; whether that could be done."""
-        static = Prepared(seen.batch, seen.images.clone(), tuple(level.clone() for level in seen.targets))
+        targets, whole_mass = (tuple(level.clone() for level in levels) for levels in (seen.targets, seen.whole_mass))
+        static = Prepared(seen.batch, seen.images.clone(), targets, whole_mass)
         groups = self._optimizer.param_groups
         before = [group["lr"] for group in groups]
         rates = [torch.tensor(float(rate), device=seen.images.device) for rate in before]

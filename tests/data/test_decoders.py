@@ -9,6 +9,7 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import h5py
@@ -67,7 +68,7 @@ def test_an_image_that_crashes_its_decoder_is_left_out_alone(
     fatal = {cv2.imencode(".png", np.full((SIDE, SIDE, 3), i, np.uint8))[1].tobytes() for i in crashing}
     decode = decoders.decode
 
-    def patched(content, *given):
+    def patched(content: bytes, *given: Any) -> np.ndarray:
         if content in fatal:
             faulthandler.disable()
             ctypes.string_at(0)
@@ -129,7 +130,7 @@ def test_of_a_packed_file_that_is_cut_short_meanwhile_the_images_before_the_cut_
 def _once(mark: Path, act: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
     decode = decoders.decode
 
-    def patched(*given):
+    def patched(*given: Any) -> np.ndarray:
         if not mark.exists():
             mark.touch()
             act()

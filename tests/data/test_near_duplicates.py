@@ -19,7 +19,7 @@ def photos(num: int, seed: int = 0) -> np.ndarray:
     return (coarse + np.kron(random.integers(0, 55, (num, 16, 16, 3)), np.ones((1, 2, 2, 1)))).astype(np.uint8)
 
 
-def disturbed(images: np.ndarray, strength: int | np.ndarray, seed=1) -> np.ndarray:
+def disturbed(images: np.ndarray, strength: int | np.ndarray, seed: int = 1) -> np.ndarray:
     noise = np.random.default_rng(seed).normal(0, 1, images.shape) * np.asarray(strength).reshape(-1, 1, 1, 1)
     return np.clip(images + noise, 0, 255).astype(np.uint8)
 

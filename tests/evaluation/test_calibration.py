@@ -23,7 +23,9 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return powers / powers.sum(axis=1, keepdims=True)
 
 
-def overconfident(temperature: float, count: int = 4000, classes=5, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def overconfident(
+    temperature: float, count: int = 4000, classes: int = 5, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
     """Distributions that are right once their logits are divided by ``temperature``, and labels drawn from those."""
     random = np.random.default_rng(seed)
     calibrated = random.normal(0, 1.5, (count, classes))

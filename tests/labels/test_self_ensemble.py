@@ -12,7 +12,9 @@ from nstudent.labels.self_ensemble import RunningAverage, check_memory
 from trees import outputs_of
 
 
-def average_of(history: list[tuple[list[int], list[list[Any]]]], momentum=0.7, num_rows=3) -> RunningAverage:
+def average_of(
+    history: list[tuple[list[int], list[list[Any]]]], momentum: float = 0.7, num_rows: int = 3
+) -> RunningAverage:
     """``history``: (rows, one distribution a row) per update, one level."""
     average = RunningAverage(num_rows, outputs_of(2), momentum)
     for rows, values in history:

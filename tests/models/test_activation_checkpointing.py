@@ -18,7 +18,7 @@ def member(checkpointing: bool, name: str = "test_resnet") -> Network:
     ).train()
 
 
-def trained(network: Network, steps=3) -> dict[str, torch.Tensor]:
+def trained(network: Network, steps: int = 3) -> dict[str, torch.Tensor]:
     """Everything a training changes: weights, gradients, statistics."""
     images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     optimizer = torch.optim.AdamW(network.parameters(), 0.01)

@@ -1,6 +1,8 @@
 """torch.compile. Capturing is torch's own; machine code for it is made nowhere here, because that takes a minute."""
 
+from collections.abc import Callable
 from copy import deepcopy
+from typing import Any
 
 import pytest
 import torch
@@ -17,11 +19,11 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def compiled(monkeypatch: pytest.MonkeyPatch):
+def compiled(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """How often torch captured something, in a list."""
     graphs = []
 
-    def backend(graph, inputs):
+    def backend(graph: Any, inputs: list[Any]) -> Callable[..., Any]:
         graphs.append(graph)
         return graph.forward
 
@@ -36,16 +38,16 @@ class Network(nn.Module):
         super().__init__()
         self.layers = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
 
-    def forward(self, inputs):
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         return self.layers(inputs)
 
 
-def network():
+def network() -> Network:
     torch.manual_seed(0)
     return Network()
 
 
-def test_a_compiled_network_is_the_same_under_the_same_names(compiled) -> None:
+def test_a_compiled_network_is_the_same_under_the_same_names(compiled: list[Any]) -> None:
     inputs, plain = torch.rand(5, 4), network()
     ours = network()
     compile_network(ours, "default")
@@ -57,7 +59,7 @@ def test_a_compiled_network_is_the_same_under_the_same_names(compiled) -> None:
     assert len(compiled) == 1, "a copy, such as the average of the weights, runs as it is"
 
 
-def test_a_batch_of_another_size_leaves_the_sizes_fixed(compiled) -> None:
+def test_a_batch_of_another_size_leaves_the_sizes_fixed(compiled: list[Any]) -> None:
     """A batch that was halved for want of memory must not turn every size into a variable: layouts get slow."""
     ours = network()
     compile_network(ours, "default")
@@ -67,7 +69,7 @@ def test_a_batch_of_another_size_leaves_the_sizes_fixed(compiled) -> None:
     assert len(compiled) == 3
 
 
-def test_more_networks_than_torch_expects_are_compiled_all_the_same(compiled) -> None:
+def test_more_networks_than_torch_expects_are_compiled_all_the_same(compiled: list[Any]) -> None:
     """A run has members, a filter, a baseline and students, each in training and in labelling: torch stops at 8."""
     torch._dynamo.reset()
     for width in range(2, 8):
@@ -82,7 +84,7 @@ def test_more_networks_than_torch_expects_are_compiled_all_the_same(compiled) ->
 
 
 @pytest.mark.parametrize(("mode", "captured"), [("none", 0), ("default", 1), ("reduce-overhead", 1)])
-def test_it_is_compiled_where_that_was_asked_for(mode: str, captured: int, compiled) -> None:
+def test_it_is_compiled_where_that_was_asked_for(mode: str, captured: int, compiled: list[Any]) -> None:
     ours = network()
     Placement(CPU, "float32", mode).compile(ours)
     ours(torch.rand(5, 4))
@@ -90,7 +92,7 @@ def test_it_is_compiled_where_that_was_asked_for(mode: str, captured: int, compi
 
 
 def test_what_torch_cannot_compile_is_said_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(graph, inputs) -> None:
+    def broken(graph: Any, inputs: list[Any]) -> None:
         raise RuntimeError("no compiler\nis installed")
 
     monkeypatch.setattr(compilation, "_BACKEND", broken)
@@ -107,7 +109,7 @@ def test_what_torch_cannot_compile_is_said_in_a_line(monkeypatch: pytest.MonkeyP
 def test_running_out_of_memory_stays_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """The batch is then cut into portions, compiled or not."""
 
-    def full(*inputs) -> None:
+    def full(*inputs: torch.Tensor) -> None:
         raise torch.OutOfMemoryError("full")
 
     monkeypatch.setattr(compilation, "_BACKEND", lambda graph, inputs: full)
@@ -118,10 +120,10 @@ def test_running_out_of_memory_stays_what_it_is(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # dynamo's own affair
-def test_a_compiled_network_that_computes_activations_twice_counts_every_batch_once(compiled) -> None:
+def test_a_compiled_network_that_computes_activations_twice_counts_every_batch_once(compiled: list[Any]) -> None:
     """Also made into machine code it does (by hand, torch 2.14.1 on a CPU): to 1e-4 of the plain one after 3 steps."""
 
-    def trained(checkpointing):
+    def trained(checkpointing: bool) -> dict[str, torch.Tensor]:
         ours = build_member(ModelConfig(), outputs_of(3, 4), ("key",), checkpointing=checkpointing).train()
         if checkpointing:
             compile_network(ours, "default")

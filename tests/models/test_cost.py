@@ -10,13 +10,13 @@ from torch import nn
 from trees import outputs_of
 
 
-def by_hand(size):
+def by_hand(size: int) -> float:
     """A 3x3 convolution from 3 to 4 channels, pooled, and a linear layer from 4 to 5."""
     return (size * size * 4 * 3 * 9 + 4 * 5) / 1e9
 
 
 @pytest.fixture
-def network():
+def network() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))
 
 

@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -23,13 +23,13 @@ CPU = torch.device("cpu")
 LARGE = {"image_size": 224}
 
 
-def runs_in_bfloat16(placement, network: nn.Module):
+def runs_in_bfloat16(placement: Placement, network: nn.Module) -> bool:
     with placement.autocast(network):
         return torch.is_autocast_enabled("cpu")
 
 
 @pytest.fixture(params=[True, False], ids=["CPU with bf16", "CPU without"])
-def has_bf16(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
+def has_bf16(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: request.param)
     return request.param
 
@@ -73,7 +73,7 @@ def test_auto_falls_back_to_the_cpu(only_cpu: None) -> None:
 
 
 @pytest.fixture
-def threads_put_back():
+def threads_put_back() -> Iterator[None]:
     yield
     torch.set_num_threads(1)
 

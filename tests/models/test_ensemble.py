@@ -108,13 +108,13 @@ def test_a_missing_file_is_refused(
         Ensemble.load(Artifact(folder), cpu)
 
 
-def drop_a_tensor(path) -> None:
+def drop_a_tensor(path: Path) -> None:
     weights = load_file(path)
     weights.pop(next(name for name in weights if name.endswith("conv1.0.weight")))
     save_file(weights, path)
 
 
-def reshape_a_tensor(path) -> None:
+def reshape_a_tensor(path: Path) -> None:
     weights = load_file(path)
     name = next(name for name in weights if name.endswith("classify.0.bias"))
     save_file(weights | {name: torch.zeros(9)}, path)

@@ -22,29 +22,29 @@ levels = pytest.mark.parametrize("level", [COARSE, MID, FINE])
 
 
 @pytest.fixture
-def features():
+def features() -> torch.Tensor:
     return torch.randn(7, NUM_FEATURES, generator=torch.Generator().manual_seed(0))
 
 
-def head_of(name):
+def head_of(name: str) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(1)
         return build_head(name, NUM_FEATURES, OUTPUTS, WIDTH)
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_gives_one_logit_per_output_of_each_level(name: str, features) -> None:
+def test_gives_one_logit_per_output_of_each_level(name: str, features: torch.Tensor) -> None:
     assert [tuple(level.shape) for level in head_of(name)(features)] == [(7, 2), (7, 3), (7, 5)]
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_a_single_level_is_enough(name: str, features) -> None:
+def test_a_single_level_is_enough(name: str, features: torch.Tensor) -> None:
     assert [tuple(level.shape) for level in build_head(name, NUM_FEATURES, outputs_of(4), WIDTH)(features)] == [(7, 4)]
 
 
 @cascades
 @levels
-def test_a_levels_logits_read_the_levels_before_it(name: str, level: int, features) -> None:
+def test_a_levels_logits_read_the_levels_before_it(name: str, level: int, features: torch.Tensor) -> None:
     read = set()
     for other in (COARSE, MID, FINE):
         head = head_of(name)
@@ -58,7 +58,7 @@ def test_a_levels_logits_read_the_levels_before_it(name: str, level: int, featur
 
 @cascades
 @levels
-def test_a_levels_loss_trains_only_its_own_projection(name: str, level: int, features) -> None:
+def test_a_levels_loss_trains_only_its_own_projection(name: str, level: int, features: torch.Tensor) -> None:
     head = head_of(name)
     target = torch.arange(7) % OUTPUTS.sizes[level]
     torch.nn.functional.cross_entropy(head(features)[level], target).backward()
@@ -71,7 +71,7 @@ def test_a_levels_loss_trains_only_its_own_projection(name: str, level: int, fea
 
 
 @levels
-def test_independent_levels_share_nothing_but_the_features(level: int, features) -> None:
+def test_independent_levels_share_nothing_but_the_features(level: int, features: torch.Tensor) -> None:
     head = head_of("independent")
     head(features)[level].square().sum().backward()
     touched = {other for other in (COARSE, MID, FINE) if head.classify[other].weight.grad is not None}

@@ -5,7 +5,7 @@ import pytest
 import torch
 from nstudent.config import ModelConfig
 from nstudent.errors import ConfigError
-from nstudent.models.member import Backbone, build_member
+from nstudent.models.member import Backbone, Network, build_member
 from safetensors.torch import save_file
 from timm import create_model
 from torch import nn
@@ -16,11 +16,13 @@ IMAGES = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def bytes_of(network: nn.Module):
+def bytes_of(network: nn.Module) -> bytes:
     return b"".join(tensor.numpy().tobytes() for tensor in network.state_dict().values())
 
 
-def build(*backbones, key=("key",), noise=None, **options: Any):
+def build(
+    *backbones: str, key: tuple[str, ...] = ("key",), noise: dict[str, float] | None = None, **options: Any
+) -> Network:
     return build_member(ModelConfig(backbones=backbones, **options), OUTPUTS, key, **(noise or {}))
 
 
@@ -57,11 +59,11 @@ def test_fusion_concatenates_two_backbones_and_the_wide_convolution() -> None:
 
 
 class Silent(nn.Module):
-    def __init__(self, inner) -> None:
+    def __init__(self, inner: nn.Module) -> None:
         super().__init__()
         self.inner = inner
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         return torch.zeros_like(self.inner(images))
 
 
@@ -121,7 +123,7 @@ def test_noise_acts_in_training_and_not_in_evaluation(noise: dict[str, float]) -
         assert torch.equal(member(images)[2], member(images)[2])
 
 
-def _make_branches_count(member) -> None:
+def _make_branches_count(member: Network) -> None:
     """ConvNeXt scales its residual branches by 1e-6 at the start: dropping them would be lost in rounding."""
     for name, weight in member.named_parameters():
         if name.endswith("gamma"):
@@ -156,17 +158,17 @@ def test_an_option_that_leaves_a_network_unusable_is_a_config_error(options: dic
 
 
 @pytest.fixture(scope="module")
-def trained():
+def trained() -> dict[str, torch.Tensor]:
     """A network as timm users keep it: with its classifier."""
     torch.manual_seed(7)
     return create_model("test_resnet", num_classes=10).state_dict()
 
 
-def pretrained_from(path, **options: Any):
+def pretrained_from(path: Path, **options: Any) -> Network:
     return build("test_resnet", pretrained=str(path), **options)
 
 
-def test_pretrained_weights_come_from_a_file_or_a_folder(trained, tmp_path: Path) -> None:
+def test_pretrained_weights_come_from_a_file_or_a_folder(trained: dict[str, torch.Tensor], tmp_path: Path) -> None:
     save_file(trained, tmp_path / "test_resnet.safetensors")
     for path in (tmp_path, tmp_path / "test_resnet.safetensors"):
         weights = pretrained_from(path).backbones[0].network.state_dict()
@@ -174,7 +176,7 @@ def test_pretrained_weights_come_from_a_file_or_a_folder(trained, tmp_path: Path
         assert all(torch.equal(weights[name], trained[name]) for name in weights)
 
 
-def test_each_backbone_of_a_folder_gets_its_own_file(trained, tmp_path: Path) -> None:
+def test_each_backbone_of_a_folder_gets_its_own_file(trained: dict[str, torch.Tensor], tmp_path: Path) -> None:
     other = create_model("test_efficientnet").state_dict()
     save_file(trained, tmp_path / "test_resnet.safetensors")
     save_file(other, tmp_path / "test_efficientnet.safetensors")
@@ -188,14 +190,14 @@ def test_pretrained_weights_are_left_alone_where_trained_ones_follow(tmp_path: P
     assert build_member(config, OUTPUTS, ("key",), load_pretrained=False).head is not None
 
 
-def test_missing_tensors_are_counted_and_one_is_named(trained, tmp_path: Path) -> None:
+def test_missing_tensors_are_counted_and_one_is_named(trained: dict[str, torch.Tensor], tmp_path: Path) -> None:
     path = tmp_path / "half.safetensors"
     save_file({name: value for name, value in trained.items() if not name.startswith("conv1")}, path)
     with pytest.raises(ConfigError, match=r"half\.safetensors lacks \d+ tensors of 'test_resnet'.*conv1"):
         pretrained_from(path)
 
 
-def test_tensors_of_another_shape_are_a_config_error(trained, tmp_path: Path) -> None:
+def test_tensors_of_another_shape_are_a_config_error(trained: dict[str, torch.Tensor], tmp_path: Path) -> None:
     path = tmp_path / "wide.safetensors"
     save_file(trained | {"conv1.0.weight": torch.zeros(99, 3, 3, 3)}, path)
     with pytest.raises(ConfigError, match=r"wide\.safetensors.*test_resnet"):

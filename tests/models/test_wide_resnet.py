@@ -5,7 +5,7 @@ import timm
 import torch
 from nstudent.config import ModelConfig
 from nstudent.models.cost import gmacs
-from nstudent.models.member import build_member
+from nstudent.models.member import Network, build_member
 from timm.layers import DropPath
 from torch import nn
 from torch.nn import functional as F
@@ -14,7 +14,7 @@ from trees import outputs_of
 OUTPUTS = outputs_of(2, 6, 8)
 
 
-def build(name="wrn_28_2", **noise: Any):
+def build(name: str = "wrn_28_2", **noise: Any) -> Network:
     return build_member(ModelConfig(backbones=(name,)), OUTPUTS, ("key",), **noise)
 
 
@@ -55,11 +55,11 @@ def test_a_residual_branch_that_is_dropped_leaves_the_shortcut_alone() -> None:
     assert torch.equal(passed["after"], passed["before"])
 
 
-def written_out(network: nn.Module, images):
+def written_out(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
     """The network in evaluation mode as the literature has it, from its weights alone."""
     w = network.state_dict()
 
-    def active(images, norm):
+    def active(images: torch.Tensor, norm: str) -> torch.Tensor:
         parts = [w[f"{norm}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")]
         return F.leaky_relu(F.batch_norm(images, *parts, eps=0.001), 0.1)
 

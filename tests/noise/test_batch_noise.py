@@ -116,12 +116,12 @@ def test_a_warp_gives_the_pixels_of_albumentations(
     assert np.mean(found != expected) < 0.01
 
 
-def by_image(noise: NoiseConfig, image: np.ndarray, number=NUM_DRAWS) -> np.ndarray:
+def by_image(noise: NoiseConfig, image: np.ndarray, number: int = NUM_DRAWS) -> np.ndarray:
     augment = ImageNoise(noise)
     return np.stack([augment(image, ("by image", draw)) for draw in range(number)])
 
 
-def by_batch(noise: NoiseConfig, image: np.ndarray, number=NUM_DRAWS) -> np.ndarray:
+def by_batch(noise: NoiseConfig, image: np.ndarray, number: int = NUM_DRAWS) -> np.ndarray:
     return noised(noise, np.broadcast_to(image, (number, *image.shape)).copy(), "by batch")
 
 

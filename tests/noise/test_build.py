@@ -114,7 +114,7 @@ def test_noise_on_one_image_follows_how_far_the_training_is() -> None:
 
 def prepared(side: int = SIDE) -> Prepared:
     pixels = images(4)
-    batch = Batch(pixels, (torch.eye(4),), 4, torch.arange(4), 4)
+    batch = Batch(pixels, (torch.eye(4),), 4, torch.arange(4), (4, 0))
     return Prepared(batch, pixels.permute(0, 3, 1, 2).float().div(255), batch.targets)
 
 

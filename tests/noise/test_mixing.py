@@ -7,7 +7,7 @@ from nstudent.config import NoiseConfig
 from nstudent.data.batches import Batch
 from nstudent.noise.mixing import Mixing, box, mixing_height
 from nstudent.noise.steps import Prepared
-from nstudent.randomness import generator
+from nstudent.randomness import Key, generator
 
 NUM_IMAGES, NUM_LABELLED, SIDE = 6, 2, 20
 ALWAYS = NoiseConfig(cutmix=1.0, cutmix_schedule="constant")
@@ -18,16 +18,24 @@ IMAGES = torch.arange(NUM_IMAGES, dtype=torch.float32).reshape(-1, 1, 1, 1).expa
 TARGETS = (torch.eye(NUM_IMAGES),)
 
 
-def mix(step=0, targets=TARGETS, noise=ALWAYS, progress=0.0, key=("seed", 0)):
+def mix(
+    step: int = 0,
+    targets: tuple[torch.Tensor, ...] = TARGETS,
+    noise: NoiseConfig = ALWAYS,
+    progress: float = 0.0,
+    key: Key = ("seed", 0),
+) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
     rows = torch.arange(NUM_IMAGES)
-    prepared = Prepared(Batch(IMAGES, targets, NUM_LABELLED, rows, NUM_IMAGES), IMAGES, targets)
+    prepared = Prepared(
+        Batch(IMAGES, targets, NUM_LABELLED, rows, (NUM_LABELLED, NUM_IMAGES - NUM_LABELLED)), IMAGES, targets
+    )
     # A training of so many steps that this one stands where it should.
     steps = step / progress if progress and step else math.inf
     mixed = Mixing(lambda _: noise, steps, key)(prepared, step)
     return mixed.images, mixed.targets
 
 
-def areas(images):
+def areas(images: torch.Tensor) -> torch.Tensor:
     """Share of each image's area that shows image j: (images, j)."""
     return torch.stack([(images[:, 0] == j).float().mean(dim=(1, 2)) for j in range(NUM_IMAGES)], dim=1)
 
@@ -114,7 +122,7 @@ def test_mixup_draws_its_weight_from_the_beta_distribution(alpha: float, mean_of
     assert np.mean(smaller) == pytest.approx(mean_of_the_smaller, abs=0.016)
 
 
-def kinds(noise, number=400, progress=0.0):
+def kinds(noise: NoiseConfig, number: int = 400, progress: float = 0.0) -> tuple[int, int, int]:
     """How many of so many batches were pasted, blended and left as they were."""
     mixed = [mix(step, noise=noise, progress=progress)[0] for step in range(number)]
     left = sum(images is IMAGES for images in mixed)

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from nstudent import hdf5
 from nstudent.artifact import Artifact
+from nstudent.config import Config
 from nstudent.data.dataset import Dataset
 from nstudent.data.pack_folder import make_pack
 from nstudent.errors import NstudentError
@@ -23,7 +25,7 @@ SIDE, NUM_IMAGES = 8, 24
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory):
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A pack of 24 images in two shards."""
     folder = tmp_path_factory.mktemp("whole")
     for number in range(NUM_IMAGES):
@@ -38,13 +40,13 @@ def whole(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.fixture
-def pack(whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def pack(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of it, to be tampered with."""
     monkeypatch.setattr("nstudent.storage.os.fsync", lambda descriptor: None)
     return Path(shutil.copytree(whole, tmp_path / "pack"))
 
 
-def page(source, root):
+def page(source: str, root: Path) -> Config:
     words = [
         f"data.source={source}",
         f"data.root={root}",
@@ -55,18 +57,18 @@ def page(source, root):
     return nstudent.load_config(overrides=words)
 
 
-def run(pack, name="run"):
+def run(pack: Path, name: str = "run") -> Artifact:
     return Artifact(nstudent.run_stage(page("packed", pack), "data", pack.parent / name))
 
 
-def refused(pack, name="run"):
+def refused(pack: Path, name: str = "run") -> str:
     with pytest.raises(NstudentError) as caught:
         run(pack, name)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
-def claim(pack, name) -> None:
+def claim(pack: Path, name: str) -> None:
     """Let the manifest say that a file is as it lies there."""
     path = pack / "manifest.json"
     manifest = json.loads(path.read_text())
@@ -74,7 +76,7 @@ def claim(pack, name) -> None:
     path.write_text(json.dumps(manifest))
 
 
-def rewrite(pack, file_name, changed=()) -> None:
+def rewrite(pack: Path, file_name: str, changed: Iterable[tuple[str, Any]] | dict[str, Any] = ()) -> None:
     """Another array, or another attribute, in an HDF5 file of the pack; ``None``: none."""
     path = pack / file_name
     with h5py.File(path) as file:
@@ -88,14 +90,14 @@ def rewrite(pack, file_name, changed=()) -> None:
     claim(pack, file_name)
 
 
-def test_the_pack_is_whole_before_anybody_touches_it(pack) -> None:
+def test_the_pack_is_whole_before_anybody_touches_it(pack: Path) -> None:
     rewrite(pack, "records.h5")
     rewrite(pack, "pixels-00001.h5")
     assert len(Dataset(run(pack))) == NUM_IMAGES
 
 
 @pytest.mark.parametrize("name", ["pixels-00001.h5", "records.h5", "info.json"])
-def test_a_link_in_it_is_refused_even_to_the_right_bytes(pack, name: str) -> None:
+def test_a_link_in_it_is_refused_even_to_the_right_bytes(pack: Path, name: str) -> None:
     elsewhere = pack.parent / "elsewhere"
     (pack / name).rename(elsewhere)
     (pack / name).symlink_to(elsewhere)
@@ -105,14 +107,14 @@ def test_a_link_in_it_is_refused_even_to_the_right_bytes(pack, name: str) -> Non
 
 @pytest.mark.skipif(os.name == "nt", reason="there are no pipes")
 @pytest.mark.parametrize("name", ["pixels-00001.h5", "records.h5", "info.json"])
-def test_a_pipe_in_it_keeps_nobody_waiting(pack, name: str) -> None:
+def test_a_pipe_in_it_keeps_nobody_waiting(pack: Path, name: str) -> None:
     (pack / name).unlink()
     os.mkfifo(pack / name)
     assert f"{name} is missing" in refused(pack)
 
 
 @pytest.mark.parametrize("name", ["../photos.h5", "/etc/passwd", "a/../../x", "sub/pixels-00002.h5", "pixels-x.h5"])
-def test_a_name_that_leads_elsewhere_is_refused_or_ignored(pack, name: str) -> None:
+def test_a_name_that_leads_elsewhere_is_refused_or_ignored(pack: Path, name: str) -> None:
     path = pack / "manifest.json"
     manifest = json.loads(path.read_text())
     manifest["files"][name] = manifest["files"]["pixels-00001.h5"]
@@ -125,7 +127,7 @@ def test_a_name_that_leads_elsewhere_is_refused_or_ignored(pack, name: str) -> N
         assert {name for name in names if name.startswith("pixels-")} == {"pixels-00000.h5", "pixels-00001.h5"}
 
 
-def test_a_shard_that_reads_another_file_is_refused(pack) -> None:
+def test_a_shard_that_reads_another_file_is_refused(pack: Path) -> None:
     precious = pack.parent / "precious"
     precious.write_bytes(bytes(1 << 16))
     path = pack / "pixels-00001.h5"
@@ -166,12 +168,12 @@ def test_a_shard_that_reads_another_file_is_refused(pack) -> None:
         ({"unreadable": "[" * 100_000}, "does not say which of its images are unreadable"),
     ],
 )
-def test_a_shard_that_lies_is_refused(pack, changed: dict[str, Any], said: str) -> None:
+def test_a_shard_that_lies_is_refused(pack: Path, changed: dict[str, Any], said: str) -> None:
     rewrite(pack, "pixels-00001.h5", changed)
     assert said in refused(pack)
 
 
-def test_a_shard_too_few_or_too_many_is_refused(pack) -> None:
+def test_a_shard_too_few_or_too_many_is_refused(pack: Path) -> None:
     path = pack / "manifest.json"
     whole = path.read_text()
     manifest = json.loads(whole)
@@ -202,7 +204,7 @@ def test_a_shard_too_few_or_too_many_is_refused(pack) -> None:
     ],
     ids=str,
 )
-def test_records_that_lie_are_refused(pack, changed: dict[str, np.ndarray | None]) -> None:
+def test_records_that_lie_are_refused(pack: Path, changed: dict[str, np.ndarray | None]) -> None:
     rewrite(pack, "records.h5", changed)
     said = refused(pack)
     assert "records.h5" in said
@@ -225,13 +227,13 @@ def test_records_that_lie_are_refused(pack, changed: dict[str, np.ndarray | None
     ],
     ids=str,
 )
-def test_a_description_that_lies_is_refused(pack, changed: dict[str, Any]) -> None:
+def test_a_description_that_lies_is_refused(pack: Path, changed: dict[str, Any]) -> None:
     path = pack / "info.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changed))
     claim(pack, "info.json")
     assert str(pack) in refused(pack)
 
 
-def test_a_step_of_a_run_is_no_pack(pack) -> None:
+def test_a_step_of_a_run_is_no_pack(pack: Path) -> None:
     artifact = run(pack)
     assert "is no pack: nstudent data pack" in refused(Path(artifact.folder))

@@ -182,7 +182,7 @@ def test_weights_that_are_none_are_named(refused: Callable[..., str], stranger: 
     refused(stranger.run, r"member-0\.safetensors does not hold the weights|larger than its weights")
 
 
-def _changed(stranger, change: Callable[[dict[str, torch.Tensor]], object]) -> bytes:
+def _changed(stranger: Stranger, change: Callable[[dict[str, torch.Tensor]], object]) -> bytes:
     weights = load((stranger.step / "member-0.safetensors").read_bytes())
     change(weights)
     return save(weights)

@@ -17,7 +17,7 @@ from PIL import Image
 SIZE = 8
 
 
-def png(colour):
+def png(colour: int) -> bytes:
     """A small image like no other of another number."""
     pixels = np.full((SIZE, SIZE, 3), 40, dtype=np.uint8)
     pixels[0, 0] = colour % 256, colour // 256, 99
@@ -26,20 +26,20 @@ def png(colour):
     return buffer.getvalue()
 
 
-def plant(root, files) -> None:
+def plant(root: Path, files: dict[str, bytes]) -> None:
     for name, content in files.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
 
 
-def classes(each=6, start=0, prefix=""):
+def classes(each: int = 6, start: int = 0, prefix: str = "") -> dict[str, bytes]:
     """``each`` images of three terminal labels, one of which ends at the coarse level."""
     names = [f"{prefix}{path}/{i}.png" for path in ("pet/cat", "pet/dog", "stone") for i in range(each)]
     return {name: png(start + i) for i, name in enumerate(names)}
 
 
-def divided():
+def divided() -> dict[str, bytes]:
     """A source with splits of its own."""
     return (
         classes(each=4, start=0, prefix="train/")
@@ -55,7 +55,7 @@ class Said(Silence):
     def __init__(self) -> None:
         self.lines = []
 
-    def say(self, text) -> None:
+    def say(self, text: str) -> None:
         self.lines.append(text)
 
 
@@ -66,23 +66,23 @@ class Bench:
         self.root = tmp_path / "root"
         self.tmp_path = tmp_path
 
-    def run(self, run="run", rounds=1, **options: Any):
+    def run(self, run: str = "run", rounds: int = 1, **options: Any) -> Artifact:
         data = {"source": "folder", "root": str(self.root), "levels": ["coarse", "fine"], "image_size": SIZE}
         data |= {"labelled": None} | options
         words = [f"data.{key}={json.dumps(value)}" for key, value in data.items()]
         config = nstudent.load_config(overrides=[*words, f"rounds={rounds}"])
         return Artifact(nstudent.run_stage(config, "data", self.tmp_path / run))
 
-    def refused(self, **options: Any):
+    def refused(self, **options: Any) -> str:
         with pytest.raises(DataError) as caught:
             self.run(**options)
         return str(caught.value)
 
 
-def left_out(artifact):
+def left_out(artifact: Artifact) -> dict[str, str]:
     return {entry["name"]: entry["reason"] for entry in artifact.json("left_out.json")}
 
 
-def status_by_name(artifact):
+def status_by_name(artifact: Artifact) -> dict[str, int]:
     dataset = Dataset(artifact)
     return {dataset.name(i): int(dataset.status[i]) for i in range(len(dataset))}

@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 import threading
+from collections.abc import Callable
 from contextlib import nullcontext
 
 import h5py
@@ -14,6 +15,7 @@ from nstudent.artifact import Artifact
 from nstudent.data import decoders, packing
 from nstudent.data.dataset import UNREADABLE, Dataset
 from nstudent.data.sources.folder import Folder
+from nstudent.data.sources.source import Record
 from nstudent.taxonomy import UNKNOWN
 from small_folders import SIZE, Bench, classes, divided, left_out, plant, png, status_by_name
 
@@ -207,11 +209,11 @@ def test_what_is_named_like_an_image_and_is_no_file_is_quarantined(bench: Bench)
     assert artifact.manifest.metrics["unreadable"] == 5
 
 
-def vanishing(monkeypatch: pytest.MonkeyPatch, act) -> None:
+def vanishing(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
     """``act`` happens on disk after the source was listed and before its first image is read."""
     listed = Folder.records
 
-    def records(source):
+    def records(source: Folder) -> list[Record]:
         found = listed(source)
         act()
         return found
@@ -318,7 +320,7 @@ def test_an_interrupted_packing_keeps_its_finished_shards(bench: Bench, monkeypa
     decoded = []
     decode = decoders.decode
 
-    def dying(content, *rest):
+    def dying(content: bytes, *rest: int) -> np.ndarray:
         decoded.append(content)
         if len(decoded) > 13:
             raise KeyboardInterrupt

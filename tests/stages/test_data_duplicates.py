@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from nstudent.artifact import Artifact
 from nstudent.data.dataset import CONFLICTING, DUPLICATE, NEAR_DUPLICATE, Dataset
 from PIL import Image
 from small_folders import Bench, classes, divided, left_out, plant, png, status_by_name
@@ -83,7 +84,7 @@ def test_equal_images_of_a_drawn_division_never_end_on_both_sides(bench: Bench) 
 # --- two labels -------------------------------------------------------------------------------------------------------
 
 
-def contested():
+def contested() -> dict[str, bytes]:
     """One image under two labels, a second one under three."""
     files = divided()
     return files | {
@@ -150,20 +151,20 @@ def test_a_label_that_says_less_does_not_contradict(bench: Bench) -> None:
 # --- copies that are not equal bytes ----------------------------------------------------------------------------------
 
 
-def photo(seed):
+def photo(seed: int) -> Image.Image:
     """Patches of colour at three scales, as far from another seed's as two photos are."""
     random = np.random.default_rng(seed)
     layers = [Image.fromarray(random.integers(0, 256, (n, n, 3), np.uint8)).resize((96, 96), 3) for n in (3, 6, 12)]
     return Image.fromarray(np.mean([np.asarray(layer, float) for layer in layers], axis=0).astype(np.uint8))
 
 
-def saved(image, image_format="PNG", **options: Any):
+def saved(image: Image.Image, image_format: str = "PNG", **options: Any) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, image_format, **options)
     return buffer.getvalue()
 
 
-def exif_turned(image):
+def exif_turned(image: Image.Image) -> bytes:
     exif = Image.Exif()
     exif[0x0112] = 6
     return saved(image.transpose(Image.Transpose.ROTATE_90), exif=exif)
@@ -178,14 +179,14 @@ COPIES = {
 }
 
 
-def photos(**more: Any):
+def photos(**more: Any) -> dict[str, bytes]:
     """A division of photos, 24 in all, without copies."""
     names = [f"{part}/{c}/{i}.png" for part in ("train", "validation", "test") for c in ("a", "b") for i in range(3)]
     names += [f"unlabelled/{i}.png" for i in range(6)]
     return {name: saved(photo(seed)) for seed, name in enumerate(names)} | more
 
 
-def run_on_photos(bench, files, **options: Any):
+def run_on_photos(bench: Bench, files: dict[str, bytes], **options: Any) -> Artifact:
     plant(bench.root, files)
     return bench.run(levels=["class"], image_size=64, **options)
 

@@ -1,6 +1,9 @@
 """Labels as the data stage takes them: what contradicts the tree, what is odd, and what is not enough."""
 
+from typing import Any
+
 import pytest
+from nstudent.artifact import Artifact
 from nstudent.data.dataset import THINNED, Dataset
 from small_folders import Bench, classes, divided, plant, png, status_by_name
 
@@ -60,7 +63,7 @@ def test_the_heap_is_thinned_to_the_number_asked_for(bench: Bench) -> None:
 # --- what is odd and legal --------------------------------------------------------------------------------------------
 
 
-def found(artifact):
+def found(artifact: Artifact) -> dict[str, list[Any]]:
     return artifact.json("findings.json")
 
 
@@ -134,7 +137,7 @@ def test_a_split_whose_images_are_all_unreadable_is_refused(bench: Bench, part: 
 # --- the order of levels ----------------------------------------------------------------------------------------------
 
 
-def table(bench: Bench, levels):
+def table(bench: Bench, levels: list[str]) -> dict[str, Any]:
     rows = {f"{fine}-{i}": (coarse, mid, fine) for coarse, mid, fine in LEAVES for i in range(4)}
     plant(bench.root, {f"{name}.png": png(i) for i, name in enumerate(rows)})
     lines = ["path,coarse,mid,fine", *(f"{name}.png,{','.join(row)}" for name, row in rows.items())]

@@ -26,24 +26,24 @@ from small_folders import SIZE, Bench, Said, classes, divided, plant, png
 
 
 @pytest.fixture
-def photos(bench: Bench):
+def photos(bench: Bench) -> Bench:
     """Small images in folders, one of them cut off and one empty."""
     extra = {"unlabelled/cut.png": png(900)[:-20], "unlabelled/empty.png": b""}
     plant(bench.root, divided() | classes(each=6, start=500, prefix="train/more-") | extra)
     return bench
 
 
-def config_of(bench, storage, *words):
+def config_of(bench: Bench, storage: str, *words: str) -> Config:
     keys = {"source": "folder", "root": bench.root, "levels": "[coarse, fine]", "labelled": "null", "image_size": SIZE}
     keys |= {"storage": storage, "max_bad_share": 0.1}
     return load_config(None, [*(f"data.{key}={value}" for key, value in keys.items()), "threads=1", *words])
 
 
-def made(config, bench, name):
+def made(config: Config, bench: Bench, name: str) -> Artifact:
     return Artifact(run_stage(config, "data", bench.tmp_path / name))
 
 
-def test_images_are_to_the_bit_what_pixels_would_hold(photos, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_are_to_the_bit_what_pixels_would_hold(photos: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packing, "_ROWS_OF_ORIGINALS", 8)
     kept, anew = (config_of(photos, storage) for storage in ("pixels", "original"))
 
@@ -70,7 +70,7 @@ def test_images_are_to_the_bit_what_pixels_would_hold(photos, monkeypatch: pytes
 @pytest.mark.parametrize(
     "words", [("workers=0",), ("workers=1", "augment=image", "data.image_size=40")], ids=["thread", "process"]
 )
-def test_what_is_trained_has_the_bytes_it_has_of_pixels(photos, words: tuple[str, ...]) -> None:
+def test_what_is_trained_has_the_bytes_it_has_of_pixels(photos: Bench, words: tuple[str, ...]) -> None:
     """From files, decoded in the thread that prepares or in a loader process; validated on the way."""
     weights = []
     for storage in ("pixels", "original"):
@@ -91,7 +91,7 @@ def test_what_is_labelled_has_the_bytes_it_has_of_pixels(tiny: Callable[..., Con
     assert labels[0] == labels[1]
 
 
-def test_an_image_that_changed_since_is_named_and_what_it_says_helps(photos) -> None:
+def test_an_image_that_changed_since_is_named_and_what_it_says_helps(photos: Bench) -> None:
     config = config_of(photos, "original", "augment=image", "workers=1", "student.epochs=2")
     run = photos.tmp_path / "run"
     run_stage(config, "data", run)
@@ -114,7 +114,7 @@ def test_an_image_that_changed_since_is_named_and_what_it_says_helps(photos) -> 
     assert (run / "02-baseline" / "manifest.json").exists()
 
 
-def test_an_image_that_is_gone_is_named(photos) -> None:
+def test_an_image_that_is_gone_is_named(photos: Bench) -> None:
     config = config_of(photos, "original")
     dataset = Dataset(made(config, photos, "run"), config.data)
     image = int(dataset.labelled[0])
@@ -127,7 +127,9 @@ def test_an_image_that_is_gone_is_named(photos) -> None:
         dataset.pixels[np.array([image])]
 
 
-def test_an_image_that_cannot_be_decoded_any_more_is_no_black_one(photos, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_that_cannot_be_decoded_any_more_is_no_black_one(
+    photos: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = config_of(photos, "original")
     dataset = Dataset(made(config, photos, "run"), config.data)
 
@@ -139,7 +141,7 @@ def test_an_image_that_cannot_be_decoded_any_more_is_no_black_one(photos, monkey
         dataset.pixels[dataset.labelled[:1]]
 
 
-def test_no_square_is_held_for_a_shard_that_keeps_none(photos, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_square_is_held_for_a_shard_that_keeps_none(photos: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     seen, write = [], packing.Layout.write
     monkeypatch.setattr(
         packing.Layout, "write", lambda layout, path, images: (seen.extend(images), write(layout, path, images))
@@ -148,7 +150,7 @@ def test_no_square_is_held_for_a_shard_that_keeps_none(photos, monkeypatch: pyte
     assert {image.pixels.nbytes for image in seen if image.readable} == {0}
 
 
-def test_a_source_with_another_number_of_images_is_refused(photos) -> None:
+def test_a_source_with_another_number_of_images_is_refused(photos: Bench) -> None:
     config = config_of(photos, "original")
     artifact = made(config, photos, "run")
     plant(photos.root, {"unlabelled/more.png": png(999)})
@@ -156,13 +158,13 @@ def test_a_source_with_another_number_of_images_is_refused(photos) -> None:
         Dataset(artifact, config.data).pixels[np.arange(2)]
 
 
-def test_without_its_source_nothing_can_be_looked_at(photos) -> None:
+def test_without_its_source_nothing_can_be_looked_at(photos: Bench) -> None:
     artifact = made(config_of(photos, "original"), photos, "run")
     with pytest.raises(ConfigError, match="these images are not kept"):
         Dataset(artifact).pixels[np.arange(2)]
 
 
-def test_what_ended_its_decoder_once_is_not_given_to_it_again(photos, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_ended_its_decoder_once_is_not_given_to_it_again(photos: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     config = config_of(photos, "original")
     artifact = made(config, photos, "run")
     path = artifact.path("pixels-00000.h5")
@@ -174,12 +176,12 @@ def test_what_ended_its_decoder_once_is_not_given_to_it_again(photos, monkeypatc
     assert not dataset.pixels[np.array([3])].any()
 
 
-def test_a_training_says_what_packing_would_gain_where_it_waits(photos, monkeypatch: pytest.MonkeyPatch) -> None:
-    def slow(path, root):
+def test_a_training_says_what_packing_would_gain_where_it_waits(photos: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(path: Path, root: Path) -> bytes:
         time.sleep(0.01)
         return read_file(path, root)
 
-    def said(storage):
+    def said(storage: str) -> list[str]:
         heard = Said()
         config = config_of(photos, storage, "student.epochs=6")
         run_stage(config, "data", photos.tmp_path / storage)
@@ -192,7 +194,7 @@ def test_a_training_says_what_packing_would_gain_where_it_waits(photos, monkeypa
     assert "data.storage=pixels decodes them once (0.0 MiB)" in line
 
 
-def test_there_is_nothing_to_pack(photos) -> None:
+def test_there_is_nothing_to_pack(photos: Bench) -> None:
     config = config_of(photos, "original").data
     with pytest.raises(ConfigError, match=r"data\.storage=original keeps no image"):
         make_pack(config, photos.tmp_path / "pack")

@@ -13,7 +13,8 @@ from typing import Any
 
 import nstudent
 import pytest
-from nstudent.artifact import Manifest
+from nstudent.artifact import Artifact, Manifest
+from nstudent.config import DataConfig
 from nstudent.data import packing
 from nstudent.data.pack_folder import make_pack
 from nstudent.data.sources import open_source
@@ -27,14 +28,14 @@ BROKEN = {"train/pet/cat/broken.png": png(1)[:-30], os.fsdecode(b"unlabelled/caf
 
 
 @pytest.fixture
-def photos(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+def photos(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
     """A source with splits, copies and broken files, four images a shard."""
     monkeypatch.setattr(packing, "SHARD_BYTES", 4 * SIZE * SIZE * 3)
     plant(bench.root, divided() | BROKEN | {"unlabelled/copy.png": png(100)})
     return bench
 
 
-def settings(bench, **options: Any):
+def settings(bench: Bench, **options: Any) -> DataConfig:
     data = {"source": "folder", "root": str(bench.root), "levels": ["coarse", "fine"], "image_size": SIZE}
     data |= {"max_bad_share": 0.1} | options
     return nstudent.load_config(overrides=[f"data.{key}={json.dumps(value)}" for key, value in data.items()]).data
@@ -46,11 +47,11 @@ class Heard(Silence):
     def __init__(self) -> None:
         self.lines = []
 
-    def say(self, text) -> None:
+    def say(self, text: str) -> None:
         self.lines.append(text)
 
 
-def packed(bench, out="pack", repair=False, **options: Any):
+def packed(bench: Bench, out: str = "pack", repair: bool = False, **options: Any) -> tuple[Path, list[str]]:
     """(folder, what was said)."""
     heard = Heard()
     return make_pack(
@@ -58,15 +59,15 @@ def packed(bench, out="pack", repair=False, **options: Any):
     ), heard.lines
 
 
-def run_packed(bench, run, out, **options: Any):
+def run_packed(bench: Bench, run: str, out: Path, **options: Any) -> Artifact:
     return bench.run(run, **{"source": "packed", "root": str(out), "max_bad_share": 0.1} | options)
 
 
-def contents(folder):
+def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-def flip(path) -> None:
+def flip(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
@@ -81,7 +82,9 @@ def flip(path) -> None:
     [{}, {"unlabelled": 3, "near_duplicates": "report"}, {"labelled": 9, "label_noise": 0.4}],
     ids=["as it is", "thinned", "noisy"],
 )
-def test_a_run_of_a_pack_has_the_bytes_of_a_run_of_its_source(photos, storage: str, options: dict[str, Any]) -> None:
+def test_a_run_of_a_pack_has_the_bytes_of_a_run_of_its_source(
+    photos: Bench, storage: str, options: dict[str, Any]
+) -> None:
     out, _ = packed(photos, storage=storage)
 
     one = photos.run("source", storage=storage, max_bad_share=0.1, **options)
@@ -110,7 +113,7 @@ def test_splits_are_drawn_by_the_seed_of_the_run(bench: Bench) -> None:
     assert made["packed", 0] != made["packed", 1]
 
 
-def test_the_shards_are_linked_and_the_run_outlives_the_pack(photos) -> None:
+def test_the_shards_are_linked_and_the_run_outlives_the_pack(photos: Bench) -> None:
     out, _ = packed(photos)
     artifact = run_packed(photos, "run", out)
     for name in artifact.matching("pixels-"):
@@ -122,7 +125,7 @@ def test_the_shards_are_linked_and_the_run_outlives_the_pack(photos) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="there is no second file system")
-def test_from_another_disk_they_are_copied(photos) -> None:
+def test_from_another_disk_they_are_copied(photos: Bench) -> None:
     with tempfile.TemporaryDirectory(dir="/dev/shm") as elsewhere:
         if os.stat(elsewhere).st_dev == os.stat(photos.tmp_path).st_dev:
             pytest.skip("it is the same file system")
@@ -132,7 +135,7 @@ def test_from_another_disk_they_are_copied(photos) -> None:
         assert artifact.manifest.files == photos.run("source", max_bad_share=0.1).manifest.files
 
 
-def test_a_pack_is_the_same_wherever_it_lies(photos) -> None:
+def test_a_pack_is_the_same_wherever_it_lies(photos: Bench) -> None:
     out, _ = packed(photos)
     stamp = open_source(settings(photos, source="packed", root=str(out))).stamp()
     moved = photos.tmp_path / "moved" / "pack"
@@ -151,7 +154,7 @@ def test_a_pack_is_the_same_wherever_it_lies(photos) -> None:
         ({"root": "nowhere"}, "data.root: there is no folder"),
     ],
 )
-def test_what_does_not_fit_the_pack_is_named_with_its_mend(photos, options: dict[str, Any], said: str) -> None:
+def test_what_does_not_fit_the_pack_is_named_with_its_mend(photos: Bench, options: dict[str, Any], said: str) -> None:
     out, _ = packed(photos)
     options = {**options, "root": str(photos.tmp_path / options.get("root", out.name))}
     with pytest.raises(DataError) as caught:
@@ -163,7 +166,7 @@ def test_what_does_not_fit_the_pack_is_named_with_its_mend(photos, options: dict
 # --- damage -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_damaged_pack_is_noticed_while_it_is_linked_and_mended_to_its_bytes(photos) -> None:
+def test_a_damaged_pack_is_noticed_while_it_is_linked_and_mended_to_its_bytes(photos: Bench) -> None:
     out, _ = packed(photos)
     before = contents(out)
     flip(out / "pixels-00002.h5")
@@ -183,14 +186,14 @@ def test_a_damaged_pack_is_noticed_while_it_is_linked_and_mended_to_its_bytes(ph
 
 
 @pytest.mark.parametrize("name", ["records.h5", "info.json"])
-def test_damage_to_what_describes_the_images_is_noticed(photos, name: str) -> None:
+def test_damage_to_what_describes_the_images_is_noticed(photos: Bench, name: str) -> None:
     out, _ = packed(photos)
     flip(out / name)
     with pytest.raises(ArtifactError, match=f"{name} has changed since it was packed"):
         run_packed(photos, "run", out)
 
 
-def test_a_missing_file_is_made_again_without_being_asked(photos) -> None:
+def test_a_missing_file_is_made_again_without_being_asked(photos: Bench) -> None:
     out, _ = packed(photos)
     before = contents(out)
     (out / "pixels-00003.h5").unlink()
@@ -201,7 +204,7 @@ def test_a_missing_file_is_made_again_without_being_asked(photos) -> None:
     assert (out / "pixels-00003.h5").read_bytes() == before["pixels-00003.h5"]
 
 
-def test_repairing_a_run_does_not_write_into_the_pack(photos) -> None:
+def test_repairing_a_run_does_not_write_into_the_pack(photos: Bench) -> None:
     out, _ = packed(photos)
     artifact = run_packed(photos, "run", out)
     before, times = contents(out), {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
@@ -218,7 +221,7 @@ def test_repairing_a_run_does_not_write_into_the_pack(photos) -> None:
     assert verify(photos.tmp_path / "run") == []
 
 
-def test_bits_that_rot_in_a_linked_file_are_mended_in_the_pack_and_then_in_the_run(photos) -> None:
+def test_bits_that_rot_in_a_linked_file_are_mended_in_the_pack_and_then_in_the_run(photos: Bench) -> None:
     """One file under two names: what is made again is another one, and neither is written through."""
     out, _ = packed(photos)
     artifact = run_packed(photos, "run", out)
@@ -235,7 +238,7 @@ def test_bits_that_rot_in_a_linked_file_are_mended_in_the_pack_and_then_in_the_r
     assert verify(photos.tmp_path / "run") == []
 
 
-def test_a_pack_made_anew_leaves_the_runs_of_the_old_one_alone(photos) -> None:
+def test_a_pack_made_anew_leaves_the_runs_of_the_old_one_alone(photos: Bench) -> None:
     out, _ = packed(photos)
     artifact = run_packed(photos, "run", out)
     before = contents(artifact.folder)
@@ -253,7 +256,7 @@ def test_a_pack_made_anew_leaves_the_runs_of_the_old_one_alone(photos) -> None:
 # --- making it --------------------------------------------------------------------------------------------------------
 
 
-def test_again_it_does_nothing_and_says_so(photos) -> None:
+def test_again_it_does_nothing_and_says_so(photos: Bench) -> None:
     out, said = packed(photos)
     assert said[0] == f"{out}: not made yet"
     times = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
@@ -262,7 +265,7 @@ def test_again_it_does_nothing_and_says_so(photos) -> None:
     assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == times
 
 
-def test_other_settings_make_it_anew_and_those_of_a_run_do_not(photos) -> None:
+def test_other_settings_make_it_anew_and_those_of_a_run_do_not(photos: Bench) -> None:
     out, _ = packed(photos)
     assert packed(photos, labelled=3, near_duplicates="ignore", label_noise=0.5)[1] == [f"{out}: up to date"]
     assert packed(photos, image_size=16)[1][0] == f"{out}: data.image_size changed from 8 to 16"
@@ -286,7 +289,7 @@ cli.main()
 
 
 @pytest.mark.parametrize(("number", "code"), [("SIGTERM", 75), ("SIGINT", 75), ("SIGKILL", -signal.SIGKILL)])
-def test_stopped_or_killed_it_goes_on_to_the_same_bytes(photos, number: str, code: int) -> None:
+def test_stopped_or_killed_it_goes_on_to_the_same_bytes(photos: Bench, number: str, code: int) -> None:
     whole, _ = packed(photos, "whole")
     out = photos.tmp_path / "cut"
     keys = {"source": "folder", "root": photos.root, "levels": "[coarse, fine]", "image_size": SIZE}
@@ -305,7 +308,7 @@ def test_stopped_or_killed_it_goes_on_to_the_same_bytes(photos, number: str, cod
     assert [(out / path.name).stat().st_mtime_ns for path in finished] == times
 
 
-def test_unfinished_work_for_other_settings_is_not_thrown_away(photos) -> None:
+def test_unfinished_work_for_other_settings_is_not_thrown_away(photos: Bench) -> None:
     partial = photos.tmp_path / "pack.partial"
     shutil.copytree(packed(photos, "whole")[0], partial)
     (partial / "manifest.json").unlink()
@@ -316,7 +319,7 @@ def test_unfinished_work_for_other_settings_is_not_thrown_away(photos) -> None:
 
 
 @pytest.mark.parametrize("name", ["pack", "pack.partial", "pack.before"])
-def test_what_is_no_pack_is_not_replaced(photos, name: str) -> None:
+def test_what_is_no_pack_is_not_replaced(photos: Bench, name: str) -> None:
     theirs = photos.tmp_path / name
     theirs.mkdir()
     (theirs / "thesis.tex").write_text("mine")
@@ -326,7 +329,7 @@ def test_what_is_no_pack_is_not_replaced(photos, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["pack", "pack.partial", "pack.before"])
-def test_links_are_not_packed_through(photos, name: str) -> None:
+def test_links_are_not_packed_through(photos: Bench, name: str) -> None:
     elsewhere = photos.tmp_path / "elsewhere"
     elsewhere.mkdir()
     (photos.tmp_path / name).symlink_to(elsewhere)
@@ -335,7 +338,7 @@ def test_links_are_not_packed_through(photos, name: str) -> None:
     assert not list(elsewhere.iterdir())
 
 
-def test_a_pack_of_a_pack_and_a_name_that_is_none_are_refused(photos) -> None:
+def test_a_pack_of_a_pack_and_a_name_that_is_none_are_refused(photos: Bench) -> None:
     out, _ = packed(photos)
     with pytest.raises(ConfigError, match=r"data\.source packed is a pack already"):
         packed(photos, "again", source="packed", root=str(out))
@@ -343,24 +346,24 @@ def test_a_pack_of_a_pack_and_a_name_that_is_none_are_refused(photos) -> None:
         make_pack(settings(photos), "..")
 
 
-def test_a_label_that_fits_no_tree_is_said_before_anything_is_decoded(photos) -> None:
+def test_a_label_that_fits_no_tree_is_said_before_anything_is_decoded(photos: Bench) -> None:
     with pytest.raises(DataError, match=r"train/pet/cat/0\.png"):
         packed(photos, taxonomy={"stone": None, "pet": ["dog"]})
     assert not list((photos.tmp_path / "pack.partial").glob("pixels-*"))
 
 
-def test_too_many_unreadable_images_stop_it(photos) -> None:
+def test_too_many_unreadable_images_stop_it(photos: Bench) -> None:
     with pytest.raises(DataError, match="1 of 33 images cannot be read, the first is train/pet/cat/broken"):
         packed(photos, max_bad_share=0.0)
 
 
-def test_one_process_at_a_time(photos) -> None:
+def test_one_process_at_a_time(photos: Bench) -> None:
     with hold_beside(photos.tmp_path / "pack"), pytest.raises(BusyError, match=r"pack is in use by process \d+ on"):
         packed(photos)
     packed(photos)
 
 
-def test_the_command_says_how_to_use_it(photos, nstudent: Callable[..., Any]) -> None:
+def test_the_command_says_how_to_use_it(photos: Bench, nstudent: Callable[..., Any]) -> None:
     words = [f"data.root={photos.root}", "data.source=folder", "data.levels=[coarse, fine]", "data.max_bad_share=0.1"]
     done = nstudent("data", "pack", "out", *words, "data.image_size=8")
     assert done.returncode == 0, done.stderr

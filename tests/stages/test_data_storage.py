@@ -27,14 +27,14 @@ SIDE = 32
 SHARD_ROWS = 8
 
 
-def encoded(pixels, image_format, **options: Any):
+def encoded(pixels: np.ndarray, image_format: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, image_format, **options)
     return buffer.getvalue()
 
 
 @pytest.fixture
-def photos(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+def photos(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
     """A source of 72 pieces of photos, among them a near-duplicate, a duplicate and a broken one; shards of eight."""
     pieces = [
         photo[top : top + 60, left : left + 60]
@@ -57,15 +57,15 @@ def photos(bench: Bench, monkeypatch: pytest.MonkeyPatch):
     return bench
 
 
-def as_kept(bench, storage, run=None):
+def as_kept(bench: Bench, storage: str, run: str | None = None) -> Artifact:
     return bench.run(run or storage, storage=storage, image_size=SIDE, max_bad_share=0.1)
 
 
-def shards(artifact):
+def shards(artifact: Artifact) -> list[dict[str, np.ndarray]]:
     return [hdf5.mapped(artifact.path(name)) for name in artifact.matching("pixels-")]
 
 
-def test_all_but_the_pixels_is_the_same(photos) -> None:
+def test_all_but_the_pixels_is_the_same(photos: Bench) -> None:
     pixels, jpeg = as_kept(photos, "pixels"), as_kept(photos, "jpeg")
 
     for name in ("index.h5", "truth.h5", "taxonomy.json", "info.json", "left_out.json"):
@@ -85,7 +85,7 @@ def test_all_but_the_pixels_is_the_same(photos) -> None:
     assert 10 * np.log10(255**2 / ((left - right) ** 2).mean()) > 34
 
 
-def test_shards_of_jpeg_hold_more_rows_all_the_same_number(photos) -> None:
+def test_shards_of_jpeg_hold_more_rows_all_the_same_number(photos: Bench) -> None:
     jpeg = as_kept(photos, "jpeg")
 
     rows = [len(shard["offset"]) - 1 for shard in shards(jpeg)]
@@ -110,7 +110,7 @@ run_stage(load_config(None, sys.argv[3:]), "data", sys.argv[2])
 """
 
 
-def test_killed_between_two_shards_it_goes_on_to_the_same_bytes(photos) -> None:
+def test_killed_between_two_shards_it_goes_on_to_the_same_bytes(photos: Bench) -> None:
     whole = as_kept(photos, "jpeg", "whole")
     words = [f"{key}={value}" for key, value in _words(photos).items()]
     command = [sys.executable, "-c", _KILLED, str(packing.SHARD_BYTES), str(photos.tmp_path / "cut"), *words]
@@ -126,7 +126,7 @@ def test_killed_between_two_shards_it_goes_on_to_the_same_bytes(photos) -> None:
     assert {name: (resumed.folder / name).stat().st_mtime_ns for name in finished} == finished
 
 
-def _words(bench):
+def _words(bench: Bench) -> dict[str, Any]:
     return {
         "data.source": "folder",
         "data.root": bench.root,

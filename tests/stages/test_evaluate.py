@@ -2,23 +2,31 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from nstudent.artifact import Artifact, Manifest
 from nstudent.classifier import Classifier
 from nstudent.config import Config
+from nstudent.config_file import load_config
 from nstudent.data.dataset import Dataset
+from nstudent.data.split import TEST, VALIDATION
+from nstudent.evaluation.metrics import scores as score_of
+from nstudent.evaluation.metrics import tally
+from nstudent.evaluation.predictions import Predictions
+from nstudent.models.device import Placement
+from nstudent.models.ensemble import Ensemble
 from nstudent.run import run_stage
 from PIL import Image
 
 
 @pytest.fixture(scope="module")
-def scores(finished: Path):
+def scores(finished: Path) -> dict[str, Any]:
     return json.loads((finished / "06-evaluate" / "scores.json").read_text())
 
 
-def test_scores_every_classifier_on_validation_and_test_with_intervals(scores) -> None:
+def test_scores_every_classifier_on_validation_and_test_with_intervals(scores: dict[str, Any]) -> None:
     assert list(scores["classifiers"]) == ["01-teacher", "02-baseline", "05-student"]
     for entry in scores["classifiers"].values():
         for part in ("validation", "test"):
@@ -30,13 +38,15 @@ def test_scores_every_classifier_on_validation_and_test_with_intervals(scores) -
 
 
 @pytest.mark.parametrize("step", ["01-teacher", "02-baseline", "05-student"])
-def test_validation_scores_are_those_the_steps_themselves_saw(step: str, scores, finished: Path) -> None:
+def test_validation_scores_are_those_the_steps_themselves_saw(
+    step: str, scores: dict[str, Any], finished: Path
+) -> None:
     seen = Manifest.read(finished / step).metrics["validation"]
     found = {name: entry["value"] for name, entry in scores["classifiers"][step]["validation"].items()}
     assert found == pytest.approx(seen)
 
 
-def test_the_gain_is_that_of_the_final_classifier_on_test(scores) -> None:
+def test_the_gain_is_that_of_the_final_classifier_on_test(scores: dict[str, Any]) -> None:
     final = scores["classifiers"][scores["final"]]["test"]
     assert scores["gain"]
     for name, gains in scores["gain"].items():
@@ -45,7 +55,7 @@ def test_the_gain_is_that_of_the_final_classifier_on_test(scores) -> None:
             assert gain["value"] == pytest.approx(final[score]["value"] - other[score]["value"])
 
 
-def test_pseudo_labels_are_held_against_the_hidden_truth_before_and_after_the_filter(scores) -> None:
+def test_pseudo_labels_are_held_against_the_hidden_truth_before_and_after_the_filter(scores: dict[str, Any]) -> None:
     assert list(scores["pseudo_labels"]) == ["03-pseudolabel", "04-filter"]
     assert scores["given_labels"] == {}, "no given label is known to be wrong"
 
@@ -61,7 +71,7 @@ def test_the_test_images_are_in_no_other_split(finished: Path) -> None:
     assert len(np.unique(np.concatenate(parts))) == sum(map(len, parts))
 
 
-def test_fewer_resamples_change_no_score(tiny: Callable[..., Config], go_on: Path, scores) -> None:
+def test_fewer_resamples_change_no_score(tiny: Callable[..., Config], go_on: Path, scores: dict[str, Any]) -> None:
     run_stage(tiny("evaluate.resamples=10"), "evaluate", go_on)
     again = json.loads((go_on / "06-evaluate" / "scores.json").read_text())
     for name, entry in scores["classifiers"].items():
@@ -70,8 +80,36 @@ def test_fewer_resamples_change_no_score(tiny: Callable[..., Config], go_on: Pat
             assert values == {score: each["value"] for score, each in entry[part].items()}
 
 
+def test_the_predictions_that_are_kept_are_those_that_were_scored(finished: Path, scores: dict[str, Any]) -> None:
+    made, dataset = Artifact(finished / "06-evaluate"), Dataset(Artifact(finished / "00-data"))
+    assert Predictions.steps(made) == ["01-teacher", "02-baseline", "05-student"]
+    for step, entry in scores["classifiers"].items():
+        found = Predictions.open(made, step)
+        assert found.images.tolist() == [*dataset.validation, *dataset.test]
+        assert found.levels == dataset.taxonomy.levels
+        assert np.array_equal(found.truth, dataset.labels[found.images])
+        assert [name.decode() for name in found.names] == [dataset.name(image) for image in found.images]
+        for part, split in (("validation", VALIDATION), ("test", TEST)):
+            rows = found.rows_of(split)
+            again = score_of(tally(found.paths[rows], found.truth[rows], found.levels))
+            assert again == {name: None if each is None else each["value"] for name, each in entry[part].items()}
+
+
+def test_the_probabilities_that_are_kept_are_those_of_the_ensemble(finished: Path) -> None:
+    dataset, config = Dataset(Artifact(finished / "00-data")), load_config(finished / "config.yaml")
+    found = Predictions.open(Artifact(finished / "06-evaluate"), "01-teacher")
+    ensemble = Ensemble.load(Artifact(finished / "01-teacher"), Placement.from_config(config))
+    said = ensemble.probabilities(dataset.pixels[found.images])
+    rows = np.arange(len(found.images))
+    for kept, level in zip(found.probabilities, said, strict=True):
+        assert kept[rows] == pytest.approx(level, abs=1e-3)
+    deepest = (found.paths >= 0).sum(axis=1) - 1
+    sure = np.array([said[level][row, found.paths[row, level]] for row, level in enumerate(deepest)])
+    assert found.confidence[rows, deepest] == pytest.approx(sure, abs=1e-5)
+
+
 def test_a_run_that_an_earlier_version_has_made_is_scored_as_before(
-    tiny: Callable[..., Config], go_on: Path, scores
+    tiny: Callable[..., Config], go_on: Path, scores: dict[str, Any]
 ) -> None:
     """One whose manifests name no role, and do not count multiply-adds."""
     for path in go_on.glob("*/manifest.json"):
@@ -93,7 +131,7 @@ def test_a_run_that_an_earlier_version_has_made_is_scored_as_before(
     assert again == scores
 
 
-def test_the_product_of_a_real_run_predicts_image_files(finished: Path, scores, tmp_path: Path) -> None:
+def test_the_product_of_a_real_run_predicts_image_files(finished: Path, scores: dict[str, Any], tmp_path: Path) -> None:
     """Written to disk as PNG and read back, the test images score what the run says of its final classifier."""
     dataset = Dataset(Artifact(finished / "00-data"))
     truth = dataset.hidden_truth()[dataset.test]

@@ -2,6 +2,7 @@ import re
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,17 +13,18 @@ from nstudent.errors import ConfigError
 from nstudent.hdf5 import mapped
 from nstudent.labels.selection import Selection
 from nstudent.run import run_all, run_stage
+from nstudent.stage import Context
 from nstudent.stages import filter as filter_stage
 from nstudent.storage import read_json
 from nstudent.training.spending import Spent
 
 
-def keeps(folder):
+def keeps(folder: Path) -> list[np.ndarray]:
     """What was kept before the filter and after it, (rows, levels) each."""
     return [Selection.load(Artifact(folder / step)).keep for step in ("03-pseudolabel", "04-filter")]
 
 
-def given_keep(folder):
+def given_keep(folder: Path) -> np.ndarray:
     return mapped(folder / "04-filter" / "labelled.h5")["keep"].astype(bool)
 
 
@@ -104,7 +106,7 @@ def test_what_is_kept_is_what_stood_after_the_best_iteration(
     scores, labels = [0.5, 0.7, 0.6], {}
     iterations = []
 
-    def iterate(context, bench, heap, found, keep, iteration):
+    def iterate(context: Context, bench: Any, heap: Any, found: Any, keep: Any, iteration: int) -> Any:
         labels["pseudo"] = found.pseudo
         dropped = np.ones(found.pseudo.shape, dtype=bool)
         dropped[iteration] = False

@@ -42,7 +42,7 @@ WORDS = (
 )
 
 
-def picture(fine, random):
+def picture(fine: int, random: np.random.Generator) -> bytes:
     """The coarse class is the colour, the mid class its brightness, and the fine class nothing at all."""
     coarse, mid = fine // (MIDS * FINES), fine // FINES % MIDS
     colour = np.array([[1, 0.2, 0.2], [0.2, 1, 0.2], [0.2, 0.2, 1], [1, 1, 0.2]])[coarse] * (80 + 17 * mid)
@@ -52,7 +52,7 @@ def picture(fine, random):
     return buffer.getvalue()
 
 
-def packed(path, sizes=(320, 120, 120, 200)) -> None:
+def packed(path: Path, sizes: tuple[int, ...] = (320, 120, 120, 200)) -> None:
     """Images of the four splits, as docs/DATA.md describes them; the labels of all are known."""
     random = np.random.default_rng(0)
     fine = random.integers(0, COARSE * MIDS * FINES, sum(sizes))
@@ -66,21 +66,21 @@ def packed(path, sizes=(320, 120, 120, 200)) -> None:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory):
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("large")
     packed(folder / "images.h5")
     words = [*WORDS, "data.source=hdf5", f"data.root={folder / 'images.h5'}", f"data.taxonomy={json.dumps(TREE)}"]
     return nstudent.run_all(nstudent.load_config(overrides=words), folder / "run")
 
 
-def test_it_ends_with_scores(run) -> None:
+def test_it_ends_with_scores(run: Path) -> None:
     scores = read_json(run / "06-evaluate" / "scores.json")
 
     assert len(scores["classifiers"]) == 3
     assert scores["classifiers"][scores["final"]]["test"]["accuracy/coarse"]["value"] > 0.5
 
 
-def test_of_the_fine_level_the_most_probable_classes_are_stored(run) -> None:
+def test_of_the_fine_level_the_most_probable_classes_are_stored(run: Path) -> None:
     with h5py.File(run / "03-pseudolabel" / "labels.h5") as file:
         assert file["probability/coarse"].shape == (200, COARSE)
         assert file["probability/mid"].shape == (200, COARSE * MIDS)
@@ -88,7 +88,7 @@ def test_of_the_fine_level_the_most_probable_classes_are_stored(run) -> None:
         assert file["top/fine/class"].dtype == np.int16
 
 
-def test_the_student_reads_whole_distributions(run) -> None:
+def test_the_student_reads_whole_distributions(run: Path) -> None:
     fine = LabelStore.open(Artifact(run / "03-pseudolabel")).probabilities[2][np.arange(200)]
 
     assert fine.shape == (200, COARSE * MIDS * FINES)
@@ -96,7 +96,7 @@ def test_the_student_reads_whole_distributions(run) -> None:
     assert (fine > 0).all()
 
 
-def test_the_classifier_names_a_path_of_the_tree(run, tmp_path: Path) -> None:
+def test_the_classifier_names_a_path_of_the_tree(run: Path, tmp_path: Path) -> None:
     (tmp_path / "x.png").write_bytes(picture(0, np.random.default_rng(1)))
 
     (prediction,) = nstudent.Classifier.load(run, device="cpu").predict([tmp_path / "x.png"])

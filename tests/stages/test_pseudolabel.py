@@ -23,19 +23,21 @@ SHARD = "labels-000000000-000000240.h5"
 
 
 @pytest.fixture(scope="module")
-def store(finished: Path):
+def store(finished: Path) -> LabelStore:
     return LabelStore.open(Artifact(finished / STEP))
 
 
-def test_every_image_of_the_heap_has_its_row(store, finished: Path) -> None:
+def test_every_image_of_the_heap_has_its_row(store: LabelStore, finished: Path) -> None:
     assert np.array_equal(store.images, Dataset(Artifact(finished / "00-data")).unlabelled)
 
 
-def test_paths_are_legal_final_labels(store, finished: Path) -> None:
+def test_paths_are_legal_final_labels(store: LabelStore, finished: Path) -> None:
     assert (Dataset(Artifact(finished / "00-data")).taxonomy.terminal_of(store.paths) >= 0).all()
 
 
-def test_the_labels_are_those_of_the_un_noised_labeller(store, finished: Path, tiny: Callable[..., Config]) -> None:
+def test_the_labels_are_those_of_the_un_noised_labeller(
+    store: LabelStore, finished: Path, tiny: Callable[..., Config]
+) -> None:
     """The ensemble in evaluation mode gives the same distributions; a noised one would not."""
     from nstudent.models.device import Placement
     from nstudent.models.ensemble import Ensemble
@@ -60,7 +62,9 @@ def test_made_twice_the_labels_are_the_same_bytes(finished: Path, go_on: Path, t
     assert Manifest.read(go_on / STEP).fingerprint != Manifest.read(finished / STEP).fingerprint
 
 
-def test_labels_do_not_depend_on_how_they_are_cut_into_shards(store, go_on: Path, tiny: Callable[..., Config]) -> None:
+def test_labels_do_not_depend_on_how_they_are_cut_into_shards(
+    store: LabelStore, go_on: Path, tiny: Callable[..., Config]
+) -> None:
     run_stage(tiny("pseudolabel.shard_rows=100"), "pseudolabel", go_on)
     cut = LabelStore.open(Artifact(go_on / STEP))
     assert len(list((go_on / STEP).glob("labels-*.h5"))) == 3
@@ -73,11 +77,11 @@ def test_an_interrupted_labelling_makes_only_the_missing_shards(go_on: Path, tin
     class Counter(Silence):
         images = 0
 
-        def advance(self, amount, **shown: Any) -> None:
+        def advance(self, amount: int, **shown: Any) -> None:
             self.images += amount
 
     class StopAtTheSecond(Counter):
-        def advance(self, amount, **shown: Any) -> None:
+        def advance(self, amount: int, **shown: Any) -> None:
             super().advance(amount)
             if self.images > 100:
                 raise KeyboardInterrupt
@@ -102,7 +106,7 @@ def test_a_shard_that_cannot_be_written_ends_the_step(
     """It is written in a thread, while the next one is made."""
     write = Shard.write
 
-    def full(shard, path) -> None:
+    def full(shard: Any, path: Path) -> None:
         if path.name.startswith(f"labels-{100 * number:09d}"):
             raise ArtifactError("the disk is full")
         write(shard, path)
@@ -142,7 +146,7 @@ def test_the_metrics_count_what_is_kept(finished: Path) -> None:
 
 
 def test_of_many_classes_the_most_probable_are_stored_and_taught(
-    finished: Path, go_on: Path, tiny: Callable[..., Config], store
+    finished: Path, go_on: Path, tiny: Callable[..., Config], store: LabelStore
 ) -> None:
     config = tiny("pseudolabel.top_k=4")
     folder = run_stage(config, "pseudolabel", go_on)
@@ -162,7 +166,7 @@ def test_of_many_classes_the_most_probable_are_stored_and_taught(
 
 
 def test_labels_do_not_depend_on_the_batch_size(go_on: Path, tiny: Callable[..., Config]) -> None:
-    def made(*words):
+    def made(*words: str) -> tuple[np.ndarray, np.ndarray]:
         found = LabelStore.open(Artifact(run_stage(tiny("pseudolabel.balance=false", *words), "pseudolabel", go_on)))
         return found.paths, found.confidence
 
@@ -175,7 +179,7 @@ def test_labels_do_not_depend_on_the_batch_size(go_on: Path, tiny: Callable[...,
         np.testing.assert_allclose(other_confidence, confidence, atol=1e-5)
 
 
-def test_with_fitted_temperatures_they_hardly_do(store, go_on: Path, tiny: Callable[..., Config]) -> None:
+def test_with_fitted_temperatures_they_hardly_do(store: LabelStore, go_on: Path, tiny: Callable[..., Config]) -> None:
     """The search for a temperature ends at a hundred-thousandth, on one side of the best or the other."""
     config = tiny("pseudolabel.balance=false", "pseudolabel.batch_size=7")
     other = LabelStore.open(Artifact(run_stage(config, "pseudolabel", go_on)))

@@ -13,13 +13,13 @@ from nstudent.config import Config
 from nstudent.errors import ArtifactError, BusyError, ConfigError
 from nstudent.lock import hold, hold_part
 from nstudent.run import run_part, run_stage
-from nstudent.world import Part
+from nstudent.world import IndependentJob
 
 STEP = "03-pseudolabel"
 ROWS = "pseudolabel.shard_rows=50"
 
 
-def shards(folder):
+def shards(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.glob("labels-0*.h5")}
 
 
@@ -29,7 +29,7 @@ def test_parts_made_in_any_order_are_the_labels_of_one_job(
     config = tiny(ROWS)
     partial = partial_folder(go_on / STEP)
     for number, made in ((2, 1), (0, 3), (1, 5)):
-        assert run_part(config, "pseudolabel", Part(number, 3), go_on) == partial
+        assert run_part(config, "pseudolabel", IndependentJob(number, 3), go_on) == partial
         assert len(shards(partial)) == made
     times = {path.name: path.stat().st_mtime_ns for path in partial.glob("labels-0*.h5")}
     run_stage(config, "pseudolabel", go_on)
@@ -43,7 +43,7 @@ def test_parts_made_in_any_order_are_the_labels_of_one_job(
 
 
 def test_what_no_job_has_made_is_made_in_the_end(go_on: Path, tiny: Callable[..., Config]) -> None:
-    run_part(tiny(ROWS), "pseudolabel", Part(0, 2), go_on)
+    run_part(tiny(ROWS), "pseudolabel", IndependentJob(0, 2), go_on)
     run_stage(tiny(ROWS), "pseudolabel", go_on)
     assert len(shards(go_on / STEP)) == 5
 
@@ -80,11 +80,11 @@ def test_nobody_works_on_the_whole_while_a_job_works_on_a_part(go_on: Path, tiny
 
 def test_only_labels_are_made_in_parts_and_only_where_they_are_needed(go_on: Path, tiny: Callable[..., Config]) -> None:
     with pytest.raises(ConfigError, match="--shard is for the stage pseudolabel; student cannot"):
-        run_part(tiny(), "student", Part(0, 2), go_on)
+        run_part(tiny(), "student", IndependentJob(0, 2), go_on)
     with pytest.raises(ConfigError, match="needs no labels"):
-        run_part(tiny(), "pseudolabel", Part(0, 2), go_on)
+        run_part(tiny(), "pseudolabel", IndependentJob(0, 2), go_on)
 
 
 def test_a_part_needs_its_labeller(untrained: Path, tiny: Callable[..., Config]) -> None:
     with pytest.raises(ArtifactError, match="pseudolabel needs 01-teacher"):
-        run_part(tiny(), "pseudolabel", Part(0, 2), untrained)
+        run_part(tiny(), "pseudolabel", IndependentJob(0, 2), untrained)

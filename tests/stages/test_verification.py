@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 
 @pytest.fixture(scope="module")
-def in_shards(tiny: Callable[..., Config], finished: Path, tmp_path_factory: pytest.TempPathFactory):
+def in_shards(tiny: Callable[..., Config], finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run whose pseudo-labels lie in several shards. Tests only read it."""
     folder = tmp_path_factory.mktemp("in_shards") / "run"
     shutil.copytree(finished, folder)
@@ -26,27 +26,27 @@ def in_shards(tiny: Callable[..., Config], finished: Path, tmp_path_factory: pyt
 
 
 @pytest.fixture
-def shards(in_shards, tmp_path: Path):
+def shards(in_shards: Path, tmp_path: Path) -> Path:
     """A copy of it, to be damaged."""
     return Path(shutil.copytree(in_shards, tmp_path / "run"))
 
 
-def flip(path) -> None:
+def flip(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
 
 
-def files_of(folder):
+def files_of(folder: Path) -> dict[str, tuple[int, bytes]]:
     return {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.glob("labels-*.h5")}
 
 
-def test_a_whole_run_is_whole(shards) -> None:
+def test_a_whole_run_is_whole(shards: Path) -> None:
     assert verify(shards) == []
     assert repair(shards) == []
 
 
-def test_of_a_store_the_damaged_shard_alone_is_made_again(shards) -> None:
+def test_of_a_store_the_damaged_shard_alone_is_made_again(shards: Path) -> None:
     folder = shards / "03-pseudolabel"
     before, manifest = files_of(folder), Manifest.read(folder)
     assert len(before) > 1
@@ -64,7 +64,7 @@ def test_of_a_store_the_damaged_shard_alone_is_made_again(shards) -> None:
     assert {state.state for state in status(shards)} == {"done"}
 
 
-def test_of_the_packed_images_too(shards) -> None:
+def test_of_the_packed_images_too(shards: Path) -> None:
     name = next((shards / "00-data").glob("pixels-*.h5")).name
     (shards / "00-data" / name).unlink()
     assert [(bad.file, bad.what) for bad in verify(shards)] == [(name, "missing")]
@@ -73,7 +73,7 @@ def test_of_the_packed_images_too(shards) -> None:
     assert {state.state for state in status(shards)} == {"done"}
 
 
-def test_a_damaged_network_is_trained_again_to_the_same_bytes(shards) -> None:
+def test_a_damaged_network_is_trained_again_to_the_same_bytes(shards: Path) -> None:
     identity = Manifest.read(shards / "01-teacher").id
     flip(shards / "01-teacher" / "member-0.safetensors")
     repair(shards)
@@ -81,7 +81,7 @@ def test_a_damaged_network_is_trained_again_to_the_same_bytes(shards) -> None:
     assert {state.state for state in status(shards)} == {"done"}
 
 
-def test_a_repair_that_was_interrupted_is_gone_on_with(shards, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_repair_that_was_interrupted_is_gone_on_with(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also of the last step, after which nothing is missing."""
     folder = shards / "06-evaluate"
     before = (folder / "scores.json").read_bytes()
@@ -101,7 +101,7 @@ def test_a_repair_that_was_interrupted_is_gone_on_with(shards, monkeypatch: pyte
     assert verify(shards) == []
 
 
-def test_a_stray_file_is_named_and_left(shards) -> None:
+def test_a_stray_file_is_named_and_left(shards: Path) -> None:
     (shards / "05-student" / "notes.txt").write_text("mine")
     assert [(bad.file, bad.what) for bad in verify(shards)] == [("notes.txt", "not part of the step: remove it")]
     made = (shards / "05-student" / "manifest.json").stat().st_mtime_ns
@@ -110,7 +110,7 @@ def test_a_stray_file_is_named_and_left(shards) -> None:
     assert (shards / "05-student" / "notes.txt").read_text() == "mine"
 
 
-def test_a_stray_file_beside_a_damaged_one_does_not_become_part_of_the_step(shards) -> None:
+def test_a_stray_file_beside_a_damaged_one_does_not_become_part_of_the_step(shards: Path) -> None:
     flip(shards / "03-pseudolabel" / "labels.json")
     (shards / "03-pseudolabel" / "notes.txt").write_text("mine")
     with pytest.raises(ArtifactError, match=r"notes\.txt is not part of 03-pseudolabel.*move it away first"):
@@ -120,7 +120,7 @@ def test_a_stray_file_beside_a_damaged_one_does_not_become_part_of_the_step(shar
     assert {state.state for state in status(shards)} == {"done"}
 
 
-def test_what_was_made_for_other_settings_is_not_repaired_with_these(shards) -> None:
+def test_what_was_made_for_other_settings_is_not_repaired_with_these(shards: Path) -> None:
     flip(shards / "03-pseudolabel" / "labels.json")
     config = shards / "config.yaml"
     config.write_text(config.read_text().replace("threshold: 0.3", "threshold: 0.5"))
@@ -128,7 +128,7 @@ def test_what_was_made_for_other_settings_is_not_repaired_with_these(shards) -> 
         repair(shards)
 
 
-def test_a_run_folder_that_was_moved_is_whole_and_up_to_date(shards, tmp_path: Path) -> None:
+def test_a_run_folder_that_was_moved_is_whole_and_up_to_date(shards: Path, tmp_path: Path) -> None:
     moved = tmp_path / "elsewhere" / 'ünter "uns" \'n'
     shutil.copytree(shards, moved)
     shutil.rmtree(shards)

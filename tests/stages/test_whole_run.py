@@ -38,7 +38,7 @@ FILES = {
 }
 
 
-def ids(folder):
+def ids(folder: Path) -> dict[str, str]:
     return {step: Manifest.read(folder / step).id for step in STEPS}
 
 

@@ -1,10 +1,11 @@
 """The embedded digits, packed once, and trainings on them that last seconds."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
-from fitting import LENGTH, fit
+from fitting import LENGTH, fit, supervised
 from nstudent.artifact import Artifact
 from nstudent.config import ModelConfig, NoiseConfig, TrainingConfig
 from nstudent.config_file import load_config
@@ -18,8 +19,8 @@ from nstudent.outputs import Outputs
 from nstudent.progress import Silence
 from nstudent.run import run_stage
 from nstudent.training.build import Lesson, Site, build_loop
-from nstudent.training.loop import Length, Loop
-from nstudent.training.objective import CLEAN, SelfEnsembling, Supervised
+from nstudent.training.loop import Length, Loop, Trained
+from nstudent.training.objective import CLEAN, Objective, SelfEnsembling
 
 NOISY = NoiseConfig(
     operations=2, erase=0.3, dropout=0.3, drop_path=0.2, cutmix=0.5, cutmix_schedule="constant", mixup=0.3
@@ -57,32 +58,31 @@ def kill_after() -> Callable[[int], KillAfter]:
 
 
 @pytest.fixture(scope="session")
-def make_trainer(digits) -> Callable[..., Loop]:
+def make_trainer(digits: Dataset) -> Callable[..., Loop]:
     """A trainer on the digits: 8 labelled images a step, and for the self-ensemble 8 of the heap beside them."""
 
     def make(
         length: Length,
         noise: NoiseConfig = NOISY,
         *,
-        objective=None,
+        objective: Objective | None = None,
         self_ensemble: bool = False,
         workers: int = 0,
         checkpoint_seconds: float = 0.0,
         device: str = "cpu",
         placement: Placement | None = None,
         say: Callable[[str], None] = SILENCE.say,
-        **settings,
+        **settings: Any,
     ) -> Loop:
         placement = placement or Placement(torch.device(device), "float32")
         outputs, key = Outputs(digits.taxonomy), ("fit", 0)
         labelled, heap = (
             Examples(ids, GivenTargets(digits.labels[ids], outputs)) for ids in (digits.labelled, digits.unlabelled)
         )
-        even = [torch.ones(size, device=placement.device) for size in outputs.sizes]
-        supervised = Supervised(even, (1.0, 1.0, 1.0), smoothing=0.1)
+        of_labels = supervised(outputs, (1.0, 1.0, 1.0), placement.device)
         if self_ensemble:
             averages = [RunningAverage(len(part.ids), outputs, 0.7) for part in (labelled, heap)]
-            objective = SelfEnsembling(supervised, *averages, weight=1.0, ramp=0.3, average_from=0.0)
+            objective = SelfEnsembling(of_labels, *averages, weight=1.0, ramp=0.3, average_from=0.0)
         parts = [(labelled, NUM_LABELLED), (heap, NUM_HEAP)] if self_ensemble else [(labelled, NUM_LABELLED)]
         member = build_member(ModelConfig(), outputs, key, dropout=noise.dropout, drop_path=noise.drop_path)
         config = TrainingConfig(batch_size=NUM_LABELLED, noise=noise, **{"warmup_epochs": 1.0} | settings)
@@ -95,14 +95,16 @@ def make_trainer(digits) -> Callable[..., Loop]:
             checkpoint_seconds=checkpoint_seconds,
             say=say,
         )
-        lesson = Lesson(parts, objective or supervised, length, views={CLEAN: None} if self_ensemble else {})
+        lesson = Lesson(parts, objective or of_labels, length, views={CLEAN: None} if self_ensemble else {})
         return build_loop(member, lesson, config, site, key)
 
     return make
 
 
 @pytest.fixture(scope="session")
-def uninterrupted(make_trainer: Callable[..., Loop], tmp_path_factory: pytest.TempPathFactory):
+def uninterrupted(
+    make_trainer: Callable[..., Loop], tmp_path_factory: pytest.TempPathFactory
+) -> dict[bool, tuple[Loop, Trained]]:
     """By whether it is the self-ensemble: the trainer after fit() and what fit() gave."""
     outcomes = {}
     for self_ensemble in (False, True):

@@ -1,22 +1,50 @@
 """Short trainings, and what tests compare of them."""
 
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
 from nstudent.config import NoiseConfig
-from nstudent.progress import Silence
-from nstudent.training.loop import Length
+from nstudent.models.member import Network
+from nstudent.outputs import Outputs
+from nstudent.progress import Progress, Silence
+from nstudent.training.loop import Length, Loop, Trained
+from nstudent.training.losses import CrossEntropy, even_weights
+from nstudent.training.objective import Supervised
 from torch import nn
 
 MILD = NoiseConfig()
+CPU = torch.device("cpu")
 LENGTH = Length(epochs=3, steps_per_epoch=4)
 
 
-def bytes_of(network: nn.Module):
+def supervised(
+    outputs: Outputs,
+    level_weights: Sequence[float],
+    device: torch.device = CPU,
+    *,
+    smoothing: float = 0.1,
+    unlabelled_weight: float = 0.0,
+) -> Supervised:
+    """Cross-entropy, the labels smoothed and every class of equal weight."""
+    even = even_weights(outputs, device)
+    return Supervised(CrossEntropy(even, smoothing), CrossEntropy(even), level_weights, unlabelled_weight)
+
+
+def bytes_of(network: nn.Module) -> dict[str, bytes]:
     return {name: tensor.contiguous().numpy().tobytes() for name, tensor in network.state_dict().items()}
 
 
-def fit(trainer, folder, progress=None, validate=None, name="member"):
+def fit(
+    trainer: Loop,
+    folder: Path,
+    progress: Progress | None = None,
+    validate: Callable[[Network], float] | None = None,
+    name: str = "member",
+) -> Trained:
     folder.mkdir(exist_ok=True)
     return trainer.fit(folder / "checkpoint.safetensors", progress or Silence(), name, validate)
 
 
-def losses(trained):
+def losses(trained: Trained) -> list[float]:
     return [entry["loss"] for entry in trained.history]

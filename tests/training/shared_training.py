@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import torch
+from fitting import supervised
 from nstudent.artifact import Artifact
 from nstudent.config import ModelConfig, NoiseConfig, TrainingConfig
 from nstudent.data.batches import Examples
@@ -22,7 +23,7 @@ from nstudent.progress import Silence
 from nstudent.ranks import connected, gathered_rows
 from nstudent.training.build import Lesson, Site, build_loop
 from nstudent.training.loop import Length, Loop
-from nstudent.training.objective import CLEAN, SelfEnsembling, Supervised
+from nstudent.training.objective import CLEAN, SelfEnsembling
 from nstudent.world import Alone, World
 
 KEY = ("shared", 0)
@@ -37,9 +38,10 @@ def make(dataset: Dataset, backbone: str, world: World) -> tuple[Loop, list[Runn
         Examples(ids, GivenTargets(dataset.labels[ids], outputs)) for ids in (dataset.labelled, dataset.unlabelled)
     )
     noise = NoiseConfig(flip=True, operations=1)
-    supervised = Supervised([torch.ones(size) for size in outputs.sizes], (1.0, 2.0, 1.0), smoothing=0.1)
     averages = [RunningAverage(len(part.ids), outputs, 0.7) for part in (labelled, heap)]
-    objective = SelfEnsembling(supervised, *averages, 1.0, 0.3, 0.0, gather=lambda rows: gathered_rows(world, rows))
+    objective = SelfEnsembling(
+        supervised(outputs, (1.0, 2.0, 1.0)), *averages, 1.0, 0.3, 0.0, gather=lambda rows: gathered_rows(world, rows)
+    )
     parts = [(labelled, NUM_LABELLED), (heap, NUM_HEAP)]
     network = build_member(ModelConfig(backbones=(backbone,)), outputs, KEY)
     config = TrainingConfig(batch_size=NUM_LABELLED, noise=noise, optimizer="sgd")

@@ -2,6 +2,7 @@ import json
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,11 +26,11 @@ STATE = {
 
 
 @pytest.fixture
-def path(tmp_path: Path):
+def path(tmp_path: Path) -> Path:
     return tmp_path / "member-0.safetensors"
 
 
-def same(one, other):
+def same(one: Any, other: Any) -> bool:
     if isinstance(one, torch.Tensor):
         return one.dtype == other.dtype and torch.equal(one, other)
     if isinstance(one, dict):
@@ -39,12 +40,12 @@ def same(one, other):
     return type(one) is type(other) and one == other
 
 
-def test_a_nested_state_comes_back_as_it_was(path) -> None:
+def test_a_nested_state_comes_back_as_it_was(path: Path) -> None:
     save_checkpoint(path, STATE)
     assert same(STATE, load_checkpoint(path, print))
 
 
-def test_every_bit_of_a_number_comes_back(path) -> None:
+def test_every_bit_of_a_number_comes_back(path: Path) -> None:
     values = torch.tensor([float("nan"), float("inf"), -0.0, 1e-45])
     save_checkpoint(path, {"values": values, "loss": float("nan"), "low": -0.0})
     state = load_checkpoint(path, print)
@@ -53,7 +54,7 @@ def test_every_bit_of_a_number_comes_back(path) -> None:
     assert str(state["low"]) == "-0.0"
 
 
-def test_tensors_in_any_layout_come_back_with_their_values(path) -> None:
+def test_tensors_in_any_layout_come_back_with_their_values(path: Path) -> None:
     images = torch.rand(2, 3, 4, 4)
     views = {
         "channels last": images.to(memory_format=torch.channels_last),
@@ -66,7 +67,7 @@ def test_tensors_in_any_layout_come_back_with_their_values(path) -> None:
     assert all(torch.equal(state[name], value) for name, value in views.items())
 
 
-def test_tensors_that_share_memory_are_kept_each(path) -> None:
+def test_tensors_that_share_memory_are_kept_each(path: Path) -> None:
     weight = torch.arange(4.0)
     save_checkpoint(path, {"one": weight, "two": weight})
     state = load_checkpoint(path, print)
@@ -74,11 +75,11 @@ def test_tensors_that_share_memory_are_kept_each(path) -> None:
     assert state["two"].tolist() == [0, 1, 2, 3]
 
 
-def test_there_is_none_before_the_first(path) -> None:
+def test_there_is_none_before_the_first(path: Path) -> None:
     assert load_checkpoint(path, print) is None
 
 
-def test_the_next_one_takes_its_place_and_one_generation_is_kept(path) -> None:
+def test_the_next_one_takes_its_place_and_one_generation_is_kept(path: Path) -> None:
     for step in (11, 12, 13):
         save_checkpoint(path, {"step": step})
     assert load_checkpoint(path, print) == {"step": 13}
@@ -87,7 +88,7 @@ def test_the_next_one_takes_its_place_and_one_generation_is_kept(path) -> None:
     assert load_checkpoint(path, print) == {"step": 12}
 
 
-def test_a_failed_write_leaves_the_one_before(path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_leaves_the_one_before(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_checkpoint(path, {"step": 1})
 
     def no_space(*_: object) -> None:
@@ -118,27 +119,27 @@ def test_any_flipped_bit_is_found_and_the_one_before_is_used(
     assert same(STATE, state) or (state == {"step": 1} and "member-0.safetensors is damaged" in said[0])
 
 
-def truncate(path) -> None:
+def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-8])
 
 
-def flip_the_header(path) -> None:
+def flip_the_header(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[20] ^= 0xFF
     path.write_bytes(content)
 
 
-def without_state(path) -> None:
+def without_state(path: Path) -> None:
     header = json.dumps({"__metadata__": {"other": "{}"}}).encode()
     path.write_bytes(struct.pack("<Q", len(header)) + header)
 
 
-def without_json(path) -> None:
+def without_json(path: Path) -> None:
     header = json.dumps({"__metadata__": {"state": "{not json"}}).encode()
     path.write_bytes(struct.pack("<Q", len(header)) + header)
 
 
-def naming_a_tensor_that_is_not_there(path) -> None:
+def naming_a_tensor_that_is_not_there(path: Path) -> None:
     header = json.dumps({"__metadata__": {"state": '{"@dict": [["w", {"@tensor": "7"}]]}'}}).encode()
     path.write_bytes(struct.pack("<Q", len(header)) + header)
 
@@ -156,14 +157,14 @@ def naming_a_tensor_that_is_not_there(path) -> None:
     ],
     ids=["empty", "a pickle", "truncated", "header", "no state", "no JSON", "no such tensor"],
 )
-def test_a_damaged_file_says_what_to_delete(damage: Callable[[Path], object], path) -> None:
+def test_a_damaged_file_says_what_to_delete(damage: Callable[[Path], object], path: Path) -> None:
     save_checkpoint(path, STATE)
     damage(path)
     with pytest.raises(ArtifactError, match=r"member-0\.safetensors is damaged: delete it"):
         load_checkpoint(path, print)
 
 
-def test_the_file_is_safetensors_and_json_and_nothing_else(path) -> None:
+def test_the_file_is_safetensors_and_json_and_nothing_else(path: Path) -> None:
     save_checkpoint(path, STATE)
     content = path.read_bytes()
     (length,) = struct.unpack("<Q", content[:8])
@@ -173,7 +174,7 @@ def test_the_file_is_safetensors_and_json_and_nothing_else(path) -> None:
     assert max(entry["data_offsets"][1] for entry in header.values()) == len(content) - 8 - length
 
 
-def test_what_is_neither_a_tensor_nor_json_is_refused_and_not_pickled(path) -> None:
+def test_what_is_neither_a_tensor_nor_json_is_refused_and_not_pickled(path: Path) -> None:
     with pytest.raises(TypeError, match="not JSON serializable"):
         save_checkpoint(path, {"schedule": object()})
     assert not path.exists()

@@ -13,7 +13,7 @@ TAXONOMY = Taxonomy.from_labels([("A", "a"), ("A", "b"), ("A", "c"), ("B", "-")]
 LABELS = np.array([[0, 0]] * 4 + [[0, 1]] + [[0, UNKNOWN]] + [[1, ABSENT]] * 2, dtype=np.int32)
 
 
-def weights(absent="ignore", **settings: Any):
+def weights(absent: str = "ignore", **settings: Any) -> list[list[float]]:
     config = TrainingConfig(**{"class_weights": "balanced"} | settings)
     return [level.tolist() for level in class_weights(LABELS, Outputs(TAXONOMY, absent), config)]
 

@@ -5,20 +5,20 @@ from contextlib import closing
 
 import pytest
 import torch
-from fitting import LENGTH, MILD
+from fitting import LENGTH, MILD, supervised
 from nstudent.config import ModelConfig, TrainingConfig
 from nstudent.data.batches import Examples
+from nstudent.data.dataset import Dataset
 from nstudent.labels.targets import GivenTargets
 from nstudent.models.device import Placement
 from nstudent.models.member import build_member
 from nstudent.outputs import Outputs
 from nstudent.training.build import Lesson, Site, build_loop
 from nstudent.training.loop import Length, Loop
-from nstudent.training.objective import Supervised
-from nstudent.world import Part
+from nstudent.world import IndependentJob
 
 
-def test_the_losses_of_shares_add_up_to_that_of_the_batch(digits, monkeypatch):
+def test_the_losses_of_shares_add_up_to_that_of_the_batch(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each process divides by the targets of the whole batch: its labelled images, and apart from them the others."""
     outputs, key, noise = Outputs(digits.taxonomy), ("shares", 0), MILD
     ids = digits.labelled
@@ -26,20 +26,20 @@ def test_the_losses_of_shares_add_up_to_that_of_the_batch(digits, monkeypatch):
         (Examples(part, GivenTargets(digits.labels[part], outputs)), size)
         for part, size in ((ids[:30], 7), (ids[30:], 9))
     ]
-    objective = Supervised([torch.ones(size) for size in outputs.sizes], (1.0, 2.0, 1.0), 0.1, unlabelled_weight=0.5)
+    objective = supervised(outputs, (1.0, 2.0, 1.0), unlabelled_weight=0.5)
 
     # There are no other processes here: each has its share, and nobody adds them up.
     monkeypatch.setattr("nstudent.training.gradient.shared", lambda network, world: network)
     monkeypatch.setattr("nstudent.training.gradient.sum_over", lambda world, loss: loss)
 
-    def loss(rank, size):
+    def loss(rank: int, size: int) -> float:
         network = build_member(ModelConfig(backbones=("test_convnext",)), outputs, key)
         site = Site(
             Placement(torch.device("cpu"), "float32"),
             digits.pixels,
             digits.taxonomy.levels,
             digits.name,
-            world=Part(rank, size),
+            world=IndependentJob(rank, size),
         )
         config = TrainingConfig(batch_size=7, noise=noise)
         loop = build_loop(network, Lesson(parts, objective, Length(2, 1)), config, site, key)
@@ -62,10 +62,12 @@ def test_a_gradient_is_shortened_where_it_is_too_long_and_only_there(make_traine
     torch.testing.assert_close(shortened, 1e-3 * whole / whole.norm(), rtol=1e-4, atol=0.0)
 
 
-def test_processes_that_share_a_batch_draw_different_dropout(make_trainer, monkeypatch):
+def test_processes_that_share_a_batch_draw_different_dropout(
+    make_trainer: Callable[..., Loop], monkeypatch: pytest.MonkeyPatch
+) -> None:
     gradient, drawn = make_trainer(LENGTH).method.gradient, []
     for rank in range(3):
-        monkeypatch.setattr(gradient, "_world", Part(rank, 3))
+        monkeypatch.setattr(gradient, "_world", IndependentJob(rank, 3))
         for step in (0, 1):
             gradient.seed(step)
             drawn.append(torch.rand(1).item())

@@ -1,7 +1,7 @@
 import json
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -10,15 +10,17 @@ import numpy as np
 import pytest
 import torch
 from fitting import LENGTH, MILD, bytes_of, fit, losses
+from nstudent.data.batches import Batch
 from nstudent.data.dataset import Dataset
 from nstudent.errors import ArtifactError, StoppedError, TrainingError
 from nstudent.models.cost import gmacs
 from nstudent.models.device import _choose_kernels
+from nstudent.models.member import Network
 from nstudent.progress import Silence
 from nstudent.training.checkpoint import load_checkpoint
-from nstudent.training.loop import Length, Loop
+from nstudent.training.loop import Length, Loop, Trained
+from nstudent.training.objective import Moment
 from nstudent.training.preparation import Ahead
-from torch import nn
 
 GOLDEN = Path(__file__).parent / "golden_losses.json"
 
@@ -50,7 +52,7 @@ def test_the_same_key_gives_the_same_bits_twice(
 def test_a_killed_training_goes_on_to_the_same_bits(
     killed_after: int,
     self_ensemble: bool,
-    uninterrupted,
+    uninterrupted: dict[bool, tuple[Loop, Trained]],
     make_trainer: Callable[..., Loop],
     kill_after: Callable[[int], Silence],
     tmp_path: Path,
@@ -71,7 +73,10 @@ def test_a_killed_training_goes_on_to_the_same_bits(
 
 
 def test_a_finished_training_is_not_trained_again(
-    uninterrupted, make_trainer: Callable[..., Loop], tmp_path: Path, kill_after: Callable[[int], Silence]
+    uninterrupted: dict[bool, tuple[Loop, Trained]],
+    make_trainer: Callable[..., Loop],
+    tmp_path: Path,
+    kill_after: Callable[[int], Silence],
 ) -> None:
     fit(make_trainer(LENGTH), tmp_path)
     # Killed after the first step, if there were one.
@@ -87,7 +92,7 @@ def test_a_resumed_training_says_how_far_it_is(
     began = []
 
     class Listening(Silence):
-        def task(self, name, total, unit, done=0):
+        def task(self, name: str, total: int, unit: str, done: int = 0) -> Any:
             began.append((name, total, unit, done))
             return super().task(name, total, unit, done)
 
@@ -96,7 +101,7 @@ def test_a_resumed_training_says_how_far_it_is(
 
 
 def test_results_do_not_depend_on_the_number_of_workers(
-    uninterrupted, make_trainer: Callable[..., Loop], tmp_path: Path
+    uninterrupted: dict[bool, tuple[Loop, Trained]], make_trainer: Callable[..., Loop], tmp_path: Path
 ) -> None:
     trained = fit(make_trainer(LENGTH, workers=2), tmp_path)
     assert bytes_of(trained.network) == bytes_of(uninterrupted[False][1].network)
@@ -111,13 +116,13 @@ def test_a_damaged_checkpoint_is_an_artifact_error(make_trainer: Callable[..., L
 class Sick:
     """An objective that turns bad at its third step, and remembers the weights it saw there."""
 
-    def __init__(self, cause) -> None:
+    def __init__(self, cause: Callable[[torch.Tensor], torch.Tensor]) -> None:
         self.cause = cause
         self.member = None
         self.before = None
         self.calls = 0
 
-    def __call__(self, moment):
+    def __call__(self, moment: Moment) -> torch.Tensor:
         self.calls += 1
         healthy = moment.logits[0].square().mean()
         if self.calls < 3:
@@ -138,7 +143,10 @@ class Sick:
 )
 @pytest.mark.parametrize("clip_norm", [5.0, None])
 def test_a_loss_or_gradient_that_is_not_finite_stops_before_the_weights_take_it_in(
-    cause: Callable[..., Any], clip_norm: float | None, make_trainer: Callable[..., Loop], tmp_path: Path
+    cause: Callable[[torch.Tensor], torch.Tensor],
+    clip_norm: float | None,
+    make_trainer: Callable[..., Loop],
+    tmp_path: Path,
 ) -> None:
     objective = Sick(cause)
     trainer = make_trainer(Length(2, 4), MILD, objective=objective, clip_norm=clip_norm)
@@ -164,7 +172,7 @@ def test_the_images_whose_numbers_are_not_finite_are_named(
     believed = trainer.feed.batches.ids(1)
     poisoned, level = (2, 13), 1
 
-    def load(first, last, *_: object, **__: object):
+    def load(first: int, last: int, *_: object, **__: object) -> Iterator[Batch]:
         for step in range(first, last):
             batch = trainer.feed.batches[step]
             if step == 1:
@@ -233,7 +241,7 @@ def test_validation_is_scored_about_ten_times_and_at_the_end(
 ) -> None:
     scored = []
 
-    def validate(network: nn.Module):
+    def validate(network: Network) -> float:
         scored.append(network)
         return 0.5
 
@@ -243,8 +251,10 @@ def test_validation_is_scored_about_ten_times_and_at_the_end(
     assert scored[-1] is trained.network, "the average is scored, not the weights of the last step"
 
 
-def test_scoring_on_the_way_changes_nothing(uninterrupted, make_trainer: Callable[..., Loop], tmp_path: Path) -> None:
-    def validate(network: nn.Module):
+def test_scoring_on_the_way_changes_nothing(
+    uninterrupted: dict[bool, tuple[Loop, Trained]], make_trainer: Callable[..., Loop], tmp_path: Path
+) -> None:
+    def validate(network: Network) -> float:
         network.eval()
         torch.rand(5)
         return 0.0
@@ -264,7 +274,10 @@ def test_the_checkpoint_is_written_after_every_step_where_no_time_is_to_be_saved
 
 
 def test_checkpoints_may_be_rarer_but_the_last_one_is_always_written(
-    uninterrupted, make_trainer: Callable[..., Loop], kill_after: Callable[[int], Silence], tmp_path: Path
+    uninterrupted: dict[bool, tuple[Loop, Trained]],
+    make_trainer: Callable[..., Loop],
+    kill_after: Callable[[int], Silence],
+    tmp_path: Path,
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
         fit(make_trainer(LENGTH, checkpoint_seconds=1e9), tmp_path, kill_after(11))
@@ -306,10 +319,10 @@ def test_checkpoints_take_at_most_2_percent_of_a_training(
 class StopAfter(Silence):
     """Progress that asks to stop after so many steps, as SIGTERM does."""
 
-    def __init__(self, steps) -> None:
+    def __init__(self, steps: int) -> None:
         self.left = steps
 
-    def advance(self, amount, **shown: Any) -> None:
+    def advance(self, amount: int, **shown: Any) -> None:
         self.left -= amount
         if self.left == 0:
             raise StoppedError("stopped by SIGTERM")
@@ -326,7 +339,7 @@ def test_a_training_that_is_killed_leaves_no_thread_whoever_keeps_its_error(
 
 @pytest.mark.parametrize("steps", [1, 7, 8])
 def test_a_training_that_is_asked_to_stop_keeps_its_last_step(
-    steps: int, uninterrupted, make_trainer: Callable[..., Loop], tmp_path: Path
+    steps: int, uninterrupted: dict[bool, tuple[Loop, Trained]], make_trainer: Callable[..., Loop], tmp_path: Path
 ) -> None:
     with pytest.raises(StoppedError):
         fit(make_trainer(LENGTH, checkpoint_seconds=1e9), tmp_path, StopAfter(steps))
@@ -376,8 +389,8 @@ def test_training_learns_the_digits(make_trainer: Callable[..., Loop], tmp_path:
     ids=["two cores", "one core", "processes do it"],
 )
 def test_batches_are_prepared_in_a_thread_where_a_core_is_free_for_it(
-    cores, workers, beside, make_trainer, monkeypatch
-):
+    cores: int, workers: int, beside: bool, make_trainer: Callable[..., Loop], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("nstudent.training.feed.available_cores", lambda: cores)
     prepared = make_trainer(LENGTH, workers=workers).feed.between(0, 3)
     next(prepared)
@@ -385,12 +398,14 @@ def test_batches_are_prepared_in_a_thread_where_a_core_is_free_for_it(
     prepared.close()
 
 
-def test_the_next_batch_is_begun_while_a_step_is_taken(make_trainer, monkeypatch):
+def test_the_next_batch_is_begun_while_a_step_is_taken(
+    make_trainer: Callable[..., Loop], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("nstudent.training.feed.available_cores", lambda: 2)
     trainer, begun = make_trainer(LENGTH), []
     begin = Ahead.begin
 
-    def watched(ahead):
+    def watched(ahead: Any) -> None:
         begun.append(ahead)
         begin(ahead)
 
@@ -444,7 +459,7 @@ def test_what_is_not_finite_is_left_out_by_the_gpu_and_named_later(
     place, level = 3, 1
     load = trainer.feed.batches.load
 
-    def poisoned(first, last, *arguments, **words: Any):
+    def poisoned(first: int, last: int, *arguments: Any, **words: Any) -> Iterator[Batch]:
         for step, batch in enumerate(load(first, last, *arguments, **words), first):
             if step == 5:
                 batch.targets[level][place] = math.nan

@@ -2,9 +2,10 @@
 
 import gc
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,22 +14,22 @@ from fitting import LENGTH, MILD, bytes_of, fit, losses
 from nstudent.config import NoiseConfig
 from nstudent.errors import TrainingError
 from nstudent.noise.build import Noise
-from nstudent.training.loop import Length, Loop
+from nstudent.training.loop import Length, Loop, Trained
 from torch import nn
 
 
 class OutOfMemory:
     """A network's first layer refuses more images than a small device would hold."""
 
-    def __init__(self, trainer, most):
+    def __init__(self, trainer: Loop, most: int) -> None:
         self.handle = trainer.method.network.backbones[0].register_forward_pre_hook(self.refuse)
         self.most = most
 
-    def refuse(self, _module: nn.Module, images) -> None:
+    def refuse(self, _module: nn.Module, images: tuple[torch.Tensor, ...]) -> None:
         if len(images[0]) > self.most:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-    def refuse_once(self, _module: nn.Module, features) -> None:
+    def refuse_once(self, _module: nn.Module, features: tuple[torch.Tensor, ...]) -> None:
         refused, self.refused = getattr(self, "refused", False), True
         if not refused:
             raise torch.OutOfMemoryError("CUDA out of memory")
@@ -76,12 +77,12 @@ def test_a_training_that_is_over_keeps_no_weight_alive(
 class ShortOfMemory:
     """An optimiser's step that finds no memory for its moments, so often."""
 
-    def __init__(self, trainer, monkeypatch, times):
+    def __init__(self, trainer: Loop, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
         optimizer = trainer.method.optimizer
         self.step, self.left, self.optimizer = optimizer.step, times, optimizer
         monkeypatch.setattr(optimizer, "step", self)
 
-    def __call__(self):
+    def __call__(self) -> None:
         if self.left:
             self.left -= 1
             # As torch leaves it: half a state of the first weight.
@@ -92,7 +93,10 @@ class ShortOfMemory:
 
 
 def test_an_optimiser_without_memory_for_its_moments_tries_again(
-    uninterrupted, make_trainer: Callable[..., Loop], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    uninterrupted: dict[bool, tuple[Loop, Trained]],
+    make_trainer: Callable[..., Loop],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     trainer = make_trainer(LENGTH)
     ShortOfMemory(trainer, monkeypatch, times=1)
@@ -115,7 +119,7 @@ def test_an_optimiser_that_never_has_the_memory_says_so(
 def test_noise_without_memory_says_what_to_lower(make_trainer: Callable[..., Loop], tmp_path: Path) -> None:
     trainer = make_trainer(LENGTH)
 
-    def noise(images, step) -> None:
+    def noise(images: torch.Tensor, step: range) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     trainer.feed.preparation._noise = Noise(pixels=(noise,))
@@ -130,7 +134,7 @@ def test_activations_are_let_go_before_the_batch_is_tried_in_portions(
     trainer = make_trainer(Length(1, 1), MILD)
     activations, alive = [], []
 
-    def remember(_module: nn.Module, _images, features) -> None:
+    def remember(_module: nn.Module, _images: tuple[torch.Tensor, ...], features: torch.Tensor) -> None:
         activations.append(weakref.ref(features))
 
     trainer.method.network.backbones[0].register_forward_hook(remember)
@@ -156,7 +160,7 @@ def test_what_a_batch_has_taught_before_it_is_cut_is_forgotten(
         trainer.method.gradient.num_portions = 2 if runs_out else 4
         calls = iter([False, runs_out])
 
-        def refuse(_module: nn.Module, _images, calls=calls) -> None:
+        def refuse(_module: nn.Module, _images: tuple[torch.Tensor, ...], calls: Iterator[bool] = calls) -> None:
             if next(calls, False):
                 raise torch.OutOfMemoryError("CUDA out of memory")
 
@@ -180,7 +184,7 @@ def test_under_cuda_graphs_portions_are_added_up_in_memory_of_their_own(
     backward, before = gradient._backward, []
     weights = list(trainer.method.network.parameters())
 
-    def watched(*arguments):
+    def watched(*arguments: Any) -> Any:
         before.append(all(weight.grad is not None for weight in weights))
         return backward(*arguments)
 
@@ -220,12 +224,14 @@ def test_a_gpu_gives_back_the_memory_of_a_training(make_trainer: Callable[..., L
 
 
 @pytest.mark.gpu
-def test_a_batch_beyond_a_gpus_memory_is_worked_on_in_portions(make_trainer, tmp_path):
+def test_a_batch_beyond_a_gpus_memory_is_worked_on_in_portions(
+    make_trainer: Callable[..., Loop], tmp_path: Path
+) -> None:
     said = []
     trainer = make_trainer(Length(1, 2), MILD, device="cuda", say=said.append)
     hog = trainer.method.network.backbones[0]
 
-    def grab(_module: nn.Module, images) -> None:
+    def grab(_module: nn.Module, images: tuple[torch.Tensor, ...]) -> None:
         # As much as no GPU has, but for a few images.
         if len(images[0]) > 2:
             torch.empty(1 << 44, dtype=torch.uint8, device="cuda")

@@ -1,3 +1,6 @@
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -5,24 +8,53 @@ from nstudent.labels.self_ensemble import RunningAverage
 from nstudent.labels.targets import GivenTargets
 from nstudent.outputs import Outputs
 from nstudent.taxonomy import Taxonomy
-from nstudent.training.objective import CLEAN, Moment, SelfEnsembling, Supervised, level_cross_entropy
+from nstudent.training.losses import CrossEntropy
+from nstudent.training.objective import CLEAN, Moment, SelfEnsembling, Supervised, mean_loss
 from torch.nn.functional import cross_entropy, one_hot
 
 TAXONOMY = Taxonomy.from_tree(
     {"A": {"A1": ["a", "b"]}, "B": {"B1": ["c", "d"], "B2": ["e"]}}, ("coarse", "mid", "fine")
 )
 OUTPUTS = Outputs(TAXONOMY)
+Levels = tuple[torch.Tensor, ...]
 EVEN = tuple(torch.ones(size) for size in OUTPUTS.sizes)
 LABELS = np.array([[0, 0, 1], [1, 1, 2], [1, 2, -1], [0, -2, -2], [1, 1, 3], [-2, -2, -2]], dtype=np.int32)
 TARGETS = tuple(map(torch.from_numpy, GivenTargets(LABELS, OUTPUTS)(np.arange(6))))
 
 
-def random_logits(rows=6, seed=0):
+def moment(
+    logits: Levels, num_labelled: int, *, targets: Levels = TARGETS, progress: float = 0.0, belief: Levels | None = None
+) -> Moment:
+    rows = torch.cat([torch.arange(num_labelled), torch.arange(len(logits[0]) - num_labelled)])
+    views = {CLEAN: torch.zeros(len(rows), 3, 4, 4)}
+    whole = [torch.stack([level[:num_labelled].sum(0), level[num_labelled:].sum(0)]) for level in targets]
+    images = (num_labelled, len(rows) - num_labelled)
+    return Moment(logits, targets, num_labelled, rows, views, lambda images: belief, progress, whole, images)
+
+
+def level_cross_entropy(
+    logits: Levels, targets: Levels, class_weights: Levels, level_weights: Sequence[float], smoothing: float
+) -> torch.Tensor:
+    """The loss of labelled images alone."""
+    labelled = moment(logits, len(logits[0]), targets=targets).labelled
+    return mean_loss(CrossEntropy(class_weights, smoothing), labelled, level_weights)
+
+
+def supervised(class_weights: Levels = EVEN, smoothing: float = 0.0, unlabelled_weight: float = 1.0) -> Supervised:
+    labelled, heap = CrossEntropy(class_weights, smoothing), CrossEntropy(EVEN)
+    return Supervised(labelled, heap, (1, 1, 1), unlabelled_weight)
+
+
+def random_logits(rows: int = 6, seed: int = 0) -> Levels:
     source = torch.Generator().manual_seed(seed)
     return tuple(torch.randn(rows, size, generator=source).requires_grad_() for size in OUTPUTS.sizes)
 
 
-def torchs_own(logits, smoothing=0.0, weights=(None,) * 3):
+def torchs_own(
+    logits: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    smoothing: float = 0.0,
+    weights: tuple[torch.Tensor, torch.Tensor, torch.Tensor] = (None,) * 3,
+) -> torch.Tensor:
     """torch's cross-entropy per level, with absent and unknown ones ignored, averaged over levels."""
     known = [torch.from_numpy(np.where(LABELS[:, i] >= 0, LABELS[:, i], -100)).long() for i in range(3)]
     return torch.stack(
@@ -97,14 +129,6 @@ def test_a_known_value() -> None:
     assert level_cross_entropy(logits, target, (torch.ones(2),), (1,), 0.0).item() == pytest.approx(np.log(4 / 3))
 
 
-def moment(logits, num_labelled, *, targets=TARGETS, progress=0.0, belief=None):
-    rows = torch.cat([torch.arange(num_labelled), torch.arange(len(logits[0]) - num_labelled)])
-    views = {CLEAN: torch.zeros(len(rows), 3, 4, 4)}
-    return Moment(
-        logits, targets, num_labelled, rows, views, lambda images: belief, progress, targets, num_labelled, len(rows)
-    )
-
-
 def test_the_parts_of_a_batch_are_averaged_apart_and_weighed() -> None:
     logits = random_logits()
     soft = tuple(level.detach().softmax(dim=1) for level in random_logits(seed=1))
@@ -113,26 +137,22 @@ def test_the_parts_of_a_batch_are_averaged_apart_and_weighed() -> None:
         for part, smoothing in ((slice(None, 2), 0.1), (slice(2, None), 0.0))
     ]
     for weight in (0.0, 0.5, 2.0):
-        objective = Supervised(EVEN, (1, 1, 1), smoothing=0.1, unlabelled_weight=weight)
+        objective = supervised(smoothing=0.1, unlabelled_weight=weight)
         torch.testing.assert_close(objective(moment(logits, 2, targets=soft)), parts[0] + weight * parts[1])
 
 
 def test_class_weights_serve_the_given_labels_only() -> None:
     logits = random_logits()
     rare = tuple(torch.linspace(0.5, 3, size) for size in OUTPUTS.sizes)
-    plain, weighted = (
-        Supervised(weights, (1, 1, 1), smoothing=0.0, unlabelled_weight=1.0)(moment(logits, 0))
-        for weights in (EVEN, rare)
-    )
+    plain, weighted = (supervised(weights)(moment(logits, 0)) for weights in (EVEN, rare))
     torch.testing.assert_close(plain, weighted)
 
 
 @pytest.fixture
-def self_ensembling():
-    def make(weight=1.0, average_from=0.0):
-        supervised = Supervised(EVEN, (1, 1, 1), smoothing=0.0, unlabelled_weight=1.0)
+def self_ensembling() -> Callable[..., Any]:
+    def make(weight: float = 1.0, average_from: float = 0.0) -> SelfEnsembling:
         averages = [RunningAverage(rows, OUTPUTS, 0.75) for rows in (2, 4)]
-        return SelfEnsembling(supervised, *averages, weight=weight, ramp=1.0, average_from=average_from)
+        return SelfEnsembling(supervised(), *averages, weight=weight, ramp=1.0, average_from=average_from)
 
     return make
 
@@ -140,7 +160,9 @@ def self_ensembling():
 BELIEF = tuple(level.detach() for level in random_logits(seed=2))
 
 
-def test_the_consistency_loss_is_the_squared_gap_of_probabilities_at_its_ramp(self_ensembling) -> None:
+def test_the_consistency_loss_is_the_squared_gap_of_probabilities_at_its_ramp(
+    self_ensembling: Callable[..., Any],
+) -> None:
     logits = random_logits()
     gap = torch.stack(
         [
@@ -154,7 +176,7 @@ def test_the_consistency_loss_is_the_squared_gap_of_probabilities_at_its_ramp(se
         torch.testing.assert_close(loss, supervised + 3.0 * ramp * gap)
 
 
-def test_the_mean_teachers_predictions_are_averaged_by_image(self_ensembling) -> None:
+def test_the_mean_teachers_predictions_are_averaged_by_image(self_ensembling: Callable[..., Any]) -> None:
     objective = self_ensembling()
     # A step that ran out of memory and is tried again counts once.
     objective(moment(random_logits(), 2, belief=random_logits()))
@@ -174,7 +196,7 @@ def test_the_mean_teachers_predictions_are_averaged_by_image(self_ensembling) ->
         torch.testing.assert_close(objective.state_dict()[f"labelled.level-{level}"], expected)
 
 
-def test_a_network_that_has_learnt_nothing_yet_has_no_say(self_ensembling) -> None:
+def test_a_network_that_has_learnt_nothing_yet_has_no_say(self_ensembling: Callable[..., Any]) -> None:
     objective = self_ensembling(average_from=0.3)
     objective(moment(random_logits(), 2, progress=0.29, belief=BELIEF))
     objective.settle()
@@ -184,7 +206,7 @@ def test_a_network_that_has_learnt_nothing_yet_has_no_say(self_ensembling) -> No
     assert all((level >= 0).all() for level in objective.state_dict().values())
 
 
-def test_no_gradient_reaches_the_mean_teacher(self_ensembling) -> None:
+def test_no_gradient_reaches_the_mean_teacher(self_ensembling: Callable[..., Any]) -> None:
     believed = tuple(level.clone().requires_grad_() for level in BELIEF)
     logits = random_logits()
     self_ensembling()(moment(logits, 2, progress=1.0, belief=tuple(level.detach() for level in believed))).backward()
@@ -192,7 +214,7 @@ def test_no_gradient_reaches_the_mean_teacher(self_ensembling) -> None:
     assert all(level.grad.any() for level in logits)
 
 
-def test_the_running_averages_go_through_a_checkpoint(self_ensembling) -> None:
+def test_the_running_averages_go_through_a_checkpoint(self_ensembling: Callable[..., Any]) -> None:
     objective, other = self_ensembling(), self_ensembling()
     objective(moment(random_logits(), 2, belief=BELIEF))
     other.load_state_dict({name: value.clone() for name, value in objective.state_dict().items()})

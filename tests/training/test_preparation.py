@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterator
 
 import pytest
 import torch
@@ -17,18 +17,18 @@ from nstudent.training.preparation import Ahead, Preparation
 LONG_SECONDS = 30
 
 
-def threads():
+def threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("prepare")]
 
 
-def until(met) -> None:
+def until(met: Callable[[], bool]) -> None:
     end = time.monotonic() + LONG_SECONDS
     while not met():
         assert time.monotonic() < end
         time.sleep(0.001)
 
 
-def counted(number, made, *, together=None):
+def counted(number: int, made: list[int], *, together: threading.Event | None = None) -> Iterator[int]:
     """So many numbers, written down when they are made; with ``together`` none is before that is set."""
     for each in range(number):
         if together is not None:
@@ -102,7 +102,7 @@ def test_all_come_in_order_whoever_says_when() -> None:
 
 
 def test_an_error_comes_where_its_batch_would_have() -> None:
-    def items():
+    def items() -> Iterator[int]:
         yield 1
         raise OSError("gone")
 
@@ -117,7 +117,7 @@ def test_an_error_comes_where_its_batch_would_have() -> None:
 def test_a_walk_that_is_given_up_ends_its_thread_and_its_source(begun: bool) -> None:
     closed = threading.Event()
 
-    def items():
+    def items() -> Iterator[int]:
         try:
             yield from range(100)
         finally:
@@ -163,7 +163,7 @@ def test_what_changes_a_batch_is_told_its_step_in_the_order_of_the_list() -> Non
 
     def batches() -> Generator[Batch, None, None]:
         for _ in range(2):
-            yield Batch(torch.zeros(1, 8, 8, 3, dtype=torch.uint8), (torch.eye(1),), 1, torch.arange(1), 1)
+            yield Batch(torch.zeros(1, 8, 8, 3, dtype=torch.uint8), (torch.eye(1),), 1, torch.arange(1), (1, 0))
 
     noise = Noise(batch=(change("resize"), change("mix")))
     list(Preparation(Placement(torch.device("cpu"), "float32"), noise).each(batches(), 5))
@@ -173,7 +173,7 @@ def test_what_changes_a_batch_is_told_its_step_in_the_order_of_the_list() -> Non
 def test_each_view_of_a_batch_gets_its_own_noise() -> None:
     def batches() -> Generator[Batch, None, None]:
         images = torch.zeros(2, 8, 8, 3, dtype=torch.uint8)
-        yield Batch(images, (torch.eye(2),), 2, torch.arange(2), 2, views={"weak": images, "clean": images})
+        yield Batch(images, (torch.eye(2),), 2, torch.arange(2), (2, 0), views={"weak": images, "clean": images})
 
     noise, weak = (Noise(pixels=(lambda images, steps, by=by: images + by,)) for by in (9, 4))
     preparation = Preparation(Placement(torch.device("cpu"), "float32"), noise, {"weak": weak, "clean": Noise()})
@@ -190,17 +190,17 @@ def test_batches_that_a_gpu_noises_together_come_one_by_one_with_their_own(monke
     seen, steps = [], 7
     mixing = Mixing(lambda step: NoiseConfig(cutmix=0.5, cutmix_schedule="constant"), steps, ("k",))
 
-    def noised(images, which):
+    def noised(images: torch.Tensor, which: range) -> torch.Tensor:
         seen.append(list(which))
         return torch.cat([part + step for part, step in zip(images.split(4), which, strict=True)])
 
-    def batches():
+    def batches() -> Iterator[Batch]:
         for step in range(2, steps):
             images = torch.full((4, 8, 8, 3), 10 * step, dtype=torch.uint8)
             mass = torch.eye(4)
-            yield Batch(images, (mass,), 4, torch.arange(4), 4)
+            yield Batch(images, (mass,), 4, torch.arange(4), (4, 0))
 
-    def prepared(together):
+    def prepared(together: int) -> list[Prepared]:
         noise = Noise(pixels=(noised,), batch=(mixing,))
         preparation = Preparation(Placement(torch.device("cpu"), "float32"), noise)
         monkeypatch.setattr(preparation, "_most_together", lambda images: together)

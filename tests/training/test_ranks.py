@@ -3,6 +3,7 @@
 import threading
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,7 +45,7 @@ def test_three_processes_add_up_their_gradients_in_the_same_order_at_their_first
 
 
 @pytest.fixture
-def meeting(monkeypatch: pytest.MonkeyPatch):
+def meeting(monkeypatch: pytest.MonkeyPatch) -> tuple[dist.HashStore, list[Any]]:
     """The second of two processes, whose first is there already: their store, and what the second does then."""
     for name, value in {"LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
@@ -56,7 +57,7 @@ def meeting(monkeypatch: pytest.MonkeyPatch):
     return store, done
 
 
-def gpus(monkeypatch: pytest.MonkeyPatch, count, done) -> None:
+def gpus(monkeypatch: pytest.MonkeyPatch, count: int, done: list[Any]) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: done.append(f"cuda:{device}"))
@@ -77,7 +78,7 @@ def test_a_process_that_starts_late_is_waited_for(monkeypatch: pytest.MonkeyPatc
 def test_a_command_connects_for_the_device_of_its_configuration(monkeypatch: pytest.MonkeyPatch, command: str) -> None:
     asked = []
 
-    def connect(device) -> None:
+    def connect(device: str) -> None:
         asked.append(device)
         raise ConfigError("far enough")
 
@@ -89,7 +90,9 @@ def test_a_command_connects_for_the_device_of_its_configuration(monkeypatch: pyt
     assert asked == ["cpu", "mps"]
 
 
-def test_on_the_cpu_no_gpu_is_looked_at(monkeypatch: pytest.MonkeyPatch, meeting) -> None:
+def test_on_the_cpu_no_gpu_is_looked_at(
+    monkeypatch: pytest.MonkeyPatch, meeting: tuple[dist.HashStore, list[Any]]
+) -> None:
     def touched(*_: object) -> None:
         raise AssertionError("CUDA was asked for something")
 
@@ -102,7 +105,7 @@ def test_on_the_cpu_no_gpu_is_looked_at(monkeypatch: pytest.MonkeyPatch, meeting
 @pytest.mark.parametrize("device", ["auto", "cuda"])
 @pytest.mark.parametrize("local_rank", [0, 1])
 def test_each_process_takes_the_gpu_of_its_local_rank(
-    monkeypatch: pytest.MonkeyPatch, meeting, device: str, local_rank: int
+    monkeypatch: pytest.MonkeyPatch, meeting: tuple[dist.HashStore, list[Any]], device: str, local_rank: int
 ) -> None:
     _, done = meeting
     gpus(monkeypatch, 2, done)
@@ -112,7 +115,9 @@ def test_each_process_takes_the_gpu_of_its_local_rank(
     assert done == [f"cuda:{local_rank}", "cpu:gloo,cuda:nccl", *limits]
 
 
-def test_without_gpus_auto_means_the_cpu(monkeypatch: pytest.MonkeyPatch, meeting) -> None:
+def test_without_gpus_auto_means_the_cpu(
+    monkeypatch: pytest.MonkeyPatch, meeting: tuple[dist.HashStore, list[Any]]
+) -> None:
     gpus(monkeypatch, 0, meeting[1])
     ranks._connect("auto")
     assert meeting[1] == ["gloo", ("cpu", ranks._TIMEOUT)]
@@ -128,7 +133,13 @@ def test_without_gpus_auto_means_the_cpu(monkeypatch: pytest.MonkeyPatch, meetin
 )
 @pytest.mark.parametrize("local_rank", ["0", "1"])
 def test_more_processes_than_gpus_are_refused_in_all_of_them(
-    monkeypatch: pytest.MonkeyPatch, meeting, device: str, processes: int, count: int, said: str, local_rank: str
+    monkeypatch: pytest.MonkeyPatch,
+    meeting: tuple[dist.HashStore, list[Any]],
+    device: str,
+    processes: int,
+    count: int,
+    said: str,
+    local_rank: str,
 ) -> None:
     _, done = meeting
     gpus(monkeypatch, count, done)
@@ -140,7 +151,7 @@ def test_more_processes_than_gpus_are_refused_in_all_of_them(
 
 
 def test_a_process_with_a_gpu_does_not_wait_for_those_of_a_machine_that_lacks_some(
-    monkeypatch: pytest.MonkeyPatch, meeting
+    monkeypatch: pytest.MonkeyPatch, meeting: tuple[dist.HashStore, list[Any]]
 ) -> None:
     store, done = meeting
     gpus(monkeypatch, 2, done)
@@ -176,7 +187,7 @@ def test_of_two_real_processes_with_too_few_gpus_both_say_so(tmp_path: Path) -> 
 def test_each_transport_of_a_process_group_has_a_limit_of_its_own(debug: dist.DebugLevel) -> None:
     """Both are gloo here, the second under another name: NCCL cannot be made without a GPU."""
 
-    def second(store, rank, size, timeout):
+    def second(store: dist.Store, rank: int, size: int, timeout: timedelta) -> dist.ProcessGroup:
         return dist.ProcessGroupGloo(store, rank, size, timeout)
 
     if "SECOND" not in dist.Backend._plugins:

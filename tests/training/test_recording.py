@@ -1,7 +1,7 @@
 """Steps that are recorded and replayed. On a CPU a stand-in records: it keeps the work and does it again when asked."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +11,17 @@ import numpy as np
 import pytest
 import torch
 from nstudent.config import NoiseConfig
+from nstudent.data.batches import Batch
 from nstudent.data.dataset import Dataset
 from nstudent.errors import TrainingError
 from nstudent.models.device import Placement, _choose_kernels
-from nstudent.progress import Silence
+from nstudent.progress import Progress, Silence
+from nstudent.training.gradient import Learnt
 from nstudent.training.loop import Length, Loop
+from nstudent.training.losses import CrossEntropy
+from nstudent.training.objective import Supervised
 from nstudent.training.recording import Recording, can_be_recorded
+from torch import nn
 
 NOISY = NoiseConfig(dropout=0.3, drop_path=0.2, cutmix=0.5, cutmix_schedule="constant")
 LENGTH = Length(epochs=4, steps_per_epoch=3)
@@ -27,17 +32,19 @@ class Listener(Silence):
     def __init__(self) -> None:
         self.said = []
 
-    def say(self, text) -> None:
+    def say(self, text: str) -> None:
         self.said.append(text)
 
 
-def fit(trainer, folder, progress=None):
+def fit(trainer: Loop, folder: Path, progress: Progress | None = None) -> tuple[list[float], list[nn.Parameter]]:
     folder.mkdir(exist_ok=True)
     trained = trainer.fit(folder / "checkpoint.safetensors", progress or Silence(), "member")
     return [entry["loss"] for entry in trained.history], list(trained.network.parameters())
 
 
-def recorded(trainer, record, say=SILENCE.say):
+def recorded(
+    trainer: Loop, record: Callable[[Callable[[], None]], Callable[[], None]], say: Callable[[str], None] = SILENCE.say
+) -> Loop:
     """The trainer with a recording that ``record`` makes."""
     learner = trainer.method
     learner.finite.asks_always = True
@@ -48,11 +55,11 @@ def recorded(trainer, record, say=SILENCE.say):
 class Again:
     """Does the recorded work at every replay, but not when it is recorded."""
 
-    def __init__(self, trainer) -> None:
+    def __init__(self, trainer: Loop) -> None:
         self.trainer = trainer
         self.replays = 0
 
-    def __call__(self, work):
+    def __call__(self, work: Callable[[], None]) -> Callable[[], None]:
         network, optimizer = self.trainer.method.network, self.trainer.method.optimizer
         state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
         moments = {id(w): {k: v.clone() for k, v in each.items()} for w, each in optimizer.state.items()}
@@ -80,22 +87,28 @@ class Again:
 
         return replay
 
-    def cells(self, work):
+    def cells(self, work: Callable[[], None]) -> tuple[Learnt, torch.Tensor, torch.Tensor]:
         work()
         (made,) = [cell.cell_contents for cell in work.__closure__ if isinstance(cell.cell_contents, list)]
         return made[-1]
 
 
-def test_recorded_steps_learn_what_others_learn(make_trainer: Callable[..., Loop], tmp_path: Path) -> None:
-    plain = fit(make_trainer(LENGTH, NOISY), tmp_path / "plain")
-    trainer = make_trainer(LENGTH, NOISY)
+def test_recorded_steps_learn_what_others_learn(
+    make_trainer: Callable[..., Loop], digits: Dataset, tmp_path: Path
+) -> None:
+    # Classes of unequal weight: each batch has its own sum of weights, which its loss is divided by.
+    weights = [torch.linspace(0.1, 3.0, size) for size in digits.taxonomy.num_classes]
+    uneven = Supervised(CrossEntropy(weights), CrossEntropy(weights), (1.0, 1.0, 1.0))
+    plain = fit(make_trainer(LENGTH, NOISY, objective=uneven), tmp_path / "plain")
+    trainer = make_trainer(LENGTH, NOISY, objective=uneven)
     again = Again(trainer)
     replayed = fit(recorded(trainer, again), tmp_path / "recorded")
     # The first three steps are launched one by one; all others are replayed, each with its batch, rate and seed.
     assert again.replays == LENGTH.steps - 3
-    np.testing.assert_allclose(replayed[0], plain[0], rtol=1e-5)
+    # Rates are float32 in what is replayed, and training makes that difference grow.
+    np.testing.assert_allclose(replayed[0], plain[0], rtol=1e-4)
     for ours, theirs in zip(replayed[1], plain[1], strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
 
 
 def test_a_recording_leaves_the_settings_of_the_optimiser_as_they_were(
@@ -108,7 +121,7 @@ def test_a_recording_leaves_the_settings_of_the_optimiser_as_they_were(
         assert group["capturable"] is False
 
 
-def stepwise(trainer, calls):
+def stepwise(trainer: Loop, calls: list[str]) -> Iterator[None]:
     """Walks through a training; ``calls`` grows where it lets the next batch begin."""
     with closing(trainer.feed.between(0, LENGTH.steps)) as prepared:
         for seen in prepared:
@@ -117,7 +130,7 @@ def stepwise(trainer, calls):
 
 
 def test_the_next_batch_is_begun_once_a_step_and_not_by_what_is_recorded(make_trainer: Callable[..., Loop]) -> None:
-    def record(work):
+    def record(work: Callable[[], None]) -> Callable[[], None]:
         work()
         return lambda: None
 
@@ -138,10 +151,22 @@ def test_a_batch_that_has_to_be_cut_is_not_replayed_as_a_whole(make_trainer: Cal
     assert replays[:8] == [0, 0, 0, 1, 2, 3, 3, 4]
 
 
+def test_images_of_another_size_are_recorded_anew(make_trainer: Callable[..., Loop]) -> None:
+    trainer = make_trainer(LENGTH, NOISY)
+    again = Again(trainer)
+    recorded(trainer, again)
+    replays = []
+    with closing(trainer.feed.between(0, LENGTH.steps)) as prepared:
+        for step, seen in enumerate(prepared):
+            trainer.take(seen if step < 6 else replace(seen, images=seen.images[..., ::2, ::2]))
+            replays.append(again.replays)
+    assert replays == [0, 0, 0, 1, 2, 3, 3, 3, 3, 4, 5, 6]
+
+
 def test_where_nothing_can_be_recorded_the_training_says_so_and_goes_on(
     make_trainer: Callable[..., Loop], tmp_path: Path
 ) -> None:
-    def fail(work) -> None:
+    def fail(work: Callable[[], None]) -> None:
         raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
     plain = fit(make_trainer(LENGTH, NOISY), tmp_path / "plain")
@@ -158,7 +183,7 @@ def test_a_number_that_is_not_finite_is_named_in_replayed_steps_too(
     trainer = make_trainer(Length(1, 40), NoiseConfig(), checkpoint_seconds=1e9)
     load = trainer.feed.batches.load
 
-    def poisoned(*arguments, **words: Any):
+    def poisoned(*arguments: Any, **words: Any) -> Iterator[Batch]:
         for step, batch in enumerate(load(*arguments, **words)):
             if step == 5:
                 batch.targets[1][3] = math.nan
@@ -227,8 +252,13 @@ def test_a_gpus_memory_is_given_back_after_recorded_steps(make_trainer: Callable
     ids=["as it is", "not asked for", "compiled", "activations computed twice"],
 )
 def test_steps_are_recorded_where_that_was_asked_for_and_nothing_else_is_in_the_way(
-    recorded, records, mode, settings, make_trainer, monkeypatch
-):
+    recorded: bool,
+    records: bool,
+    mode: str,
+    settings: dict[str, bool],
+    make_trainer: Callable[..., Loop],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("nstudent.training.learner.can_be_recorded", lambda *_: True)
     monkeypatch.setattr(Placement, "compile", lambda *_: None)
     placement = Placement(torch.device("cpu"), "float32", mode, records)

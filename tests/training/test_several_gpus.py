@@ -1,12 +1,13 @@
 """Several GPUs of one machine, as far as a CPU holds it: devices are those of fake tensors, which compute nothing."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from nstudent.config_file import load_config
-from nstudent.data.batches import Batches, Examples
+from nstudent.data.batches import Batch, Batches, Examples
 from nstudent.data.dataset import Dataset, PixelStore
 from nstudent.data.resident import ResidentPixels
 from nstudent.labels.targets import GivenTargets
@@ -25,7 +26,7 @@ def unpinned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
 
 
-def fake():
+def fake() -> FakeTensorMode:
     return FakeTensorMode(allow_non_fake_inputs=True)
 
 
@@ -63,7 +64,7 @@ def test_a_thread_finds_the_images_of_the_second_process_on_the_second_gpu(
     send, goals = torch.Tensor.to, []
     monkeypatch.setattr(torch.Tensor, "to", lambda tensor, goal, **how: goals.append(goal) or send(tensor, goal, **how))
 
-    def in_the_thread():
+    def in_the_thread() -> Iterator[Batch]:
         for step in range(2):
             with fake():
                 batch = batches[step]
