@@ -23,10 +23,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "faults"))
 
+from fault_injection import KILL, TEAR, Fault, recorded
 from fork_server import ForkServer, fork_server
-from injector import KILL, TEAR, Fault, recorded
+from interrupted_run import Results, differences, finish, strike, stumps
 from tiny_run import results, run_all_words, stage_at_work
-from trial import Results, differences, finish, strike, stumps
 
 PROMOTED = ("student.promote_above=0.0", "evaluate.resamples=500")
 """Even a student that is almost surely worse is promoted: a second round happens."""

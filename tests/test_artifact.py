@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from nstudent.artifact import Artifact, Manifest, damage
-from nstudent.commit import SCRATCH, commit, difference, finish_commit, open_partial, partial_folder, reopen
+from nstudent.commit import ASKED, SCRATCH, commit, difference, finish_commit, open_partial, partial_folder, reopen
 from nstudent.errors import ArtifactError
 
 _FIELDS = {
@@ -193,8 +193,8 @@ def test_a_difference_deep_in_a_group_is_named(then: Any, now: Any, said: str) -
 def test_an_attempt_at_something_else_that_made_nothing_is_replaced(tmp_path: Path) -> None:
     folder = tmp_path / "01-teacher"
     open_partial(folder, _asked("0.1"))
-    open_partial(folder, _asked("0.2"))
-    (open_partial(folder, _asked("0.2")) / "checkpoint").write_text("epoch 7")
+    partial = open_partial(folder, _asked("0.2"))
+    assert json.loads((partial / ASKED).read_text()) == _asked("0.2")
 
 
 def test_a_partial_folder_that_does_not_say_what_it_is_is_discarded(tmp_path: Path) -> None:

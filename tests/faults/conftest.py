@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from fault_injection import Fault, recorded
 from fork_server import ForkServer, fork_server
-from injector import Fault, recorded
 from tiny_run import results, run_all_words
 
 

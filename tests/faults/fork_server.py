@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from injector import Fault, Injector
+from fault_injection import Fault, Injector
 
 _HANGING_SECONDS = 600.0
 _POLL_SECONDS = 0.002

@@ -13,7 +13,7 @@ import signal
 import sys
 from pathlib import Path
 
-from injector import KILL, TEAR, Fault, Injector, recorded
+from fault_injection import KILL, TEAR, Fault, Injector, recorded
 
 SIDE = 8
 NUM_IMAGES = 30

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from fault_injection import Fault
 from fork_server import ForkServer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from injector import Fault
+from interrupted_run import finish, unmendable
 from nstudent.artifact import MANIFEST, Artifact, Manifest, damage
 from nstudent.errors import ArtifactError, NstudentError
 from tiny_run import run_all_words
-from trial import finish, unmendable
 
 if TYPE_CHECKING:
     from conftest import WholeRun

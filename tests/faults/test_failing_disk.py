@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from fault_injection import Fault, recorded
 from fork_server import ForkServer
-from injector import Fault, recorded
+from interrupted_run import differences, finish, stumps, unmendable
 from tiny_run import TINY, results, run_all_words
-from trial import differences, finish, stumps, unmendable
 
 if TYPE_CHECKING:
     from conftest import WholeRun

@@ -10,10 +10,10 @@ from subprocess import CompletedProcess
 
 import pytest
 from fork_server import ForkServer
+from interrupted_run import Results, differences, finish, in_training
 from nstudent import load_config, plan
 from nstudent.artifact import Manifest
 from tiny_run import TINY, results, run_all_words
-from trial import Results, differences, finish, in_training
 
 THREE_MEMBERS = ("teacher.members=[{}, {}, {}]", "student.epochs=8")
 SIDE_BY_SIDE = (*THREE_MEMBERS, "jobs=2")

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from fault_injection import KILL, TEAR, Fault
 from fork_server import ForkServer
-from injector import KILL, TEAR, Fault
+from interrupted_run import differences, finish, strike, stumps
 from tiny_run import STAGES, results, run_all_words, stage_at_work
-from trial import differences, finish, strike, stumps
 
 if TYPE_CHECKING:
     from conftest import WholeRun

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from fork_server import ForkServer
-from trial import finish, in_training
+from interrupted_run import finish, in_training
 
 if TYPE_CHECKING:
     from conftest import WholeRun

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from fork_server import ForkServer
+from interrupted_run import differences, finish, stumps, unmendable
 from PIL import Image
 from tiny_run import results, run_all_words
-from trial import differences, finish, stumps, unmendable
 
 if TYPE_CHECKING:
     from conftest import WholeRun

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 from fork_server import ForkServer
+from interrupted_run import Results, differences
 from tiny_run import results, run_all_words
-from trial import Results, differences
 
 _SECONDS = 300
 

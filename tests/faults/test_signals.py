@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from fault_injection import Fault, recorded
 from fork_server import ForkServer
-from injector import Fault, recorded
+from interrupted_run import finish, in_training
 from nstudent.lock import HOLDER, hold
 from tiny_run import run_all_words
-from trial import finish, in_training
 
 if TYPE_CHECKING:
     from conftest import WholeRun

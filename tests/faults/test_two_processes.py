@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from fork_server import ForkServer
+from interrupted_run import finish
 from nstudent.lock import HOLDER, LOCK, MARK
 from tiny_run import run_all_words
-from trial import finish
 
 if TYPE_CHECKING:
     from conftest import WholeRun

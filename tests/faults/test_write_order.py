@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from injector import KILL, TEAR, recorded
+from fault_injection import KILL, TEAR, recorded
 from nstudent.artifact import SCHEMA, Artifact
 from nstudent.commit import finish_commit
 from nstudent.storage import sha256_of
@@ -33,7 +33,7 @@ from nstudent import commit, storage
 """
 _STRIKE = """
 sys.path.insert(0, sys.argv[1])
-from injector import Fault, Injector
+from fault_injection import Fault, Injector
 runs, kind = Path(sys.argv[2]), sys.argv[3]
 at, killed = 0, True
 while killed:

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fault_injection import Fault
 from fork_server import ForkServer, Outcome
-from injector import Fault
 from tiny_run import results, run_all_words, stage_at_work
 
 Results = dict[str, str]
