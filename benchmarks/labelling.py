@@ -21,8 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from nstudent import load_config, run_stage
-from nstudent.artifact import Artifact
-from nstudent.config import Config, ModelConfig
+from nstudent.config.schema import Config, ModelConfig
 from nstudent.data.dataset import Dataset, Ids
 from nstudent.labels.store import Layout
 from nstudent.models.device import Placement
@@ -30,10 +29,11 @@ from nstudent.models.ensemble import Ensemble
 from nstudent.models.inference import BatchSize
 from nstudent.models.member import build_member
 from nstudent.models.recipe import Recipe
-from nstudent.outputs import Outputs
 from nstudent.processes import available_cores
 from nstudent.progress import Silence
 from nstudent.stages.pseudolabel import _Labelling
+from nstudent.storage.artifact import Artifact
+from nstudent.taxonomy.outputs import Outputs
 from step import measured
 from store import LEVELS, MIB, memory, tree
 

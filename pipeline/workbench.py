@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from functools import cached_property
 
 import torch
-from nstudent.config import Config, ModelConfig, TrainingConfig
+from nstudent.config.schema import Config, ModelConfig, TrainingConfig
 from nstudent.data.batches import Examples
 from nstudent.data.dataset import Dataset, PixelStore
 from nstudent.data.packing import readable_size
 from nstudent.data.resident import ResidentPixels, fits_beside_training
+from nstudent.distributed.ranks import gathered_rows
 from nstudent.errors import ConfigError
 from nstudent.evaluation.assess import assess
 from nstudent.evaluation.metrics import scores
@@ -22,12 +23,11 @@ from nstudent.models.device import Placement, loader_workers, noises_in_batches
 from nstudent.models.ensemble import Ensemble
 from nstudent.models.member import Network, build_member
 from nstudent.models.recipe import Recipe
-from nstudent.outputs import Outputs
 from nstudent.randomness import Key
-from nstudent.ranks import gathered_rows
 from nstudent.stage import Context
-from nstudent.storage import reserve
-from nstudent.taxonomy import LabelArray
+from nstudent.storage.files import reserve
+from nstudent.taxonomy.outputs import Outputs
+from nstudent.taxonomy.tree import LabelArray
 from nstudent.training.build import Lesson, Site, build_loop
 from nstudent.training.class_weights import class_weights
 from nstudent.training.loop import Length, Trained

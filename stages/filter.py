@@ -19,10 +19,10 @@ from nstudent.labels.heap_labels import HeapLabels
 from nstudent.labels.selection import save_given_keep, select
 from nstudent.labels.self_ensemble import RunningAverage, check_memory
 from nstudent.labels.targets import GivenTargets
-from nstudent.outputs import Outputs
 from nstudent.stage import Context
 from nstudent.step_metrics import FilterIteration, FilterMetrics, LabelMetrics
-from nstudent.taxonomy import UNKNOWN, LabelArray
+from nstudent.taxonomy.outputs import Outputs
+from nstudent.taxonomy.tree import UNKNOWN, LabelArray
 from nstudent.training.build import Lesson
 from nstudent.training.loop import Length
 from nstudent.training.objective import CLEAN, SelfEnsembling

@@ -16,7 +16,7 @@ from nstudent.labels.selection import load_given_keep
 from nstudent.models.ensemble import Ensemble
 from nstudent.stage import Context
 from nstudent.step_metrics import TrainedMetrics
-from nstudent.taxonomy import UNKNOWN
+from nstudent.taxonomy.tree import UNKNOWN
 from nstudent.training.build import Lesson
 from nstudent.training.loop import Trained
 from nstudent.training.spending import total

@@ -5,17 +5,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from nstudent.artifact import FINAL
 from nstudent.classifier import Classifier, Prediction
-from nstudent.commit import commit, open_partial
-from nstudent.config import ModelConfig
+from nstudent.config.schema import ModelConfig
 from nstudent.errors import ArtifactError, NstudentError
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble
 from nstudent.models.member import build_member
 from nstudent.models.recipe import Recipe
-from nstudent.storage import write_json
-from nstudent.taxonomy import Taxonomy
+from nstudent.storage.artifact import FINAL
+from nstudent.storage.commit import commit, open_partial
+from nstudent.storage.files import write_json
+from nstudent.taxonomy.tree import Taxonomy
 from PIL import Image
 
 TAXONOMY = Taxonomy.from_labels(

@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 import torch
 from nstudent import workbench
-from nstudent.artifact import Artifact
-from nstudent.commit import SCRATCH
-from nstudent.config import ModelConfig
-from nstudent.config_file import load_config
+from nstudent.config.file import load_config
+from nstudent.config.schema import ModelConfig
 from nstudent.data.dataset import Dataset
 from nstudent.data.resident import ResidentPixels
 from nstudent.evaluation.assess import assess
@@ -18,7 +16,9 @@ from nstudent.randomness import Key
 from nstudent.run import run_stage
 from nstudent.stage import Context
 from nstudent.steps import plan
-from nstudent.taxonomy import UNKNOWN
+from nstudent.storage.artifact import Artifact
+from nstudent.storage.commit import SCRATCH
+from nstudent.taxonomy.tree import UNKNOWN
 from nstudent.training.build import Lesson
 from nstudent.training.loop import Length, Loop, Trained
 from nstudent.workbench import Workbench, unlabelled_share

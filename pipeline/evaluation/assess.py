@@ -12,7 +12,7 @@ from nstudent.labels.decoders import build_decoder
 from nstudent.models.ensemble import Ensemble
 from nstudent.models.inference import BatchSize, batches
 from nstudent.models.members import Levels
-from nstudent.taxonomy import LabelArray, Taxonomy
+from nstudent.taxonomy.tree import LabelArray, Taxonomy
 from torch import Tensor
 
 _TIE = 1e-9

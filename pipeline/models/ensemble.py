@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from nstudent.artifact import Artifact
 from nstudent.errors import ArtifactError, ConfigError
 from nstudent.models.device import Placement
 from nstudent.models.kinds import KINDS, kind_of
@@ -17,7 +16,8 @@ from nstudent.models.network_member import NetworkMember
 from nstudent.models.pooling import POOLINGS
 from nstudent.models.recipe import MODEL, Recipe
 from nstudent.models.temperature import apply_temperature
-from nstudent.storage import atomic_write, write_json
+from nstudent.storage.artifact import Artifact
+from nstudent.storage.files import atomic_write, write_json
 from safetensors.torch import save
 from torch import Tensor, nn
 

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from nstudent.config import ModelConfig
-from nstudent.config_types import Section
+from nstudent.config.schema import ModelConfig
+from nstudent.config.types import Section
 from nstudent.errors import ConfigError
 from nstudent.models.members import Loader
 from nstudent.models.network_member import load_network

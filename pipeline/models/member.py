@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from nstudent.config import ModelConfig
+from nstudent.config.schema import ModelConfig
 from nstudent.errors import ConfigError, NstudentError, summary
 from nstudent.models.activation_checkpointing import checkpoint_activations
 from nstudent.models.heads import Logits, build_head
 from nstudent.models.options import MAX_BACKBONES, check_network, check_options
-from nstudent.outputs import Outputs
 from nstudent.randomness import Key, seed
+from nstudent.taxonomy.outputs import Outputs
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn

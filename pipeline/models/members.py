@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from nstudent.errors import ArtifactError, summary
 from nstudent.models.device import Placement
-from nstudent.outputs import Outputs
+from nstudent.taxonomy.outputs import Outputs
 from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from nstudent.config import ModelConfig
+from nstudent.config.schema import ModelConfig
 from nstudent.models.allocation import AllocationLimit
 from nstudent.models.cost import gmacs
 from nstudent.models.device import Placement
 from nstudent.models.links import LINKS
 from nstudent.models.member import Network, build_member
 from nstudent.models.members import Levels, read_tensors
-from nstudent.outputs import Outputs
+from nstudent.taxonomy.outputs import Outputs
 from torch import Tensor, nn
 
 _SPARE_BYTES = 256 << 20

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Self
 
-from nstudent.artifact import Artifact
-from nstudent.config import Config
-from nstudent.config_file import check_section
-from nstudent.config_types import Absent, ImageSize, MaxPixels, Number, Precision, Section
+from nstudent.config.file import check_section
+from nstudent.config.schema import Config
+from nstudent.config.types import Absent, ImageSize, MaxPixels, Number, Precision, Section
 from nstudent.errors import ArtifactError, ConfigError, DataError
 from nstudent.labels.decoders import DECODERS
 from nstudent.models.kinds import kind_of, read_settings
 from nstudent.models.links import LINKS
 from nstudent.models.pooling import POOLINGS
-from nstudent.outputs import Outputs
+from nstudent.storage.artifact import Artifact
 from nstudent.tables import chosen
-from nstudent.taxonomy import Taxonomy
+from nstudent.taxonomy.outputs import Outputs
+from nstudent.taxonomy.tree import Taxonomy
 from pydantic import Field, PlainSerializer, PlainValidator, ValidationInfo, field_validator, model_validator
 
 MODEL = "model.json"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from nstudent.config import NoiseConfig, TrainingConfig
+from nstudent.config.schema import NoiseConfig, TrainingConfig
 from nstudent.data.batches import Batches, Examples, Images, places_of
+from nstudent.distributed.world import Alone, World
 from nstudent.models.device import Placement
 from nstudent.models.member import Network
 from nstudent.noise.build import Course, Noise, Places, build_noise
@@ -18,7 +19,6 @@ from nstudent.training.loop import Length, Loop
 from nstudent.training.objective import Objective
 from nstudent.training.preparation import Preparation
 from nstudent.training.surroundings import Surroundings
-from nstudent.world import Alone, World
 
 
 @dataclass(frozen=True)

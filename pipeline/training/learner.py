@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from nstudent.config import TrainingConfig
+from nstudent.config.schema import TrainingConfig
 from nstudent.models.device import Placement
 from nstudent.models.heads import Logits
 from nstudent.models.member import Network

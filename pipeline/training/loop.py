@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import torch
 from nstudent.data.loading import Awaited, loaders_explained
+from nstudent.distributed.world import Alone, World
 from nstudent.errors import StoppedError
 from nstudent.models.member import Network
 from nstudent.noise.steps import Prepared
@@ -17,7 +18,6 @@ from nstudent.progress import Progress, Task
 from nstudent.training.checkpoint import Pace, load_checkpoint, save_checkpoint
 from nstudent.training.feed import Feed
 from nstudent.training.spending import Spent
-from nstudent.world import Alone, World
 from torch import Tensor, nn
 
 _VALIDATIONS = 10

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from nstudent.config import ModelConfig
+from nstudent.config.schema import ModelConfig
 from nstudent.errors import ConfigError
 from nstudent.models.activation_checkpointing import checkpoint_activations
 from nstudent.models.member import Network, build_member

@@ -2,7 +2,7 @@ from functools import partial
 
 import pytest
 import torch
-from nstudent.config import ModelConfig
+from nstudent.config.schema import ModelConfig
 from nstudent.errors import ConfigError
 from nstudent.models.cost import check_cost, gmacs
 from nstudent.models.member import build_member

@@ -4,11 +4,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from nstudent.artifact import Artifact
-from nstudent.commit import commit, open_partial
 from nstudent.errors import ArtifactError
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble
+from nstudent.storage.artifact import Artifact
+from nstudent.storage.commit import commit, open_partial
 from safetensors.torch import load_file, save_file
 
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 from nstudent.data.dataset import PixelStore
-from nstudent.hdf5 import write
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble
 from nstudent.models.inference import BatchSize, batches, predict
 from nstudent.progress import Silence
+from nstudent.storage.hdf5 import write
 from torch import nn
 
 

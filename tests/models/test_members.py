@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from nstudent.artifact import Artifact
-from nstudent.config import Config, ModelConfig
-from nstudent.config_types import Count, Section
+from nstudent.config.schema import Config, ModelConfig
+from nstudent.config.types import Count, Section
 from nstudent.errors import ArtifactError, ConfigError
 from nstudent.models.cost import check_cost
 from nstudent.models.device import Placement
@@ -22,8 +21,9 @@ from nstudent.models.members import Levels, read_tensors
 from nstudent.models.network_member import NetworkMember
 from nstudent.models.pooling import POOLINGS, mean
 from nstudent.models.recipe import MODEL, Recipe
-from nstudent.outputs import Outputs
-from nstudent.taxonomy import Taxonomy
+from nstudent.storage.artifact import Artifact
+from nstudent.taxonomy.outputs import Outputs
+from nstudent.taxonomy.tree import Taxonomy
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F

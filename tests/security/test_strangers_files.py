@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from nstudent.artifact import FINAL, MANIFEST
 from nstudent.classifier import Classifier
-from nstudent.config import ModelConfig
+from nstudent.config.schema import ModelConfig
 from nstudent.errors import ArtifactError
 from nstudent.models.member import build_member
 from nstudent.models.members import read_tensors
+from nstudent.storage.artifact import FINAL, MANIFEST
 from nstudent.training.checkpoint import load_checkpoint
 from PIL import Image
 from safetensors.torch import load, save

@@ -4,13 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from nstudent.artifact import Artifact, Manifest
-from nstudent.config import Config
+from nstudent.config.schema import Config
 from nstudent.data.dataset import Dataset
 from nstudent.errors import ConfigError, TrainingError
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble
 from nstudent.run import run_all, run_stage
+from nstudent.storage.artifact import Artifact, Manifest
 
 
 def test_a_teacher_no_better_than_chance_stops_the_run(tiny: Callable[..., Config], untrained: Path) -> None:

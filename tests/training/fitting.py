@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from nstudent.config import NoiseConfig
+from nstudent.config.schema import NoiseConfig
 from nstudent.models.member import Network
-from nstudent.outputs import Outputs
 from nstudent.progress import Progress, Silence
+from nstudent.taxonomy.outputs import Outputs
 from nstudent.training.loop import Length, Loop, Trained
 from nstudent.training.losses import CrossEntropy, even_weights
 from nstudent.training.objective import Supervised

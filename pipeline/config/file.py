@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import yaml
-from nstudent.config import Config
+from nstudent.config.schema import Config
 from nstudent.errors import ConfigError, summary
 from pydantic import BaseModel, ValidationError
 
