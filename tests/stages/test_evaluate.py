@@ -71,6 +71,7 @@ def test_the_test_images_are_in_no_other_split(finished: Path) -> None:
     assert len(np.unique(np.concatenate(parts))) == sum(map(len, parts))
 
 
+@pytest.mark.slow
 def test_fewer_resamples_change_no_score(tiny: Callable[..., Config], go_on: Path, scores: dict[str, Any]) -> None:
     run_stage(tiny("evaluate.resamples=10"), "evaluate", go_on)
     again = json.loads((go_on / "06-evaluate" / "scores.json").read_text())
@@ -80,7 +81,7 @@ def test_fewer_resamples_change_no_score(tiny: Callable[..., Config], go_on: Pat
             assert values == {score: each["value"] for score, each in entry[part].items()}
 
 
-def test_the_predictions_that_are_kept_are_those_that_were_scored(finished: Path, scores) -> None:
+def test_the_predictions_that_are_kept_are_those_that_were_scored(finished: Path, scores: dict[str, Any]) -> None:
     made, dataset = Artifact(finished / "06-evaluate"), Dataset(Artifact(finished / "00-data"))
     assert Predictions.steps(made) == ["01-teacher", "02-baseline", "05-student"]
     for step, entry in scores["classifiers"].items():

@@ -10,6 +10,8 @@ from nstudent.config import Config
 from nstudent.run import run_all
 from nstudent.status import status
 
+pytestmark = pytest.mark.slow
+
 STEPS = ["00-data", "01-teacher", "02-baseline", "03-pseudolabel", "04-filter", "05-student", "06-evaluate"]
 NETWORK = {"manifest.json", "model.json", "member-0.safetensors"}
 FILES = {
