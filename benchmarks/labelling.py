@@ -21,8 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from nstudent import load_config, run_stage
-from nstudent.artifact import Artifact
-from nstudent.config import Config, ModelConfig
+from nstudent.config.schema import Config, ModelConfig
 from nstudent.data.dataset import Dataset, Ids
 from nstudent.labels.store import Layout
 from nstudent.models.device import Placement
@@ -30,10 +29,11 @@ from nstudent.models.ensemble import Ensemble
 from nstudent.models.inference import BatchSize
 from nstudent.models.member import build_member
 from nstudent.models.recipe import Recipe
-from nstudent.outputs import Outputs
 from nstudent.processes import available_cores
 from nstudent.progress import Silence
 from nstudent.stages.pseudolabel import _Labelling
+from nstudent.storage.artifact import Artifact
+from nstudent.taxonomy.outputs import Outputs
 from step import measured
 from store import LEVELS, MIB, memory, tree
 
@@ -67,7 +67,7 @@ class Heap:
         members = [build_member(model, outputs, ("benchmark", number)) for number in range(num_members)]
         self._side = config.data.image_size
         recipe = Recipe.of(config, dataset.taxonomy, [model] * num_members)
-        self._ensemble = Ensemble(recipe, members, self._placement)
+        self._ensemble = Ensemble.of_networks(recipe, members, self._placement)
         self.size = BatchSize.starting(None, self._ensemble)
         layout, temperatures = Layout.of(outputs, None), (1.2,) * len(LEVELS)
         self._labelling = _Labelling(dataset, self._ensemble, layout, temperatures, self.size)
@@ -91,8 +91,8 @@ class Heap:
         """The forward passes alone, over images that lie on the device."""
         for _ in range(len(self.ids) // self.size.images):
             for member in self._ensemble.members:
-                with self._placement.autocast(member):
-                    member(self._images)
+                with self._placement.autocast(member.network):
+                    member.network(self._images)
 
     def timed(self, turns: int) -> tuple[dict[str, float], dict[str, float]]:
         """Median seconds of wall clock and of CPU, of "bare" and "labelling", which take turns."""

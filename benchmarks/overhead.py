@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from nstudent import Session, load_config, run_all, run_folder
-from nstudent.artifact import Artifact
 from nstudent.cli.console import Screen
-from nstudent.training import fit
+from nstudent.storage.artifact import Artifact
+from nstudent.training import loop
 
 PARTS = {
-    "checkpoints (copy, hash, write, sync)": (fit, "save_checkpoint"),
+    "checkpoints (copy, hash, write, sync)": (loop, "save_checkpoint"),
     "commits (hash, manifest, sync, rename)": (run_folder, "commit"),
     "hashing what is opened": (Artifact, "path"),
 }

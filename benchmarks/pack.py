@@ -21,8 +21,7 @@ import h5py
 import numpy as np
 import simplejpeg
 from nstudent import load_config, processes, run_stage
-from nstudent.artifact import Manifest
-from nstudent.config import Config, DataConfig
+from nstudent.config.schema import Config, DataConfig
 from nstudent.data.dataset import PixelStore
 from nstudent.data.decode import decode
 from nstudent.data.decoders import Decoders, Reader
@@ -32,6 +31,7 @@ from nstudent.data.sources import Record, open_source
 from nstudent.data.sources.packed import PackMetrics
 from nstudent.processes import available_cores
 from nstudent.progress import Silence
+from nstudent.storage.artifact import Manifest
 
 BATCH = 64
 JOINED_QUALITY = 85

@@ -17,10 +17,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from nstudent import Session, load_config, plan, run_all
-from nstudent.artifact import Manifest
 from nstudent.cli.console import Screen
 from nstudent.evaluation.scores import COMPARED, SCORES, ClassifierScores, Intervals, Scores
 from nstudent.processes import available_cores
+from nstudent.storage.artifact import Manifest
 
 Results = list[tuple[Path, Scores]]
 """Run folder and scores of each seed."""

@@ -23,9 +23,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from nstudent.artifact import Manifest
-from nstudent.config_file import load_config
+from nstudent.config.file import load_config
 from nstudent.step_metrics import TrainedMetrics
+from nstudent.storage.artifact import Manifest
 
 THREADS = ("threads=1", "workers=0", "rounds=1")
 

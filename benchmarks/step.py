@@ -30,15 +30,15 @@ import timm
 import torch
 import torch.nn.functional as F
 from nstudent import load_config, run_stage
-from nstudent.artifact import Artifact
-from nstudent.config import Config, ModelConfig
+from nstudent.config.schema import Config, ModelConfig
 from nstudent.data.batches import Examples
 from nstudent.data.dataset import Dataset
 from nstudent.labels.targets import GivenTargets
 from nstudent.models.device import Placement, noises_in_batches
-from nstudent.models.member import Member, build_member
-from nstudent.outputs import Outputs
+from nstudent.models.member import Network, build_member
 from nstudent.processes import available_cores
+from nstudent.storage.artifact import Artifact
+from nstudent.taxonomy.outputs import Outputs
 from nstudent.training.build import Lesson, Site, build_loop
 from nstudent.training.loop import Length, Loop
 from nstudent.training.losses import CrossEntropy, even_weights
@@ -144,7 +144,7 @@ class Bench:
         self.placement = Placement.from_config(config)
         torch.set_num_threads(config.threads or 1)
 
-    def member(self, checkpointing: bool = False) -> Member:
+    def member(self, checkpointing: bool = False) -> Network:
         noise, outputs = self.config.student.noise, Outputs(self.dataset.taxonomy)
         return build_member(
             self.model, outputs, KEY, dropout=noise.dropout, drop_path=noise.drop_path, checkpointing=checkpointing

@@ -27,16 +27,16 @@ from typing import Any
 
 import h5py
 import numpy as np
-from nstudent.config import PseudolabelConfig
-from nstudent.hdf5 import mapped
+from nstudent.config.schema import PseudolabelConfig
 from nstudent.labels import store
 from nstudent.labels.rows import JoinedRows, Shards
 from nstudent.labels.selection import select
 from nstudent.labels.targets import PseudoTargets
-from nstudent.outputs import Outputs
 from nstudent.processes import available_cores
-from nstudent.storage import read_json, write_json
-from nstudent.taxonomy import Taxonomy
+from nstudent.storage.files import read_json, write_json
+from nstudent.storage.hdf5 import mapped
+from nstudent.taxonomy.outputs import Outputs
+from nstudent.taxonomy.tree import Taxonomy
 
 LEVELS = ("coarse", "mid", "fine")
 BATCH = 256

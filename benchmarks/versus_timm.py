@@ -31,8 +31,7 @@ import numpy as np
 import timm
 import torch
 from nstudent import load_config, run_stage
-from nstudent.artifact import Artifact
-from nstudent.config import Config, ModelConfig
+from nstudent.config.schema import Config, ModelConfig
 from nstudent.data.batches import Examples
 from nstudent.data.dataset import Dataset
 from nstudent.labels.targets import GivenTargets
@@ -41,9 +40,10 @@ from nstudent.models.ensemble import Ensemble
 from nstudent.models.inference import predict
 from nstudent.models.member import build_member
 from nstudent.models.recipe import Recipe
-from nstudent.outputs import Outputs
 from nstudent.processes import available_cores
 from nstudent.progress import Silence
+from nstudent.storage.artifact import Artifact
+from nstudent.taxonomy.outputs import Outputs
 from nstudent.training.build import Lesson, Site, build_loop
 from nstudent.training.loop import Length
 from nstudent.training.losses import CrossEntropy, even_weights
@@ -189,7 +189,7 @@ def our_work(arguments: argparse.Namespace) -> None:
         recipe = Recipe.of(config, dataset.taxonomy, [model])
         ids = np.resize(ids, arguments.amount)
         batch = None if arguments.our_batch == "null" else int(arguments.our_batch or arguments.batch)
-        predict(Ensemble(recipe, [member], placement), dataset.pixels, ids, batch)
+        predict(Ensemble.of_networks(recipe, [member], placement), dataset.pixels, ids, batch)
         return
     training = config.teacher.model_copy(update={"batch_size": arguments.batch})
     examples = Examples(ids, GivenTargets(dataset.labels[ids], Outputs(dataset.taxonomy)))

@@ -14,12 +14,12 @@ if __name__ != "nstudent":
 
 if TYPE_CHECKING:
     from nstudent.classifier import Classifier
-    from nstudent.config_file import load_config
+    from nstudent.config.file import load_config
     from nstudent.errors import NstudentError
     from nstudent.run import run_all, run_stage
     from nstudent.session import Session
     from nstudent.steps import plan
-    from nstudent.taxonomy import Taxonomy
+    from nstudent.taxonomy.tree import Taxonomy
 
 __version__ = "0.1.0"
 __all__ = ["Classifier", "NstudentError", "Session", "Taxonomy", "load_config", "plan", "run_all", "run_stage"]
@@ -28,8 +28,8 @@ _HOMES = {
     "Classifier": "nstudent.classifier",
     "NstudentError": "nstudent.errors",
     "Session": "nstudent.session",
-    "Taxonomy": "nstudent.taxonomy",
-    "load_config": "nstudent.config_file",
+    "Taxonomy": "nstudent.taxonomy.tree",
+    "load_config": "nstudent.config.file",
     "plan": "nstudent.steps",
     "run_all": "nstudent.run",
     "run_stage": "nstudent.run",

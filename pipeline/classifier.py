@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from nstudent.artifact import FINAL, Artifact
-from nstudent.config_file import check
+from nstudent.config.file import check
 from nstudent.data.decode import decode
 from nstudent.data.sources.source import read_once
 from nstudent.errors import ArtifactError, ImageError
@@ -21,8 +20,9 @@ from nstudent.labels.decoding import Decoder
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble
 from nstudent.models.recipe import Recipe
-from nstudent.storage import read_json
-from nstudent.taxonomy import Taxonomy
+from nstudent.storage.artifact import FINAL, Artifact
+from nstudent.storage.files import read_json
+from nstudent.taxonomy.tree import Taxonomy
 
 _STEP = re.compile(r"[0-9]+-[a-z]+")
 

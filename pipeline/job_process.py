@@ -13,7 +13,7 @@ from itertools import count
 from multiprocessing.connection import Connection
 from typing import Any
 
-from nstudent.config import Config
+from nstudent.config.schema import Config
 from nstudent.errors import ConfigError, NstudentError
 from nstudent.processes import serve_parent
 from nstudent.progress import Task
@@ -21,7 +21,7 @@ from nstudent.run_folder import Run
 from nstudent.session import Session
 from nstudent.steps import STAGES
 from nstudent.stopping import stop_with_parent
-from nstudent.storage import explained
+from nstudent.storage.files import explained
 
 Job = tuple[int, int | None]
 """(index of a step, number of one of its trainings or ``None`` for the whole step)."""

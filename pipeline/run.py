@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from nstudent.commit import finish_commit, partial_folder
-from nstudent.config import Config
+from nstudent.config.schema import Config
+from nstudent.distributed.world import IndependentJob
 from nstudent.errors import ConfigError
 from nstudent.jobs import Jobs, side_by_side
 from nstudent.run_folder import Run
 from nstudent.session import Session
 from nstudent.stage import Step
 from nstudent.steps import STAGES, check_stage, needed_until
-from nstudent.world import IndependentJob
+from nstudent.storage.commit import finish_commit, partial_folder
 
 
 def run_all(

@@ -8,21 +8,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from nstudent.artifact import FINAL, Artifact, Manifest
-from nstudent.commit import commit, difference, open_partial, partial_folder
-from nstudent.config import Config
-from nstudent.config_file import dump_yaml, load_config
+from nstudent.config.file import dump_yaml, load_config
+from nstudent.config.schema import Config
 from nstudent.data.sources import source_stamp
+from nstudent.distributed.world import IndependentJob, World
 from nstudent.errors import ArtifactError, StoppedError
 from nstudent.listener import NoListener
-from nstudent.lock import hold, hold_part
 from nstudent.progress import Progress, Silence, Watched
 from nstudent.session import Session
 from nstudent.stage import Context, Step
 from nstudent.step_metrics import FilterMetrics, TrainedMetrics, read_metrics
 from nstudent.steps import plan
-from nstudent.storage import atomic_write, explained, fingerprint_of, write_json
-from nstudent.world import IndependentJob, World
+from nstudent.storage.artifact import FINAL, Artifact, Manifest
+from nstudent.storage.commit import commit, difference, open_partial, partial_folder
+from nstudent.storage.files import atomic_write, explained, fingerprint_of, write_json
+from nstudent.storage.lock import hold, hold_part
 
 CONFIG = "config.yaml"
 Turns = Callable[[Step, int], Iterable[int]]

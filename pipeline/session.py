@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass, field
 
+from nstudent.distributed.world import Alone, World
 from nstudent.listener import Listener, NoListener
 from nstudent.progress import Progress, Silence, Watched
 from nstudent.stopping import StopRequest
-from nstudent.world import Alone, World
 
 
 @dataclass(frozen=True, kw_only=True)

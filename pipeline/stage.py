@@ -8,18 +8,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from nstudent.artifact import Artifact, Metrics
-from nstudent.commit import SCRATCH
+from nstudent.distributed.world import World
 from nstudent.listener import Listener
 from nstudent.progress import Progress
 from nstudent.session import Session
 from nstudent.step_metrics import Role
-from nstudent.storage import make_folder, reserve
-from nstudent.world import World
+from nstudent.storage.artifact import Artifact, Metrics
+from nstudent.storage.commit import SCRATCH
+from nstudent.storage.files import make_folder, reserve
 
 if TYPE_CHECKING:
     # They take longer to import than all the rest, and `nstudent --help` needs neither.
-    from nstudent.config import Config
+    from nstudent.config.schema import Config
     from nstudent.randomness import Key
 
 Work = Callable[["Context"], Metrics | None]

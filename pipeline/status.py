@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from nstudent.artifact import Manifest, Metrics
-from nstudent.commit import partial_folder
 from nstudent.errors import ArtifactError, NstudentError
 from nstudent.run_folder import STOPPED, Run
 from nstudent.stage import Step
 from nstudent.step_metrics import read_metrics
-from nstudent.storage import read_json
+from nstudent.storage.artifact import Manifest, Metrics
+from nstudent.storage.commit import partial_folder
+from nstudent.storage.files import read_json
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from nstudent.artifact import Manifest, Metrics
 from nstudent.errors import ArtifactError
 from nstudent.evaluation.scores import Difference, Intervals
-from nstudent.json_record import JsonRecord
+from nstudent.storage.artifact import Manifest, Metrics
+from nstudent.storage.json_record import JsonRecord
 
 Role = Literal["data", "labeller", "baseline", "labels", "selection", "scores"]
 """What a step is to those that read it. ``labels`` are of the heap; ``selection`` says which of them are taught."""

@@ -10,7 +10,7 @@ from nstudent.stage import Stage, Step
 from nstudent.step_metrics import Role
 
 if TYPE_CHECKING:
-    from nstudent.config import Config
+    from nstudent.config.schema import Config
 
 
 def _section(name: str, *, without: Sequence[str] = ()) -> Callable[[Config], dict[str, Any]]:
@@ -27,10 +27,15 @@ def _training(name: str, *, without: Sequence[str] = ()) -> Callable[[Config], d
     return _section(name, without=["checkpoint_activations", *without])
 
 
+def _data(config: Config) -> dict[str, Any]:
+    """The section `data`; without the key `folds` if it asks for none, as in run folders made before it existed."""
+    return _section("data", without=[] if config.data.folds else ["folds"])(config)
+
+
 STAGES = {
     stage.name: stage
     for stage in (
-        Stage("data", needs=(), provides="data", settings=_section("data"), version=2),
+        Stage("data", needs=(), provides="data", settings=_data, version=2),
         Stage(
             "teacher",
             needs=("data",),

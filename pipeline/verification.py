@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from nstudent.artifact import Manifest, damage, refuse_strays, strays
-from nstudent.commit import finish_commit, is_reopened, reopen
 from nstudent.errors import ArtifactError
 from nstudent.run_folder import Run
 from nstudent.session import Session
 from nstudent.stage import Step
+from nstudent.storage.artifact import Manifest, damage, refuse_strays, strays
+from nstudent.storage.commit import finish_commit, is_reopened, reopen
 
 
 @dataclass(frozen=True)

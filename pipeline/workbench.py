@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from functools import cached_property
 
 import torch
-from nstudent.config import Config, ModelConfig, TrainingConfig
+from nstudent.config.schema import Config, ModelConfig, TrainingConfig
 from nstudent.data.batches import Examples
 from nstudent.data.dataset import Dataset, PixelStore
 from nstudent.data.packing import readable_size
 from nstudent.data.resident import ResidentPixels, fits_beside_training
+from nstudent.distributed.ranks import gathered_rows
 from nstudent.errors import ConfigError
 from nstudent.evaluation.assess import assess
 from nstudent.evaluation.metrics import scores
@@ -20,14 +21,13 @@ from nstudent.labels.self_ensemble import RunningAverage
 from nstudent.labels.targets import GivenTargets
 from nstudent.models.device import Placement, loader_workers, noises_in_batches
 from nstudent.models.ensemble import Ensemble
-from nstudent.models.member import Member, build_member
+from nstudent.models.member import Network, build_member
 from nstudent.models.recipe import Recipe
-from nstudent.outputs import Outputs
 from nstudent.randomness import Key
-from nstudent.ranks import gathered_rows
 from nstudent.stage import Context
-from nstudent.storage import reserve
-from nstudent.taxonomy import LabelArray
+from nstudent.storage.files import reserve
+from nstudent.taxonomy.outputs import Outputs
+from nstudent.taxonomy.tree import LabelArray
 from nstudent.training.build import Lesson, Site, build_loop
 from nstudent.training.class_weights import class_weights
 from nstudent.training.loop import Length, Trained
@@ -77,6 +77,10 @@ class Workbench:
         """How an ensemble of these members is described."""
         return Recipe.of(self._config, self.dataset.taxonomy, members)
 
+    def ensemble(self, members: Sequence[ModelConfig], networks: Sequence[nn.Module]) -> Ensemble:
+        """An ensemble of trained networks; ``members`` describe them, in their order."""
+        return Ensemble.of_networks(self.recipe(members), networks, self.placement)
+
     def labelled(self, labels: LabelArray | None = None) -> Examples:
         """The labelled training images; ``labels`` (labelled images, levels) replaces what is given for them."""
         ids = self.dataset.labelled
@@ -102,7 +106,7 @@ class Workbench:
         heap = max(1, len(self.dataset.unlabelled))
         return Length(student.epochs, math.ceil(heap / unlabelled_share(student.batch_size, student.unlabelled_ratio)))
 
-    def build(self, model: ModelConfig, training: TrainingConfig, key: Key) -> Member:
+    def build(self, model: ModelConfig, training: TrainingConfig, key: Key) -> Network:
         """A new network with the noise of its training built in."""
         outputs, noise, again = self.outputs, training.noise, training.checkpoint_activations
         return build_member(model, outputs, key, dropout=noise.dropout, drop_path=noise.drop_path, checkpointing=again)
@@ -129,11 +133,10 @@ class Workbench:
         reserve(self._scratch, _CHECKPOINT_COPIES * sum(t.nbytes for t in network.state_dict().values()))
         loop = build_loop(network, lesson, training, self._site, key)
         checkpoint = self._scratch / f"{name.replace(' ', '-')}.safetensors"
-        recipe = self.recipe([model])
 
         def validate(network: nn.Module) -> float:
-            assert isinstance(network, Member)
-            return self.validation_score(Ensemble(recipe, [network], self.placement))
+            assert isinstance(network, Network)
+            return self.validation_score(self.ensemble([model], [network]))
 
         trained = loop.fit(checkpoint, self._progress, name, validate)
         self._say_what_packing_gains(name, trained.data_wait)

@@ -7,8 +7,6 @@ exactly as many image passes as the student, all of them over labelled images.
 from nstudent.data.dataset import Dataset
 from nstudent.evaluation.assess import assess
 from nstudent.evaluation.metrics import scores
-from nstudent.models.cost import check_cost
-from nstudent.models.ensemble import Ensemble
 from nstudent.stage import Context
 from nstudent.step_metrics import TrainedMetrics
 from nstudent.training.build import Lesson
@@ -27,13 +25,13 @@ def run(context: Context) -> TrainedMetrics | None:
     trained = bench.train("baseline", config.model, config, lesson, context.key("network"))
     if not context.world.leads:
         return None
-    baseline = Ensemble(bench.recipe([config.model]), [trained.network], bench.placement)
+    baseline = bench.ensemble([config.model], [trained.network])
     baseline.save(context.folder)
     spent = total([trained.spent])
     assessed = assess(baseline, dataset, dataset.validation, context.config.evaluate.batch_size)
     return TrainedMetrics(
         validation=scores(assessed.tallies),
-        gmacs=round(check_cost([trained.network], dataset.image_size, None), 6),
+        gmacs=round(baseline.gmacs, 6),
         image_passes=spent.image_passes,
         history=(tuple(trained.history),),
         training_gmacs=spent.training_gmacs,

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from nstudent import hdf5
 from nstudent.data import dataset as packed
 from nstudent.data.decode import VERSION
 from nstudent.data.duplicates import (
@@ -21,6 +20,7 @@ from nstudent.data.duplicates import (
     drop_copies,
     drop_similar,
 )
+from nstudent.data.folds import draw_folds
 from nstudent.data.labelling import encode_labels, findings, taxonomy_of
 from nstudent.data.near_duplicates import NearDuplicate, near_duplicates
 from nstudent.data.packing import fill
@@ -30,8 +30,9 @@ from nstudent.data.split import TEST, TRAIN, UNLABELLED, VALIDATION, draw_splits
 from nstudent.errors import DataError
 from nstudent.stage import Context
 from nstudent.step_metrics import DataMetrics
-from nstudent.storage import write_json
-from nstudent.taxonomy import UNKNOWN, LabelArray, Taxonomy
+from nstudent.storage import hdf5
+from nstudent.storage.files import write_json
+from nstudent.taxonomy.tree import UNKNOWN, LabelArray, Taxonomy
 
 _Splits = npt.NDArray[np.int8]
 
@@ -58,6 +59,9 @@ def run(context: Context) -> DataMetrics:
     left.status[thin_heap(heap, config.unlabelled, seed)] = packed.THINNED
     labels = _visible(truth, split, taxonomy, config.label_noise, seed)
     _write_index(context.folder, records, labels, truth, split, left.status)
+    if config.folds:
+        labelled = np.flatnonzero((split == TRAIN) & (left.status == packed.OK))
+        _write_folds(context, [records[i].name for i in labelled], truth[labelled], [digests[i] for i in labelled])
     write_json(context.folder / packed.TAXONOMY, taxonomy.to_json())
     write_json(context.folder / packed.INFO, {"image_size": config.image_size, "decode_version": VERSION})
     write_json(
@@ -135,6 +139,12 @@ def _write_index(
     names = np.array([record.name.encode("utf-8", "surrogateescape") for record in records])
     hdf5.write(folder / packed.INDEX, {"label": labels, "split": split, "status": status, "name": names}, {})
     hdf5.write(folder / packed.TRUTH, {"label": truth}, {})
+
+
+def _write_folds(context: Context, names: Sequence[str], labels: LabelArray, digests: Sequence[bytes]) -> None:
+    """Divide the labelled images; labels are those of the source, so that noise in them does not move an image."""
+    folds = draw_folds(names, labels, digests, context.config.data.folds, context.config.seed)
+    hdf5.write(context.folder / packed.FOLDS, {"fold": folds}, {"folds": context.config.data.folds})
 
 
 def _metrics(

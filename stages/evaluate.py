@@ -6,7 +6,6 @@ Nothing is chosen here: the final classifier is the last one that was promoted o
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from nstudent.artifact import Artifact
 from nstudent.data.dataset import Dataset
 from nstudent.evaluation.assess import assess
 from nstudent.evaluation.bootstrap import interval, paired_difference
@@ -31,7 +30,8 @@ from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble
 from nstudent.stage import Context
 from nstudent.step_metrics import FilterMetrics, ScoreMetrics, TrainedMetrics
-from nstudent.storage import write_json
+from nstudent.storage.artifact import Artifact
+from nstudent.storage.files import write_json
 
 _Parts = dict[str, Tallies]
 """Tallies on validation and test, by these names."""

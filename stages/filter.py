@@ -19,11 +19,10 @@ from nstudent.labels.heap_labels import HeapLabels
 from nstudent.labels.selection import save_given_keep, select
 from nstudent.labels.self_ensemble import RunningAverage, check_memory
 from nstudent.labels.targets import GivenTargets
-from nstudent.models.ensemble import Ensemble
-from nstudent.outputs import Outputs
 from nstudent.stage import Context
 from nstudent.step_metrics import FilterIteration, FilterMetrics, LabelMetrics
-from nstudent.taxonomy import UNKNOWN, LabelArray
+from nstudent.taxonomy.outputs import Outputs
+from nstudent.taxonomy.tree import UNKNOWN, LabelArray
 from nstudent.training.build import Lesson
 from nstudent.training.loop import Length
 from nstudent.training.objective import CLEAN, SelfEnsembling
@@ -127,7 +126,7 @@ def _iterate(
     lesson = Lesson(parts, objective, Length(config.epochs, math.ceil(steps)), views={CLEAN: None})
     key = context.key("iteration", iteration)
     trained = bench.train(f"filter {iteration}", config.model, config, lesson, key)
-    score = bench.validation_score(Ensemble(bench.recipe([config.model]), [trained.network], bench.placement))
+    score = bench.validation_score(bench.ensemble([config.model], [trained.network]))
     agreed = _Keep(_path_agreement(of_given, labels.given), _path_agreement(of_pseudo, labels.pseudo))
     return score, agreed, trained.spent
 

@@ -16,8 +16,9 @@ from nstudent.labels import store
 from nstudent.labels.decoders import build_decoder
 from nstudent.labels.selection import select
 from nstudent.models.device import Placement
-from nstudent.models.ensemble import Ensemble, Levels
+from nstudent.models.ensemble import Ensemble
 from nstudent.models.inference import BatchSize, Found, batches, predict
+from nstudent.models.members import Levels
 from nstudent.models.temperature import apply_temperature
 from nstudent.progress import Task
 from nstudent.stage import Context

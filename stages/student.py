@@ -13,11 +13,10 @@ from nstudent.evaluation.metrics import Tallies, scores
 from nstudent.evaluation.scores import HEADLINE, Difference
 from nstudent.labels.heap_labels import HeapLabels
 from nstudent.labels.selection import load_given_keep
-from nstudent.models.cost import check_cost
 from nstudent.models.ensemble import Ensemble
 from nstudent.stage import Context
 from nstudent.step_metrics import TrainedMetrics
-from nstudent.taxonomy import UNKNOWN
+from nstudent.taxonomy.tree import UNKNOWN
 from nstudent.training.build import Lesson
 from nstudent.training.loop import Trained
 from nstudent.training.spending import total
@@ -32,7 +31,7 @@ def run(context: Context) -> TrainedMetrics | None:
     trained = _train(context, bench)
     if not context.world.leads:
         return None
-    student = Ensemble(bench.recipe([config.model]), [trained.network], bench.placement)
+    student = bench.ensemble([config.model], [trained.network])
     teacher = Ensemble.load(context.inputs["labeller"], bench.placement)
     batch_size = context.config.evaluate.batch_size
     ours, theirs = (assess(each, dataset, dataset.validation, batch_size).tallies for each in (student, teacher))
@@ -43,7 +42,7 @@ def run(context: Context) -> TrainedMetrics | None:
     spent = total([trained.spent])
     return TrainedMetrics(
         validation=scores(ours),
-        gmacs=round(check_cost([trained.network], dataset.image_size, None), 6),
+        gmacs=round(student.gmacs, 6),
         image_passes=spent.image_passes,
         history=(tuple(trained.history),),
         training_gmacs=spent.training_gmacs,

@@ -12,7 +12,7 @@ from nstudent.evaluation.assess import assess, best_constant
 from nstudent.evaluation.bootstrap import paired_difference
 from nstudent.evaluation.metrics import scores
 from nstudent.evaluation.scores import HEADLINE
-from nstudent.models.cost import check_cost
+from nstudent.models.cost import check_cost, gmacs
 from nstudent.models.ensemble import Ensemble
 from nstudent.stage import Context
 from nstudent.step_metrics import TrainedMetrics
@@ -33,12 +33,12 @@ def run(context: Context) -> TrainedMetrics | None:
     skeletons = [
         bench.build(model, config, context.key("member", number)) for number, model in enumerate(config.members)
     ]
-    cost = check_cost(skeletons, dataset.image_size, config.max_gmacs)
+    cost = check_cost(lambda size: gmacs(skeletons, size), dataset.image_size, config.max_gmacs)
     turns = {number: _train(context, bench, number) for number in context.turns(len(config.members))}
     if not context.world.leads:
         return None
     trained = [turns[number] for number in range(len(config.members))]
-    teacher = Ensemble(bench.recipe(config.members), [member.network for member in trained], bench.placement)
+    teacher = bench.ensemble(config.members, [member.network for member in trained])
     validation = _better_than_chance(context, dataset, teacher)
     teacher.save(context.folder)
     spent = total(member.spent for member in trained)

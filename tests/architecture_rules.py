@@ -19,8 +19,8 @@ MAX_PARAMETERS = 7
 
 # Where that is done which is forbidden elsewhere. A room stands for all of its modules.
 COMMAND_LINE = "cli"
-WRITES_FILES = "storage"
-WRITES_HDF5 = "hdf5"
+WRITES_FILES = "storage.files"
+WRITES_HDF5 = "storage.hdf5"
 MAKES_GENERATORS = "randomness"
 # albumentations asks for a stdlib generator beside numpy's; it gets one seeded from the key.
 SEEDS_ALBUMENTATIONS = "noise.image_noise"

@@ -13,7 +13,6 @@ from typing import Any
 
 import hypothesis
 import pytest
-from nstudent.artifact import Metrics
 from nstudent.evaluation.scores import HEADLINE, SCORES, ClassifierScores, Interval, Scores
 from nstudent.stage import Context, Stage
 from nstudent.step_metrics import (
@@ -24,7 +23,8 @@ from nstudent.step_metrics import (
     ScoreMetrics,
     TrainedMetrics,
 )
-from nstudent.storage import write_json
+from nstudent.storage.artifact import Metrics
+from nstudent.storage.files import write_json
 
 # No deadline: a slow machine is not a defect. Derandomised: a commit that was green stays green.
 hypothesis.settings.register_profile("nstudent", deadline=None, derandomize=True, database=None, max_examples=100)
@@ -173,7 +173,7 @@ def fake_stages(monkeypatch: pytest.MonkeyPatch) -> FakeStages:
     """Every stage replaced by one that takes no time and no torch."""
     fakes = FakeStages()
     # The order of writes is tested elsewhere; here nobody waits for the disk.
-    monkeypatch.setattr("nstudent.storage.os.fsync", lambda descriptor: None)
+    monkeypatch.setattr("nstudent.storage.files.os.fsync", lambda descriptor: None)
     monkeypatch.setattr(Stage, "load", lambda stage: fakes.work)
     # Another process would not know of them.
     monkeypatch.setattr("nstudent.jobs._processes_beside", lambda run, steps: 0)

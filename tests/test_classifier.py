@@ -5,17 +5,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from nstudent.artifact import FINAL
 from nstudent.classifier import Classifier, Prediction
-from nstudent.commit import commit, open_partial
-from nstudent.config import ModelConfig
+from nstudent.config.schema import ModelConfig
 from nstudent.errors import ArtifactError, NstudentError
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble
 from nstudent.models.member import build_member
 from nstudent.models.recipe import Recipe
-from nstudent.storage import write_json
-from nstudent.taxonomy import Taxonomy
+from nstudent.storage.artifact import FINAL
+from nstudent.storage.commit import commit, open_partial
+from nstudent.storage.files import write_json
+from nstudent.taxonomy.tree import Taxonomy
 from PIL import Image
 
 TAXONOMY = Taxonomy.from_labels(
@@ -54,10 +54,13 @@ def add_step(
             layer.weight.zero_()
             layer.bias.copy_(torch.tensor(level, dtype=torch.float32))
     folder = run_dir / name
-    Ensemble(recipe, [member], Placement(torch.device("cpu"), "float32")).save(open_partial(folder, "by hand"))
+    Ensemble.of_networks(recipe, [member], Placement(torch.device("cpu"), "float32")).save(
+        open_partial(folder, "by hand")
+    )
     metrics = {} if promoted is None else {"promoted": promoted}
     stage = name.partition("-")[2]
-    commit(folder, {"stage": stage, "round": 0, "asked": {}, "inputs": {}, "metrics": metrics, "seconds": 0.0})
+    fields = {"stage": stage, "role": "labeller", "round": 0, "asked": {}, "inputs": {}, "seconds": 0.0}
+    commit(folder, fields | {"metrics": metrics})
     if promoted:
         write_json(run_dir / FINAL, {"step": name})
     return run_dir

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from costless_runs import ONE_ROUND, Told, states
 from nstudent import Session, load_config, plan, run_all
-from nstudent.artifact import Manifest
 from nstudent.errors import StoppedError, TrainingError
 from nstudent.listener import Listener, NoListener
 from nstudent.stage import Context, Stage
 from nstudent.status import status
+from nstudent.storage.artifact import Manifest
 
 if TYPE_CHECKING:
     from conftest import FakeStages

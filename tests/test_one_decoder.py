@@ -6,10 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from nstudent.artifact import Artifact
 from nstudent.classifier import Classifier
-from nstudent.config import ModelConfig
-from nstudent.config_file import load_config
+from nstudent.config.file import load_config
+from nstudent.config.schema import ModelConfig
 from nstudent.data.dataset import Dataset
 from nstudent.evaluation.assess import assess
 from nstudent.evaluation.metrics import tally
@@ -21,9 +20,10 @@ from nstudent.models.ensemble import Ensemble
 from nstudent.models.inference import BatchSize
 from nstudent.models.member import build_member
 from nstudent.models.recipe import Recipe
-from nstudent.outputs import Outputs
 from nstudent.run import run_stage
 from nstudent.stages.pseudolabel import _Labelling
+from nstudent.storage.artifact import Artifact
+from nstudent.taxonomy.outputs import Outputs
 from PIL import Image
 from torch import Tensor
 
@@ -54,7 +54,7 @@ def ensemble(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> Ensemble:
     config = load_config(None, WORDS)
     recipe = Recipe.of(config, dataset.taxonomy, [model]).model_copy(update={"decoder": "one_for_all"})
     member = build_member(model, recipe.outputs, ("key",))
-    return Ensemble(recipe, [member], Placement(torch.device("cpu"), "float32"))
+    return Ensemble.of_networks(recipe, [member], Placement(torch.device("cpu"), "float32"))
 
 
 def test_scores_are_those_of_the_recipes_decoder(dataset: Dataset, ensemble: Ensemble) -> None:

@@ -12,7 +12,7 @@ import pytest
 import typer
 from nstudent import Classifier
 from nstudent.cli import app
-from nstudent.config_file import load_config
+from nstudent.config.file import load_config
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent

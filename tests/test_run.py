@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import pytest
 from costless_runs import ONE_ROUND, TWO_ROUNDS, planned, reasons, states, steps_made
 from nstudent import load_config, run_all, run_stage
-from nstudent.artifact import Manifest
 from nstudent.errors import ArtifactError, ConfigError, TrainingError
 from nstudent.evaluation.scores import HEADLINE
 from nstudent.status import StepState, status
 from nstudent.step_metrics import TrainedMetrics
+from nstudent.storage.artifact import Manifest
 
 if TYPE_CHECKING:
     from conftest import FakeStages

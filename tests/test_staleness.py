@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from costless_runs import ONE_ROUND, TWO_ROUNDS, states, steps_made
-from nstudent.artifact import Manifest
-from nstudent.config import Config, Section
+from nstudent.config.schema import Config, Section
 from nstudent.steps import STAGES
+from nstudent.storage.artifact import Manifest
 
 if TYPE_CHECKING:
     from conftest import FakeStages
@@ -81,8 +81,16 @@ def test_every_key_decides_what_some_step_makes_or_is_known_not_to(tmp_path: Pat
     only_speed = {"workers", "threads", "jobs", "device", "checkpoint_minutes", "deterministic", "cuda_graphs"}
     only_speed |= {"pseudolabel.batch_size", "evaluate.batch_size"}
     only_speed |= {f"{section}.checkpoint_activations" for section in ("teacher", "filter", "student")}
-    # The number of rounds decides which steps there are.
-    assert _leaves(Config) - asked == only_speed | {"name", "rounds"}
+    # The number of rounds decides which steps there are; folds are asked for by those who want some.
+    assert _leaves(Config) - asked == only_speed | {"name", "rounds", "data.folds"}
+
+
+def test_folds_are_asked_of_the_data_only_if_there_are_to_be_some(tmp_path: Path, fake_stages: FakeStages) -> None:
+    steps_made(tmp_path)
+    assert steps_made(tmp_path, "data.folds=0") == {}
+    made = steps_made(tmp_path, "data.folds=5")
+    assert made["00-data"] == "data.folds was not set, or not known to the version that made it"
+    assert steps_made(tmp_path, "data.folds=4")["00-data"] == "data.folds changed from 5 to 4"
 
 
 @pytest.mark.parametrize("key", ["evaluate.resamples", "evaluate.confidence"])
@@ -171,9 +179,9 @@ def test_a_round_that_is_no_longer_needed_is_given_as_the_reason(tmp_path: Path,
 def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the steps whose classifier a user was given."""
     from nstudent import classifier
-    from nstudent.config import Config, ModelConfig
+    from nstudent.config.schema import Config, ModelConfig
     from nstudent.models.recipe import Recipe
-    from nstudent.taxonomy import Taxonomy
+    from nstudent.taxonomy.tree import Taxonomy
 
     names: list[str] = []
     taxonomy = Taxonomy.from_tree({"a": None, "b": None}, ("coarse",))

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from costless_runs import ONE_ROUND, states, steps_made
-from nstudent.artifact import Manifest, Metrics
 from nstudent.errors import ArtifactError
 from nstudent.evaluation.scores import HEADLINE, Difference, Interval
 from nstudent.step_metrics import (
@@ -23,6 +22,7 @@ from nstudent.step_metrics import (
     read_metrics,
 )
 from nstudent.steps import STAGES
+from nstudent.storage.artifact import Manifest, Metrics
 
 if TYPE_CHECKING:
     from conftest import FakeStages

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import pytest
 from costless_runs import ONE_ROUND, TWO_ROUNDS, planned, steps_made
 from nstudent import load_config, plan
-from nstudent.artifact import Metrics
 from nstudent.cli.console import print_plan
 from nstudent.stage import Context, Stage
 from nstudent.steps import STAGES
+from nstudent.storage.artifact import Metrics
 
 if TYPE_CHECKING:
     from conftest import FakeStages

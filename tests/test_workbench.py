@@ -6,20 +6,19 @@ import numpy as np
 import pytest
 import torch
 from nstudent import workbench
-from nstudent.artifact import Artifact
-from nstudent.commit import SCRATCH
-from nstudent.config import ModelConfig
-from nstudent.config_file import load_config
+from nstudent.config.file import load_config
+from nstudent.config.schema import ModelConfig
 from nstudent.data.dataset import Dataset
 from nstudent.data.resident import ResidentPixels
 from nstudent.evaluation.assess import assess
 from nstudent.evaluation.metrics import scores
-from nstudent.models.ensemble import Ensemble
 from nstudent.randomness import Key
 from nstudent.run import run_stage
 from nstudent.stage import Context
 from nstudent.steps import plan
-from nstudent.taxonomy import UNKNOWN
+from nstudent.storage.artifact import Artifact
+from nstudent.storage.commit import SCRATCH
+from nstudent.taxonomy.tree import UNKNOWN
 from nstudent.training.build import Lesson
 from nstudent.training.loop import Length, Loop, Trained
 from nstudent.workbench import Workbench, unlabelled_share
@@ -217,7 +216,7 @@ def test_the_validation_score_is_the_headline_of_the_scores(
 ) -> None:
     bench = make_bench()
     trained = train(bench)
-    ensemble = Ensemble(bench.recipe(bench._config.teacher.members[:1]), [trained.network], bench.placement)
+    ensemble = bench.ensemble(bench._config.teacher.members[:1], [trained.network])
     expected = scores(assess(ensemble, dataset, dataset.validation, 64).tallies)["contest alone"]
     assert bench.validation_score(ensemble) == pytest.approx(expected)
     assert trained.history[-1]["validation"] == pytest.approx(expected)

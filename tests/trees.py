@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from itertools import pairwise
 
-from nstudent.outputs import Outputs
-from nstudent.taxonomy import Taxonomy
+from nstudent.taxonomy.outputs import Outputs
+from nstudent.taxonomy.tree import Taxonomy
 
 
 def outputs_of(*sizes: int, levels: Sequence[str] | None = None) -> Outputs:

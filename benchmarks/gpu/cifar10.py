@@ -31,9 +31,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import numpy.typing as npt
-from nstudent import hdf5
 from nstudent.processes import available_cores
-from nstudent.taxonomy import ABSENT
+from nstudent.storage import hdf5
+from nstudent.taxonomy.tree import ABSENT
 from PIL import Image
 
 Bytes = npt.NDArray[np.uint8]

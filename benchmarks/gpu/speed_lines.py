@@ -17,10 +17,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from ceiling import Product, describe, profiled
 from labelling import Heap
 from nstudent import load_config, run_stage
-from nstudent.artifact import Artifact
-from nstudent.config import Config
+from nstudent.config.schema import Config
 from nstudent.data.dataset import Dataset
 from nstudent.models.cost import gmacs
+from nstudent.storage.artifact import Artifact
 from step import Bench, Turns, Variant, waits
 
 NOISE = ["student.noise.flip=true", "student.noise.cutmix_schedule=constant"]

@@ -31,11 +31,11 @@ def data_pack_command(
 
     Run it again after any interruption, or when the source has changed; a pack that is up to date is left alone.
     """
-    from nstudent.artifact import Manifest
     from nstudent.cli import console
-    from nstudent.config_file import load_config
+    from nstudent.config.file import load_config
     from nstudent.data.pack_folder import make_pack
     from nstudent.data.sources.packed import PackMetrics
+    from nstudent.storage.artifact import Manifest
 
     settings = load_config(config, overrides or []).data
     with interruptible() as stop:

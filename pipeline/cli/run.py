@@ -12,12 +12,12 @@ import typer
 from nstudent.cli.arguments import ConfigOption, Overrides, RunDirOption, StageName
 from nstudent.cli.interruption import interruptible
 from nstudent.cli.status import print_states
+from nstudent.distributed.world import Alone, IndependentJob, World
 from nstudent.errors import ConfigError, TrainingError
 from nstudent.processes import is_one_of_several
 from nstudent.session import Session
 from nstudent.stage import Step
 from nstudent.steps import STAGES, needed_until, plan
-from nstudent.world import Alone, IndependentJob, World
 
 
 def run_all_command(
@@ -41,7 +41,7 @@ def run_all_command(
     any interruption.
     """
     from nstudent.cli import console
-    from nstudent.config_file import load_config
+    from nstudent.config.file import load_config
     from nstudent.run import run_all
 
     settings = load_config(config, overrides or [])
@@ -65,10 +65,10 @@ def _print_end(run_dir: Path, steps: Sequence[Step]) -> None:
     Raises:
         TrainingError: The rounds ended early, because nothing was left to train on.
     """
-    from nstudent.artifact import Manifest
     from nstudent.cli import console
     from nstudent.evaluation.scores import FIGURE, SCORES, Scores
     from nstudent.step_metrics import DataMetrics
+    from nstudent.storage.artifact import Manifest
 
     folders = {step.stage.provides: run_dir / step.name for step in steps}
     scores = Scores.read(folders["scores"] / SCORES)
@@ -109,7 +109,7 @@ def stage_command(
 ) -> None:
     """Run one stage: its first step that is not up to date. The steps before it must be there."""
     from nstudent.cli import console
-    from nstudent.config_file import load_config
+    from nstudent.config.file import load_config
     from nstudent.run import run_part, run_stage
 
     settings = load_config(config, overrides or [])
@@ -141,7 +141,7 @@ def _together(device: str) -> Iterator[World]:
         return
     # Before torch is imported: what it says at the first step of every process is no affair of the user.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    from nstudent.ranks import connected
+    from nstudent.distributed.ranks import connected
 
     with connected(device) as ranks:
         yield ranks

@@ -7,19 +7,20 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from nstudent.artifact import Artifact
-from nstudent.config import DataConfig
+from nstudent.config.schema import DataConfig
 from nstudent.data.decode import Pixels
 from nstudent.data.encoded import EncodedShards
 from nstudent.data.originals import Originals
 from nstudent.data.split import TEST, TRAIN, UNLABELLED, VALIDATION
 from nstudent.errors import ConfigError
-from nstudent.hdf5 import mapped
 from nstudent.processes import allow_open_files, copying_threads, in_threads
-from nstudent.taxonomy import LabelArray, Taxonomy
+from nstudent.storage.artifact import Artifact
+from nstudent.storage.hdf5 import mapped
+from nstudent.taxonomy.tree import LabelArray, Taxonomy
 
 INDEX = "index.h5"
 TRUTH = "truth.h5"
+FOLDS = "folds.h5"
 TAXONOMY = "taxonomy.json"
 INFO = "info.json"
 LEFT_OUT = "left_out.json"
@@ -68,6 +69,16 @@ class Dataset:
     def labelled(self) -> Ids:
         """Training images with a label at some level."""
         return self.ids(TRAIN)
+
+    def folds(self) -> npt.NDArray[np.int16]:
+        """The fold of each labelled training image, from 0, in the order of ``labelled``, (labelled images,).
+
+        Raises:
+            ConfigError: The data was not divided.
+        """
+        if FOLDS not in self._artifact.manifest.files:
+            raise ConfigError("the labelled images are not divided into folds: set data.folds")
+        return np.array(mapped(self._artifact.path(FOLDS))["fold"])
 
     @property
     def unlabelled(self) -> Ids:

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from nstudent.config import DataConfig
+from nstudent.config.schema import DataConfig
 from nstudent.data.near_duplicates import NearDuplicate
 from nstudent.data.sources import Record
 from nstudent.data.sources.source import printable
 from nstudent.data.split import TEST, TRAIN, UNLABELLED, VALIDATION
 from nstudent.errors import DataError
-from nstudent.taxonomy import UNKNOWN, LabelArray
+from nstudent.taxonomy.tree import UNKNOWN, LabelArray
 
 Splits = npt.NDArray[np.int8]
 _RANK = {TEST: 0, VALIDATION: 1, TRAIN: 2, UNLABELLED: 3}

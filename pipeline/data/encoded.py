@@ -20,8 +20,8 @@ import numpy.typing as npt
 import simplejpeg
 from nstudent.data.decode import Pixels
 from nstudent.errors import ArtifactError
-from nstudent.hdf5 import Array, attributes, mapped
 from nstudent.processes import decoding_threads, in_threads
+from nstudent.storage.hdf5 import Array, attributes, mapped
 
 MAX_SIDE_PX = 1024
 """As ``data.image_size`` has it."""

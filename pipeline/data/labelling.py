@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from nstudent.config import DataConfig
-from nstudent.config_file import read_yaml
+from nstudent.config.file import read_yaml
+from nstudent.config.schema import DataConfig
 from nstudent.data.sources import Record
 from nstudent.data.sources.source import printable
 from nstudent.data.split import TEST, TRAIN, VALIDATION
 from nstudent.errors import ConfigError, DataError
-from nstudent.taxonomy import LabelArray, Taxonomy
+from nstudent.taxonomy.tree import LabelArray, Taxonomy
 
 _MIN_REVERSED = 3
 """So many classes with one class below each, all sharing fewer, are taken for levels in the wrong order."""

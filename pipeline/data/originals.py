@@ -12,15 +12,15 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from nstudent.config import DataConfig
+from nstudent.config.schema import DataConfig
 from nstudent.data.decode import Pixels
 from nstudent.data.decoders import Reader
 from nstudent.data.encoded import unreadable_rows
 from nstudent.data.sources import open_source
 from nstudent.data.sources.source import printable
 from nstudent.errors import DataError
-from nstudent.hdf5 import mapped
 from nstudent.processes import decoding_threads, in_threads
+from nstudent.storage.hdf5 import mapped
 
 
 class Originals:

@@ -9,19 +9,28 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nstudent.artifact import MANIFEST, Manifest, damage, refuse_strays, strays
-from nstudent.commit import ASKED, SCRATCH, commit, difference, finish_commit, open_partial, partial_folder, reopen
-from nstudent.config import DataConfig
+from nstudent.config.schema import DataConfig
 from nstudent.data.decode import VERSION
 from nstudent.data.labelling import encode_labels, taxonomy_of
 from nstudent.data.packing import Layout, pack
 from nstudent.data.sources import open_source
 from nstudent.data.sources.packed import INFO, RECORDS, SHARD, STAGE, Info, PackMetrics, is_pack, write_records
 from nstudent.errors import ArtifactError, ConfigError
-from nstudent.lock import hold_beside
 from nstudent.progress import Progress
 from nstudent.session import Session
-from nstudent.storage import explained, fingerprint_of
+from nstudent.storage.artifact import MANIFEST, Manifest, damage, refuse_strays, strays
+from nstudent.storage.commit import (
+    ASKED,
+    SCRATCH,
+    commit,
+    difference,
+    finish_commit,
+    open_partial,
+    partial_folder,
+    reopen,
+)
+from nstudent.storage.files import explained, fingerprint_of
+from nstudent.storage.lock import hold_beside
 
 _VERSION = 1
 """Raised when the same source and settings should give another pack."""

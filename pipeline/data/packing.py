@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from nstudent import hdf5
-from nstudent.config import DataConfig
+from nstudent.config.schema import DataConfig
 from nstudent.data.dataset import PIXELS
 from nstudent.data.decode import VERSION
 from nstudent.data.decoders import Decoded, Reader, reading
@@ -17,7 +16,8 @@ from nstudent.data.sources.packed import Info, Pack
 from nstudent.data.sources.source import printable
 from nstudent.errors import ArtifactError, DataError
 from nstudent.progress import Progress
-from nstudent.storage import reserve
+from nstudent.storage import hdf5
+from nstudent.storage.files import reserve
 
 MAX_RAW_BYTES = 8 << 30
 """Of squares that are kept as pixels without being told to. So many stay in the page cache of a machine with 16 GiB,

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from nstudent.config import DataConfig
+from nstudent.config.schema import DataConfig
 from nstudent.data.sources.source import SPLITS, Split
 from nstudent.errors import DataError
 from nstudent.randomness import generator
-from nstudent.taxonomy import UNKNOWN, LabelArray
+from nstudent.taxonomy.tree import UNKNOWN, LabelArray
 
 TRAIN, VALIDATION, TEST, UNLABELLED = (SPLITS.index(name) for name in ("train", "validation", "test", "unlabelled"))
 Indices = npt.NDArray[np.int64]

@@ -9,9 +9,10 @@ from nstudent.data.dataset import Dataset, Ids
 from nstudent.evaluation.metrics import Tallies, tally
 from nstudent.evaluation.predictions import PredictionWriter
 from nstudent.labels.decoders import build_decoder
-from nstudent.models.ensemble import Ensemble, Levels
+from nstudent.models.ensemble import Ensemble
 from nstudent.models.inference import BatchSize, batches
-from nstudent.taxonomy import LabelArray, Taxonomy
+from nstudent.models.members import Levels
+from nstudent.taxonomy.tree import LabelArray, Taxonomy
 from torch import Tensor
 
 _TIE = 1e-9

@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from nstudent.models.temperature import apply_temperature
-from nstudent.outputs import SILENT, Outputs
-from nstudent.taxonomy import LabelArray
+from nstudent.taxonomy.outputs import SILENT, Outputs
+from nstudent.taxonomy.tree import LabelArray
 from scipy.optimize import minimize_scalar
 
 _LOG_RANGE = (-1.1, 1.1)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 from nstudent.evaluation.scores import DetectionQuality, LevelQuality
-from nstudent.taxonomy import LabelArray
+from nstudent.taxonomy.tree import LabelArray
 
 Keep = npt.NDArray[np.bool_]
 

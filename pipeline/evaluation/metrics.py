@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 from nstudent.evaluation.scores import EXACT_PATH, HEADLINE
-from nstudent.taxonomy import UNKNOWN, LabelArray
+from nstudent.taxonomy.tree import UNKNOWN, LabelArray
 
 Ratio = npt.NDArray[np.float64]
 """(images, 2): numerator and denominator."""

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from nstudent.evaluation.scores import COMPARED, LevelQuality, Scores
-from nstudent.storage import atomic_write
+from nstudent.storage.files import atomic_write
 
 Histories = Mapping[str, Sequence[Sequence[Mapping[str, float]]]]
 """Per step, the epochs of each network it trained."""

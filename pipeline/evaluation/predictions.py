@@ -13,15 +13,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from nstudent.artifact import Artifact
 from nstudent.data.dataset import Dataset, Ids
 from nstudent.errors import ArtifactError
-from nstudent.hdf5 import attributes, mapped, write
 from nstudent.labels.decoding import Decoded
 from nstudent.labels.store import LabelStore, Layout
 from nstudent.labels.targets import Distributions
-from nstudent.outputs import Outputs
-from nstudent.taxonomy import LabelArray
+from nstudent.storage.artifact import Artifact
+from nstudent.storage.hdf5 import attributes, mapped, write
+from nstudent.taxonomy.outputs import Outputs
+from nstudent.taxonomy.tree import LabelArray
 from torch import Tensor
 
 _FILE = re.compile(r"predictions-(.+)-\d{9,}-\d{9,}\.h5")

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nstudent.errors import ArtifactError
-from nstudent.json_record import JsonRecord, json_key
-from nstudent.storage import read_json
+from nstudent.storage.files import read_json
+from nstudent.storage.json_record import JsonRecord, json_key
 
 SCORES = "scores.json"
 FIGURE = "scores.png"

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from nstudent.labels.decoding import Decoded, path_confidence
-from nstudent.outputs import Outputs
-from nstudent.taxonomy import ABSENT, LabelArray
+from nstudent.taxonomy.outputs import Outputs
+from nstudent.taxonomy.tree import ABSENT, LabelArray
 from torch import Tensor
 
 _CELLS_AT_ONCE = {"cpu": 1 << 18, "cuda": 1 << 28}

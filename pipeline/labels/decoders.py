@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 from nstudent.labels.best_path import BestPath
 from nstudent.labels.decoding import Decoder
-from nstudent.outputs import Outputs
 from nstudent.tables import chosen
+from nstudent.taxonomy.outputs import Outputs
 
 DECODERS: dict[str, Callable[[Outputs], Decoder]] = {"best_path": BestPath}
 """What makes a decoder from the outputs of a model, by the name in the model's recipe."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from nstudent.outputs import Outputs
+from nstudent.taxonomy.outputs import Outputs
 from torch import Tensor
 
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from nstudent.artifact import Artifact
 from nstudent.errors import ArtifactError
 from nstudent.labels.selection import Selection
 from nstudent.labels.store import LabelStore
 from nstudent.labels.targets import PseudoTargets
-from nstudent.taxonomy import LabelArray
+from nstudent.storage.artifact import Artifact
+from nstudent.taxonomy.tree import LabelArray
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from nstudent.errors import ArtifactError
-from nstudent.hdf5 import Array, mapped
+from nstudent.storage.hdf5 import Array, mapped
 
 Rows = npt.NDArray[np.int64]
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from nstudent.artifact import Artifact
-from nstudent.config import PseudolabelConfig
-from nstudent.hdf5 import mapped, write
+from nstudent.config.schema import PseudolabelConfig
 from nstudent.randomness import Key, generator
+from nstudent.storage.artifact import Artifact
+from nstudent.storage.hdf5 import mapped, write
 
 SELECTION = "selection.h5"
 GIVEN = "labelled.h5"

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 import torch
 from nstudent.errors import TrainingError
-from nstudent.outputs import Outputs
 from nstudent.processes import available_memory
-from nstudent.taxonomy import LabelArray
+from nstudent.taxonomy.outputs import Outputs
+from nstudent.taxonomy.tree import LabelArray
 from torch import Tensor
 
 _NEVER_SEEN = -1.0

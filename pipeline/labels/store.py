@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from nstudent.artifact import Artifact
-from nstudent.hdf5 import attributes, mapped, write, write_joined
 from nstudent.labels.rows import JoinedRows, Shards
 from nstudent.labels.selection import deep_enough, kept_confidence
 from nstudent.labels.top import TopRows, class_type, classes_kept, top_classes
-from nstudent.outputs import Outputs
-from nstudent.storage import write_json
-from nstudent.taxonomy import UNKNOWN, LabelArray, Taxonomy
+from nstudent.storage.artifact import Artifact
+from nstudent.storage.files import write_json
+from nstudent.storage.hdf5 import attributes, mapped, write, write_joined
+from nstudent.taxonomy.outputs import Outputs
+from nstudent.taxonomy.tree import UNKNOWN, LabelArray, Taxonomy
 from torch import Tensor
 
 JOINED = "labels.h5"

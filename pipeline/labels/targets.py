@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from nstudent.outputs import SILENT, Outputs
-from nstudent.taxonomy import LabelArray
+from nstudent.taxonomy.outputs import SILENT, Outputs
+from nstudent.taxonomy.tree import LabelArray
 
 Mass = tuple[npt.NDArray[np.float32], ...]
 """Per level, coarse first: (rows, outputs of the level)."""

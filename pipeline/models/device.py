@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
-from nstudent.config import Config
+from nstudent.config.schema import Config
 from nstudent.errors import ConfigError
 from nstudent.models.compilation import compile_network
 from nstudent.processes import available_cores, available_memory, is_one_of_several

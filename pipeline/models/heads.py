@@ -4,8 +4,8 @@ from functools import partial
 from typing import Protocol
 
 import torch
-from nstudent.outputs import Outputs
 from nstudent.tables import chosen
+from nstudent.taxonomy.outputs import Outputs
 from torch import Tensor, nn
 
 Logits = tuple[Tensor, ...]

@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from nstudent.data.dataset import Ids, PixelStore
-from nstudent.models.ensemble import Ensemble, Levels, Probabilities
+from nstudent.models.ensemble import Ensemble, Probabilities
+from nstudent.models.members import Levels
 from nstudent.progress import Task
 from torch import Tensor
 

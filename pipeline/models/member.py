@@ -1,4 +1,4 @@
-"""A member of an ensemble: backbones side by side, their pooled features concatenated, one head."""
+"""The networks that are trained: backbones side by side, their pooled features concatenated, one head."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from nstudent.config import ModelConfig
+from nstudent.config.schema import ModelConfig
 from nstudent.errors import ConfigError, NstudentError, summary
 from nstudent.models.activation_checkpointing import checkpoint_activations
 from nstudent.models.heads import Logits, build_head
 from nstudent.models.options import MAX_BACKBONES, check_network, check_options
-from nstudent.outputs import Outputs
 from nstudent.randomness import Key, seed
+from nstudent.taxonomy.outputs import Outputs
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -74,7 +74,7 @@ class WideConvolution(nn.Module):
         return features
 
 
-class Member(nn.Module):
+class Network(nn.Module):
     """Backbones, fusion by concatenation, dropout, head."""
 
     def __init__(self, backbones: Sequence[nn.Module], head: nn.Module, dropout: float) -> None:
@@ -99,11 +99,11 @@ def build_member(
     drop_path: float = 0.0,
     checkpointing: bool = False,
     load_pretrained: bool = True,
-) -> Member:
-    """Build a member with weights that depend on ``key`` alone (or on the pretrained ones).
+) -> Network:
+    """Build a network with weights that depend on ``key`` alone (or on the pretrained ones).
 
     Args:
-        outputs: What the member is to say, on which tree.
+        outputs: What the network is to say, on which tree.
         dropout: Share of the pooled features dropped in training.
         drop_path: Stochastic depth of the backbones in training.
         checkpointing: Whether the backbones keep few activations, and compute the others twice.
@@ -128,7 +128,7 @@ def build_member(
             backbones.append(WideConvolution(config.wide_channels))
             widths.append(config.wide_channels)
         head = build_head(config.head, sum(widths), outputs, config.head_width)
-    return Member(backbones, head, dropout)
+    return Network(backbones, head, dropout)
 
 
 def _build_backbone(name: str, config: ModelConfig, drop_path: float, load_pretrained: bool) -> tuple[Backbone, int]:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Self
 
-from nstudent.artifact import Artifact
-from nstudent.config import Config, ModelConfig
-from nstudent.config_file import check_section
-from nstudent.config_types import Absent, ImageSize, MaxPixels, Number, Precision, Section
+from nstudent.config.file import check_section
+from nstudent.config.schema import Config
+from nstudent.config.types import Absent, ImageSize, MaxPixels, Number, Precision, Section
 from nstudent.errors import ArtifactError, ConfigError, DataError
 from nstudent.labels.decoders import DECODERS
+from nstudent.models.kinds import kind_of, read_settings
 from nstudent.models.links import LINKS
-from nstudent.outputs import Outputs
+from nstudent.models.pooling import POOLINGS
+from nstudent.storage.artifact import Artifact
 from nstudent.tables import chosen
-from nstudent.taxonomy import Taxonomy
-from pydantic import Field, PlainSerializer, PlainValidator, field_validator, model_validator
+from nstudent.taxonomy.outputs import Outputs
+from nstudent.taxonomy.tree import Taxonomy
+from pydantic import Field, PlainSerializer, PlainValidator, ValidationInfo, field_validator, model_validator
 
 MODEL = "model.json"
 # Limits on a file that may come from a stranger.
@@ -37,11 +39,30 @@ def _tree(given: Any) -> Taxonomy:
     return taxonomy
 
 
+def _settings(given: Any) -> Section:
+    """Settings of a member, or the JSON object of them with its kind."""
+    if isinstance(given, Section):
+        kind_of(given)
+        return given
+    if not isinstance(given, dict):
+        raise ValueError("members: an entry is not a group of keys")
+    return read_settings(given)
+
+
+def _entry(settings: Section) -> dict[str, Any]:
+    return {"kind": kind_of(settings), **settings.model_dump(mode="json")}
+
+
+_Member = Annotated[Section, PlainValidator(_settings), PlainSerializer(_entry)]
+
+
 class Recipe(Section):
     """How an ensemble is built, and how its answers become labels."""
 
-    members: Annotated[tuple[ModelConfig, ...], Field(min_length=1, max_length=_MAX_MEMBERS)]
-    """The networks, in the order of their files."""
+    members: Annotated[tuple[_Member, ...], Field(min_length=1, max_length=_MAX_MEMBERS)]
+    """Settings of the members, in the order of their files: a section of one of the kinds in ``models.kinds``."""
+    pooling: str = "mean"
+    """Name of the rule by which the members' distributions become one (``models.pooling``)."""
     weights: tuple[_Weight, ...] | None = None
     """Weight of each member's vote, in any unit; null: all votes count the same."""
     temperatures: tuple[_Temperature, ...] | None = None
@@ -61,16 +82,12 @@ class Recipe(Section):
     precision: Precision = "auto"
     """Type that convolutions compute in, as in the configuration."""
 
-    @field_validator("decoder")
+    @field_validator("pooling", "decoder", "link")
     @classmethod
-    def _known_decoder(cls, name: str) -> str:
-        chosen(DECODERS, name, "decoder")
-        return name
-
-    @field_validator("link")
-    @classmethod
-    def _known_link(cls, name: str) -> str:
-        chosen(LINKS, name, "link")
+    def _known(cls, name: str, field: ValidationInfo) -> str:
+        """A name that stands in its table."""
+        tables: dict[str | None, Mapping[str, object]] = {"pooling": POOLINGS, "decoder": DECODERS, "link": LINKS}
+        chosen(tables[field.field_name], name, str(field.field_name))
         return name
 
     @model_validator(mode="after")
@@ -84,7 +101,7 @@ class Recipe(Section):
         return self
 
     @classmethod
-    def of(cls, config: Config, taxonomy: Taxonomy, members: Sequence[ModelConfig]) -> Recipe:
+    def of(cls, config: Config, taxonomy: Taxonomy, members: Sequence[Section]) -> Recipe:
         """The recipe of an ensemble that a run with this configuration trains."""
         return cls(
             members=tuple(members),

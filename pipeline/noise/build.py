@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
-from nstudent.config import NoiseConfig
+from nstudent.config.schema import NoiseConfig
 from nstudent.data.decode import Pixels
 from nstudent.noise.batch_noise import BatchNoise
 from nstudent.noise.erasing import Erasing

@@ -13,7 +13,7 @@ os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 
 import albumentations as A
 import cv2
-from nstudent.config import NoiseConfig
+from nstudent.config.schema import NoiseConfig
 from nstudent.data.decode import Pixels
 from nstudent.randomness import Key, generator
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 import torch
-from nstudent.config import NoiseConfig
+from nstudent.config.schema import NoiseConfig
 from nstudent.data.transfer import array_sent
 from nstudent.noise.steps import Prepared
 from nstudent.randomness import Key, generator

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from nstudent.config import NoiseConfig, TrainingConfig
+from nstudent.config.schema import NoiseConfig, TrainingConfig
 from nstudent.data.batches import Batches, Examples, Images, places_of
+from nstudent.distributed.world import Alone, World
 from nstudent.models.device import Placement
-from nstudent.models.member import Member
+from nstudent.models.member import Network
 from nstudent.noise.build import Course, Noise, Places, build_noise
 from nstudent.progress import Silence
 from nstudent.randomness import Key
@@ -18,7 +19,6 @@ from nstudent.training.loop import Length, Loop
 from nstudent.training.objective import Objective
 from nstudent.training.preparation import Preparation
 from nstudent.training.surroundings import Surroundings
-from nstudent.world import Alone, World
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Site:
     """Told where a training takes another way than was asked for."""
 
 
-def build_loop(network: Member, lesson: Lesson, config: TrainingConfig, site: Site, key: Key) -> Loop:
+def build_loop(network: Network, lesson: Lesson, config: TrainingConfig, site: Site, key: Key) -> Loop:
     """Put a training together.
 
     Args:

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from nstudent.errors import ArtifactError, summary
-from nstudent.storage import atomic_write, rename
+from nstudent.storage.files import atomic_write, rename
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor

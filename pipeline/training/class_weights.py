@@ -2,9 +2,9 @@
 
 import numpy as np
 import torch
-from nstudent.config import TrainingConfig
-from nstudent.outputs import SILENT, Outputs
-from nstudent.taxonomy import LabelArray
+from nstudent.config.schema import TrainingConfig
+from nstudent.taxonomy.outputs import SILENT, Outputs
+from nstudent.taxonomy.tree import LabelArray
 from torch import Tensor
 
 

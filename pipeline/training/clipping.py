@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from nstudent.config import TrainingConfig
+from nstudent.config.schema import TrainingConfig
 from nstudent.tables import chosen
 from torch import Tensor, nn
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import torch
 from nstudent.data.transfer import sent
+from nstudent.distributed.ranks import shared, sum_over
 from nstudent.errors import TrainingError
 from nstudent.models.heads import Logits
 from nstudent.noise.steps import Prepared
-from nstudent.ranks import shared, sum_over
 from nstudent.training.clipping import Clip
 from nstudent.training.finite import FiniteCheck, largest_numbers
 from nstudent.training.objective import Moment, Objective, Stateful

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from nstudent.config import TrainingConfig
+from nstudent.config.schema import TrainingConfig
 from nstudent.models.device import Placement
 from nstudent.models.heads import Logits
-from nstudent.models.member import Member
+from nstudent.models.member import Network
 from nstudent.noise.steps import Prepared
 from nstudent.training.average import WeightAverage
 from nstudent.training.clipping import build_clip
@@ -32,7 +32,7 @@ class Learner:
     """One network while it learns; the ``Method`` of an ordinary training."""
 
     def __init__(
-        self, network: Member, objective: Objective, config: TrainingConfig, length: Length, where: Surroundings
+        self, network: Network, objective: Objective, config: TrainingConfig, length: Length, where: Surroundings
     ) -> None:
         """Put a network to its device, and make what it learns with."""
         placement = where.placement
@@ -52,10 +52,10 @@ class Learner:
         self.recording = Recording(self.gradient, self.optimizer, self.finite, where.say) if recordable else None
 
     @property
-    def kept(self) -> Member:
+    def kept(self) -> Network:
         """The network with averaged weights, which is what is validated, kept and labels."""
         network = self._average.module
-        assert isinstance(network, Member)
+        assert isinstance(network, Network)
         return network
 
     @property

@@ -10,14 +10,14 @@ from typing import Any, Protocol
 
 import torch
 from nstudent.data.loading import Awaited, loaders_explained
+from nstudent.distributed.world import Alone, World
 from nstudent.errors import StoppedError
-from nstudent.models.member import Member
+from nstudent.models.member import Network
 from nstudent.noise.steps import Prepared
 from nstudent.progress import Progress, Task
 from nstudent.training.checkpoint import Pace, load_checkpoint, save_checkpoint
 from nstudent.training.feed import Feed
 from nstudent.training.spending import Spent
-from nstudent.world import Alone, World
 from torch import Tensor, nn
 
 _VALIDATIONS = 10
@@ -44,7 +44,7 @@ class Length:
 class Trained:
     """The outcome of a training."""
 
-    network: Member
+    network: Network
     """The running average of the weights, in evaluation mode."""
     history: History
     """Per epoch: its number, mean loss, learning rate, and the validation score where it was measured."""
@@ -62,7 +62,7 @@ class Method(Protocol):
     """
 
     @property
-    def kept(self) -> Member:
+    def kept(self) -> Network:
         """The network that is validated after an epoch and kept after the last one."""
 
     @property

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from nstudent.outputs import Outputs
 from nstudent.tables import chosen
+from nstudent.taxonomy.outputs import Outputs
 from torch import Tensor
 
 

@@ -6,7 +6,7 @@ import inspect
 from typing import Any
 
 import torch
-from nstudent.config import TrainingConfig
+from nstudent.config.schema import TrainingConfig
 from nstudent.errors import TrainingError, summary
 from timm.optim import create_optimizer_v2, get_optimizer_class
 from torch import nn

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from nstudent.distributed.world import World
 from nstudent.models.device import Placement
 from nstudent.randomness import Key
-from nstudent.world import World
 
 
 @dataclass(frozen=True)

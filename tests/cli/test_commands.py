@@ -130,7 +130,7 @@ def test_a_defect_of_ours_is_not_dressed_up_as_the_users(command: Command, fake_
 
 @pytest.mark.slow
 def test_a_busy_folder_is_refused(nstudent: Command, tmp_path: Path) -> None:
-    from nstudent.lock import hold
+    from nstudent.storage.lock import hold
 
     with hold(tmp_path / "run"):
         done = nstudent("stage", "data", "--run-dir", "run")

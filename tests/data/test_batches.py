@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from nstudent import hdf5
-from nstudent.config import NoiseConfig
+from nstudent.config.schema import NoiseConfig
 from nstudent.data.batches import Batch, Batches, Examples, Stream
 from nstudent.data.dataset import PixelStore
 from nstudent.data.loading import Awaited
 from nstudent.noise.build import Course, LoadedNoise
 from nstudent.randomness import Key
+from nstudent.storage import hdf5
 
 NUM_IMAGES, ROWS_A_SHARD, SIDE = 50, 20, 8
 NOISE = NoiseConfig(shift=0.2, zoom=0.2, rotate=20, flip=True, operations=2)

@@ -15,7 +15,7 @@ import cv2
 import h5py
 import numpy as np
 import pytest
-from nstudent.config import DataConfig
+from nstudent.config.schema import DataConfig
 from nstudent.data import decoders
 from nstudent.data.decoders import CRASHED, Decoded, Decoders, Reader, reading
 from nstudent.data.sources import open_source

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from nstudent import hdf5
 from nstudent.data.batches import Batches, Examples
 from nstudent.data.dataset import PixelStore
 from nstudent.data.decoders import Decoded
@@ -17,6 +16,7 @@ from nstudent.data.encoded import encode, joined
 from nstudent.data.packing import Layout
 from nstudent.errors import ArtifactError
 from nstudent.processes import available_cores, decoding_threads
+from nstudent.storage import hdf5
 from pictures import encoded, picture
 from PIL import Image
 from sklearn.datasets import load_sample_images

@@ -1,4 +1,4 @@
-"""``nstudent.hdf5``: written once, mapped, and trusted no further than the file itself."""
+"""``nstudent.storage.hdf5``: written once, mapped, and trusted no further than the file itself."""
 
 import os
 import subprocess
@@ -9,8 +9,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from nstudent import hdf5
 from nstudent.errors import ArtifactError
+from nstudent.storage import hdf5
 
 ARRAYS = {
     "numbers": np.arange(12, dtype=np.int64).reshape(4, 3),

@@ -11,8 +11,8 @@ from nstudent import processes
 from nstudent.data import dataset
 from nstudent.data.dataset import PixelStore, _PixelShards
 from nstudent.errors import ArtifactError
-from nstudent.hdf5 import write
 from nstudent.processes import allow_open_files
+from nstudent.storage.hdf5 import write
 
 SHARDS = 150
 

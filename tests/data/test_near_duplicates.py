@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from nstudent.config import DataConfig
+from nstudent.config.schema import DataConfig
 from nstudent.data import near_duplicates as module
 from nstudent.data.decode import square
 from nstudent.data.near_duplicates import NearDuplicate, near_duplicates, perceptual_hash

@@ -7,7 +7,7 @@ import pytest
 import torch
 from nstudent.data.dataset import PixelStore
 from nstudent.data.resident import ResidentPixels, fits_beside_training, free_memory
-from nstudent.hdf5 import write
+from nstudent.storage.hdf5 import write
 
 CUDA = torch.device("cuda")
 

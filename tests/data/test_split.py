@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nstudent.config import DataConfig
+from nstudent.config.schema import DataConfig
 from nstudent.data.split import TEST, TRAIN, UNLABELLED, VALIDATION, draw_splits, flip_labels, thin_heap
 from nstudent.errors import DataError
 

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nstudent.evaluation.calibration import fit_temperatures, images_to_fit
 from nstudent.models.temperature import apply_temperature as divided
-from nstudent.outputs import Outputs
-from nstudent.taxonomy import Taxonomy
+from nstudent.taxonomy.outputs import Outputs
+from nstudent.taxonomy.tree import Taxonomy
 from trees import outputs_of
 
 FIVE = outputs_of(5)

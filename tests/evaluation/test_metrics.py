@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from nstudent.evaluation.assess import best_constant
 from nstudent.evaluation.metrics import scores, tally
-from nstudent.taxonomy import Taxonomy
+from nstudent.taxonomy.tree import Taxonomy
 
 LEVELS = ("coarse", "mid", "fine")
 A, B = 0, 1

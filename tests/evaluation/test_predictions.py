@@ -6,14 +6,14 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from nstudent.artifact import Artifact
-from nstudent.commit import commit, open_partial
 from nstudent.errors import ArtifactError
 from nstudent.evaluation import predictions
 from nstudent.evaluation.predictions import Predictions, PredictionWriter
 from nstudent.labels.best_path import BestPath
-from nstudent.outputs import Outputs
-from nstudent.taxonomy import Taxonomy
+from nstudent.storage.artifact import Artifact
+from nstudent.storage.commit import commit, open_partial
+from nstudent.taxonomy.outputs import Outputs
+from nstudent.taxonomy.tree import Taxonomy
 from trees import outputs_of
 
 OUTPUTS = Outputs(Taxonomy.from_labels([("A", "a"), ("A", "b"), ("B", "-")], ("coarse", "fine")))

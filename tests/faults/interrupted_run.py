@@ -80,8 +80,8 @@ def in_training(
 
 def stumps(run_dir: Path) -> list[str]:
     """Files that have their final name and not their content: of the steps that exist, by their manifests."""
-    from nstudent.artifact import Artifact
     from nstudent.errors import ArtifactError
+    from nstudent.storage.artifact import Artifact
 
     wrong = []
     for folder in sorted(run_dir.glob("[0-9][0-9]-*")) if run_dir.exists() else []:

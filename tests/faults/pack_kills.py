@@ -94,7 +94,7 @@ def _campaign(words: list[str], folder: Path, watched: str, made: str, every: in
 
 
 def _hashes(folder: Path) -> dict[str, str]:
-    from nstudent.storage import sha256_of
+    from nstudent.storage.files import sha256_of
 
     return {path.name: sha256_of(path) for path in sorted(folder.iterdir()) if path.name != "manifest.json"}
 

@@ -15,8 +15,8 @@ from fork_server import ForkServer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from interrupted_run import finish, unmendable
-from nstudent.artifact import MANIFEST, Artifact, Manifest, damage
 from nstudent.errors import ArtifactError, NstudentError
+from nstudent.storage.artifact import MANIFEST, Artifact, Manifest, damage
 from tiny_run import run_all_words
 
 pytestmark = pytest.mark.slow

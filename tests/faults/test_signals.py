@@ -10,7 +10,7 @@ import pytest
 from fault_injection import Fault, recorded
 from fork_server import ForkServer
 from interrupted_run import finish, in_training
-from nstudent.lock import HOLDER, hold
+from nstudent.storage.lock import HOLDER, hold
 from tiny_run import run_all_words
 
 pytestmark = pytest.mark.slow

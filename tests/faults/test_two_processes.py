@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from fork_server import ForkServer
 from interrupted_run import finish
-from nstudent.lock import HOLDER, LOCK, MARK
+from nstudent.storage.lock import HOLDER, LOCK, MARK
 from tiny_run import run_all_words
 
 pytestmark = pytest.mark.slow
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _HOLDER = """
 import errno, os, sys
 from pathlib import Path
-from nstudent import lock
+from nstudent.storage import lock
 if sys.argv[2]:
     import fcntl
     def refuse(*_):

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 from fault_injection import KILL, TEAR, recorded
-from nstudent.artifact import SCHEMA, Artifact
-from nstudent.commit import finish_commit
-from nstudent.storage import sha256_of
+from nstudent.storage.artifact import SCHEMA, Artifact
+from nstudent.storage.commit import finish_commit
+from nstudent.storage.files import sha256_of
 
 _FIELDS = {"stage": "teacher", "role": "labeller", "round": 0, "asked": {}, "inputs": {}, "metrics": {}, "seconds": 0.0}
 
@@ -22,14 +22,14 @@ _DO = {
     "step": f"""
 step = folder / "01-teacher"
 partial = commit.open_partial(step, "asked for")
-storage.atomic_write(partial / "weights", b"new" * 1000)
+files.atomic_write(partial / "weights", b"new" * 1000)
 commit.commit(step, {_FIELDS!r})
 """,
 }
 _HEAD = """
 import os, shutil, sys
 from pathlib import Path
-from nstudent import commit, storage
+from nstudent.storage import commit, files
 """
 _STRIKE = """
 sys.path.insert(0, sys.argv[1])

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from nstudent.errors import ConfigError
 from nstudent.labels import best_path, decoding
 from nstudent.labels.decoders import build_decoder
-from nstudent.outputs import Outputs
-from nstudent.taxonomy import Taxonomy
+from nstudent.taxonomy.outputs import Outputs
+from nstudent.taxonomy.tree import Taxonomy
 
 LEVELS = ("coarse", "mid", "fine")
 # A{A1{a,b},A2{c}}, B{B1{d,e}}; B and A2 are legal final labels too.

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from nstudent.artifact import Artifact
-from nstudent.commit import commit, open_partial
 from nstudent.errors import ArtifactError
 from nstudent.labels.heap_labels import HeapLabels
 from nstudent.labels.selection import Selection
 from nstudent.labels.targets import PseudoTargets
+from nstudent.storage.artifact import Artifact
+from nstudent.storage.commit import commit, open_partial
 from test_store import TOTAL, content, write_store
 
 KEEP = np.arange(2 * TOTAL).reshape(TOTAL, 2) % 3 > 0

@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from nstudent.taxonomy import Taxonomy
+from nstudent.taxonomy.tree import Taxonomy
 
 LEVELS = ("coarse", "mid", "fine")
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="pe
 PRELUDE = """
 import re
 import numpy as np
-from nstudent.taxonomy import Taxonomy
+from nstudent.taxonomy.tree import Taxonomy
 def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) // 1024
 tree = Taxonomy.from_tree(
@@ -39,7 +39,7 @@ def test_a_batch_is_decoded_and_stored_in_little_memory() -> None:
     grown = grown_mib("""
 from nstudent.labels.decoders import build_decoder
 from nstudent.labels.store import Layout, Shard
-from nstudent.outputs import Outputs
+from nstudent.taxonomy.outputs import Outputs
 outputs = Outputs(tree)
 levels = [random.random((256, n), dtype=np.float32) for n in outputs.sizes]
 levels = [torch.from_numpy(level / level.sum(axis=1, keepdims=True)) for level in levels]
@@ -60,7 +60,7 @@ for first in range(0, 2048, 256):
 def test_a_million_rows_are_selected_in_little_memory() -> None:
     """A mask of all rows for each class, as one would write it first, takes hours."""
     grown = grown_mib("""
-from nstudent.config import PseudolabelConfig
+from nstudent.config.schema import PseudolabelConfig
 from nstudent.labels.selection import select
 terminal = random.integers(0, 10_000, 1_000_000, dtype=np.int32)
 sure = random.random(1_000_000, dtype=np.float32)

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nstudent.config import PseudolabelConfig
-from nstudent.hdf5 import mapped
+from nstudent.config.schema import PseudolabelConfig
 from nstudent.labels.selection import (
     Selection,
     balanced_shares,
@@ -19,6 +18,7 @@ from nstudent.labels.selection import (
     threshold_grid,
 )
 from nstudent.randomness import Key, generator
+from nstudent.storage.hdf5 import mapped
 
 KEY = (0, "pseudolabel", 1)
 

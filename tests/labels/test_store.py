@@ -12,9 +12,9 @@ from nstudent.errors import ArtifactError
 from nstudent.labels import store
 from nstudent.labels.selection import deep_enough, kept_confidence
 from nstudent.labels.store import LabelStore
-from nstudent.outputs import Outputs
-from nstudent.storage import read_json
-from nstudent.taxonomy import Taxonomy
+from nstudent.storage.files import read_json
+from nstudent.taxonomy.outputs import Outputs
+from nstudent.taxonomy.tree import Taxonomy
 from trees import outputs_of
 
 LEVELS = ("coarse", "fine")

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 from nstudent.labels.targets import GivenTargets, PseudoTargets
-from nstudent.outputs import Outputs
-from nstudent.taxonomy import Taxonomy
+from nstudent.taxonomy.outputs import Outputs
+from nstudent.taxonomy.tree import Taxonomy
 
 TREE = Taxonomy.from_labels([("A", "a"), ("A", "b"), ("B", "-")], ("coarse", "fine"))
 LABELS = np.array([[0, 1], [1, -1], [0, -2], [-2, -2]], dtype=np.int32)

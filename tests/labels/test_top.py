@@ -8,11 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nstudent.errors import ArtifactError
-from nstudent.hdf5 import write
 from nstudent.labels import top
 from nstudent.labels.rows import JoinedRows, Shards
 from nstudent.labels.targets import PseudoTargets
 from nstudent.labels.top import TopRows, class_type
+from nstudent.storage.hdf5 import write
 
 
 def top_classes(probabilities: np.ndarray, count: int) -> tuple[np.ndarray, ...]:

@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from nstudent.artifact import Artifact
-from nstudent.commit import commit, open_partial
-from nstudent.config import Config, ModelConfig
+from nstudent.config.schema import Config, ModelConfig
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble
 from nstudent.models.member import build_member
 from nstudent.models.recipe import Recipe
-from nstudent.taxonomy import Taxonomy
+from nstudent.storage.artifact import Artifact
+from nstudent.storage.commit import commit, open_partial
+from nstudent.taxonomy.tree import Taxonomy
 
 LEVELS = ("coarse", "mid", "fine")
 TREE = {"A": {"A1": ["a", "b"], "A2": ["c"]}, "B": {"B1": ["d", "e"]}}
@@ -37,7 +37,7 @@ def make_ensemble(cpu: Placement) -> Callable[..., Ensemble]:
         taxonomy = Taxonomy.from_tree(TREE, LEVELS)
         recipe = Recipe.of(Config(), taxonomy, [ModelConfig()] * len(seeds))
         members = [build_member(ModelConfig(), recipe.outputs, (seed,), dropout=dropout) for seed in seeds]
-        return Ensemble(recipe, members, placement)
+        return Ensemble.of_networks(recipe, members, placement)
 
     return make
 
@@ -49,7 +49,15 @@ def committed(tmp_path: Path) -> Callable[[Ensemble], Artifact]:
     def commit_it(ensemble: Ensemble, name: str = "01-teacher") -> Artifact:
         folder = tmp_path / name
         ensemble.save(open_partial(folder, "by hand"))
-        fields = {"stage": "teacher", "round": 0, "asked": {}, "inputs": {}, "metrics": {}, "seconds": 0.0}
+        fields = {
+            "stage": "teacher",
+            "role": "labeller",
+            "round": 0,
+            "asked": {},
+            "inputs": {},
+            "metrics": {},
+            "seconds": 0.0,
+        }
         return commit(folder, fields)
 
     return commit_it

@@ -2,23 +2,23 @@
 
 import pytest
 import torch
-from nstudent.config import ModelConfig
+from nstudent.config.schema import ModelConfig
 from nstudent.errors import ConfigError
 from nstudent.models.activation_checkpointing import checkpoint_activations
-from nstudent.models.member import Member, build_member
+from nstudent.models.member import Network, build_member
 from torch import nn
 from trees import outputs_of
 
 KEY = ("member", 0)
 
 
-def member(checkpointing: bool, name: str = "test_resnet") -> Member:
+def member(checkpointing: bool, name: str = "test_resnet") -> Network:
     return build_member(
         ModelConfig(backbones=(name,)), outputs_of(3, 4), KEY, dropout=0.2, drop_path=0.2, checkpointing=checkpointing
     ).train()
 
 
-def trained(network: Member, steps: int = 3) -> dict[str, torch.Tensor]:
+def trained(network: Network, steps: int = 3) -> dict[str, torch.Tensor]:
     """Everything a training changes: weights, gradients, statistics."""
     images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     optimizer = torch.optim.AdamW(network.parameters(), 0.01)
@@ -53,7 +53,7 @@ def test_the_average_that_validates_leaves_statistics_alone_and_training_goes_on
     assert norm.num_batches_tracked == 4
 
 
-def kept_bytes(network: Member) -> int:
+def kept_bytes(network: Network) -> int:
     """What the forward pass leaves for the backward pass."""
     kept = []
 

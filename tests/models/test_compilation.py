@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from nstudent.config import ModelConfig
+from nstudent.config.schema import ModelConfig
 from nstudent.errors import ConfigError
 from nstudent.models import compilation
 from nstudent.models.compilation import compile_network

@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from nstudent.config import Config
+from nstudent.config.schema import Config
 from nstudent.errors import ConfigError
 from nstudent.models.device import (
     Placement,

@@ -4,11 +4,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from nstudent.artifact import Artifact
-from nstudent.commit import commit, open_partial
 from nstudent.errors import ArtifactError
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble
+from nstudent.storage.artifact import Artifact
+from nstudent.storage.commit import commit, open_partial
 from safetensors.torch import load_file, save_file
 
 
@@ -38,11 +38,11 @@ def test_the_same_image_is_labelled_bit_identically_though_the_network_came_in_t
     make_ensemble: Callable[..., Ensemble], noise_images: Callable[[int], np.ndarray], cpu: Placement
 ) -> None:
     noised = make_ensemble(1, dropout=0.5)
-    member = noised.members[0].train()
+    member = noised.members[0].network.train()
     images = torch.from_numpy(noise_images(3)).permute(0, 3, 1, 2) / 255
     with torch.no_grad():
         assert not torch.equal(member(images)[2], member(images)[2]), "in training mode two passes differ"
-    labeller = Ensemble(noised.recipe, [member], cpu)
+    labeller = Ensemble.of_networks(noised.recipe, [member], cpu)
     first, second = (labeller.probabilities(noise_images(3)) for _ in range(2))
     assert [level.tobytes() for level in first] == [level.tobytes() for level in second]
 
@@ -51,9 +51,9 @@ def test_labelling_leaves_the_weights_alone(
     make_ensemble: Callable[..., Ensemble], noise_images: Callable[[int], np.ndarray]
 ) -> None:
     ensemble = make_ensemble(1)
-    before = {name: value.clone() for name, value in ensemble.members[0].state_dict().items()}
+    before = {name: value.clone() for name, value in ensemble.members[0].network.state_dict().items()}
     ensemble.probabilities(noise_images(3))
-    assert all(torch.equal(value, before[name]) for name, value in ensemble.members[0].state_dict().items())
+    assert all(torch.equal(value, before[name]) for name, value in ensemble.members[0].network.state_dict().items())
 
 
 def test_a_saved_ensemble_predicts_bit_identically(
@@ -138,6 +138,14 @@ def test_weights_that_were_committed_damaged_are_refused(
     partial = open_partial(folder, "by hand")
     make_ensemble(1).save(partial)
     damage(partial / "member-0.safetensors")
-    fields = {"stage": "teacher", "round": 0, "asked": {}, "inputs": {}, "metrics": {}, "seconds": 0.0}
+    fields = {
+        "stage": "teacher",
+        "role": "labeller",
+        "round": 0,
+        "asked": {},
+        "inputs": {},
+        "metrics": {},
+        "seconds": 0.0,
+    }
     with pytest.raises(ArtifactError, match=r"member-0\.safetensors does not hold the weights of"):
         Ensemble.load(commit(folder, fields), cpu)

@@ -2,10 +2,10 @@ from typing import get_args
 
 import pytest
 import torch
-from nstudent.config import ModelConfig
+from nstudent.config.schema import ModelConfig
 from nstudent.errors import ConfigError
 from nstudent.models.heads import HEADS, Logits, build_head
-from nstudent.outputs import Outputs
+from nstudent.taxonomy.outputs import Outputs
 from torch import Tensor, nn
 from trees import outputs_of
 

@@ -1,6 +1,5 @@
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 from nstudent.data.dataset import PixelStore
-from nstudent.hdf5 import write
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble
 from nstudent.models.inference import BatchSize, batches, predict
 from nstudent.progress import Silence
+from nstudent.storage.hdf5 import write
 from torch import nn
 
 
@@ -69,11 +68,11 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(
         if len(images[0]) > 3:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-    handle = ensemble.members[0].register_forward_pre_hook(refuse)
+    handle = ensemble.members[0].network.register_forward_pre_hook(refuse)
     for few, many in zip(predict(ensemble, pixels, np.arange(20), batch_size=8), whole, strict=True):
         np.testing.assert_allclose(few, many, atol=1e-6)
     handle.remove()
-    ensemble.members[0].register_forward_pre_hook(lambda *_: refuse(None, [range(9)]))
+    ensemble.members[0].network.register_forward_pre_hook(lambda *_: refuse(None, [range(9)]))
     with pytest.raises(torch.OutOfMemoryError):
         predict(ensemble, pixels, np.arange(20), batch_size=8)
 
@@ -87,7 +86,7 @@ def refuse_more_than(ensemble: Ensemble, count: int) -> list[int]:
         if len(images[0]) > count:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-    ensemble.members[0].register_forward_pre_hook(refuse)
+    ensemble.members[0].network.register_forward_pre_hook(refuse)
     return asked
 
 
@@ -158,7 +157,7 @@ def test_without_a_limit_the_size_of_the_images_and_the_device_decide(
     device: str, side: int, images: int, make_ensemble: Callable[..., Ensemble]
 ) -> None:
     ensemble = make_ensemble(1)
-    ensemble.recipe = replace(ensemble.recipe, image_size=side)
+    ensemble.recipe = ensemble.recipe.model_copy(update={"image_size": side})
     ensemble._placement = Placement(torch.device(device), "float32")
 
     assert BatchSize.starting(None, ensemble).images == images
@@ -186,7 +185,7 @@ def test_a_gpu_that_runs_out_of_memory_looks_at_fewer_images(
         if len(images[0]) > 4:
             torch.empty(1 << 44, dtype=torch.uint8, device="cuda")
 
-    ensemble.members[0].register_forward_pre_hook(grab)
+    ensemble.members[0].network.register_forward_pre_hook(grab)
     size = BatchSize(16)
     for few, many in zip(predict(ensemble, pixels, np.arange(20), size), whole, strict=True):
         np.testing.assert_allclose(few, many, atol=1e-5)

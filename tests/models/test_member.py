@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 import torch
-from nstudent.config import ModelConfig
+from nstudent.config.schema import ModelConfig
 from nstudent.errors import ConfigError
 from nstudent.models.member import Backbone, Member, build_member
 from safetensors.torch import save_file

@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from nstudent.artifact import MANIFEST, Artifact
-from nstudent.config import Config, ModelConfig
+from nstudent.config.schema import Config, ModelConfig
 from nstudent.errors import ArtifactError, ConfigError
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble
 from nstudent.models.recipe import MODEL, Recipe
 from nstudent.models.temperature import apply_temperature
-from nstudent.storage import sha256_of
-from nstudent.taxonomy import Taxonomy
+from nstudent.storage.artifact import MANIFEST, Artifact
+from nstudent.storage.files import sha256_of
+from nstudent.taxonomy.tree import Taxonomy
 
 TREE = Taxonomy.from_tree({"A": {"A1": ["a", "b"], "A2": ["c"]}, "B": {"B1": ["d", "e"]}}, ("coarse", "mid", "fine"))
 RECIPE = Recipe.of(Config(), TREE, [ModelConfig()] * 2)

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 import timm
 import torch
-from nstudent.config import ModelConfig
+from nstudent.config.schema import ModelConfig
 from nstudent.models.cost import gmacs
 from nstudent.models.member import Member, build_member
 from timm.layers import DropPath

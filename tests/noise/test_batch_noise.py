@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from nstudent.config import NoiseConfig
+from nstudent.config.schema import NoiseConfig
 from nstudent.noise import draws
 from nstudent.noise.batch_noise import BatchNoise, apply_noise
 from nstudent.noise.draws import NoiseDraws, affine_matrix, draw_noise

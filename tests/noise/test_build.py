@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from nstudent.config import NoiseConfig
+from nstudent.config.schema import NoiseConfig
 from nstudent.data.batches import Batch
 from nstudent.noise.batch_noise import BatchNoise
 from nstudent.noise.build import Course, LoadedNoise, Noise, Places, build_noise

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from nstudent.config import NoiseConfig
+from nstudent.config.schema import NoiseConfig
 from nstudent.noise.image_noise import ImageNoise
 from nstudent.randomness import Key
 

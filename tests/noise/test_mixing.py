@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from nstudent.config import NoiseConfig
+from nstudent.config.schema import NoiseConfig
 from nstudent.data.batches import Batch
 from nstudent.noise.mixing import Mixing, box, mixing_height
 from nstudent.noise.steps import Prepared

@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from nstudent.artifact import FINAL
 from nstudent.classifier import Classifier
-from nstudent.commit import commit, open_partial
-from nstudent.config import Config, ModelConfig
+from nstudent.config.schema import Config, ModelConfig
 from nstudent.errors import NstudentError
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble
 from nstudent.models.member import build_member
 from nstudent.models.recipe import Recipe
-from nstudent.storage import write_json
-from nstudent.taxonomy import Taxonomy
+from nstudent.storage.artifact import FINAL
+from nstudent.storage.commit import commit, open_partial
+from nstudent.storage.files import write_json
+from nstudent.taxonomy.tree import Taxonomy
 from strangers import STEP, Canary, Stranger
 
 TREE = {"A": {"A1": ["a", "b"], "A2": ["c"]}, "B": {"B1": ["d", "e"]}}
@@ -38,7 +38,8 @@ def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = ModelConfig(head="independent")
     recipe = Recipe.of(Config(), Taxonomy.from_tree(TREE, ("coarse", "mid", "fine")), [model])
     member = build_member(model, recipe.outputs, ("key",))
-    Ensemble(recipe, [member], Placement(torch.device("cpu"), "float32")).save(open_partial(run / STEP, "by hand"))
+    ensemble = Ensemble.of_networks(recipe, [member], Placement(torch.device("cpu"), "float32"))
+    ensemble.save(open_partial(run / STEP, "by hand"))
     fields = {
         "stage": "teacher",
         "role": "labeller",

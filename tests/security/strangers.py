@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from nstudent.artifact import MANIFEST
-from nstudent.storage import sha256_of
+from nstudent.storage.artifact import MANIFEST
+from nstudent.storage.files import sha256_of
 
 STEP = "01-teacher"
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from nstudent import hdf5
-from nstudent.config import DataConfig
+from nstudent.config.schema import DataConfig
 from nstudent.data.sources import hdf5 as packed
 from nstudent.errors import ArtifactError, DataError, NstudentError
+from nstudent.storage import hdf5
 
 CASES = int(os.environ.get("NSTUDENT_FUZZ_CASES", "200"))
 """Mutated files a test tries; more by hand."""
@@ -117,7 +117,7 @@ def test_bombs_are_refused_in_little_memory(
         with h5py.File(tmp_path / f"{name}.h5", "w", libver="latest") as file:
             build(file)
     said, grown_mib = refusals(
-        "from nstudent.hdf5 import attributes, mapped",
+        "from nstudent.storage.hdf5 import attributes, mapped",
         "(attributes if path.stem in ('many attributes', 'one string many times') else mapped)(path)",
         "ArtifactError",
         sorted(tmp_path.glob("*.h5")),
@@ -164,7 +164,7 @@ _READ_TEXTS = """
 import sys
 from pathlib import Path
 from nstudent.errors import ArtifactError
-from nstudent.hdf5 import attributes
+from nstudent.storage.hdf5 import attributes
 try:
     attributes(Path(sys.argv[1]))
 except ArtifactError as error:

@@ -12,13 +12,13 @@ import h5py
 import nstudent
 import numpy as np
 import pytest
-from nstudent import hdf5
-from nstudent.artifact import Artifact
-from nstudent.config import Config
+from nstudent.config.schema import Config
 from nstudent.data.dataset import Dataset
 from nstudent.data.pack_folder import make_pack
 from nstudent.errors import NstudentError
-from nstudent.storage import sha256_of
+from nstudent.storage import hdf5
+from nstudent.storage.artifact import Artifact
+from nstudent.storage.files import sha256_of
 from PIL import Image
 
 SIDE, NUM_IMAGES = 8, 24
@@ -42,7 +42,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def pack(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of it, to be tampered with."""
-    monkeypatch.setattr("nstudent.storage.os.fsync", lambda descriptor: None)
+    monkeypatch.setattr("nstudent.storage.files.os.fsync", lambda descriptor: None)
     return Path(shutil.copytree(whole, tmp_path / "pack"))
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nstudent.config import Config
-from nstudent.config_file import load_config, parse_yaml
+from nstudent.config.file import load_config, parse_yaml
+from nstudent.config.schema import Config
 from nstudent.errors import ConfigError
 
 _BOMBS = {
@@ -48,7 +48,7 @@ def test_bombs_are_refused_in_little_memory(
     with open(tmp_path / "a hundred megabytes.yaml", "wb") as file:
         file.truncate(100 << 20)
     said, grown_mib = refusals(
-        "from nstudent.config_file import load_config",
+        "from nstudent.config.file import load_config",
         "load_config(path)",
         "ConfigError",
         sorted(tmp_path.glob("*.yaml")),

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 import torch
 from nstudent.classifier import Classifier
-from nstudent.config import DataConfig, ModelConfig
-from nstudent.config_file import load_config
+from nstudent.config.file import load_config
+from nstudent.config.schema import DataConfig, ModelConfig
 from nstudent.data.decode import decode
 from nstudent.data.sources import hdf5, idx
 from nstudent.errors import ImageError, NstudentError
-from nstudent.hdf5 import attributes, mapped
 from nstudent.models.member import build_member
-from nstudent.storage import read_json
+from nstudent.storage.files import read_json
+from nstudent.storage.hdf5 import attributes, mapped
 from nstudent.training.checkpoint import load_checkpoint
 from strangers import Canary, Stranger
 from trees import outputs_of

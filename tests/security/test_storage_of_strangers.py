@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from nstudent.commit import open_partial
 from nstudent.errors import ArtifactError
-from nstudent.storage import atomic_write, read_json, write_json
+from nstudent.storage.commit import open_partial
+from nstudent.storage.files import atomic_write, read_json, write_json
 
 
 def test_a_link_in_place_of_the_file_beside_is_not_written_through(tmp_path: Path) -> None:
@@ -35,7 +35,7 @@ def test_a_step_is_not_made_in_a_folder_elsewhere(tmp_path: Path) -> None:
 
 
 def test_the_lock_is_not_a_way_to_empty_a_file(tmp_path: Path) -> None:
-    from nstudent.lock import hold
+    from nstudent.storage.lock import hold
 
     precious = tmp_path / "precious"
     precious.write_text("mine")

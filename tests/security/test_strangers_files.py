@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from nstudent.artifact import FINAL, MANIFEST
 from nstudent.classifier import Classifier
-from nstudent.config import ModelConfig
+from nstudent.config.schema import ModelConfig
 from nstudent.errors import ArtifactError
-from nstudent.models.ensemble import _load_weights
 from nstudent.models.member import build_member
+from nstudent.models.members import read_tensors
+from nstudent.storage.artifact import FINAL, MANIFEST
 from nstudent.training.checkpoint import load_checkpoint
 from PIL import Image
 from safetensors.torch import load, save
@@ -234,7 +234,7 @@ def test_any_damage_to_a_weights_file_is_named_or_leaves_it_whole(stranger: Stra
         for _ in range(chance.choice((1, 3))):
             damaged[chance.randrange(header)] = chance.choice((chance.randrange(256), *b'0199",:[]{}'))
         path.write_bytes(damaged[: chance.randrange(len(damaged))] if chance.random() < 0.1 else damaged)
-        for read in (lambda: _load_weights(member, path, config), lambda: load_checkpoint(path, [].append)):
+        for read in (lambda: read_tensors(path, member.state_dict(), "it"), lambda: load_checkpoint(path, [].append)):
             try:
                 read()
             except ArtifactError:

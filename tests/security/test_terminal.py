@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nstudent import cli
 from nstudent.cli import console
-from nstudent.config_file import load_config
+from nstudent.config.file import load_config
 from nstudent.errors import ArtifactError, ConfigError, DataError, NstudentError, one_line
 from nstudent.evaluation.scores import HEADLINE, ClassifierScores, Difference, Interval, Scores
 from nstudent.step_metrics import DataMetrics
-from nstudent.taxonomy import Taxonomy
+from nstudent.taxonomy.tree import Taxonomy
 from strangers import Stranger
 
 EVIL = [

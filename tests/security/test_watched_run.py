@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from nstudent.artifact import Manifest
+from nstudent.storage.artifact import Manifest
 from PIL import Image
 
 pytestmark = pytest.mark.slow

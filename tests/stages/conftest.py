@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from nstudent.config import Config
-from nstudent.config_file import load_config
+from nstudent.config.file import load_config
+from nstudent.config.schema import Config
 from nstudent.run import run_all
 from small_folders import Bench
 
@@ -99,5 +99,5 @@ def untrained(finished: Path, tmp_path: Path) -> Path:
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     """A source folder, and the data stage run on it."""
     # The order of writes is tested elsewhere; here nobody waits for the disk.
-    monkeypatch.setattr("nstudent.storage.os.fsync", lambda descriptor: None)
+    monkeypatch.setattr("nstudent.storage.files.os.fsync", lambda descriptor: None)
     return Bench(tmp_path)

@@ -8,10 +8,10 @@ from typing import Any
 import nstudent
 import numpy as np
 import pytest
-from nstudent.artifact import Artifact
 from nstudent.data.dataset import Dataset
 from nstudent.errors import DataError
 from nstudent.progress import Silence
+from nstudent.storage.artifact import Artifact
 from PIL import Image
 
 SIZE = 8

@@ -3,9 +3,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from nstudent.artifact import Manifest
-from nstudent.config import Config
+from nstudent.config.schema import Config
 from nstudent.run import run_all, run_stage
+from nstudent.storage.artifact import Manifest
 
 
 def test_it_has_the_students_architecture_noise_and_number_of_steps(finished: Path) -> None:

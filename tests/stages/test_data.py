@@ -11,12 +11,12 @@ import h5py
 import nstudent
 import numpy as np
 import pytest
-from nstudent.artifact import Artifact
 from nstudent.data import decoders, packing
 from nstudent.data.dataset import UNREADABLE, Dataset
 from nstudent.data.sources.folder import Folder
 from nstudent.data.sources.source import Record
-from nstudent.taxonomy import UNKNOWN
+from nstudent.storage.artifact import Artifact
+from nstudent.taxonomy.tree import UNKNOWN
 from small_folders import SIZE, Bench, classes, divided, left_out, plant, png, status_by_name
 
 # --- what it leaves behind --------------------------------------------------------------------------------------------

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from nstudent.artifact import Artifact
 from nstudent.data.dataset import CONFLICTING, DUPLICATE, NEAR_DUPLICATE, Dataset
+from nstudent.storage.artifact import Artifact
 from PIL import Image
 from small_folders import Bench, classes, divided, left_out, plant, png, status_by_name
 

@@ -3,8 +3,8 @@
 from typing import Any
 
 import pytest
-from nstudent.artifact import Artifact
 from nstudent.data.dataset import THINNED, Dataset
+from nstudent.storage.artifact import Artifact
 from small_folders import Bench, classes, divided, plant, png, status_by_name
 
 

@@ -9,10 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from nstudent import hdf5
-from nstudent.artifact import Artifact
-from nstudent.config import Config
-from nstudent.config_file import load_config
+from nstudent.config.file import load_config
+from nstudent.config.schema import Config
 from nstudent.data import decoders, packing
 from nstudent.data.dataset import UNREADABLE, Dataset
 from nstudent.data.decoders import CRASHED
@@ -22,6 +20,8 @@ from nstudent.data.sources.source import read_file
 from nstudent.errors import ConfigError, DataError, ImageError
 from nstudent.run import run_stage
 from nstudent.session import Session
+from nstudent.storage import hdf5
+from nstudent.storage.artifact import Artifact
 from small_folders import SIZE, Bench, Said, classes, divided, plant, png
 
 

@@ -13,14 +13,14 @@ from typing import Any
 
 import nstudent
 import pytest
-from nstudent.artifact import Artifact, Manifest
-from nstudent.config import DataConfig
+from nstudent.config.schema import DataConfig
 from nstudent.data import packing
 from nstudent.data.pack_folder import make_pack
 from nstudent.data.sources import open_source
 from nstudent.errors import ArtifactError, BusyError, ConfigError, DataError
-from nstudent.lock import hold_beside
 from nstudent.progress import Silence
+from nstudent.storage.artifact import Artifact, Manifest
+from nstudent.storage.lock import hold_beside
 from nstudent.verification import repair, verify
 from small_folders import SIZE, Bench, classes, divided, plant, png
 

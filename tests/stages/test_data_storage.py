@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from nstudent import hdf5
-from nstudent.artifact import Artifact
-from nstudent.config import Config
+from nstudent.config.schema import Config
 from nstudent.data import packing
 from nstudent.data.dataset import Dataset
 from nstudent.run import run_all, run_stage
 from nstudent.session import Session
 from nstudent.status import status
+from nstudent.storage import hdf5
+from nstudent.storage.artifact import Artifact
 from nstudent.verification import repair, verify
 from PIL import Image
 from sklearn.datasets import load_sample_images

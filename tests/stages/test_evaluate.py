@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from nstudent.artifact import Artifact, Manifest
 from nstudent.classifier import Classifier
-from nstudent.config import Config
-from nstudent.config_file import load_config
+from nstudent.config.file import load_config
+from nstudent.config.schema import Config
 from nstudent.data.dataset import Dataset
 from nstudent.data.split import TEST, VALIDATION
 from nstudent.evaluation.metrics import scores as score_of
@@ -18,6 +17,7 @@ from nstudent.evaluation.predictions import Predictions
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble
 from nstudent.run import run_stage
+from nstudent.storage.artifact import Artifact, Manifest
 from PIL import Image
 
 

@@ -5,16 +5,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from nstudent.artifact import Artifact, Manifest
-from nstudent.config import Config
+from nstudent.config.schema import Config
 from nstudent.data.dataset import Dataset
 from nstudent.errors import ConfigError
-from nstudent.hdf5 import mapped
 from nstudent.labels.selection import Selection
 from nstudent.run import run_all, run_stage
 from nstudent.stage import Context
 from nstudent.stages import filter as filter_stage
-from nstudent.storage import read_json
+from nstudent.storage.artifact import Artifact, Manifest
+from nstudent.storage.files import read_json
+from nstudent.storage.hdf5 import mapped
 from nstudent.training.spending import Spent
 
 

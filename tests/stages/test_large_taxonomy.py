@@ -8,9 +8,9 @@ import h5py
 import nstudent
 import numpy as np
 import pytest
-from nstudent.artifact import Artifact
 from nstudent.labels.store import LabelStore
-from nstudent.storage import read_json
+from nstudent.storage.artifact import Artifact
+from nstudent.storage.files import read_json
 from PIL import Image
 
 pytestmark = pytest.mark.slow

@@ -8,8 +8,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from nstudent.artifact import Artifact, Manifest
-from nstudent.config import Config
+from nstudent.config.schema import Config
 from nstudent.data.dataset import Dataset
 from nstudent.errors import ArtifactError
 from nstudent.labels.selection import Selection
@@ -17,6 +16,7 @@ from nstudent.labels.store import LabelStore, Shard
 from nstudent.progress import Silence
 from nstudent.run import run_stage
 from nstudent.session import Session
+from nstudent.storage.artifact import Artifact, Manifest
 
 STEP = "03-pseudolabel"
 SHARD = "labels-000000000-000000240.h5"

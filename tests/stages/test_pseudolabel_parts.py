@@ -7,13 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from nstudent.artifact import Manifest
-from nstudent.commit import partial_folder
-from nstudent.config import Config
+from nstudent.config.schema import Config
+from nstudent.distributed.world import IndependentJob
 from nstudent.errors import ArtifactError, BusyError, ConfigError
-from nstudent.lock import hold, hold_part
 from nstudent.run import run_part, run_stage
-from nstudent.world import IndependentJob
+from nstudent.storage.artifact import Manifest
+from nstudent.storage.commit import partial_folder
+from nstudent.storage.lock import hold, hold_part
 
 STEP = "03-pseudolabel"
 ROWS = "pseudolabel.shard_rows=50"

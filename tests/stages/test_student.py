@@ -4,12 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from nstudent.artifact import Manifest
 from nstudent.classifier import Classifier
-from nstudent.config import Config
+from nstudent.config.schema import Config
 from nstudent.errors import ArtifactError
 from nstudent.run import run_all, run_stage
 from nstudent.status import status
+from nstudent.storage.artifact import Manifest
 
 
 @pytest.mark.slow

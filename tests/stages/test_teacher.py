@@ -4,13 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from nstudent.artifact import Artifact, Manifest
-from nstudent.config import Config
+from nstudent.config.schema import Config
 from nstudent.data.dataset import Dataset
 from nstudent.errors import ConfigError, TrainingError
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble
 from nstudent.run import run_all, run_stage
+from nstudent.storage.artifact import Artifact, Manifest
 
 
 @pytest.mark.slow
@@ -46,7 +46,7 @@ def test_members_with_different_backbones_vote_together(tiny: Callable[..., Conf
     assert len(metrics["history"]) == 2
     assert metrics["image_passes"] == 2 * 8 * 4 * 25
     ensemble = Ensemble.load(Artifact(folder), Placement.from_config(config))
-    assert [len(member.backbones) for member in ensemble.members] == [1, 3]
+    assert [len(member.network.backbones) for member in ensemble.members] == [1, 3]
     dataset = Dataset(Artifact(untrained / "00-data"))
     coarse, mid, fine = ensemble.probabilities(dataset.pixels[dataset.test[:4]])
     assert (coarse.shape, mid.shape, fine.shape) == ((4, 3), (4, 4), (4, 8))

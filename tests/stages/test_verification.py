@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nstudent.artifact import Manifest
 from nstudent.cli import app
-from nstudent.config import Config
+from nstudent.config.schema import Config
 from nstudent.errors import ArtifactError
 from nstudent.run import run_all
 from nstudent.status import status
+from nstudent.storage.artifact import Manifest
 from nstudent.verification import repair, verify
 from typer.testing import CliRunner
 

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from nstudent.artifact import Manifest
-from nstudent.config import Config
+from nstudent.config.schema import Config
 from nstudent.run import run_all
 from nstudent.status import status
+from nstudent.storage.artifact import Manifest
 
 pytestmark = pytest.mark.slow
 

@@ -6,18 +6,18 @@ from typing import Any
 import pytest
 import torch
 from fitting import LENGTH, fit, supervised
-from nstudent.artifact import Artifact
-from nstudent.config import ModelConfig, NoiseConfig, TrainingConfig
-from nstudent.config_file import load_config
+from nstudent.config.file import load_config
+from nstudent.config.schema import ModelConfig, NoiseConfig, TrainingConfig
 from nstudent.data.batches import Examples
 from nstudent.data.dataset import Dataset
 from nstudent.labels.self_ensemble import RunningAverage
 from nstudent.labels.targets import GivenTargets
 from nstudent.models.device import Placement
 from nstudent.models.member import build_member
-from nstudent.outputs import Outputs
 from nstudent.progress import Silence
 from nstudent.run import run_stage
+from nstudent.storage.artifact import Artifact
+from nstudent.taxonomy.outputs import Outputs
 from nstudent.training.build import Lesson, Site, build_loop
 from nstudent.training.loop import Length, Loop, Trained
 from nstudent.training.objective import CLEAN, Objective, SelfEnsembling

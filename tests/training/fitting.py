@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from nstudent.config import NoiseConfig
-from nstudent.models.member import Member
-from nstudent.outputs import Outputs
+from nstudent.config.schema import NoiseConfig
+from nstudent.models.member import Network
 from nstudent.progress import Progress, Silence
+from nstudent.taxonomy.outputs import Outputs
 from nstudent.training.loop import Length, Loop, Trained
 from nstudent.training.losses import CrossEntropy, even_weights
 from nstudent.training.objective import Supervised
@@ -39,7 +39,7 @@ def fit(
     trainer: Loop,
     folder: Path,
     progress: Progress | None = None,
-    validate: Callable[[Member], float] | None = None,
+    validate: Callable[[Network], float] | None = None,
     name: str = "member",
 ) -> Trained:
     folder.mkdir(exist_ok=True)

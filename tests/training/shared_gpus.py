@@ -7,7 +7,7 @@ import json
 
 import torch
 import torch.distributed as dist
-from nstudent import ranks
+from nstudent.distributed import ranks
 
 connect = dist.init_process_group
 chosen: list[int] = []

@@ -6,11 +6,11 @@ Prints how many numbers of it there are, and how many differ between the first a
 import json
 
 import torch
-from nstudent.config import ModelConfig
+from nstudent.config.schema import ModelConfig
+from nstudent.distributed.ranks import connected, shared
 from nstudent.models.member import build_member
-from nstudent.outputs import Outputs
-from nstudent.ranks import connected, shared
-from nstudent.taxonomy import Taxonomy
+from nstudent.taxonomy.outputs import Outputs
+from nstudent.taxonomy.tree import Taxonomy
 from torch import Tensor
 
 TREE = Taxonomy.from_tree({"a": ["d", "e"], "b": ["f"], "c": ["g"]}, ("coarse", "fine"))

@@ -10,11 +10,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
-from nstudent.artifact import Artifact
 from nstudent.data.dataset import Dataset
+from nstudent.distributed.ranks import connected
+from nstudent.distributed.world import World
 from nstudent.progress import Silence
-from nstudent.ranks import connected
-from nstudent.world import World
+from nstudent.storage.artifact import Artifact
 from shared_training import make
 
 INTERRUPTED_AFTER = 5

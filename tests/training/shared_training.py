@@ -10,21 +10,21 @@ from pathlib import Path
 
 import torch
 from fitting import supervised
-from nstudent.artifact import Artifact
-from nstudent.config import ModelConfig, NoiseConfig, TrainingConfig
+from nstudent.config.schema import ModelConfig, NoiseConfig, TrainingConfig
 from nstudent.data.batches import Examples
 from nstudent.data.dataset import Dataset
+from nstudent.distributed.ranks import connected, gathered_rows
+from nstudent.distributed.world import Alone, World
 from nstudent.labels.self_ensemble import RunningAverage
 from nstudent.labels.targets import GivenTargets
 from nstudent.models.device import Placement
 from nstudent.models.member import build_member
-from nstudent.outputs import Outputs
 from nstudent.progress import Silence
-from nstudent.ranks import connected, gathered_rows
+from nstudent.storage.artifact import Artifact
+from nstudent.taxonomy.outputs import Outputs
 from nstudent.training.build import Lesson, Site, build_loop
 from nstudent.training.loop import Length, Loop
 from nstudent.training.objective import CLEAN, SelfEnsembling
-from nstudent.world import Alone, World
 
 KEY = ("shared", 0)
 NUM_LABELLED, NUM_HEAP = 7, 9

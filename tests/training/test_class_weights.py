@@ -2,9 +2,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from nstudent.config import TrainingConfig
-from nstudent.outputs import Outputs
-from nstudent.taxonomy import ABSENT, UNKNOWN, Taxonomy
+from nstudent.config.schema import TrainingConfig
+from nstudent.taxonomy.outputs import Outputs
+from nstudent.taxonomy.tree import ABSENT, UNKNOWN, Taxonomy
 from nstudent.training.class_weights import class_weights
 from sklearn.utils.class_weight import compute_class_weight
 

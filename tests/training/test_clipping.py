@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from nstudent.config import TrainingConfig
+from nstudent.config.schema import TrainingConfig
 from nstudent.errors import ConfigError
 from nstudent.training.clipping import CLIPS, NormClip, build_clip
 from torch import nn

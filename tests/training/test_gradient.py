@@ -6,16 +6,16 @@ from contextlib import closing
 import pytest
 import torch
 from fitting import LENGTH, MILD, supervised
-from nstudent.config import ModelConfig, TrainingConfig
+from nstudent.config.schema import ModelConfig, TrainingConfig
 from nstudent.data.batches import Examples
 from nstudent.data.dataset import Dataset
+from nstudent.distributed.world import IndependentJob
 from nstudent.labels.targets import GivenTargets
 from nstudent.models.device import Placement
 from nstudent.models.member import build_member
-from nstudent.outputs import Outputs
+from nstudent.taxonomy.outputs import Outputs
 from nstudent.training.build import Lesson, Site, build_loop
 from nstudent.training.loop import Length, Loop
-from nstudent.world import IndependentJob
 
 
 def test_the_losses_of_shares_add_up_to_that_of_the_batch(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from nstudent.data.dataset import Dataset
 from nstudent.errors import ArtifactError, StoppedError, TrainingError
 from nstudent.models.cost import gmacs
 from nstudent.models.device import _choose_kernels
-from nstudent.models.member import Member
+from nstudent.models.member import Network
 from nstudent.progress import Silence
 from nstudent.training.checkpoint import load_checkpoint
 from nstudent.training.loop import Length, Loop, Trained
@@ -249,7 +249,7 @@ def test_validation_is_scored_about_ten_times_and_at_the_end(
 ) -> None:
     scored = []
 
-    def validate(network: Member) -> float:
+    def validate(network: Network) -> float:
         scored.append(network)
         return 0.5
 
@@ -263,7 +263,7 @@ def test_validation_is_scored_about_ten_times_and_at_the_end(
 def test_scoring_on_the_way_changes_nothing(
     uninterrupted: dict[bool, tuple[Loop, Trained]], make_trainer: Callable[..., Loop], tmp_path: Path
 ) -> None:
-    def validate(network: Member) -> float:
+    def validate(network: Network) -> float:
         network.eval()
         torch.rand(5)
         return 0.0

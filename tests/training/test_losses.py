@@ -3,8 +3,8 @@
 import pytest
 import torch
 from nstudent.errors import ConfigError
-from nstudent.outputs import Outputs
-from nstudent.taxonomy import Taxonomy
+from nstudent.taxonomy.outputs import Outputs
+from nstudent.taxonomy.tree import Taxonomy
 from nstudent.training.losses import LOSSES, LossSettings, build_loss, even_weights
 
 OUTPUTS = Outputs(Taxonomy.from_tree({"A": {"a": None, "b": None}, "B": {"c": None}}, ("coarse", "fine")))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from fitting import LENGTH, MILD, bytes_of, fit, losses
-from nstudent.config import NoiseConfig
+from nstudent.config.schema import NoiseConfig
 from nstudent.errors import TrainingError
 from nstudent.noise.build import Noise
 from nstudent.training.loop import Length, Loop, Trained

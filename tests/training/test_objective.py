@@ -6,8 +6,8 @@ import pytest
 import torch
 from nstudent.labels.self_ensemble import RunningAverage
 from nstudent.labels.targets import GivenTargets
-from nstudent.outputs import Outputs
-from nstudent.taxonomy import Taxonomy
+from nstudent.taxonomy.outputs import Outputs
+from nstudent.taxonomy.tree import Taxonomy
 from nstudent.training.losses import CrossEntropy
 from nstudent.training.objective import CLEAN, Moment, SelfEnsembling, Supervised, mean_loss
 from torch.nn.functional import cross_entropy, one_hot

@@ -2,7 +2,7 @@ from copy import deepcopy
 
 import pytest
 import torch
-from nstudent.config import TrainingConfig
+from nstudent.config.schema import TrainingConfig
 from nstudent.training.optimizer import build_optimizer, resume_optimizer
 from torch import nn
 

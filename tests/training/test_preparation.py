@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Iterator
 
 import pytest
 import torch
-from nstudent.config import NoiseConfig
+from nstudent.config.schema import NoiseConfig
 from nstudent.data.batches import Batch
 from nstudent.models.device import Placement
 from nstudent.noise.build import Noise

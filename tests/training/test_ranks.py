@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from nstudent import cli, ranks
+from nstudent import cli
 from nstudent.data.dataset import Dataset
+from nstudent.distributed import ranks
 from nstudent.errors import ConfigError, TrainingError
 from torchrun_processes import ended, said, torchrun
 from typer.testing import CliRunner
@@ -168,7 +169,7 @@ def test_of_two_real_processes_with_too_few_gpus_both_say_so(tmp_path: Path) -> 
         "import sys\n"
         "import torch\n"
         "from nstudent.errors import ConfigError\n"
-        "from nstudent.ranks import connected\n"
+        "from nstudent.distributed.ranks import connected\n"
         "torch.cuda.is_available, torch.cuda.device_count = lambda: True, lambda: 1\n"
         "try:\n"
         "    with connected('auto'):\n"

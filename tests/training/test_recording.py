@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from nstudent.config import NoiseConfig
+from nstudent.config.schema import NoiseConfig
 from nstudent.data.batches import Batch
 from nstudent.data.dataset import Dataset
 from nstudent.errors import TrainingError

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from nstudent.config_file import load_config
+from nstudent.config.file import load_config
 from nstudent.data.batches import Batch, Batches, Examples
 from nstudent.data.dataset import Dataset, PixelStore
 from nstudent.data.resident import ResidentPixels
 from nstudent.labels.targets import GivenTargets
-from nstudent.outputs import Outputs
+from nstudent.taxonomy.outputs import Outputs
 from nstudent.training.preparation import Ahead
 from nstudent.workbench import training_pixels
 from torch._subclasses.fake_tensor import FakeTensorMode

@@ -6,7 +6,7 @@ Light to import: ``status`` and ``--dry-run`` ask a source for its stamp without
 
 import importlib
 
-from nstudent.config import DataConfig
+from nstudent.config.schema import DataConfig
 from nstudent.data.sources.source import Record, Source
 
 __all__ = ["Record", "Source", "open_source", "source_stamp"]

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from nstudent.config import DataConfig
+from nstudent.config.schema import DataConfig
 from nstudent.data.sources.source import (
     SPLITS,
     Record,
@@ -20,7 +20,7 @@ from nstudent.data.sources.source import (
     stamp_files,
 )
 from nstudent.errors import DataError
-from nstudent.taxonomy import UNKNOWN_ENTRY
+from nstudent.taxonomy.tree import UNKNOWN_ENTRY
 
 _NOTHING = frozenset({"nan", "NaN", "NAN", "<NA>", "#N/A", "N/A", "null", "NULL", "None"})
 """What programs write where they have no value. As a class name it would be learnt like any other."""

@@ -8,7 +8,7 @@ from importlib import metadata
 
 import numpy as np
 import numpy.typing as npt
-from nstudent.config import DataConfig
+from nstudent.config.schema import DataConfig
 from nstudent.data.sources.source import Record
 
 PATHS = {

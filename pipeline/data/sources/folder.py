@@ -7,7 +7,7 @@ images directly under ``root`` have no label.
 from collections.abc import Iterator
 from pathlib import Path
 
-from nstudent.config import DataConfig
+from nstudent.config.schema import DataConfig
 from nstudent.data.sources.source import (
     SPLITS,
     Record,
@@ -20,7 +20,7 @@ from nstudent.data.sources.source import (
     stamp_files,
 )
 from nstudent.errors import DataError
-from nstudent.taxonomy import ABSENT_ENTRY, UNKNOWN_ENTRY
+from nstudent.taxonomy.tree import ABSENT_ENTRY, UNKNOWN_ENTRY
 
 
 class Folder:

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nstudent.config import DataConfig
+from nstudent.config.schema import DataConfig
 from nstudent.data.sources.source import SPLITS, Record, existing, stamp_files
 from nstudent.errors import DataError
-from nstudent.hdf5 import Array, attributes, mapped
-from nstudent.taxonomy import ABSENT, ABSENT_ENTRY, UNKNOWN, UNKNOWN_ENTRY
+from nstudent.storage.hdf5 import Array, attributes, mapped
+from nstudent.taxonomy.tree import ABSENT, ABSENT_ENTRY, UNKNOWN, UNKNOWN_ENTRY
 
 _LAYOUT = {"jpeg": ("u", 1), "offset": ("iu", 1), "label": ("i", 2), "split": ("iu", 1), "name": ("S", 1)}
 """Kind of number (numpy's letter) and dimensions of each data set; only ``name`` may be missing."""

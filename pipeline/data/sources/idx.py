@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from nstudent.config import DataConfig
+from nstudent.config.schema import DataConfig
 from nstudent.data.sources.source import Record, Split, existing, stamp_files
 from nstudent.errors import DataError
-from nstudent.taxonomy import ABSENT_ENTRY
+from nstudent.taxonomy.tree import ABSENT_ENTRY
 
 _FILES: dict[Split, str] = {"train": "train", "test": "t10k"}
 _MAX_BYTES = 4 << 30

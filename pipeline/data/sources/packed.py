@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nstudent.artifact import MANIFEST, Manifest, Metrics
-from nstudent.config import DataConfig
+from nstudent.config.schema import DataConfig
 from nstudent.data.sources.source import SPLITS, Record, existing
 from nstudent.errors import ArtifactError, DataError
-from nstudent.hdf5 import Array, mapped, write
-from nstudent.storage import can_link, link_or_copy, read_json, sha256_of, write_json
+from nstudent.storage.artifact import MANIFEST, Manifest, Metrics
+from nstudent.storage.files import can_link, link_or_copy, read_json, sha256_of, write_json
+from nstudent.storage.hdf5 import Array, mapped, write
 
 STAGE = "pack"
 """Stage and role in the manifest of such a folder."""

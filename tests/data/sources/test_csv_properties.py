@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from nstudent.config import DataConfig
+from nstudent.config.schema import DataConfig
 from nstudent.data.sources import open_source
 from nstudent.data.sources.source import SPLITS, Record
 from nstudent.errors import NstudentError

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nstudent.config import DataConfig
+from nstudent.config.schema import DataConfig
 from nstudent.data.sources import open_source, source_stamp
 from nstudent.data.sources.source import Source
 from nstudent.errors import DataError

@@ -4,10 +4,10 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from nstudent.config import DataConfig
+from nstudent.config.schema import DataConfig
 from nstudent.data.sources import open_source, source_stamp
 from nstudent.data.sources.source import Record, Source
-from nstudent.taxonomy import Taxonomy
+from nstudent.taxonomy.tree import Taxonomy
 
 
 @pytest.fixture(scope="module")

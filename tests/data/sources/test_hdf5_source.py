@@ -7,7 +7,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from nstudent.config import DataConfig
+from nstudent.config.schema import DataConfig
 from nstudent.data.sources import open_source
 from nstudent.data.sources.source import Source
 from nstudent.errors import NstudentError

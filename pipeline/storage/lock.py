@@ -12,7 +12,7 @@ from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 from nstudent.errors import ArtifactError, BusyError
-from nstudent.storage import read_json, write_json
+from nstudent.storage.files import read_json, write_json
 
 LOCK = ".lock"
 _PART = ".lock-part-"

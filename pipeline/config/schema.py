@@ -2,8 +2,8 @@
 
 from typing import Annotated, Literal
 
-from nstudent.config_data import DataConfig as DataConfig
-from nstudent.config_types import Absent, Count, Number, Positive, Precision, Schedule, Section, Share, Whole
+from nstudent.config.data import DataConfig as DataConfig
+from nstudent.config.types import Absent, Count, Number, Positive, Precision, Schedule, Section, Share, Whole
 from pydantic import Field, model_validator
 
 

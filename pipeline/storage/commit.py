@@ -7,9 +7,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from nstudent.artifact import MANIFEST, Artifact, Manifest, sha256_of_each
 from nstudent.errors import ArtifactError
-from nstudent.storage import (
+from nstudent.storage.artifact import MANIFEST, Artifact, Manifest, sha256_of_each
+from nstudent.storage.files import (
     explained,
     make_folder,
     read_json,
@@ -91,7 +91,7 @@ def _difference(made: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
         key = changed[0]
         more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
         if key not in before:
-            return f"{key} was not known to the version that made it{more}"
+            return f"{key} was not set, or not known to the version that made it{more}"
         return f"{key} changed from {before[key]!r:.60} to {now.get(key)!r:.60}{more}"
     gone = [name for name in made["inputs"] if name not in asked["inputs"]]
     if gone:

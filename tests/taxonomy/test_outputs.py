@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from nstudent.outputs import SILENT, Outputs
-from nstudent.taxonomy import ABSENT, UNKNOWN, Taxonomy
+from nstudent.taxonomy.outputs import SILENT, Outputs
+from nstudent.taxonomy.tree import ABSENT, UNKNOWN, Taxonomy
 
 LEVELS = ("coarse", "mid", "fine")
 # The mid level can end (stroke), and the fine one (stroke, two).

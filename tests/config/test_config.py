@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nstudent.config import Config, Section
-from nstudent.config_file import dump_yaml, load_config, parse_yaml
+from nstudent.config.file import dump_yaml, load_config, parse_yaml
+from nstudent.config.schema import Config, Section
 from nstudent.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -16,8 +16,8 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 from nstudent.errors import ArtifactError, NstudentError, summary
-from nstudent.hdf5_heap import HeapGuard
-from nstudent.storage import atomic_write
+from nstudent.storage.files import atomic_write
+from nstudent.storage.hdf5_guard import HeapGuard
 
 # Superblock 3: metadata with checksums, readable from HDF5 1.10 on.
 _VERSION = ("v110", "v110")

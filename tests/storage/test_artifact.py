@@ -9,9 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nstudent.artifact import Artifact, Manifest, damage
-from nstudent.commit import ASKED, SCRATCH, commit, difference, finish_commit, open_partial, partial_folder, reopen
 from nstudent.errors import ArtifactError
+from nstudent.storage.artifact import Artifact, Manifest, damage
+from nstudent.storage.commit import (
+    ASKED,
+    SCRATCH,
+    commit,
+    difference,
+    finish_commit,
+    open_partial,
+    partial_folder,
+    reopen,
+)
 
 _FIELDS = {
     "stage": "teacher",
@@ -182,7 +191,11 @@ def test_what_an_attempt_at_something_else_left_is_kept_and_the_difference_said(
     ("then", "now", "said"),
     [
         ({"flip": False}, {"flip": True}, "student.noise.flip changed from False to True"),
-        ({"flip": 0}, {"flip": 0, "mixup": 0.0}, "student.noise.mixup was not known to the version that made it"),
+        (
+            {"flip": 0},
+            {"flip": 0, "mixup": 0.0},
+            "student.noise.mixup was not set, or not known to the version that made it",
+        ),
     ],
 )
 def test_a_difference_deep_in_a_group_is_named(then: Any, now: Any, said: str) -> None:
@@ -227,7 +240,7 @@ def _cut_at_folder_rename(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
             raise _PowerCut
         replace(source, target)
 
-    monkeypatch.setattr("nstudent.storage.os.replace", cut)
+    monkeypatch.setattr("nstudent.storage.files.os.replace", cut)
 
 
 def test_a_crash_between_manifest_and_rename_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,7 +285,7 @@ def test_a_crash_while_a_step_commits_loses_no_checkpoint(tmp_path: Path, monkey
     def cut(path: Path) -> str:
         raise _PowerCut
 
-    monkeypatch.setattr("nstudent.artifact.sha256_of", cut)
+    monkeypatch.setattr("nstudent.storage.artifact.sha256_of", cut)
     with pytest.raises(_PowerCut):
         commit(folder, _FIELDS)
     monkeypatch.undo()

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 from nstudent.errors import ArtifactError, BusyError
-from nstudent.lock import hold
+from nstudent.storage.lock import hold
 
 _HOLDER = """
 import sys
 from pathlib import Path
-from nstudent.lock import hold
+from nstudent.storage.lock import hold
 with hold(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

@@ -7,8 +7,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from nstudent import hdf5
 from nstudent.errors import ArtifactError
+from nstudent.storage import hdf5
 
 _ARRAYS = {
     "image": np.arange(5, dtype=np.int64),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nstudent.json_record import JsonRecord, json_key
+from nstudent.storage.json_record import JsonRecord, json_key
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from nstudent.config_types import Amount, ImageSize, MaxPixels, Section, Share, Whole
+from nstudent.config.types import Amount, ImageSize, MaxPixels, Section, Share, Whole
 from pydantic import Field, model_validator
 
 
@@ -38,6 +38,9 @@ class DataConfig(Section):
     """Images for choosing (thresholds, temperatures, promotion), where the source has no such split."""
     test: Amount = 0.2
     """Images that are looked at once, at the end, where the source has no such split."""
+    folds: Annotated[Whole, Field(ge=0, le=1000)] = 0
+    """Number of parts into which the labelled training images are divided, class by class, copies in one part; 0: none.
+    They are written down with the data, and no stage reads them yet."""
     duplicates: Literal["error", "drop"] = "error"
     """The same image in train and in validation or test of the source's own split: stop, or drop the training one."""
     near_duplicates: Literal["drop", "report", "ignore"] = "drop"
@@ -62,6 +65,8 @@ class DataConfig(Section):
 
     @model_validator(mode="after")
     def _complete(self) -> "DataConfig":
+        if self.folds == 1:
+            raise ValueError("data.folds is 1: write 0 for none, or 2 and more")
         if self.source != "digits" and self.root is None:
             raise ValueError(f"data.source {self.source} needs data.root, the path of its files")
         if self.source == "csv" and self.table is None:

@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from nstudent import artifact as artifact_room
-from nstudent.artifact import Artifact, damage, sha256_of_each
-from nstudent.commit import commit, open_partial
 from nstudent.data.dataset import INDEX, INFO, TAXONOMY, Dataset
 from nstudent.errors import ArtifactError
-from nstudent.hdf5 import write
 from nstudent.labels.store import LabelStore, Layout, Shard, finish, shard_path
-from nstudent.outputs import Outputs
-from nstudent.storage import sha256_of, write_json
-from nstudent.taxonomy import Taxonomy
+from nstudent.storage import artifact as artifact_room
+from nstudent.storage.artifact import Artifact, damage, sha256_of_each
+from nstudent.storage.commit import commit, open_partial
+from nstudent.storage.files import sha256_of, write_json
+from nstudent.storage.hdf5 import write
+from nstudent.taxonomy.outputs import Outputs
+from nstudent.taxonomy.tree import Taxonomy
 
 NUMBERED = [f"pixels-{number:05d}.h5" for number in range(4)]
 TREE = Taxonomy.from_labels([("A",), ("B",)], ("level",))

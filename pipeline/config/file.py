@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import yaml
-from nstudent.config import Config
+from nstudent.config.schema import Config
 from nstudent.errors import ConfigError, summary
 from pydantic import BaseModel, ValidationError
 
@@ -202,7 +202,8 @@ def _key(location: tuple[int | str, ...], kind: type[BaseModel]) -> tuple[list[s
         elif section is not None and part in section.model_fields:
             key.append(part)
             section = _section_in(section.model_fields[part].annotation)
-        elif section is None and not key:
+        elif (section is None and not key) or (section is not None and not section.model_fields):
+            # Below a section of several kinds the keys are those of one of them.
             key.append(part)
     return key, section
 

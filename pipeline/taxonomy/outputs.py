@@ -7,8 +7,8 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
-from nstudent.config_types import Absent
-from nstudent.taxonomy import ABSENT, LabelArray, Taxonomy
+from nstudent.config.types import Absent
+from nstudent.taxonomy.tree import ABSENT, LabelArray, Taxonomy
 
 SILENT = -1
 """In place of the index of an output: there is none."""

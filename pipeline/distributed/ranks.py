@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from nstudent.distributed.world import World
 from nstudent.errors import ConfigError, TrainingError, summary
-from nstudent.world import World
 from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel

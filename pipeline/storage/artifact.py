@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from nstudent.errors import ArtifactError
-from nstudent.json_record import JsonRecord
 from nstudent.processes import available_cores
-from nstudent.storage import fingerprint_of, read_json, sha256_of
+from nstudent.storage.files import fingerprint_of, read_json, sha256_of
+from nstudent.storage.json_record import JsonRecord
 
 MANIFEST = "manifest.json"
 FINAL = "final.json"

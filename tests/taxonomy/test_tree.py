@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from nstudent.errors import DataError
-from nstudent.taxonomy import ABSENT, UNKNOWN, Taxonomy
+from nstudent.taxonomy.tree import ABSENT, UNKNOWN, Taxonomy
 
 LEVELS = ("coarse", "mid", "fine")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from nstudent.errors import ArtifactError
-from nstudent.storage import atomic_write, fingerprint_of, read_json, sha256_of, write_json
+from nstudent.storage.files import atomic_write, fingerprint_of, read_json, sha256_of, write_json
 
 # sha256 of b"" and b"abc": FIPS 180-2, appendix B.
 _SHA256 = {
@@ -37,7 +37,7 @@ _FULL_DISK = """
 import resource, sys
 from pathlib import Path
 from nstudent.errors import ArtifactError
-from nstudent.storage import atomic_write
+from nstudent.storage.files import atomic_write
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:
     atomic_write(Path(sys.argv[1]), b"x" * 100_000)
@@ -66,7 +66,7 @@ def test_a_write_that_is_killed_leaves_the_old_content(tmp_path: Path, monkeypat
     def killed(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("nstudent.storage.os.replace", killed)
+    monkeypatch.setattr("nstudent.storage.files.os.replace", killed)
     with pytest.raises(KeyboardInterrupt):
         atomic_write(tmp_path / "f", b"new")
     monkeypatch.undo()
@@ -86,8 +86,8 @@ def test_the_content_is_on_disk_before_it_has_its_name(tmp_path: Path, monkeypat
 
         return call
 
-    monkeypatch.setattr("nstudent.storage.os.fsync", spy("fsync", fsync))
-    monkeypatch.setattr("nstudent.storage.os.replace", spy("rename", replace))
+    monkeypatch.setattr("nstudent.storage.files.os.fsync", spy("fsync", fsync))
+    monkeypatch.setattr("nstudent.storage.files.os.replace", spy("rename", replace))
     atomic_write(tmp_path / "f", b"x")
     # The file, its name, and then the folder that holds the name.
     assert events == ["fsync", "rename", "fsync"]

@@ -1,0 +1,1 @@
+"""Everything that a user can set: the keys with their bounds and defaults, and the pages they are read from."""

@@ -1,0 +1,55 @@
+"""A trained network as a member of an ensemble."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from nstudent.config.schema import ModelConfig
+from nstudent.models.allocation import AllocationLimit
+from nstudent.models.cost import gmacs
+from nstudent.models.device import Placement
+from nstudent.models.links import LINKS
+from nstudent.models.member import Network, build_member
+from nstudent.models.members import Levels, read_tensors
+from nstudent.taxonomy.outputs import Outputs
+from torch import Tensor, nn
+
+_SPARE_BYTES = 256 << 20
+"""What building a network may take beside twice its weights: tables of positions, starting values."""
+
+
+class NetworkMember:
+    """A trained network, un-noised; the ``Member`` of most ensembles."""
+
+    def __init__(self, network: nn.Module, link: str, placement: Placement) -> None:
+        """Put a network that gives logits per level to its device, and in evaluation mode."""
+        self.network = placement.put(network).eval()
+        self._link = LINKS[link]
+        self._placement = placement
+
+    def distributions(self, images: Tensor) -> Levels:
+        """The network's logits as distributions; see ``Member``."""
+        with self._placement.autocast(self.network):
+            logits = self.network(images)
+        return tuple(self._link(level.float()) for level in logits)
+
+    def compile(self) -> None:
+        """Let torch compile the network, if the configuration asks for it."""
+        self._placement.compile(self.network)
+
+    def gmacs(self, image_size: int) -> float:
+        """Multiply-adds for one image, counted; see ``Member``."""
+        return gmacs([self.network], image_size)
+
+    def tensors(self) -> Mapping[str, Tensor]:
+        """Its weights and buffers."""
+        return self.network.state_dict()
+
+
+def load_network(settings: ModelConfig, path: Path, outputs: Outputs, link: str, placement: Placement) -> NetworkMember:
+    """Build a network, and lay its trained weights over it; see ``Loader``."""
+    with AllocationLimit(2 * path.stat().st_size + _SPARE_BYTES, f"the recipe of {path}"):
+        network: Network = build_member(settings, outputs, ("blank",), load_pretrained=False)
+    network.load_state_dict(read_tensors(path, network.state_dict(), str(settings.backbones)))
+    return NetworkMember(network, link, placement)

@@ -1,0 +1,26 @@
+"""How the distributions of several members become one."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+Pooling = Callable[[Sequence[Tensor], Sequence[float] | None], Tensor]
+"""Distributions of one level, float32 (images, outputs), of every member, and the weights of their votes (``None``: all
+count the same), to one distribution of the same shape."""
+
+
+def mean(votes: Sequence[Tensor], weights: Sequence[float] | None) -> Tensor:
+    """The mean of the probabilities, weighted if there are weights."""
+    if len(votes) == 1:
+        return votes[0]
+    together = torch.stack(list(votes))
+    if weights is None or len(set(weights)) == 1:
+        return together.mean(dim=0)
+    shares = together.new_tensor(weights) / sum(weights)
+    pooled: Tensor = torch.tensordot(shares, together, dims=1)
+    return pooled
+
+
+POOLINGS: dict[str, Pooling] = {"mean": mean}
+"""By the name in a recipe."""

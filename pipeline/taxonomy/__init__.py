@@ -1,0 +1,1 @@
+"""The tree of classes, and what a model can say on it."""

@@ -1,0 +1,235 @@
+"""An ensemble takes whatever gives distributions for images: here networks, and the nearest mean of pixels."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from nstudent.config.schema import Config, ModelConfig
+from nstudent.config.types import Count, Section
+from nstudent.errors import ArtifactError, ConfigError
+from nstudent.models.cost import check_cost
+from nstudent.models.device import Placement
+from nstudent.models.ensemble import Ensemble
+from nstudent.models.inference import predict
+from nstudent.models.kinds import KINDS, Kind, kind_of
+from nstudent.models.member import build_member
+from nstudent.models.members import Levels, read_tensors
+from nstudent.models.network_member import NetworkMember
+from nstudent.models.pooling import POOLINGS, mean
+from nstudent.models.recipe import MODEL, Recipe
+from nstudent.storage.artifact import Artifact
+from nstudent.taxonomy.outputs import Outputs
+from nstudent.taxonomy.tree import Taxonomy
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn import functional as F
+
+TREE = Taxonomy.from_tree({"A": {"A1": ["a", "b"], "A2": ["c"]}, "B": {"B1": ["d", "e"]}}, ("coarse", "mid", "fine"))
+
+
+class PixelMeans(Section):
+    """Settings of a member that compares small copies of images with the mean of every class."""
+
+    side: Count = 4
+    """Side of the small copies, in pixels."""
+
+
+class NearestMean:
+    """The nearer the mean of a class, the more probable is the class. It is not a network, and has no device."""
+
+    def __init__(self, settings: PixelMeans, means: Mapping[str, Tensor]) -> None:
+        self._side = settings.side
+        self._means = means
+
+    def distributions(self, images: Tensor) -> Levels:
+        small = F.interpolate(images, self._side).flatten(1)
+        return tuple((-torch.cdist(small, means)).softmax(dim=1) for means in self._means.values())
+
+    def compile(self) -> None:
+        """Nothing here can be compiled."""
+
+    def gmacs(self, image_size: int) -> float:
+        return sum(means.numel() for means in self._means.values()) * image_size / 32 / 1e9
+
+    def tensors(self) -> Mapping[str, Tensor]:
+        return self._means
+
+
+def expected_means(settings: PixelMeans, outputs: Outputs) -> dict[str, Tensor]:
+    length = 3 * settings.side**2
+    return {f"level-{level}": torch.empty(size, length, device="meta") for level, size in enumerate(outputs.sizes)}
+
+
+def load_means(settings: PixelMeans, path: Path, outputs: Outputs, link: str, placement: Placement) -> NearestMean:
+    return NearestMean(settings, read_tensors(path, expected_means(settings, outputs), "the means"))
+
+
+@pytest.fixture(autouse=True)
+def nearest_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one row that another kind of member needs."""
+    monkeypatch.setitem(KINDS, "nearest_mean", Kind(PixelMeans, load_means))
+
+
+@pytest.fixture
+def recipe(nearest_mean: None) -> Recipe:
+    return Recipe.of(Config(), TREE, [ModelConfig(), PixelMeans()])
+
+
+@pytest.fixture
+def mixed(recipe: Recipe, cpu: Placement) -> Ensemble:
+    """A network and the nearest mean, side by side."""
+    network = NetworkMember(build_member(ModelConfig(), recipe.outputs, ("key",)), recipe.link, cpu)
+    source, wanted = torch.Generator().manual_seed(0), expected_means(PixelMeans(), recipe.outputs)
+    means = {name: torch.rand(like.shape, generator=source) for name, like in wanted.items()}
+    return Ensemble(recipe, [network, NearestMean(PixelMeans(), means)], cpu)
+
+
+class Pixels:
+    """Images in memory, as labelling reads them."""
+
+    def __init__(self, images: np.ndarray) -> None:
+        self._images = images
+
+    def read_into(self, ids: np.ndarray, out: np.ndarray) -> None:
+        out[:] = self._images[ids]
+
+
+def test_a_network_and_another_kind_vote_together(
+    mixed: Ensemble, noise_images: Callable[[int], np.ndarray], cpu: Placement
+) -> None:
+    images = cpu.images(torch.from_numpy(noise_images(5)))
+    with torch.inference_mode():
+        first, second = (member.distributions(images) for member in mixed.members)
+
+    for level, a, b in zip(mixed.vote(images), first, second, strict=True):
+        assert (a - b).abs().max() > 1e-3
+        torch.testing.assert_close(level, (a + b) / 2)
+
+
+def test_many_images_are_labelled_by_both(mixed: Ensemble, noise_images: Callable[[int], np.ndarray]) -> None:
+    images = noise_images(7)
+    mixed.compile()
+
+    found: Any = predict(mixed, Pixels(images), np.arange(7), 3)  # type: ignore[arg-type]
+
+    for level, whole in zip(found, mixed.probabilities(images), strict=True):
+        np.testing.assert_allclose(level, whole, atol=1e-5)
+
+
+def test_a_saved_ensemble_of_several_kinds_is_the_same_when_it_is_loaded(
+    mixed: Ensemble,
+    committed: Callable[[Ensemble], Artifact],
+    noise_images: Callable[[int], np.ndarray],
+    cpu: Placement,
+) -> None:
+    artifact = committed(mixed)
+    entries = json.loads((artifact.folder / MODEL).read_text())["members"]
+    assert [entry["kind"] for entry in entries] == ["network", "nearest_mean"]
+    assert entries[1] == {"kind": "nearest_mean", "side": 4}
+
+    loaded = Ensemble.load(artifact, cpu)
+
+    assert loaded.recipe == mixed.recipe
+    assert [type(member) for member in loaded.members] == [NetworkMember, NearestMean]
+    images = noise_images(4)
+    for mine, theirs in zip(loaded.probabilities(images), mixed.probabilities(images), strict=True):
+        assert mine.tobytes() == theirs.tobytes()
+
+
+def test_the_cost_is_the_sum_of_all_kinds_and_has_a_limit(mixed: Ensemble) -> None:
+    network, means = mixed.members
+    by_hand = (2 + 3 + 5) * 3 * 4 * 4 / 1e9
+    assert means.gmacs(32) == by_hand
+    assert mixed.gmacs == network.gmacs(32) + by_hand
+
+    def cost(size: int) -> float:
+        return sum(member.gmacs(size) for member in mixed.members)
+
+    assert check_cost(cost, 32, None) == mixed.gmacs
+    with pytest.raises(ConfigError, match=r"max_gmacs.*data\.image_size=24 fits"):
+        check_cost(cost, 32, 0.99 * mixed.gmacs)
+
+
+def test_tensors_that_do_not_fit_their_settings_are_refused(
+    mixed: Ensemble, committed: Callable[[Ensemble], Artifact], cpu: Placement
+) -> None:
+    wider = mixed.recipe.model_copy(update={"members": (ModelConfig(), PixelMeans(side=5))})
+    artifact = committed(Ensemble(wider, mixed.members, cpu))
+
+    with pytest.raises(ArtifactError, match=r"member-1\.safetensors does not hold the weights of the means: level-0"):
+        Ensemble.load(artifact, cpu)
+
+
+@pytest.mark.parametrize("damage", ["missing", "one more", "another type", "another shape", "not finite"])
+def test_only_the_tensors_that_are_expected_are_read(damage: str, tmp_path: Path) -> None:
+    good = {"a": torch.ones(2, 3), "b": torch.zeros(4, dtype=torch.int64)}
+    path = tmp_path / "member-0.safetensors"
+    save_file(good, path)
+    assert read_tensors(path, good, "it").keys() == good.keys()
+    bad = {
+        "missing": {"b": good["b"]},
+        "one more": good | {"c": torch.ones(1)},
+        "another type": good | {"b": torch.zeros(4)},
+        "another shape": good | {"a": torch.ones(3, 2)},
+        "not finite": good | {"a": torch.full((2, 3), torch.nan)},
+    }[damage]
+    save_file(bad, path)
+
+    with pytest.raises(ArtifactError, match=r"member-0\.safetensors does not hold the weights of it: [abc] is "):
+        read_tensors(path, good, "it")
+
+
+def test_a_member_without_a_kind_is_a_network() -> None:
+    recipe = Recipe.of(Config(), TREE, [ModelConfig(head_width=7)])
+    entry = recipe.to_json()["members"][0]
+    assert entry.pop("kind") == "network"
+
+    assert Recipe.from_json(recipe.to_json() | {"members": [entry]}) == recipe
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ({"kind": "oracle"}, "kind: there is no 'oracle': choose from network, nearest_mean"),
+        ({"kind": ["network"]}, "kind: there is no"),
+        ({"kind": "nearest_mean", "side": 0}, r"members\.0\.side is 0"),
+        ({"kind": "nearest_mean", "head": "independent"}, r"members\.0\.head: there is no such key"),
+        ("network", "an entry is not a group of keys"),
+    ],
+    ids=str,
+)
+def test_an_entry_that_describes_no_member_is_refused(entry: object, said: str, recipe: Recipe) -> None:
+    with pytest.raises(ArtifactError, match=said):
+        Recipe.from_json(recipe.to_json() | {"members": [entry]})
+
+
+def test_settings_of_no_kind_are_an_error() -> None:
+    with pytest.raises(ConfigError, match="Config describes no kind of member: choose from network, nearest_mean"):
+        kind_of(Config())
+
+
+def test_another_rule_of_pooling_is_a_row_in_the_table(
+    mixed: Ensemble, monkeypatch: pytest.MonkeyPatch, noise_images: Callable[[int], np.ndarray], cpu: Placement
+) -> None:
+    monkeypatch.setitem(POOLINGS, "first", lambda votes, weights: votes[0])
+    recipe = Recipe.from_json(mixed.recipe.to_json() | {"pooling": "first"})
+
+    found = Ensemble(recipe, mixed.members, cpu).probabilities(noise_images(3))
+
+    alone = Ensemble(mixed.recipe, mixed.members[:1], cpu).probabilities(noise_images(3))
+    for level, only in zip(found, alone, strict=True):
+        assert level.tobytes() == only.tobytes()
+
+
+def test_a_rule_of_pooling_that_there_is_not_is_an_error(recipe: Recipe) -> None:
+    with pytest.raises(ArtifactError, match="pooling: there is no 'median': choose from mean"):
+        Recipe.from_json(recipe.to_json() | {"pooling": "median"})
+
+
+def test_the_mean_of_one_vote_is_the_vote_itself() -> None:
+    vote = torch.rand(3, 4)
+    assert mean([vote], (0.3,)) is vote
