@@ -5,7 +5,7 @@ import pytest
 import torch
 from nstudent.config.schema import ModelConfig
 from nstudent.errors import ConfigError
-from nstudent.models.member import Backbone, Member, build_member
+from nstudent.models.member import Backbone, Network, build_member
 from safetensors.torch import save_file
 from timm import create_model
 from torch import nn
@@ -22,7 +22,7 @@ def bytes_of(network: nn.Module) -> bytes:
 
 def build(
     *backbones: str, key: tuple[str, ...] = ("key",), noise: dict[str, float] | None = None, **options: Any
-) -> Member:
+) -> Network:
     return build_member(ModelConfig(backbones=backbones, **options), OUTPUTS, key, **(noise or {}))
 
 
@@ -123,7 +123,7 @@ def test_noise_acts_in_training_and_not_in_evaluation(noise: dict[str, float]) -
         assert torch.equal(member(images)[2], member(images)[2])
 
 
-def _make_branches_count(member: Member) -> None:
+def _make_branches_count(member: Network) -> None:
     """ConvNeXt scales its residual branches by 1e-6 at the start: dropping them would be lost in rounding."""
     for name, weight in member.named_parameters():
         if name.endswith("gamma"):
@@ -164,7 +164,7 @@ def trained() -> dict[str, torch.Tensor]:
     return create_model("test_resnet", num_classes=10).state_dict()
 
 
-def pretrained_from(path: Path, **options: Any) -> Member:
+def pretrained_from(path: Path, **options: Any) -> Network:
     return build("test_resnet", pretrained=str(path), **options)
 
 
