@@ -107,14 +107,14 @@ class Product:
 
 def profiled(bench: Bench, steps: int) -> tuple[list[Span], list[Span]]:
     """What the device did in some of our steps, and what the host did meanwhile."""
-    trainer = bench.trainer(Variant())
-    batches = trainer.feed.between(0, 2 * steps + 1)
+    loop = bench.loop(Variant())
+    batches = loop.feed.between(0, 2 * steps + 1)
     for _ in range(steps):
-        trainer.take(next(batches))
+        loop.take(next(batches))
     on_gpu = bench.placement.device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
     with profile(activities=activities) as profiler:
-        measured(lambda: [trainer.take(next(batches)) for _ in range(steps)] and None, bench.placement.device)
+        measured(lambda: [loop.take(next(batches)) for _ in range(steps)] and None, bench.placement.device)
     batches.close()
     events = list(profiler.events() or [])
     host = [event for event in events if event.device_type == DeviceType.CPU]

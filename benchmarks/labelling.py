@@ -24,12 +24,12 @@ from nstudent import load_config, run_stage
 from nstudent.config.schema import Config, ModelConfig
 from nstudent.data.dataset import Dataset, Ids
 from nstudent.labels.store import Layout
+from nstudent.machine import available_cores
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble
 from nstudent.models.inference import BatchSize
-from nstudent.models.member import build_member
+from nstudent.models.network import build_network
 from nstudent.models.recipe import Recipe
-from nstudent.processes import available_cores
 from nstudent.progress import Silence
 from nstudent.stages.pseudolabel import _Labelling
 from nstudent.storage.artifact import Artifact
@@ -64,7 +64,7 @@ class Heap:
     def __init__(self, config: Config, dataset: Dataset, net: str, num_members: int, images: int, folder: Path) -> None:
         self._placement, model = Placement.from_config(config), ModelConfig(backbones=(net,))
         outputs = Outputs(dataset.taxonomy)
-        members = [build_member(model, outputs, ("benchmark", number)) for number in range(num_members)]
+        members = [build_network(model, outputs, ("benchmark", number)) for number in range(num_members)]
         self._side = config.data.image_size
         recipe = Recipe.of(config, dataset.taxonomy, [model] * num_members)
         self._ensemble = Ensemble.of_networks(recipe, members, self._placement)

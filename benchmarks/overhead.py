@@ -16,8 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from nstudent import Session, load_config, run_all, run_folder
+from nstudent import Session, load_config, run_all
 from nstudent.cli.console import Screen
+from nstudent.runs import folder as run_folder
 from nstudent.storage.artifact import Artifact
 from nstudent.training import loop
 

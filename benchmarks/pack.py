@@ -20,16 +20,16 @@ from pathlib import Path
 import h5py
 import numpy as np
 import simplejpeg
-from nstudent import load_config, processes, run_stage
+from nstudent import load_config, machine, run_stage
 from nstudent.config.schema import Config, DataConfig
 from nstudent.data.dataset import PixelStore
 from nstudent.data.decode import decode
-from nstudent.data.decoders import Decoders, Reader
-from nstudent.data.pack_folder import make_pack
-from nstudent.data.packing import Layout, pack, shard_name
+from nstudent.data.packing.decoders import Decoders, Reader
+from nstudent.data.packing.pack_folder import make_pack
+from nstudent.data.packing.shards import Layout, pack, shard_name
 from nstudent.data.sources import Record, open_source
 from nstudent.data.sources.packed import PackMetrics
-from nstudent.processes import available_cores
+from nstudent.machine import available_cores
 from nstudent.progress import Silence
 from nstudent.storage.artifact import Manifest
 
@@ -130,11 +130,11 @@ def reading(stores: dict[str, PixelStore], source: InMemory, config: DataConfig,
         """As in a loader process, which has no threads."""
 
         def work() -> None:
-            threads, processes.decoding_threads = processes.decoding_threads, lambda images: 1
+            threads, machine.decoding_threads = machine.decoding_threads, lambda images: 1
             try:
                 read()
             finally:
-                processes.decoding_threads = threads
+                machine.decoding_threads = threads
 
         return work
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from nstudent import Session, load_config, plan, run_all
 from nstudent.cli.console import Screen
 from nstudent.evaluation.scores import COMPARED, SCORES, ClassifierScores, Intervals, Scores
-from nstudent.processes import available_cores
+from nstudent.machine import available_cores
 from nstudent.storage.artifact import Manifest
 
 Results = list[tuple[Path, Scores]]

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from nstudent.config.file import load_config
-from nstudent.step_metrics import TrainedMetrics
+from nstudent.runs.step_metrics import TrainedMetrics
 from nstudent.storage.artifact import Manifest
 
 THREADS = ("threads=1", "workers=0", "rounds=1")

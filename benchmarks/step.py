@@ -34,18 +34,18 @@ from nstudent.config.schema import Config, ModelConfig
 from nstudent.data.batches import Examples
 from nstudent.data.dataset import Dataset
 from nstudent.labels.targets import GivenTargets
+from nstudent.machine import available_cores
 from nstudent.models.device import Placement, noises_in_batches
-from nstudent.models.member import Network, build_member
-from nstudent.processes import available_cores
+from nstudent.models.network import Network, build_network
 from nstudent.storage.artifact import Artifact
 from nstudent.taxonomy.outputs import Outputs
+from nstudent.trainer import training_pixels
 from nstudent.training.build import Lesson, Site, build_loop
 from nstudent.training.loop import Length, Loop
 from nstudent.training.losses import CrossEntropy, even_weights
 from nstudent.training.objective import Supervised
 from nstudent.training.optimizer import build_optimizer
 from nstudent.training.recording import _record
-from nstudent.workbench import training_pixels
 from torch import Tensor, nn
 
 QUIET = {"shift": 0.0, "zoom": 0.0, "rotate": 0.0, "flip": False, "operations": 0, "erase": 0.0}
@@ -64,31 +64,31 @@ class Variant:
     compile_mode: str = "none"
     records: bool = True
     """Whether a GPU replays a recorded step."""
-    change: Callable[[Loop], None] = lambda trainer: None
+    change: Callable[[Loop], None] = lambda loop: None
 
 
 def _nothing(*_: Any) -> None:
     """In place of what is left out."""
 
 
-def _without_average(trainer: Loop) -> None:
-    trainer.method._average.update = _nothing
+def _without_average(loop: Loop) -> None:
+    loop.method._average.update = _nothing
 
 
-def _without_check(trainer: Loop) -> None:
-    trainer.method.finite.before_step = _nothing  # type: ignore[method-assign]
+def _without_check(loop: Loop) -> None:
+    loop.method.finite.before_step = _nothing  # type: ignore[method-assign]
 
 
-def _channels_first(trainer: Loop) -> None:
-    trainer.method.network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    placement = trainer.feed.preparation._placement
+def _channels_first(loop: Loop) -> None:
+    loop.method.network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    placement = loop.feed.preparation._placement
     plain = placement.images
 
     class First(Placement):
         def images(self, pixels: Tensor) -> Tensor:
             return plain(pixels).contiguous()
 
-    trainer.feed.preparation._placement = First(placement.device, placement.precision)
+    loop.feed.preparation._placement = First(placement.device, placement.precision)
 
 
 VARIANTS = {
@@ -146,11 +146,11 @@ class Bench:
 
     def member(self, checkpointing: bool = False) -> Network:
         noise, outputs = self.config.student.noise, Outputs(self.dataset.taxonomy)
-        return build_member(
+        return build_network(
             self.model, outputs, KEY, dropout=noise.dropout, drop_path=noise.drop_path, checkpointing=checkpointing
         )
 
-    def trainer(self, variant: Variant) -> Loop:
+    def loop(self, variant: Variant) -> Loop:
         student = self.config.student
         noise = student.noise.model_copy(update=variant.noise)
         training = student.model_copy(update={"noise": noise, "batch_size": self.batch, **variant.settings})
@@ -172,22 +172,22 @@ class Bench:
             workers=self.workers,
         )
         lesson = Lesson([(examples, self.batch)], objective, LENGTH)
-        trainer = build_loop(self.member(training.checkpoint_activations), lesson, training, site, KEY)
-        variant.change(trainer)
-        return trainer
+        loop = build_loop(self.member(training.checkpoint_activations), lesson, training, site, KEY)
+        variant.change(loop)
+        return loop
 
     def ours(self, variant: Variant) -> Turns:
-        trainer = self.trainer(variant)
+        loop = self.loop(variant)
 
         def take(steps: int) -> tuple[float, float]:
-            begun = trainer._step
+            begun = loop._step
             # One more than is used: the last one is prepared while the timed steps run, as in a training.
-            batches = trainer.feed.between(begun, begun + steps + 2)
+            batches = loop.feed.between(begun, begun + steps + 2)
             before = resource.getrusage(resource.RUSAGE_CHILDREN)
             # Not timed: the loaders start.
-            trainer.take(next(batches))
+            loop.take(next(batches))
             timed = itertools.islice(batches, steps)
-            wall, cpu = measured(lambda: self._steps(trainer, timed), self.placement.device)
+            wall, cpu = measured(lambda: self._steps(loop, timed), self.placement.device)
             del batches
             after = resource.getrusage(resource.RUSAGE_CHILDREN)
             children = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
@@ -195,9 +195,9 @@ class Bench:
 
         return Turns(take)
 
-    def _steps(self, trainer: Loop, batches: Iterator[Any]) -> None:
+    def _steps(self, loop: Loop, batches: Iterator[Any]) -> None:
         for batch in batches:
-            trainer.take(batch)
+            loop.take(batch)
 
     def bare(self, recorded: bool = False) -> Turns:
         """A loop of nothing but the network; ``recorded``: replayed by a GPU, as ours is."""
@@ -247,14 +247,14 @@ def _repeat(step: Callable[[], None], steps: int) -> None:
 
 def waits(bench: Bench) -> list[str]:
     """Where one of our steps makes the host wait for the device, by torch's own account."""
-    trainer = bench.trainer(Variant())
-    batches = trainer.feed.between(0, 20)
+    loop = bench.loop(Variant())
+    batches = loop.feed.between(0, 20)
     for _ in range(3):
-        trainer.take(next(batches))
+        loop.take(next(batches))
     torch.cuda.set_sync_debug_mode("warn")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        bench._steps(trainer, batches)
+        bench._steps(loop, batches)
     torch.cuda.set_sync_debug_mode("default")
     return sorted({f"{Path(each.filename).name}:{each.lineno}" for each in caught})
 

@@ -32,7 +32,7 @@ from nstudent.labels import store
 from nstudent.labels.rows import JoinedRows, Shards
 from nstudent.labels.selection import select
 from nstudent.labels.targets import PseudoTargets
-from nstudent.processes import available_cores
+from nstudent.machine import available_cores
 from nstudent.storage.files import read_json, write_json
 from nstudent.storage.hdf5 import mapped
 from nstudent.taxonomy.outputs import Outputs

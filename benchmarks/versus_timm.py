@@ -35,20 +35,20 @@ from nstudent.config.schema import Config, ModelConfig
 from nstudent.data.batches import Examples
 from nstudent.data.dataset import Dataset
 from nstudent.labels.targets import GivenTargets
+from nstudent.machine import available_cores
 from nstudent.models.device import Placement, loader_workers, noises_in_batches
 from nstudent.models.ensemble import Ensemble
 from nstudent.models.inference import predict
-from nstudent.models.member import build_member
+from nstudent.models.network import build_network
 from nstudent.models.recipe import Recipe
-from nstudent.processes import available_cores
 from nstudent.progress import Silence
 from nstudent.storage.artifact import Artifact
 from nstudent.taxonomy.outputs import Outputs
+from nstudent.trainer import training_pixels
 from nstudent.training.build import Lesson, Site, build_loop
 from nstudent.training.loop import Length
 from nstudent.training.losses import CrossEntropy, even_weights
 from nstudent.training.objective import Supervised
-from nstudent.workbench import training_pixels
 from safetensors.torch import save_file
 from sklearn.datasets import load_sample_images
 
@@ -183,7 +183,7 @@ def our_work(arguments: argparse.Namespace) -> None:
     config = our_config(folder, side, arguments, arguments.noise)
     dataset = Dataset(Artifact(folder / "run" / "00-data"), config.data)
     placement, model = Placement.from_config(config), ModelConfig(backbones=(arguments.net,))
-    member = build_member(model, Outputs(dataset.taxonomy), KEY)
+    member = build_network(model, Outputs(dataset.taxonomy), KEY)
     ids = dataset.labelled
     if arguments.work == "label":
         recipe = Recipe.of(config, dataset.taxonomy, [model])

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from nstudent.classifier import Classifier
     from nstudent.config.file import load_config
     from nstudent.errors import NstudentError
-    from nstudent.run import run_all, run_stage
+    from nstudent.runs.plan import plan
+    from nstudent.runs.run import run_all, run_stage
     from nstudent.session import Session
-    from nstudent.steps import plan
     from nstudent.taxonomy.tree import Taxonomy
 
 __version__ = "0.1.0"
@@ -30,9 +30,9 @@ _HOMES = {
     "Session": "nstudent.session",
     "Taxonomy": "nstudent.taxonomy.tree",
     "load_config": "nstudent.config.file",
-    "plan": "nstudent.steps",
-    "run_all": "nstudent.run",
-    "run_stage": "nstudent.run",
+    "plan": "nstudent.runs.plan",
+    "run_all": "nstudent.runs.run",
+    "run_stage": "nstudent.runs.run",
 }
 
 

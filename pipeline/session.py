@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from nstudent.distributed.world import Alone, World
 from nstudent.listener import Listener, NoListener
 from nstudent.progress import Progress, Silence, Watched
-from nstudent.stopping import StopRequest
+from nstudent.signals import StopRequest
 
 
 @dataclass(frozen=True, kw_only=True)

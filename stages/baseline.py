@@ -7,25 +7,25 @@ exactly as many image passes as the student, all of them over labelled images.
 from nstudent.data.dataset import Dataset
 from nstudent.evaluation.assess import assess
 from nstudent.evaluation.metrics import scores
-from nstudent.stage import Context
-from nstudent.step_metrics import TrainedMetrics
+from nstudent.runs.stage import Context
+from nstudent.runs.step_metrics import TrainedMetrics
+from nstudent.trainer import Trainer, unlabelled_share
 from nstudent.training.build import Lesson
 from nstudent.training.spending import total
-from nstudent.workbench import Workbench, unlabelled_share
 
 
 def run(context: Context) -> TrainedMetrics | None:
     """Train and save the supervised-only baseline."""
     config = context.config.student
     dataset = Dataset(context.inputs["data"], context.config.data)
-    bench = Workbench(context, dataset)
-    length = bench.student_length()
+    trainer = Trainer(context, dataset)
+    length = trainer.student_length()
     batch_size = config.batch_size + unlabelled_share(config.batch_size, config.unlabelled_ratio)
-    lesson = Lesson([(bench.labelled(), batch_size)], bench.supervised(config), length)
-    trained = bench.train("baseline", config.model, config, lesson, context.key("network"))
+    lesson = Lesson([(trainer.labelled(), batch_size)], trainer.supervised(config), length)
+    trained = trainer.train("baseline", config.model, config, lesson, context.key("network"))
     if not context.world.leads:
         return None
-    baseline = bench.ensemble([config.model], [trained.network])
+    baseline = trainer.ensemble([config.model], [trained.network])
     baseline.save(context.folder)
     spent = total([trained.spent])
     assessed = assess(baseline, dataset, dataset.validation, context.config.evaluate.batch_size)

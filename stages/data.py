@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from nstudent.data import dataset as packed
-from nstudent.data.decode import VERSION
-from nstudent.data.duplicates import (
+from nstudent.data.curation.duplicates import (
     contested_groups,
     described,
     described_groups,
@@ -20,16 +19,17 @@ from nstudent.data.duplicates import (
     drop_copies,
     drop_similar,
 )
-from nstudent.data.folds import draw_folds
-from nstudent.data.labelling import encode_labels, findings, taxonomy_of
-from nstudent.data.near_duplicates import NearDuplicate, near_duplicates
-from nstudent.data.packing import fill
+from nstudent.data.curation.folds import draw_folds
+from nstudent.data.curation.given_labels import encode_labels, findings, taxonomy_of
+from nstudent.data.curation.near_duplicates import NearDuplicate, near_duplicates
+from nstudent.data.curation.split import TEST, TRAIN, UNLABELLED, VALIDATION, draw_splits, flip_labels, thin_heap
+from nstudent.data.decode import VERSION
+from nstudent.data.packing.shards import fill
 from nstudent.data.sources import Record, open_source
 from nstudent.data.sources.source import printable
-from nstudent.data.split import TEST, TRAIN, UNLABELLED, VALIDATION, draw_splits, flip_labels, thin_heap
 from nstudent.errors import DataError
-from nstudent.stage import Context
-from nstudent.step_metrics import DataMetrics
+from nstudent.runs.stage import Context
+from nstudent.runs.step_metrics import DataMetrics
 from nstudent.storage import hdf5
 from nstudent.storage.files import write_json
 from nstudent.taxonomy.tree import UNKNOWN, LabelArray, Taxonomy

@@ -28,8 +28,8 @@ from nstudent.labels.heap_labels import HeapLabels
 from nstudent.labels.selection import load_given_keep
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble
-from nstudent.stage import Context
-from nstudent.step_metrics import FilterMetrics, ScoreMetrics, TrainedMetrics
+from nstudent.runs.stage import Context
+from nstudent.runs.step_metrics import FilterMetrics, ScoreMetrics, TrainedMetrics
 from nstudent.storage.artifact import Artifact
 from nstudent.storage.files import write_json
 

@@ -19,15 +19,15 @@ from nstudent.labels.heap_labels import HeapLabels
 from nstudent.labels.selection import save_given_keep, select
 from nstudent.labels.self_ensemble import RunningAverage, check_memory
 from nstudent.labels.targets import GivenTargets
-from nstudent.stage import Context
-from nstudent.step_metrics import FilterIteration, FilterMetrics, LabelMetrics
+from nstudent.runs.stage import Context
+from nstudent.runs.step_metrics import FilterIteration, FilterMetrics, LabelMetrics
 from nstudent.taxonomy.outputs import Outputs
 from nstudent.taxonomy.tree import UNKNOWN, LabelArray
+from nstudent.trainer import Trainer, unlabelled_share
 from nstudent.training.build import Lesson
 from nstudent.training.loop import Length
 from nstudent.training.objective import CLEAN, SelfEnsembling
 from nstudent.training.spending import Spent, total
-from nstudent.workbench import Workbench, unlabelled_share
 
 
 @dataclass(frozen=True)
@@ -91,11 +91,11 @@ def _self_ensemble(
 ) -> tuple[_Keep, tuple[FilterIteration, ...], Spent]:
     """Iterate while validation improves; returns what stands after the best iteration, all of them, and their cost."""
     config = context.config.filter
-    bench = Workbench(context, dataset)
+    trainer = Trainer(context, dataset)
     keep = _Keep(np.ones(labels.given.shape, dtype=bool), np.ones(labels.pseudo.shape, dtype=bool))
     best, iterations, costs = -math.inf, [], []
     for iteration in range(config.iterations):
-        score, agreed, spent = _iterate(context, bench, heap, labels, keep, iteration)
+        score, agreed, spent = _iterate(context, trainer, heap, labels, keep, iteration)
         dropped = int((~agreed.pseudo).any(axis=1).sum())
         iterations.append(FilterIteration(score, dropped, spent.image_passes, spent.training_gmacs))
         costs.append(spent)
@@ -107,26 +107,26 @@ def _self_ensemble(
 
 
 def _iterate(
-    context: Context, bench: Workbench, heap: Ids, labels: _Labels, keep: _Keep, iteration: int
+    context: Context, trainer: Trainer, heap: Ids, labels: _Labels, keep: _Keep, iteration: int
 ) -> tuple[float, _Keep, Spent]:
     """Train once on what stands; returns validation score, where the original labels are agreed with, and cost."""
     config = context.config.filter
     given = np.where(keep.given, labels.given, UNKNOWN).astype(np.int32)
     pseudo = np.where(keep.pseudo, labels.pseudo, UNKNOWN).astype(np.int32)
-    of_given, of_pseudo = (bench.running_average(len(rows), config.average_momentum) for rows in (given, pseudo))
-    supervised = bench.supervised(config, unlabelled_weight=1.0)
+    of_given, of_pseudo = (trainer.running_average(len(rows), config.average_momentum) for rows in (given, pseudo))
+    supervised = trainer.supervised(config, unlabelled_weight=1.0)
     strength = (config.consistency_weight, config.consistency_ramp, config.average_from)
-    objective = SelfEnsembling(supervised, of_given, of_pseudo, *strength, gather=bench.gather)
+    objective = SelfEnsembling(supervised, of_given, of_pseudo, *strength, gather=trainer.gather)
     share = unlabelled_share(config.batch_size, config.unlabelled_ratio)
     parts = [
-        (bench.labelled(given), config.batch_size),
-        (Examples(heap, GivenTargets(pseudo, bench.outputs)), share),
+        (trainer.labelled(given), config.batch_size),
+        (Examples(heap, GivenTargets(pseudo, trainer.outputs)), share),
     ]
     steps = max(len(heap) / share if share else 0, len(given) / config.batch_size)
     lesson = Lesson(parts, objective, Length(config.epochs, math.ceil(steps)), views={CLEAN: None})
     key = context.key("iteration", iteration)
-    trained = bench.train(f"filter {iteration}", config.model, config, lesson, key)
-    score = bench.validation_score(bench.ensemble([config.model], [trained.network]))
+    trained = trainer.train(f"filter {iteration}", config.model, config, lesson, key)
+    score = trainer.validation_score(trainer.ensemble([config.model], [trained.network]))
     agreed = _Keep(_path_agreement(of_given, labels.given), _path_agreement(of_pseudo, labels.pseudo))
     return score, agreed, trained.spent
 

@@ -21,8 +21,8 @@ from nstudent.models.inference import BatchSize, Found, batches, predict
 from nstudent.models.members import Levels
 from nstudent.models.temperature import apply_temperature
 from nstudent.progress import Task
-from nstudent.stage import Context
-from nstudent.step_metrics import LabelMetrics
+from nstudent.runs.stage import Context
+from nstudent.runs.step_metrics import LabelMetrics
 from torch import Tensor
 
 

@@ -14,25 +14,25 @@ from nstudent.evaluation.scores import HEADLINE, Difference
 from nstudent.labels.heap_labels import HeapLabels
 from nstudent.labels.selection import load_given_keep
 from nstudent.models.ensemble import Ensemble
-from nstudent.stage import Context
-from nstudent.step_metrics import TrainedMetrics
+from nstudent.runs.stage import Context
+from nstudent.runs.step_metrics import TrainedMetrics
 from nstudent.taxonomy.tree import UNKNOWN
+from nstudent.trainer import Trainer, unlabelled_share
 from nstudent.training.build import Lesson
 from nstudent.training.loop import Trained
 from nstudent.training.spending import total
-from nstudent.workbench import Workbench, unlabelled_share
 
 
 def run(context: Context) -> TrainedMetrics | None:
     """Train the student, hold it against its teacher on validation, and save it either way."""
     config = context.config.student
     dataset = Dataset(context.inputs["data"], context.config.data)
-    bench = Workbench(context, dataset)
-    trained = _train(context, bench)
+    trainer = Trainer(context, dataset)
+    trained = _train(context, trainer)
     if not context.world.leads:
         return None
-    student = bench.ensemble([config.model], [trained.network])
-    teacher = Ensemble.load(context.inputs["labeller"], bench.placement)
+    student = trainer.ensemble([config.model], [trained.network])
+    teacher = Ensemble.load(context.inputs["labeller"], trainer.placement)
     batch_size = context.config.evaluate.batch_size
     ours, theirs = (assess(each, dataset, dataset.validation, batch_size).tallies for each in (student, teacher))
     gap = _compare(context, ours, theirs)
@@ -51,18 +51,18 @@ def run(context: Context) -> TrainedMetrics | None:
     )
 
 
-def _train(context: Context, bench: Workbench) -> Trained:
-    config, dataset = context.config.student, bench.dataset
+def _train(context: Context, trainer: Trainer) -> Trained:
+    config, dataset = context.config.student, trainer.dataset
     heap = HeapLabels.open(context.inputs["labels"], context.inputs["selection"])
     targets = heap.targets(hard=context.config.pseudolabel.targets == "hard")
     keep = load_given_keep(context.inputs["selection"])
     given = np.where(keep, dataset.labels[dataset.labelled], UNKNOWN)
     parts = [
-        (bench.labelled(given), config.batch_size),
+        (trainer.labelled(given), config.batch_size),
         (Examples(heap.images, targets, heap.copies), unlabelled_share(config.batch_size, config.unlabelled_ratio)),
     ]
-    lesson = Lesson(parts, bench.supervised(config, config.unlabelled_weight), bench.student_length())
-    return bench.train("student", config.model, config, lesson, context.key("network"))
+    lesson = Lesson(parts, trainer.supervised(config, config.unlabelled_weight), trainer.student_length())
+    return trainer.train("student", config.model, config, lesson, context.key("network"))
 
 
 def _verdict(gap: Difference, promoted: bool, teacher: str) -> str:

@@ -14,12 +14,12 @@ from nstudent.evaluation.metrics import scores
 from nstudent.evaluation.scores import HEADLINE
 from nstudent.models.cost import check_cost, gmacs
 from nstudent.models.ensemble import Ensemble
-from nstudent.stage import Context
-from nstudent.step_metrics import TrainedMetrics
+from nstudent.runs.stage import Context
+from nstudent.runs.step_metrics import TrainedMetrics
+from nstudent.trainer import Trainer
 from nstudent.training.build import Lesson
 from nstudent.training.loop import Length, Trained
 from nstudent.training.spending import total
-from nstudent.workbench import Workbench
 
 _SURE = 0.95
 """Probability, by paired bootstrap, with which a teacher has to beat the best constant answer."""
@@ -29,16 +29,16 @@ def run(context: Context) -> TrainedMetrics | None:
     """Train every member, check that the ensemble has learnt something, and save it."""
     config = context.config.teacher
     dataset = Dataset(context.inputs["data"], context.config.data)
-    bench = Workbench(context, dataset)
+    trainer = Trainer(context, dataset)
     skeletons = [
-        bench.build(model, config, context.key("member", number)) for number, model in enumerate(config.members)
+        trainer.build(model, config, context.key("member", number)) for number, model in enumerate(config.members)
     ]
     cost = check_cost(lambda size: gmacs(skeletons, size), dataset.image_size, config.max_gmacs)
-    turns = {number: _train(context, bench, number) for number in context.turns(len(config.members))}
+    turns = {number: _train(context, trainer, number) for number in context.turns(len(config.members))}
     if not context.world.leads:
         return None
     trained = [turns[number] for number in range(len(config.members))]
-    teacher = bench.ensemble(config.members, [member.network for member in trained])
+    teacher = trainer.ensemble(config.members, [member.network for member in trained])
     validation = _better_than_chance(context, dataset, teacher)
     teacher.save(context.folder)
     spent = total(member.spent for member in trained)
@@ -54,14 +54,14 @@ def run(context: Context) -> TrainedMetrics | None:
 
 def train_ahead(context: Context, number: int) -> None:
     """Train one member, in another process than the one that makes the step, and leave its last checkpoint there."""
-    _train(context, Workbench(context, Dataset(context.inputs["data"], context.config.data)), number)
+    _train(context, Trainer(context, Dataset(context.inputs["data"], context.config.data)), number)
 
 
-def _train(context: Context, bench: Workbench, number: int) -> Trained:
+def _train(context: Context, trainer: Trainer, number: int) -> Trained:
     config = context.config.teacher
-    parts = [(bench.labelled(), config.batch_size)]
-    lesson = Lesson(parts, bench.supervised(config), _length(context, bench.dataset))
-    return bench.train(f"member {number}", config.members[number], config, lesson, context.key("member", number))
+    parts = [(trainer.labelled(), config.batch_size)]
+    lesson = Lesson(parts, trainer.supervised(config), _length(context, trainer.dataset))
+    return trainer.train(f"member {number}", config.members[number], config, lesson, context.key("member", number))
 
 
 def _length(context: Context, dataset: Dataset) -> Length:

@@ -14,8 +14,8 @@ from typing import Any
 import hypothesis
 import pytest
 from nstudent.evaluation.scores import HEADLINE, SCORES, ClassifierScores, Interval, Scores
-from nstudent.stage import Context, Stage
-from nstudent.step_metrics import (
+from nstudent.runs.stage import Context, Stage
+from nstudent.runs.step_metrics import (
     DataMetrics,
     FilterMetrics,
     LabelMetrics,
@@ -185,5 +185,5 @@ def fake_stages(monkeypatch: pytest.MonkeyPatch) -> FakeStages:
     monkeypatch.setattr("nstudent.storage.files.os.fsync", lambda descriptor: None)
     monkeypatch.setattr(Stage, "load", lambda stage: fakes.work)
     # Another process would not know of them.
-    monkeypatch.setattr("nstudent.jobs._processes_beside", lambda run, steps: 0)
+    monkeypatch.setattr("nstudent.runs.jobs._processes_beside", lambda run, steps: 0)
     return fakes

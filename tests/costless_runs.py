@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nstudent import Session, load_config, plan, run_all
-from nstudent.status import status
+from nstudent.runs.status import status
 
 ONE_ROUND = ["00-data", "01-teacher", "02-baseline", "03-pseudolabel", "04-filter", "05-student", "06-evaluate"]
 TWO_ROUNDS = [*ONE_ROUND[:-1], "06-pseudolabel", "07-filter", "08-student", "09-evaluate"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import architecture_rules as rules
 from architecture_rules import Module
-from nstudent.steps import STAGES
+from nstudent.runs.plan import STAGES
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -19,16 +19,16 @@ FLOORS = [
     {"__main__"},
     {"cli"},
     {"__init__"},
-    {"verification", "status"},
-    {"run"},
-    {"jobs"},
-    {"job_process"},
-    {"run_folder"},
-    {"steps"},
+    {"runs.verification", "runs.status"},
+    {"runs.run"},
+    {"runs.jobs"},
+    {"runs.job_process"},
+    {"runs.folder"},
+    {"runs.plan"},
     {f"stages.{name}" for name in STAGES} | {"stages"},
-    {"classifier", "workbench"},
-    {"stage"},
-    {"step_metrics"},
+    {"classifier", "trainer"},
+    {"runs.stage"},
+    {"runs.step_metrics"},
     {"training"},
     {"noise"},
     {"evaluation"},
@@ -37,34 +37,34 @@ FLOORS = [
     {"data", "labels"},
     {"storage.commit"},
     {"storage.artifact", "storage.hdf5", "storage.lock", "config.file", "session"},
-    {"processes", "distributed.world", "taxonomy.outputs"},
+    {"machine", "distributed.world", "taxonomy.outputs"},
     {
         "config.schema",
         "taxonomy.tree",
         "randomness",
         "progress",
         "listener",
-        "stopping",
+        "signals",
         "storage.files",
         "storage.hdf5_guard",
     },
     {"config.data", "tables"},
-    {"config.types", "errors", "distributed", "taxonomy", "config", "storage", "storage.json_record"},
+    {"config.types", "errors", "runs", "distributed", "taxonomy", "config", "storage", "storage.json_record"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # Rooms and modules that may not import torch and its like: all below ``data``, and what starts every command.
 LIGHT = {room for rooms in FLOORS[FLOOR_OF["data"] + 1 :] for room in rooms} | {
     "cli",
     "__init__",
-    "verification",
-    "status",
-    "run",
-    "jobs",
-    "job_process",
-    "run_folder",
-    "steps",
-    "stage",
-    "step_metrics",
+    "runs.verification",
+    "runs.status",
+    "runs.run",
+    "runs.jobs",
+    "runs.job_process",
+    "runs.folder",
+    "runs.plan",
+    "runs.stage",
+    "runs.step_metrics",
     # Whatever shows the scores of a run reads them here.
     "evaluation.scores",
 }
@@ -124,8 +124,8 @@ def test_an_import_of_the_same_floor_or_a_higher_one_is_found() -> None:
     one, other = sorted(next(rooms for rooms in FLOORS if len(rooms) > 1))[:2]
     highest, lowest = min(FLOORS[0]), min(FLOORS[-1])
     assert list(upward_imports(Module(one, f"from nstudent.{other} import x")))
-    assert list(upward_imports(Module(f"{lowest}.module", f"def f():\n    from nstudent import {highest}")))
-    assert not list(upward_imports(Module(one, f"import {other}\nfrom nstudent import {one}, {lowest}")))
+    assert list(upward_imports(Module(f"{lowest}.module", f"def f():\n    import nstudent.{highest}")))
+    assert not list(upward_imports(Module(one, f"import {other}\nimport nstudent.{one}, nstudent.{lowest}")))
 
 
 def test_light_rooms_import_nothing_heavy() -> None:

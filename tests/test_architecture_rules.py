@@ -23,11 +23,14 @@ def _parameters(number: int, first: str = "") -> str:
 OFFENDING: dict[Rule, list[tuple[str, str]]] = {
     rules.relative_imports: [("a", "from . import b"), ("a.b", "from ..c import d")],
     rules.heavy_imports: [
-        ("run", "import torch.nn"),
-        ("run", "def f():\n    from torch import nn"),
-        ("run", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from PIL import Image"),
+        ("runs.run", "import torch.nn"),
+        ("runs.run", "def f():\n    from torch import nn"),
+        ("runs.run", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from PIL import Image"),
     ],
-    rules.stages_imported: [("run", "from nstudent.stages import data"), ("run", "import nstudent.stages.data")],
+    rules.stages_imported: [
+        ("runs.run", "from nstudent.stages import data"),
+        ("runs.run", "import nstudent.stages.data"),
+    ],
     rules.stages_that_ask_for_more_than_a_context: [
         ("stages.data", "def run(context, more): ..."),
         ("stages.data", "def go(context): ..."),
@@ -42,9 +45,9 @@ OFFENDING: dict[Rule, list[tuple[str, str]]] = {
         ("a", "f(shell=word)"),
     ],
     rules.imported_by_a_name_from_a_file: [
-        ("run", "importlib.import_module(name)"),
-        ("run", "importlib.import_module(f'{name}.nstudent.')"),
-        ("run", "importlib.import_module(_HOMES[name])"),
+        ("runs.run", "importlib.import_module(name)"),
+        ("runs.run", "importlib.import_module(f'{name}.nstudent.')"),
+        ("runs.run", "importlib.import_module(_HOMES[name])"),
     ],
     rules.network_used: [("a", "import socket"), ("a", "from urllib.request import urlopen")],
     rules.files_written: [
@@ -59,7 +62,7 @@ OFFENDING: dict[Rule, list[tuple[str, str]]] = {
         ("a", "yaml.load(x, Loader=yaml.Loader)"),
         ("a", "class Mine(yaml.Loader): ...\nyaml.load(x, Loader=Mine)"),
     ],
-    rules.printed: [("run", "print('x')"), ("training.fit", "sys.stderr.write('x')")],
+    rules.printed: [("runs.run", "print('x')"), ("training.fit", "sys.stderr.write('x')")],
     rules.hdf5_open_for_writing: [
         ("a", "h5py.File(path, 'w')"),
         ("a", "h5py.File(path)"),
@@ -100,15 +103,15 @@ OFFENDING: dict[Rule, list[tuple[str, str]]] = {
 }
 HARMLESS: dict[Rule, list[tuple[str, str]]] = {
     rules.relative_imports: [("a", "from a import b")],
-    rules.heavy_imports: [("run", "import torchless\nfrom nstudent import torch")],
+    rules.heavy_imports: [("runs.run", "import torchless\nfrom nstudent import torch")],
     rules.stages_imported: [
-        ("run", "from nstudent import stage\nimportlib.import_module(f'nstudent.stages.{name}')"),
+        ("runs.run", "from nstudent import stage\nimportlib.import_module(f'nstudent.stages.{name}')"),
         ("stages.student", "from nstudent.stages.teacher import x"),
     ],
     rules.stages_that_ask_for_more_than_a_context: [("stages.data", "def run(context): ...\ndef other(a, b): ...")],
     rules.unpickled_or_executed: [("a", "import json\njson.load(x)\nevaluate(x)\nf(shell=False)\nre.compile('x')")],
     rules.imported_by_a_name_from_a_file: [
-        ("run", "importlib.import_module(f'nstudent.stages.{name}')"),
+        ("runs.run", "importlib.import_module(f'nstudent.stages.{name}')"),
         ("__init__", "importlib.import_module(_HOMES[name])"),
     ],
     rules.network_used: [("a", "import sockets\nfrom nstudent import http")],
@@ -123,7 +126,7 @@ HARMLESS: dict[Rule, list[tuple[str, str]]] = {
     rules.printed: [
         (rules.COMMAND_LINE, "print('x')"),
         (f"{rules.COMMAND_LINE}.run", "typer.echo('x')"),
-        ("run", "progress.say('x')"),
+        ("runs.run", "progress.say('x')"),
     ],
     rules.hdf5_open_for_writing: [("a", "h5py.File(path, 'r')"), (rules.WRITES_HDF5, "h5py.File(buffer, 'w')")],
     rules.randomness_without_a_key: [

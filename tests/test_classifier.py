@@ -10,7 +10,7 @@ from nstudent.config.schema import ModelConfig
 from nstudent.errors import ArtifactError, NstudentError
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble
-from nstudent.models.member import build_member
+from nstudent.models.network import build_network
 from nstudent.models.recipe import Recipe
 from nstudent.storage.artifact import FINAL
 from nstudent.storage.commit import commit, open_partial
@@ -48,7 +48,7 @@ def add_step(
             max_pixels=10_000,
             precision=precision,
         )
-        member = build_member(MODEL, recipe.outputs, (name,))
+        member = build_network(MODEL, recipe.outputs, (name,))
     with torch.no_grad():
         for layer, level in zip(member.head.classify, logits, strict=True):
             layer.weight.zero_()

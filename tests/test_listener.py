@@ -11,8 +11,8 @@ from costless_runs import ONE_ROUND, Told, states
 from nstudent import Session, load_config, plan, run_all
 from nstudent.errors import StoppedError, TrainingError
 from nstudent.listener import Listener, NoListener
-from nstudent.stage import Context, Stage
-from nstudent.status import status
+from nstudent.runs.stage import Context, Stage
+from nstudent.runs.status import status
 from nstudent.storage.artifact import Manifest
 
 if TYPE_CHECKING:

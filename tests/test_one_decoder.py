@@ -18,9 +18,9 @@ from nstudent.labels.store import Layout
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble
 from nstudent.models.inference import BatchSize
-from nstudent.models.member import build_member
+from nstudent.models.network import build_network
 from nstudent.models.recipe import Recipe
-from nstudent.run import run_stage
+from nstudent.runs.run import run_stage
 from nstudent.stages.pseudolabel import _Labelling
 from nstudent.storage.artifact import Artifact
 from nstudent.taxonomy.outputs import Outputs
@@ -53,7 +53,7 @@ def ensemble(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> Ensemble:
     model = ModelConfig()
     config = load_config(None, WORDS)
     recipe = Recipe.of(config, dataset.taxonomy, [model]).model_copy(update={"decoder": "one_for_all"})
-    member = build_member(model, recipe.outputs, ("key",))
+    member = build_network(model, recipe.outputs, ("key",))
     return Ensemble.of_networks(recipe, [member], Placement(torch.device("cpu"), "float32"))
 
 

@@ -36,8 +36,8 @@ from nstudent.evaluation.bootstrap import interval  # noqa: E402
 from nstudent.evaluation.scores import HEADLINE, SCORES, Scores  # noqa: E402
 from nstudent.models.device import Placement  # noqa: E402
 from nstudent.models.ensemble import Ensemble  # noqa: E402
-from nstudent.step_metrics import TrainedMetrics  # noqa: E402
-from nstudent.stopping import StopRequest  # noqa: E402
+from nstudent.runs.step_metrics import TrainedMetrics  # noqa: E402
+from nstudent.signals import StopRequest  # noqa: E402
 from nstudent.storage.artifact import Artifact, Manifest  # noqa: E402
 from step import Bench, Variant  # noqa: E402
 

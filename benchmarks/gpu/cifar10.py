@@ -31,7 +31,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import numpy.typing as npt
-from nstudent.processes import available_cores
+from nstudent.machine import available_cores
 from nstudent.storage import hdf5
 from nstudent.taxonomy.tree import ABSENT
 from PIL import Image

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from nstudent.steps import STAGES
+from nstudent.runs.plan import STAGES
 
 StageName = StrEnum("StageName", {name: name for name in STAGES})  # type: ignore[misc]
 

@@ -12,8 +12,8 @@ from typing import Any
 from nstudent.errors import one_line
 from nstudent.evaluation.scores import HEADLINE, Interval, Scores
 from nstudent.progress import Task
-from nstudent.stage import Step
-from nstudent.step_metrics import DataMetrics
+from nstudent.runs.stage import Step
+from nstudent.runs.step_metrics import DataMetrics
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (

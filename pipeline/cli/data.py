@@ -33,7 +33,7 @@ def data_pack_command(
     """
     from nstudent.cli import console
     from nstudent.config.file import load_config
-    from nstudent.data.pack_folder import make_pack
+    from nstudent.data.packing.pack_folder import make_pack
     from nstudent.data.sources.packed import PackMetrics
     from nstudent.storage.artifact import Manifest
 

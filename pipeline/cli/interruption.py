@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import typer
 from nstudent.errors import StoppedError
-from nstudent.stopping import StopRequest, stop_on_signals
+from nstudent.signals import StopRequest, stop_on_signals
 
 USER_ERROR = 2
 """Something that the user can repair: what, and how, is said in one line."""

@@ -14,10 +14,10 @@ from nstudent.cli.interruption import interruptible
 from nstudent.cli.status import print_states
 from nstudent.distributed.world import Alone, IndependentJob, World
 from nstudent.errors import ConfigError, TrainingError
-from nstudent.processes import is_one_of_several
+from nstudent.machine import is_one_of_several
+from nstudent.runs.plan import STAGES, needed_until, plan
+from nstudent.runs.stage import Step
 from nstudent.session import Session
-from nstudent.stage import Step
-from nstudent.steps import STAGES, needed_until, plan
 
 
 def run_all_command(
@@ -42,7 +42,7 @@ def run_all_command(
     """
     from nstudent.cli import console
     from nstudent.config.file import load_config
-    from nstudent.run import run_all
+    from nstudent.runs.run import run_all
 
     settings = load_config(config, overrides or [])
     steps = needed_until(plan(settings), until)
@@ -67,7 +67,7 @@ def _print_end(run_dir: Path, steps: Sequence[Step]) -> None:
     """
     from nstudent.cli import console
     from nstudent.evaluation.scores import FIGURE, SCORES, Scores
-    from nstudent.step_metrics import DataMetrics
+    from nstudent.runs.step_metrics import DataMetrics
     from nstudent.storage.artifact import Manifest
 
     folders = {step.stage.provides: run_dir / step.name for step in steps}
@@ -82,7 +82,7 @@ def _print_end(run_dir: Path, steps: Sequence[Step]) -> None:
 
 def _print_until(run_dir: Path, steps: Sequence[Step]) -> None:
     """Print where these steps stand, after a run that was to make no others."""
-    from nstudent.status import status
+    from nstudent.runs.status import status
 
     states = [state for state in status(run_dir) if state.step in steps]
     print_states(states)
@@ -110,7 +110,7 @@ def stage_command(
     """Run one stage: its first step that is not up to date. The steps before it must be there."""
     from nstudent.cli import console
     from nstudent.config.file import load_config
-    from nstudent.run import run_part, run_stage
+    from nstudent.runs.run import run_part, run_stage
 
     settings = load_config(config, overrides or [])
     if shard is not None:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from nstudent.cli.arguments import RunDirArgument
 
 if TYPE_CHECKING:
-    from nstudent.status import StepState
+    from nstudent.runs.status import StepState
 
 
 def status_command(run_dir: RunDirArgument) -> None:
     """What is done, what is stale and why, and the score of each step on validation."""
-    from nstudent.status import status
+    from nstudent.runs.status import status
 
     print_states(status(run_dir))
 
@@ -22,7 +22,7 @@ def print_states(states: Iterable[StepState]) -> None:
     """Print a table with a row for each of these steps."""
     from nstudent.cli import console
     from nstudent.evaluation.scores import HEADLINE
-    from nstudent.step_metrics import TrainedMetrics
+    from nstudent.runs.step_metrics import TrainedMetrics
 
     rows = []
     for state in states:

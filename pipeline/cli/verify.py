@@ -17,8 +17,8 @@ def verify_command(
 
     The exit code is 2 where something is damaged and was not repaired.
     """
-    from nstudent import verification
     from nstudent.cli import console
+    from nstudent.runs import verification
 
     with interruptible() as stop:
         session = Session(progress=console.Screen(), stop=stop)

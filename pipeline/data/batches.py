@@ -16,7 +16,7 @@ import torch
 from nstudent.data.dataset import Ids
 from nstudent.data.decode import Pixels
 from nstudent.data.loading import loaders_explained
-from nstudent.processes import serve_parent
+from nstudent.machine import serve_parent
 from nstudent.randomness import Key, generator
 from torch import Tensor
 from torch.utils.data import DataLoader

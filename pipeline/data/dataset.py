@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from nstudent.config.schema import DataConfig
+from nstudent.data.curation.split import TEST, TRAIN, UNLABELLED, VALIDATION
 from nstudent.data.decode import Pixels
-from nstudent.data.encoded import EncodedShards
-from nstudent.data.originals import Originals
-from nstudent.data.split import TEST, TRAIN, UNLABELLED, VALIDATION
+from nstudent.data.packing.jpeg_shards import EncodedShards
+from nstudent.data.packing.originals import Originals
 from nstudent.errors import ConfigError
-from nstudent.processes import allow_open_files, copying_threads, in_threads
+from nstudent.machine import allow_open_files, copying_threads, in_threads
 from nstudent.storage.artifact import Artifact
 from nstudent.storage.hdf5 import mapped
 from nstudent.taxonomy.tree import LabelArray, Taxonomy

@@ -95,7 +95,7 @@ class Predictions:
     names: npt.NDArray[np.bytes_]
     """Names of the images in their source, UTF-8, (rows,)."""
     split: npt.NDArray[np.int8]
-    """``VALIDATION`` or ``TEST`` of ``nstudent.data.split``, (rows,)."""
+    """``VALIDATION`` or ``TEST`` of ``nstudent.data.curation.split``, (rows,)."""
     truth: LabelArray
     """Class index per level, (rows, levels); negative where there is none or it is not known."""
     paths: LabelArray

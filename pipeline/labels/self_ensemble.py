@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import torch
 from nstudent.errors import TrainingError
-from nstudent.processes import available_memory
+from nstudent.machine import available_memory
 from nstudent.taxonomy.outputs import Outputs
 from nstudent.taxonomy.tree import LabelArray
 from torch import Tensor

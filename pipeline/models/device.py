@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from nstudent.config.schema import Config
 from nstudent.errors import ConfigError
+from nstudent.machine import available_cores, available_memory, is_one_of_several
 from nstudent.models.compilation import compile_network
-from nstudent.processes import available_cores, available_memory, is_one_of_several
 from nstudent.randomness import Key, seed
 from torch import Tensor, nn
 

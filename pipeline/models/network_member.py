@@ -10,8 +10,8 @@ from nstudent.models.allocation import AllocationLimit
 from nstudent.models.cost import gmacs
 from nstudent.models.device import Placement
 from nstudent.models.links import LINKS
-from nstudent.models.member import Network, build_member
 from nstudent.models.members import Levels, read_tensors
+from nstudent.models.network import Network, build_network
 from nstudent.taxonomy.outputs import Outputs
 from torch import Tensor, nn
 
@@ -50,6 +50,6 @@ class NetworkMember:
 def load_network(settings: ModelConfig, path: Path, outputs: Outputs, link: str, placement: Placement) -> NetworkMember:
     """Build a network, and lay its trained weights over it; see ``Loader``."""
     with AllocationLimit(2 * path.stat().st_size + _SPARE_BYTES, f"the recipe of {path}"):
-        network: Network = build_member(settings, outputs, ("blank",), load_pretrained=False)
+        network: Network = build_network(settings, outputs, ("blank",), load_pretrained=False)
     network.load_state_dict(read_tensors(path, network.state_dict(), str(settings.backbones)))
     return NetworkMember(network, link, placement)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from nstudent.errors import ArtifactError
-from nstudent.processes import available_cores
+from nstudent.machine import available_cores
 from nstudent.storage.files import fingerprint_of, read_json, sha256_of
 from nstudent.storage.json_record import JsonRecord
 

@@ -9,7 +9,7 @@ from nstudent.config.schema import NoiseConfig, TrainingConfig
 from nstudent.data.batches import Batches, Examples, Images, places_of
 from nstudent.distributed.world import Alone, World
 from nstudent.models.device import Placement
-from nstudent.models.member import Network
+from nstudent.models.network import Network
 from nstudent.noise.build import Course, Noise, Places, build_noise
 from nstudent.progress import Silence
 from nstudent.randomness import Key

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import torch
 from nstudent.data.batches import Batches
+from nstudent.machine import available_cores
 from nstudent.noise.steps import Prepared
-from nstudent.processes import available_cores
 from nstudent.training.preparation import Ahead, Preparation
 
 

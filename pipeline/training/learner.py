@@ -9,7 +9,7 @@ import torch
 from nstudent.config.schema import TrainingConfig
 from nstudent.models.device import Placement
 from nstudent.models.heads import Logits
-from nstudent.models.member import Network
+from nstudent.models.network import Network
 from nstudent.noise.steps import Prepared
 from nstudent.training.average import WeightAverage
 from nstudent.training.clipping import build_clip

@@ -12,7 +12,7 @@ import torch
 from nstudent.data.loading import Awaited, loaders_explained
 from nstudent.distributed.world import Alone, World
 from nstudent.errors import StoppedError
-from nstudent.models.member import Network
+from nstudent.models.network import Network
 from nstudent.noise.steps import Prepared
 from nstudent.progress import Progress, Task
 from nstudent.training.checkpoint import Pace, load_checkpoint, save_checkpoint

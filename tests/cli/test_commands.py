@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 from nstudent import cli
 from nstudent.errors import NstudentError, TrainingError
-from nstudent.step_metrics import DataMetrics
-from nstudent.steps import STAGES
+from nstudent.runs.plan import STAGES
+from nstudent.runs.step_metrics import DataMetrics
 
 if TYPE_CHECKING:
     from conftest import FakeStages

@@ -116,7 +116,7 @@ def _serve() -> None:
 
 
 def _import_everything() -> None:
-    from nstudent.steps import STAGES
+    from nstudent.runs.plan import STAGES
     from sklearn.datasets import load_digits
 
     for name in ("cli", "cli.console", "classifier"):

@@ -115,9 +115,9 @@ def _child(words: list[str], watched: Path, fault: Fault | None, folder: Path) -
         for descriptor in (1, 2):
             os.dup2(said, descriptor)
         from nstudent import cli
-        from nstudent.data import packing
+        from nstudent.data.packing import shards
 
-        packing.SHARD_BYTES = 12 * SIDE * SIDE * 3
+        shards.SHARD_BYTES = 12 * SIDE * SIDE * 3
         sys.argv = ["nstudent", *words]
         if fault is not None:
             Injector(watched, fault, folder / "operations.txt").install()

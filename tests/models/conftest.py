@@ -9,7 +9,7 @@ import torch
 from nstudent.config.schema import Config, ModelConfig
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble
-from nstudent.models.member import build_member
+from nstudent.models.network import build_network
 from nstudent.models.recipe import Recipe
 from nstudent.storage.artifact import Artifact
 from nstudent.storage.commit import commit, open_partial
@@ -36,7 +36,7 @@ def make_ensemble(cpu: Placement) -> Callable[..., Ensemble]:
     def make(*seeds: int, dropout: float = 0.0, placement: Placement = cpu) -> Ensemble:
         taxonomy = Taxonomy.from_tree(TREE, LEVELS)
         recipe = Recipe.of(Config(), taxonomy, [ModelConfig()] * len(seeds))
-        members = [build_member(ModelConfig(), recipe.outputs, (seed,), dropout=dropout) for seed in seeds]
+        members = [build_network(ModelConfig(), recipe.outputs, (seed,), dropout=dropout) for seed in seeds]
         return Ensemble.of_networks(recipe, members, placement)
 
     return make

@@ -5,7 +5,7 @@ import torch
 from nstudent.config.schema import ModelConfig
 from nstudent.errors import ConfigError
 from nstudent.models.activation_checkpointing import checkpoint_activations
-from nstudent.models.member import Network, build_member
+from nstudent.models.network import Network, build_network
 from torch import nn
 from trees import outputs_of
 
@@ -13,7 +13,7 @@ KEY = ("member", 0)
 
 
 def member(checkpointing: bool, name: str = "test_resnet") -> Network:
-    return build_member(
+    return build_network(
         ModelConfig(backbones=(name,)), outputs_of(3, 4), KEY, dropout=0.2, drop_path=0.2, checkpointing=checkpointing
     ).train()
 

@@ -11,7 +11,7 @@ from nstudent.errors import ConfigError
 from nstudent.models import compilation
 from nstudent.models.compilation import compile_network
 from nstudent.models.device import Placement
-from nstudent.models.member import build_member
+from nstudent.models.network import build_network
 from torch import nn
 from trees import outputs_of
 
@@ -76,7 +76,7 @@ def test_more_networks_than_torch_expects_are_compiled_all_the_same(compiled: li
     """A run has members, a filter, a baseline and students, each in training and in labelling: torch stops at 8."""
     torch._dynamo.reset()
     for width in range(2, 8):
-        ours = build_member(ModelConfig(backbones=("test_resnet",), head_width=width), outputs_of(3, 4), ("key",))
+        ours = build_network(ModelConfig(backbones=("test_resnet",), head_width=width), outputs_of(3, 4), ("key",))
         compile_network(ours, "default")
         before = len(compiled)
         ours.train()(torch.rand(2, 3, 32, 32))
@@ -128,7 +128,7 @@ def test_a_compiled_network_that_computes_activations_twice_counts_every_batch_o
     """Also made into machine code it does (by hand, torch 2.14.1 on a CPU): to 1e-4 of the plain one after 3 steps."""
 
     def trained(checkpointing: bool) -> dict[str, torch.Tensor]:
-        ours = build_member(ModelConfig(), outputs_of(3, 4), ("key",), checkpointing=checkpointing).train()
+        ours = build_network(ModelConfig(), outputs_of(3, 4), ("key",), checkpointing=checkpointing).train()
         if checkpointing:
             compile_network(ours, "default")
         optimizer = torch.optim.SGD(ours.parameters(), 0.01)

@@ -5,7 +5,7 @@ import torch
 from nstudent.config.schema import ModelConfig
 from nstudent.errors import ConfigError
 from nstudent.models.cost import check_cost, gmacs
-from nstudent.models.member import build_member
+from nstudent.models.network import build_network
 from torch import nn
 from trees import outputs_of
 
@@ -26,7 +26,7 @@ def test_counts_multiply_adds_of_a_network_known_by_hand(network: nn.Module) -> 
 
 
 def test_counts_known_networks() -> None:
-    member = build_member(ModelConfig(), outputs_of(2, 3, 5), ("key",))
+    member = build_network(ModelConfig(), outputs_of(2, 3, 5), ("key",))
     # The embedded default at 32 px. A change here changes the published cost of every run.
     assert gmacs([member], 32) == pytest.approx(0.004, rel=0.05)
 
@@ -79,6 +79,6 @@ def test_the_named_size_is_one_that_the_config_takes(network: nn.Module, image_s
     ],
 )
 def test_a_network_that_cannot_run_at_smaller_sizes_is_still_only_too_dear(name: str, options: dict[str, int]) -> None:
-    member = build_member(ModelConfig(backbones=(name,), backbone_options=options), outputs_of(2), ("key",))
+    member = build_network(ModelConfig(backbones=(name,), backbone_options=options), outputs_of(2), ("key",))
     with pytest.raises(ConfigError, match=r"teacher.max_gmacs.*no image size fits"):
         check_cost(partial(gmacs, [member]), 32, 1e-9)

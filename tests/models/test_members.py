@@ -16,8 +16,8 @@ from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble
 from nstudent.models.inference import predict
 from nstudent.models.kinds import KINDS, Kind, kind_of
-from nstudent.models.member import build_member
 from nstudent.models.members import Levels, read_tensors
+from nstudent.models.network import build_network
 from nstudent.models.network_member import NetworkMember
 from nstudent.models.pooling import POOLINGS, mean
 from nstudent.models.recipe import MODEL, Recipe
@@ -82,7 +82,7 @@ def recipe(nearest_mean: None) -> Recipe:
 @pytest.fixture
 def mixed(recipe: Recipe, cpu: Placement) -> Ensemble:
     """A network and the nearest mean, side by side."""
-    network = NetworkMember(build_member(ModelConfig(), recipe.outputs, ("key",)), recipe.link, cpu)
+    network = NetworkMember(build_network(ModelConfig(), recipe.outputs, ("key",)), recipe.link, cpu)
     source, wanted = torch.Generator().manual_seed(0), expected_means(PixelMeans(), recipe.outputs)
     means = {name: torch.rand(like.shape, generator=source) for name, like in wanted.items()}
     return Ensemble(recipe, [network, NearestMean(PixelMeans(), means)], cpu)

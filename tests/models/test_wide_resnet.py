@@ -5,7 +5,7 @@ import timm
 import torch
 from nstudent.config.schema import ModelConfig
 from nstudent.models.cost import gmacs
-from nstudent.models.member import Network, build_member
+from nstudent.models.network import Network, build_network
 from timm.layers import DropPath
 from torch import nn
 from torch.nn import functional as F
@@ -15,7 +15,7 @@ OUTPUTS = outputs_of(2, 6, 8)
 
 
 def build(name: str = "wrn_28_2", **noise: Any) -> Network:
-    return build_member(ModelConfig(backbones=(name,)), OUTPUTS, ("key",), **noise)
+    return build_network(ModelConfig(backbones=(name,)), OUTPUTS, ("key",), **noise)
 
 
 @pytest.mark.slow

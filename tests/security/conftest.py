@@ -15,7 +15,7 @@ from nstudent.config.schema import Config, ModelConfig
 from nstudent.errors import NstudentError
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble
-from nstudent.models.member import build_member
+from nstudent.models.network import build_network
 from nstudent.models.recipe import Recipe
 from nstudent.storage.artifact import FINAL
 from nstudent.storage.commit import commit, open_partial
@@ -37,7 +37,7 @@ def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("honest") / "run"
     model = ModelConfig(head="independent")
     recipe = Recipe.of(Config(), Taxonomy.from_tree(TREE, ("coarse", "mid", "fine")), [model])
-    member = build_member(model, recipe.outputs, ("key",))
+    member = build_network(model, recipe.outputs, ("key",))
     ensemble = Ensemble.of_networks(recipe, [member], Placement(torch.device("cpu"), "float32"))
     ensemble.save(open_partial(run / STEP, "by hand"))
     fields = {

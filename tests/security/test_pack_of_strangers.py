@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from nstudent.config.schema import Config
 from nstudent.data.dataset import Dataset
-from nstudent.data.pack_folder import make_pack
+from nstudent.data.packing.pack_folder import make_pack
 from nstudent.errors import NstudentError
 from nstudent.storage import hdf5
 from nstudent.storage.artifact import Artifact
@@ -35,7 +35,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(buffer.getvalue())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("nstudent.data.packing.SHARD_BYTES", 16 * SIDE * SIDE * 3)
+        patch.setattr("nstudent.data.packing.shards.SHARD_BYTES", 16 * SIDE * SIDE * 3)
         return make_pack(page("folder", folder / "photos").data, folder / "pack")
 
 

@@ -18,7 +18,7 @@ from nstudent.config.schema import DataConfig, ModelConfig
 from nstudent.data.decode import decode
 from nstudent.data.sources import hdf5, idx
 from nstudent.errors import ImageError, NstudentError
-from nstudent.models.member import build_member
+from nstudent.models.network import build_network
 from nstudent.storage.files import read_json
 from nstudent.storage.hdf5 import attributes, mapped
 from nstudent.training.checkpoint import load_checkpoint
@@ -101,7 +101,7 @@ def test_as_weights_of_a_model_folder(stranger: Stranger, canary: Canary, kind: 
 def test_as_pretrained_weights(canary: Canary, tmp_path: Path, kind: Kind, name: str) -> None:
     (tmp_path / name).write_bytes(kind(canary))
     with pytest.raises(NstudentError, match=r"pretrained: .*w\."):
-        build_member(ModelConfig(pretrained=str(tmp_path / name)), outputs_of(2), ("key",))
+        build_network(ModelConfig(pretrained=str(tmp_path / name)), outputs_of(2), ("key",))
     assert not canary.sang
 
 

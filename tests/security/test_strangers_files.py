@@ -14,8 +14,8 @@ import torch
 from nstudent.classifier import Classifier
 from nstudent.config.schema import ModelConfig
 from nstudent.errors import ArtifactError
-from nstudent.models.member import build_member
 from nstudent.models.members import read_tensors
+from nstudent.models.network import build_network
 from nstudent.storage.artifact import FINAL, MANIFEST
 from nstudent.training.checkpoint import load_checkpoint
 from PIL import Image
@@ -226,7 +226,7 @@ def test_any_damage_to_a_weights_file_is_named_or_leaves_it_whole(stranger: Stra
     """The header decides what is read where: bytes of it are changed, moved and cut, three hundred times."""
     path, config = tmp_path / "member-0.safetensors", ModelConfig(head="independent")
     whole = (stranger.step / path.name).read_bytes()
-    member = build_member(config, outputs_of(2, 3, 5), ("key",))
+    member = build_network(config, outputs_of(2, 3, 5), ("key",))
     header = 8 + struct.unpack("<Q", whole[:8])[0]
     chance, refusals = random.Random(0), 0
     for _ in range(300):

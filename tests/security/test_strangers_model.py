@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from nstudent.classifier import Classifier
-from nstudent.models.member import timm
+from nstudent.models.network import timm
 from nstudent.models.options import _LARGEST, _SWITCHES, _WORDS
 from PIL import Image
 from strangers import Canary, Stranger

@@ -14,7 +14,7 @@ from nstudent.cli import console
 from nstudent.config.file import load_config
 from nstudent.errors import ArtifactError, ConfigError, DataError, NstudentError, one_line
 from nstudent.evaluation.scores import HEADLINE, ClassifierScores, Difference, Interval, Scores
-from nstudent.step_metrics import DataMetrics
+from nstudent.runs.step_metrics import DataMetrics
 from nstudent.taxonomy.tree import Taxonomy
 from strangers import Stranger
 

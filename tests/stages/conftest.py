@@ -8,7 +8,7 @@ import pytest
 import torch
 from nstudent.config.file import load_config
 from nstudent.config.schema import Config
-from nstudent.run import run_all
+from nstudent.runs.run import run_all
 from small_folders import Bench
 
 TINY = (

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from nstudent.config.schema import Config
-from nstudent.run import run_all, run_stage
+from nstudent.runs.run import run_all, run_stage
 from nstudent.storage.artifact import Manifest
 
 

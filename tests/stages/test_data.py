@@ -11,8 +11,9 @@ import h5py
 import nstudent
 import numpy as np
 import pytest
-from nstudent.data import decoders, packing
 from nstudent.data.dataset import UNREADABLE, Dataset
+from nstudent.data.packing import decoders
+from nstudent.data.packing import shards as packing
 from nstudent.data.sources.folder import Folder
 from nstudent.data.sources.source import Record
 from nstudent.storage.artifact import Artifact

@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 from nstudent.config.file import load_config
 from nstudent.config.schema import Config
-from nstudent.data import decoders, packing
 from nstudent.data.dataset import UNREADABLE, Dataset
-from nstudent.data.decoders import CRASHED
-from nstudent.data.pack_folder import make_pack
+from nstudent.data.packing import decoders
+from nstudent.data.packing import shards as packing
+from nstudent.data.packing.decoders import CRASHED
+from nstudent.data.packing.pack_folder import make_pack
 from nstudent.data.sources import folder as folder_source
 from nstudent.data.sources.source import read_file
 from nstudent.errors import ConfigError, DataError, ImageError
-from nstudent.run import run_stage
+from nstudent.runs.run import run_stage
 from nstudent.session import Session
 from nstudent.storage import hdf5
 from nstudent.storage.artifact import Artifact

@@ -14,14 +14,14 @@ from typing import Any
 import nstudent
 import pytest
 from nstudent.config.schema import DataConfig
-from nstudent.data import packing
-from nstudent.data.pack_folder import make_pack
+from nstudent.data.packing import shards as packing
+from nstudent.data.packing.pack_folder import make_pack
 from nstudent.data.sources import open_source
 from nstudent.errors import ArtifactError, BusyError, ConfigError, DataError
 from nstudent.progress import Silence
+from nstudent.runs.verification import repair, verify
 from nstudent.storage.artifact import Artifact, Manifest
 from nstudent.storage.lock import hold_beside
-from nstudent.verification import repair, verify
 from small_folders import SIZE, Bench, classes, divided, plant, png
 
 BROKEN = {"train/pet/cat/broken.png": png(1)[:-30], os.fsdecode(b"unlabelled/caf\xe9 \xf0\x9f\x90\x88.png"): b"<html>"}
@@ -278,7 +278,7 @@ def test_other_settings_make_it_anew_and_those_of_a_run_do_not(photos: Bench) ->
 _STOPPED = """
 import os, signal, sys
 from nstudent import cli
-from nstudent.data import packing
+from nstudent.data.packing import shards as packing
 packing.SHARD_BYTES = int(sys.argv.pop(1))
 number = getattr(signal, sys.argv.pop(1))
 write = packing.Layout.write

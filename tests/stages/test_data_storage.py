@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 from nstudent.config.schema import Config
-from nstudent.data import packing
 from nstudent.data.dataset import Dataset
-from nstudent.run import run_all, run_stage
+from nstudent.data.packing import shards as packing
+from nstudent.runs.run import run_all, run_stage
+from nstudent.runs.status import status
+from nstudent.runs.verification import repair, verify
 from nstudent.session import Session
-from nstudent.status import status
 from nstudent.storage import hdf5
 from nstudent.storage.artifact import Artifact
-from nstudent.verification import repair, verify
 from PIL import Image
 from sklearn.datasets import load_sample_images
 from small_folders import SIZE, Bench, Said, classes, divided, plant, png
@@ -98,7 +98,7 @@ def test_shards_of_jpeg_hold_more_rows_all_the_same_number(photos: Bench) -> Non
 _KILLED = """
 import os, signal, sys
 from nstudent import load_config, run_stage
-from nstudent.data import packing
+from nstudent.data.packing import shards as packing
 packing.SHARD_BYTES = int(sys.argv[1])
 write = packing.Layout.write
 def dying(layout, path, images):

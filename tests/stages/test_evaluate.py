@@ -9,14 +9,14 @@ import pytest
 from nstudent.classifier import Classifier
 from nstudent.config.file import load_config
 from nstudent.config.schema import Config
+from nstudent.data.curation.split import TEST, VALIDATION
 from nstudent.data.dataset import Dataset
-from nstudent.data.split import TEST, VALIDATION
 from nstudent.evaluation.metrics import scores as score_of
 from nstudent.evaluation.metrics import tally
 from nstudent.evaluation.predictions import Predictions
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble
-from nstudent.run import run_stage
+from nstudent.runs.run import run_stage
 from nstudent.storage.artifact import Artifact, Manifest
 from PIL import Image
 

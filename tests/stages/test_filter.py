@@ -9,8 +9,8 @@ from nstudent.config.schema import Config
 from nstudent.data.dataset import Dataset
 from nstudent.errors import ConfigError
 from nstudent.labels.selection import Selection
-from nstudent.run import run_all, run_stage
-from nstudent.stage import Context
+from nstudent.runs.run import run_all, run_stage
+from nstudent.runs.stage import Context
 from nstudent.stages import filter as filter_stage
 from nstudent.storage.artifact import Artifact, Manifest
 from nstudent.storage.files import read_json

@@ -14,7 +14,7 @@ from nstudent.errors import ArtifactError
 from nstudent.labels.selection import Selection
 from nstudent.labels.store import LabelStore, Shard
 from nstudent.progress import Silence
-from nstudent.run import run_stage
+from nstudent.runs.run import run_stage
 from nstudent.session import Session
 from nstudent.storage.artifact import Artifact, Manifest
 

@@ -10,7 +10,7 @@ import pytest
 from nstudent.config.schema import Config
 from nstudent.distributed.world import IndependentJob
 from nstudent.errors import ArtifactError, BusyError, ConfigError
-from nstudent.run import run_part, run_stage
+from nstudent.runs.run import run_part, run_stage
 from nstudent.storage.artifact import Manifest
 from nstudent.storage.commit import partial_folder
 from nstudent.storage.lock import hold, hold_part

@@ -7,8 +7,8 @@ import pytest
 from nstudent.classifier import Classifier
 from nstudent.config.schema import Config
 from nstudent.errors import ArtifactError
-from nstudent.run import run_all, run_stage
-from nstudent.status import status
+from nstudent.runs.run import run_all, run_stage
+from nstudent.runs.status import status
 from nstudent.storage.artifact import Manifest
 
 

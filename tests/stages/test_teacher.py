@@ -9,7 +9,7 @@ from nstudent.data.dataset import Dataset
 from nstudent.errors import ConfigError, TrainingError
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble
-from nstudent.run import run_all, run_stage
+from nstudent.runs.run import run_all, run_stage
 from nstudent.storage.artifact import Artifact, Manifest
 
 

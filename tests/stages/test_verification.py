@@ -10,10 +10,10 @@ import pytest
 from nstudent.cli import app
 from nstudent.config.schema import Config
 from nstudent.errors import ArtifactError
-from nstudent.run import run_all
-from nstudent.status import status
+from nstudent.runs.run import run_all
+from nstudent.runs.status import status
+from nstudent.runs.verification import repair, verify
 from nstudent.storage.artifact import Manifest
-from nstudent.verification import repair, verify
 from typer.testing import CliRunner
 
 
@@ -93,7 +93,7 @@ def test_a_repair_that_was_interrupted_is_gone_on_with(shards: Path, monkeypatch
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("nstudent.run_folder.Run.make", killed)
+        patch.setattr("nstudent.runs.folder.Run.make", killed)
         with pytest.raises(KeyboardInterrupt):
             repair(shards)
     assert not folder.exists()

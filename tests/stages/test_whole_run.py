@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 from nstudent.config.schema import Config
-from nstudent.run import run_all
-from nstudent.status import status
-from nstudent.storage.artifact import Manifest
+from nstudent.data.dataset import Dataset, Ids, PixelStore
+from nstudent.data.decode import Pixels
+from nstudent.runs.run import run_all
+from nstudent.runs.status import status
+from nstudent.storage.artifact import Artifact, Manifest
 
 pytestmark = pytest.mark.slow
 
@@ -83,6 +85,33 @@ def test_a_second_call_makes_nothing(tiny: Callable[..., Config], go_on: Path) -
     before = {path: path.stat().st_mtime_ns for path in go_on.rglob("manifest.json")}
     run_all(tiny(), go_on)
     assert {path: path.stat().st_mtime_ns for path in go_on.rglob("manifest.json")} == before
+
+
+def test_until_the_student_no_test_image_is_looked_at(
+    tiny: Callable[..., Config], untrained: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: set[int] = set()
+    look, look_into = PixelStore.__getitem__, PixelStore.read_into
+
+    def noted(store: PixelStore, images: Ids) -> Pixels:
+        seen.update(images.tolist())
+        return look(store, images)
+
+    def noted_into(store: PixelStore, images: Ids, squares: Pixels) -> None:
+        seen.update(images.tolist())
+        look_into(store, images, squares)
+
+    monkeypatch.setattr(PixelStore, "__getitem__", noted)
+    monkeypatch.setattr(PixelStore, "read_into", noted_into)
+    dataset = Dataset(Artifact(untrained / "00-data"))
+    run_all(tiny(), untrained, until="student")
+    assert set(dataset.labelled.tolist()) | set(dataset.validation.tolist()) <= seen
+    assert not seen & set(dataset.test.tolist())
+    assert not list(untrained.glob("*-baseline*"))
+    # The whole run goes on from there, and looks at them.
+    run_all(tiny(), untrained)
+    assert set(dataset.test.tolist()) <= seen
+    assert ids(untrained) == ids(finished)
 
 
 def test_two_rounds_walk_on_from_the_student(two_rounds: Callable[..., Config], go_on: Path) -> None:

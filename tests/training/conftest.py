@@ -13,9 +13,9 @@ from nstudent.data.dataset import Dataset
 from nstudent.labels.self_ensemble import RunningAverage
 from nstudent.labels.targets import GivenTargets
 from nstudent.models.device import Placement
-from nstudent.models.member import build_member
+from nstudent.models.network import build_network
 from nstudent.progress import Silence
-from nstudent.run import run_stage
+from nstudent.runs.run import run_stage
 from nstudent.storage.artifact import Artifact
 from nstudent.taxonomy.outputs import Outputs
 from nstudent.training.build import Lesson, Site, build_loop
@@ -58,8 +58,8 @@ def kill_after() -> Callable[[int], KillAfter]:
 
 
 @pytest.fixture(scope="session")
-def make_trainer(digits: Dataset) -> Callable[..., Loop]:
-    """A trainer on the digits: 8 labelled images a step, and for the self-ensemble 8 of the heap beside them."""
+def make_loop(digits: Dataset) -> Callable[..., Loop]:
+    """A loop on the digits: 8 labelled images a step, and for the self-ensemble 8 of the heap beside them."""
 
     def make(
         length: Length,
@@ -84,7 +84,7 @@ def make_trainer(digits: Dataset) -> Callable[..., Loop]:
             averages = [RunningAverage(len(part.ids), outputs, 0.7) for part in (labelled, heap)]
             objective = SelfEnsembling(of_labels, *averages, weight=1.0, ramp=0.3, average_from=0.0)
         parts = [(labelled, NUM_LABELLED), (heap, NUM_HEAP)] if self_ensemble else [(labelled, NUM_LABELLED)]
-        member = build_member(ModelConfig(), outputs, key, dropout=noise.dropout, drop_path=noise.drop_path)
+        member = build_network(ModelConfig(), outputs, key, dropout=noise.dropout, drop_path=noise.drop_path)
         config = TrainingConfig(batch_size=NUM_LABELLED, noise=noise, **{"warmup_epochs": 1.0} | settings)
         site = Site(
             placement,
@@ -103,11 +103,11 @@ def make_trainer(digits: Dataset) -> Callable[..., Loop]:
 
 @pytest.fixture(scope="session")
 def uninterrupted(
-    make_trainer: Callable[..., Loop], tmp_path_factory: pytest.TempPathFactory
+    make_loop: Callable[..., Loop], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[bool, tuple[Loop, Trained]]:
-    """By whether it is the self-ensemble: the trainer after fit() and what fit() gave."""
+    """By whether it is the self-ensemble: the loop after fit() and what fit() gave."""
     outcomes = {}
     for self_ensemble in (False, True):
-        trainer = make_trainer(LENGTH, self_ensemble=self_ensemble)
-        outcomes[self_ensemble] = trainer, fit(trainer, tmp_path_factory.mktemp("whole"))
+        loop = make_loop(LENGTH, self_ensemble=self_ensemble)
+        outcomes[self_ensemble] = loop, fit(loop, tmp_path_factory.mktemp("whole"))
     return outcomes

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 from nstudent.config.schema import NoiseConfig
-from nstudent.models.member import Network
+from nstudent.models.network import Network
 from nstudent.progress import Progress, Silence
 from nstudent.taxonomy.outputs import Outputs
 from nstudent.training.loop import Length, Loop, Trained
@@ -36,14 +36,14 @@ def bytes_of(network: nn.Module) -> dict[str, bytes]:
 
 
 def fit(
-    trainer: Loop,
+    loop: Loop,
     folder: Path,
     progress: Progress | None = None,
     validate: Callable[[Network], float] | None = None,
     name: str = "member",
 ) -> Trained:
     folder.mkdir(exist_ok=True)
-    return trainer.fit(folder / "checkpoint.safetensors", progress or Silence(), name, validate)
+    return loop.fit(folder / "checkpoint.safetensors", progress or Silence(), name, validate)
 
 
 def losses(trained: Trained) -> list[float]:

@@ -8,7 +8,7 @@ import json
 import torch
 from nstudent.config.schema import ModelConfig
 from nstudent.distributed.ranks import connected, shared
-from nstudent.models.member import build_member
+from nstudent.models.network import build_network
 from nstudent.taxonomy.outputs import Outputs
 from nstudent.taxonomy.tree import Taxonomy
 from torch import Tensor
@@ -19,7 +19,7 @@ TREE = Taxonomy.from_tree({"a": ["d", "e"], "b": ["f"], "c": ["g"]}, ("coarse", 
 def main() -> None:
     torch.set_num_threads(1)
     with connected("cpu") as world:
-        network = build_member(ModelConfig(backbones=("test_convnext",)), Outputs(TREE), ("key",))
+        network = build_network(ModelConfig(backbones=("test_convnext",)), Outputs(TREE), ("key",))
         trained = shared(network, world)
         images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(world.rank))
 

@@ -33,8 +33,8 @@ class Interrupted(Silence):
 
 
 def trained(dataset: Dataset, checkpoint: Path, world: World, progress: Silence) -> torch.Tensor:
-    trainer, averages = make(dataset, "test_resnet", world)
-    network = trainer.fit(checkpoint, progress, "shared").network
+    loop, averages = make(dataset, "test_resnet", world)
+    network = loop.fit(checkpoint, progress, "shared").network
     states = [network.state_dict(), *(part.state_dict() for part in averages)]
     return torch.cat([tensor.flatten().double() for state in states for tensor in state.values()])
 

@@ -18,7 +18,7 @@ from nstudent.distributed.world import Alone, World
 from nstudent.labels.self_ensemble import RunningAverage
 from nstudent.labels.targets import GivenTargets
 from nstudent.models.device import Placement
-from nstudent.models.member import build_member
+from nstudent.models.network import build_network
 from nstudent.progress import Silence
 from nstudent.storage.artifact import Artifact
 from nstudent.taxonomy.outputs import Outputs
@@ -43,20 +43,20 @@ def make(dataset: Dataset, backbone: str, world: World) -> tuple[Loop, list[Runn
         supervised(outputs, (1.0, 2.0, 1.0)), *averages, 1.0, 0.3, 0.0, gather=lambda rows: gathered_rows(world, rows)
     )
     parts = [(labelled, NUM_LABELLED), (heap, NUM_HEAP)]
-    network = build_member(ModelConfig(backbones=(backbone,)), outputs, KEY)
+    network = build_network(ModelConfig(backbones=(backbone,)), outputs, KEY)
     config = TrainingConfig(batch_size=NUM_LABELLED, noise=noise, optimizer="sgd")
     placement = Placement(torch.device("cpu"), "float32")
     site = Site(placement, dataset.pixels, dataset.taxonomy.levels, dataset.name, world=world)
-    trainer = build_loop(network, Lesson(parts, objective, Length(6, 2), views={CLEAN: None}), config, site, KEY)
-    return trainer, averages
+    loop = build_loop(network, Lesson(parts, objective, Length(6, 2), views={CLEAN: None}), config, site, KEY)
+    return loop, averages
 
 
 def main(data: Path, scratch: Path, several: bool) -> None:
     torch.set_num_threads(1)
     dataset = Dataset(Artifact(data))
     with connected("cpu") if several else nullcontext(Alone()) as world:
-        trainer, averages = make(dataset, "test_convnext", world)
-        trained = trainer.fit(scratch / "checkpoint.safetensors", Silence(), "shared")
+        loop, averages = make(dataset, "test_convnext", world)
+        trained = loop.fit(scratch / "checkpoint.safetensors", Silence(), "shared")
         if world.leads:
             average = [float(level.sum()) for part in averages for level in part.state_dict().values()]
             print(json.dumps({"losses": [entry["loss"] for entry in trained.history], "averages": average}))

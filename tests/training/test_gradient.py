@@ -12,7 +12,7 @@ from nstudent.data.dataset import Dataset
 from nstudent.distributed.world import IndependentJob
 from nstudent.labels.targets import GivenTargets
 from nstudent.models.device import Placement
-from nstudent.models.member import build_member
+from nstudent.models.network import build_network
 from nstudent.taxonomy.outputs import Outputs
 from nstudent.training.build import Lesson, Site, build_loop
 from nstudent.training.loop import Length, Loop
@@ -33,7 +33,7 @@ def test_the_losses_of_shares_add_up_to_that_of_the_batch(digits: Dataset, monke
     monkeypatch.setattr("nstudent.training.gradient.sum_over", lambda world, loss: loss)
 
     def loss(rank: int, size: int) -> float:
-        network = build_member(ModelConfig(backbones=("test_convnext",)), outputs, key)
+        network = build_network(ModelConfig(backbones=("test_convnext",)), outputs, key)
         site = Site(
             Placement(torch.device("cpu"), "float32"),
             digits.pixels,
@@ -49,13 +49,13 @@ def test_the_losses_of_shares_add_up_to_that_of_the_batch(digits: Dataset, monke
     assert loss(0, 2) + loss(1, 2) == pytest.approx(loss(0, 1), rel=1e-5)
 
 
-def test_a_gradient_is_shortened_where_it_is_too_long_and_only_there(make_trainer: Callable[..., Loop]) -> None:
+def test_a_gradient_is_shortened_where_it_is_too_long_and_only_there(make_loop: Callable[..., Loop]) -> None:
     found = []
     for clip_norm in (None, 1e9, 1e-3):
-        trainer = make_trainer(LENGTH, MILD, clip_norm=clip_norm)
-        with closing(trainer.feed.between(0, 1)) as prepared:
-            trainer.take(next(prepared))
-        found.append(torch.cat([weight.grad.flatten() for weight in trainer.method.network.parameters()]))
+        loop = make_loop(LENGTH, MILD, clip_norm=clip_norm)
+        with closing(loop.feed.between(0, 1)) as prepared:
+            loop.take(next(prepared))
+        found.append(torch.cat([weight.grad.flatten() for weight in loop.method.network.parameters()]))
     whole, kept, shortened = found
     assert whole.norm() > 0.1
     assert torch.equal(kept, whole)
@@ -63,9 +63,9 @@ def test_a_gradient_is_shortened_where_it_is_too_long_and_only_there(make_traine
 
 
 def test_processes_that_share_a_batch_draw_different_dropout(
-    make_trainer: Callable[..., Loop], monkeypatch: pytest.MonkeyPatch
+    make_loop: Callable[..., Loop], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gradient, drawn = make_trainer(LENGTH).method.gradient, []
+    gradient, drawn = make_loop(LENGTH).method.gradient, []
     for rank in range(3):
         monkeypatch.setattr(gradient, "_world", IndependentJob(rank, 3))
         for step in (0, 1):

@@ -15,7 +15,7 @@ from nstudent.data.dataset import Dataset
 from nstudent.errors import ArtifactError, StoppedError, TrainingError
 from nstudent.models.cost import gmacs
 from nstudent.models.device import _choose_kernels
-from nstudent.models.member import Network
+from nstudent.models.network import Network
 from nstudent.progress import Silence
 from nstudent.training.checkpoint import load_checkpoint
 from nstudent.training.loop import Length, Loop, Trained
@@ -26,11 +26,11 @@ GOLDEN = Path(__file__).parent / "golden_losses.json"
 
 
 @pytest.mark.slow
-def test_the_losses_of_20_steps_are_golden(make_trainer: Callable[..., Loop], tmp_path: Path) -> None:
+def test_the_losses_of_20_steps_are_golden(make_loop: Callable[..., Loop], tmp_path: Path) -> None:
     """A refactoring must give the same losses. To accept new ones, delete golden_losses.json and run this test twice:
     the first run writes the file and fails. Bits are compared below; here a tolerance that another CPU meets: its sums
     round otherwise, and training makes ten times more of that every five steps (1e-6 at first, 9e-3 at the end)."""
-    trained = fit(make_trainer(Length(20, 1), MILD, warmup_epochs=5), tmp_path)
+    trained = fit(make_loop(Length(20, 1), MILD, warmup_epochs=5), tmp_path)
     if not GOLDEN.exists():
         GOLDEN.write_text(json.dumps([round(loss, 6) for loss in losses(trained)], indent=1) + "\n")
         pytest.fail(f"{GOLDEN.name} was not there and has been written: look at it, and run again")
@@ -42,9 +42,9 @@ def test_the_losses_of_20_steps_are_golden(make_trainer: Callable[..., Loop], tm
 @pytest.mark.slow
 @pytest.mark.parametrize("self_ensemble", [False, True], ids=["supervised", "self-ensembling"])
 def test_the_same_key_gives_the_same_bits_twice(
-    self_ensemble: bool, make_trainer: Callable[..., Loop], tmp_path: Path
+    self_ensemble: bool, make_loop: Callable[..., Loop], tmp_path: Path
 ) -> None:
-    one, two = (fit(make_trainer(LENGTH, self_ensemble=self_ensemble), tmp_path / name) for name in ("one", "two"))
+    one, two = (fit(make_loop(LENGTH, self_ensemble=self_ensemble), tmp_path / name) for name in ("one", "two"))
     assert one.history == two.history
     assert bytes_of(one.network) == bytes_of(two.network)
 
@@ -56,15 +56,15 @@ def test_a_killed_training_goes_on_to_the_same_bits(
     killed_after: int,
     self_ensemble: bool,
     uninterrupted: dict[bool, tuple[Loop, Trained]],
-    make_trainer: Callable[..., Loop],
+    make_loop: Callable[..., Loop],
     kill_after: Callable[[int], Silence],
     tmp_path: Path,
 ) -> None:
     """Dropout, stochastic depth, RandAugment, erasing, CutMix and MixUp are all on."""
     with pytest.raises(KeyboardInterrupt):
-        fit(make_trainer(LENGTH, self_ensemble=self_ensemble), tmp_path, kill_after(killed_after))
+        fit(make_loop(LENGTH, self_ensemble=self_ensemble), tmp_path, kill_after(killed_after))
     torch.manual_seed(killed_after)  # another process would have another past
-    resumed = make_trainer(LENGTH, self_ensemble=self_ensemble)
+    resumed = make_loop(LENGTH, self_ensemble=self_ensemble)
     trained = fit(resumed, tmp_path)
     whole, whole_trained = uninterrupted[self_ensemble]
     assert trained.history == whole_trained.history
@@ -78,22 +78,22 @@ def test_a_killed_training_goes_on_to_the_same_bits(
 @pytest.mark.slow
 def test_a_finished_training_is_not_trained_again(
     uninterrupted: dict[bool, tuple[Loop, Trained]],
-    make_trainer: Callable[..., Loop],
+    make_loop: Callable[..., Loop],
     tmp_path: Path,
     kill_after: Callable[[int], Silence],
 ) -> None:
-    fit(make_trainer(LENGTH), tmp_path)
+    fit(make_loop(LENGTH), tmp_path)
     # Killed after the first step, if there were one.
-    again = fit(make_trainer(LENGTH), tmp_path, kill_after(1))
+    again = fit(make_loop(LENGTH), tmp_path, kill_after(1))
     assert bytes_of(again.network) == bytes_of(uninterrupted[False][1].network)
 
 
 @pytest.mark.slow
 def test_a_resumed_training_says_how_far_it_is(
-    make_trainer: Callable[..., Loop], kill_after: Callable[[int], Silence], tmp_path: Path
+    make_loop: Callable[..., Loop], kill_after: Callable[[int], Silence], tmp_path: Path
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
-        fit(make_trainer(LENGTH), tmp_path, kill_after(6))
+        fit(make_loop(LENGTH), tmp_path, kill_after(6))
     began = []
 
     class Listening(Silence):
@@ -101,22 +101,22 @@ def test_a_resumed_training_says_how_far_it_is(
             began.append((name, total, unit, done))
             return super().task(name, total, unit, done)
 
-    fit(make_trainer(LENGTH), tmp_path, Listening(), name="member 0")
+    fit(make_loop(LENGTH), tmp_path, Listening(), name="member 0")
     assert began == [("member 0", 12, "steps", 6)]
 
 
 @pytest.mark.slow
 def test_results_do_not_depend_on_the_number_of_workers(
-    uninterrupted: dict[bool, tuple[Loop, Trained]], make_trainer: Callable[..., Loop], tmp_path: Path
+    uninterrupted: dict[bool, tuple[Loop, Trained]], make_loop: Callable[..., Loop], tmp_path: Path
 ) -> None:
-    trained = fit(make_trainer(LENGTH, workers=2), tmp_path)
+    trained = fit(make_loop(LENGTH, workers=2), tmp_path)
     assert bytes_of(trained.network) == bytes_of(uninterrupted[False][1].network)
 
 
-def test_a_damaged_checkpoint_is_an_artifact_error(make_trainer: Callable[..., Loop], tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_an_artifact_error(make_loop: Callable[..., Loop], tmp_path: Path) -> None:
     (tmp_path / "checkpoint.safetensors").write_bytes(b"half a checkpoi")
     with pytest.raises(ArtifactError, match=r"checkpoint\.safetensors is damaged"):
-        fit(make_trainer(LENGTH), tmp_path)
+        fit(make_loop(LENGTH), tmp_path)
 
 
 class Sick:
@@ -151,16 +151,16 @@ class Sick:
 def test_a_loss_or_gradient_that_is_not_finite_stops_before_the_weights_take_it_in(
     cause: Callable[[torch.Tensor], torch.Tensor],
     clip_norm: float | None,
-    make_trainer: Callable[..., Loop],
+    make_loop: Callable[..., Loop],
     tmp_path: Path,
 ) -> None:
     objective = Sick(cause)
-    trainer = make_trainer(Length(2, 4), MILD, objective=objective, clip_norm=clip_norm)
-    objective.member = trainer.method.network
+    loop = make_loop(Length(2, 4), MILD, objective=objective, clip_norm=clip_norm)
+    objective.member = loop.method.network
     said = r"not a finite number in the \w+.* at step 2 .*8 of 8 images: .*learning_rate"
     with pytest.raises(TrainingError, match=said):
-        fit(trainer, tmp_path)
-    after = dict(trainer.method.network.named_parameters())
+        fit(loop, tmp_path)
+    after = dict(loop.method.network.named_parameters())
     assert objective.before
     assert all(torch.equal(weight, after[name]) for name, weight in objective.before.items())
 
@@ -168,26 +168,26 @@ def test_a_loss_or_gradient_that_is_not_finite_stops_before_the_weights_take_it_
 @pytest.mark.parametrize("num_portions", [1, 3])
 def test_the_images_whose_numbers_are_not_finite_are_named(
     num_portions: int,
-    make_trainer: Callable[..., Loop],
+    make_loop: Callable[..., Loop],
     digits: Dataset,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    trainer = make_trainer(Length(1, 3), MILD, self_ensemble=True)
-    trainer.method.gradient.num_portions = num_portions
-    believed = trainer.feed.batches.ids(1)
+    loop = make_loop(Length(1, 3), MILD, self_ensemble=True)
+    loop.method.gradient.num_portions = num_portions
+    believed = loop.feed.batches.ids(1)
     poisoned, level = (2, 13), 1
 
     def load(first: int, last: int, *_: object, **__: object) -> Iterator[Batch]:
         for step in range(first, last):
-            batch = trainer.feed.batches[step]
+            batch = loop.feed.batches[step]
             if step == 1:
                 batch.targets[level][list(poisoned)] = math.nan
             yield batch
 
-    monkeypatch.setattr(trainer.feed.batches, "load", load)
+    monkeypatch.setattr(loop.feed.batches, "load", load)
     with pytest.raises(TrainingError) as caught:
-        fit(trainer, tmp_path)
+        fit(loop, tmp_path)
     names = ", ".join(digits.name(believed[place]) for place in poisoned)
     assert f"in level {digits.taxonomy.levels[level]} at step 1 " in str(caught.value)
     assert f"2 of 16 images: {names})" in str(caught.value)
@@ -199,11 +199,11 @@ HEIGHT = 0.02
 @pytest.mark.slow
 @pytest.mark.parametrize("warmup_steps", [0, 5, 10])
 def test_a_warm_up_rises_and_then_a_cosine_falls_to_zero(
-    warmup_steps: int, make_trainer: Callable[..., Loop], tmp_path: Path
+    warmup_steps: int, make_loop: Callable[..., Loop], tmp_path: Path
 ) -> None:
     # One step an epoch: the history then shows every step's rate.
-    trainer = make_trainer(Length(25, 1), MILD, learning_rate=HEIGHT, warmup_epochs=warmup_steps)
-    rates = [entry["learning_rate"] for entry in fit(trainer, tmp_path).history]
+    loop = make_loop(Length(25, 1), MILD, learning_rate=HEIGHT, warmup_epochs=warmup_steps)
+    rates = [entry["learning_rate"] for entry in fit(loop, tmp_path).history]
     assert rates[0] == pytest.approx(0.01 * HEIGHT if warmup_steps else HEIGHT)
     assert rates[warmup_steps] == pytest.approx(HEIGHT * (1 + math.cos(math.pi * warmup_steps / 25)) / 2, rel=1e-3)
     assert max(rates) <= HEIGHT
@@ -213,29 +213,25 @@ def test_a_warm_up_rises_and_then_a_cosine_falls_to_zero(
     assert (falling < 0).all()
 
 
-def test_a_training_that_is_all_warm_up_still_trains(make_trainer: Callable[..., Loop], tmp_path: Path) -> None:
-    trained = fit(make_trainer(Length(1, 2), MILD, warmup_epochs=50), tmp_path)
+def test_a_training_that_is_all_warm_up_still_trains(make_loop: Callable[..., Loop], tmp_path: Path) -> None:
+    trained = fit(make_loop(Length(1, 2), MILD, warmup_epochs=50), tmp_path)
     assert math.isfinite(losses(trained)[0])
 
 
-def test_what_is_kept_is_the_average_and_not_the_last_weights(
-    make_trainer: Callable[..., Loop], tmp_path: Path
-) -> None:
+def test_what_is_kept_is_the_average_and_not_the_last_weights(make_loop: Callable[..., Loop], tmp_path: Path) -> None:
     """After one step the average is 2/11 start and 9/11 new weights: its decay is min(decay, (1 + t) / (10 + t))."""
-    trainer = make_trainer(Length(1, 1), MILD, warmup_epochs=0, ema_decay=0.9)
-    start = {name: weight.detach().clone() for name, weight in trainer.method.network.named_parameters()}
-    average = dict(fit(trainer, tmp_path).network.named_parameters())
+    loop = make_loop(Length(1, 1), MILD, warmup_epochs=0, ema_decay=0.9)
+    start = {name: weight.detach().clone() for name, weight in loop.method.network.named_parameters()}
+    average = dict(fit(loop, tmp_path).network.named_parameters())
     moved = 0
-    for name, weight in trainer.method.network.named_parameters():
+    for name, weight in loop.method.network.named_parameters():
         torch.testing.assert_close(average[name], 2 / 11 * start[name] + 9 / 11 * weight)
         moved += int(not torch.equal(start[name], weight))
     assert moved > 10
 
 
-def test_the_average_is_float32_and_comes_back_ready_to_label(
-    make_trainer: Callable[..., Loop], tmp_path: Path
-) -> None:
-    network = fit(make_trainer(Length(1, 1)), tmp_path).network
+def test_the_average_is_float32_and_comes_back_ready_to_label(make_loop: Callable[..., Loop], tmp_path: Path) -> None:
+    network = fit(make_loop(Length(1, 1)), tmp_path).network
     assert not network.training
     assert {weight.dtype for weight in network.parameters()} == {torch.float32}
 
@@ -245,7 +241,7 @@ def test_the_average_is_float32_and_comes_back_ready_to_label(
     ("epochs", "expected"), [(3, [1, 2, 3]), (25, [2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 25])]
 )
 def test_validation_is_scored_about_ten_times_and_at_the_end(
-    epochs: int, expected: list[int], make_trainer: Callable[..., Loop], tmp_path: Path
+    epochs: int, expected: list[int], make_loop: Callable[..., Loop], tmp_path: Path
 ) -> None:
     scored = []
 
@@ -253,7 +249,7 @@ def test_validation_is_scored_about_ten_times_and_at_the_end(
         scored.append(network)
         return 0.5
 
-    trained = fit(make_trainer(Length(epochs, 1), MILD), tmp_path, validate=validate)
+    trained = fit(make_loop(Length(epochs, 1), MILD), tmp_path, validate=validate)
     assert [entry["epoch"] for entry in trained.history if "validation" in entry] == expected
     assert [entry["epoch"] for entry in trained.history] == list(range(1, epochs + 1))
     assert scored[-1] is trained.network, "the average is scored, not the weights of the last step"
@@ -261,23 +257,23 @@ def test_validation_is_scored_about_ten_times_and_at_the_end(
 
 @pytest.mark.slow
 def test_scoring_on_the_way_changes_nothing(
-    uninterrupted: dict[bool, tuple[Loop, Trained]], make_trainer: Callable[..., Loop], tmp_path: Path
+    uninterrupted: dict[bool, tuple[Loop, Trained]], make_loop: Callable[..., Loop], tmp_path: Path
 ) -> None:
     def validate(network: Network) -> float:
         network.eval()
         torch.rand(5)
         return 0.0
 
-    trained = fit(make_trainer(LENGTH), tmp_path, validate=validate)
+    trained = fit(make_loop(LENGTH), tmp_path, validate=validate)
     assert bytes_of(trained.network) == bytes_of(uninterrupted[False][1].network)
 
 
 @pytest.mark.slow
 def test_the_checkpoint_is_written_after_every_step_where_no_time_is_to_be_saved(
-    make_trainer: Callable[..., Loop], kill_after: Callable[[int], Silence], tmp_path: Path
+    make_loop: Callable[..., Loop], kill_after: Callable[[int], Silence], tmp_path: Path
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
-        fit(make_trainer(LENGTH), tmp_path, kill_after(11))
+        fit(make_loop(LENGTH), tmp_path, kill_after(11))
     state = load_checkpoint(tmp_path / "checkpoint.safetensors", print)
     assert state["step"] == 11
     assert [entry["epoch"] for entry in state["history"]] == [1, 2]
@@ -286,14 +282,14 @@ def test_the_checkpoint_is_written_after_every_step_where_no_time_is_to_be_saved
 @pytest.mark.slow
 def test_checkpoints_may_be_rarer_but_the_last_one_is_always_written(
     uninterrupted: dict[bool, tuple[Loop, Trained]],
-    make_trainer: Callable[..., Loop],
+    make_loop: Callable[..., Loop],
     kill_after: Callable[[int], Silence],
     tmp_path: Path,
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
-        fit(make_trainer(LENGTH, checkpoint_seconds=1e9), tmp_path, kill_after(11))
+        fit(make_loop(LENGTH, checkpoint_seconds=1e9), tmp_path, kill_after(11))
     assert load_checkpoint(tmp_path / "checkpoint.safetensors", print) is None
-    trained = fit(make_trainer(LENGTH, checkpoint_seconds=1e9), tmp_path)
+    trained = fit(make_loop(LENGTH, checkpoint_seconds=1e9), tmp_path)
     assert load_checkpoint(tmp_path / "checkpoint.safetensors", print)["step"] == 12
     assert bytes_of(trained.network) == bytes_of(uninterrupted[False][1].network)
 
@@ -305,7 +301,7 @@ def test_checkpoints_take_at_most_2_percent_of_a_training(
     every_seconds: int,
     saving_seconds: float,
     saves: int,
-    make_trainer: Callable[..., Loop],
+    make_loop: Callable[..., Loop],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -323,7 +319,7 @@ def test_checkpoints_take_at_most_2_percent_of_a_training(
     monkeypatch.setattr("nstudent.training.checkpoint.time.monotonic", lambda: clock[0])
     monkeypatch.setattr("nstudent.training.loop.save_checkpoint", save)
     clock[0] = 0.0
-    fit(make_trainer(LENGTH, checkpoint_seconds=every_seconds), tmp_path, OneSecondAStep())
+    fit(make_loop(LENGTH, checkpoint_seconds=every_seconds), tmp_path, OneSecondAStep())
     assert len(saved) == saves
 
 
@@ -340,10 +336,10 @@ class StopAfter(Silence):
 
 
 def test_a_training_that_is_killed_leaves_no_thread_whoever_keeps_its_error(
-    make_trainer: Callable[..., Loop], kill_after: Callable[[int], Silence], tmp_path: Path
+    make_loop: Callable[..., Loop], kill_after: Callable[[int], Silence], tmp_path: Path
 ) -> None:
     with pytest.raises(KeyboardInterrupt) as kept:
-        fit(make_trainer(LENGTH), tmp_path, kill_after(3))
+        fit(make_loop(LENGTH), tmp_path, kill_after(3))
     assert kept.tb is not None
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("prepare")]
 
@@ -351,12 +347,12 @@ def test_a_training_that_is_killed_leaves_no_thread_whoever_keeps_its_error(
 @pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, 7, 8])
 def test_a_training_that_is_asked_to_stop_keeps_its_last_step(
-    steps: int, uninterrupted: dict[bool, tuple[Loop, Trained]], make_trainer: Callable[..., Loop], tmp_path: Path
+    steps: int, uninterrupted: dict[bool, tuple[Loop, Trained]], make_loop: Callable[..., Loop], tmp_path: Path
 ) -> None:
     with pytest.raises(StoppedError):
-        fit(make_trainer(LENGTH, checkpoint_seconds=1e9), tmp_path, StopAfter(steps))
+        fit(make_loop(LENGTH, checkpoint_seconds=1e9), tmp_path, StopAfter(steps))
     assert load_checkpoint(tmp_path / "checkpoint.safetensors", print)["step"] == steps
-    trained = fit(make_trainer(LENGTH, checkpoint_seconds=1e9), tmp_path)
+    trained = fit(make_loop(LENGTH, checkpoint_seconds=1e9), tmp_path)
     assert trained.history == uninterrupted[False][1].history
     assert bytes_of(trained.network) == bytes_of(uninterrupted[False][1].network)
 
@@ -367,33 +363,33 @@ def test_what_a_training_costs_is_counted_also_when_it_was_interrupted(
     self_ensemble: bool,
     images: int,
     forwards: int,
-    make_trainer: Callable[..., Loop],
+    make_loop: Callable[..., Loop],
     kill_after: Callable[[int], Silence],
     tmp_path: Path,
 ) -> None:
     """The self-ensemble's loss asks the averaged network as well, without gradient."""
     with pytest.raises(KeyboardInterrupt):
-        fit(make_trainer(LENGTH, self_ensemble=self_ensemble), tmp_path, kill_after(7))
-    trainer = make_trainer(LENGTH, self_ensemble=self_ensemble)
-    spent = fit(trainer, tmp_path).spent
+        fit(make_loop(LENGTH, self_ensemble=self_ensemble), tmp_path, kill_after(7))
+    loop = make_loop(LENGTH, self_ensemble=self_ensemble)
+    spent = fit(loop, tmp_path).spent
     assert spent.image_passes == LENGTH.steps * images
-    one = gmacs([trainer.method.network], 32)
+    one = gmacs([loop.method.network], 32)
     assert spent.training_gmacs == pytest.approx(LENGTH.steps * images * forwards * one)
 
 
 @pytest.mark.slow
 def test_activations_that_are_computed_twice_cost_a_forward_pass_more(
-    make_trainer: Callable[..., Loop], tmp_path: Path
+    make_loop: Callable[..., Loop], tmp_path: Path
 ) -> None:
-    plain, again = (make_trainer(LENGTH, checkpoint_activations=twice) for twice in (False, True))
-    costs = [fit(trainer, tmp_path / name).spent for trainer, name in ((plain, "once"), (again, "twice"))]
+    plain, again = (make_loop(LENGTH, checkpoint_activations=twice) for twice in (False, True))
+    costs = [fit(loop, tmp_path / name).spent for loop, name in ((plain, "once"), (again, "twice"))]
     assert costs[0].image_passes == costs[1].image_passes
     assert costs[1].training_gmacs == pytest.approx(costs[0].training_gmacs * 4 / 3)
 
 
 @pytest.mark.slow
-def test_training_learns_the_digits(make_trainer: Callable[..., Loop], tmp_path: Path) -> None:
-    trained = fit(make_trainer(Length(4, 8), MILD), tmp_path)
+def test_training_learns_the_digits(make_loop: Callable[..., Loop], tmp_path: Path) -> None:
+    trained = fit(make_loop(Length(4, 8), MILD), tmp_path)
     first, *_, last = losses(trained)
     assert last < 0.8 * first
 
@@ -404,20 +400,20 @@ def test_training_learns_the_digits(make_trainer: Callable[..., Loop], tmp_path:
     ids=["two cores", "one core", "processes do it"],
 )
 def test_batches_are_prepared_in_a_thread_where_a_core_is_free_for_it(
-    cores: int, workers: int, beside: bool, make_trainer: Callable[..., Loop], monkeypatch: pytest.MonkeyPatch
+    cores: int, workers: int, beside: bool, make_loop: Callable[..., Loop], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nstudent.training.feed.available_cores", lambda: cores)
-    prepared = make_trainer(LENGTH, workers=workers).feed.between(0, 3)
+    prepared = make_loop(LENGTH, workers=workers).feed.between(0, 3)
     next(prepared)
     assert any(thread.name.startswith("prepare") for thread in threading.enumerate()) is beside
     prepared.close()
 
 
 def test_the_next_batch_is_begun_while_a_step_is_taken(
-    make_trainer: Callable[..., Loop], monkeypatch: pytest.MonkeyPatch
+    make_loop: Callable[..., Loop], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nstudent.training.feed.available_cores", lambda: 2)
-    trainer, begun = make_trainer(LENGTH), []
+    loop, begun = make_loop(LENGTH), []
     begin = Ahead.begin
 
     def watched(ahead: Any) -> None:
@@ -425,41 +421,39 @@ def test_the_next_batch_is_begun_while_a_step_is_taken(
         begin(ahead)
 
     monkeypatch.setattr(Ahead, "begin", watched)
-    with closing(trainer.feed.between(0, 3)) as prepared:
+    with closing(loop.feed.between(0, 3)) as prepared:
         first = next(prepared)
         begun.clear()
-        trainer.take(first)
+        loop.take(first)
         assert len(begun) == 1
 
 
 @pytest.mark.gpu
-def test_cpu_and_gpu_take_the_same_first_steps(make_trainer: Callable[..., Loop], tmp_path: Path) -> None:
-    here, there = (
-        fit(make_trainer(Length(4, 1), MILD, device=device), tmp_path / device) for device in ("cpu", "cuda")
-    )
+def test_cpu_and_gpu_take_the_same_first_steps(make_loop: Callable[..., Loop], tmp_path: Path) -> None:
+    here, there = (fit(make_loop(Length(4, 1), MILD, device=device), tmp_path / device) for device in ("cpu", "cuda"))
     np.testing.assert_allclose(losses(here), losses(there), rtol=2e-2)
     assert {weight.device.type for weight in there.network.parameters()} == {"cuda"}
 
 
 @pytest.mark.gpu
 def test_a_killed_training_goes_on_on_a_gpu(
-    make_trainer: Callable[..., Loop], kill_after: Callable[[int], Silence], tmp_path: Path
+    make_loop: Callable[..., Loop], kill_after: Callable[[int], Silence], tmp_path: Path
 ) -> None:
-    whole = fit(make_trainer(LENGTH, device="cuda"), tmp_path / "whole")
+    whole = fit(make_loop(LENGTH, device="cuda"), tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        fit(make_trainer(LENGTH, device="cuda"), tmp_path / "killed", kill_after(7))
-    resumed = fit(make_trainer(LENGTH, device="cuda"), tmp_path / "killed")
+        fit(make_loop(LENGTH, device="cuda"), tmp_path / "killed", kill_after(7))
+    resumed = fit(make_loop(LENGTH, device="cuda"), tmp_path / "killed")
     np.testing.assert_allclose(losses(resumed), losses(whole), rtol=1e-2)
 
 
 @pytest.mark.gpu
 def test_equal_trainings_give_equal_bytes_where_that_is_asked_for(
-    make_trainer: Callable[..., Loop], tmp_path: Path
+    make_loop: Callable[..., Loop], tmp_path: Path
 ) -> None:
     _choose_kernels(deterministic=True)
     try:
         first, second = (
-            fit(make_trainer(LENGTH, device="cuda"), tmp_path / name).network.cpu() for name in ("first", "second")
+            fit(make_loop(LENGTH, device="cuda"), tmp_path / name).network.cpu() for name in ("first", "second")
         )
     finally:
         _choose_kernels(deterministic=False)
@@ -468,11 +462,11 @@ def test_equal_trainings_give_equal_bytes_where_that_is_asked_for(
 
 @pytest.mark.gpu
 def test_what_is_not_finite_is_left_out_by_the_gpu_and_named_later(
-    make_trainer: Callable[..., Loop], digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_loop: Callable[..., Loop], digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainer = make_trainer(Length(1, 40), MILD, device="cuda", checkpoint_seconds=1e9)
+    loop = make_loop(Length(1, 40), MILD, device="cuda", checkpoint_seconds=1e9)
     place, level = 3, 1
-    load = trainer.feed.batches.load
+    load = loop.feed.batches.load
 
     def poisoned(first: int, last: int, *arguments: Any, **words: Any) -> Iterator[Batch]:
         for step, batch in enumerate(load(first, last, *arguments, **words), first):
@@ -480,8 +474,8 @@ def test_what_is_not_finite_is_left_out_by_the_gpu_and_named_later(
                 batch.targets[level][place] = math.nan
             yield batch
 
-    monkeypatch.setattr(trainer.feed.batches, "load", poisoned)
-    name = digits.name(trainer.feed.batches.ids(5)[place])
+    monkeypatch.setattr(loop.feed.batches, "load", poisoned)
+    name = digits.name(loop.feed.batches.ids(5)[place])
     with pytest.raises(TrainingError, match=f"in level {digits.taxonomy.levels[level]} at step 5 .*1 of 8 .*{name}"):
-        fit(trainer, tmp_path)
-    assert all(weight.isfinite().all() for weight in trainer.method.network.parameters())
+        fit(loop, tmp_path)
+    assert all(weight.isfinite().all() for weight in loop.method.network.parameters())

@@ -36,31 +36,31 @@ class Listener(Silence):
         self.said.append(text)
 
 
-def fit(trainer: Loop, folder: Path, progress: Progress | None = None) -> tuple[list[float], list[nn.Parameter]]:
+def fit(loop: Loop, folder: Path, progress: Progress | None = None) -> tuple[list[float], list[nn.Parameter]]:
     folder.mkdir(exist_ok=True)
-    trained = trainer.fit(folder / "checkpoint.safetensors", progress or Silence(), "member")
+    trained = loop.fit(folder / "checkpoint.safetensors", progress or Silence(), "member")
     return [entry["loss"] for entry in trained.history], list(trained.network.parameters())
 
 
 def recorded(
-    trainer: Loop, record: Callable[[Callable[[], None]], Callable[[], None]], say: Callable[[str], None] = SILENCE.say
+    loop: Loop, record: Callable[[Callable[[], None]], Callable[[], None]], say: Callable[[str], None] = SILENCE.say
 ) -> Loop:
-    """The trainer with a recording that ``record`` makes."""
-    learner = trainer.method
+    """The loop with a recording that ``record`` makes."""
+    learner = loop.method
     learner.finite.asks_always = True
     learner.recording = Recording(learner.gradient, learner.optimizer, learner.finite, say, record)
-    return trainer
+    return loop
 
 
 class Again:
     """Does the recorded work at every replay, but not when it is recorded."""
 
-    def __init__(self, trainer: Loop) -> None:
-        self.trainer = trainer
+    def __init__(self, loop: Loop) -> None:
+        self.loop = loop
         self.replays = 0
 
     def __call__(self, work: Callable[[], None]) -> Callable[[], None]:
-        network, optimizer = self.trainer.method.network, self.trainer.method.optimizer
+        network, optimizer = self.loop.method.network, self.loop.method.optimizer
         state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
         moments = {id(w): {k: v.clone() for k, v in each.items()} for w, each in optimizer.state.items()}
         work()
@@ -72,7 +72,7 @@ class Again:
 
         def replay() -> None:
             self.replays += 1
-            self.trainer.method.gradient.clear()
+            self.loop.method.gradient.clear()
             before = [group["lr"] for group in optimizer.param_groups]
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate
@@ -80,7 +80,7 @@ class Again:
             learnt, figures, largest = self.cells(work)
             for group, rate in zip(optimizer.param_groups, before, strict=True):
                 group["lr"] = rate
-            held = self.trainer.method.recording._recorded
+            held = self.loop.method.recording._recorded
             held.loss.copy_(learnt.loss)
             held.figures.copy_(figures)
             held.largest.copy_(largest)
@@ -95,15 +95,15 @@ class Again:
 
 @pytest.mark.slow
 def test_recorded_steps_learn_what_others_learn(
-    make_trainer: Callable[..., Loop], digits: Dataset, tmp_path: Path
+    make_loop: Callable[..., Loop], digits: Dataset, tmp_path: Path
 ) -> None:
     # Classes of unequal weight: each batch has its own sum of weights, which its loss is divided by.
     weights = [torch.linspace(0.1, 3.0, size) for size in digits.taxonomy.num_classes]
     uneven = Supervised(CrossEntropy(weights), CrossEntropy(weights), (1.0, 1.0, 1.0))
-    plain = fit(make_trainer(LENGTH, NOISY, objective=uneven), tmp_path / "plain")
-    trainer = make_trainer(LENGTH, NOISY, objective=uneven)
-    again = Again(trainer)
-    replayed = fit(recorded(trainer, again), tmp_path / "recorded")
+    plain = fit(make_loop(LENGTH, NOISY, objective=uneven), tmp_path / "plain")
+    loop = make_loop(LENGTH, NOISY, objective=uneven)
+    again = Again(loop)
+    replayed = fit(recorded(loop, again), tmp_path / "recorded")
     # The first three steps are launched one by one; all others are replayed, each with its batch, rate and seed.
     assert again.replays == LENGTH.steps - 3
     # Rates are float32 in what is replayed, and training makes that difference grow.
@@ -114,67 +114,67 @@ def test_recorded_steps_learn_what_others_learn(
 
 @pytest.mark.slow
 def test_a_recording_leaves_the_settings_of_the_optimiser_as_they_were(
-    make_trainer: Callable[..., Loop], tmp_path: Path
+    make_loop: Callable[..., Loop], tmp_path: Path
 ) -> None:
-    trainer = make_trainer(LENGTH, NOISY)
-    fit(recorded(trainer, Again(trainer)), tmp_path)
-    for group in trainer.method.optimizer.param_groups:
+    loop = make_loop(LENGTH, NOISY)
+    fit(recorded(loop, Again(loop)), tmp_path)
+    for group in loop.method.optimizer.param_groups:
         assert isinstance(group["lr"], float)
         assert group["capturable"] is False
 
 
-def stepwise(trainer: Loop, calls: list[str]) -> Iterator[None]:
+def stepwise(loop: Loop, calls: list[str]) -> Iterator[None]:
     """Walks through a training; ``calls`` grows where it lets the next batch begin."""
-    with closing(trainer.feed.between(0, LENGTH.steps)) as prepared:
+    with closing(loop.feed.between(0, LENGTH.steps)) as prepared:
         for seen in prepared:
-            trainer.take(replace(seen, meanwhile=lambda: calls.append("begin")))
+            loop.take(replace(seen, meanwhile=lambda: calls.append("begin")))
             yield
 
 
-def test_the_next_batch_is_begun_once_a_step_and_not_by_what_is_recorded(make_trainer: Callable[..., Loop]) -> None:
+def test_the_next_batch_is_begun_once_a_step_and_not_by_what_is_recorded(make_loop: Callable[..., Loop]) -> None:
     def record(work: Callable[[], None]) -> Callable[[], None]:
         work()
         return lambda: None
 
     calls, counted = [], []
-    for _ in stepwise(recorded(make_trainer(LENGTH, NOISY), record), calls):
+    for _ in stepwise(recorded(make_loop(LENGTH, NOISY), record), calls):
         counted.append(len(calls))
     assert counted == list(range(1, LENGTH.steps + 1))
 
 
-def test_a_batch_that_has_to_be_cut_is_not_replayed_as_a_whole(make_trainer: Callable[..., Loop]) -> None:
+def test_a_batch_that_has_to_be_cut_is_not_replayed_as_a_whole(make_loop: Callable[..., Loop]) -> None:
     """Memory may run out later on, for whatever else the GPU has to do."""
-    trainer = make_trainer(LENGTH, NOISY)
-    again = Again(trainer)
+    loop = make_loop(LENGTH, NOISY)
+    again = Again(loop)
     replays = []
-    for _ in stepwise(recorded(trainer, again), []):
+    for _ in stepwise(recorded(loop, again), []):
         replays.append(again.replays)
-        trainer.method.gradient.num_portions = 2 if len(replays) == 6 else 1
+        loop.method.gradient.num_portions = 2 if len(replays) == 6 else 1
     assert replays[:8] == [0, 0, 0, 1, 2, 3, 3, 4]
 
 
-def test_images_of_another_size_are_recorded_anew(make_trainer: Callable[..., Loop]) -> None:
-    trainer = make_trainer(LENGTH, NOISY)
-    again = Again(trainer)
-    recorded(trainer, again)
+def test_images_of_another_size_are_recorded_anew(make_loop: Callable[..., Loop]) -> None:
+    loop = make_loop(LENGTH, NOISY)
+    again = Again(loop)
+    recorded(loop, again)
     replays = []
-    with closing(trainer.feed.between(0, LENGTH.steps)) as prepared:
+    with closing(loop.feed.between(0, LENGTH.steps)) as prepared:
         for step, seen in enumerate(prepared):
-            trainer.take(seen if step < 6 else replace(seen, images=seen.images[..., ::2, ::2]))
+            loop.take(seen if step < 6 else replace(seen, images=seen.images[..., ::2, ::2]))
             replays.append(again.replays)
     assert replays == [0, 0, 0, 1, 2, 3, 3, 3, 3, 4, 5, 6]
 
 
 @pytest.mark.slow
 def test_where_nothing_can_be_recorded_the_training_says_so_and_goes_on(
-    make_trainer: Callable[..., Loop], tmp_path: Path
+    make_loop: Callable[..., Loop], tmp_path: Path
 ) -> None:
     def fail(work: Callable[[], None]) -> None:
         raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
-    plain = fit(make_trainer(LENGTH, NOISY), tmp_path / "plain")
+    plain = fit(make_loop(LENGTH, NOISY), tmp_path / "plain")
     listener = Listener()
-    trained = fit(recorded(make_trainer(LENGTH, NOISY), fail, listener.say), tmp_path / "failed")
+    trained = fit(recorded(make_loop(LENGTH, NOISY), fail, listener.say), tmp_path / "failed")
     assert trained[0] == plain[0]
     assert len(listener.said) == 1
     assert "launched one by one (operation not permitted when stream is capturing more)" in listener.said[0]
@@ -182,10 +182,10 @@ def test_where_nothing_can_be_recorded_the_training_says_so_and_goes_on(
 
 @pytest.mark.slow
 def test_a_number_that_is_not_finite_is_named_in_replayed_steps_too(
-    make_trainer: Callable[..., Loop], digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_loop: Callable[..., Loop], digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainer = make_trainer(Length(1, 40), NoiseConfig(), checkpoint_seconds=1e9)
-    load = trainer.feed.batches.load
+    loop = make_loop(Length(1, 40), NoiseConfig(), checkpoint_seconds=1e9)
+    load = loop.feed.batches.load
 
     def poisoned(*arguments: Any, **words: Any) -> Iterator[Batch]:
         for step, batch in enumerate(load(*arguments, **words)):
@@ -193,22 +193,22 @@ def test_a_number_that_is_not_finite_is_named_in_replayed_steps_too(
                 batch.targets[1][3] = math.nan
             yield batch
 
-    monkeypatch.setattr(trainer.feed.batches, "load", poisoned)
-    name = digits.name(trainer.feed.batches.ids(5)[3])
+    monkeypatch.setattr(loop.feed.batches, "load", poisoned)
+    name = digits.name(loop.feed.batches.ids(5)[3])
     with pytest.raises(TrainingError, match=f"at step 5 .*1 of 8 images: {name}"):
-        fit(recorded(trainer, Again(trainer)), tmp_path)
+        fit(recorded(loop, Again(loop)), tmp_path)
 
 
-def test_only_what_depends_on_tensors_alone_is_recorded(make_trainer: Callable[..., Loop]) -> None:
-    trainer = make_trainer(LENGTH)
-    objective, optimizer = trainer.method.objective, trainer.method.optimizer
+def test_only_what_depends_on_tensors_alone_is_recorded(make_loop: Callable[..., Loop]) -> None:
+    loop = make_loop(LENGTH)
+    objective, optimizer = loop.method.objective, loop.method.optimizer
 
     there = type("Gpu", (), {"parameters": lambda self: iter([OnCuda()])})()
     assert can_be_recorded(there, optimizer, objective)
-    assert not can_be_recorded(trainer.method.network, optimizer, objective), "a CPU"
+    assert not can_be_recorded(loop.method.network, optimizer, objective), "a CPU"
     assert not can_be_recorded(there, optimizer, object()), "an objective that says nothing of it"
     assert not can_be_recorded(there, torch.optim.SGD([torch.zeros(1)], lr=0.1), objective), "a rate of the host"
-    ensembling = make_trainer(LENGTH, self_ensemble=True).method.objective
+    ensembling = make_loop(LENGTH, self_ensemble=True).method.objective
     assert not can_be_recorded(there, optimizer, ensembling), "its ramp is a number of the host"
 
 
@@ -219,29 +219,29 @@ class OnCuda:
 @pytest.mark.gpu
 @pytest.mark.parametrize("deterministic", [True, False])
 def test_a_gpu_learns_the_same_from_recorded_steps(
-    deterministic: bool, make_trainer: Callable[..., Loop], tmp_path: Path
+    deterministic: bool, make_loop: Callable[..., Loop], tmp_path: Path
 ) -> None:
     _choose_kernels(deterministic)
     try:
-        plain = fit(make_trainer(LENGTH, NOISY, device="cuda"), tmp_path / "plain")
+        plain = fit(make_loop(LENGTH, NOISY, device="cuda"), tmp_path / "plain")
         listener = Listener()
         placement = Placement(torch.device("cuda"), "float32", records=True)
-        trainer = make_trainer(LENGTH, NOISY, placement=placement, say=listener.say)
-        replayed = fit(trainer, tmp_path / "recorded", listener)
+        loop = make_loop(LENGTH, NOISY, placement=placement, say=listener.say)
+        replayed = fit(loop, tmp_path / "recorded", listener)
     finally:
         _choose_kernels(deterministic=False)
     assert listener.said == []
-    assert trainer.method.recording._recorded is not None
+    assert loop.method.recording._recorded is not None
     np.testing.assert_allclose(replayed[0], plain[0], rtol=1e-4 if deterministic else 2e-2)
 
 
 @pytest.mark.gpu
-def test_a_gpus_memory_is_given_back_after_recorded_steps(make_trainer: Callable[..., Loop], tmp_path: Path) -> None:
+def test_a_gpus_memory_is_given_back_after_recorded_steps(make_loop: Callable[..., Loop], tmp_path: Path) -> None:
     placement = Placement(torch.device("cuda"), "float32", records=True)
-    fit(make_trainer(LENGTH, NOISY, placement=placement), tmp_path / "first")
+    fit(make_loop(LENGTH, NOISY, placement=placement), tmp_path / "first")
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
-    fit(make_trainer(LENGTH, NOISY, placement=placement), tmp_path / "second")
+    fit(make_loop(LENGTH, NOISY, placement=placement), tmp_path / "second")
     assert torch.cuda.memory_allocated() <= before
 
 
@@ -260,10 +260,10 @@ def test_steps_are_recorded_where_that_was_asked_for_and_nothing_else_is_in_the_
     records: bool,
     mode: str,
     settings: dict[str, bool],
-    make_trainer: Callable[..., Loop],
+    make_loop: Callable[..., Loop],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("nstudent.training.learner.can_be_recorded", lambda *_: True)
     monkeypatch.setattr(Placement, "compile", lambda *_: None)
     placement = Placement(torch.device("cpu"), "float32", mode, records)
-    assert (make_trainer(LENGTH, placement=placement, **settings).method.recording is not None) is recorded
+    assert (make_loop(LENGTH, placement=placement, **settings).method.recording is not None) is recorded

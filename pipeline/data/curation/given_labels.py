@@ -1,0 +1,115 @@
+"""From the labels a source spells to rows of class indices, and what is odd about them that a person should know."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from nstudent.config.file import read_yaml
+from nstudent.config.schema import DataConfig
+from nstudent.data.curation.split import TEST, TRAIN, VALIDATION
+from nstudent.data.sources import Record
+from nstudent.data.sources.source import printable
+from nstudent.errors import ConfigError, DataError
+from nstudent.taxonomy.tree import LabelArray, Taxonomy
+
+_MIN_REVERSED = 3
+"""So many classes with one class below each, all sharing fewer, are taken for levels in the wrong order."""
+
+
+def taxonomy_of(records: Sequence[Record], config: DataConfig) -> Taxonomy:
+    """The tree that the configuration gives, or the one that the labels spell.
+
+    Raises:
+        DataError: a level has no class, there is but one label, or the levels stand in the wrong order.
+        ConfigError: ``data.taxonomy`` is not a tree.
+    """
+    if config.taxonomy is None:
+        taxonomy = Taxonomy.from_labels((record.label for record in records), config.levels)
+        _check_order(taxonomy)
+    else:
+        tree = config.taxonomy
+        content = read_yaml(Path(tree)) if isinstance(tree, str) else tree
+        if not isinstance(content, dict | list):
+            raise ConfigError("data.taxonomy is not a tree: write nested class names")
+        taxonomy = Taxonomy.from_tree(content, config.levels)
+    for level, num_classes in zip(taxonomy.levels, taxonomy.num_classes, strict=True):
+        if not num_classes:
+            raise DataError(f"no label names a class of the level '{level}': leave it out of data.levels")
+    return taxonomy
+
+
+def _check_order(taxonomy: Taxonomy) -> None:
+    """Fine before coarse also spells a tree, one in which nothing is shared and nothing can be learnt."""
+    for level in range(1, taxonomy.num_levels):
+        above, below = taxonomy.levels[level - 1], taxonomy.levels[level]
+        parents, names = taxonomy.parents[level], taxonomy.classes[level]
+        if len(parents) >= _MIN_REVERSED and len(set(parents)) == len(parents) > len(set(names)):
+            raise DataError(
+                f"data.levels seems to be in the wrong order: {len(parents)} classes of '{above}' have one of "
+                f"'{below}' each, and share {len(set(names))}. Write the coarsest level first, or give data.taxonomy"
+            )
+
+
+def encode_labels(records: Sequence[Record], taxonomy: Taxonomy) -> LabelArray:
+    """Class indices, (images, levels).
+
+    Raises:
+        DataError: names the first image whose label does not fit the tree, and how many there are.
+    """
+    known: dict[tuple[str, ...], tuple[int, ...]] = {}
+    wrong: dict[tuple[str, ...], str] = {}
+    for label in {record.label: None for record in records}:
+        try:
+            known[label] = taxonomy.encode(label)
+        except DataError as error:
+            wrong[label] = str(error)
+    if wrong:
+        at_fault = [record for record in records if record.label in wrong]
+        more = f" ({len(at_fault) - 1} more images have a label that does not fit)" if len(at_fault) > 1 else ""
+        raise DataError(f"{printable(at_fault[0].name)}: {printable(wrong[at_fault[0].label])}{more}")
+    rows = [known[record.label] for record in records]
+    return np.array(rows, dtype=np.int32).reshape(len(rows), taxonomy.num_levels)
+
+
+def findings(
+    taxonomy: Taxonomy, truth: LabelArray, split: npt.NDArray[np.int8], usable: npt.NDArray[np.bool_]
+) -> dict[str, Any]:
+    """What is legal and yet worth a look, as JSON.
+
+    Returns:
+        ``one_training_image``: final labels with a single one; ``held_out_only``: final labels that validation or test
+        shows and no training image has; ``several_parents``: names that stand under more than one class.
+    """
+    of_image = taxonomy.terminal_of(truth)
+    num_labels = len(taxonomy.terminals)
+
+    def count(parts: tuple[int, ...]) -> npt.NDArray[np.int64]:
+        chosen = of_image[usable & np.isin(split, parts) & (of_image >= 0)]
+        return np.bincount(chosen, minlength=num_labels)
+
+    trained, held_out = count((TRAIN,)), count((VALIDATION, TEST))
+    return {
+        "one_training_image": _paths(taxonomy, trained == 1),
+        "held_out_only": _paths(taxonomy, (trained == 0) & (held_out > 0)),
+        "several_parents": _several_parents(taxonomy),
+    }
+
+
+def _paths(taxonomy: Taxonomy, chosen: npt.NDArray[np.bool_]) -> list[str]:
+    return ["/".join(taxonomy.names(taxonomy.terminals[i]).values()) for i in np.flatnonzero(chosen)]
+
+
+def _several_parents(taxonomy: Taxonomy) -> list[dict[str, Any]]:
+    found = []
+    for level in range(1, taxonomy.num_levels):
+        above: dict[str, list[str]] = {}
+        for name, parent in zip(taxonomy.classes[level], taxonomy.parents[level], strict=True):
+            above.setdefault(name, []).append(taxonomy.classes[level - 1][parent])
+        found += [
+            {"level": taxonomy.levels[level], "name": name, "parents": parents}
+            for name, parents in above.items()
+            if len(parents) > 1
+        ]
+    return found

@@ -1,0 +1,115 @@
+"""What the machine has for this process; how many processes there should be beside it, and that none outlives it."""
+
+import multiprocessing
+import os
+import re
+import signal
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from nstudent.errors import ArtifactError
+from nstudent.signals import SIGNALS
+
+_OTHER_FILES = 512
+"""Libraries, pipes to processes, the stores of labels and scores."""
+_MOST_COPYING = 8
+"""Largest number of threads that copy the images of one batch; memory is not faster with more."""
+_BYTES_WORTH_A_THREAD = 4 << 20
+_MANY_IMAGES = 32
+"""Number of images from which on threads decode them: fewer gain less than threads take to begin."""
+
+
+def available_cores() -> int:
+    """Cores for this process: a container may have made them fewer, and torchrun's processes share a machine's."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def is_one_of_several() -> bool:
+    """Whether torchrun has started this process and others, to do one run together."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def available_memory() -> int | None:
+    """Bytes that can be had without swapping, which a container may have made fewer; ``None`` where nobody says."""
+    found = []
+    for path, pattern, unit in (
+        ("/proc/meminfo", r"MemAvailable:\s+(\d+) kB", 1024),
+        ("/sys/fs/cgroup/memory.max", r"(\d+)", 1),
+    ):
+        try:
+            said = re.search(pattern, Path(path).read_text())
+        except OSError:
+            continue
+        if said:
+            found.append(int(said[1]) * unit)
+    return min(found, default=None)
+
+
+def allow_open_files(count: int) -> None:
+    """Let this process hold so many files open beside what it holds anyway: a map keeps its file open.
+
+    Raises:
+        ArtifactError: the system does not allow so many.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = count + _OTHER_FILES
+    if allowed == resource.RLIM_INFINITY or needed <= allowed:
+        return
+    if most != resource.RLIM_INFINITY and needed > most:
+        raise ArtifactError(
+            f"{count:,} files have to be open at once, and the system allows {most:,}: raise ulimit -Hn"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, most))
+
+
+def decoding_threads(images: int) -> int:
+    """How many decode so many images. Loader processes have a core each; only the main process has any to spare."""
+    if images < _MANY_IMAGES or multiprocessing.parent_process() is not None:
+        return 1
+    return min(available_cores(), images // (_MANY_IMAGES // 2))
+
+
+def copying_threads(num_bytes: int) -> int:
+    """How many copy so many bytes of images. Loader processes have a core each, as in decoding."""
+    if multiprocessing.parent_process() is not None:
+        return 1
+    return max(1, min(available_cores(), _MOST_COPYING, num_bytes // _BYTES_WORTH_A_THREAD))
+
+
+def in_threads(images: int, threads: int, work: Callable[[slice], None]) -> None:
+    """Work on so many images, each of some threads on a part of them.
+
+    They are threads of this call alone: they take 0.1 ms to begin, and none is left for a fork to lose.
+    """
+    if threads == 1:
+        work(slice(None))
+        return
+    with ThreadPoolExecutor(threads, thread_name_prefix="images") as pool:
+        list(pool.map(work, [slice(images * i // threads, images * (i + 1) // threads) for i in range(threads)]))
+
+
+def serve_parent(_worker: int = 0) -> None:
+    """Begin a process that works for another: signals are its parent's affair, and it ends when its parent does.
+
+    Ctrl-C reaches the whole group, but the parent decides when to end. A parent that is killed cannot tell anybody:
+    without a look-out its processes would stay, and with them the lock on the run folder that they have inherited.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in SIGNALS:
+        if number != signal.SIGINT:
+            signal.signal(number, signal.SIG_DFL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

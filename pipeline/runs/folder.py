@@ -1,0 +1,293 @@
+"""A run folder and the plan for it: what is up to date, and how a step is made there."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from nstudent.config.file import dump_yaml, load_config
+from nstudent.config.schema import Config
+from nstudent.data.sources import source_stamp
+from nstudent.distributed.world import IndependentJob, World
+from nstudent.errors import ArtifactError, StoppedError
+from nstudent.listener import NoListener
+from nstudent.progress import Progress, Silence, Watched
+from nstudent.runs.plan import plan
+from nstudent.runs.stage import Context, Step
+from nstudent.runs.step_metrics import FilterMetrics, TrainedMetrics, read_metrics
+from nstudent.session import Session
+from nstudent.storage.artifact import FINAL, Artifact, Manifest
+from nstudent.storage.commit import commit, difference, open_partial, partial_folder
+from nstudent.storage.files import atomic_write, explained, fingerprint_of, write_json
+from nstudent.storage.lock import hold, hold_part
+
+CONFIG = "config.yaml"
+Turns = Callable[[Step, int], Iterable[int]]
+"""Function of a step and the number of its independent trainings: their numbers, in the order in which the step should
+turn to them."""
+
+STOPPED = "stopped.json"
+"""File with the reason why a run was stopped before its end; it is removed when the run goes on."""
+
+
+class Run:
+    """A run folder and the plan for it.
+
+    Attributes:
+        config: Configuration of the run.
+        run_dir: The run folder.
+        session: What the caller has brought.
+        progress: Is told of the work. It asks whether to go on, and hears other processes, wherever it is told.
+        steps: The plan: every step, whether it is needed or not.
+    """
+
+    def __init__(self, config: Config, run_dir: Path, session: Session) -> None:
+        self.config = config
+        self.run_dir = run_dir
+        self.session = session
+        self.progress: Progress = session.watched()
+        self.steps = plan(config)
+        self._stamp: str | None = None
+        self._turns: Turns = lambda step, count: range(count)
+
+    @classmethod
+    def open(cls, config: Config, run_dir: str | Path | None = None, session: Session | None = None) -> "Run":
+        """A run in the folder ``run_dir``, or in ``runs/<config.run_name>``."""
+        folder = Path(run_dir) if run_dir is not None else Path("runs") / config.run_name
+        return cls(config, folder, session or Session())
+
+    @classmethod
+    def reopen(cls, run_dir: str | Path, session: Session | None = None) -> "Run":
+        """A run folder with the configuration it was last run with.
+
+        Raises:
+            ArtifactError: the folder does not hold a run.
+            ConfigError: its configuration cannot be read.
+        """
+        path = Path(run_dir) / CONFIG
+        if not path.exists():
+            raise ArtifactError(f"{run_dir} is not a run folder: it has no {CONFIG}")
+        return cls.open(load_config(path), run_dir, session)
+
+    @contextmanager
+    def locked(self, *, beside_parts: bool = False) -> Iterator[None]:
+        """Hold the lock of the run folder, and note there why the run was stopped, if it is.
+
+        Args:
+            beside_parts: Whether jobs that make parts of a labelling may be at work in the folder meanwhile.
+
+        Raises:
+            BusyError: another process holds the folder.
+            ArtifactError: the disk refuses something; the message is one line.
+        """
+        with explained(self.run_dir, "use"), hold(self.run_dir, beside_parts=beside_parts):
+            note = self.run_dir / STOPPED
+            note.unlink(missing_ok=True)
+            try:
+                yield
+            except StoppedError as error:
+                write_json(note, {"why": str(error)})
+                raise
+
+    @contextmanager
+    def as_leader(self) -> Iterator[bool]:
+        """Take the part of this process in the run: ``with run.as_leader() as leads``.
+
+        The process that leads gets ``True`` and holds the folder; the block makes the steps. Any other process gets
+        ``False`` when the run has ended: until then it works on its share of each step that the leader makes.
+        """
+        if not self.world.leads:
+            self._follow()
+            yield False
+            return
+        with self.locked():
+            yield True
+            self.world.agree(None)
+
+    def train_beside(self, turns: Turns, check: Callable[[], None]) -> None:
+        """Let other processes do some of the trainings.
+
+        Args:
+            turns: Tells a step which of its trainings are left to this process.
+            check: Is called wherever the work of this process tells its progress: hears the other processes.
+        """
+        self._turns = turns
+        self.progress = Watched(self.progress, check)
+
+    @property
+    def world(self) -> World:
+        """The processes that share the work."""
+        return self.session.world
+
+    def folder(self, name: str) -> Path:
+        """Folder of a step."""
+        return self.run_dir / name
+
+    def asked(self, step: Step, inputs: dict[str, Manifest]) -> dict[str, Any]:
+        """Everything that decides what the step makes, as JSON: its hash is the fingerprint of the step.
+
+        Args:
+            step: A step of the plan.
+            inputs: Manifests of its inputs, by step.
+        """
+        common = {key: getattr(self.config, key) for key in ("seed", "absent", "precision", "augment", "compile")}
+        if step.stage.provides == "data":
+            if self._stamp is None:
+                self._stamp = source_stamp(self.config.data)
+            common = {"seed": self.config.seed, "source": self._stamp}
+        return {
+            "stage": step.stage.name,
+            "version": step.stage.version,
+            "round": step.round,
+            "settings": common | step.stage.settings(self.config),
+            "inputs": {name: manifest.fingerprint for name, manifest in inputs.items()},
+        }
+
+    def inputs(self, step: Step) -> dict[str, Manifest]:
+        """Manifests of the step's inputs, by step; gathered steps that were not needed are left out.
+
+        Raises:
+            ArtifactError: an input is missing, or its manifest cannot be read.
+        """
+        needed = [name for _, name in step.inputs]
+        for name in needed:
+            if not self.folder(name).exists():
+                missing = name.partition("-")[2]
+                raise ArtifactError(
+                    f"{step.stage.name} needs {name}, which is not in {self.run_dir}: "
+                    f"run `nstudent stage {missing}` first"
+                )
+        planned = {other.name for other in self.needed_steps()} if step.gathered else set()
+        gathered = [name for name in step.gathered if name in planned and self.folder(name).exists()]
+        return {name: Manifest.read(self.folder(name)) for name in (*needed, *gathered)}
+
+    def request(self, step: Step) -> dict[str, Any]:
+        """What is asked for (``asked``) and the content id of each input: what a step that is made now is made from.
+
+        It is kept in the partial folder, so that another request does not take over its work, and in the manifest.
+        """
+        inputs = self.inputs(step)
+        return {
+            "asked": self.asked(step, inputs),
+            "inputs": {name: manifest.id for name, manifest in inputs.items()},
+        }
+
+    def why_stale(self, step: Step) -> str | None:
+        """Why the step has to be made (again); ``None`` if it is up to date."""
+        if not self.folder(step.name).exists():
+            return "not made yet"
+        made = Manifest.read(self.folder(step.name))
+        inputs = self.inputs(step)
+        asked = self.asked(step, inputs)
+        if made.fingerprint != fingerprint_of(asked):
+            return difference(made.asked, asked)
+        changed = [name for name, manifest in inputs.items() if made.inputs.get(name) != manifest.id]
+        return f"{changed[0]} was made again" if changed else None
+
+    def make(self, step: Step) -> Manifest:
+        """Run one step, commit what it made, and tell the listener; the other processes of the run do their share."""
+        request = self.request(step)
+        began = time.monotonic()
+        folder = self.folder(step.name)
+        open_partial(folder, request)
+        if step.stage.shared:
+            self.world.agree(step.index)
+        metrics = step.stage.load()(self._context(step, request["inputs"]))
+        assert metrics is not None, "the process that leads reports"
+        reported = metrics.to_json()
+        fields = {
+            "stage": step.stage.name,
+            "role": step.stage.provides,
+            "round": step.round,
+            **request,
+            "metrics": reported,
+            "seconds": round(time.monotonic() - began, 1),
+        }
+        manifest = commit(folder, fields).manifest
+        self.session.listener.made(step.name, reported)
+        return manifest
+
+    def make_part(self, step: Step, part: IndependentJob) -> None:
+        """Make one part of a step's files and leave them there: a later call that finds all of them commits it."""
+        # Held for a moment alone: to open the folder, and to be sure that nobody works on the whole.
+        with ExitStack() as parts:
+            with self.locked(beside_parts=True):
+                request = self.request(step)
+                open_partial(self.folder(step.name), request, beside_others=True)
+                parts.enter_context(hold_part(self.run_dir, part.rank, part.size))
+            step.stage.load()(self._context(step, request["inputs"]))
+
+    def train_ahead(self, step: Step, number: int) -> None:
+        """Do one of the trainings of a step that another process is making: its last checkpoint is left there."""
+        step.stage.load_training()(self._context(step, self.inputs(step)), number)
+
+    def _follow(self) -> None:
+        """Work on a share of each step that the leader makes, until it says that the run has ended.
+
+        It is silent: the leader speaks for all processes.
+        """
+        self.session = replace(self.session, progress=Silence(), listener=NoListener())
+        self.progress = self.session.watched()
+        while (index := self.world.agree()) is not None:
+            step = self.steps[index]
+            step.stage.load()(self._context(step, self.inputs(step)))
+
+    def _context(self, step: Step, inputs: Iterable[str]) -> Context:
+        # What is needed and gathered is opened, and hashed, once.
+        read = {name: Artifact(self.folder(name)) for name in step.reads if name in inputs}
+        return Context(
+            config=self.config,
+            step=step,
+            folder=partial_folder(self.folder(step.name)),
+            inputs={role: read[name] for role, name in step.inputs},
+            gathered=tuple(read[name] for name in step.gathered if name in read),
+            session=replace(self.session, progress=self.progress),
+            turns=partial(self._turns, step),
+        )
+
+    def needed_steps(self) -> Iterator[Step]:
+        """The steps in order, less those of rounds that came to nothing."""
+        ended = False
+        for step in self.steps:
+            if ended and step.round:
+                continue
+            yield step
+            ended = ended or bool(self._end(step))
+
+    def why_ended(self) -> str:
+        """Why the rounds ended before the last planned one; empty where they did not."""
+        return next((reason for step in self.steps if (reason := self._end(step))), "")
+
+    def _end(self, step: Step) -> str:
+        """Why no round can follow a step; empty where one can, or nothing is known yet."""
+        try:
+            metrics = read_metrics(Manifest.read(self.folder(step.name)))
+        except ArtifactError:
+            return ""
+        if isinstance(metrics, TrainedMetrics) and metrics.promoted is False:
+            return f"{step.name} did not beat its teacher"
+        return metrics.ended if isinstance(metrics, FilterMetrics) else ""
+
+    def write_config(self) -> None:
+        """Keep the complete configuration with the run."""
+        text = dump_yaml(self.config.model_dump(mode="json"))
+        path = self.run_dir / CONFIG
+        if not path.exists() or path.read_bytes() != text.encode():
+            atomic_write(path, text.encode())
+
+    def write_final(self) -> None:
+        """Point at the classifier that stands: the last labeller that was promoted and is still part of the run."""
+        labellers = [step.name for step in self.needed_steps() if step.stage.provides == "labeller"]
+        standing = [name for name in labellers if self._promoted(name)]
+        if standing:
+            write_json(self.run_dir / FINAL, {"step": standing[-1]})
+
+    def _promoted(self, name: str) -> bool:
+        """Whether a labeller is there, can be read, and was promoted."""
+        try:
+            return bool(TrainedMetrics.of(Manifest.read(self.folder(name))).promoted)
+        except ArtifactError:
+            return False

@@ -1,0 +1,156 @@
+"""The stages there are, and the steps of a run: what it will do, known before anything is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from nstudent.errors import ConfigError
+from nstudent.runs.stage import Stage, Step
+from nstudent.runs.step_metrics import Role
+
+if TYPE_CHECKING:
+    from nstudent.config.schema import Config
+
+
+def _section(name: str, *, without: Sequence[str] = ()) -> Callable[[Config], dict[str, Any]]:
+    """A section of the configuration, less the keys that change speed but not results."""
+
+    def settings(config: Config) -> dict[str, Any]:
+        section: dict[str, Any] = getattr(config, name).model_dump(mode="json")
+        return {f"{name}.{key}": value for key, value in section.items() if key not in without}
+
+    return settings
+
+
+def _training(name: str, *, without: Sequence[str] = ()) -> Callable[[Config], dict[str, Any]]:
+    return _section(name, without=["checkpoint_activations", *without])
+
+
+def _data(config: Config) -> dict[str, Any]:
+    """The section `data`; without the key `folds` if it asks for none, as in run folders made before it existed."""
+    return _section("data", without=[] if config.data.folds else ["folds"])(config)
+
+
+STAGES = {
+    stage.name: stage
+    for stage in (
+        Stage("data", needs=(), provides="data", settings=_data, version=2),
+        Stage(
+            "teacher",
+            needs=("data",),
+            provides="labeller",
+            settings=_training("teacher"),
+            version=2,
+            shared=True,
+            apart=True,
+        ),
+        Stage(
+            "baseline",
+            needs=("data",),
+            provides="baseline",
+            settings=_training("student", without=["promote_above"]),
+            version=2,
+            shared=True,
+            aside=True,
+        ),
+        Stage(
+            "pseudolabel",
+            needs=("data", "labeller"),
+            provides="labels",
+            settings=_section("pseudolabel", without=["batch_size"]),
+            version=3,
+            shared=True,
+            in_parts=True,
+        ),
+        Stage(
+            "filter",
+            needs=("data", "labels"),
+            provides="selection",
+            settings=lambda config: (
+                _training("filter")(config) | _section("pseudolabel", without=["batch_size"])(config)
+            ),
+            version=4,
+            shared=True,
+        ),
+        Stage(
+            "student",
+            needs=("data", "labeller", "labels", "selection"),
+            provides="labeller",
+            settings=lambda config: (
+                _training("student")(config)
+                | {"pseudolabel.targets": config.pseudolabel.targets}
+                | _section("evaluate", without=["batch_size"])(config)
+            ),
+            version=2,
+            shared=True,
+        ),
+        Stage(
+            "evaluate",
+            needs=("data",),
+            gathers=("labeller", "baseline", "labels", "selection"),
+            provides="scores",
+            settings=_section("evaluate", without=["batch_size"]),
+            version=2,
+        ),
+    )
+}
+
+
+def plan(config: Config) -> tuple[Step, ...]:
+    """The steps of a run: each stage reads the latest artifact of every role it needs, and all of the roles it gathers.
+
+    That a student is the next round's labeller is all the iteration there is.
+    """
+    walk = [("data", 0), ("teacher", 0)]
+    if config.rounds:
+        walk.append(("baseline", 0))
+    for round_ in range(1, config.rounds + 1):
+        walk += [("pseudolabel", round_), ("filter", round_), ("student", round_)]
+    walk.append(("evaluate", 0))
+    latest: dict[Role, str] = {}
+    everything: list[tuple[Role, str]] = []
+    steps = []
+    for index, (name, round_) in enumerate(walk):
+        stage = STAGES[name]
+        inputs = tuple((role, latest[role]) for role in stage.needs)
+        gathered = tuple(made for role, made in everything if role in stage.gathers)
+        step = Step(index, stage, round_, inputs, gathered)
+        steps.append(step)
+        latest[stage.provides] = step.name
+        everything.append((stage.provides, step.name))
+    return tuple(steps)
+
+
+def check_stage(name: str) -> None:
+    """Refuse a name that is not that of a stage.
+
+    Raises:
+        ConfigError: it is not; the message lists the stages.
+    """
+    if name not in STAGES:
+        raise ConfigError(f"there is no stage '{name}': choose from {', '.join(STAGES)}")
+
+
+def needed_until(steps: Sequence[Step], stage: str | None) -> tuple[Step, ...]:
+    """The last step of a stage and the steps that it is made from, directly or not, in order; ``None``: all steps.
+
+    Args:
+        steps: The plan of a run.
+        stage: Name of the stage.
+
+    Raises:
+        ConfigError: it is not a stage, or none of the steps is of it.
+    """
+    if stage is None:
+        return tuple(steps)
+    check_stage(stage)
+    last = next((step for step in reversed(steps) if step.stage.name == stage), None)
+    if last is None:
+        raise ConfigError(f"this run has no {stage} step: with rounds=0 none is planned")
+    needed = {last.name}
+    # A step reads only what earlier steps make.
+    for step in reversed(steps):
+        if step.name in needed:
+            needed.update(step.reads)
+    return tuple(step for step in steps if step.name in needed)

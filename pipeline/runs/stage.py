@@ -1,0 +1,151 @@
+"""What a stage is, and what it is given to work with."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from nstudent.distributed.world import World
+from nstudent.listener import Listener
+from nstudent.progress import Progress
+from nstudent.runs.step_metrics import Role
+from nstudent.session import Session
+from nstudent.storage.artifact import Artifact, Metrics
+from nstudent.storage.commit import SCRATCH
+from nstudent.storage.files import make_folder, reserve
+
+if TYPE_CHECKING:
+    # They take longer to import than all the rest, and `nstudent --help` needs neither.
+    from nstudent.config.schema import Config
+    from nstudent.randomness import Key
+
+Work = Callable[["Context"], Metrics | None]
+"""What a stage does: returns what it reports, or ``None`` in a process that does not lead."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One kind of work. The work itself is ``run`` in ``nstudent.stages.<name>``, imported when it is needed."""
+
+    name: str
+    needs: tuple[Role, ...]
+    """Roles of the artifacts it reads; the latest artifact of each role is the one it gets."""
+    provides: Role
+    """Role of the artifact it makes."""
+    settings: Callable[[Config], dict[str, Any]]
+    """The part of the configuration that decides what it makes."""
+    gathers: tuple[Role, ...] = ()
+    """Roles of which it gets every artifact that was made before it, beside the latest of those it needs."""
+    version: int = 1
+    """Raised when the same inputs should give another artifact."""
+    shared: bool = False
+    """Whether every process of a run has a share of its work; else the leader does it alone."""
+    in_parts: bool = False
+    """Whether separate jobs can each make a part of its files, which a later call puts together."""
+    apart: bool = False
+    """Whether it trains networks that are independent of one another, so that other processes can train some ahead."""
+    aside: bool = False
+    """Whether no training reads what it makes, so that another process can make it beside them."""
+
+    def load(self) -> Work:
+        """Import the stage's module and return its ``run``."""
+        module = importlib.import_module(f"nstudent.stages.{self.name}")
+        return cast(Work, module.run)
+
+    def load_training(self) -> Callable[[Context, int], None]:
+        """Import the stage's module and return its ``train_ahead``, which trains one of its independent networks."""
+        module = importlib.import_module(f"nstudent.stages.{self.name}")
+        return cast(Callable[[Context, int], None], module.train_ahead)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A stage at its place in a run."""
+
+    index: int
+    stage: Stage
+    round: int
+    """0 before the first round of pseudo-labels."""
+    inputs: tuple[tuple[Role, str], ...]
+    """(role, name of the step that makes it)."""
+    gathered: tuple[str, ...] = ()
+    """Names of the steps whose artifacts it gathers, in the order of the run."""
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Names of all the steps that it reads, each once, in the order of the run."""
+        return tuple(sorted({*(name for _, name in self.inputs), *self.gathered}, key=_number))
+
+    @property
+    def name(self) -> str:
+        """Name of its folder."""
+        return f"{self.index:02d}-{self.stage.name}"
+
+
+def _number(step: str) -> int:
+    return int(step.partition("-")[0])
+
+
+@dataclass(frozen=True)
+class Context:
+    """Everything a stage may touch."""
+
+    config: Config
+    step: Step
+    folder: Path
+    """The partial folder to write into."""
+    inputs: Mapping[Role, Artifact]
+    """The latest artifact of each role that the stage needs."""
+    gathered: tuple[Artifact, ...] = ()
+    """Every artifact of the roles that the stage gathers, in the order of the run."""
+    session: Session = field(default_factory=Session)
+    turns: Callable[[int], Iterable[int]] = range
+    """Number of independent trainings -> their numbers, in the order in which the stage should turn to them. One that
+    comes late may have been trained ahead by another process: its checkpoint is then that of its last step."""
+
+    @property
+    def progress(self) -> Progress:
+        """Is told of the work; it raises ``StoppedError`` if the run is to stop."""
+        return self.session.progress
+
+    @property
+    def world(self) -> World:
+        """The processes that share the work. Only the leader's files and metrics count."""
+        return self.session.world
+
+    @property
+    def listener(self) -> Listener:
+        """Hears of epochs and steps."""
+        return self.session.listener
+
+    @property
+    def scratch(self) -> Path:
+        """Folder for checkpoints: kept while the step is partial, gone when it is done."""
+        path = self.folder / SCRATCH
+        make_folder(path)
+        return path
+
+    def all(self, *roles: Role) -> tuple[Artifact, ...]:
+        """Every artifact of some roles that there is, in the order of the run; the stage has to gather these roles."""
+        foreign = set(roles) - set(self.step.stage.gathers)
+        assert not foreign, f"the stage {self.step.stage.name} does not gather {', '.join(sorted(foreign))}"
+        return tuple(made for made in self.gathered if made.manifest.role in roles)
+
+    def training(self, name: str) -> str:
+        """Name of one of the step's trainings, unique in the run: as a listener hears it."""
+        return f"{self.step.name}/{name}"
+
+    def key(self, *parts: int | str) -> Key:
+        """Key for this step's randomness."""
+        return (self.config.seed, self.step.stage.name, self.step.round, *parts)
+
+    def reserve(self, num_bytes: int) -> None:
+        """Check, before hours of work, that what the step will write fits on the disk.
+
+        Raises:
+            ArtifactError: it does not; the message says how much is needed and free.
+        """
+        reserve(self.folder, num_bytes)

@@ -1,0 +1,59 @@
+"""Where a run stands: what is done, what is stale and why."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from nstudent.errors import ArtifactError, NstudentError
+from nstudent.runs.folder import STOPPED, Run
+from nstudent.runs.stage import Step
+from nstudent.runs.step_metrics import read_metrics
+from nstudent.storage.artifact import Manifest, Metrics
+from nstudent.storage.commit import partial_folder
+from nstudent.storage.files import read_json
+
+
+@dataclass(frozen=True)
+class StepState:
+    """Where one step stands."""
+
+    step: Step
+    state: str
+    """done, stale, partial, missing, or 'not needed' after a student that was not promoted."""
+    reason: str
+    metrics: Metrics | None = None
+    """What it reported; ``None`` if it is not made, or what it reported cannot be read."""
+
+
+def status(run_dir: str | Path) -> list[StepState]:
+    """Where each step of a run folder stands, and why."""
+    run = Run.reopen(run_dir)
+    needed = set(run.needed_steps())
+    return [_state(run, step, step in needed) for step in run.steps]
+
+
+def _why_unfinished(run: Run, partial: bool) -> str:
+    note = run.run_dir / STOPPED
+    if partial and note.exists():
+        return str(read_json(note).get("why", ""))
+    return "the same command goes on from here"
+
+
+def _state(run: Run, step: Step, needed: bool) -> StepState:
+    folder = run.folder(step.name)
+    if not needed:
+        return StepState(step, "not needed", run.why_ended())
+    if not folder.exists():
+        partial = partial_folder(folder).exists()
+        return StepState(step, "partial" if partial else "missing", _why_unfinished(run, partial))
+    try:
+        reason = run.why_stale(step)
+    except NstudentError as error:
+        return StepState(step, "stale", str(error))
+    return StepState(step, "stale" if reason else "done", reason or "", _metrics(folder))
+
+
+def _metrics(folder: Path) -> Metrics | None:
+    try:
+        return read_metrics(Manifest.read(folder))
+    except ArtifactError:
+        return None

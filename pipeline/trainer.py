@@ -1,0 +1,185 @@
+"""What the stages that train have in common: the data, the device, and how a network is put to the loop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cached_property
+
+import torch
+from nstudent.config.schema import Config, ModelConfig, TrainingConfig
+from nstudent.data.batches import Examples
+from nstudent.data.dataset import Dataset, PixelStore
+from nstudent.data.packing.shards import readable_size
+from nstudent.data.resident import ResidentPixels, fits_beside_training
+from nstudent.distributed.ranks import gathered_rows
+from nstudent.errors import ConfigError
+from nstudent.evaluation.assess import assess
+from nstudent.evaluation.metrics import scores
+from nstudent.evaluation.scores import HEADLINE
+from nstudent.labels.self_ensemble import RunningAverage
+from nstudent.labels.targets import GivenTargets
+from nstudent.models.device import Placement, loader_workers, noises_in_batches
+from nstudent.models.ensemble import Ensemble
+from nstudent.models.network import Network, build_network
+from nstudent.models.recipe import Recipe
+from nstudent.randomness import Key
+from nstudent.runs.stage import Context
+from nstudent.storage.files import reserve
+from nstudent.taxonomy.outputs import Outputs
+from nstudent.taxonomy.tree import LabelArray
+from nstudent.training.build import Lesson, Site, build_loop
+from nstudent.training.class_weights import class_weights
+from nstudent.training.loop import Length, Trained
+from nstudent.training.losses import LossSettings, build_loss, even_weights
+from nstudent.training.objective import Supervised
+from torch import Tensor, nn
+
+_WORTH_SAYING = 0.05
+"""Share of a training's time above which waiting for images is reported."""
+_CHECKPOINT_COPIES = 13
+"""How often a network's bytes lie on disk: weights, their average and two moments of the optimiser, in two generations
+and one being written, and the weights that are left at the end."""
+
+
+class Trainer:
+    """Trains and assesses networks for one step."""
+
+    def __init__(self, context: Context, dataset: Dataset) -> None:
+        self.dataset = dataset
+        self.placement = Placement.from_config(context.config)
+        self._config = context.config
+        self._scratch = context.scratch
+        self._progress = context.progress
+        self._world = context.world
+
+    @property
+    def outputs(self) -> Outputs:
+        """What the networks of this run are to say."""
+        return Outputs(self.dataset.taxonomy, self._config.absent)
+
+    @cached_property
+    def _site(self) -> Site:
+        """Where this step's trainings run."""
+        return Site(
+            placement=self.placement,
+            pixels=training_pixels(self._config, self.dataset, self.placement.device),
+            levels=self.dataset.taxonomy.levels,
+            name_of=self.dataset.name,
+            noises_in_batches=noises_in_batches(self._config),
+            workers=loader_workers(self._config, self.dataset.pixels.are_mapped),
+            checkpoint_seconds=60 * self._config.checkpoint_minutes,
+            world=self._world,
+            say=self._progress.say,
+        )
+
+    def recipe(self, members: Sequence[ModelConfig]) -> Recipe:
+        """How an ensemble of these members is described."""
+        return Recipe.of(self._config, self.dataset.taxonomy, members)
+
+    def ensemble(self, members: Sequence[ModelConfig], networks: Sequence[nn.Module]) -> Ensemble:
+        """An ensemble of trained networks; ``members`` describe them, in their order."""
+        return Ensemble.of_networks(self.recipe(members), networks, self.placement)
+
+    def labelled(self, labels: LabelArray | None = None) -> Examples:
+        """The labelled training images; ``labels`` (labelled images, levels) replaces what is given for them."""
+        ids = self.dataset.labelled
+        given = self.dataset.labels[ids] if labels is None else labels
+        return Examples(ids, GivenTargets(given, self.outputs))
+
+    def supervised(self, training: TrainingConfig, unlabelled_weight: float = 0.0) -> Supervised:
+        """The loss on labels, with the class weights of the labelled images, and on pseudo-labels, whose copies are
+        balanced instead."""
+        labels, device = self.dataset.labels[self.dataset.labelled], self.placement.device
+        weights = [weight.to(device) for weight in class_weights(labels, self.outputs, training)]
+        even = even_weights(self.outputs, device)
+        return Supervised(
+            labelled=build_loss(training.loss, LossSettings(self.outputs, weights, training.label_smoothing)),
+            heap=build_loss(training.loss, LossSettings(self.outputs, even)),
+            level_weights=training.level_weights or (1.0,) * self.dataset.taxonomy.num_levels,
+            unlabelled_weight=unlabelled_weight,
+        )
+
+    def student_length(self) -> Length:
+        """How long a student trains, and its baseline with it: known before any label is made."""
+        student = self._config.student
+        heap = max(1, len(self.dataset.unlabelled))
+        return Length(student.epochs, math.ceil(heap / unlabelled_share(student.batch_size, student.unlabelled_ratio)))
+
+    def build(self, model: ModelConfig, training: TrainingConfig, key: Key) -> Network:
+        """A new network with the noise of its training built in."""
+        outputs, noise, again = self.outputs, training.noise, training.checkpoint_activations
+        return build_network(model, outputs, key, dropout=noise.dropout, drop_path=noise.drop_path, checkpointing=again)
+
+    def train(self, name: str, model: ModelConfig, training: TrainingConfig, lesson: Lesson, key: Key) -> Trained:
+        """Train one network to the end, or go on with it from its checkpoint.
+
+        Args:
+            name: Name of the training among those of its step; its checkpoint is kept under it.
+            model: The network.
+            training: How it is trained.
+            lesson: What it is to learn.
+            key: Decides its first weights, the order of its images, and all noise.
+
+        Raises:
+            ConfigError: A batch has fewer images than the run has processes.
+            TrainingError: A loss or gradient is not finite.
+            StoppedError: The run was asked to stop; a checkpoint of the last step is on disk.
+        """
+        processes = self._world.size
+        if sum(size for _, size in lesson.parts) < processes:
+            raise ConfigError(f"{name}: {processes} processes share a batch of fewer images: raise batch_size")
+        network = self.build(model, training, key)
+        reserve(self._scratch, _CHECKPOINT_COPIES * sum(t.nbytes for t in network.state_dict().values()))
+        loop = build_loop(network, lesson, training, self._site, key)
+        checkpoint = self._scratch / f"{name.replace(' ', '-')}.safetensors"
+
+        def validate(network: nn.Module) -> float:
+            assert isinstance(network, Network)
+            return self.validation_score(self.ensemble([model], [network]))
+
+        trained = loop.fit(checkpoint, self._progress, name, validate)
+        self._say_what_packing_gains(name, trained.data_wait)
+        return trained
+
+    def _say_what_packing_gains(self, name: str, data_wait: float) -> None:
+        if data_wait >= _WORTH_SAYING and self.dataset.pixels.decodes_anew:
+            size = readable_size(len(self.dataset) * self.dataset.image_size**2 * 3)
+            self._progress.say(
+                f"  {name}: {data_wait:.0%} of the time went into waiting for images, to be decoded and noised; "
+                f"data.storage=pixels decodes them once ({size}), data.storage=jpeg in a third of that or less"
+            )
+
+    def validation_score(self, ensemble: Ensemble) -> float:
+        """The headline score on the validation images: the leader's, in every process."""
+        return float(self._world.agree(self._score(ensemble) if self._world.leads else None))
+
+    def running_average(self, num_rows: int, momentum: float) -> RunningAverage:
+        """Averages of a network's predictions for so many images: on the device that trains, where they fit there."""
+        outputs, device = self.outputs, self.placement.device
+        fits = fits_beside_training(num_rows * sum(outputs.sizes) * torch.float32.itemsize, device)
+        return RunningAverage(num_rows, outputs, momentum, device if fits else None)
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """The rows of every process end to end."""
+        return gathered_rows(self._world, rows)
+
+    def _score(self, ensemble: Ensemble) -> float:
+        assessed = assess(ensemble, self.dataset, self.dataset.validation, self._config.evaluate.batch_size)
+        score = scores(assessed.tallies)[HEADLINE]
+        assert score is not None, "the data stage refuses validation images without a label"
+        return score
+
+
+def training_pixels(config: Config, dataset: Dataset, device: torch.device) -> PixelStore | ResidentPixels:
+    """Where a training reads its images: on the GPU, if they fit and are noised there, and no process fetches them."""
+    dataset.pixels.open()
+    images, side = len(dataset), dataset.image_size
+    here = noises_in_batches(config) and not loader_workers(config, dataset.pixels.are_mapped)
+    resident = here and fits_beside_training(images * side**2 * 3, device)
+    return ResidentPixels(dataset.pixels, images, side, device) if resident else dataset.pixels
+
+
+def unlabelled_share(batch_size: int, ratio: float) -> int:
+    """Pseudo-labelled images beside ``batch_size`` labelled ones."""
+    return max(1, round(batch_size * ratio)) if ratio else 0

@@ -1,0 +1,133 @@
+"""The plan: what a run will do, known before anything is done."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from costless_runs import ONE_ROUND, TWO_ROUNDS, planned, steps_made
+from nstudent import load_config, plan
+from nstudent.cli.console import print_plan
+from nstudent.runs.plan import STAGES
+from nstudent.runs.stage import Context, Stage
+from nstudent.storage.artifact import Metrics
+
+if TYPE_CHECKING:
+    from conftest import FakeStages
+
+
+def test_the_plan_without_rounds() -> None:
+    assert planned(0) == {"00-data": [], "01-teacher": ["00-data"], "02-evaluate": ["00-data"]}
+
+
+_FIRST_ROUND = {
+    "00-data": [],
+    "01-teacher": ["00-data"],
+    "02-baseline": ["00-data"],
+    "03-pseudolabel": ["00-data", "01-teacher"],
+    "04-filter": ["00-data", "03-pseudolabel"],
+    "05-student": ["00-data", "01-teacher", "03-pseudolabel", "04-filter"],
+}
+
+
+def test_the_plan_of_one_round() -> None:
+    assert planned(1) == _FIRST_ROUND | {"06-evaluate": ["00-data"]}
+
+
+def test_in_the_second_round_the_student_is_the_teacher() -> None:
+    assert planned(2) == _FIRST_ROUND | {
+        "06-pseudolabel": ["00-data", "05-student"],
+        "07-filter": ["00-data", "06-pseudolabel"],
+        "08-student": ["00-data", "05-student", "06-pseudolabel", "07-filter"],
+        "09-evaluate": ["00-data"],
+    }
+
+
+def test_the_evaluation_gathers_everything_that_is_scored() -> None:
+    assert [plan(load_config(None, [f"rounds={n}"]))[-1].gathered for n in (0, 1, 2)] == [
+        ("01-teacher",),
+        tuple(ONE_ROUND[1:-1]),
+        tuple(TWO_ROUNDS[1:-1]),
+    ]
+
+
+def test_steps_know_their_round() -> None:
+    rounds = {step.name: step.round for step in plan(load_config(None, ["rounds=2"]))}
+    assert [rounds[name] for name in TWO_ROUNDS] == [0, 0, 0, 1, 1, 1, 2, 2, 2, 0]
+
+
+# --- a stage that reads every labeller and not only the latest ---
+
+
+@pytest.fixture
+def labelled_by_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Labels are made by every labeller there is."""
+    monkeypatch.setitem(STAGES, "pseudolabel", replace(STAGES["pseudolabel"], gathers=("labeller",)))
+
+
+@pytest.mark.usefixtures("labelled_by_all")
+def test_a_stage_that_gathers_labellers_reads_all_that_were_made_before_it() -> None:
+    reads = {step.name: step.reads for step in plan(load_config(None, ["rounds=3"]))}
+    assert reads["03-pseudolabel"] == ("00-data", "01-teacher")
+    assert reads["06-pseudolabel"] == ("00-data", "01-teacher", "05-student")
+    assert reads["09-pseudolabel"] == ("00-data", "01-teacher", "05-student", "08-student")
+    assert reads["11-student"] == ("00-data", "08-student", "09-pseudolabel", "10-filter")
+
+
+@pytest.mark.usefixtures("labelled_by_all")
+def test_the_plan_that_is_shown_names_every_labeller(capsys: pytest.CaptureFixture[str]) -> None:
+    print_plan(plan(load_config(None, ["rounds=2"])))
+    rows = {line.split()[0]: " ".join(line.split()[1:]) for line in capsys.readouterr().out.splitlines()}
+    assert rows["03-pseudolabel"] == "00-data, 01-teacher labels"
+    assert rows["06-pseudolabel"] == "00-data, 01-teacher, 05-student labels"
+    assert rows["09-evaluate"] == "everything made before scores"
+
+
+@pytest.mark.usefixtures("labelled_by_all")
+def test_the_context_hands_over_every_labeller_and_the_latest_one(
+    tmp_path: Path, fake_stages: FakeStages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = {}
+
+    def work(context: Context) -> Metrics:
+        if context.step.stage.name == "pseudolabel":
+            (same,) = (made for made in context.all("labeller") if made.name == context.inputs["labeller"].name)
+            assert same is context.inputs["labeller"], "it is opened once"
+            seen[context.step.name] = ([made.name for made in context.all("labeller")], same.name)
+        return fake_stages.work(context)
+
+    monkeypatch.setattr(Stage, "load", lambda stage: work)
+    steps_made(tmp_path, "rounds=2")
+    assert seen == {
+        "03-pseudolabel": (["01-teacher"], "01-teacher"),
+        "06-pseudolabel": (["01-teacher", "05-student"], "05-student"),
+    }
+
+
+@pytest.mark.usefixtures("labelled_by_all")
+def test_labels_are_stale_if_any_labeller_was_made_again(tmp_path: Path, fake_stages: FakeStages) -> None:
+    steps_made(tmp_path, "rounds=2")
+    asked = json.loads((tmp_path / "06-pseudolabel" / "manifest.json").read_text())["asked"]
+    assert list(asked["inputs"]) == ["00-data", "05-student", "01-teacher"]
+    shutil.rmtree(tmp_path / "01-teacher")
+    fake_stages.content = {"01-teacher": "other"}
+    made = steps_made(tmp_path, "rounds=2")
+    assert made["06-pseudolabel"] == "01-teacher was made again"
+
+
+def test_a_role_that_a_stage_does_not_gather_is_not_handed_over(
+    tmp_path: Path, fake_stages: FakeStages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without that it would seem that there are none."""
+
+    def work(context: Context) -> Metrics:
+        context.all("labeller")
+        return fake_stages.work(context)
+
+    monkeypatch.setattr(Stage, "load", lambda stage: work)
+    with pytest.raises(AssertionError, match="the stage data does not gather labeller"):
+        steps_made(tmp_path)

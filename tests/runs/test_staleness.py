@@ -1,0 +1,218 @@
+"""What makes a step stale, and which students count. With stages that cost nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from costless_runs import ONE_ROUND, TWO_ROUNDS, states, steps_made
+from nstudent.config.schema import Config, Section
+from nstudent.runs.plan import STAGES
+from nstudent.storage.artifact import Manifest
+
+if TYPE_CHECKING:
+    from conftest import FakeStages
+
+
+def test_a_changed_key_is_named_and_what_follows_from_it_is_made_again(tmp_path: Path, fake_stages: FakeStages) -> None:
+    steps_made(tmp_path, "filter.epochs=4")
+    assert steps_made(tmp_path, "filter.epochs=9") == {
+        "04-filter": "filter.epochs changed from 4 to 9",
+        "05-student": "04-filter was asked for differently",
+        "06-evaluate": "04-filter was asked for differently",
+    }
+
+
+@pytest.mark.parametrize(
+    ("word", "first", "made"),
+    [
+        ("seed=1", "00-data", ONE_ROUND),
+        ("data.image_size=16", "00-data", ONE_ROUND),
+        ("absent=class", "01-teacher", ONE_ROUND[1:]),
+        ("precision=float32", "01-teacher", ONE_ROUND[1:]),
+        ("augment=image", "01-teacher", ONE_ROUND[1:]),
+        ("teacher.learning_rate=0.1", "01-teacher", ["01-teacher", *ONE_ROUND[3:]]),
+        ("student.epochs=9", "02-baseline", ["02-baseline", "05-student", "06-evaluate"]),
+        ("student.promote_above=0.9", "05-student", ["05-student", "06-evaluate"]),
+        ("pseudolabel.threshold=0.9", "03-pseudolabel", ONE_ROUND[3:]),
+        ("evaluate.confidence=0.9", "06-evaluate", None),
+    ],
+)
+def test_a_key_makes_stale_what_depends_on_it(
+    tmp_path: Path, fake_stages: FakeStages, word: str, first: str, made: list[str] | None
+) -> None:
+    steps_made(tmp_path)
+    reasons = steps_made(tmp_path, word)
+    assert reasons[first].startswith(f"{word.partition('=')[0]} changed from ")
+    assert made is None or list(reasons) == made
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        *("workers=3", "threads=1", "jobs=3", "device=cpu", "name=other", "checkpoint_minutes=3"),
+        *("deterministic=true", "cuda_graphs=false"),
+        *("pseudolabel.batch_size=7", "evaluate.batch_size=7", "student.checkpoint_activations=true"),
+    ],
+)
+def test_a_key_that_changes_speed_alone_makes_nothing_again(tmp_path: Path, fake_stages: FakeStages, word: str) -> None:
+    steps_made(tmp_path)
+    assert steps_made(tmp_path, word) == {}
+
+
+def _leaves(section: type[Section], prefix: str = "") -> set[str]:
+    """Dotted keys two levels deep: what the settings of a stage are made of."""
+    keys = set()
+    for key, field in section.model_fields.items():
+        is_section = isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+        keys |= _leaves(field.annotation, f"{key}.") if is_section and not prefix else {f"{prefix}{key}"}
+    return keys
+
+
+def test_every_key_decides_what_some_step_makes_or_is_known_not_to(tmp_path: Path, fake_stages: FakeStages) -> None:
+    """A key that no fingerprint holds is a key whose change is ignored."""
+    steps_made(tmp_path)
+    asked: set[str] = set()
+    for name in ONE_ROUND:
+        asked |= Manifest.read(tmp_path / name).asked["settings"].keys()
+    only_speed = {"workers", "threads", "jobs", "device", "checkpoint_minutes", "deterministic", "cuda_graphs"}
+    only_speed |= {"pseudolabel.batch_size", "evaluate.batch_size"}
+    only_speed |= {f"{section}.checkpoint_activations" for section in ("teacher", "filter", "student")}
+    # The number of rounds decides which steps there are; folds are asked for by those who want some.
+    assert _leaves(Config) - asked == only_speed | {"name", "rounds", "data.folds"}
+
+
+def test_folds_are_asked_of_the_data_only_if_there_are_to_be_some(tmp_path: Path, fake_stages: FakeStages) -> None:
+    steps_made(tmp_path)
+    assert steps_made(tmp_path, "data.folds=0") == {}
+    made = steps_made(tmp_path, "data.folds=5")
+    assert made["00-data"] == "data.folds was not set, or not known to the version that made it"
+    assert steps_made(tmp_path, "data.folds=4")["00-data"] == "data.folds changed from 5 to 4"
+
+
+@pytest.mark.parametrize("key", ["evaluate.resamples", "evaluate.confidence"])
+def test_what_decides_a_promotion_is_asked_of_the_student(tmp_path: Path, fake_stages: FakeStages, key: str) -> None:
+    """The gate is a bootstrap: its number of resamples and its interval stand in the student's manifest."""
+    steps_made(tmp_path)
+    assert key in Manifest.read(tmp_path / "05-student").asked["settings"]
+
+
+def test_changed_data_is_noticed(tmp_path: Path, fake_stages: FakeStages, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps_made(tmp_path)
+    monkeypatch.setattr("nstudent.runs.folder.source_stamp", lambda config: "other files")
+    reasons = steps_made(tmp_path)
+    assert list(reasons) == ONE_ROUND
+    assert reasons["00-data"].startswith("source changed from 'scikit-learn ")
+
+
+def test_a_newer_version_of_a_stage_makes_its_steps_again(
+    tmp_path: Path, fake_stages: FakeStages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps_made(tmp_path)
+    monkeypatch.setitem(STAGES, "filter", dataclasses.replace(STAGES["filter"], version=STAGES["filter"].version + 1))
+    reasons = steps_made(tmp_path)
+    assert list(reasons) == ["04-filter", "05-student", "06-evaluate"]
+    assert reasons["04-filter"] == "made by another version of the stage"
+
+
+def test_a_step_made_again_with_other_bytes_makes_its_readers_stale(tmp_path: Path, fake_stages: FakeStages) -> None:
+    """Nothing else was asked for: only the ids say that the teacher is another one."""
+    steps_made(tmp_path)
+    shutil.rmtree(tmp_path / "01-teacher")
+    fake_stages.content["01-teacher"] = "another teacher"
+    assert steps_made(tmp_path) == {
+        "01-teacher": "not made yet",
+        "03-pseudolabel": "01-teacher was made again",
+        "05-student": "01-teacher was made again",
+        "06-evaluate": "01-teacher was made again",
+    }
+
+
+def test_a_step_made_again_with_the_same_bytes_makes_nothing_stale(tmp_path: Path, fake_stages: FakeStages) -> None:
+    steps_made(tmp_path)
+    shutil.rmtree(tmp_path / "01-teacher")
+    assert steps_made(tmp_path) == {"01-teacher": "not made yet"}
+
+
+# --- the promotion gate ---
+
+
+def test_rounds_after_a_student_that_was_not_promoted_are_not_needed(tmp_path: Path, fake_stages: FakeStages) -> None:
+    fake_stages.not_promoted = {"05-student"}
+    assert list(steps_made(tmp_path, "rounds=2")) == [*ONE_ROUND[:-1], "09-evaluate"]
+    assert fake_stages.read["09-evaluate"] == ["00-data", *ONE_ROUND[1:-1]]
+    assert states(tmp_path) == {name: "not needed" if name in TWO_ROUNDS[6:9] else "done" for name in TWO_ROUNDS}
+    assert steps_made(tmp_path, "rounds=2") == {}
+
+
+def test_a_student_that_is_promoted_after_all_brings_its_rounds_back(tmp_path: Path, fake_stages: FakeStages) -> None:
+    fake_stages.not_promoted = {"05-student"}
+    steps_made(tmp_path, "rounds=2")
+    fake_stages.not_promoted = set()
+    reasons = steps_made(tmp_path, "rounds=2", "student.promote_above=0.1")
+    assert list(reasons) == ["05-student", *TWO_ROUNDS[6:]]
+    assert fake_stages.read["09-evaluate"] == ["00-data", *TWO_ROUNDS[1:-1]]
+
+
+def test_what_a_former_promotion_left_is_not_gathered(tmp_path: Path, fake_stages: FakeStages) -> None:
+    steps_made(tmp_path, "rounds=2")
+    fake_stages.not_promoted = {"05-student"}
+    reasons = steps_made(tmp_path, "rounds=2", "student.promote_above=0.9")
+    assert list(reasons) == ["05-student", "09-evaluate"]
+    assert fake_stages.read["09-evaluate"] == ["00-data", *ONE_ROUND[1:-1]]
+
+
+def test_a_round_that_is_no_longer_needed_is_given_as_the_reason(tmp_path: Path, fake_stages: FakeStages) -> None:
+    """Equal settings, but a remade teacher is not beaten any more: the evaluation has fewer inputs than before."""
+    steps_made(tmp_path, "rounds=2")
+    shutil.rmtree(tmp_path / "05-student")
+    fake_stages.not_promoted = {"05-student"}
+    reason = steps_made(tmp_path, "rounds=2")["09-evaluate"]
+    assert "another version" not in reason
+    assert reason.startswith(("06-pseudolabel", "07-filter", "08-student"))
+
+
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the steps whose classifier a user was given."""
+    from nstudent import classifier
+    from nstudent.config.schema import Config, ModelConfig
+    from nstudent.models.recipe import Recipe
+    from nstudent.taxonomy.tree import Taxonomy
+
+    names: list[str] = []
+    taxonomy = Taxonomy.from_tree({"a": None, "b": None}, ("coarse",))
+    recipe = Recipe.of(Config(), taxonomy, [ModelConfig()])
+    monkeypatch.setattr(classifier.Recipe, "read", lambda artifact: recipe)
+    monkeypatch.setattr(classifier.Ensemble, "load", lambda artifact, placement: names.append(artifact.name))
+    return names
+
+
+def test_the_classifier_is_the_last_one_promoted(tmp_path: Path, fake_stages: FakeStages, loaded: list[str]) -> None:
+    from nstudent import Classifier
+
+    fake_stages.not_promoted = {"08-student"}
+    steps_made(tmp_path, "rounds=2")
+    Classifier.load(tmp_path, "cpu")
+    assert loaded == ["05-student"]
+
+
+@pytest.mark.parametrize(
+    ("left_behind", "word", "final"),
+    [(set(), "rounds=1", "05-student"), ({"05-student"}, "student.promote_above=0.9", "01-teacher")],
+    ids=["fewer rounds", "no longer promoted"],
+)
+def test_the_classifier_is_the_one_that_was_scored(
+    tmp_path: Path, fake_stages: FakeStages, loaded: list[str], left_behind: set[str], word: str, final: str
+) -> None:
+    """Folders of an earlier run with other settings still lie there: what they hold is not this run's result."""
+    from nstudent import Classifier
+
+    steps_made(tmp_path, "rounds=2")
+    fake_stages.not_promoted = left_behind
+    steps_made(tmp_path, "rounds=2", word)
+    Classifier.load(tmp_path, "cpu")
+    assert loaded == [final]

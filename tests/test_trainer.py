@@ -1,0 +1,222 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from nstudent import trainer as trainer_module
+from nstudent.config.file import load_config
+from nstudent.config.schema import ModelConfig
+from nstudent.data.dataset import Dataset
+from nstudent.data.resident import ResidentPixels
+from nstudent.evaluation.assess import assess
+from nstudent.evaluation.metrics import scores
+from nstudent.randomness import Key
+from nstudent.runs.plan import plan
+from nstudent.runs.run import run_stage
+from nstudent.runs.stage import Context
+from nstudent.storage.artifact import Artifact
+from nstudent.storage.commit import SCRATCH
+from nstudent.taxonomy.tree import UNKNOWN
+from nstudent.trainer import Trainer, unlabelled_share
+from nstudent.training.build import Lesson
+from nstudent.training.loop import Length, Loop, Trained
+from timm.layers import DropPath
+from torch import nn
+
+WORDS = (
+    "data.labelled=60",
+    "data.unlabelled=90",
+    "data.image_size=16",
+    "threads=1",
+    "workers=0",
+    "device=cpu",
+    "precision=float32",
+    "checkpoint_minutes=0",
+)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return Dataset(Artifact(run_stage(load_config(None, WORDS), "data", tmp_path_factory.mktemp("data"))))
+
+
+@pytest.fixture
+def make_trainer(dataset: Dataset, tmp_path: Path) -> Callable[..., Trainer]:
+    def make(*words: str) -> Trainer:
+        config = load_config(None, [*WORDS, *words])
+        return Trainer(Context(config, plan(config)[1], tmp_path, {}), dataset)
+
+    return make
+
+
+@pytest.mark.parametrize(("batch_size", "ratio", "share"), [(32, 3.0, 96), (32, 0.5, 16), (7, 1.5, 10), (32, 0.0, 0)])
+def test_pseudo_labelled_images_beside_the_labelled_ones(batch_size: int, ratio: float, share: int) -> None:
+    assert unlabelled_share(batch_size, ratio) == share
+
+
+@pytest.mark.parametrize(
+    ("words", "steps_per_epoch"),
+    [
+        (["student.batch_size=16", "student.unlabelled_ratio=3"], 2),  # 90 / 48
+        (["student.batch_size=15", "student.unlabelled_ratio=2"], 3),  # 90 / 30
+        (["student.batch_size=60", "student.unlabelled_ratio=3"], 1),
+    ],
+)
+def test_a_students_epoch_shows_the_heap_once(
+    words: list[str], steps_per_epoch: int, make_trainer: Callable[..., Trainer]
+) -> None:
+    assert make_trainer("student.epochs=7", *words).student_length() == Length(7, steps_per_epoch)
+
+
+def test_a_ratio_that_rounds_to_no_image_does_not_divide_by_zero(make_trainer: Callable[..., Trainer]) -> None:
+    trainer = make_trainer("student.batch_size=4", "student.unlabelled_ratio=0.1")
+    assert trainer.student_length().steps > 0
+
+
+def test_labelled_examples_are_those_of_the_data_or_others_in_their_place(
+    make_trainer: Callable[..., Trainer], dataset: Dataset
+) -> None:
+    trainer = make_trainer()
+    rows = np.arange(60)
+    given = trainer.labelled()
+    assert np.array_equal(given.ids, dataset.labelled)
+    coarse, mid, fine = given.targets(rows)
+    labels = dataset.labels[dataset.labelled]
+    assert np.array_equal(coarse.argmax(axis=1), labels[:, 0])
+    assert np.array_equal(mid.sum(axis=1), labels[:, 1] >= 0)
+    assert np.array_equal(fine.sum(axis=1), labels[:, 2] >= 0)
+    doubted = labels.copy()
+    doubted[:, 2] = UNKNOWN
+    assert trainer.labelled(doubted).targets(rows)[2].sum() == 0
+
+
+def test_the_loss_has_the_class_weights_of_the_labelled_images(
+    make_trainer: Callable[..., Trainer], dataset: Dataset
+) -> None:
+    trainer = make_trainer("teacher.class_weights=balanced", "teacher.label_smoothing=0.25")
+    objective = trainer.supervised(trainer._config.teacher, unlabelled_weight=2.0)
+    labels = dataset.labels[dataset.labelled][:, 0]
+    expected = [60 / (3 * (labels == c).sum()) for c in range(3)]
+    assert objective.labelled.class_weights[0].tolist() == pytest.approx(expected)
+    assert objective.labelled.smoothing == 0.25
+    assert (objective.level_weights, objective.unlabelled_weight) == ((1, 1, 1), 2.0)
+    assert objective.heap.class_weights[0].tolist() == [1, 1, 1]
+    assert objective.heap.smoothing == 0
+
+
+def test_level_weights_are_those_of_the_section(make_trainer: Callable[..., Trainer]) -> None:
+    trainer = make_trainer("student.level_weights=[1, 2, 3]")
+    assert trainer.supervised(trainer._config.student).level_weights == (1, 2, 3)
+
+
+def test_the_recipe_is_that_of_the_data(make_trainer: Callable[..., Trainer], dataset: Dataset) -> None:
+    trainer = make_trainer("absent=class")
+    recipe = trainer.recipe(trainer._config.teacher.members)
+    assert recipe.outputs.sizes == (3, 5, 9), "the mid and fine levels can end"
+    assert recipe.taxonomy == dataset.taxonomy
+    assert recipe.image_size == 16
+    assert make_trainer().recipe([ModelConfig()]).outputs.sizes == (3, 4, 8)
+
+
+@pytest.mark.parametrize("absent", ["ignore", "class"])
+def test_a_network_fits_its_recipe(absent: str, make_trainer: Callable[..., Trainer]) -> None:
+    trainer = make_trainer(f"absent={absent}")
+    (model, *_) = trainer._config.teacher.members
+    logits = trainer.build(model, trainer._config.teacher, ("key",)).eval()(torch.zeros(2, 3, 16, 16))
+    assert tuple(level.shape[1] for level in logits) == trainer.recipe([model]).outputs.sizes
+
+
+def test_dropout_and_stochastic_depth_are_built_into_what_is_trained(
+    make_trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What makes the student a noisy one beside the noise on its images."""
+    built = []
+    build_loop = trainer_module.build_loop
+
+    def watched(network: nn.Module, *arguments: Any, **words: Any) -> Loop:
+        built.append(network)
+        return build_loop(network, *arguments, **words)
+
+    monkeypatch.setattr(trainer_module, "build_loop", watched)
+    trainer = make_trainer("student.noise.dropout=0.3", "student.noise.drop_path=0.2", "student.epochs=1")
+    config = trainer._config.student
+    lesson = Lesson([(trainer.labelled(), 10)], trainer.supervised(config), Length(1, 1))
+    trainer.train("student", config.model, config, lesson, ("key",))
+    (network,) = built
+    assert network.dropout.p == 0.3
+    assert max(layer.drop_prob for layer in network.modules() if isinstance(layer, DropPath)) == pytest.approx(0.2)
+
+
+def train(trainer: Trainer, name: str = "member 0", key: Key = ("key", 0)) -> Trained:
+    config = trainer._config.teacher
+    lesson = Lesson([(trainer.labelled(), 10)], trainer.supervised(config), Length(2, 2))
+    return trainer.train(name, config.members[0], config, lesson, key)
+
+
+def test_noise_by_the_batch_is_decided_by_the_key_too_and_is_other_noise(make_trainer: Callable[..., Trainer]) -> None:
+    trainer = make_trainer("augment=batch")
+    assert bytes_of(train(trainer, name="one")) == bytes_of(train(trainer, name="two"))
+    assert bytes_of(train(trainer, name="three")) != bytes_of(train(make_trainer("augment=image"), name="four"))
+
+
+def test_noise_by_the_batch_does_not_depend_on_the_loaders(make_trainer: Callable[..., Trainer]) -> None:
+    in_a_process = train(make_trainer("augment=batch", "workers=1"), name="process")
+    assert bytes_of(in_a_process) == bytes_of(train(make_trainer("augment=batch"), name="here"))
+
+
+@pytest.mark.parametrize("augment", ["batch", "image"])
+def test_whether_a_thread_prepares_the_batches_changes_nothing(
+    augment: str, make_trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = []
+    for cores in (1, 2):
+        monkeypatch.setattr("nstudent.training.feed.available_cores", lambda cores=cores: cores)
+        trained.append(bytes_of(train(make_trainer(f"augment={augment}"), name=f"{cores} cores")))
+    assert trained[0] == trained[1]
+
+
+def test_images_that_live_on_the_device_train_the_same(
+    make_trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mapped = make_trainer("augment=batch")
+    monkeypatch.setattr("nstudent.trainer.fits_beside_training", lambda *about: True)
+    resident = make_trainer("augment=batch")
+    assert isinstance(resident._site.pixels, ResidentPixels)
+    assert not isinstance(make_trainer("augment=image")._site.pixels, ResidentPixels), (
+        "one by one they are noised on the host"
+    )
+    assert bytes_of(train(resident, name="resident")) == bytes_of(train(mapped, name="mapped"))
+
+
+def test_activations_that_are_computed_twice_change_nothing(make_trainer: Callable[..., Trainer]) -> None:
+    trainer = make_trainer("teacher.checkpoint_activations=true")
+    network = trainer.build(trainer._config.teacher.members[0], trainer._config.teacher, ("key",))
+    assert network.backbones[0].network.grad_checkpointing
+    assert bytes_of(train(trainer, name="twice")) == bytes_of(train(make_trainer(), name="once"))
+
+
+def bytes_of(trained: Trained) -> bytes:
+    return b"".join(tensor.contiguous().numpy().tobytes() for tensor in trained.network.state_dict().values())
+
+
+def test_training_is_decided_by_its_key_and_kept_under_its_name(
+    make_trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    trainer = make_trainer()
+    trained = train(trainer)
+    assert (tmp_path / SCRATCH / "member-0.safetensors").exists()
+    assert bytes_of(train(trainer, name="again")) == bytes_of(trained)
+    assert bytes_of(train(trainer, name="other", key=("key", 1))) != bytes_of(trained)
+
+
+def test_the_validation_score_is_the_headline_of_the_scores(
+    make_trainer: Callable[..., Trainer], dataset: Dataset
+) -> None:
+    trainer = make_trainer()
+    trained = train(trainer)
+    ensemble = trainer.ensemble(trainer._config.teacher.members[:1], [trained.network])
+    expected = scores(assess(ensemble, dataset, dataset.validation, 64).tallies)["contest alone"]
+    assert trainer.validation_score(ensemble) == pytest.approx(expected)
+    assert trained.history[-1]["validation"] == pytest.approx(expected)
