@@ -211,6 +211,10 @@ def test_a_file_has_one_subject() -> None:
     _hold(rules.files_that_do_not_say_why_they_exist)
 
 
+def test_a_public_function_says_which_errors_it_raises() -> None:
+    _hold(rules.errors_not_documented)
+
+
 def test_no_function_is_long() -> None:
     _hold(rules.long_functions)
 

@@ -181,7 +181,11 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file of a run folder: an ordinary file, strict JSON, no key twice, at most 64 MiB."""
+    """Read a JSON file of a run folder: an ordinary file, strict JSON, no key twice, at most 64 MiB.
+
+    Raises:
+        ArtifactError: It is missing, or not such a file.
+    """
     try:
         if path.exists() and not path.is_file():
             raise ValueError("not an ordinary file")

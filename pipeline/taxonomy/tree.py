@@ -43,7 +43,11 @@ class Taxonomy:
 
     @classmethod
     def from_labels(cls, labels: Iterable[Entries], levels: Sequence[str]) -> Taxonomy:
-        """Infer the tree from labels. Only labels with no gap above their deepest name can add a class."""
+        """Infer the tree from labels. Only labels with no gap above their deepest name can add a class.
+
+        Raises:
+            DataError: A label has another number of entries than there are levels, or none names a class.
+        """
         paths: dict[tuple[str, ...], bool] = {}
         for entries in labels:
             if len(entries) != len(levels):
@@ -60,7 +64,11 @@ class Taxonomy:
 
     @classmethod
     def from_tree(cls, tree: Mapping[str, Any] | Sequence[Any], levels: Sequence[str]) -> Taxonomy:
-        """Read a nested mapping (or list, for leaves) of class names, as written in a YAML page."""
+        """Read a nested mapping (or list, for leaves) of class names, as written in a YAML page.
+
+        Raises:
+            DataError: It holds no class, is deeper than there are levels, or holds what is not the name of a class.
+        """
         paths: dict[tuple[str, ...], bool] = {}
         _walk(tree, (), paths, len(levels))
         if not paths:
@@ -218,7 +226,11 @@ class Taxonomy:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Taxonomy:
-        """Read what ``to_json`` wrote, checking that it is a tree."""
+        """Read what ``to_json`` wrote, checking that it is a tree.
+
+        Raises:
+            DataError: It is not a tree, or not of this shape.
+        """
         try:
             fields = {key: tuple(map(tuple, data[key])) for key in ("classes", "parents", "terminals")}
             taxonomy = cls(levels=tuple(data["levels"]), **fields)

@@ -19,6 +19,8 @@ from nstudent.errors import ArtifactError, NstudentError
 from nstudent.storage.artifact import MANIFEST, Artifact, Manifest, damage
 from tiny_run import run_all_words
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from conftest import WholeRun
 

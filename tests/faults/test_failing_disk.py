@@ -15,6 +15,8 @@ from fork_server import ForkServer
 from interrupted_run import differences, finish, stumps, unmendable
 from tiny_run import TINY, results, run_all_words
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from conftest import WholeRun
 

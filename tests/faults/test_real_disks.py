@@ -18,6 +18,8 @@ from interrupted_run import differences, finish, stumps, unmendable
 from PIL import Image
 from tiny_run import results, run_all_words
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from conftest import WholeRun
 

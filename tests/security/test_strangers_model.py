@@ -138,6 +138,7 @@ _BOMBS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 def test_sizes_that_fill_the_memory_are_refused_before_it_is_taken(
     honest: Path, strangers: Callable[[str], Stranger], refusals: Callable[..., tuple[dict[str, str], float]]
 ) -> None:

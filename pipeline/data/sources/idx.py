@@ -33,7 +33,12 @@ class Idx:
         return stamp_files(self._root, files)
 
     def records(self) -> list[Record]:
-        """Training images, then test images."""
+        """Training images, then test images.
+
+        Raises:
+            DataError: A file is missing or damaged, the numbers of images and labels differ, or a class is not among
+                ``data.class_paths``.
+        """
         records = []
         for split, prefix in _FILES.items():
             images = _read(_find(self._root, f"{prefix}-images"), dimensions=3)
