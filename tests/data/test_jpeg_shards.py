@@ -155,8 +155,8 @@ def test_the_error_names_the_mend_in_one_line_from_a_loader_process_too(shard: t
         with pytest.raises(ArtifactError) as caught:
             list(batches.load(0, 1, workers))
         said.add(str(caught.value))
-    mend = f"nstudent verify {path.parent.parent} --repair makes it again"
-    assert said == {f"{path}: image 0 is damaged (its checksum is wrong): {mend}"}
+    remedy = f"nstudent verify {path.parent.parent} --repair makes it again"
+    assert said == {f"{path}: image 0 is damaged (its checksum is wrong): {remedy}"}
 
 
 # --- a stranger's shard -----------------------------------------------------------------------------------------------

@@ -97,7 +97,7 @@ def stumps(run_dir: Path) -> list[str]:
 
 
 def unmendable(outcome: Outcome) -> list[str]:
-    """What is wrong with the way a command told of an error: it should be one line that says what to mend."""
+    """What is wrong with the way a command told of an error: it should be one line that says what to put right."""
     lines = outcome.error.strip().splitlines()
     last = lines[-1] if lines else ""
     if outcome.status < 0 or "Traceback" in outcome.error or not last.startswith("nstudent: "):
