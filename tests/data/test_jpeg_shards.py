@@ -146,7 +146,7 @@ def test_no_flipped_bit_is_shown_as_an_image(shard: tuple[Path, bytes, range]) -
             PixelStore([path])[np.arange(ROWS)]
 
 
-def test_the_error_names_the_mend_in_one_line_from_a_loader_process_too(shard: tuple[Path, bytes, range]) -> None:
+def test_the_error_names_the_remedy_in_one_line_from_a_loader_process_too(shard: tuple[Path, bytes, range]) -> None:
     path, content, images = shard
     path.write_bytes(content[: images[100]] + bytes(4000) + content[images[100] + 4000 :])
     said = set()
