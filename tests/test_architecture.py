@@ -24,7 +24,7 @@ FLOORS = [
     {"runs.jobs"},
     {"runs.job_process"},
     {"runs.folder"},
-    {"runs.plan"},
+    {"runs.plan", "runs.outcome"},
     {f"stages.{name}" for name in STAGES} | {"stages"},
     {"classifier", "trainer"},
     {"runs.stage"},
@@ -63,6 +63,7 @@ LIGHT = {room for rooms in FLOORS[FLOOR_OF["data"] + 1 :] for room in rooms} | {
     "runs.job_process",
     "runs.folder",
     "runs.plan",
+    "runs.outcome",
     "runs.stage",
     "runs.step_metrics",
     # Whatever shows the scores of a run reads them here.
