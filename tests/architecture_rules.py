@@ -5,6 +5,7 @@ tests/test_architecture_rules.py shows of each that it finds an offence and lets
 """
 
 import ast
+import builtins
 import io
 import tokenize
 from collections.abc import Iterator
@@ -252,6 +253,40 @@ def long_files(module: Module) -> Iterator[str]:
 def files_that_do_not_say_why_they_exist(module: Module) -> Iterator[str]:
     if not ast.get_docstring(module.tree):
         yield "no docstring"
+
+
+def errors_not_documented(module: Module) -> Iterator[str]:
+    """Errors of our own that a public function raises itself. On the command line a docstring is the text of --help."""
+    if module.room == COMMAND_LINE:
+        return
+    for node in _public_functions(module.tree):
+        raises = [each.exc for each in _own(node) if isinstance(each, ast.Raise)]
+        raised = {_dotted(error.func) for error in raises if isinstance(error, ast.Call)}
+        documented = (ast.get_docstring(node) or "").partition("Raises:")[2]
+        for name in sorted(raised):
+            if name.endswith("Error") and not hasattr(builtins, name) and name not in documented:
+                yield f"{node.name} does not say under Raises: that it raises {name}"
+
+
+def _public_functions(node: ast.AST) -> Iterator[ast.FunctionDef]:
+    """Functions and methods, but for those whose name, or whose class's name, begins with ``_``."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.ClassDef | ast.FunctionDef) and child.name.startswith("_"):
+            continue
+        if isinstance(child, ast.FunctionDef):
+            yield child
+        else:
+            yield from _public_functions(child)
+
+
+def _own(function: ast.FunctionDef) -> Iterator[ast.AST]:
+    """All that stands in a function, but not in the functions and classes inside of it."""
+    left: list[ast.AST] = list(function.body)
+    while left:
+        node = left.pop()
+        if not isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Lambda):
+            yield node
+            left += ast.iter_child_nodes(node)
 
 
 def long_functions(module: Module) -> Iterator[str]:

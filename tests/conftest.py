@@ -30,9 +30,11 @@ from nstudent.storage.files import write_json
 hypothesis.settings.register_profile("nstudent", deadline=None, derandomize=True, database=None, max_examples=100)
 hypothesis.settings.load_profile("nstudent")
 
+NO_GPU = "needs a CUDA device"
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that need a GPU are skipped where there is none, and counted in the last line."""
+    """Tests that need a GPU are skipped if there is none."""
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if not marked:
         return
@@ -40,7 +42,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     if not torch.cuda.is_available():
         for item in marked:
-            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+            item.add_marker(pytest.mark.skip(reason=NO_GPU))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say in one line what was not tested for lack of a GPU: no other machine may have tested it either."""
+    skipped = [report for report in terminalreporter.getreports("skipped") if NO_GPU in str(report.longrepr)]
+    if skipped:
+        terminalreporter.line(f"{len(skipped)} tests were skipped, because there is no GPU (CUDA) here.")
 
 
 @pytest.fixture

@@ -78,7 +78,11 @@ def dump_yaml(value: Any) -> str:
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """Parse YAML text; ``where`` names it in errors."""
+    """Parse YAML text; ``where`` names it in errors.
+
+    Raises:
+        ConfigError: The text is not YAML, or it holds a tag, an alias or a key that stands twice.
+    """
     try:
         return yaml.load(text, Loader=_Loader)
     except ConfigError as error:
@@ -90,7 +94,11 @@ def parse_yaml(text: str, where: str) -> Any:
 
 
 def read_yaml(path: Path) -> Any:
-    """Read a YAML page, at most a megabyte."""
+    """Read a YAML page, at most a megabyte.
+
+    Raises:
+        ConfigError: The file cannot be read, is too large, or is not UTF-8 text or YAML.
+    """
     try:
         content = path.read_bytes()
     except OSError as error:

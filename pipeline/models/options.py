@@ -51,13 +51,21 @@ _LARGEST: dict[str, float] = {
 
 
 def check_network(name: str) -> None:
-    """Raise a ``ConfigError`` where ``name`` cannot be the plain name of a timm network."""
+    """Check that ``name`` can be the plain name of a timm network: no path, no address.
+
+    Raises:
+        ConfigError: It holds more than letters, digits and ``_``.
+    """
     if not _NETWORK.fullmatch(name):
         raise ConfigError(f"'{name:.80}' is not the name of a timm network: names hold letters, digits and _ alone")
 
 
 def check_options(name: str, options: Mapping[str, Any]) -> None:
-    """Raise a ``ConfigError`` for the first option that may not be set, or not to that value."""
+    """Check that the options of a backbone are ones that may be set, each to a value of its kind.
+
+    Raises:
+        ConfigError: An option is not known, or its value is of another kind or too large. The first one is named.
+    """
     for key, value in options.items():
         if key in _SWITCHES:
             fits, wanted = isinstance(value, bool), "true or false"

@@ -72,7 +72,11 @@ class Manifest:
 
     @classmethod
     def read(cls, folder: Path) -> "Manifest":
-        """Read the manifest of a committed step."""
+        """Read the manifest of a committed step.
+
+        Raises:
+            ArtifactError: It is missing, damaged, or of a schema that this version does not read.
+        """
         if not (folder / MANIFEST).exists():
             raise ArtifactError(f"{folder} has no {MANIFEST}: delete the folder and run the same command again")
         data = read_json(folder / MANIFEST)

@@ -37,6 +37,7 @@ def hold(run_dir: Path, *, beside_parts: bool = False) -> Iterator[None]:
 
     Raises:
         BusyError: another process holds it, or a part of its work; the message says which.
+        ArtifactError: the folder cannot be made, or a file cannot be written in it.
     """
     try:
         run_dir.mkdir(parents=True, exist_ok=True)

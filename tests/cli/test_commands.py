@@ -43,6 +43,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 # --- errors ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -127,6 +128,7 @@ def test_a_defect_of_ours_is_not_dressed_up_as_the_users(command: Command, fake_
         command("run-all")
 
 
+@pytest.mark.slow
 def test_a_busy_folder_is_refused(nstudent: Command, tmp_path: Path) -> None:
     from nstudent.storage.lock import hold
 

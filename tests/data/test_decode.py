@@ -320,6 +320,7 @@ def test_an_image_of_one_row_is_refused() -> None:
 # --- threads ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_threads_leave_the_warning_filters_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
     """The data stage decodes in threads; two of them that overlap must not silence the whole program's warnings."""
     before, opened = list(warnings.filters), Image.open

@@ -56,6 +56,7 @@ def test_the_figure_is_a_picture_with_something_in_each_panel(tmp_path: Path, sc
         assert (third < 200).mean() > 0.005
 
 
+@pytest.mark.slow
 def test_equal_runs_give_equal_bytes(tmp_path: Path) -> None:
     for name in ("one.png", "two.png"):
         drawn(tmp_path / name, results())
@@ -63,6 +64,7 @@ def test_equal_runs_give_equal_bytes(tmp_path: Path) -> None:
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
 
 
+@pytest.mark.slow
 def test_what_is_drawn_depends_on_the_scores(tmp_path: Path) -> None:
     one = drawn(tmp_path / "one.png", results())
 

@@ -21,7 +21,10 @@ MEMBER = "01-teacher.partial/scratch/member-1.safetensors"
 """Of the member that the other process trains."""
 BASELINE = "02-baseline.partial/scratch/baseline.safetensors"
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes as Linux shows them")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes as Linux shows them"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,8 @@ from fork_server import ForkServer
 from interrupted_run import differences, finish, strike, stumps
 from tiny_run import STAGES, results, run_all_words, stage_at_work
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from conftest import WholeRun
 

@@ -11,6 +11,8 @@ import pytest
 from fork_server import ForkServer
 from interrupted_run import finish, in_training
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from conftest import WholeRun
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 _EVERY = 5
 """By hand: `python tests/faults/pack_kills.py FOLDER 1` strikes at every operation."""
 

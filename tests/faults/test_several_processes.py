@@ -17,6 +17,8 @@ from fork_server import ForkServer
 from interrupted_run import Results, differences
 from tiny_run import results, run_all_words
 
+pytestmark = pytest.mark.slow
+
 _SECONDS = 300
 
 

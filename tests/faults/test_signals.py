@@ -13,6 +13,8 @@ from interrupted_run import finish, in_training
 from nstudent.storage.lock import HOLDER, hold
 from tiny_run import run_all_words
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from conftest import WholeRun
 

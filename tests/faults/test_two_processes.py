@@ -16,6 +16,8 @@ from interrupted_run import finish
 from nstudent.storage.lock import HOLDER, LOCK, MARK
 from tiny_run import run_all_words
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from conftest import WholeRun
 

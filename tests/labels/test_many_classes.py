@@ -33,6 +33,7 @@ def grown_mib(script: str) -> int:
     return int(found.stdout)
 
 
+@pytest.mark.slow
 def test_a_batch_is_decoded_and_stored_in_little_memory() -> None:
     """Scores of 256 images for 10,000 labels, three levels at once, would be 30 MB and several copies of it."""
     grown = grown_mib("""
@@ -55,6 +56,7 @@ for first in range(0, 2048, 256):
     assert grown < 110
 
 
+@pytest.mark.slow
 def test_a_million_rows_are_selected_in_little_memory() -> None:
     """A mask of all rows for each class, as one would write it first, takes hours."""
     grown = grown_mib("""

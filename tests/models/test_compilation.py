@@ -47,6 +47,7 @@ def network() -> Network:
     return Network()
 
 
+@pytest.mark.slow
 def test_a_compiled_network_is_the_same_under_the_same_names(compiled: list[Any]) -> None:
     inputs, plain = torch.rand(5, 4), network()
     ours = network()
@@ -59,6 +60,7 @@ def test_a_compiled_network_is_the_same_under_the_same_names(compiled: list[Any]
     assert len(compiled) == 1, "a copy, such as the average of the weights, runs as it is"
 
 
+@pytest.mark.slow
 def test_a_batch_of_another_size_leaves_the_sizes_fixed(compiled: list[Any]) -> None:
     """A batch that was halved for want of memory must not turn every size into a variable: layouts get slow."""
     ours = network()
@@ -69,6 +71,7 @@ def test_a_batch_of_another_size_leaves_the_sizes_fixed(compiled: list[Any]) -> 
     assert len(compiled) == 3
 
 
+@pytest.mark.slow
 def test_more_networks_than_torch_expects_are_compiled_all_the_same(compiled: list[Any]) -> None:
     """A run has members, a filter, a baseline and students, each in training and in labelling: torch stops at 8."""
     torch._dynamo.reset()
@@ -119,6 +122,7 @@ def test_running_out_of_memory_stays_what_it_is(monkeypatch: pytest.MonkeyPatch)
         ours(torch.rand(5, 4))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # dynamo's own affair
 def test_a_compiled_network_that_computes_activations_twice_counts_every_batch_once(compiled: list[Any]) -> None:
     """Also made into machine code it does (by hand, torch 2.14.1 on a CPU): to 1e-4 of the plain one after 3 steps."""

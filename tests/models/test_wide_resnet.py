@@ -18,6 +18,7 @@ def build(name: str = "wrn_28_2", **noise: Any) -> Network:
     return build_network(ModelConfig(backbones=(name,)), OUTPUTS, ("key",), **noise)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "weights"), [("wrn_28_2", 1_467_610), ("wrn_28_10", 36_479_194)])
 def test_timm_builds_them_with_the_weights_of_the_literature(name: str, weights: int) -> None:
     network = timm.create_model(name, num_classes=10)

@@ -147,6 +147,7 @@ def largest_gap(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> flo
     return max(ks_2samp(one[name], other[name], method="asymp").statistic for name in one)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -167,6 +168,7 @@ def test_both_ways_draw_from_the_same_distributions(options: dict[str, Any]) -> 
     assert largest_gap(ours, theirs) < LARGEST_GAP
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "others"),
     [

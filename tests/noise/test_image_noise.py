@@ -131,6 +131,7 @@ def test_a_copy_by_pickle_gives_the_same_noise() -> None:
     assert np.array_equal(copied(image(), ("k", 3)), ImageNoise(STRONG)(image(), ("k", 3)))
 
 
+@pytest.mark.slow
 def test_a_spawned_process_gives_the_same_noise() -> None:
     """Spawn is the default start of processes on macOS and Windows; nothing is inherited but what is pickled."""
     keys = [("spawned", draw) for draw in range(3)]

@@ -109,6 +109,7 @@ BOMBS: dict[str, Callable[[h5py.File], None]] = {
 }
 
 
+@pytest.mark.slow
 def test_bombs_are_refused_in_little_memory(
     tmp_path: Path, refusals: Callable[..., tuple[dict[str, str], float]]
 ) -> None:

@@ -39,6 +39,7 @@ _BOMBS = {
 }
 
 
+@pytest.mark.slow
 def test_bombs_are_refused_in_little_memory(
     tmp_path: Path, refusals: Callable[..., tuple[dict[str, str], float]]
 ) -> None:
@@ -125,6 +126,7 @@ _words = st.tuples(
 ).map("=".join)
 
 
+@pytest.mark.slow
 @settings(max_examples=200)
 @given(st.lists(_words, max_size=4))
 def test_any_overrides_give_a_config_or_one_kind_of_error(words: list[str]) -> None:

@@ -221,6 +221,7 @@ def test_weights_that_overflow_give_an_error_and_no_label(stranger: Stranger, tm
         Classifier.load(stranger.run, device="cpu").predict([tmp_path / "x.png"])
 
 
+@pytest.mark.slow
 def test_any_damage_to_a_weights_file_is_named_or_leaves_it_whole(stranger: Stranger, tmp_path: Path) -> None:
     """The header decides what is read where: bytes of it are changed, moved and cut, three hundred times."""
     path, config = tmp_path / "member-0.safetensors", ModelConfig(head="independent")

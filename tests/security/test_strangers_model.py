@@ -138,6 +138,7 @@ _BOMBS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 def test_sizes_that_fill_the_memory_are_refused_before_it_is_taken(
     honest: Path, strangers: Callable[[str], Stranger], refusals: Callable[..., tuple[dict[str, str], float]]
 ) -> None:
@@ -162,6 +163,10 @@ def test_sizes_that_fill_the_memory_are_refused_before_it_is_taken(
         {"members": [{}] * 100},
         {"members": "x"},
         {"members": [{"bogus": 1}]},
+        {"members": [[]]},
+        {"members": [{"kind": "oracle"}]},
+        {"members": [{"kind": {"network": 1}}]},
+        {"pooling": "__class__"},
         {"image_size": 10**6},
         {"image_size": "32"},
         {"image_size": 0},

@@ -142,6 +142,7 @@ def test_scores_without_a_classifier_are_an_empty_table(capsys: pytest.CaptureFi
     assert "final classifier" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_file_name_that_is_no_utf8_is_named(tmp_path: Path, nstudent: Callable[..., Any]) -> None:
     done = nstudent("predict", str(tmp_path / "gone-\udcff\x1b[2J"), "x.png")
     assert done.returncode == 2

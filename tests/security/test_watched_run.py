@@ -10,6 +10,8 @@ import pytest
 from nstudent.storage.artifact import Manifest
 from PIL import Image
 
+pytestmark = pytest.mark.slow
+
 TOKEN = "nstudent-test-token-9f3c1d"
 _NAMES = ("AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "CUDA_TOKEN", "NSTUDENT_TOKEN", "SLURM_TOKEN")
 _WORDS = (

@@ -19,6 +19,7 @@ def test_it_has_the_students_architecture_noise_and_number_of_steps(finished: Pa
     assert rates[0] == pytest.approx(rates[1])
 
 
+@pytest.mark.slow
 def test_it_sees_no_pseudo_label(tiny: Callable[..., Config], go_on: Path, finished: Path) -> None:
     """Other pseudo-labels leave it as it is: it is not even made again."""
     before = (go_on / "02-baseline" / "manifest.json").stat().st_mtime_ns
@@ -27,6 +28,7 @@ def test_it_sees_no_pseudo_label(tiny: Callable[..., Config], go_on: Path, finis
     assert Manifest.read(go_on / "05-student").id != Manifest.read(finished / "05-student").id
 
 
+@pytest.mark.slow
 def test_without_rounds_there_is_none(tiny: Callable[..., Config], untrained: Path) -> None:
     folder = run_all(tiny("rounds=0", "teacher.epochs=12"), untrained)
     assert {path.name for path in folder.iterdir() if path.is_dir()} == {"00-data", "01-teacher", "02-evaluate"}
@@ -36,6 +38,7 @@ def test_it_is_never_the_final_classifier(finished: Path) -> None:
     assert "promoted" not in Manifest.read(finished / "02-baseline").metrics
 
 
+@pytest.mark.slow
 def test_it_follows_the_students_settings(tiny: Callable[..., Config], go_on: Path) -> None:
     before = Manifest.read(go_on / "02-baseline").id
     run_stage(tiny("student.epochs=2"), "baseline", go_on)

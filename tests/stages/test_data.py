@@ -278,6 +278,7 @@ def test_a_root_that_is_gone_stops_and_packs_in_full_when_it_is_back(
     assert left_out(bench.run(rounds=0)) == {}
 
 
+@pytest.mark.slow
 def test_a_class_folder_that_is_back_the_next_time_is_read(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Shards survive a stopped packing: one that was written without the folder would be kept, and the images lost."""
     plant(bench.root, classes())

@@ -68,6 +68,7 @@ def test_images_are_to_the_bit_what_pixels_would_hold(photos: Bench, monkeypatch
     assert not one.pixels.decodes_anew
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words", [("workers=0",), ("workers=1", "augment=image", "data.image_size=40")], ids=["thread", "process"]
 )
@@ -81,6 +82,7 @@ def test_what_is_trained_has_the_bytes_it_has_of_pixels(photos: Bench, words: tu
     assert weights[0] == weights[1]
 
 
+@pytest.mark.slow
 def test_what_is_labelled_has_the_bytes_it_has_of_pixels(tiny: Callable[..., Config], tmp_path: Path) -> None:
     labels = []
     for storage in ("pixels", "original"):
@@ -92,6 +94,7 @@ def test_what_is_labelled_has_the_bytes_it_has_of_pixels(tiny: Callable[..., Con
     assert labels[0] == labels[1]
 
 
+@pytest.mark.slow
 def test_an_image_that_changed_since_is_named_and_what_it_says_helps(photos: Bench) -> None:
     config = config_of(photos, "original", "augment=image", "workers=1", "student.epochs=2")
     run = photos.tmp_path / "run"
@@ -177,6 +180,7 @@ def test_what_ended_its_decoder_once_is_not_given_to_it_again(photos: Bench, mon
     assert not dataset.pixels[np.array([3])].any()
 
 
+@pytest.mark.slow
 def test_a_training_says_what_packing_would_gain_where_it_waits(photos: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     def slow(path: Path, root: Path) -> bytes:
         time.sleep(0.01)

@@ -76,6 +76,7 @@ def flip(path: Path) -> None:
 # --- a run of it ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("storage", ["pixels", "jpeg"])
 @pytest.mark.parametrize(
     "options",
@@ -96,6 +97,7 @@ def test_a_run_of_a_pack_has_the_bytes_of_a_run_of_its_source(
     assert other.manifest.metrics["unreadable"] == 2
 
 
+@pytest.mark.slow
 def test_splits_are_drawn_by_the_seed_of_the_run(bench: Bench) -> None:
     plant(bench.root, classes(each=20))
     out, _ = packed(bench)
@@ -124,6 +126,7 @@ def test_the_shards_are_linked_and_the_run_outlives_the_pack(photos: Bench) -> N
     assert [bad.file for bad in verify(photos.tmp_path / "run")] == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="there is no second file system")
 def test_from_another_disk_they_are_copied(photos: Bench) -> None:
     with tempfile.TemporaryDirectory(dir="/dev/shm") as elsewhere:
@@ -154,7 +157,7 @@ def test_a_pack_is_the_same_wherever_it_lies(photos: Bench) -> None:
         ({"root": "nowhere"}, "data.root: there is no folder"),
     ],
 )
-def test_what_does_not_fit_the_pack_is_named_with_its_mend(photos: Bench, options: dict[str, Any], said: str) -> None:
+def test_what_does_not_fit_the_pack_is_named_with_its_remedy(photos: Bench, options: dict[str, Any], said: str) -> None:
     out, _ = packed(photos)
     options = {**options, "root": str(photos.tmp_path / options.get("root", out.name))}
     with pytest.raises(DataError) as caught:
@@ -166,7 +169,7 @@ def test_what_does_not_fit_the_pack_is_named_with_its_mend(photos: Bench, option
 # --- damage -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_damaged_pack_is_noticed_while_it_is_linked_and_mended_to_its_bytes(photos: Bench) -> None:
+def test_a_damaged_pack_is_noticed_while_it_is_linked_and_repaired_to_its_bytes(photos: Bench) -> None:
     out, _ = packed(photos)
     before = contents(out)
     flip(out / "pixels-00002.h5")
@@ -221,7 +224,7 @@ def test_repairing_a_run_does_not_write_into_the_pack(photos: Bench) -> None:
     assert verify(photos.tmp_path / "run") == []
 
 
-def test_bits_that_rot_in_a_linked_file_are_mended_in_the_pack_and_then_in_the_run(photos: Bench) -> None:
+def test_bits_that_rot_in_a_linked_file_are_repaired_in_the_pack_and_then_in_the_run(photos: Bench) -> None:
     """One file under two names: what is made again is another one, and neither is written through."""
     out, _ = packed(photos)
     artifact = run_packed(photos, "run", out)
@@ -288,6 +291,7 @@ cli.main()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [("SIGTERM", 75), ("SIGINT", 75), ("SIGKILL", -signal.SIGKILL)])
 def test_stopped_or_killed_it_goes_on_to_the_same_bytes(photos: Bench, number: str, code: int) -> None:
     whole, _ = packed(photos, "whole")
@@ -357,12 +361,14 @@ def test_too_many_unreadable_images_stop_it(photos: Bench) -> None:
         packed(photos, max_bad_share=0.0)
 
 
+@pytest.mark.slow
 def test_one_process_at_a_time(photos: Bench) -> None:
     with hold_beside(photos.tmp_path / "pack"), pytest.raises(BusyError, match=r"pack is in use by process \d+ on"):
         packed(photos)
     packed(photos)
 
 
+@pytest.mark.slow
 def test_the_command_says_how_to_use_it(photos: Bench, nstudent: Callable[..., Any]) -> None:
     words = [f"data.root={photos.root}", "data.source=folder", "data.levels=[coarse, fine]", "data.max_bad_share=0.1"]
     done = nstudent("data", "pack", "out", *words, "data.image_size=8")
@@ -375,6 +381,7 @@ def test_the_command_says_how_to_use_it(photos: Bench, nstudent: Callable[..., A
     assert nstudent("data", "pack", "out", "data.image_sise=8").returncode == 2
 
 
+@pytest.mark.slow
 def test_what_somebody_has_put_into_a_pack_is_not_replaced_with_it(tmp_path: Path) -> None:
     config = nstudent.load_config(None, ["data.image_size=16"]).data
     make_pack(config, tmp_path / "pack")

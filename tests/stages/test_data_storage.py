@@ -110,6 +110,7 @@ run_stage(load_config(None, sys.argv[3:]), "data", sys.argv[2])
 """
 
 
+@pytest.mark.slow
 def test_killed_between_two_shards_it_goes_on_to_the_same_bytes(photos: Bench) -> None:
     whole = as_kept(photos, "jpeg", "whole")
     words = [f"{key}={value}" for key, value in _words(photos).items()]
@@ -165,6 +166,7 @@ def test_what_was_asked_for_needs_no_word(tiny: Callable[..., Config], tmp_path:
     assert not [line for line in heard.lines if "storage" in line]
 
 
+@pytest.mark.slow
 def test_a_whole_run_on_jpeg_and_a_damaged_shard_of_it(
     tiny: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

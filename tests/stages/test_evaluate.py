@@ -71,6 +71,7 @@ def test_the_test_images_are_in_no_other_split(finished: Path) -> None:
     assert len(np.unique(np.concatenate(parts))) == sum(map(len, parts))
 
 
+@pytest.mark.slow
 def test_fewer_resamples_change_no_score(tiny: Callable[..., Config], go_on: Path, scores: dict[str, Any]) -> None:
     run_stage(tiny("evaluate.resamples=10"), "evaluate", go_on)
     again = json.loads((go_on / "06-evaluate" / "scores.json").read_text())

@@ -57,6 +57,7 @@ def test_given_labels_stay_where_nobody_asked_to_doubt_them(finished: Path) -> N
     assert given_keep(finished).shape == (100, 3)
 
 
+@pytest.mark.slow
 def test_it_finds_flipped_labels_among_the_given_ones(tiny: Callable[..., Config], tmp_path: Path) -> None:
     """A third of the labels are wrong. Dropping at random would find as many of them as their share is."""
     words = (
@@ -90,6 +91,7 @@ def test_more_dropped_than_the_config_allows_ends_the_rounds(tiny: Callable[...,
         run_stage(tiny("filter.max_dropped_share=0.0", "filter.epochs=1"), "student", go_on)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("scores", "iterations"),
     [([0.5, 0.4, 0.9, 0.9], 2), ([0.5, 0.6, 0.6, 0.9], 3), ([0.1, 0.2, 0.3, 0.4], 4)],
@@ -152,6 +154,7 @@ def test_its_cost_is_counted_with_the_passes_of_the_mean_teacher(finished: Path)
     assert per_pass == pytest.approx(4 * teacher["gmacs"], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_without_the_heap_in_its_batches_it_still_runs(tiny: Callable[..., Config], go_on: Path) -> None:
     """filter.unlabelled_ratio=0 trains on the given labels alone; no pseudo-label is ever seen, so none is dropped."""
     run_stage(tiny("filter.unlabelled_ratio=0", "filter.epochs=1"), "filter", go_on)

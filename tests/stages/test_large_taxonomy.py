@@ -13,6 +13,8 @@ from nstudent.storage.artifact import Artifact
 from nstudent.storage.files import read_json
 from PIL import Image
 
+pytestmark = pytest.mark.slow
+
 COARSE, MIDS, FINES = 4, 10, 75
 SIDE = 16
 LEVELS = ("coarse", "mid", "fine")

@@ -165,6 +165,7 @@ def test_of_many_classes_the_most_probable_are_stored_and_taught(
     np.testing.assert_allclose(fine.sum(axis=1), 1, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_labels_do_not_depend_on_the_batch_size(go_on: Path, tiny: Callable[..., Config]) -> None:
     def made(*words: str) -> tuple[np.ndarray, np.ndarray]:
         found = LabelStore.open(Artifact(run_stage(tiny("pseudolabel.balance=false", *words), "pseudolabel", go_on)))

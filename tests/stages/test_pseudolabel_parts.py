@@ -23,6 +23,7 @@ def shards(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.glob("labels-0*.h5")}
 
 
+@pytest.mark.slow
 def test_parts_made_in_any_order_are_the_labels_of_one_job(
     go_on: Path, finished: Path, tiny: Callable[..., Config]
 ) -> None:
@@ -48,6 +49,7 @@ def test_what_no_job_has_made_is_made_in_the_end(go_on: Path, tiny: Callable[...
     assert len(shards(go_on / STEP)) == 5
 
 
+@pytest.mark.slow
 def test_jobs_that_start_together_make_the_labels_of_one(
     go_on: Path, finished: Path, tiny: Callable[..., Config], tiny_words: tuple[str, ...]
 ) -> None:

@@ -12,6 +12,7 @@ from nstudent.runs.status import status
 from nstudent.storage.artifact import Manifest
 
 
+@pytest.mark.slow
 def test_where_every_pseudo_label_is_rejected_the_run_ends_well_formed_and_names_the_threshold(
     tiny: Callable[..., Config], go_on: Path
 ) -> None:
@@ -25,6 +26,7 @@ def test_where_every_pseudo_label_is_rejected_the_run_ends_well_formed_and_names
     assert Classifier.load(go_on).taxonomy.num_levels == 3
 
 
+@pytest.mark.slow
 def test_a_student_that_is_not_promoted_ends_the_run(tiny: Callable[..., Config], go_on: Path) -> None:
     run_all(tiny("rounds=3", "student.promote_above=1.0"), go_on)
     assert Manifest.read(go_on / "05-student").metrics["promoted"] is False
@@ -48,6 +50,7 @@ def test_a_student_that_is_not_promoted_ends_the_run(tiny: Callable[..., Config]
     assert {states[name] for name in ("06-pseudolabel", "07-filter", "08-student", "11-student")} == {"not needed"}
 
 
+@pytest.mark.slow
 def test_the_classifier_of_a_run_is_the_one_that_its_scores_call_final(
     two_rounds: Callable[..., Config], go_on: Path
 ) -> None:
@@ -72,6 +75,7 @@ def test_the_gate_is_the_paired_comparison_on_validation(finished: Path) -> None
     assert metrics["promoted"] is (gap["probability"] > 0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("targets", ["hard", "soft"])
 def test_it_learns_from_hard_and_from_soft_labels(
     targets: str, tiny: Callable[..., Config], go_on: Path, finished: Path
@@ -82,6 +86,7 @@ def test_it_learns_from_hard_and_from_soft_labels(
     assert (Manifest.read(go_on / "05-student").id == before) is (targets == "soft")
 
 
+@pytest.mark.slow
 def test_given_labels_that_the_filter_dropped_teach_nothing(
     tiny: Callable[..., Config], go_on: Path, finished: Path
 ) -> None:

@@ -13,6 +13,7 @@ from nstudent.runs.run import run_all, run_stage
 from nstudent.storage.artifact import Artifact, Manifest
 
 
+@pytest.mark.slow
 def test_a_teacher_no_better_than_chance_stops_the_run(tiny: Callable[..., Config], untrained: Path) -> None:
     # This weight decay takes nine tenths of every weight in each step: what is left says the same of every image.
     wither = ("teacher.warmup_epochs=0", "teacher.weight_decay=300", "teacher.ema_decay=0.0")
@@ -23,6 +24,7 @@ def test_a_teacher_no_better_than_chance_stops_the_run(tiny: Callable[..., Confi
     assert not list(untrained.glob("0[2-9]-*")), "nothing is made from it"
 
 
+@pytest.mark.slow
 def test_an_untrained_teacher_stops_the_run_though_it_has_luck(tiny: Callable[..., Config], untrained: Path) -> None:
     with pytest.raises(TrainingError, match="no better than chance"):
         run_stage(tiny("teacher.epochs=1", "teacher.learning_rate=1e-9"), "teacher", untrained)
@@ -34,6 +36,7 @@ def test_the_finished_teacher_is_clearly_better_than_chance(finished: Path) -> N
     assert metrics["validation"]["contest alone"] > 0.6
 
 
+@pytest.mark.slow
 def test_members_with_different_backbones_vote_together(tiny: Callable[..., Config], untrained: Path) -> None:
     members = "[{}, {backbones: [test_efficientnet, test_nfnet], wide_channels: 8, head: coarse_to_fine}]"
     config = tiny(f"teacher.members={members}", "teacher.epochs=8", "rounds=0")
@@ -49,6 +52,7 @@ def test_members_with_different_backbones_vote_together(tiny: Callable[..., Conf
     assert (coarse.shape, mid.shape, fine.shape) == ((4, 3), (4, 4), (4, 8))
 
 
+@pytest.mark.slow
 def test_equal_members_start_and_end_apart(tiny: Callable[..., Config], untrained: Path) -> None:
     folder = run_stage(tiny("teacher.members=[{}, {}]", "teacher.epochs=6"), "teacher", untrained)
     files = Manifest.read(folder).files
@@ -65,6 +69,7 @@ def test_the_whole_ensemble_is_held_under_the_cost_limit_before_anything_is_trai
     assert not list((untrained / "01-teacher.partial" / "scratch").glob("*")), "no training began"
 
 
+@pytest.mark.slow
 def test_another_seed_gives_another_teacher(tiny: Callable[..., Config], finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished, tmp_path / "run")
     run_stage(tiny("seed=1"), "data", tmp_path / "run")

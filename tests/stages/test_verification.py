@@ -73,6 +73,7 @@ def test_of_the_packed_images_too(shards: Path) -> None:
     assert {state.state for state in status(shards)} == {"done"}
 
 
+@pytest.mark.slow
 def test_a_damaged_network_is_trained_again_to_the_same_bytes(shards: Path) -> None:
     identity = Manifest.read(shards / "01-teacher").id
     flip(shards / "01-teacher" / "member-0.safetensors")
@@ -81,6 +82,7 @@ def test_a_damaged_network_is_trained_again_to_the_same_bytes(shards: Path) -> N
     assert {state.state for state in status(shards)} == {"done"}
 
 
+@pytest.mark.slow
 def test_a_repair_that_was_interrupted_is_gone_on_with(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also of the last step, after which nothing is missing."""
     folder = shards / "06-evaluate"

@@ -12,6 +12,8 @@ from nstudent.runs.run import run_all
 from nstudent.runs.status import status
 from nstudent.storage.artifact import Artifact, Manifest
 
+pytestmark = pytest.mark.slow
+
 STEPS = ["00-data", "01-teacher", "02-baseline", "03-pseudolabel", "04-filter", "05-student", "06-evaluate"]
 NETWORK = {"manifest.json", "model.json", "member-0.safetensors"}
 FILES = {

@@ -102,6 +102,7 @@ def test_a_failed_write_leaves_the_one_before(path: Path, monkeypatch: pytest.Mo
     assert [each.name for each in path.parent.iterdir()] == [previous(path).name]
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 def test_any_flipped_bit_is_found_and_the_one_before_is_used(

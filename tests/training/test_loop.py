@@ -12,6 +12,7 @@ import torch
 from fitting import LENGTH, MILD, bytes_of, fit, losses
 from nstudent.data.batches import Batch
 from nstudent.data.dataset import Dataset
+from nstudent.distributed.world import Alone
 from nstudent.errors import ArtifactError, StoppedError, TrainingError
 from nstudent.models.cost import gmacs
 from nstudent.models.device import _choose_kernels
@@ -25,6 +26,7 @@ from nstudent.training.preparation import Ahead
 GOLDEN = Path(__file__).parent / "golden_losses.json"
 
 
+@pytest.mark.slow
 def test_the_losses_of_20_steps_are_golden(make_loop: Callable[..., Loop], tmp_path: Path) -> None:
     """A refactoring must give the same losses. To accept new ones, delete golden_losses.json and run this test twice:
     the first run writes the file and fails. Bits are compared below; here a tolerance that another CPU meets: its sums
@@ -38,6 +40,7 @@ def test_the_losses_of_20_steps_are_golden(make_loop: Callable[..., Loop], tmp_p
     np.testing.assert_allclose(found, expected, rtol=0.03)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("self_ensemble", [False, True], ids=["supervised", "self-ensembling"])
 def test_the_same_key_gives_the_same_bits_twice(
     self_ensemble: bool, make_loop: Callable[..., Loop], tmp_path: Path
@@ -47,6 +50,7 @@ def test_the_same_key_gives_the_same_bits_twice(
     assert bytes_of(one.network) == bytes_of(two.network)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("self_ensemble", [False, True], ids=["supervised", "self-ensembling"])
 @pytest.mark.parametrize("killed_after", [2, 6, 9, 12], ids=lambda steps: f"killed in step {steps} of 12")
 def test_a_killed_training_goes_on_to_the_same_bits(
@@ -72,6 +76,7 @@ def test_a_killed_training_goes_on_to_the_same_bits(
         assert all(torch.equal(averages[name], expected[name]) for name in expected)
 
 
+@pytest.mark.slow
 def test_a_finished_training_is_not_trained_again(
     uninterrupted: dict[bool, tuple[Loop, Trained]],
     make_loop: Callable[..., Loop],
@@ -84,6 +89,7 @@ def test_a_finished_training_is_not_trained_again(
     assert bytes_of(again.network) == bytes_of(uninterrupted[False][1].network)
 
 
+@pytest.mark.slow
 def test_a_resumed_training_says_how_far_it_is(
     make_loop: Callable[..., Loop], kill_after: Callable[[int], Silence], tmp_path: Path
 ) -> None:
@@ -100,6 +106,58 @@ def test_a_resumed_training_says_how_far_it_is(
     assert began == [("member 0", 12, "steps", 6)]
 
 
+def test_every_epoch_is_told_when_it_has_ended_and_none_twice(
+    make_loop: Callable[..., Loop], kill_after: Callable[[int], Silence], tmp_path: Path
+) -> None:
+    told: list[Any] = []
+    with pytest.raises(KeyboardInterrupt):
+        fit(make_loop(LENGTH), tmp_path, kill_after(6), tell=told.append)
+    assert [entry["epoch"] for entry in told] == [1]
+    trained = fit(make_loop(LENGTH), tmp_path, tell=told.append)
+    assert told == trained.history
+
+
+def test_who_hears_of_an_epoch_may_stop_the_training_and_its_last_step_is_kept(
+    make_loop: Callable[..., Loop], tmp_path: Path
+) -> None:
+    def stop(entry: dict[str, float]) -> None:
+        if entry["epoch"] == 2:
+            raise StoppedError("no better than the others")
+
+    with pytest.raises(StoppedError, match="no better"):
+        fit(make_loop(LENGTH, checkpoint_seconds=1e9), tmp_path, tell=stop)
+    state = load_checkpoint(tmp_path / "checkpoint.safetensors", print)
+    assert state is not None
+    assert state["step"] == 2 * LENGTH.steps_per_epoch
+
+
+def test_of_several_processes_one_that_is_told_to_stop_waits_until_all_are_asked(
+    make_loop: Callable[..., Loop], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not every step asks the others: what was said between two of them is not forgotten."""
+    loop = make_loop(Length(epochs=5, steps_per_epoch=3))
+    asked: list[bool] = []
+
+    class Pair(Alone):
+        size = 2
+
+        def any(self, said: bool) -> bool:
+            asked.append(said)
+            return said
+
+    monkeypatch.setattr(loop, "_world", Pair())
+
+    def stop(entry: dict[str, float]) -> None:
+        if entry["epoch"] == 1:
+            raise StoppedError("enough")
+
+    with pytest.raises(StoppedError, match="enough"):
+        fit(loop, tmp_path, tell=stop)
+    # At the eighth step; the epoch had ended with the third.
+    assert asked == [True]
+
+
+@pytest.mark.slow
 def test_results_do_not_depend_on_the_number_of_workers(
     uninterrupted: dict[bool, tuple[Loop, Trained]], make_loop: Callable[..., Loop], tmp_path: Path
 ) -> None:
@@ -190,6 +248,7 @@ def test_the_images_whose_numbers_are_not_finite_are_named(
 HEIGHT = 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("warmup_steps", [0, 5, 10])
 def test_a_warm_up_rises_and_then_a_cosine_falls_to_zero(
     warmup_steps: int, make_loop: Callable[..., Loop], tmp_path: Path
@@ -229,6 +288,7 @@ def test_the_average_is_float32_and_comes_back_ready_to_label(make_loop: Callabl
     assert {weight.dtype for weight in network.parameters()} == {torch.float32}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("epochs", "expected"), [(3, [1, 2, 3]), (25, [2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 25])]
 )
@@ -247,6 +307,7 @@ def test_validation_is_scored_about_ten_times_and_at_the_end(
     assert scored[-1] is trained.network, "the average is scored, not the weights of the last step"
 
 
+@pytest.mark.slow
 def test_scoring_on_the_way_changes_nothing(
     uninterrupted: dict[bool, tuple[Loop, Trained]], make_loop: Callable[..., Loop], tmp_path: Path
 ) -> None:
@@ -259,6 +320,7 @@ def test_scoring_on_the_way_changes_nothing(
     assert bytes_of(trained.network) == bytes_of(uninterrupted[False][1].network)
 
 
+@pytest.mark.slow
 def test_the_checkpoint_is_written_after_every_step_where_no_time_is_to_be_saved(
     make_loop: Callable[..., Loop], kill_after: Callable[[int], Silence], tmp_path: Path
 ) -> None:
@@ -269,6 +331,7 @@ def test_the_checkpoint_is_written_after_every_step_where_no_time_is_to_be_saved
     assert [entry["epoch"] for entry in state["history"]] == [1, 2]
 
 
+@pytest.mark.slow
 def test_checkpoints_may_be_rarer_but_the_last_one_is_always_written(
     uninterrupted: dict[bool, tuple[Loop, Trained]],
     make_loop: Callable[..., Loop],
@@ -333,6 +396,7 @@ def test_a_training_that_is_killed_leaves_no_thread_whoever_keeps_its_error(
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("prepare")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, 7, 8])
 def test_a_training_that_is_asked_to_stop_keeps_its_last_step(
     steps: int, uninterrupted: dict[bool, tuple[Loop, Trained]], make_loop: Callable[..., Loop], tmp_path: Path
@@ -345,6 +409,7 @@ def test_a_training_that_is_asked_to_stop_keeps_its_last_step(
     assert bytes_of(trained.network) == bytes_of(uninterrupted[False][1].network)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("self_ensemble", "images", "forwards"), [(False, 8, 3), (True, 16, 4)])
 def test_what_a_training_costs_is_counted_also_when_it_was_interrupted(
     self_ensemble: bool,
@@ -364,6 +429,7 @@ def test_what_a_training_costs_is_counted_also_when_it_was_interrupted(
     assert spent.training_gmacs == pytest.approx(LENGTH.steps * images * forwards * one)
 
 
+@pytest.mark.slow
 def test_activations_that_are_computed_twice_cost_a_forward_pass_more(
     make_loop: Callable[..., Loop], tmp_path: Path
 ) -> None:
@@ -373,6 +439,7 @@ def test_activations_that_are_computed_twice_cost_a_forward_pass_more(
     assert costs[1].training_gmacs == pytest.approx(costs[0].training_gmacs * 4 / 3)
 
 
+@pytest.mark.slow
 def test_training_learns_the_digits(make_loop: Callable[..., Loop], tmp_path: Path) -> None:
     trained = fit(make_loop(Length(4, 8), MILD), tmp_path)
     first, *_, last = losses(trained)

@@ -35,6 +35,7 @@ class OutOfMemory:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("self_ensemble", [False, True], ids=["supervised", "self-ensembling"])
 def test_a_batch_that_does_not_fit_is_worked_on_in_portions_with_the_same_loss(
     self_ensemble: bool, make_loop: Callable[..., Loop], tmp_path: Path
@@ -57,6 +58,7 @@ def test_where_not_even_one_image_fits_it_says_what_would(make_loop: Callable[..
         fit(loop, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("self_ensemble", [False, True], ids=["supervised", "self-ensembling"])
 def test_a_training_that_is_over_keeps_no_weight_alive(
     self_ensemble: bool, make_loop: Callable[..., Loop], tmp_path: Path
@@ -92,6 +94,7 @@ class ShortOfMemory:
         return self.step()
 
 
+@pytest.mark.slow
 def test_an_optimiser_without_memory_for_its_moments_tries_again(
     uninterrupted: dict[bool, tuple[Loop, Trained]],
     make_loop: Callable[..., Loop],

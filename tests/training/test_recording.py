@@ -93,6 +93,7 @@ class Again:
         return made[-1]
 
 
+@pytest.mark.slow
 def test_recorded_steps_learn_what_others_learn(
     make_loop: Callable[..., Loop], digits: Dataset, tmp_path: Path
 ) -> None:
@@ -111,6 +112,7 @@ def test_recorded_steps_learn_what_others_learn(
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_recording_leaves_the_settings_of_the_optimiser_as_they_were(
     make_loop: Callable[..., Loop], tmp_path: Path
 ) -> None:
@@ -163,6 +165,7 @@ def test_images_of_another_size_are_recorded_anew(make_loop: Callable[..., Loop]
     assert replays == [0, 0, 0, 1, 2, 3, 3, 3, 3, 4, 5, 6]
 
 
+@pytest.mark.slow
 def test_where_nothing_can_be_recorded_the_training_says_so_and_goes_on(
     make_loop: Callable[..., Loop], tmp_path: Path
 ) -> None:
@@ -177,6 +180,7 @@ def test_where_nothing_can_be_recorded_the_training_says_so_and_goes_on(
     assert "launched one by one (operation not permitted when stream is capturing more)" in listener.said[0]
 
 
+@pytest.mark.slow
 def test_a_number_that_is_not_finite_is_named_in_replayed_steps_too(
     make_loop: Callable[..., Loop], digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,6 +30,7 @@ def fake() -> FakeTensorMode:
     return FakeTensorMode(allow_non_fake_inputs=True)
 
 
+@pytest.mark.slow
 def test_two_processes_take_a_gpu_each_and_wait_for_it_half_an_hour_at_most() -> None:
     week = 7 * 24 * 60
     found = said(*torchrun(2), Path(__file__).with_name("shared_gpus.py"))

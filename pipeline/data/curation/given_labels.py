@@ -23,6 +23,7 @@ def taxonomy_of(records: Sequence[Record], config: DataConfig) -> Taxonomy:
 
     Raises:
         DataError: a level has no class, there is but one label, or the levels stand in the wrong order.
+        ConfigError: ``data.taxonomy`` is not a tree.
     """
     if config.taxonomy is None:
         taxonomy = Taxonomy.from_labels((record.label for record in records), config.levels)

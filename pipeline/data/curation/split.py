@@ -25,6 +25,12 @@ def draw_splits(
     Args:
         labels: (images, levels).
         given: Split per image, ``None`` where the source leaves it open.
+        config: Gives the numbers or shares of validation, test, labelled and unlabelled images.
+        seed: Of the run; equal seeds draw equal splits.
+
+    Raises:
+        DataError: An image of validation or test has no label, a split wants more images than are left, or one that
+            is needed is empty.
     """
     split = np.array([TRAIN if name is None else SPLITS.index(name) for name in given], dtype=np.int8)
     nameless = (labels == UNKNOWN).all(axis=1)

@@ -20,7 +20,7 @@ from nstudent.data.sources.source import (
     stamp_files,
 )
 from nstudent.errors import DataError
-from nstudent.taxonomy.tree import UNKNOWN_ENTRY
+from nstudent.taxonomy.reading import UNKNOWN_ENTRY
 
 _NOTHING = frozenset({"nan", "NaN", "NAN", "<NA>", "#N/A", "N/A", "null", "NULL", "None"})
 """What programs write where they have no value. As a class name it would be learnt like any other."""
@@ -56,7 +56,12 @@ class Table:
         return " ".join(stamps)
 
     def records(self) -> list[Record]:
-        """One image a row, then those of the unlabelled folder."""
+        """One image a row, then those of the unlabelled folder.
+
+        Raises:
+            DataError: The table has no row, or one that does not fit its header, names no file below the root, or
+                repeats an image.
+        """
         records = list(self._rows())
         if not records:
             raise DataError(f"{self._table} has no row below its header")

@@ -20,7 +20,7 @@ from nstudent.data.sources.source import (
     stamp_files,
 )
 from nstudent.errors import DataError
-from nstudent.taxonomy.tree import ABSENT_ENTRY, UNKNOWN_ENTRY
+from nstudent.taxonomy.reading import ABSENT_ENTRY, UNKNOWN_ENTRY
 
 
 class Folder:
@@ -40,7 +40,11 @@ class Folder:
         return " ".join(stamps)
 
     def records(self) -> list[Record]:
-        """Every image, with the label its folders spell."""
+        """Every image, with the label its folders spell.
+
+        Raises:
+            DataError: There is no image, a class folder is empty, or a folder is a link.
+        """
         records = list(self._labelled())
         if self._unlabelled_root is not None:
             unknown = (UNKNOWN_ENTRY,) * self._num_levels

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from nstudent.config.schema import DataConfig
 from nstudent.data.sources.source import Record, Split, existing, stamp_files
 from nstudent.errors import DataError
-from nstudent.taxonomy.tree import ABSENT_ENTRY
+from nstudent.taxonomy.reading import ABSENT_ENTRY
 
 _FILES: dict[Split, str] = {"train": "train", "test": "t10k"}
 _MAX_BYTES = 4 << 30
@@ -33,7 +33,12 @@ class Idx:
         return stamp_files(self._root, files)
 
     def records(self) -> list[Record]:
-        """Training images, then test images."""
+        """Training images, then test images.
+
+        Raises:
+            DataError: A file is missing or damaged, the numbers of images and labels differ, or a class is not among
+                ``data.class_paths``.
+        """
         records = []
         for split, prefix in _FILES.items():
             images = _read(_find(self._root, f"{prefix}-images"), dimensions=3)

@@ -108,7 +108,11 @@ def _walk(root: Path) -> Iterator[tuple[str, list[str], list[str]]]:
 
 
 def existing(path: str | None, key: str, *, folder: bool = False) -> Path:
-    """The path, checked to be there; ``key`` names the configuration key in the error."""
+    """The path, checked to be there; ``key`` names the configuration key in the error.
+
+    Raises:
+        DataError: There is no such file, or with ``folder`` no such folder.
+    """
     found = Path(path or "")
     try:
         there = path is not None and (found.is_dir() if folder else found.is_file())

@@ -99,6 +99,7 @@ def test_two_photos_of_one_thing_are_two_photos() -> None:
     assert found(np.stack([first, second]), [TRAIN, TEST], distance=16) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", [8, 32])
 def test_honest_digits_are_left_alone(side: int) -> None:
     """1,797 digits of 8 x 8 pixels are as alike as images of different things can be."""
