@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from nstudent.config.schema import Config, ModelConfig, TrainingConfig
@@ -52,6 +52,8 @@ class Trainer:
         self._scratch = context.scratch
         self._progress = context.progress
         self._world = context.world
+        self._listener = context.listener
+        self._full_name = context.training
 
     @property
     def outputs(self) -> Outputs:
@@ -138,7 +140,8 @@ class Trainer:
             assert isinstance(network, Network)
             return self.validation_score(self.ensemble([model], [network]))
 
-        trained = loop.fit(checkpoint, self._progress, name, validate)
+        tell = partial(self._listener.epoch, self._full_name(name))
+        trained = loop.fit(checkpoint, self._progress, name, validate, tell)
         self._say_what_packing_gains(name, trained.data_wait)
         return trained
 

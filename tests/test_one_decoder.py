@@ -62,7 +62,7 @@ def test_scores_are_those_of_the_recipes_decoder(dataset: Dataset, ensemble: Ens
     said = np.repeat(taxonomy.terminal_rows[[CHOSEN]], len(ids), axis=0)
     expected = tally(said, dataset.labels[ids], taxonomy.levels)
 
-    found = assess(ensemble, dataset, ids, 64)
+    found = assess(ensemble, dataset, ids, 64).tallies
 
     for name, ratio in expected.items():
         assert np.array_equal(found[name], ratio), name

@@ -13,12 +13,19 @@ if TYPE_CHECKING:
     from nstudent.config.schema import Config
 
 
+_NEVER = object()
+_LATER: dict[str, Any] = {"folds": 0, "loss": "cross_entropy", "clip": "norm"}
+"""Keys that some released version did not know, with the value at which it did the same: at this value they are not
+part of what is asked for, and the steps of an older run folder stay up to date."""
+
+
 def _section(name: str, *, without: Sequence[str] = ()) -> Callable[[Config], dict[str, Any]]:
     """A section of the configuration, less the keys that change speed but not results."""
 
     def settings(config: Config) -> dict[str, Any]:
         section: dict[str, Any] = getattr(config, name).model_dump(mode="json")
-        return {f"{name}.{key}": value for key, value in section.items() if key not in without}
+        asked = {key: value for key, value in section.items() if key not in without}
+        return {f"{name}.{key}": value for key, value in asked.items() if _LATER.get(key, _NEVER) != value}
 
     return settings
 
@@ -27,15 +34,10 @@ def _training(name: str, *, without: Sequence[str] = ()) -> Callable[[Config], d
     return _section(name, without=["checkpoint_activations", *without])
 
 
-def _data(config: Config) -> dict[str, Any]:
-    """The section `data`; without the key `folds` if it asks for none, as in run folders made before it existed."""
-    return _section("data", without=[] if config.data.folds else ["folds"])(config)
-
-
 STAGES = {
     stage.name: stage
     for stage in (
-        Stage("data", needs=(), provides="data", settings=_data, version=2),
+        Stage("data", needs=(), provides="data", settings=_section("data"), version=2),
         Stage(
             "teacher",
             needs=("data",),

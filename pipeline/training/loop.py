@@ -24,7 +24,9 @@ _VALIDATIONS = 10
 _ASK_EVERY_STEPS = 8
 
 Validate = Callable[[nn.Module], float]
-History = list[dict[str, float]]
+Entry = dict[str, float]
+"""Of one epoch: its number (from 1), mean loss, learning rate, and the validation score if it was measured."""
+History = list[Entry]
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Trained:
     network: Network
     """The running average of the weights, in evaluation mode."""
     history: History
-    """Per epoch: its number, mean loss, learning rate, and the validation score where it was measured."""
+    """One entry an epoch."""
     data_wait: float
     """Share of its time in which it waited for images, since it was last resumed."""
     spent: Spent
@@ -131,8 +133,17 @@ class Loop:
         self._loss = torch.zeros((), dtype=exact, device=device)
         """Sum over the steps of this epoch, on the device: reading it means waiting for the device."""
         self._history: History = []
+        self._asked: StoppedError | None = None
+        """Set once somebody asked to stop: the other processes of the run are yet to be told."""
 
-    def fit(self, checkpoint: Path, progress: Progress, name: str, validate: Validate | None = None) -> Trained:
+    def fit(
+        self,
+        checkpoint: Path,
+        progress: Progress,
+        name: str,
+        validate: Validate | None = None,
+        tell: Callable[[Entry], None] = lambda entry: None,
+    ) -> Trained:
         """Train to the end, from the checkpoint where there is one.
 
         Args:
@@ -140,24 +151,25 @@ class Loop:
             progress: Told how far the training is.
             name: Name of the training, for a person.
             validate: Gives the score of a network; called about ten times in a training, and at its end.
+            tell: Called with the entry of every epoch that has ended.
 
         Raises:
             TrainingError: A loss or gradient is not finite; no weight that is kept has taken it in.
-            StoppedError: The progress asked to stop; a checkpoint of the last step is on disk.
+            StoppedError: The progress or ``tell`` asked to stop; a checkpoint of the last step is on disk.
         """
         self._resume(checkpoint, progress)
         steps = self._length.steps
         with progress.task(name, steps, "steps", done=self._step) as task:
             try:
                 with loaders_explained():
-                    data_wait = self._walk(task, checkpoint, validate)
+                    data_wait = self._walk(task, checkpoint, validate, tell)
             except StoppedError:
                 self._save(checkpoint)
                 raise
         network = self.method.kept.eval()
         return Trained(network, self._history, data_wait, self.method.spent)
 
-    def _walk(self, task: Task, checkpoint: Path, validate: Validate | None) -> float:
+    def _walk(self, task: Task, checkpoint: Path, validate: Validate | None, tell: Callable[[Entry], None]) -> float:
         """Walk the steps. Between two of them everything is in a state that can be kept.
 
         Returns the share of the time in which it waited for images.
@@ -168,12 +180,13 @@ class Loop:
             awaited = Awaited(prepared)
             while self._step < self._length.steps:
                 self.take(next(awaited))
-                if self._step % self._length.steps_per_epoch == 0:
+                ended = self._step % self._length.steps_per_epoch == 0
+                if ended:
                     self._close_epoch(validate)
                 if pace.is_due() or self._step == self._length.steps:
                     with pace.kept():
                         self._save(checkpoint)
-                self._report(task, awaited.share)
+                self._report(task, awaited.share, tell if ended else None)
             return awaited.share
 
     def take(self, prepared: Prepared) -> None:
@@ -181,18 +194,19 @@ class Loop:
         self._loss += self.method.learn(prepared, self._step, self._step / self._length.steps)
         self._step += 1
 
-    def _report(self, task: Task, data_wait: float) -> None:
+    def _report(self, task: Task, data_wait: float, tell: Callable[[Entry], None] | None) -> None:
         """Say how far it is. Of several processes all stop after the same step: not every step asks the others."""
-        asked: StoppedError | None = None
         try:
+            if tell is not None:
+                tell(self._history[-1])
             loss = {"loss": self._history[-1]["loss"]} if self._history else {}
             task.advance(1, **loss, **{"data wait %": round(100 * data_wait)})
         except StoppedError as error:
-            asked = error
+            self._asked = error
         if self._world.size > 1 and self._step % _ASK_EVERY_STEPS:
             return
-        if self._world.any(asked is not None):
-            raise asked or StoppedError("stopped with the other processes of the run: the same command goes on")
+        if self._world.any(self._asked is not None):
+            raise self._asked or StoppedError("stopped with the other processes of the run: the same command goes on")
 
     def _close_epoch(self, validate: Validate | None) -> None:
         epoch = self._step // self._length.steps_per_epoch

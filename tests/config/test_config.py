@@ -326,6 +326,7 @@ _TOKENS = [
 _texts = st.one_of(st.text(max_size=40), st.lists(st.sampled_from(_TOKENS), max_size=12).map("".join))
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(_texts)
 def test_any_text_is_a_value_or_a_config_error(text: str) -> None:

@@ -81,8 +81,19 @@ def test_every_key_decides_what_some_step_makes_or_is_known_not_to(tmp_path: Pat
     only_speed = {"workers", "threads", "jobs", "device", "checkpoint_minutes", "deterministic", "cuda_graphs"}
     only_speed |= {"pseudolabel.batch_size", "evaluate.batch_size"}
     only_speed |= {f"{section}.checkpoint_activations" for section in ("teacher", "filter", "student")}
-    # The number of rounds decides which steps there are; folds are asked for by those who want some.
-    assert _leaves(Config) - asked == only_speed | {"name", "rounds", "data.folds"}
+    # Keys that came later are asked for if they are not what was done before them.
+    later = {"data.folds"} | {f"{name}.{key}" for name in ("teacher", "filter", "student") for key in ("loss", "clip")}
+    # The number of rounds decides which steps there are.
+    assert _leaves(Config) - asked == only_speed | later | {"name", "rounds"}
+
+
+def test_a_key_that_came_later_is_asked_for_if_it_is_not_what_was_done_before() -> None:
+    """Run folders from before such a key stay up to date, and nobody's change is overlooked."""
+    config = Config()
+    assert "student.loss" not in STAGES["student"].settings(config)
+    other = config.model_copy(update={"student": config.student.model_copy(update={"loss": "another"})})
+    assert STAGES["student"].settings(other)["student.loss"] == "another"
+    assert STAGES["baseline"].settings(other)["student.loss"] == "another"
 
 
 def test_folds_are_asked_of_the_data_only_if_there_are_to_be_some(tmp_path: Path, fake_stages: FakeStages) -> None:

@@ -41,9 +41,10 @@ def fit(
     progress: Progress | None = None,
     validate: Callable[[Network], float] | None = None,
     name: str = "member",
+    tell: Callable[[dict[str, float]], None] = lambda entry: None,
 ) -> Trained:
     folder.mkdir(exist_ok=True)
-    return loop.fit(folder / "checkpoint.safetensors", progress or Silence(), name, validate)
+    return loop.fit(folder / "checkpoint.safetensors", progress or Silence(), name, validate, tell)
 
 
 def losses(trained: Trained) -> list[float]:

@@ -12,6 +12,7 @@ import torch
 from fitting import LENGTH, MILD, bytes_of, fit, losses
 from nstudent.data.batches import Batch
 from nstudent.data.dataset import Dataset
+from nstudent.distributed.world import Alone
 from nstudent.errors import ArtifactError, StoppedError, TrainingError
 from nstudent.models.cost import gmacs
 from nstudent.models.device import _choose_kernels
@@ -103,6 +104,57 @@ def test_a_resumed_training_says_how_far_it_is(
 
     fit(make_loop(LENGTH), tmp_path, Listening(), name="member 0")
     assert began == [("member 0", 12, "steps", 6)]
+
+
+def test_every_epoch_is_told_when_it_has_ended_and_none_twice(
+    make_loop: Callable[..., Loop], kill_after: Callable[[int], Silence], tmp_path: Path
+) -> None:
+    told: list[Any] = []
+    with pytest.raises(KeyboardInterrupt):
+        fit(make_loop(LENGTH), tmp_path, kill_after(6), tell=told.append)
+    assert [entry["epoch"] for entry in told] == [1]
+    trained = fit(make_loop(LENGTH), tmp_path, tell=told.append)
+    assert told == trained.history
+
+
+def test_who_hears_of_an_epoch_may_stop_the_training_and_its_last_step_is_kept(
+    make_loop: Callable[..., Loop], tmp_path: Path
+) -> None:
+    def stop(entry: dict[str, float]) -> None:
+        if entry["epoch"] == 2:
+            raise StoppedError("no better than the others")
+
+    with pytest.raises(StoppedError, match="no better"):
+        fit(make_loop(LENGTH, checkpoint_seconds=1e9), tmp_path, tell=stop)
+    state = load_checkpoint(tmp_path / "checkpoint.safetensors", print)
+    assert state is not None
+    assert state["step"] == 2 * LENGTH.steps_per_epoch
+
+
+def test_of_several_processes_one_that_is_told_to_stop_waits_until_all_are_asked(
+    make_loop: Callable[..., Loop], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not every step asks the others: what was said between two of them is not forgotten."""
+    loop = make_loop(Length(epochs=5, steps_per_epoch=3))
+    asked: list[bool] = []
+
+    class Pair(Alone):
+        size = 2
+
+        def any(self, said: bool) -> bool:
+            asked.append(said)
+            return said
+
+    monkeypatch.setattr(loop, "_world", Pair())
+
+    def stop(entry: dict[str, float]) -> None:
+        if entry["epoch"] == 1:
+            raise StoppedError("enough")
+
+    with pytest.raises(StoppedError, match="enough"):
+        fit(loop, tmp_path, tell=stop)
+    # At the eighth step; the epoch had ended with the third.
+    assert asked == [True]
 
 
 @pytest.mark.slow
