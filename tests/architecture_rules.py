@@ -20,6 +20,7 @@ MAX_PARAMETERS = 7
 
 # Where that is done which is forbidden elsewhere. A room stands for all of its modules.
 COMMAND_LINE = "cli"
+SPELLS_THE_HEADLINE = "evaluation.scores"
 WRITES_FILES = "storage.files"
 WRITES_HDF5 = "storage.hdf5"
 MAKES_GENERATORS = "randomness"
@@ -121,6 +122,23 @@ def stages_that_ask_for_more_than_a_context(module: Module) -> Iterator[str]:
                 yield f"run({ast.unparse(node.args)})"
             return
     yield "has no function run"
+
+
+def going_by_stage(module: Module) -> Iterator[str]:
+    """What an artifact is to others is its role: its stage is compared nowhere, nor how the name of its folder ends."""
+    for node in ast.walk(module.tree):
+        compared = [node.left, *node.comparators] if isinstance(node, ast.Compare) else []
+        yield from (ast.unparse(node) for each in compared if _dotted(each).endswith("manifest.stage"))
+        if isinstance(node, ast.Constant) and node.value in {"-data", "-teacher", "-baseline", "-student"}:
+            yield ast.unparse(node)
+
+
+def headlines_spelled(module: Module) -> Iterator[str]:
+    """The score that choices are made by has a constant."""
+    if module.name != SPELLS_THE_HEADLINE:
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.Constant) and node.value == "contest alone":
+                yield f"line {node.lineno}"
 
 
 def unpickled_or_executed(module: Module) -> Iterator[str]:

@@ -157,6 +157,14 @@ def test_a_stage_is_a_function_of_its_context() -> None:
     _hold(rules.stages_that_ask_for_more_than_a_context, stages)
 
 
+def test_what_a_step_is_to_others_is_its_role_and_never_its_stage() -> None:
+    _hold(rules.going_by_stage)
+
+
+def test_the_score_that_choices_are_made_by_is_spelled_once() -> None:
+    _hold(rules.headlines_spelled)
+
+
 def test_nothing_is_unpickled_or_executed() -> None:
     _hold(rules.unpickled_or_executed)
 

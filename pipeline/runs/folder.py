@@ -192,7 +192,7 @@ class Run:
         request = self.request(step)
         began = time.monotonic()
         folder = self.folder(step.name)
-        open_partial(folder, request)
+        open_partial(folder, request, anew=not step.stage.resumes)
         if step.stage.shared:
             self.world.agree(step.index)
         metrics = step.stage.load()(self._context(step, request["inputs"]))

@@ -94,6 +94,7 @@ STAGES = {
             provides="scores",
             settings=_section("evaluate", without=["batch_size"]),
             version=2,
+            resumes=False,
         ),
     )
 }

@@ -43,6 +43,8 @@ class Stage:
     """Raised when the same inputs should give another artifact."""
     shared: bool = False
     """Whether every process of a run has a share of its work; else the leader does it alone."""
+    resumes: bool = True
+    """Whether it goes on with what an interrupted attempt left; else that is removed, whatever it was made for."""
     in_parts: bool = False
     """Whether separate jobs can each make a part of its files, which a later call puts together."""
     apart: bool = False

@@ -33,13 +33,14 @@ def partial_folder(folder: Path) -> Path:
     return folder.with_name(folder.name + ".partial")
 
 
-def open_partial(folder: Path, asked: Mapping[str, Any], *, beside_others: bool = False) -> Path:
+def open_partial(folder: Path, asked: Mapping[str, Any], *, beside_others: bool = False, anew: bool = False) -> Path:
     """The folder to make a step in: what an interrupted attempt at the same thing left there stays.
 
     Args:
         folder: Of the step.
         asked: What it is to be made for.
         beside_others: Other processes may be writing files there: half written ones are left alone.
+        anew: Whatever an earlier attempt left there is removed.
 
     Raises:
         ArtifactError: an attempt at something else lies there, and it holds work that nobody said to throw away.
@@ -48,8 +49,8 @@ def open_partial(folder: Path, asked: Mapping[str, Any], *, beside_others: bool 
     if partial.is_symlink():
         raise ArtifactError(f"{partial} is a link: remove it and run the same command again")
     before = _asked(partial)
-    if partial.exists() and before != dict(asked):
-        if before is not None and _work(partial):
+    if partial.exists() and (anew or before != dict(asked)):
+        if not anew and before is not None and _work(partial):
             then = before.get("asked") if isinstance(before, dict) else None
             changed = difference(then, asked["asked"]) or "an input was made again"
             raise ArtifactError(

@@ -108,6 +108,29 @@ def test_the_context_hands_over_every_labeller_and_the_latest_one(
     }
 
 
+def test_of_what_is_gathered_each_role_can_be_asked_for(
+    tmp_path: Path, fake_stages: FakeStages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = {}
+
+    def work(context: Context) -> Metrics:
+        for role in context.step.stage.gathers:
+            found[role] = [made.name for made in context.all(role)]
+        if found:
+            found["both"] = [made.name for made in context.all("selection", "labels")]
+        return fake_stages.work(context)
+
+    monkeypatch.setattr(Stage, "load", lambda stage: work)
+    steps_made(tmp_path)
+    assert found == {
+        "labeller": ["01-teacher", "05-student"],
+        "baseline": ["02-baseline"],
+        "labels": ["03-pseudolabel"],
+        "selection": ["04-filter"],
+        "both": ["03-pseudolabel", "04-filter"],
+    }
+
+
 @pytest.mark.usefixtures("labelled_by_all")
 def test_labels_are_stale_if_any_labeller_was_made_again(tmp_path: Path, fake_stages: FakeStages) -> None:
     steps_made(tmp_path, "rounds=2")

@@ -107,6 +107,21 @@ def test_a_step_finds_the_checkpoint_of_its_interrupted_attempt(tmp_path: Path, 
     assert checkpoint.read_text() == "half"
 
 
+def test_a_step_that_does_not_resume_keeps_nothing_of_an_interrupted_attempt(
+    tmp_path: Path, fake_stages: FakeStages
+) -> None:
+    """Scores of other settings are of no use, and must not end a run that comes back after hours of training."""
+    fake_stages.failing = {"06-evaluate": KeyboardInterrupt()}
+    with pytest.raises(KeyboardInterrupt):
+        steps_made(tmp_path)
+    left = tmp_path / "06-evaluate.partial" / "predictions-01-teacher-of-before.h5"
+    left.write_text("half")
+    fake_stages.failing = {}
+    assert "06-evaluate" in steps_made(tmp_path, "teacher.epochs=3")
+    assert "06-evaluate" in steps_made(tmp_path, "teacher.epochs=4")
+    assert left.name not in Manifest.read(tmp_path / "06-evaluate").files
+
+
 def test_a_crash_after_the_manifest_needs_no_second_training(tmp_path: Path, fake_stages: FakeStages) -> None:
     steps_made(tmp_path)
     (tmp_path / "05-student").rename(tmp_path / "05-student.partial")
