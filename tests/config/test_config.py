@@ -12,7 +12,7 @@ from nstudent.config.file import dump_yaml, load_config, parse_yaml
 from nstudent.config.schema import Config, Section
 from nstudent.errors import ConfigError
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted((ROOT / "configs").glob("*.yaml"))
 
 
