@@ -169,6 +169,7 @@ def test_what_does_not_fit_the_pack_is_named_with_its_remedy(photos: Bench, opti
 # --- damage -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_damaged_pack_is_noticed_while_it_is_linked_and_repaired_to_its_bytes(photos: Bench) -> None:
     out, _ = packed(photos)
     before = contents(out)
@@ -241,6 +242,7 @@ def test_bits_that_rot_in_a_linked_file_are_repaired_in_the_pack_and_then_in_the
     assert verify(photos.tmp_path / "run") == []
 
 
+@pytest.mark.slow
 def test_a_pack_made_anew_leaves_the_runs_of_the_old_one_alone(photos: Bench) -> None:
     out, _ = packed(photos)
     artifact = run_packed(photos, "run", out)
