@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from nstudent.config.types import Amount, ImageSize, MaxPixels, Section, Share, Whole
+from nstudent.config.types import Amount, ImageSize, Later, MaxPixels, Section, Share, Whole
 from pydantic import Field, model_validator
 
 
@@ -38,7 +38,7 @@ class DataConfig(Section):
     """Images for choosing (thresholds, temperatures, promotion), where the source has no such split."""
     test: Amount = 0.2
     """Images that are looked at once, at the end, where the source has no such split."""
-    folds: Annotated[Whole, Field(ge=0, le=1000)] = 0
+    folds: Annotated[Whole, Field(ge=0, le=1000), Later(0)] = 0
     """Number of parts into which the labelled training images are divided, class by class, copies in one part; 0: none.
     They are written down with the data, and no stage reads them yet."""
     duplicates: Literal["error", "drop"] = "error"

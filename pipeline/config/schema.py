@@ -3,7 +3,7 @@
 from typing import Annotated, Literal
 
 from nstudent.config.data import DataConfig as DataConfig
-from nstudent.config.types import Absent, Count, Number, Positive, Precision, Schedule, Section, Share, Whole
+from nstudent.config.types import Absent, Count, Later, Number, Positive, Precision, Schedule, Section, Share, Whole
 from pydantic import Field, model_validator
 
 
@@ -19,7 +19,8 @@ class ModelConfig(Section):
     pretrained: bool | str = False
     """true: timm's weights, downloaded. A path: a safetensors file, or a folder with <backbone>.safetensors in it."""
     head: Literal["fine_to_coarse", "coarse_to_fine", "independent"] = "fine_to_coarse"
-    """fine_to_coarse: coarse levels also read the detached features of finer ones. coarse_to_fine: the reverse."""
+    """fine_to_coarse: coarse levels also read the detached features of finer ones. coarse_to_fine: the reverse.
+    independent: each level reads the pooled features alone."""
     head_width: Count = 64
     """Features that a level projects for itself (fine_to_coarse, coarse_to_fine)."""
 
@@ -83,18 +84,18 @@ class TrainingConfig(Section):
     """Decoupled weight decay of the optimizer."""
     warmup_epochs: Annotated[Number, Field(ge=0)] = 3.0
     """Epochs over which the learning rate rises from a hundredth of its height."""
-    clip: Literal["norm"] = "norm"
+    clip: Annotated[Literal["norm"], Later("norm")] = "norm"
     """How a gradient that is too long is shortened. norm: all weights by the same factor, to clip_norm."""
     clip_norm: Positive | None = 5.0
     """Largest norm of the gradient; null: unlimited."""
     ema_decay: Annotated[Number, Field(ge=0, lt=1)] = 0.99
     """Decay of the running average of the weights, a step. The average is what is kept and what labels."""
-    loss: Literal["cross_entropy"] = "cross_entropy"
+    loss: Annotated[Literal["cross_entropy"], Later("cross_entropy")] = "cross_entropy"
     """What is minimised at each level. cross_entropy: that between the labels' mass and the network's softmax."""
     label_smoothing: Annotated[Number, Field(ge=0, lt=1)] = 0.1
     """Mass spread over all classes of a level, for given labels."""
     level_weights: tuple[Positive, ...] | None = None
-    """Weight of each level's cross-entropy, coarse first; null: equal."""
+    """Weight of each level's loss, coarse first; null: equal."""
     class_weights: Literal["none", "balanced"] = "none"
     """balanced: weights inverse to the class's frequency among the labels, per level."""
     class_weight_cap: Annotated[Number, Field(ge=1)] = 10.0

@@ -1,5 +1,6 @@
 """What the sections of the configuration are made of: their kinds of numbers, and a group that knows its keys."""
 
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, Strict, model_validator
@@ -24,6 +25,18 @@ MaxPixels = Annotated[Count, Field(le=178_000_000)]
 """Pixels of the largest image that is decoded; the limit of it is Pillow's own."""
 
 
+@dataclass(frozen=True)
+class Later:
+    """Marks a key that some released version did not know: ``Annotated[Number, Later(0.1)]``.
+
+    If it is set to what was done before there was the key, it is left out of what is asked of a step
+    (``Section.asked``), and the steps of an older run folder stay up to date.
+    """
+
+    before: Any
+    """The value, as JSON, at which the same is done as without the key."""
+
+
 class Section(BaseModel):
     """A frozen group of keys that refuses keys it does not know."""
 
@@ -44,3 +57,16 @@ class Section(BaseModel):
             if isinstance(field.default, Section) and isinstance(given.get(name), dict)
         }
         return given | groups
+
+    def asked(self) -> dict[str, Any]:
+        """A JSON object of the section, also of those within it, less the keys that came later and change nothing."""
+        asked = self.model_dump(mode="json")
+        for key, field in type(self).model_fields.items():
+            value = getattr(self, key)
+            if any(isinstance(mark, Later) and mark.before == asked[key] for mark in field.metadata):
+                del asked[key]
+            elif isinstance(value, Section):
+                asked[key] = value.asked()
+            elif isinstance(value, tuple) and value and all(isinstance(part, Section) for part in value):
+                asked[key] = [part.asked() for part in value]
+        return asked

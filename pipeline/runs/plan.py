@@ -13,19 +13,12 @@ if TYPE_CHECKING:
     from nstudent.config.schema import Config
 
 
-_NEVER = object()
-_LATER: dict[str, Any] = {"folds": 0, "loss": "cross_entropy", "clip": "norm"}
-"""Keys that some released version did not know, with the value at which it did the same: at this value they are not
-part of what is asked for, and the steps of an older run folder stay up to date."""
-
-
 def _section(name: str, *, without: Sequence[str] = ()) -> Callable[[Config], dict[str, Any]]:
     """A section of the configuration, less the keys that change speed but not results."""
 
     def settings(config: Config) -> dict[str, Any]:
-        section: dict[str, Any] = getattr(config, name).model_dump(mode="json")
-        asked = {key: value for key, value in section.items() if key not in without}
-        return {f"{name}.{key}": value for key, value in asked.items() if _LATER.get(key, _NEVER) != value}
+        asked: dict[str, Any] = getattr(config, name).asked()
+        return {f"{name}.{key}": value for key, value in asked.items() if key not in without}
 
     return settings
 

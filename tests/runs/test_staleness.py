@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
 
 import pytest
 from costless_runs import ONE_ROUND, TWO_ROUNDS, states, steps_made
-from nstudent.config.schema import Config, Section
+from nstudent.config.schema import Config
+from nstudent.config.types import Later, Section
 from nstudent.runs.plan import STAGES
 from nstudent.storage.artifact import Manifest
 
 if TYPE_CHECKING:
     from conftest import FakeStages
+
+ASKED_KEYS = Path(__file__).parent / "asked_keys.json"
 
 
 def test_a_changed_key_is_named_and_what_follows_from_it_is_made_again(tmp_path: Path, fake_stages: FakeStages) -> None:
@@ -82,9 +86,54 @@ def test_every_key_decides_what_some_step_makes_or_is_known_not_to(tmp_path: Pat
     only_speed |= {"pseudolabel.batch_size", "evaluate.batch_size"}
     only_speed |= {f"{section}.checkpoint_activations" for section in ("teacher", "filter", "student")}
     # Keys that came later are asked for if they are not what was done before them.
-    later = {"data.folds"} | {f"{name}.{key}" for name in ("teacher", "filter", "student") for key in ("loss", "clip")}
+    later = {key for key in _leaves(Config) if _is_later(key)}
     # The number of rounds decides which steps there are.
     assert _leaves(Config) - asked == only_speed | later | {"name", "rounds"}
+
+
+def _is_later(key: str) -> bool:
+    section: type[Section] = Config
+    *groups, last = key.split(".")
+    for group in groups:
+        section = section.model_fields[group].annotation  # type: ignore[assignment]
+    return any(isinstance(mark, Later) for mark in section.model_fields[last].metadata)
+
+
+def _dotted(value: Any, prefix: str = "") -> set[str]:
+    """The keys of a JSON object and of those within it, as in ``student.noise.flip``."""
+    if isinstance(value, dict) and not prefix.endswith("backbone_options."):
+        return {found for key, below in value.items() for found in _dotted(below, f"{prefix}{key}.")}
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return _dotted(value[0], prefix)
+    return {prefix.rstrip(".")}
+
+
+def test_what_the_default_run_asks_for_has_the_keys_that_it_always_had() -> None:
+    """A key more would make every step of every run folder there is stale."""
+    asked = {name: sorted(_dotted(stage.settings(Config()))) for name, stage in STAGES.items()}
+    if not ASKED_KEYS.exists():
+        ASKED_KEYS.write_text(json.dumps(asked, indent=1) + "\n")
+        pytest.skip("asked_keys.json was written; run the test again")
+    known = json.loads(ASKED_KEYS.read_text())
+    assert asked.keys() == known.keys()
+    for name, keys in asked.items():
+        new, gone = set(keys) - set(known[name]), set(known[name]) - set(keys)
+        assert not new, f"{sorted(new)}: mark what is new with Later(the value that changes nothing)"
+        assert not gone, f"{sorted(gone)}: older run folders were asked for these"
+
+
+def test_a_key_that_came_later_is_left_out_wherever_it_stands() -> None:
+    class Inner(Section):
+        old: int = 1
+        new: Annotated[int, Later(7)] = 7
+
+    class Outer(Section):
+        inner: Inner = Inner()
+        several: tuple[Inner, ...] = (Inner(), Inner(new=8))
+        numbers: tuple[int, ...] = (1, 2)
+
+    assert Outer().asked() == {"inner": {"old": 1}, "several": [{"old": 1}, {"old": 1, "new": 8}], "numbers": [1, 2]}
+    assert Outer(inner=Inner(old=2, new=6)).asked()["inner"] == {"old": 2, "new": 6}
 
 
 def test_a_key_that_came_later_is_asked_for_if_it_is_not_what_was_done_before() -> None:
