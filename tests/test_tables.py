@@ -1,6 +1,16 @@
+"""Tables of alternatives, and the names by which a configuration chooses from them."""
+
+from collections.abc import Mapping
+from typing import get_args
+
 import pytest
+from nstudent.config.schema import ModelConfig, TrainingConfig
+from nstudent.config.types import Section
 from nstudent.errors import ConfigError
+from nstudent.models.heads import HEADS
 from nstudent.tables import chosen
+from nstudent.training.clipping import CLIPS
+from nstudent.training.losses import LOSSES
 
 
 def test_an_entry_is_found_by_its_name() -> None:
@@ -10,3 +20,19 @@ def test_an_entry_is_found_by_its_name() -> None:
 def test_a_name_that_is_not_there_is_an_error_that_lists_those_that_are() -> None:
     with pytest.raises(ConfigError, match=r"student\.number: there is no 'three': choose from one, two"):
         chosen({"one": 1, "two": 2}, "three", "student.number")
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "table"),
+    [(ModelConfig, "head", HEADS), (TrainingConfig, "loss", LOSSES), (TrainingConfig, "clip", CLIPS)],
+    ids=["head", "loss", "clip"],
+)
+def test_the_configuration_names_every_entry_of_a_table_and_no_other(
+    section: type[Section], key: str, table: Mapping[str, object]
+) -> None:
+    """The configuration is read without torch: it spells the names itself, so that a wrong one is refused at once."""
+    field = section.model_fields[key]
+    assert get_args(field.annotation) == tuple(table), f"write the names of the table into {section.__name__}.{key}"
+    assert field.default in table
+    for name in table:
+        assert name in (field.description or ""), f"say in the docstring of {section.__name__}.{key} what '{name}' is"

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 Logits = tuple[Tensor, ...]
 """Per level, coarse first: (batch, outputs of the level)."""
+LAST_LAYERS = "classify"
+"""Name, in every head, of the layer or layers that give the logits: what treats a classifier apart goes by it."""
 
 
 class CascadeHead(nn.Module):
@@ -55,7 +57,10 @@ class IndependentHead(nn.Module):
 
 
 class HeadBuilder(Protocol):
-    """Anything that makes a head: a module that turns features, (batch, num_features), into ``Logits``."""
+    """Anything that makes a head: a module that turns features, (batch, num_features), into ``Logits``.
+
+    The layers that give the logits stand in its attribute ``classify`` (``LAST_LAYERS``).
+    """
 
     def __call__(self, num_features: int, outputs: Outputs, width: int) -> nn.Module:
         """Make a head with random weights, drawn from torch's generator.

@@ -10,7 +10,7 @@ import torch
 from nstudent.config.schema import ModelConfig
 from nstudent.errors import ConfigError, NstudentError, summary
 from nstudent.models.activation_checkpointing import checkpoint_activations
-from nstudent.models.heads import Logits, build_head
+from nstudent.models.heads import LAST_LAYERS, Logits, build_head
 from nstudent.models.options import MAX_BACKBONES, check_network, check_options
 from nstudent.randomness import Key, seed
 from nstudent.taxonomy.outputs import Outputs
@@ -88,6 +88,11 @@ class Network(nn.Module):
         features = torch.cat([backbone(images) for backbone in self.backbones], dim=1)
         logits: Logits = self.head(self.dropout(features))
         return logits
+
+
+def is_of_classifier(name: str) -> bool:
+    """Whether a weight of a network, by its name there, is one of the layers that give the logits."""
+    return name.startswith(f"head.{LAST_LAYERS}.")
 
 
 def build_network(

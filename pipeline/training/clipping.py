@@ -11,14 +11,18 @@ from nstudent.tables import chosen
 from torch import Tensor, nn
 
 Weights = Mapping[str, nn.Parameter]
-"""The weights of a network, by name: a clip may leave out a classifier."""
+"""The weights of a network, by name: a clip that leaves out the classifier asks ``is_of_classifier`` of the name."""
 
 
 class Clip(Protocol):
     """Shortens the gradient that lies at the weights of one network."""
 
     def __call__(self) -> Tensor:
-        """Shorten it; returns a scalar, the norm that it had before."""
+        """Shorten it; returns a scalar, the norm that the gradient of all weights had before.
+
+        The norm is what says whether a step is finite (``training/finite.py``): it is taken of all weights, also of
+        those that are not shortened. On a GPU the call may not wait for a number, or no step could be recorded.
+        """
 
 
 class NormClip:
@@ -45,7 +49,7 @@ class NormClip:
 CLIPS: dict[str, Callable[[Weights, TrainingConfig], Clip]] = {
     "norm": lambda weights, config: NormClip(weights, config.clip_norm),
 }
-"""By the name in the configuration (``clip``)."""
+"""By the name in the configuration (``clip``); the keys that are a clip's own stand there too."""
 
 
 def build_clip(network: nn.Module, config: TrainingConfig) -> Clip:

@@ -1,10 +1,8 @@
-from typing import get_args
-
 import pytest
 import torch
-from nstudent.config.schema import ModelConfig
 from nstudent.errors import ConfigError
 from nstudent.models.heads import HEADS, Logits, build_head
+from nstudent.models.network import Network, is_of_classifier
 from nstudent.taxonomy.outputs import Outputs
 from torch import Tensor, nn
 from trees import outputs_of
@@ -78,8 +76,16 @@ def test_independent_levels_share_nothing_but_the_features(level: int, features:
     assert touched == {level}
 
 
-def test_the_configuration_names_every_head_of_the_table_and_no_other() -> None:
-    assert list(get_args(ModelConfig.model_fields["head"].annotation)) == list(HEADS)
+@pytest.mark.parametrize("name", HEADS)
+def test_the_layers_that_give_the_logits_are_known_by_their_name(name: str, features: Tensor) -> None:
+    network = Network([nn.Identity()], head_of(name), dropout=0.0)
+    last = [weight for key, weight in network.named_parameters() if is_of_classifier(key)]
+    with torch.no_grad():
+        for weight in last:
+            weight.zero_()
+    assert last
+    for level in network.head(features):
+        torch.testing.assert_close(level, level[:1].expand_as(level), msg="a layer that gives logits has another name")
 
 
 def test_a_head_that_there_is_not_is_an_error_that_lists_those_that_there_are() -> None:

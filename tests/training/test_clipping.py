@@ -1,5 +1,7 @@
 """Gradients that are too long."""
 
+import math
+
 import pytest
 import torch
 from nstudent.config.schema import TrainingConfig
@@ -38,6 +40,19 @@ def test_weights_without_a_gradient_are_left_alone() -> None:
     assert weights["frozen"].grad is None
 
 
+@pytest.mark.parametrize("name", CLIPS)
+def test_every_clip_tells_the_norm_of_all_weights_and_lets_through_that_it_is_not_finite(name: str) -> None:
+    """It is what says that a step is not finite: none may hide it, also of a weight that it leaves alone."""
+    for broken in ("layer.weight", "head.classify.0.weight"):
+        weights = {key: nn.Parameter(torch.tensor([[3.0, 4.0]])) for key in ("layer.weight", "head.classify.0.weight")}
+        for weight in weights.values():
+            weight.grad = torch.tensor([[300.0, 400.0]])
+        clip = CLIPS[name](weights, TrainingConfig())
+        torch.testing.assert_close(clip(), torch.tensor(500 * 2**0.5))
+        weights[broken].grad = torch.tensor([[math.nan, 1.0]])
+        assert clip().isnan()
+
+
 def test_the_configuration_names_its_clip() -> None:
     network = nn.Linear(2, 1, bias=False)
     network.weight.grad = torch.tensor([[3.0, 4.0]])
@@ -50,4 +65,3 @@ def test_a_clip_that_is_not_there_is_an_error_that_lists_those_that_are() -> Non
     wrong = TrainingConfig.model_construct(clip="elastic")
     with pytest.raises(ConfigError, match="clip: there is no 'elastic': choose from norm"):
         build_clip(nn.Linear(1, 1), wrong)
-    assert list(CLIPS) == ["norm"]
