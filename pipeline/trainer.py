@@ -96,8 +96,8 @@ class Trainer:
         weights = [weight.to(device) for weight in class_weights(labels, self.outputs, training)]
         even = even_weights(self.outputs, device)
         return Supervised(
-            labelled=build_loss(training.loss, LossSettings(self.outputs, weights, training.label_smoothing)),
-            heap=build_loss(training.loss, LossSettings(self.outputs, even)),
+            labelled=build_loss(LossSettings(self.outputs, weights, training, training.label_smoothing)),
+            heap=build_loss(LossSettings(self.outputs, even, training)),
             level_weights=training.level_weights or (1.0,) * self.dataset.taxonomy.num_levels,
             unlabelled_weight=unlabelled_weight,
         )
@@ -141,7 +141,8 @@ class Trainer:
             return self.validation_score(self.ensemble([model], [network]))
 
         tell = partial(self._listener.epoch, self._full_name(name))
-        trained = loop.fit(checkpoint, self._progress, name, validate, tell)
+        begins = partial(self._listener.begins, self._full_name(name))
+        trained = loop.fit(checkpoint, self._progress, name, validate, tell, begins)
         self._say_what_packing_gains(name, trained.data_wait)
         return trained
 

@@ -1,4 +1,4 @@
-"""Losses of one level of the tree, an image at a time.
+"""Losses on the tree, an image at a time and for each of its levels.
 
 A loss says how bad an image's logits are and how much the image counts. It never divides: a batch may be worked on in
 portions, and in several processes, and what its images count together is added up in one place (``objective.py``).
@@ -11,35 +11,39 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+from nstudent.config.schema import TrainingConfig
+from nstudent.models.heads import Logits
 from nstudent.tables import chosen
 from nstudent.taxonomy.outputs import Outputs
 from torch import Tensor
 
 
 class Loss(Protocol):
-    """The loss of every level of a tree."""
+    """The loss of every level of a tree. A level's loss may depend on the logits and the mass of all levels.
 
-    def __call__(self, logits: Tensor, mass: Tensor, level: int) -> Tensor:
-        """Loss of each image, already times what the image counts.
+    The logits are those of a softmax over the outputs of a level: ``link`` of a recipe, which is how they are read when
+    the trained network is used.
+    """
+
+    def __call__(self, logits: Logits, mass: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Loss of each image at each level, already times what the image counts there.
 
         Args:
-            logits: float32 (b, outputs).
-            mass: float32 (b, outputs): what is to be learnt, see ``labels/targets.py``; zeros teach nothing.
-            level: Number of the level, 0 the coarsest.
+            logits: Per level, coarse first, float32 (b, outputs).
+            mass: Per level, float32 (b, outputs): what is to be learnt, see ``labels/targets.py``; zeros teach nothing.
 
         Returns:
-            float32 (b,).
+            Per level, float32 (b,).
         """
 
-    def weight(self, mass: Tensor, level: int) -> Tensor:
+    def weight(self, mass: Sequence[Tensor]) -> Sequence[Tensor]:
         """What images count that have this mass: linear in it, so that a sum over images can be asked about.
 
         Args:
-            mass: float32 (..., outputs): of images, or summed over images.
-            level: Number of the level.
+            mass: Per level, float32 (..., outputs): of images, or summed over images.
 
         Returns:
-            float32 (...,).
+            Per level, float32 (...,).
         """
 
 
@@ -51,8 +55,11 @@ class LossSettings:
     """What the model can say, and with it the tree."""
     class_weights: Sequence[Tensor]
     """Weight of every class, per level (outputs,), on the device."""
+    config: TrainingConfig
+    """How the network is trained: which loss is meant, and the keys that are its own."""
     smoothing: float = 0.0
-    """Share of an image's mass that is spread over all classes of the level."""
+    """Share of an image's mass that is spread over all classes of the level; not that of ``config``, which is for given
+    labels alone."""
 
 
 class CrossEntropy:
@@ -66,19 +73,24 @@ class CrossEntropy:
         self.class_weights = list(class_weights)
         self.smoothing = smoothing
 
-    def __call__(self, logits: Tensor, mass: Tensor, level: int) -> Tensor:
-        """-sum of mass * weight * log softmax; float32 (b,)."""
-        return -(self._weighted(mass, level) * logits.log_softmax(dim=1)).sum(dim=1)
+    def __call__(self, logits: Logits, mass: Sequence[Tensor]) -> Sequence[Tensor]:
+        """-sum of mass * weight * log softmax, per level, float32 (b,)."""
+        rows = zip(self.weighted(mass), logits, strict=True)
+        return [-(taught * level.log_softmax(dim=1)).sum(dim=1) for taught, level in rows]
 
-    def weight(self, mass: Tensor, level: int) -> Tensor:
-        """Sum of mass * weight."""
-        return self._weighted(mass, level).sum(dim=-1)
+    def weight(self, mass: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Sum of mass * weight, per level."""
+        return [level.sum(dim=-1) for level in self.weighted(mass)]
 
-    def _weighted(self, mass: Tensor, level: int) -> Tensor:
-        if self.smoothing:
-            spread = mass.sum(dim=-1, keepdim=True) / mass.shape[-1]
-            mass = (1 - self.smoothing) * mass + self.smoothing * spread
-        return mass * self.class_weights[level]
+    def weighted(self, mass: Sequence[Tensor]) -> list[Tensor]:
+        """The mass, smoothed and times the weight of each class, per level, (..., outputs)."""
+        return [self._smoothed(level) * weights for level, weights in zip(mass, self.class_weights, strict=True)]
+
+    def _smoothed(self, mass: Tensor) -> Tensor:
+        if not self.smoothing:
+            return mass
+        spread = mass.sum(dim=-1, keepdim=True) / mass.shape[-1]
+        return (1 - self.smoothing) * mass + self.smoothing * spread
 
 
 LOSSES: dict[str, Callable[[LossSettings], Loss]] = {
@@ -87,13 +99,13 @@ LOSSES: dict[str, Callable[[LossSettings], Loss]] = {
 """By the name in the configuration (``loss``)."""
 
 
-def build_loss(name: str, settings: LossSettings) -> Loss:
-    """Make the loss of this name.
+def build_loss(settings: LossSettings) -> Loss:
+    """Make the loss that the configuration of the training names.
 
     Raises:
         ConfigError: There is no such loss; the message lists those that there are.
     """
-    return chosen(LOSSES, name, "loss")(settings)
+    return chosen(LOSSES, settings.config.loss, "loss")(settings)
 
 
 def even_weights(outputs: Outputs, device: torch.device) -> list[Tensor]:

@@ -113,7 +113,7 @@ def mean_loss(loss: Loss, part: Part, level_weights: Sequence[float]) -> Tensor:
     the portions of a batch, or of the shares of several processes, add up to that of the batch.
 
     Args:
-        loss: The loss of an image.
+        loss: The loss of an image at each level.
         part: The images.
         level_weights: Weight of each level.
 
@@ -121,10 +121,9 @@ def mean_loss(loss: Loss, part: Part, level_weights: Sequence[float]) -> Tensor:
         A scalar.
     """
     total = part.whole_mass[0].new_zeros(())
-    rows = zip(part.logits, part.mass, part.whole_mass, level_weights, strict=True)
-    for level, (logits, mass, whole_mass, level_weight) in enumerate(rows):
-        counted = loss.weight(whole_mass, level).clamp_min(_LEAST_WEIGHT)
-        total = total + level_weight * (loss(logits, mass, level).sum() / counted)
+    rows = zip(loss(part.logits, part.mass), loss.weight(part.whole_mass), level_weights, strict=True)
+    for of_images, counted, level_weight in rows:
+        total = total + level_weight * (of_images.sum() / counted.clamp_min(_LEAST_WEIGHT))
     return total / sum(level_weights)
 
 

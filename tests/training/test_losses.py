@@ -1,62 +1,147 @@
 """Losses of single images: golden values, and what a loss has to keep to so that parts of a batch add up."""
 
+import math
+from collections.abc import Sequence
+
 import pytest
 import torch
+from nstudent.config.schema import TrainingConfig
 from nstudent.errors import ConfigError
 from nstudent.taxonomy.outputs import Outputs
 from nstudent.taxonomy.tree import Taxonomy
 from nstudent.training.losses import LOSSES, LossSettings, build_loss, even_weights
+from nstudent.training.objective import Part, mean_loss
 
 OUTPUTS = Outputs(Taxonomy.from_tree({"A": {"a": None, "b": None}, "B": {"c": None}}, ("coarse", "fine")))
 
 
-def settings(smoothing: float = 0.1) -> LossSettings:
+losses = pytest.mark.parametrize("name", LOSSES)
+IMAGES, SILENT_IMAGE, HALF_KNOWN = 7, 3, 5
+
+
+def settings(name: str, smoothing: float = 0.1) -> LossSettings:
     weights = [torch.linspace(0.5, 2.0, size) for size in OUTPUTS.sizes]
-    return LossSettings(OUTPUTS, weights, smoothing)
+    return LossSettings(OUTPUTS, weights, TrainingConfig.model_construct(loss=name), smoothing)
 
 
-def mass(level: int, images: int = 7) -> torch.Tensor:
-    """Soft targets, and one image that teaches nothing."""
-    source = torch.Generator().manual_seed(level)
-    soft = torch.randn(images, OUTPUTS.sizes[level], generator=source).softmax(dim=1)
-    soft[3] = 0
+def some_logits() -> tuple[torch.Tensor, ...]:
+    source = torch.Generator().manual_seed(7)
+    return tuple(torch.randn(IMAGES, size, generator=source).requires_grad_() for size in OUTPUTS.sizes)
+
+
+def some_mass() -> list[torch.Tensor]:
+    """Soft targets; one image teaches nothing, and one the coarse level alone."""
+    source = torch.Generator().manual_seed(8)
+    soft = [torch.randn(IMAGES, size, generator=source).softmax(dim=1) for size in OUTPUTS.sizes]
+    for level in soft:
+        level[SILENT_IMAGE] = 0
+    soft[1][HALF_KNOWN] = 0
     return soft
 
 
-@pytest.mark.parametrize("name", LOSSES)
-@pytest.mark.parametrize("level", [0, 1])
-def test_a_loss_is_one_number_an_image_and_nothing_is_learnt_where_nothing_is_taught(name: str, level: int) -> None:
-    logits = torch.randn(7, OUTPUTS.sizes[level], requires_grad=True)
-    found = build_loss(name, settings())(logits, mass(level), level)
-    assert found.shape == (7,)
-    assert found[3] == 0
-    assert (found[[0, 1, 2, 4, 5, 6]] > 0).all()
-    found.sum().backward()
-    assert logits.grad is not None
-    assert not logits.grad[3].any()
+def part_of(logits: Sequence[torch.Tensor], mass: Sequence[torch.Tensor], rows: slice = slice(None)) -> Part:
+    """Some images of a batch."""
+    return Part(
+        tuple(level[rows] for level in logits),
+        [level[rows] for level in mass],
+        [level.sum(dim=0) for level in mass],
+        IMAGES,
+    )
 
 
-@pytest.mark.parametrize("name", LOSSES)
-@pytest.mark.parametrize("level", [0, 1])
-def test_what_images_count_can_be_asked_of_their_sum(name: str, level: int) -> None:
+@losses
+def test_a_loss_is_one_number_an_image_and_nothing_is_learnt_where_nothing_is_taught(name: str) -> None:
+    logits = some_logits()
+    found = build_loss(settings(name))(logits, some_mass())
+    taught = [image != SILENT_IMAGE for image in range(IMAGES)]
+    for level in found:
+        assert level.shape == (IMAGES,)
+        assert level[SILENT_IMAGE] == 0
+    assert (found[0][taught] > 0).all()
+    torch.stack(list(found)).sum().backward()
+    for each in logits:
+        assert each.grad is not None
+        assert not each.grad[SILENT_IMAGE].any()
+        assert each.grad[0].any()
+
+
+@losses
+def test_what_images_count_can_be_asked_of_their_sum(name: str) -> None:
     """Linear in the mass: portions and processes are divided by what the whole batch counts."""
-    loss, images = build_loss(name, settings()), mass(level)
-    torch.testing.assert_close(loss.weight(images, level).sum(), loss.weight(images.sum(dim=0), level))
-    torch.testing.assert_close(loss.weight(3 * images, level), 3 * loss.weight(images, level))
-    assert loss.weight(images, level)[3] == 0
+    loss, mass = build_loss(settings(name)), some_mass()
+    each, three = loss.weight(mass), loss.weight([3 * level for level in mass])
+    together = loss.weight([level.sum(dim=0) for level in mass])
+    assert len(each) == len(OUTPUTS.sizes)
+    for level, thrice, whole in zip(each, three, together, strict=True):
+        torch.testing.assert_close(level.sum(), whole)
+        torch.testing.assert_close(thrice, 3 * level)
+        assert level[SILENT_IMAGE] == 0
+
+
+@losses
+def test_the_loss_of_an_image_does_not_depend_on_those_beside_it(name: str) -> None:
+    loss, logits, mass = build_loss(settings(name)), some_logits(), some_mass()
+    alone = loss(tuple(level[:2] for level in logits), [level[:2] for level in mass])
+    for here, there in zip(alone, loss(logits, mass), strict=True):
+        torch.testing.assert_close(here, there[:2])
+
+
+@losses
+def test_the_losses_of_portions_add_up_to_that_of_the_batch(name: str) -> None:
+    loss, logits, mass = build_loss(settings(name)), some_logits(), some_mass()
+    portions = [mean_loss(loss, part_of(logits, mass, rows), (1, 2)) for rows in (slice(0, 2), slice(2, None))]
+    torch.testing.assert_close(torch.stack(portions).sum(), mean_loss(loss, part_of(logits, mass), (1, 2)))
+
+
+@losses
+def test_a_batch_that_teaches_nothing_costs_nothing(name: str) -> None:
+    loss, nothing = build_loss(settings(name)), [torch.zeros(IMAGES, size) for size in OUTPUTS.sizes]
+    assert mean_loss(loss, part_of(some_logits(), nothing), (1, 1)) == 0
 
 
 def test_the_cross_entropy_of_one_image_by_hand() -> None:
-    logits, target = torch.tensor([[0.0, 0.0]]), torch.tensor([[1.0, 0.0]])
+    logits = (torch.tensor([[0.0, 0.0]]), torch.tensor([[0.5, 0.25, 0.25]]).log())
+    target = [torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0, 0.0]])]
+    loss = build_loss(settings("cross_entropy", smoothing=0.0))
+    assert torch.stack(list(loss(logits, target))).flatten().tolist() == pytest.approx(
+        [0.5 * math.log(2), 1.25 * math.log(4)]
+    )
     # Smoothed by .1 the mass is (.95, .05), with weights (.5, 2) it is (.475, .1); both classes have -ln .5.
-    loss = build_loss("cross_entropy", settings(smoothing=0.1))
-    assert loss(logits, target, 0).item() == pytest.approx(0.575 * 0.693147)
-    assert loss.weight(target, 0).item() == pytest.approx(0.575)
+    loss = build_loss(settings("cross_entropy", smoothing=0.1))
+    assert loss(logits, target)[0].item() == pytest.approx(0.575 * math.log(2))
+    assert loss.weight(target)[0].item() == pytest.approx(0.575)
+
+
+def test_a_loss_may_look_at_all_levels_and_have_a_key_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Coarse labels teach the fine level, too: the sum of the fine probabilities under a class is that of the class."""
+
+    class Upwards:
+        def __init__(self, share: float) -> None:
+            self.share = share
+
+        def __call__(self, logits: Sequence[torch.Tensor], mass: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+            fine = logits[1].softmax(dim=1)
+            above = torch.stack([fine[:, :2].sum(dim=1), fine[:, 2]], dim=1)
+            coarse = -(mass[0] * logits[0].log_softmax(dim=1)).sum(dim=1)
+            return [coarse, self.share * -(mass[0] * above.log()).sum(dim=1)]
+
+        def weight(self, mass: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+            return [mass[0].sum(dim=-1), mass[0].sum(dim=-1)]
+
+    monkeypatch.setitem(LOSSES, "upwards", lambda settings: Upwards(settings.config.clip_norm or 1.0))
+    config = TrainingConfig.model_construct(loss="upwards", clip_norm=3.0)
+    loss = build_loss(LossSettings(OUTPUTS, even_weights(OUTPUTS, torch.device("cpu")), config))
+    logits, mass = some_logits(), some_mass()
+    loss(logits, mass)[1].sum().backward()
+    assert logits[1].grad is not None
+    assert logits[1].grad[HALF_KNOWN].any()
+    portions = [mean_loss(loss, part_of(logits, mass, rows), (1, 2)) for rows in (slice(0, 6), slice(6, None))]
+    torch.testing.assert_close(torch.stack(portions).sum(), mean_loss(loss, part_of(logits, mass), (1, 2)))
 
 
 def test_a_loss_that_is_not_there_is_an_error_that_lists_those_that_are() -> None:
     with pytest.raises(ConfigError, match="loss: there is no 'hinge': choose from cross_entropy"):
-        build_loss("hinge", settings())
+        build_loss(settings("hinge"))
 
 
 def test_even_weights_are_one_for_every_output() -> None:
