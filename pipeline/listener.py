@@ -6,19 +6,30 @@ of its steps and waits until it returns. Whatever it raises ends the run, and th
 ``StoppedError`` the training keeps its last step first, as it does after a signal.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 
 class Listener(Protocol):
     """What wants to hear of a run."""
 
-    def epoch(self, training: str, entry: Mapping[str, float]) -> None:
-        """Hear that an epoch of a training has ended.
+    def begins(self, training: str, behind: Sequence[Mapping[str, float]]) -> None:
+        """Hear that a training begins, anew or where it was interrupted.
 
-        An interrupted training goes on from a checkpoint, which may be older than the last event: epochs after the
-        checkpoint are trained and reported again, with the same numbers. ``(training, entry["epoch"])`` is a key by
-        which a receiver can drop what it has heard before. Epochs before the checkpoint are not reported again.
+        What was heard of its epochs before is to be replaced by those that lie behind it. Where it was interrupted, an
+        epoch may have been reported that is not among them, which will be trained and reported again, and one that is
+        among them may never have been reported. Where it begins anew, none lies behind it.
+
+        A training that another process of the run has done ahead begins twice: there, and in the process that called
+        ``run_all``, where all epochs lie behind it.
+
+        Args:
+            training: Name of the step and of one of its trainings, as in ``epoch``.
+            behind: The entries of the epochs that lie behind it, as ``epoch`` was given them, or would have been.
+        """
+
+    def epoch(self, training: str, entry: Mapping[str, float]) -> None:
+        """Hear that an epoch of a training has ended: the one after those that were reported since it last began.
 
         Args:
             training: Name of the step and of one of its trainings, such as ``04-student/student``.
@@ -29,8 +40,9 @@ class Listener(Protocol):
     def made(self, step: str, metrics: Mapping[str, Any]) -> None:
         """Hear that a step of the run was made and is on disk.
 
-        Steps that were up to date are not reported. A step that is made again (after a change of settings, a repair)
-        is reported again.
+        Steps that were up to date are not reported, nor is one again whose making was interrupted after it was on disk:
+        the manifests in the run folder say of every step what was made, with the epochs of its trainings. A step that
+        is made again (after a change of settings, a repair) is reported again.
 
         Args:
             step: Name of the step, which is that of its folder, such as ``04-student``.
@@ -40,6 +52,9 @@ class Listener(Protocol):
 
 class NoListener:
     """Nobody listens. A class that wants to hear only some events can inherit the others from this one."""
+
+    def begins(self, training: str, behind: Sequence[Mapping[str, float]]) -> None:
+        """Ignore the event."""
 
     def epoch(self, training: str, entry: Mapping[str, float]) -> None:
         """Ignore the event."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +23,12 @@ class Heard(NoListener):
     """A listener that keeps what it hears."""
 
     def __init__(self) -> None:
+        self.begun: list[tuple[str, list[float]]] = []
         self.epochs: list[tuple[str, Mapping[str, float]]] = []
         self.steps: list[tuple[str, Mapping[str, Any]]] = []
+
+    def begins(self, training: str, behind: Sequence[Mapping[str, float]]) -> None:
+        self.begun.append((training, [entry["epoch"] for entry in behind]))
 
     def epoch(self, training: str, entry: Mapping[str, float]) -> None:
         self.epochs.append((training, entry))
@@ -85,6 +89,7 @@ def test_a_listener_may_hear_of_some_events_alone() -> None:
 
     listener = HearsEpochs()
     anyone: Listener = listener
+    anyone.begins("01-teacher/teacher", [])
     anyone.epoch("01-teacher/teacher", {"epoch": 1, "loss": 2.5})
     anyone.made("01-teacher", {})
     assert listener.heard == 1
@@ -121,11 +126,12 @@ def test_a_process_that_does_not_lead_is_silent(
     def work(context: Context) -> None:
         worked.append(context.step.name)
         context.progress.say("hello")
+        context.listener.begins(context.training("member 0"), [])
         context.listener.epoch(context.training("member 0"), {"epoch": 1})
 
     monkeypatch.setattr(Stage, "load", lambda stage: work)
     told, heard = Told(), Heard()
     run_all(load_config(None, ["rounds=1"]), tmp_path, Session(progress=told, listener=heard, world=Follower()))
     assert worked == ONE_ROUND[:3]
-    assert (told.lines, heard.epochs, heard.steps) == ([], [], [])
+    assert (told.lines, heard.begun, heard.epochs, heard.steps) == ([], [], [], [])
     assert all(found.state == "done" for found in status(tmp_path))

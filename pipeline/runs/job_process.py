@@ -7,7 +7,7 @@ JSON in a pipe: jobs one way; progress, events, and how a job ended, the other.
 import json
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count
 from multiprocessing.connection import Connection
@@ -91,6 +91,10 @@ class _Parent:
     def say(self, text: str) -> None:
         """Pass it on."""
         send(self._connection, "say", text)
+
+    def begins(self, training: str, behind: Sequence[Mapping[str, float]]) -> None:
+        """Pass it on."""
+        send(self._connection, "begins", training, [dict(entry) for entry in behind])
 
     def epoch(self, training: str, entry: Mapping[str, float]) -> None:
         """Pass it on."""

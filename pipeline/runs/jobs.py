@@ -235,6 +235,8 @@ class _JobProcess:
                 self._tasks[number][0].advance(amount, **figures)
             case "end", [int(number)]:
                 self._tasks.pop(number)[1].close()
+            case "begins", [str(training), list(behind)]:
+                self._session.listener.begins(training, behind)
             case "epoch", [str(training), dict(entry)]:
                 self._session.listener.epoch(training, entry)
             case "made", [str(step), dict(metrics)]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,6 +143,7 @@ class Loop:
         name: str,
         validate: Validate | None = None,
         tell: Callable[[Entry], None] = lambda entry: None,
+        begins: Callable[[Sequence[Entry]], None] = lambda behind: None,
     ) -> Trained:
         """Train to the end, from the checkpoint where there is one.
 
@@ -152,12 +153,18 @@ class Loop:
             name: Name of the training, for a person.
             validate: Gives the score of a network; called about ten times in a training, and at its end.
             tell: Called with the entry of every epoch that has ended.
+            begins: Called before the first step, with the entries of the epochs before the checkpoint.
 
         Raises:
             TrainingError: A loss or gradient is not finite; no weight that is kept has taken it in.
             StoppedError: The progress or ``tell`` asked to stop; a checkpoint of the last step is on disk.
         """
         self._resume(checkpoint, progress)
+        try:
+            begins(tuple(self._history))
+        except StoppedError as error:
+            self._asked = error
+        self._stop_if_asked()
         steps = self._length.steps
         with progress.task(name, steps, "steps", done=self._step) as task:
             try:
@@ -205,6 +212,10 @@ class Loop:
             self._asked = error
         if self._world.size > 1 and self._step % _ASK_EVERY_STEPS:
             return
+        self._stop_if_asked()
+
+    def _stop_if_asked(self) -> None:
+        """Stop in every process, where one of them was asked to; each of them makes the same call."""
         if self._world.any(self._asked is not None):
             raise self._asked or StoppedError("stopped with the other processes of the run: the same command goes on")
 

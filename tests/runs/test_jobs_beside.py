@@ -214,6 +214,9 @@ class Shown(Silence, NoListener):
     def say(self, text: str) -> None:
         self.lines.append(text)
 
+    def begins(self, training: str, behind: Any) -> None:
+        self.lines.append((training, behind))
+
     def epoch(self, training: str, entry: dict[str, Any]) -> None:
         self.lines.append((training, entry))
 
@@ -247,12 +250,14 @@ def test_events_pass_from_the_process_that_trains_to_the_listener(heard: tuple[j
     process.connection, theirs = multiprocessing.Pipe()
     parent = job_process._Parent(theirs)
     entries = [{"epoch": 1, "loss": 2.5, "learning_rate": 0.1}, {"epoch": 2, "loss": float("nan"), "validation": 0.5}]
+    parent.begins("01-teacher/member 1", entries[:1])
     for entry in entries:
         parent.epoch("01-teacher/member 1", entry)
     parent.made("02-baseline", {"seconds": {"train": 1.5}, "names": ["a"], "ended": None})
     process.hear()
     assert repr(lines) == repr(
         [
+            ("01-teacher/member 1", entries[:1]),
             *(("01-teacher/member 1", entry) for entry in entries),
             ("02-baseline", {"seconds": {"train": 1.5}, "names": ["a"], "ended": None}),
         ]

@@ -42,9 +42,10 @@ def fit(
     validate: Callable[[Network], float] | None = None,
     name: str = "member",
     tell: Callable[[dict[str, float]], None] = lambda entry: None,
+    begins: Callable[[Sequence[dict[str, float]]], None] = lambda behind: None,
 ) -> Trained:
     folder.mkdir(exist_ok=True)
-    return loop.fit(folder / "checkpoint.safetensors", progress or Silence(), name, validate, tell)
+    return loop.fit(folder / "checkpoint.safetensors", progress or Silence(), name, validate, tell, begins)
 
 
 def losses(trained: Trained) -> list[float]:

@@ -118,6 +118,30 @@ def test_every_epoch_is_told_when_it_has_ended_and_none_twice(
     assert told == trained.history
 
 
+@pytest.mark.slow
+def test_where_a_training_begins_it_is_told_what_lies_behind_it(
+    make_loop: Callable[..., Loop], kill_after: Callable[[int], Silence], tmp_path: Path
+) -> None:
+    behind: list[Any] = []
+    with pytest.raises(KeyboardInterrupt):
+        fit(make_loop(LENGTH), tmp_path, kill_after(6), begins=behind.append)
+    trained = fit(make_loop(LENGTH), tmp_path, begins=behind.append)
+    fit(make_loop(LENGTH), tmp_path, begins=behind.append)
+    assert behind == [(), tuple(trained.history[:1]), tuple(trained.history)]
+
+
+def test_who_hears_that_a_training_begins_may_stop_it_before_its_first_step(
+    make_loop: Callable[..., Loop], tmp_path: Path
+) -> None:
+    def stop(behind: object) -> None:
+        raise StoppedError("another time")
+
+    loop = make_loop(LENGTH)
+    with pytest.raises(StoppedError, match="another time"):
+        fit(loop, tmp_path, begins=stop)
+    assert not list(tmp_path.iterdir())
+
+
 def test_who_hears_of_an_epoch_may_stop_the_training_and_its_last_step_is_kept(
     make_loop: Callable[..., Loop], tmp_path: Path
 ) -> None:
@@ -154,8 +178,8 @@ def test_of_several_processes_one_that_is_told_to_stop_waits_until_all_are_asked
 
     with pytest.raises(StoppedError, match="enough"):
         fit(loop, tmp_path, tell=stop)
-    # At the eighth step; the epoch had ended with the third.
-    assert asked == [True]
+    # Before the first step, and at the eighth; the epoch had ended with the third.
+    assert asked == [False, True]
 
 
 @pytest.mark.slow
