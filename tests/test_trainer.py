@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,15 @@ from nstudent.config.file import load_config
 from nstudent.config.schema import ModelConfig
 from nstudent.data.dataset import Dataset
 from nstudent.data.resident import ResidentPixels
+from nstudent.errors import StoppedError
 from nstudent.evaluation.assess import assess
 from nstudent.evaluation.metrics import scores
+from nstudent.listener import Listener, NoListener
 from nstudent.randomness import Key
 from nstudent.runs.plan import plan
 from nstudent.runs.run import run_stage
 from nstudent.runs.stage import Context
+from nstudent.session import Session
 from nstudent.storage.artifact import Artifact
 from nstudent.storage.commit import SCRATCH
 from nstudent.taxonomy.tree import UNKNOWN
@@ -44,9 +47,10 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 @pytest.fixture
 def make_trainer(dataset: Dataset, tmp_path: Path) -> Callable[..., Trainer]:
-    def make(*words: str) -> Trainer:
+    def make(*words: str, listener: Listener | None = None) -> Trainer:
         config = load_config(None, [*WORDS, *words])
-        return Trainer(Context(config, plan(config)[1], tmp_path, {}), dataset)
+        session = Session(listener=listener or NoListener())
+        return Trainer(Context(config, plan(config)[1], tmp_path, {}, session=session), dataset)
 
     return make
 
@@ -104,6 +108,28 @@ def test_the_loss_has_the_class_weights_of_the_labelled_images(
     assert (objective.level_weights, objective.unlabelled_weight) == ((1, 1, 1), 2.0)
     assert objective.heap.class_weights[0].tolist() == [1, 1, 1]
     assert objective.heap.smoothing == 0
+
+
+def test_a_listener_hears_of_a_training_from_where_it_begins(
+    make_trainer: Callable[..., Trainer],
+) -> None:
+    heard: list[tuple[str, Any]] = []
+
+    class Heard(NoListener):
+        def begins(self, training: str, behind: Sequence[Mapping[str, float]]) -> None:
+            heard.append((training, [entry["epoch"] for entry in behind]))
+
+        def epoch(self, training: str, entry: Mapping[str, float]) -> None:
+            heard.append((training, entry["epoch"]))
+            if entry["epoch"] == 1:
+                raise StoppedError("enough for today")
+
+    trainer = make_trainer(listener=Heard())
+    with pytest.raises(StoppedError):
+        train(trainer)
+    for _ in range(2):
+        train(trainer)
+    assert heard == [("01-teacher/member 0", what) for what in ([], 1, [1], 2, [1, 2])]
 
 
 def test_level_weights_are_those_of_the_section(make_trainer: Callable[..., Trainer]) -> None:
