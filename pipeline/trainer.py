@@ -164,7 +164,7 @@ class Trainer:
         return RunningAverage(num_rows, outputs, momentum, device if fits else None)
 
     def gather(self, rows: Tensor) -> Tensor:
-        """The rows of every process end to end."""
+        """The rows, (rows, ...), of every process end to end."""
         return gathered_rows(self._world, rows)
 
     def _score(self, ensemble: Ensemble) -> float:

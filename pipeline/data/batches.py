@@ -100,6 +100,7 @@ class Stream:
     """An endless walk through rows, shuffled anew on every pass."""
 
     def __init__(self, rows: Ids, size: int, key: Key) -> None:
+        """Walk through ``rows``, (number,), ``size`` of them a step, in an order that ``key`` decides."""
         self._rows = rows
         self._size = size
         self._key = key
