@@ -64,9 +64,9 @@ class Ensemble:
 
     @torch.inference_mode()
     def vote(self, images: Tensor) -> Levels:
-        """float32 (images, 3, side, side), as ``images`` gives them -> pooled distributions per level, (images, outputs).
+        """Pooled distributions per level, (images, outputs), at the recipe's temperatures, on their device.
 
-        They are at the recipe's temperatures, on their device.
+        ``images``, float32 (images, 3, side, side), are as the method of that name gives them.
         """
         pool, weights = POOLINGS[self.recipe.pooling], self.recipe.weights
         votes = [member.distributions(images) for member in self.members]
