@@ -22,7 +22,7 @@ from nstudent.session import Session
 from nstudent.storage.artifact import Artifact
 from nstudent.storage.commit import SCRATCH
 from nstudent.taxonomy.tree import UNKNOWN
-from nstudent.trainer import Trainer, unlabelled_share
+from nstudent.trainer import Trainer, heap_batch_size
 from nstudent.training.build import Lesson
 from nstudent.training.loop import Length, Loop, Trained
 from timm.layers import DropPath
@@ -57,7 +57,7 @@ def make_trainer(dataset: Dataset, tmp_path: Path) -> Callable[..., Trainer]:
 
 @pytest.mark.parametrize(("batch_size", "ratio", "share"), [(32, 3.0, 96), (32, 0.5, 16), (7, 1.5, 10), (32, 0.0, 0)])
 def test_pseudo_labelled_images_beside_the_labelled_ones(batch_size: int, ratio: float, share: int) -> None:
-    assert unlabelled_share(batch_size, ratio) == share
+    assert heap_batch_size(batch_size, ratio) == share
 
 
 @pytest.mark.parametrize(

@@ -166,7 +166,7 @@ class Taxonomy:
         return tuple(reversed(row))
 
     def including(self, labels: LabelArray) -> Taxonomy:
-        """The same tree, with every complete label in ``labels`` made a legal final label."""
+        """The same tree, with every complete label in ``labels``, (images, levels), made a legal final label."""
         complete = labels[(labels != UNKNOWN).all(axis=1)]
         rows = {tuple(row) for row in np.unique(complete, axis=0).tolist()} | set(self.terminals)
         # UNKNOWN and ABSENT sort before any class: a node stands before what is below it.

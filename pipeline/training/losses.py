@@ -79,7 +79,7 @@ class CrossEntropy:
         return [-(taught * level.log_softmax(dim=1)).sum(dim=1) for taught, level in rows]
 
     def weight(self, mass: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Sum of mass * weight, per level."""
+        """Sum over classes of mass * weight, per level: (..., outputs) -> (...,)."""
         return [level.sum(dim=-1) for level in self.weighted(mass)]
 
     def weighted(self, mass: Sequence[Tensor]) -> list[Tensor]:

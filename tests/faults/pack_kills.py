@@ -21,7 +21,8 @@ NUM_IMAGES = 30
 
 def main() -> None:
     folder, every = Path(sys.argv[1]), int(sys.argv[2])
-    for name in ("cli", "cli.console", "stages.data", "data.pack_folder", "data.sources.folder", "data.sources.packed"):
+    sources = ("data.sources.folder", "data.sources.packed")
+    for name in ("cli", "cli.console", "stages.data", "data.packing.pack_folder", *sources):
         importlib.import_module(f"nstudent.{name}")
     _plant(folder / "photos")
     common = ["data.levels=[coarse]", f"data.image_size={SIDE}", "data.near_duplicates=ignore"]
