@@ -15,24 +15,31 @@ from nstudent.training.objective import Part, mean_loss
 OUTPUTS = Outputs(Taxonomy.from_tree({"A": {"a": None, "b": None}, "B": {"c": None}}, ("coarse", "fine")))
 
 
-losses = pytest.mark.parametrize("name", LOSSES)
+# A class without classes below it, with and without an output that says that a path ends there.
+TREE = Taxonomy.from_tree({"A": {"a": None, "b": None}, "B": {"c": None}, "C": None}, ("coarse", "fine"))
+ALL_LOSSES = [
+    pytest.param(name, Outputs(TREE, absent), id=f"{name}-{absent}")
+    for name in LOSSES
+    for absent in ("ignore", "class")
+]
+losses = pytest.mark.parametrize(("name", "outputs"), ALL_LOSSES)
 IMAGES, SILENT_IMAGE, HALF_KNOWN = 7, 3, 5
 
 
-def settings(name: str, smoothing: float = 0.1) -> LossSettings:
-    weights = [torch.linspace(0.5, 2.0, size) for size in OUTPUTS.sizes]
-    return LossSettings(OUTPUTS, weights, TrainingConfig.model_construct(loss=name), smoothing)
+def settings(name: str, smoothing: float = 0.1, outputs: Outputs = OUTPUTS) -> LossSettings:
+    weights = [torch.linspace(0.5, 2.0, size) for size in outputs.sizes]
+    return LossSettings(outputs, weights, TrainingConfig.model_construct(loss=name), smoothing)
 
 
-def some_logits() -> tuple[torch.Tensor, ...]:
+def some_logits(outputs: Outputs = OUTPUTS) -> tuple[torch.Tensor, ...]:
     source = torch.Generator().manual_seed(7)
-    return tuple(torch.randn(IMAGES, size, generator=source).requires_grad_() for size in OUTPUTS.sizes)
+    return tuple(torch.randn(IMAGES, size, generator=source).requires_grad_() for size in outputs.sizes)
 
 
-def some_mass() -> list[torch.Tensor]:
+def some_mass(outputs: Outputs = OUTPUTS) -> list[torch.Tensor]:
     """Soft targets; one image teaches nothing, and one the coarse level alone."""
     source = torch.Generator().manual_seed(8)
-    soft = [torch.randn(IMAGES, size, generator=source).softmax(dim=1) for size in OUTPUTS.sizes]
+    soft = [torch.randn(IMAGES, size, generator=source).softmax(dim=1) for size in outputs.sizes]
     for level in soft:
         level[SILENT_IMAGE] = 0
     soft[1][HALF_KNOWN] = 0
@@ -50,13 +57,16 @@ def part_of(logits: Sequence[torch.Tensor], mass: Sequence[torch.Tensor], rows: 
 
 
 @losses
-def test_a_loss_is_one_number_an_image_and_nothing_is_learnt_where_nothing_is_taught(name: str) -> None:
-    logits = some_logits()
-    found = build_loss(settings(name))(logits, some_mass())
+def test_a_loss_is_one_number_an_image_and_nothing_is_learnt_where_nothing_is_taught(
+    name: str, outputs: Outputs
+) -> None:
+    logits = some_logits(outputs)
+    found = build_loss(settings(name, outputs=outputs))(logits, some_mass(outputs))
     taught = [image != SILENT_IMAGE for image in range(IMAGES)]
     for level in found:
         assert level.shape == (IMAGES,)
         assert level[SILENT_IMAGE] == 0
+        assert (level < 50).all(), "more than logits as small as these can cost"
     assert (found[0][taught] > 0).all()
     torch.stack(list(found)).sum().backward()
     for each in logits:
@@ -66,12 +76,12 @@ def test_a_loss_is_one_number_an_image_and_nothing_is_learnt_where_nothing_is_ta
 
 
 @losses
-def test_what_images_count_can_be_asked_of_their_sum(name: str) -> None:
+def test_what_images_count_can_be_asked_of_their_sum(name: str, outputs: Outputs) -> None:
     """Linear in the mass: portions and processes are divided by what the whole batch counts."""
-    loss, mass = build_loss(settings(name)), some_mass()
+    loss, mass = build_loss(settings(name, outputs=outputs)), some_mass(outputs)
     each, three = loss.weight(mass), loss.weight([3 * level for level in mass])
     together = loss.weight([level.sum(dim=0) for level in mass])
-    assert len(each) == len(OUTPUTS.sizes)
+    assert len(each) == len(outputs.sizes)
     for level, thrice, whole in zip(each, three, together, strict=True):
         torch.testing.assert_close(level.sum(), whole)
         torch.testing.assert_close(thrice, 3 * level)
@@ -79,24 +89,24 @@ def test_what_images_count_can_be_asked_of_their_sum(name: str) -> None:
 
 
 @losses
-def test_the_loss_of_an_image_does_not_depend_on_those_beside_it(name: str) -> None:
-    loss, logits, mass = build_loss(settings(name)), some_logits(), some_mass()
+def test_the_loss_of_an_image_does_not_depend_on_those_beside_it(name: str, outputs: Outputs) -> None:
+    loss, logits, mass = build_loss(settings(name, outputs=outputs)), some_logits(outputs), some_mass(outputs)
     alone = loss(tuple(level[:2] for level in logits), [level[:2] for level in mass])
     for here, there in zip(alone, loss(logits, mass), strict=True):
         torch.testing.assert_close(here, there[:2])
 
 
 @losses
-def test_the_losses_of_portions_add_up_to_that_of_the_batch(name: str) -> None:
-    loss, logits, mass = build_loss(settings(name)), some_logits(), some_mass()
+def test_the_losses_of_portions_add_up_to_that_of_the_batch(name: str, outputs: Outputs) -> None:
+    loss, logits, mass = build_loss(settings(name, outputs=outputs)), some_logits(outputs), some_mass(outputs)
     portions = [mean_loss(loss, part_of(logits, mass, rows), (1, 2)) for rows in (slice(0, 2), slice(2, None))]
     torch.testing.assert_close(torch.stack(portions).sum(), mean_loss(loss, part_of(logits, mass), (1, 2)))
 
 
 @losses
-def test_a_batch_that_teaches_nothing_costs_nothing(name: str) -> None:
-    loss, nothing = build_loss(settings(name)), [torch.zeros(IMAGES, size) for size in OUTPUTS.sizes]
-    assert mean_loss(loss, part_of(some_logits(), nothing), (1, 1)) == 0
+def test_a_batch_that_teaches_nothing_costs_nothing(name: str, outputs: Outputs) -> None:
+    loss, nothing = build_loss(settings(name, outputs=outputs)), [torch.zeros(IMAGES, size) for size in outputs.sizes]
+    assert mean_loss(loss, part_of(some_logits(outputs), nothing), (1, 1)) == 0
 
 
 def test_the_cross_entropy_of_one_image_by_hand() -> None:
