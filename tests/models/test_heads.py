@@ -2,7 +2,7 @@ from typing import get_args
 
 import pytest
 import torch
-from nstudent.config.schema import ModelConfig
+from nstudent.config.members import HeadName, ModelConfig
 from nstudent.errors import ConfigError
 from nstudent.models.heads import HEADS, Logits, build_head
 from nstudent.taxonomy.outputs import Outputs
@@ -79,7 +79,8 @@ def test_independent_levels_share_nothing_but_the_features(level: int, features:
 
 
 def test_the_configuration_names_every_head_of_the_table_and_no_other() -> None:
-    assert list(get_args(ModelConfig.model_fields["head"].annotation)) == list(HEADS)
+    assert ModelConfig.model_fields["head"].annotation == HeadName
+    assert list(get_args(HeadName)) == list(HEADS)
 
 
 def test_a_head_that_there_is_not_is_an_error_that_lists_those_that_there_are() -> None:
@@ -92,7 +93,7 @@ class _LeavesUp(nn.Module):
 
     def __init__(self, num_features: int, outputs: Outputs) -> None:
         super().__init__()
-        self._parents = [torch.tensor(above) for above in outputs.taxonomy.parents]
+        self._parents = [torch.tensor(outputs.parents(level), dtype=torch.int64) for level in range(len(outputs.sizes))]
         self.classify = nn.Linear(num_features, outputs.sizes[-1])
 
     def forward(self, features: Tensor) -> Logits:
