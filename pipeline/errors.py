@@ -1,4 +1,4 @@
-"""Errors a person can mend: each message names the thing that is wrong and what would put it right."""
+"""Errors that a person can put right: each message names the thing that is wrong and the remedy."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Stopping on request: a signal is noted, the step under way is finished and kept, and the run ends.
+"""Stopping on request: a signal is noted, the training step under way is finished and kept, and the run ends.
 
 Machines that are taken away send SIGTERM and wait a few seconds. That is enough for one training step and a checkpoint.
 """

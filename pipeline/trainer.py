@@ -109,7 +109,7 @@ class Trainer:
         """How long a student trains, and its baseline with it: known before any label is made."""
         student = self._config.student
         heap = max(1, len(self.dataset.unlabelled))
-        return Length(student.epochs, math.ceil(heap / unlabelled_share(student.batch_size, student.unlabelled_ratio)))
+        return Length(student.epochs, math.ceil(heap / heap_batch_size(student.batch_size, student.unlabelled_ratio)))
 
     def build(self, model: ModelConfig, training: TrainingConfig, key: Key) -> Network:
         """A new network with the noise of its training built in."""
@@ -180,7 +180,7 @@ class Trainer:
         return RunningAverage(num_rows, outputs, momentum, device if fits else None)
 
     def gather(self, rows: Tensor) -> Tensor:
-        """The rows of every process end to end."""
+        """The rows, (rows, ...), of every process end to end."""
         return gathered_rows(self._world, rows)
 
     def _score(self, ensemble: Ensemble) -> float:
@@ -220,6 +220,6 @@ def training_pixels(config: Config, dataset: Dataset, device: torch.device) -> P
     return ResidentPixels(dataset.pixels, images, side, device) if resident else dataset.pixels
 
 
-def unlabelled_share(batch_size: int, ratio: float) -> int:
+def heap_batch_size(batch_size: int, ratio: float) -> int:
     """Pseudo-labelled images beside ``batch_size`` labelled ones."""
     return max(1, round(batch_size * ratio)) if ratio else 0

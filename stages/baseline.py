@@ -10,7 +10,7 @@ from nstudent.evaluation.metrics import scores
 from nstudent.models.cost import total
 from nstudent.runs.stage import Context
 from nstudent.runs.step_metrics import TrainedMetrics
-from nstudent.trainer import Trainer, unlabelled_share
+from nstudent.trainer import Trainer, heap_batch_size
 from nstudent.training.build import Lesson
 
 
@@ -20,7 +20,7 @@ def run(context: Context) -> TrainedMetrics | None:
     dataset = Dataset(context.inputs["data"], context.config.data)
     trainer = Trainer(context, dataset)
     length = trainer.student_length()
-    batch_size = config.batch_size + unlabelled_share(config.batch_size, config.unlabelled_ratio)
+    batch_size = config.batch_size + heap_batch_size(config.batch_size, config.unlabelled_ratio)
     lesson = Lesson([(trainer.labelled(), batch_size)], trainer.supervised(config), length)
     trained = trainer.train("baseline", config.model, config, lesson, context.key("network"))
     if not context.world.leads:

@@ -24,7 +24,7 @@ from nstudent.runs.stage import Context
 from nstudent.runs.step_metrics import FilterIteration, FilterMetrics, LabelMetrics
 from nstudent.taxonomy.outputs import Outputs
 from nstudent.taxonomy.tree import UNKNOWN, LabelArray
-from nstudent.trainer import Trainer, unlabelled_share
+from nstudent.trainer import Trainer, heap_batch_size
 from nstudent.training.build import Lesson
 from nstudent.training.loop import Length
 from nstudent.training.objective import CLEAN, SelfEnsembling
@@ -117,12 +117,12 @@ def _iterate(
     supervised = trainer.supervised(config, unlabelled_weight=1.0)
     strength = (config.consistency_weight, config.consistency_ramp, config.average_from)
     objective = SelfEnsembling(supervised, of_given, of_pseudo, *strength, gather=trainer.gather)
-    share = unlabelled_share(config.batch_size, config.unlabelled_ratio)
+    beside = heap_batch_size(config.batch_size, config.unlabelled_ratio)
     parts = [
         (trainer.labelled(given), config.batch_size),
-        (Examples(heap, GivenTargets(pseudo, trainer.outputs)), share),
+        (Examples(heap, GivenTargets(pseudo, trainer.outputs)), beside),
     ]
-    steps = max(len(heap) / share if share else 0, len(given) / config.batch_size)
+    steps = max(len(heap) / beside if beside else 0, len(given) / config.batch_size)
     lesson = Lesson(parts, objective, Length(config.epochs, math.ceil(steps)), views={CLEAN: None})
     key = context.key("iteration", iteration)
     trained = trainer.train(f"filter {iteration}", config.model, config, lesson, key)

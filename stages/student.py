@@ -18,7 +18,7 @@ from nstudent.models.ensemble import Ensemble
 from nstudent.runs.stage import Context
 from nstudent.runs.step_metrics import TrainedMetrics
 from nstudent.taxonomy.tree import UNKNOWN
-from nstudent.trainer import Trainer, unlabelled_share
+from nstudent.trainer import Trainer, heap_batch_size
 from nstudent.training.build import Lesson
 from nstudent.training.loop import Trained
 
@@ -59,7 +59,7 @@ def _train(context: Context, trainer: Trainer) -> Trained:
     given = np.where(keep, dataset.labels[dataset.labelled], UNKNOWN)
     parts = [
         (trainer.labelled(given), config.batch_size),
-        (Examples(heap.images, targets, heap.copies), unlabelled_share(config.batch_size, config.unlabelled_ratio)),
+        (Examples(heap.images, targets, heap.copies), heap_batch_size(config.batch_size, config.unlabelled_ratio)),
     ]
     lesson = Lesson(parts, trainer.supervised(config, config.unlabelled_weight), trainer.student_length())
     return trainer.train("student", config.model, config, lesson, context.key("network"))

@@ -210,7 +210,7 @@ def test_nothing_in_the_folder_is_unpickled(tmp_path: Path, monkeypatch: pytest.
     assert Classifier.load(run, device="cpu").predict([tmp_path / "x.png"])[0].error is None
 
 
-def test_a_device_that_does_not_exist_is_an_error_a_user_can_mend(tmp_path: Path) -> None:
+def test_a_device_that_does_not_exist_is_an_error_that_names_the_key(tmp_path: Path) -> None:
     run = add_step(tmp_path / "run", "01-teacher", SIX, promoted=True)
     with pytest.raises(NstudentError, match="device"):
         Classifier.load(run, device="gpu")

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPTS = Path(__file__).resolve().parent.parent / "benchmarks" / "gpu"
 
 
@@ -25,6 +27,7 @@ def rehearsed(script: str, *arguments: str, folder: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_every_line_of_the_speed_report_is_taken(tmp_path: Path) -> None:
     said = rehearsed("speed.py", "--seconds", "400", "--out", str(tmp_path / "report.md"), folder=tmp_path)
 
@@ -38,6 +41,7 @@ def test_every_line_of_the_speed_report_is_taken(tmp_path: Path) -> None:
     assert all(float(line.split("**")[1]) > 0 for line in steps[:4])
 
 
+@pytest.mark.slow
 def test_the_accuracy_report_scores_every_classifier(tmp_path: Path) -> None:
     words = ("teacher.epochs=40", "student.epochs=4")
     said = rehearsed("accuracy.py", "--seconds", "400", "--out", str(tmp_path), *words, folder=tmp_path)

@@ -93,6 +93,7 @@ def test_light_commands_cost_no_torch(python: Callable[..., CompletedProcess[str
     assert _heavy(python("-c", _COMMAND + _REPORT, *words)) == "[]"
 
 
+@pytest.mark.slow
 def test_a_finished_run_costs_no_torch(
     python: Callable[..., CompletedProcess[str]], fake_stages: FakeStages, tmp_path: Path
 ) -> None:

@@ -89,6 +89,7 @@ _SHORT = [
 _STEPS = ["00-data", "01-teacher", "02-baseline", "03-pseudolabel", "04-filter", "05-student", "06-evaluate"]
 
 
+@pytest.mark.slow
 def test_the_run_command(nstudent: Command, python: Command, tmp_path: Path) -> None:
     done = nstudent("run-all", *_SHORT)
     assert done.returncode == 0, done.stderr

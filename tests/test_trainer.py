@@ -21,7 +21,7 @@ from nstudent.runs.stage import Context
 from nstudent.storage.artifact import Artifact
 from nstudent.storage.commit import SCRATCH
 from nstudent.taxonomy.tree import UNKNOWN
-from nstudent.trainer import Trainer, unlabelled_share
+from nstudent.trainer import Trainer, heap_batch_size
 from nstudent.training.build import Lesson
 from nstudent.training.loop import Length, Loop, Trained
 from timm.layers import DropPath
@@ -55,7 +55,7 @@ def make_trainer(dataset: Dataset, tmp_path: Path) -> Callable[..., Trainer]:
 
 @pytest.mark.parametrize(("batch_size", "ratio", "share"), [(32, 3.0, 96), (32, 0.5, 16), (7, 1.5, 10), (32, 0.0, 0)])
 def test_pseudo_labelled_images_beside_the_labelled_ones(batch_size: int, ratio: float, share: int) -> None:
-    assert unlabelled_share(batch_size, ratio) == share
+    assert heap_batch_size(batch_size, ratio) == share
 
 
 @pytest.mark.parametrize(
@@ -157,17 +157,20 @@ def train(trainer: Trainer, name: str = "member 0", key: Key = ("key", 0)) -> Tr
     return trainer.train(name, config.members[0], config, lesson, key)
 
 
+@pytest.mark.slow
 def test_noise_by_the_batch_is_decided_by_the_key_too_and_is_other_noise(make_trainer: Callable[..., Trainer]) -> None:
     trainer = make_trainer("augment=batch")
     assert bytes_of(train(trainer, name="one")) == bytes_of(train(trainer, name="two"))
     assert bytes_of(train(trainer, name="three")) != bytes_of(train(make_trainer("augment=image"), name="four"))
 
 
+@pytest.mark.slow
 def test_noise_by_the_batch_does_not_depend_on_the_loaders(make_trainer: Callable[..., Trainer]) -> None:
     in_a_process = train(make_trainer("augment=batch", "workers=1"), name="process")
     assert bytes_of(in_a_process) == bytes_of(train(make_trainer("augment=batch"), name="here"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("augment", ["batch", "image"])
 def test_whether_a_thread_prepares_the_batches_changes_nothing(
     augment: str, make_trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
@@ -179,6 +182,7 @@ def test_whether_a_thread_prepares_the_batches_changes_nothing(
     assert trained[0] == trained[1]
 
 
+@pytest.mark.slow
 def test_images_that_live_on_the_device_train_the_same(
     make_trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,6 +196,7 @@ def test_images_that_live_on_the_device_train_the_same(
     assert bytes_of(train(resident, name="resident")) == bytes_of(train(mapped, name="mapped"))
 
 
+@pytest.mark.slow
 def test_activations_that_are_computed_twice_change_nothing(make_trainer: Callable[..., Trainer]) -> None:
     trainer = make_trainer("teacher.checkpoint_activations=true")
     network = trainer.build(trainer._config.teacher.members[0], trainer._config.teacher, ("key",))

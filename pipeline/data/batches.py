@@ -69,12 +69,13 @@ class Batch:
     rows: Tensor
     """int64 (batch,): row of each image in its examples."""
     whole_images: tuple[int, int]
-    """Number of labelled images in the whole batch, and of others: more than are here if this is the share of one of
-    several processes."""
+    """Number of labelled images in the whole batch, and of others: more than are here if several processes
+    divide the batch."""
     views: Mapping[str, Tensor] = field(default_factory=dict)
     """Further views of the same images, by name, each like ``images``."""
     whole_mass: tuple[Tensor, ...] | None = None
-    """Of a share, per level (2, classes): mass of all labelled images of the whole batch, and of all others."""
+    """Per level (2, classes): mass of all labelled images of the whole batch, and of all others; ``None`` if the whole
+    batch is here."""
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on a device, copied without waiting where the memory is pinned."""
@@ -99,6 +100,7 @@ class Stream:
     """An endless walk through rows, shuffled anew on every pass."""
 
     def __init__(self, rows: Ids, size: int, key: Key) -> None:
+        """Walk through ``rows``, (number,), ``size`` of them a step, in an order that ``key`` decides."""
         self._rows = rows
         self._size = size
         self._key = key
@@ -134,7 +136,7 @@ class Batches:
         key: Key,
         *,
         views: Mapping[str, ImageNoise | None] | None = None,
-        share: tuple[int, int] = (0, 1),
+        process: tuple[int, int] = (0, 1),
     ) -> None:
         """Make batches of some examples.
 
@@ -145,7 +147,8 @@ class Batches:
             key: For order and noise.
             views: Further views to give of the same images, by name: their noise, or ``None`` for the images as they
                 are.
-            share: (number, of how many): load this share of every batch. An image's noise does not depend on it.
+            process: (number, of how many): load what this process works on of every batch. An image's noise does
+                not depend on it.
         """
         self._pixels = pixels
         self._parts = [(examples, size) for examples, size in parts if size]
@@ -157,10 +160,10 @@ class Batches:
         self._views = dict(views or {})
         labelled, *others = [size for _, size in self._parts]
         self._whole_images = (labelled, sum(others))
-        self._share = share
+        self._process = process
 
     def ids(self, step: int) -> Ids:
-        """Image ids of a step's batch, or of the share of it that is loaded, in its order."""
+        """Image ids of a step's batch, or of what is loaded of it, in its order."""
         chosen = zip(self._parts, self._streams, strict=True)
         return np.concatenate([examples.ids[self._mine(stream.at(step)[0])] for (examples, _), stream in chosen])
 
@@ -179,7 +182,7 @@ class Batches:
             # Those of the others, too: a loss is divided by what the whole batch has to teach.
             taught = examples.targets(whole)
             targets.append([self._mine(level) for level in taught])
-            masses.append([level.sum(axis=0) for level in taught] if self._share[1] > 1 else [])
+            masses.append([level.sum(axis=0) for level in taught] if self._process[1] > 1 else [])
             rows.append(chosen)
         return Batch(
             images=_joined(images),
@@ -188,11 +191,11 @@ class Batches:
             rows=torch.from_numpy(np.concatenate(rows)),
             whole_images=self._whole_images,
             views={name: _joined(each) for name, each in views.items()},
-            whole_mass=_whole(masses) if self._share[1] > 1 else None,
+            whole_mass=_whole(masses) if self._process[1] > 1 else None,
         )
 
     def _mine(self, rows: Rows) -> Rows:
-        return _share_of(rows, self._share)
+        return _rows_of(rows, self._process)
 
     def load(self, first: int, last: int, workers: int, *, pin_memory: bool = False) -> Generator[Batch, None, None]:
         """The batches of steps ``first`` to ``last - 1``, prepared by ``workers`` processes (0: this one)."""
@@ -215,16 +218,16 @@ class Batches:
                 iterator._shutdown_workers()  # type: ignore[attr-defined]
 
 
-def places_of(parts: Sequence[tuple[Examples, int]], share: tuple[int, int]) -> tuple[Ids, int]:
-    """(places, size): the places of a whole batch that a share of it holds, and how many places there are.
+def places_of(parts: Sequence[tuple[Examples, int]], process: tuple[int, int]) -> tuple[Ids, int]:
+    """(places, size): the places of a whole batch that a process works on, and how many places there are.
 
-    ``parts`` and ``share`` are those of ``Batches``.
+    ``parts`` and ``process`` are those of ``Batches``.
     """
     ends = np.cumsum([0] + [size for _, size in parts])
-    return np.concatenate([_share_of(np.arange(*between), share) for between in pairwise(ends)]), int(ends[-1])
+    return np.concatenate([_rows_of(np.arange(*between), process) for between in pairwise(ends)]), int(ends[-1])
 
 
-def _share_of(rows: Rows, share: tuple[int, int]) -> Rows:
+def _rows_of(rows: Rows, share: tuple[int, int]) -> Rows:
     number, count = share
     return rows[len(rows) * number // count : len(rows) * (number + 1) // count]
 

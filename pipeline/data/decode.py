@@ -72,7 +72,7 @@ def decode(content: bytes, size_px: int, max_pixels: int) -> Pixels:
 
 
 def square(pixels: Pixels, size_px: int) -> Pixels:
-    """Cut out the centre and resize it to ``size_px`` by ``size_px``. Grey becomes RGB."""
+    """Cut out the centre and resize it: uint8 (height, width[, 3]) -> (size_px, size_px, 3). Grey becomes RGB."""
     if pixels.ndim == 2:
         pixels = np.repeat(pixels[:, :, None], 3, axis=2)
     side = min(pixels.shape[:2])

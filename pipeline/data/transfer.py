@@ -9,10 +9,10 @@ from torch import Tensor
 
 
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor on the device. From pinned memory a GPU fetches it by itself; with other memory one waits for it."""
+    """The tensor, of any shape, on the device. A GPU fetches it from pinned memory by itself; otherwise one waits."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def array_sent(array: npt.NDArray[np.generic], device: torch.device) -> Tensor:
-    """The same for an array, whatever its layout."""
+    """The same for an array of any shape and layout."""
     return sent(torch.from_numpy(np.ascontiguousarray(array)), device)

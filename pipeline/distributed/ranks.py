@@ -194,13 +194,13 @@ def _take_statistics(together: nn.Module, _: Any, logits: Any) -> None:
 
 
 def sum_over(world: World, tensor: Tensor) -> None:
-    """Add up a tensor over the processes, in place."""
+    """Add up a tensor, of the same shape in each process, over the processes, in place."""
     if world.size > 1:
         dist.all_reduce(tensor)
 
 
 def gathered_rows(world: World, tensor: Tensor) -> Tensor:
-    """The rows of every process end to end, in the order of ranks; each may have another number of them."""
+    """The rows, (rows, ...), of every process end to end, by rank; each process may have another number of them."""
     if world.size == 1:
         return tensor
     counts = [torch.zeros(1, dtype=torch.int64) for _ in range(world.size)]

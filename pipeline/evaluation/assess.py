@@ -33,7 +33,15 @@ class Assessed:
 def assess(
     ensemble: Ensemble, dataset: Dataset, ids: Ids, batch_size: int | None, writer: PredictionWriter | None = None
 ) -> Assessed:
-    """Label some images with their most probable paths and score them; ``writer`` keeps the predictions in full."""
+    """Label images with their most probable paths, and score them.
+
+    Args:
+        ensemble: The classifier.
+        dataset: The images and their labels.
+        ids: Ids of the images, (images,).
+        batch_size: Largest number of images labelled at once; ``None``: by their size and the device.
+        writer: Keeps the predictions in full.
+    """
     decoder = build_decoder(ensemble.recipe.decoder, ensemble.recipe.outputs)
 
     def wanted(levels: Levels) -> Mapping[str, Tensor]:
@@ -52,7 +60,7 @@ def assess(
 
 
 def best_constant(truth: LabelArray, taxonomy: Taxonomy) -> Tallies:
-    """Tallies of the one legal label that, said of every image, scores best: no skill at all, and all the luck."""
+    """Tallies of the best constant prediction, a no-skill baseline; ``truth``: (images, levels)."""
     exists = truth >= 0
     share = 1.0 / np.maximum(1, exists.sum(axis=1))
     score = np.zeros(len(taxonomy.terminals))

@@ -25,7 +25,7 @@ Distribution = npt.NDArray[np.float32]
 
 
 def images_to_fit(ids: npt.NDArray[np.int64], outputs: Outputs) -> npt.NDArray[np.int64]:
-    """Ids of the images that temperatures are fitted on: all, or evenly spaced ones where there are many classes."""
+    """Ids of the images that temperatures are fitted on: all of ``ids``, (images,), or some for many classes."""
     most = max(_FEWEST_TO_FIT, _CELLS_TO_FIT // sum(outputs.sizes))
     return ids if len(ids) <= most else ids[np.linspace(0, len(ids) - 1, most).astype(np.int64)]
 

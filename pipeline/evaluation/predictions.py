@@ -57,7 +57,7 @@ class PredictionWriter:
         return self._layout.columns(levels, found.paths, found.confidence)
 
     def put(self, images: Ids, columns: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Take in the predictions of some images, as ``columns`` gives them."""
+        """Take in the predictions of some images, ids (images,), as ``columns`` gives them: (images, ...) each."""
         known = {
             "image": images.astype(np.int64),
             "name": self._dataset.names(images),

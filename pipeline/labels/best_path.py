@@ -51,7 +51,7 @@ class BestPath:
         self._tree = _Tree(torch.from_numpy(terminals), levels, order, torch.from_numpy(says))
 
     def decode(self, probabilities: Sequence[Tensor]) -> Decoded:
-        """Find the most probable legal final label of each image; see ``Decoder``."""
+        """Find the most probable legal final label of each image, from (images, outputs) per level; see ``Decoder``."""
         num_images, device = len(probabilities[0]), probabilities[0].device
         # Kept where it was used last: a labelling stays on one device.
         tree = self._tree = self._tree.to(device)

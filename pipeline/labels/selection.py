@@ -70,7 +70,7 @@ def deep_enough(confidence: npt.NDArray[np.float32], threshold: Sequence[float] 
 
 
 def kept_confidence(confidence: npt.NDArray[np.float32], keep: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
-    """Probability of the deepest kept class of each row; 0 where nothing is kept."""
+    """Probability of the deepest kept class of each row, from (rows, levels) both; 0 if nothing is kept."""
     depth = keep.sum(axis=1)
     deepest = confidence[np.arange(len(confidence)), np.maximum(depth - 1, 0)]
     return np.where(depth > 0, deepest, np.float32(0.0))

@@ -52,7 +52,7 @@ class RunningAverage:
         self._average = [torch.full((num_rows, size), _NEVER_SEEN, device=device) for size in outputs.sizes]
 
     def update(self, rows: Tensor, probabilities: Sequence[Tensor]) -> None:
-        """Fold the predictions for some rows in; the first prediction of a row is taken as it is."""
+        """Fold in the predictions for ``rows``, (b,): (b, outputs) per level; the first one is taken as it is."""
         for average, seen in zip(self._average, probabilities, strict=True):
             here = rows.to(average.device)
             before = average[here]

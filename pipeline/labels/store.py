@@ -120,7 +120,7 @@ class Shard:
                 self._arrays[f"probability/{name}"] = np.empty((rows, outputs), dtype=np.float16)
 
     def put(self, first: int, columns: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Take in the labels of a batch, as ``Layout.columns`` gives them; ``first`` is the row of its first image."""
+        """Take in the labels of a batch, (images, ...) each as ``Layout.columns`` gives them, from row ``first`` on."""
         for name, rows in columns.items():
             self._arrays[name][first : first + len(rows)] = rows
 

@@ -32,7 +32,7 @@ class GivenTargets:
         self._outputs = outputs
 
     def __call__(self, rows: npt.NDArray[np.int64]) -> Mass:
-        """Mass of some rows."""
+        """Mass of some rows, (b,): float32 (b, outputs) per level."""
         taught = self._outputs.indices(self._labels[rows])
         return tuple(_one_hot(taught[:, level], size) for level, size in enumerate(self._outputs.sizes))
 
@@ -47,7 +47,7 @@ class PseudoTargets:
         self._hard = hard
 
     def __call__(self, rows: npt.NDArray[np.int64]) -> Mass:
-        """Mass of some rows."""
+        """Mass of some rows, (b,): float32 (b, outputs) per level."""
         mass = []
         for level, stored in enumerate(self._probabilities):
             distribution = np.asarray(stored[rows], dtype=np.float32)

@@ -63,9 +63,9 @@ def check_cost(cost_at: Callable[[int], float], image_size: int, limit: float | 
     largest = (image_size - 1) // _SIZE_STEP_PX * _SIZE_STEP_PX
     sizes = range(largest, _SMALLEST_SIDE_PX - 1, -_SIZE_STEP_PX)
     fitting = next((size for size in sizes if _fits(cost_at, size, limit)), None)
-    mend = f"data.image_size={fitting} fits" if fitting else "no image size fits: use smaller or fewer members"
+    remedy = f"data.image_size={fitting} fits" if fitting else "no image size fits: use smaller or fewer members"
     raise ConfigError(
-        f"the ensemble needs {cost:.3f} GMACs for one {image_size} px image, teacher.max_gmacs is {limit:g}: {mend}"
+        f"the ensemble needs {cost:.3f} GMACs for one {image_size} px image, teacher.max_gmacs is {limit:g}: {remedy}"
     )
 
 

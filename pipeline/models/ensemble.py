@@ -64,7 +64,10 @@ class Ensemble:
 
     @torch.inference_mode()
     def vote(self, images: Tensor) -> Levels:
-        """What ``images`` gave -> pooled distributions per level, at the recipe's temperatures, on their device."""
+        """Pooled distributions per level, (images, outputs), at the recipe's temperatures, on their device.
+
+        ``images``, float32 (images, 3, side, side), are as the method of that name gives them.
+        """
         pool, weights = POOLINGS[self.recipe.pooling], self.recipe.weights
         votes = [member.distributions(images) for member in self.members]
         pooled = [pool(level, weights) for level in zip(*votes, strict=True)]

@@ -155,8 +155,10 @@ def _build_backbone(name: str, config: ModelConfig, drop_path: float, load_pretr
         ) from error
     except Exception as error:
         # Options that do not go together make networks raise nearly anything, ZeroDivisionError included.
-        mend = " (no stochastic depth in this network: set noise.drop_path=0)" if "drop_path_rate" in str(error) else ""
-        raise ConfigError(f"timm cannot build '{name}' with {options}: {error}{mend}") from error
+        remedy = (
+            " (no stochastic depth in this network: set noise.drop_path=0)" if "drop_path_rate" in str(error) else ""
+        )
+        raise ConfigError(f"timm cannot build '{name}' with {options}: {error}{remedy}") from error
     if load_pretrained and isinstance(config.pretrained, str):
         _load_weights(network, name, Path(config.pretrained))
     if options.get("in_chans", 3) != 3 or options.get("global_pool") == "":

@@ -30,7 +30,7 @@ class NetworkMember:
         self._placement = placement
 
     def distributions(self, images: Tensor) -> Levels:
-        """The network's logits as distributions; see ``Member``."""
+        """The network's logits for (images, 3, side, side) as distributions, (images, outputs) per level."""
         with self._placement.autocast(self.network):
             logits = self.network(images)
         return tuple(self._link(level.float()) for level in logits)

@@ -11,7 +11,7 @@ count the same), to one distribution of the same shape."""
 
 
 def mean(votes: Sequence[Tensor], weights: Sequence[float] | None) -> Tensor:
-    """The mean of the probabilities, weighted if there are weights."""
+    """The mean of the probabilities, (images, outputs) a vote, weighted if there are weights."""
     if len(votes) == 1:
         return votes[0]
     together = torch.stack(list(votes))

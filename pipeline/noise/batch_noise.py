@@ -61,7 +61,10 @@ class BatchNoise:
         return self.together(images, [key], places, len(images) if batch is None else batch)
 
     def together(self, images: Tensor, keys: Sequence[Key], places: Places, batch: int) -> Tensor:
-        """Several batches end to end, each with the noise of its own key: the host launches as much as for one."""
+        """Noise several batches that lie end to end, uint8 (keys * b, side, side, 3), each with its own key.
+
+        The host launches as much as for one. ``places``, (b,), are those of the images in a whole ``batch``.
+        """
         draws = draw_noise(self._noise, batch, images.shape[1], *keys)
         here = np.arange(batch)[places]
         return apply_noise(images, _at(draws, np.concatenate([here + batch * number for number in range(len(keys))])))

@@ -40,7 +40,7 @@ class Erasing:
         return self.together(images, [key], places, batch)
 
     def together(self, images: Tensor, keys: Sequence[Key], places: npt.NDArray[np.int64], batch: int) -> Tensor:
-        """Several batches end to end, each with the holes of its own key."""
+        """The same for several batches that lie end to end, uint8 (keys * b, side, side, 3), each with its own key."""
         drawn = [draw_holes(self._probability, batch, images.shape[1], key) for key in keys]
         hole, colour = (np.concatenate([getattr(each, name)[places] for each in drawn]) for name in ("hole", "colour"))
         return erased(images, Holes(hole, colour))

@@ -15,9 +15,9 @@ from nstudent.distributed.world import IndependentJob, World
 from nstudent.errors import ArtifactError, StoppedError
 from nstudent.listener import NoListener
 from nstudent.progress import Progress, Silence, Watched
+from nstudent.runs import outcome
 from nstudent.runs.plan import plan
 from nstudent.runs.stage import Context, Step
-from nstudent.runs.step_metrics import FilterMetrics, TrainedMetrics, read_metrics
 from nstudent.session import Session
 from nstudent.storage.artifact import FINAL, Artifact, Manifest
 from nstudent.storage.commit import commit, difference, open_partial, partial_folder
@@ -249,27 +249,12 @@ class Run:
         )
 
     def needed_steps(self) -> Iterator[Step]:
-        """The steps in order, less those of rounds that came to nothing."""
-        ended = False
-        for step in self.steps:
-            if ended and step.round:
-                continue
-            yield step
-            ended = ended or bool(self._end(step))
+        """The steps in order, without those of rounds that cannot go on."""
+        return outcome.needed_steps(self.steps, self.run_dir)
 
     def why_ended(self) -> str:
-        """Why the rounds ended before the last planned one; empty where they did not."""
-        return next((reason for step in self.steps if (reason := self._end(step))), "")
-
-    def _end(self, step: Step) -> str:
-        """Why no round can follow a step; empty where one can, or nothing is known yet."""
-        try:
-            metrics = read_metrics(Manifest.read(self.folder(step.name)))
-        except ArtifactError:
-            return ""
-        if isinstance(metrics, TrainedMetrics) and metrics.promoted is False:
-            return f"{step.name} did not beat its teacher"
-        return metrics.ended if isinstance(metrics, FilterMetrics) else ""
+        """The reason why the rounds ended before the last planned one; empty if they did not."""
+        return outcome.why_ended(self.steps, self.run_dir)
 
     def write_config(self) -> None:
         """Keep the complete configuration with the run."""
@@ -279,15 +264,7 @@ class Run:
             atomic_write(path, text.encode())
 
     def write_final(self) -> None:
-        """Point at the classifier that stands: the last labeller that was promoted and is still part of the run."""
-        labellers = [step.name for step in self.needed_steps() if step.stage.provides == "labeller"]
-        standing = [name for name in labellers if self._promoted(name)]
-        if standing:
-            write_json(self.run_dir / FINAL, {"step": standing[-1]})
-
-    def _promoted(self, name: str) -> bool:
-        """Whether a labeller is there, can be read, and was promoted."""
-        try:
-            return bool(TrainedMetrics.of(Manifest.read(self.folder(name))).promoted)
-        except ArtifactError:
-            return False
+        """Point at the classifier that stands, if there is one yet."""
+        standing = outcome.standing(self.steps, self.run_dir)
+        if standing is not None:
+            write_json(self.run_dir / FINAL, {"step": standing})

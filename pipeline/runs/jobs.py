@@ -29,7 +29,7 @@ _WAIT_SECONDS = 0.1
 def side_by_side(run: Run, steps: Sequence[Step]) -> Iterator[Jobs]:
     """Processes beside this one while these steps are made; none where nothing is gained by them.
 
-    After an error that a person can mend, the others keep what they have done before they end.
+    After an error that a person can put right, the others keep what they have done before they end.
     """
     jobs = Jobs(run)
     try:

@@ -35,7 +35,7 @@ def run_all(
 
     Raises:
         ConfigError: ``until`` is not a stage, or the run has no step of it.
-        NstudentError: with a line that says what to mend. What was made stays; the same call goes on from there.
+        NstudentError: with a line that says what to put right. What was made stays; the same call goes on from there.
     """
     run = Run.open(config, run_dir, session)
     steps = needed_until(run.steps, until)

@@ -25,7 +25,7 @@ _MAX_JSON_BYTES = 64 << 20
 
 @contextlib.contextmanager
 def explained(path: Path, doing: str) -> Iterator[None]:
-    """Turn what the operating system says of ``path`` into one line with the mend.
+    """Turn what the operating system says of ``path`` into one line with the remedy.
 
     Raises:
         ArtifactError: instead of an OSError.
@@ -41,7 +41,7 @@ def _reason(error: OSError, path: Path) -> str:
     reason = error.strerror or str(error)
     if error.errno in _OUT_OF_SPACE:
         return f"{reason}, {free_bytes(path):,} bytes are free there: make room and run the same command again"
-    return f"{reason}: mend that and run the same command again"
+    return f"{reason}: put that right and run the same command again"
 
 
 def free_bytes(path: Path) -> int:

@@ -15,16 +15,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from nstudent.errors import DataError
+from nstudent.taxonomy.reading import ABSENT_ENTRY, Entries, Paths, is_name, paths_of_labels, paths_of_tree
 
 ABSENT = -1
 UNKNOWN = -2
 
 LabelArray = npt.NDArray[np.int32]
-Entries = Sequence[str]
-"""A label as a person writes it: a class name, ``-`` (absent) or an empty string (unknown) per level."""
-
-ABSENT_ENTRY = "-"
-UNKNOWN_ENTRY = ""
 
 
 @dataclass(frozen=True)
@@ -48,16 +44,7 @@ class Taxonomy:
         Raises:
             DataError: A label has another number of entries than there are levels, or none names a class.
         """
-        paths: dict[tuple[str, ...], bool] = {}
-        for entries in labels:
-            if len(entries) != len(levels):
-                raise DataError(f"label {list(entries)} has {len(entries)} entries for {len(levels)} levels")
-            named = _named_prefix(entries)
-            for depth in range(1, len(named) + 1):
-                paths.setdefault(named[:depth], False)
-            ends_here = len(named) < len(entries) and entries[len(named)] == ABSENT_ENTRY
-            if named and (ends_here or len(named) == len(levels)):
-                paths[named] = True
+        paths = paths_of_labels(labels, len(levels))
         if not paths:
             raise DataError("no label names a class: label some images, or give data.taxonomy")
         return cls._from_paths(paths, levels)
@@ -69,14 +56,13 @@ class Taxonomy:
         Raises:
             DataError: It holds no class, is deeper than there are levels, or holds what is not the name of a class.
         """
-        paths: dict[tuple[str, ...], bool] = {}
-        _walk(tree, (), paths, len(levels))
+        paths = paths_of_tree(tree, len(levels))
         if not paths:
             raise DataError("the taxonomy has no class: write one name per class under data.taxonomy")
         return cls._from_paths(paths, levels)
 
     @classmethod
-    def _from_paths(cls, paths: Mapping[tuple[str, ...], bool], levels: Sequence[str]) -> Taxonomy:
+    def _from_paths(cls, paths: Paths, levels: Sequence[str]) -> Taxonomy:
         ordered = sorted(paths)
         rank: dict[tuple[str, ...], int] = {}
         classes: list[list[str]] = [[] for _ in levels]
@@ -123,7 +109,7 @@ class Taxonomy:
         """
         if len(entries) != self.num_levels:
             raise DataError(f"label {list(entries)} has {len(entries)} entries for {self.num_levels} levels")
-        depth = max((i + 1 for i, entry in enumerate(entries) if _is_name(entry)), default=0)
+        depth = max((i + 1 for i, entry in enumerate(entries) if is_name(entry)), default=0)
         if ABSENT_ENTRY in entries[:depth]:
             raise DataError(f"label {list(entries)} names a class below a level marked absent ('{ABSENT_ENTRY}')")
         if depth == 0:
@@ -180,7 +166,7 @@ class Taxonomy:
         return tuple(reversed(row))
 
     def including(self, labels: LabelArray) -> Taxonomy:
-        """The same tree, with every complete label in ``labels`` made a legal final label."""
+        """The same tree, with every complete label in ``labels``, (images, levels), made a legal final label."""
         complete = labels[(labels != UNKNOWN).all(axis=1)]
         rows = {tuple(row) for row in np.unique(complete, axis=0).tolist()} | set(self.terminals)
         # UNKNOWN and ABSENT sort before any class: a node stands before what is below it.
@@ -234,62 +220,33 @@ class Taxonomy:
         try:
             fields = {key: tuple(map(tuple, data[key])) for key in ("classes", "parents", "terminals")}
             taxonomy = cls(levels=tuple(data["levels"]), **fields)
-            if not len(taxonomy.levels) == len(taxonomy.classes) == len(taxonomy.parents):
-                raise ValueError("levels, classes and parents tell different numbers of levels")
-            if not all(isinstance(name, str) for names in (taxonomy.levels, *taxonomy.classes) for name in names):
-                raise TypeError("a name is not text")
-            for level in range(1, taxonomy.num_levels):
-                above = taxonomy.num_classes[level - 1]
-                if len(taxonomy.parents[level]) != taxonomy.num_classes[level]:
-                    raise ValueError(f"level {level} has {len(taxonomy.parents[level])} parents")
-                if any(not 0 <= parent < above for parent in taxonomy.parents[level]):
-                    raise ValueError(f"level {level} names a parent that does not exist")
-            for row in taxonomy.terminals:
-                depth = sum(index != ABSENT for index in row)
-                if len(row) != taxonomy.num_levels or not depth or min(row) < ABSENT:
-                    raise ValueError(f"terminal {row} is no path")
-                if any(not 0 <= index < size for index, size in zip(row[:depth], taxonomy.num_classes, strict=False)):
-                    raise ValueError(f"terminal {row} names a class that does not exist")
-                if taxonomy.ancestors(depth - 1, row[depth - 1]) != row[:depth]:
-                    raise ValueError(f"terminal {row} is not a path of the tree")
+            _check(taxonomy)
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise DataError(f"not a taxonomy: {error!r}") from error
         return taxonomy
 
 
-def _is_name(entry: str) -> bool:
-    return entry not in (ABSENT_ENTRY, UNKNOWN_ENTRY)
+def _check(taxonomy: Taxonomy) -> None:
+    """Refuse what is not a tree, with a line that says where.
 
-
-def _named_prefix(entries: Entries) -> tuple[str, ...]:
-    named: list[str] = []
-    for entry in entries:
-        if not _is_name(entry):
-            break
-        named.append(entry)
-    return tuple(named)
-
-
-def _walk(tree: Any, path: tuple[str, ...], paths: dict[tuple[str, ...], bool], num_levels: int) -> None:
-    if tree is None or tree == []:
-        return
-    if len(path) >= num_levels:
-        raise DataError(f"the taxonomy is deeper at '{'/'.join(path)}' than its {num_levels} levels")
-    if isinstance(tree, Mapping):
-        children = list(tree.items())
-    elif isinstance(tree, Sequence) and not isinstance(tree, str):
-        children = [(name, None) for name in tree]
-    else:
-        children = [(tree, None)]
-    for name, below in children:
-        if isinstance(name, (Mapping, list)):
-            raise DataError(f"the taxonomy mixes a list with a mapping under '{'/'.join(path)}'")
-        if not isinstance(name, str | int | float) or isinstance(name, bool):
-            raise DataError(f"the taxonomy has '{name}' for a name under '{'/'.join(path)}': put it in quotes")
-        if not _is_name(str(name)):
-            raise DataError(f"the taxonomy names a class '{name}', which means absent or unknown: rename it")
-        here = (*path, str(name))
-        if here in paths:
-            raise DataError(f"the taxonomy names '{'/'.join(here)}' twice")
-        paths[here] = False
-        _walk(below, here, paths, num_levels)
+    Raises:
+        TypeError, ValueError, IndexError: It is not one.
+    """
+    if not len(taxonomy.levels) == len(taxonomy.classes) == len(taxonomy.parents):
+        raise ValueError("levels, classes and parents tell different numbers of levels")
+    if not all(isinstance(name, str) for names in (taxonomy.levels, *taxonomy.classes) for name in names):
+        raise TypeError("a name is not text")
+    for level in range(1, taxonomy.num_levels):
+        above = taxonomy.num_classes[level - 1]
+        if len(taxonomy.parents[level]) != taxonomy.num_classes[level]:
+            raise ValueError(f"level {level} has {len(taxonomy.parents[level])} parents")
+        if any(not 0 <= parent < above for parent in taxonomy.parents[level]):
+            raise ValueError(f"level {level} names a parent that does not exist")
+    for row in taxonomy.terminals:
+        depth = sum(index != ABSENT for index in row)
+        if len(row) != taxonomy.num_levels or not depth or min(row) < ABSENT:
+            raise ValueError(f"terminal {row} is no path")
+        if any(not 0 <= index < size for index, size in zip(row[:depth], taxonomy.num_classes, strict=False)):
+            raise ValueError(f"terminal {row} names a class that does not exist")
+        if taxonomy.ancestors(depth - 1, row[depth - 1]) != row[:depth]:
+            raise ValueError(f"terminal {row} is not a path of the tree")

@@ -65,8 +65,8 @@ def build_loop(network: Network, lesson: Lesson, config: TrainingConfig, site: S
         site: Where.
         key: Decides the order of the images, and all noise.
     """
-    world, placement, share = site.world, site.placement, (site.world.rank, site.world.size)
-    places = Places(*places_of(lesson.parts, share))
+    placement, process = site.placement, (site.world.rank, site.world.size)
+    places = Places(*places_of(lesson.parts, process))
 
     def noise_of(config: NoiseConfig, key: Key) -> Noise:
         return build_noise(Course(config, lesson.length.steps), places, key, in_batches=site.noises_in_batches)
@@ -76,13 +76,13 @@ def build_loop(network: Network, lesson: Lesson, config: TrainingConfig, site: S
         name: Noise() if view is None else noise_of(view, (*key, "view", name)) for name, view in lesson.views.items()
     }
     loaded = {name: view.image for name, view in views.items()}
-    batches = Batches(site.pixels, lesson.parts, noise.image, key, views=loaded, share=share)
+    batches = Batches(site.pixels, lesson.parts, noise.image, key, views=loaded, process=process)
     preparation = Preparation(placement, noise, views)
 
     def images_of(step: int) -> list[str]:
         return [site.name_of(int(image)) for image in batches.ids(step)]
 
-    where = Surroundings(placement, world, key, site.levels, images_of, site.say)
+    where = Surroundings(placement, site.world, key, site.levels, images_of, site.say)
     learner = Learner(network, lesson.objective, config, lesson.length, where)
     feed = Feed(batches, preparation, placement.device, site.workers)
-    return Loop(learner, feed, lesson.length, world=world, checkpoint_seconds=site.checkpoint_seconds)
+    return Loop(learner, feed, lesson.length, world=site.world, checkpoint_seconds=site.checkpoint_seconds)

@@ -119,6 +119,12 @@ class FiniteCheck:
     def note(self, step: int, figures: Tensor, largest: Tensor, order: Sequence[Tensor]) -> None:
         """Keep what is to be looked at later of a step on a GPU, and now and then look at earlier ones.
 
+        Args:
+            step: Number of the step.
+            figures: What ``flag`` gave, float32 (2,).
+            largest: What ``largest_numbers`` says, (batch, levels).
+            order: Place in the batch of each row of ``largest``, int64 on the host, in parts.
+
         Raises:
             TrainingError: one of the last few dozen steps is not finite.
         """

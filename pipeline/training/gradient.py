@@ -108,16 +108,16 @@ class Gradient:
     def learnt(self, done: float, seen: Prepared) -> Learnt:
         """Add the gradient of a batch to what is there, and clip it."""
         parts = list(portions(len(seen.images), seen.batch.num_labelled, self.num_portions))
-        shares = [self._backward(done, seen, portion) for portion in parts]
-        loss = torch.stack([share for share, _ in shares]).sum() if len(shares) > 1 else shares[0][0]
+        learnt = [self._backward(done, seen, portion) for portion in parts]
+        loss = torch.stack([loss for loss, _ in learnt]).sum() if len(learnt) > 1 else learnt[0][0]
         sum_over(self._world, loss)
         norm = self._clip()
         return Learnt(
-            loss, norm, lambda: torch.cat([largest() for _, largest in shares]), [portion.rows for portion in parts]
+            loss, norm, lambda: torch.cat([largest() for _, largest in learnt]), [portion.rows for portion in parts]
         )
 
     def _backward(self, done: float, seen: Prepared, portion: Portion) -> tuple[Tensor, Callable[[], Tensor]]:
-        """Add a portion's gradient; returns its share of the loss, and what tells the largest numbers of its images."""
+        """Add a portion's gradient; returns its loss, and what tells the largest numbers of its images."""
         batch = seen.batch
         whole = len(portion.rows) == len(seen.images)
         chosen = portion.rows if whole else sent(portion.rows, seen.images.device)

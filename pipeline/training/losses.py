@@ -71,7 +71,7 @@ class CrossEntropy:
         return -(self._weighted(mass, level) * logits.log_softmax(dim=1)).sum(dim=1)
 
     def weight(self, mass: Tensor, level: int) -> Tensor:
-        """Sum of mass * weight."""
+        """Sum over classes of mass * weight: (..., outputs) -> (...,)."""
         return self._weighted(mass, level).sum(dim=-1)
 
     def _weighted(self, mass: Tensor, level: int) -> Tensor:

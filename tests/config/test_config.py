@@ -14,7 +14,7 @@ from nstudent.config.schema import Config, ModelConfig, Section
 from nstudent.config.types import Count
 from nstudent.errors import ConfigError
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted((ROOT / "configs").glob("*.yaml"))
 
 
@@ -366,6 +366,7 @@ _TOKENS = [
 _texts = st.one_of(st.text(max_size=40), st.lists(st.sampled_from(_TOKENS), max_size=12).map("".join))
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(_texts)
 def test_any_text_is_a_value_or_a_config_error(text: str) -> None:

@@ -146,7 +146,7 @@ def test_no_flipped_bit_is_shown_as_an_image(shard: tuple[Path, bytes, range]) -
             PixelStore([path])[np.arange(ROWS)]
 
 
-def test_the_error_names_the_mend_in_one_line_from_a_loader_process_too(shard: tuple[Path, bytes, range]) -> None:
+def test_the_error_names_the_remedy_in_one_line_from_a_loader_process_too(shard: tuple[Path, bytes, range]) -> None:
     path, content, images = shard
     path.write_bytes(content[: images[100]] + bytes(4000) + content[images[100] + 4000 :])
     said = set()
@@ -155,8 +155,8 @@ def test_the_error_names_the_mend_in_one_line_from_a_loader_process_too(shard: t
         with pytest.raises(ArtifactError) as caught:
             list(batches.load(0, 1, workers))
         said.add(str(caught.value))
-    mend = f"nstudent verify {path.parent.parent} --repair makes it again"
-    assert said == {f"{path}: image 0 is damaged (its checksum is wrong): {mend}"}
+    remedy = f"nstudent verify {path.parent.parent} --repair makes it again"
+    assert said == {f"{path}: image 0 is damaged (its checksum is wrong): {remedy}"}
 
 
 # --- a stranger's shard -----------------------------------------------------------------------------------------------

@@ -81,6 +81,7 @@ def test_what_is_drawn_depends_on_the_scores(tmp_path: Path) -> None:
     assert not np.array_equal(one, drawn(tmp_path / "two.png", results(filtered=0.5)))
 
 
+@pytest.mark.slow
 def test_a_filter_is_drawn_beside_the_labels_that_it_judged(tmp_path: Path) -> None:
     """Whatever the order of the steps: these are not those that lie next to each other."""
     one, other = results(), results()

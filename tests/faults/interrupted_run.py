@@ -43,7 +43,7 @@ def strike(
     stage = stage_at_work(run_dir)
     wrong = stumps(run_dir)
     if fault is not None and fault.kind.startswith("E") and struck.status != 0:
-        wrong += unmendable(struck)
+        wrong += unhelpful(struck)
     return Trial(struck, stage, wrong + finish(server, run_dir, whole, overrides))
 
 
@@ -96,8 +96,8 @@ def stumps(run_dir: Path) -> list[str]:
     return wrong
 
 
-def unmendable(outcome: Outcome) -> list[str]:
-    """What is wrong with the way a command told of an error: it should be one line that says what to mend."""
+def unhelpful(outcome: Outcome) -> list[str]:
+    """What is wrong with the way a command told of an error: it should be one line that says what to put right."""
     lines = outcome.error.strip().splitlines()
     last = lines[-1] if lines else ""
     if outcome.status < 0 or "Traceback" in outcome.error or not last.startswith("nstudent: "):

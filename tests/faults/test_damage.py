@@ -14,7 +14,7 @@ from fault_injection import Fault
 from fork_server import ForkServer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from interrupted_run import finish, unmendable
+from interrupted_run import finish, unhelpful
 from nstudent.errors import ArtifactError, NstudentError
 from nstudent.storage.artifact import MANIFEST, Artifact, Manifest, damage
 from tiny_run import run_all_words
@@ -104,7 +104,7 @@ def test_a_foreign_file_under_the_name_of_weights_is_refused(server: ForkServer,
     shutil.copy(copy / "02-baseline" / "member-0.safetensors", copy / "01-teacher" / "member-0.safetensors")
     (copy / "image.png").write_bytes(b"")
     refused = server.run(["predict", str(copy), str(copy / "image.png")], copy)
-    assert unmendable(refused) == []
+    assert unhelpful(refused) == []
     assert "01-teacher/member-0.safetensors" in refused.error
     verified = server.run(["verify", str(copy)], copy)
     assert verified.status != 0
@@ -146,7 +146,7 @@ def test_where_every_checkpoint_is_damaged_it_is_said(server: ForkServer, whole:
     for path in checkpoints:
         path.write_bytes(path.read_bytes()[:-1])
     refused = server.run(run_all_words(run_dir), run_dir)
-    assert unmendable(refused) == []
+    assert unhelpful(refused) == []
     assert str(checkpoints[0]) in refused.error.splitlines()[-1]
     for path in checkpoints:
         path.unlink()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from fault_injection import Fault, recorded
 from fork_server import ForkServer
-from interrupted_run import differences, finish, stumps, unmendable
+from interrupted_run import differences, finish, stumps, unhelpful
 from tiny_run import TINY, results, run_all_words
 
 pytestmark = pytest.mark.slow
@@ -33,7 +33,7 @@ def test_a_full_disk_anywhere_in_a_step(server: ForkServer, run_dir: Path) -> No
         folder = run_dir.with_name(f"full{at}")
         failed = server.run([*words, str(folder)], folder, Fault(at, "ENOSPC", lasting=True))
         if failed.status != 0:
-            assert unmendable(failed) == []
+            assert unhelpful(failed) == []
             assert "No space left on device" in failed.error
         assert stumps(folder) == []
         assert server.run([*words, str(folder)], folder).status == 0
@@ -49,7 +49,7 @@ def test_a_run_whose_disk_is_full_again_and_again_ends_the_same(
         assert stumps(run_dir) == []
         if done.status == 0:
             break
-        assert unmendable(done) == []
+        assert unhelpful(done) == []
         failures += 1
     assert failures >= len(whole.operations) // every
     assert differences(results(run_dir), whole.results) == []
@@ -65,7 +65,7 @@ def test_other_refusals_are_one_line_too(
     at = next(n for n, (kind, path) in enumerate(whole.operations) if path == name and kind in ("mkdir", "rename"))
     failed = server.run(run_all_words(run_dir), run_dir, Fault(at, error))
     assert failed.status != 0
-    assert unmendable(failed) == []
+    assert unhelpful(failed) == []
     assert name in failed.error.splitlines()[-1]
 
 
@@ -73,7 +73,7 @@ def test_a_failing_sync_is_not_taken_for_a_write(server: ForkServer, whole: Whol
     """A disk that reports its error only when it is asked to sync: the file must not get its name."""
     at = whole.operations.index(("fsync", "01-teacher.partial/.member-0.safetensors.writing"))
     failed = server.run(run_all_words(run_dir), run_dir, Fault(at, "EIO"))
-    assert unmendable(failed) == []
+    assert unhelpful(failed) == []
     assert "member-0.safetensors" in failed.error
     assert not (run_dir / "01-teacher.partial" / "member-0.safetensors").exists()
     assert finish(server, run_dir, whole.results) == []

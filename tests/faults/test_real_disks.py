@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from fork_server import ForkServer
-from interrupted_run import differences, finish, stumps, unmendable
+from interrupted_run import differences, finish, stumps, unhelpful
 from PIL import Image
 from tiny_run import results, run_all_words
 
@@ -68,7 +68,7 @@ def test_a_full_disk_is_said_and_after_making_room_the_run_goes_on(
     run_dir = disk / "run"
     failed = server.run(run_all_words(run_dir), run_dir)
     assert failed.status != 0
-    assert unmendable(failed) == []
+    assert unhelpful(failed) == []
     assert re.search(said, failed.error.splitlines()[-1])
     assert stumps(run_dir) == []
     _remount(disk, "size=64m,nr_inodes=10k")
@@ -84,7 +84,7 @@ def test_a_read_only_disk_is_said_and_what_it_holds_can_be_used(
     _remount(disk, "ro")
     for folder in (run_dir, disk / "new"):
         failed = server.run(run_all_words(folder), folder)
-        assert unmendable(failed) == []
+        assert unhelpful(failed) == []
         assert "Read-only file system" in failed.error
     status = server.run(["status", str(run_dir)], run_dir)
     assert status.status == 0, status.error
@@ -100,7 +100,7 @@ def _predict(server: ForkServer, run_dir: Path, tmp_path: Path) -> str:
 
 def test_a_limit_on_the_size_of_files(server: ForkServer, whole: WholeRun, run_dir: Path) -> None:
     failed = server.run(run_all_words(run_dir), run_dir, limits={"RLIMIT_FSIZE": 100_000})
-    assert unmendable(failed) == []
+    assert unhelpful(failed) == []
     assert "File too large" in failed.error
     assert stumps(run_dir) == []
     assert finish(server, run_dir, whole.results) == []
@@ -115,14 +115,14 @@ def test_a_run_needs_few_open_files_and_leaks_none(server: ForkServer, whole: Wh
 
 def test_too_few_open_files_are_one_line(server: ForkServer, run_dir: Path) -> None:
     failed = server.run(run_all_words(run_dir), run_dir, limits={"RLIMIT_NOFILE": 8})
-    assert unmendable(failed) == []
+    assert unhelpful(failed) == []
     assert "Too many open files" in failed.error
 
 
 def test_a_name_that_is_too_long_is_one_line(server: ForkServer, run_dir: Path) -> None:
     folder = run_dir / ("x" * 300)
     failed = server.run(run_all_words(folder), folder)
-    assert unmendable(failed) == []
+    assert unhelpful(failed) == []
     assert "File name too long" in failed.error
 
 

@@ -18,7 +18,7 @@ from nstudent.storage.files import sha256_of
 _FIELDS = {"stage": "teacher", "role": "labeller", "round": 0, "asked": {}, "inputs": {}, "metrics": {}, "seconds": 0.0}
 
 _DO = {
-    "file": 'storage.atomic_write(folder / "f", b"new" * 1000)',
+    "file": 'files.atomic_write(folder / "f", b"new" * 1000)',
     "step": f"""
 step = folder / "01-teacher"
 partial = commit.open_partial(step, "asked for")

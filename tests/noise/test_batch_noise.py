@@ -196,6 +196,7 @@ def recovered(images: np.ndarray) -> dict[str, np.ndarray]:
     return {"x": middle[:, 0], "y": middle[:, 1]} | matrix
 
 
+@pytest.mark.slow
 def test_shifts_scales_and_angles_recovered_from_a_pattern_are_equally_distributed() -> None:
     at = np.arange(64) * 4
     pattern = np.stack(np.broadcast_arrays(at[None, :], at[:, None], 0), axis=2).astype(np.uint8)

@@ -180,7 +180,7 @@ def test_a_process_that_is_gone_was_killed_or_stopped_with_this_one(
 @pytest.mark.parametrize(
     ("error", "done"),
     [(TrainingError("not finite"), ["told", "heard", "ended"]), (RuntimeError("a fault of ours"), ["ended"])],
-    ids=["that can be mended", "that cannot"],
+    ids=["that can be put right", "that cannot"],
 )
 def test_after_an_error_the_others_keep_what_they_have_done(
     error: RuntimeError | TrainingError, done: list[str], started: list[Beside]

@@ -139,6 +139,7 @@ def test_any_overrides_give_a_config_or_one_kind_of_error(words: list[str]) -> N
     assert Config.model_validate(config.model_dump(mode="json")) == config
 
 
+@pytest.mark.slow
 @settings(max_examples=100)
 @given(st.dictionaries(st.sampled_from(sorted(Config.model_fields)), _values, max_size=4))
 def test_any_page_of_known_keys_gives_a_config_or_one_kind_of_error(

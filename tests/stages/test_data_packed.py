@@ -157,7 +157,7 @@ def test_a_pack_is_the_same_wherever_it_lies(photos: Bench) -> None:
         ({"root": "nowhere"}, "data.root: there is no folder"),
     ],
 )
-def test_what_does_not_fit_the_pack_is_named_with_its_mend(photos: Bench, options: dict[str, Any], said: str) -> None:
+def test_what_does_not_fit_the_pack_is_named_with_its_remedy(photos: Bench, options: dict[str, Any], said: str) -> None:
     out, _ = packed(photos)
     options = {**options, "root": str(photos.tmp_path / options.get("root", out.name))}
     with pytest.raises(DataError) as caught:
@@ -169,7 +169,8 @@ def test_what_does_not_fit_the_pack_is_named_with_its_mend(photos: Bench, option
 # --- damage -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_damaged_pack_is_noticed_while_it_is_linked_and_mended_to_its_bytes(photos: Bench) -> None:
+@pytest.mark.slow
+def test_a_damaged_pack_is_noticed_while_it_is_linked_and_repaired_to_its_bytes(photos: Bench) -> None:
     out, _ = packed(photos)
     before = contents(out)
     flip(out / "pixels-00002.h5")
@@ -224,7 +225,7 @@ def test_repairing_a_run_does_not_write_into_the_pack(photos: Bench) -> None:
     assert verify(photos.tmp_path / "run") == []
 
 
-def test_bits_that_rot_in_a_linked_file_are_mended_in_the_pack_and_then_in_the_run(photos: Bench) -> None:
+def test_bits_that_rot_in_a_linked_file_are_repaired_in_the_pack_and_then_in_the_run(photos: Bench) -> None:
     """One file under two names: what is made again is another one, and neither is written through."""
     out, _ = packed(photos)
     artifact = run_packed(photos, "run", out)
@@ -241,6 +242,7 @@ def test_bits_that_rot_in_a_linked_file_are_mended_in_the_pack_and_then_in_the_r
     assert verify(photos.tmp_path / "run") == []
 
 
+@pytest.mark.slow
 def test_a_pack_made_anew_leaves_the_runs_of_the_old_one_alone(photos: Bench) -> None:
     out, _ = packed(photos)
     artifact = run_packed(photos, "run", out)

@@ -38,7 +38,13 @@ FILES = {
     },
     "04-filter": {"manifest.json", "selection.h5", "labelled.h5"},
     "05-student": NETWORK,
-    "06-evaluate": {"manifest.json", "scores.json", "scores.png"},
+    "06-evaluate": {
+        "manifest.json",
+        "scores.json",
+        "scores.png",
+        # 539 images of validation and test.
+        *(f"predictions-{step}-000000000-000000539.h5" for step in ("01-teacher", "02-baseline", "05-student")),
+    },
 }
 
 

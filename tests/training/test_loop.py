@@ -106,6 +106,7 @@ def test_a_resumed_training_says_how_far_it_is(
     assert began == [("member 0", 12, "steps", 6)]
 
 
+@pytest.mark.slow
 def test_every_epoch_is_told_when_it_has_ended_and_none_twice(
     make_loop: Callable[..., Loop], kill_after: Callable[[int], Silence], tmp_path: Path
 ) -> None:

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 SCRIPT = Path(__file__).with_name("shared_training.py")
 
 
+@pytest.mark.slow
 def test_losses_and_running_averages_of_two_processes_are_those_of_one(digits: Dataset, tmp_path: Path) -> None:
     data = digits.pixels._shards[0].parent
     (tmp_path / "one").mkdir()
@@ -30,6 +31,7 @@ def test_losses_and_running_averages_of_two_processes_are_those_of_one(digits: D
     np.testing.assert_allclose(two["averages"], one["averages"], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_filter_of_two_processes_that_is_resumed_ends_like_one_that_is_not(digits: Dataset, tmp_path: Path) -> None:
     """Its mean teacher has batch statistics: those of a process were its own until it was resumed from the leader's."""
     data = digits.pixels._shards[0].parent
@@ -38,6 +40,7 @@ def test_a_filter_of_two_processes_that_is_resumed_ends_like_one_that_is_not(dig
     assert found["different"] == 0
 
 
+@pytest.mark.slow
 def test_three_processes_add_up_their_gradients_in_the_same_order_at_their_first_step_and_later() -> None:
     """Three numbers have a sum for every order, and a resumed training's first step is a later one of an unbroken."""
     found = said(*torchrun(3), SCRIPT.with_name("shared_gradient.py"))
@@ -162,6 +165,7 @@ def test_a_process_with_a_gpu_does_not_wait_for_those_of_a_machine_that_lacks_so
     assert done == []
 
 
+@pytest.mark.slow
 def test_of_two_real_processes_with_too_few_gpus_both_say_so(tmp_path: Path) -> None:
     """The machine is made to have one GPU, of which no call but its count is answered."""
     script = tmp_path / "one_gpu.py"

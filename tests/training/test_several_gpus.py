@@ -61,7 +61,7 @@ def test_a_thread_finds_the_images_of_the_second_process_on_the_second_gpu(
     examples = Examples(ids, GivenTargets(digits.labels[ids], Outputs(digits.taxonomy)))
     with fake():
         resident = ResidentPixels(digits.pixels, len(digits), digits.image_size, SECOND)
-    batches = Batches(resident, [(examples, 4)], None, ("gpus",), share=(1, 2))
+    batches = Batches(resident, [(examples, 4)], None, ("gpus",), process=(1, 2))
     send, goals = torch.Tensor.to, []
     monkeypatch.setattr(torch.Tensor, "to", lambda tensor, goal, **how: goals.append(goal) or send(tensor, goal, **how))
 

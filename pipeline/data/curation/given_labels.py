@@ -76,7 +76,9 @@ def encode_labels(records: Sequence[Record], taxonomy: Taxonomy) -> LabelArray:
 def findings(
     taxonomy: Taxonomy, truth: LabelArray, split: npt.NDArray[np.int8], usable: npt.NDArray[np.bool_]
 ) -> dict[str, Any]:
-    """What is legal and yet worth a look, as JSON.
+    """Labels that are legal and yet worth a look, as JSON.
+
+    ``truth`` is (images, levels); ``split`` and ``usable`` are (images,).
 
     Returns:
         ``one_training_image``: final labels with a single one; ``held_out_only``: final labels that validation or test

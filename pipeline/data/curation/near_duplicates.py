@@ -53,6 +53,8 @@ class NearDuplicate:
 def near_duplicates(images: Images, split: npt.NDArray[np.int8], usable: Ids, distance: int) -> list[NearDuplicate]:
     """Images of which validation or test holds a copy, with the closest one there. Validation itself may copy test.
 
+    ``split`` is (images,), ``usable`` the ids of the images that are looked at, (usable images,).
+
     Beside a constant, memory grows by 8 bytes an image.
 
     Args:

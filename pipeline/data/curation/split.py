@@ -61,7 +61,10 @@ def draw_splits(
 
 
 def thin_heap(split: npt.NDArray[np.int8], amount: float | None, seed: int) -> Indices:
-    """Unlabelled images that ``data.unlabelled`` leaves out, drawn without looking at anything."""
+    """Ids of the unlabelled images that ``data.unlabelled`` leaves out, drawn without looking at any.
+
+    ``split`` is (images,).
+    """
     heap = np.flatnonzero(split == UNLABELLED)
     if amount is None:
         return heap[:0]
@@ -70,7 +73,9 @@ def thin_heap(split: npt.NDArray[np.int8], amount: float | None, seed: int) -> I
 
 
 def flip_labels(labels: LabelArray, terminals: LabelArray, share: float, seed: int) -> LabelArray:
-    """Replace ``share`` of the labels by another terminal label, evenly drawn: label noise for studies."""
+    """Replace ``share`` of the labels by another terminal label, evenly drawn: label noise for studies.
+
+    ``labels`` are (images, levels), ``terminals`` all terminal labels, (terminals, levels)."""
     noisy = labels.copy()
     random = generator(seed, "label noise")
     chosen = np.sort(random.permutation(len(labels))[: round(share * len(labels))])

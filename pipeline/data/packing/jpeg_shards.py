@@ -29,7 +29,7 @@ _LAYOUT = {"jpeg": ("uint8", 1), "offset": ("int64", 1), "crc32": ("uint32", 1)}
 
 
 def encode(pixels: Pixels, quality: int) -> bytes:
-    """A square as JPEG, its colours as fine as its brightness (4:4:4)."""
+    """A square, uint8 (side, side, 3), as JPEG, its colours as fine as its brightness (4:4:4)."""
     content: bytes = simplejpeg.encode_jpeg(pixels, quality=quality, colorspace="RGB", colorsubsampling="444")
     return content
 

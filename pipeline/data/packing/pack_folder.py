@@ -52,7 +52,7 @@ def make_pack(config: DataConfig, out: str | Path, session: Session | None = Non
             are missing or have another length.
 
     Raises:
-        NstudentError: with a line that says what to mend. What was made stays; the same call goes on from there.
+        NstudentError: with a line that says what to put right. What was made stays; the same call goes on from there.
     """
     folder, shown = Path(out), (session or Session()).watched()
     _refuse(folder, config)

@@ -182,7 +182,7 @@ def check_unreadable(records: Sequence[Record], reasons: dict[int, str], max_sha
         first = min(reasons)
         raise DataError(
             f"{len(reasons)} of {len(records)} images cannot be read, the first is {printable(records[first].name)} "
-            f"({reasons[first]}): mend or remove them, or raise data.max_bad_share (now {max_share:g})"
+            f"({reasons[first]}): repair or remove them, or raise data.max_bad_share (now {max_share:g})"
         )
 
 

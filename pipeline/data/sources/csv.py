@@ -20,7 +20,7 @@ from nstudent.data.sources.source import (
     stamp_files,
 )
 from nstudent.errors import DataError
-from nstudent.taxonomy.tree import UNKNOWN_ENTRY
+from nstudent.taxonomy.reading import UNKNOWN_ENTRY
 
 _NOTHING = frozenset({"nan", "NaN", "NAN", "<NA>", "#N/A", "N/A", "null", "NULL", "None"})
 """What programs write where they have no value. As a class name it would be learnt like any other."""

@@ -20,7 +20,7 @@ from nstudent.data.sources.source import (
     stamp_files,
 )
 from nstudent.errors import DataError
-from nstudent.taxonomy.tree import ABSENT_ENTRY, UNKNOWN_ENTRY
+from nstudent.taxonomy.reading import ABSENT_ENTRY, UNKNOWN_ENTRY
 
 
 class Folder:

@@ -17,7 +17,8 @@ from nstudent.config.schema import DataConfig
 from nstudent.data.sources.source import SPLITS, Record, existing, stamp_files
 from nstudent.errors import DataError
 from nstudent.storage.hdf5 import Array, attributes, mapped
-from nstudent.taxonomy.tree import ABSENT, ABSENT_ENTRY, UNKNOWN, UNKNOWN_ENTRY
+from nstudent.taxonomy.reading import ABSENT_ENTRY, UNKNOWN_ENTRY
+from nstudent.taxonomy.tree import ABSENT, UNKNOWN
 
 _LAYOUT = {"jpeg": ("u", 1), "offset": ("iu", 1), "label": ("i", 2), "split": ("iu", 1), "name": ("S", 1)}
 """Kind of number (numpy's letter) and dimensions of each data set; only ``name`` may be missing."""

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from nstudent.config.schema import DataConfig
 from nstudent.data.sources.source import Record, Split, existing, stamp_files
 from nstudent.errors import DataError
-from nstudent.taxonomy.tree import ABSENT_ENTRY
+from nstudent.taxonomy.reading import ABSENT_ENTRY
 
 _FILES: dict[Split, str] = {"train": "train", "test": "t10k"}
 _MAX_BYTES = 4 << 30

@@ -60,6 +60,7 @@ def test_processes_give_what_one_process_gives(reader: Reader) -> None:
     assert there[7].reason == "it cannot be read"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("crashing", [{0}, {17}, {3, 4, 49}, {30, 31}])
 def test_an_image_that_crashes_its_decoder_is_left_out_alone(
     reader: Reader, crashing: set[int], monkeypatch: pytest.MonkeyPatch
@@ -105,6 +106,7 @@ def test_a_source_that_is_gone_stops_the_whole(reader: Reader, monkeypatch: pyte
         read(range(NUM_IMAGES))
 
 
+@pytest.mark.slow
 def test_of_a_packed_file_that_is_cut_short_meanwhile_the_images_before_the_cut_are_read(tmp_path: Path) -> None:
     """Its map then ends in a place that no process can read and live."""
     path = tmp_path / "packed.h5"
