@@ -71,7 +71,11 @@ def _sections(section: type[Section], name: str) -> Iterator[tuple[str, type[Sec
             yield from _sections(field.annotation, f"{name}.{key}")
 
 
-@pytest.mark.parametrize("section", {kind for _, kind in _sections(Config, "config")}, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize(
+    "section",
+    {kind for _, kind in _sections(Config, "config")} | set(MEMBERS.values()),
+    ids=lambda kind: kind.__name__,
+)
 def test_every_key_is_explained(section: type[Section]) -> None:
     assert section.__dict__["__doc__"]
     for key, field in section.model_fields.items():
