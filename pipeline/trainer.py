@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property, partial
 
 import torch
+from nstudent.config.members import MemberConfig
 from nstudent.config.schema import Config, ModelConfig, TrainingConfig
 from nstudent.data.batches import Examples
 from nstudent.data.dataset import Dataset, PixelStore
@@ -21,6 +23,7 @@ from nstudent.labels.self_ensemble import RunningAverage
 from nstudent.labels.targets import GivenTargets
 from nstudent.models.device import Placement, loader_workers, noises_in_batches
 from nstudent.models.ensemble import Ensemble
+from nstudent.models.members import FitInputs, Fitted
 from nstudent.models.network import Network, build_network
 from nstudent.models.recipe import Recipe
 from nstudent.randomness import Key
@@ -75,7 +78,7 @@ class Trainer:
             say=self._progress.say,
         )
 
-    def recipe(self, members: Sequence[ModelConfig]) -> Recipe:
+    def recipe(self, members: Sequence[MemberConfig]) -> Recipe:
         """How an ensemble of these members is described."""
         return Recipe.of(self._config, self.dataset.taxonomy, members)
 
@@ -146,6 +149,19 @@ class Trainer:
         self._say_what_packing_gains(name, trained.data_wait)
         return trained
 
+    def fit_inputs(self, name: str, training: TrainingConfig, lesson: Lesson, key: Key) -> FitInputs:
+        """What a member of any kind is fitted with; the arguments are those of ``train``."""
+        return FitInputs(
+            name=name,
+            examples=lesson.parts[0][0],
+            pixels=self.dataset.pixels,
+            outputs=self.outputs,
+            placement=self.placement,
+            key=key,
+            progress=self._progress,
+            networks=_NetworkTraining(self, name, training, lesson, key),
+        )
+
     def _say_what_packing_gains(self, name: str, data_wait: float) -> None:
         if data_wait >= _WORTH_SAYING and self.dataset.pixels.decodes_anew:
             size = readable_size(len(self.dataset) * self.dataset.image_size**2 * 3)
@@ -173,6 +189,27 @@ class Trainer:
         score = scores(assessed.tallies)[HEADLINE]
         assert score is not None, "the data stage refuses validation images without a label"
         return score
+
+
+@dataclass(frozen=True)
+class _NetworkTraining:
+    """The training of one member, if that is a network."""
+
+    trainer: Trainer
+    name: str
+    training: TrainingConfig
+    lesson: Lesson
+    key: Key
+
+    def build(self, settings: ModelConfig) -> Network:
+        """The network as it is before its first step."""
+        return self.trainer.build(settings, self.training, self.key)
+
+    def train(self, settings: ModelConfig) -> Fitted:
+        """Train the network to the end, or go on from its checkpoint."""
+        trained = self.trainer.train(self.name, settings, self.training, self.lesson, self.key)
+        (member,) = self.trainer.ensemble([settings], [trained.network]).members
+        return Fitted(member, tuple(trained.history), trained.spent)
 
 
 def training_pixels(config: Config, dataset: Dataset, device: torch.device) -> PixelStore | ResidentPixels:

@@ -7,11 +7,11 @@ exactly as many image passes as the student, all of them over labelled images.
 from nstudent.data.dataset import Dataset
 from nstudent.evaluation.assess import assess
 from nstudent.evaluation.metrics import scores
+from nstudent.models.cost import total
 from nstudent.runs.stage import Context
 from nstudent.runs.step_metrics import TrainedMetrics
 from nstudent.trainer import Trainer, heap_batch_size
 from nstudent.training.build import Lesson
-from nstudent.training.spending import total
 
 
 def run(context: Context) -> TrainedMetrics | None:

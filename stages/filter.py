@@ -19,6 +19,7 @@ from nstudent.labels.heap_labels import HeapLabels
 from nstudent.labels.selection import save_given_keep, select
 from nstudent.labels.self_ensemble import RunningAverage, check_memory
 from nstudent.labels.targets import GivenTargets
+from nstudent.models.cost import Spent, total
 from nstudent.runs.stage import Context
 from nstudent.runs.step_metrics import FilterIteration, FilterMetrics, LabelMetrics
 from nstudent.taxonomy.outputs import Outputs
@@ -27,7 +28,6 @@ from nstudent.trainer import Trainer, heap_batch_size
 from nstudent.training.build import Lesson
 from nstudent.training.loop import Length
 from nstudent.training.objective import CLEAN, SelfEnsembling
-from nstudent.training.spending import Spent, total
 
 
 @dataclass(frozen=True)

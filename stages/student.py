@@ -13,6 +13,7 @@ from nstudent.evaluation.metrics import Tallies, scores
 from nstudent.evaluation.scores import HEADLINE, Difference
 from nstudent.labels.heap_labels import HeapLabels
 from nstudent.labels.selection import load_given_keep
+from nstudent.models.cost import total
 from nstudent.models.ensemble import Ensemble
 from nstudent.runs.stage import Context
 from nstudent.runs.step_metrics import TrainedMetrics
@@ -20,7 +21,6 @@ from nstudent.taxonomy.tree import UNKNOWN
 from nstudent.trainer import Trainer, heap_batch_size
 from nstudent.training.build import Lesson
 from nstudent.training.loop import Trained
-from nstudent.training.spending import total
 
 
 def run(context: Context) -> TrainedMetrics | None:

@@ -1,7 +1,7 @@
 """Train the first labeller on the given labels alone: an ensemble whose members are trained apart.
 
 The members differ in their random start, the order of their images and their noise, and where the configuration says
-so in their architecture. Their errors differ with it, and averaging cancels part of them.
+so in their architecture, or in kind. Their errors differ with it, and averaging cancels part of them.
 """
 
 import math
@@ -12,56 +12,73 @@ from nstudent.evaluation.assess import assess, best_constant
 from nstudent.evaluation.bootstrap import paired_difference
 from nstudent.evaluation.metrics import scores
 from nstudent.evaluation.scores import HEADLINE
-from nstudent.models.cost import check_cost, gmacs
+from nstudent.models.cost import check_cost, total
 from nstudent.models.ensemble import Ensemble
+from nstudent.models.kinds import kind_for
+from nstudent.models.members import FitInputs, Fitted
 from nstudent.runs.stage import Context
 from nstudent.runs.step_metrics import TrainedMetrics
 from nstudent.trainer import Trainer
 from nstudent.training.build import Lesson
-from nstudent.training.loop import Length, Trained
-from nstudent.training.spending import total
+from nstudent.training.loop import Length
 
 _SURE = 0.95
 """Probability, by paired bootstrap, with which a teacher has to beat the best constant answer."""
 
 
 def run(context: Context) -> TrainedMetrics | None:
-    """Train every member, check that the ensemble has learnt something, and save it."""
+    """Fit every member, check that the ensemble has learnt something, and save it."""
     config = context.config.teacher
     dataset = Dataset(context.inputs["data"], context.config.data)
     trainer = Trainer(context, dataset)
-    skeletons = [
-        trainer.build(model, config, context.key("member", number)) for number, model in enumerate(config.members)
-    ]
-    cost = check_cost(lambda size: gmacs(skeletons, size), dataset.image_size, config.max_gmacs)
-    turns = {number: _train(context, trainer, number) for number in context.turns(len(config.members))}
+    cost = _checked_cost(context, trainer)
+    turns = {number: _fit(context, trainer, number) for number in context.turns(len(config.members))}
     if not context.world.leads:
         return None
-    trained = [turns[number] for number in range(len(config.members))]
-    teacher = trainer.ensemble(config.members, [member.network for member in trained])
+    fitted = [turns[number] for number in range(len(config.members))]
+    teacher = Ensemble(trainer.recipe(config.members), [each.member for each in fitted], trainer.placement)
     validation = _better_than_chance(context, dataset, teacher)
     teacher.save(context.folder)
-    spent = total(member.spent for member in trained)
+    spent = total(each.spent for each in fitted)
     return TrainedMetrics(
         validation=validation,
         gmacs=round(cost, 6),
         image_passes=spent.image_passes,
-        history=tuple(tuple(member.history) for member in trained),
+        history=tuple(each.history for each in fitted),
         training_gmacs=spent.training_gmacs,
         promoted=True,
     )
 
 
 def train_ahead(context: Context, number: int) -> None:
-    """Train one member, in another process than the one that makes the step, and leave its last checkpoint there."""
-    _train(context, Trainer(context, Dataset(context.inputs["data"], context.config.data)), number)
+    """Train one member, in another process than the one that makes the step, and leave its last checkpoint there.
+
+    A member of a kind that leaves nothing to go on from is fitted in the process that makes the step.
+    """
+    if kind_for(context.config.teacher.members[number]).resumes:
+        _fit(context, Trainer(context, Dataset(context.inputs["data"], context.config.data)), number)
 
 
-def _train(context: Context, trainer: Trainer, number: int) -> Trained:
+def _checked_cost(context: Context, trainer: Trainer) -> float:
+    """GMACs of the whole ensemble for one image, held under the limit before anything is fitted."""
+    config = context.config.teacher
+    costs = [
+        kind_for(settings).cost(settings, _inputs(context, trainer, number))
+        for number, settings in enumerate(config.members)
+    ]
+    return check_cost(lambda side: sum(cost(side) for cost in costs), trainer.dataset.image_size, config.max_gmacs)
+
+
+def _fit(context: Context, trainer: Trainer, number: int) -> Fitted:
+    settings = context.config.teacher.members[number]
+    return kind_for(settings).fit(settings, _inputs(context, trainer, number))
+
+
+def _inputs(context: Context, trainer: Trainer, number: int) -> FitInputs:
     config = context.config.teacher
     parts = [(trainer.labelled(), config.batch_size)]
     lesson = Lesson(parts, trainer.supervised(config), _length(context, trainer.dataset))
-    return trainer.train(f"member {number}", config.members[number], config, lesson, context.key("member", number))
+    return trainer.fit_inputs(f"member {number}", config, lesson, context.key("member", number))
 
 
 def _length(context: Context, dataset: Dataset) -> Length:

@@ -50,7 +50,7 @@ FLOORS = [
         "storage.files",
         "storage.hdf5_guard",
     },
-    {"config.data", "tables", "taxonomy.reading"},
+    {"config.data", "config.members", "tables", "taxonomy.reading"},
     {"config.types", "errors", "runs", "distributed", "taxonomy", "config", "storage", "storage.json_record"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

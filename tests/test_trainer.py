@@ -14,6 +14,8 @@ from nstudent.errors import StoppedError
 from nstudent.evaluation.assess import assess
 from nstudent.evaluation.metrics import scores
 from nstudent.listener import Listener, NoListener
+from nstudent.models.kinds import kind_for
+from nstudent.models.network_member import NetworkMember
 from nstudent.randomness import Key
 from nstudent.runs.plan import plan
 from nstudent.runs.run import run_stage
@@ -226,6 +228,29 @@ def test_activations_that_are_computed_twice_change_nothing(make_trainer: Callab
     network = trainer.build(trainer._config.teacher.members[0], trainer._config.teacher, ("key",))
     assert network.backbones[0].network.grad_checkpointing
     assert bytes_of(train(trainer, name="twice")) == bytes_of(train(make_trainer(), name="once"))
+
+
+def test_a_network_is_fitted_as_it_is_trained(make_trainer: Callable[..., Trainer]) -> None:
+    trainer = make_trainer()
+    config, key = trainer._config.teacher, ("key", 0)
+    lesson = Lesson([(trainer.labelled(), 10)], trainer.supervised(config), Length(2, 2))
+    inputs = trainer.fit_inputs("fitted", config, lesson, key)
+    kind = kind_for(config.members[0])
+
+    cost = kind.cost(config.members[0], inputs)
+    fitted = kind.fit(config.members[0], inputs)
+
+    trained = train(trainer, key=key)
+    assert isinstance(fitted.member, NetworkMember)
+    weights, theirs = fitted.member.tensors(), trained.network.state_dict()
+    assert all(torch.equal(weights[name], theirs[name]) for name in theirs)
+    assert (fitted.history, fitted.spent) == (tuple(trained.history), trained.spent)
+    assert cost(16) == fitted.member.gmacs(16)
+    assert torch.equal(inputs.images(inputs.examples.ids[:2]), trainer.placement.images(_pixels(trainer, 2)))
+
+
+def _pixels(trainer: Trainer, number: int) -> torch.Tensor:
+    return torch.from_numpy(trainer.dataset.pixels[trainer.dataset.labelled[:number]])
 
 
 def bytes_of(trained: Trained) -> bytes:

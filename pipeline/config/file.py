@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import yaml
+from nstudent.config.members import MEMBERS, MemberConfig
 from nstudent.config.schema import Config
 from nstudent.errors import ConfigError, summary
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 _MAX_PAGE_BYTES = 1_000_000
 _MAX_DEPTH = 8
@@ -178,13 +180,18 @@ def _problems(error: ValidationError, kind: type[BaseModel]) -> list[str]:
     lines: list[str] = []
     named: set[str] = set()
     for problem in error.errors(include_url=False):
-        if problem["type"] == "value_error":
-            lines.append(str(problem["ctx"]["error"]))
-            continue
         unknown = problem["type"] == "extra_forbidden"
         location = problem["loc"]
         path, section = _key(location[:-1] if unknown else location, kind)
-        if unknown:
+        if problem["type"] == "value_error":
+            said = str(problem["ctx"]["error"])
+            if location and isinstance(location[-1], int):
+                # Other errors name their keys; an entry of a list does not know where it stands.
+                place = ".".join(path)
+                said = f"{place}: {said}"
+                named.add(place)
+            lines.append(said)
+        elif unknown:
             name = ".".join([*path, str(location[-1])])
             lines.append(f"{name}: there is no such key{_nearest(section, str(location[-1]))}")
             named.add(name)
@@ -207,13 +214,18 @@ def _key(location: tuple[int | str, ...], kind: type[BaseModel]) -> tuple[list[s
     for part in location:
         if isinstance(part, int):
             key.append(str(part))
-        elif section is not None and part in section.model_fields:
+        elif section is not None and part in _fields(section):
             key.append(part)
-            section = _section_in(section.model_fields[part].annotation)
-        elif (section is None and not key) or (section is not None and not section.model_fields):
-            # Below a section of several kinds the keys are those of one of them.
+            section = _section_in(_fields(section)[part].annotation)
+        elif section is None and not key:
             key.append(part)
     return key, section
+
+
+def _fields(section: type[BaseModel]) -> dict[str, FieldInfo]:
+    """The fields of a section by their keys; of a member that may be of any kind, those of all kinds."""
+    kinds = MEMBERS.values() if section is MemberConfig else (section,)
+    return {key: field for kind in kinds for key, field in kind.model_fields.items()}
 
 
 def _section_in(annotation: Any) -> type[BaseModel] | None:
@@ -225,7 +237,7 @@ def _section_in(annotation: Any) -> type[BaseModel] | None:
 
 
 def _nearest(section: type[BaseModel] | None, name: str) -> str:
-    here = list(section.model_fields) if section is not None else []
+    here = list(_fields(section)) if section is not None else []
     elsewhere = [f"{group}.{name}" for group, fields in _sections().items() if name in fields]
     near = elsewhere[:1] or difflib.get_close_matches(name, here, n=1, cutoff=0.6)
     return f" (did you mean '{near[0]}'?)" if near else ""

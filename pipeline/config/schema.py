@@ -3,26 +3,10 @@
 from typing import Annotated, Literal
 
 from nstudent.config.data import DataConfig as DataConfig
+from nstudent.config.members import AnyMember
+from nstudent.config.members import ModelConfig as ModelConfig
 from nstudent.config.types import Absent, Count, Later, Number, Positive, Precision, Schedule, Section, Share, Whole
 from pydantic import Field, model_validator
-
-
-class ModelConfig(Section):
-    """One member: one or several backbones whose pooled features are concatenated, and a hierarchical head."""
-
-    backbones: Annotated[tuple[str, ...], Field(min_length=1)] = ("test_resnet",)
-    """Names of timm models."""
-    backbone_options: dict[str, bool | int | float | str | tuple[int, ...]] = Field(default={})
-    """Further keyword arguments for timm.create_model, for every backbone of this member."""
-    wide_channels: Annotated[Whole, Field(ge=0)] = 0
-    """Channels of one wide convolution beside the backbones; 0: none."""
-    pretrained: bool | str = False
-    """true: timm's weights, downloaded. A path: a safetensors file, or a folder with <backbone>.safetensors in it."""
-    head: Literal["fine_to_coarse", "coarse_to_fine", "independent"] = "fine_to_coarse"
-    """fine_to_coarse: coarse levels also read the detached features of finer ones. coarse_to_fine: the reverse.
-    independent: each level reads the pooled features alone."""
-    head_width: Count = 64
-    """Features that a level projects for itself (fine_to_coarse, coarse_to_fine)."""
 
 
 class NoiseConfig(Section):
@@ -114,8 +98,8 @@ class TeacherConfig(TrainingConfig):
     """Passes over the labelled images."""
     batch_size: Count = 50
     """Labelled images a step."""
-    members: Annotated[tuple[ModelConfig, ...], Field(min_length=1)] = (ModelConfig(), ModelConfig())
-    """Networks, trained apart, whose probabilities are averaged."""
+    members: Annotated[tuple[AnyMember, ...], Field(min_length=1)] = (ModelConfig(), ModelConfig())
+    """Members, trained apart, whose probabilities are averaged. The key kind names another kind than network."""
     max_gmacs: Positive | None = None
     """Limit on the multiply-adds of the whole ensemble for one image, in billions; null: none."""
 

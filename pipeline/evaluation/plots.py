@@ -61,16 +61,19 @@ def _draw_scores(axes: Axes, scores: Scores, colours: Mapping[str, str]) -> None
 
 def _draw_curves(axes: Axes, histories: Histories, colours: Mapping[str, str]) -> None:
     for step, networks in histories.items():
-        for number, history in enumerate(networks):
-            epochs = [entry["epoch"] for entry in history if "validation" in entry]
-            values = [entry["validation"] for entry in history if "validation" in entry]
+        # A member that is not a network may have been fitted without epochs.
+        measured = [[entry for entry in history if "validation" in entry] for history in networks]
+        for number, history in enumerate(filter(None, measured)):
+            epochs = [entry["epoch"] for entry in history]
+            values = [entry["validation"] for entry in history]
             label = step if number == 0 else None
             axes.plot(np.array(epochs) / epochs[-1], values, marker=".", lw=1.2, color=colours[step], label=label)
     axes.set_xlabel("share of training")
     axes.set_ylabel("contest score (each level alone)")
     axes.set_title("Validation while training", fontsize=10)
     axes.grid(alpha=0.3)
-    _legend_below(axes)
+    if axes.lines:
+        _legend_below(axes)
 
 
 def _draw_labels(axes: Axes, quality: Mapping[str, Mapping[str, LevelQuality]], judged: Mapping[str, str]) -> None:

@@ -1,7 +1,9 @@
-"""Cost of an ensemble in multiply-adds, counted and not estimated from a table."""
+"""What ensembles and trainings cost in multiply-adds, counted and not estimated from a table."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from nstudent.errors import ConfigError
@@ -10,6 +12,26 @@ from torch.utils.flop_counter import FlopCounterMode
 
 _SMALLEST_SIDE_PX = 8
 _SIZE_STEP_PX = 8
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a training has cost so far, in all of its processes together."""
+
+    image_passes: int = 0
+    """Number of images that went forward and backward through the network."""
+    training_gmacs: float = 0.0
+    """Billions of multiply-adds of these passes, and of those of the averaged network where the loss asks for them."""
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object, for a checkpoint or a step's metrics."""
+        return asdict(self)
+
+
+def total(spent: Iterable[Spent]) -> Spent:
+    """What several trainings have cost together."""
+    each = list(spent)
+    return Spent(sum(one.image_passes for one in each), round(sum(one.training_gmacs for one in each), 3))
 
 
 def gmacs(networks: Sequence[nn.Module], image_size: int) -> float:

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
-from nstudent.config.schema import Config
+from nstudent.config.schema import Config, ModelConfig
 from nstudent.errors import ConfigError
 from nstudent.machine import available_cores, available_memory, is_one_of_several
 from nstudent.models.compilation import compile_network
@@ -156,7 +156,7 @@ def training_threads(config: Config) -> int:
     shares = 1
     # Large images keep all cores busy, and several processes of one training have divided them already.
     if _runs_on_cpu(config) and noises_in_batches(config) and not is_one_of_several():
-        shares = min(max(len(config.teacher.members), 2 if config.rounds else 1), _MOST_SHARES)
+        shares = min(max(_num_networks(config), 2 if config.rounds else 1), _MOST_SHARES)
     return max(1, available_cores() // shares - _preparing_cores(config))
 
 
@@ -164,13 +164,18 @@ def trainings_at_once(config: Config) -> int:
     """How many trainings a run of one process has under way at the same time; 1: one after another."""
     if not _runs_on_cpu(config) or is_one_of_several():
         return 1
-    independent = len(config.teacher.members) + bool(config.rounds)
+    independent = max(1, _num_networks(config) + bool(config.rounds))
     if config.jobs is not None:
         return min(config.jobs, independent)
     with_cores = available_cores() // (training_threads(config) + _preparing_cores(config))
     memory = available_memory()
     with_memory = with_cores if memory is None else memory // _JOB_BYTES
     return max(1, min(independent, with_cores, with_memory))
+
+
+def _num_networks(config: Config) -> int:
+    """Members of the teacher that are trained as networks: the other kinds are fitted without a loop of steps."""
+    return sum(isinstance(member, ModelConfig) for member in config.teacher.members)
 
 
 def _preparing_cores(config: Config) -> int:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from nstudent.errors import ArtifactError, ConfigError
 from nstudent.models.device import Placement
-from nstudent.models.kinds import KINDS, kind_of
+from nstudent.models.kinds import kind_for
 from nstudent.models.members import Levels, Member
 from nstudent.models.network_member import NetworkMember
 from nstudent.models.pooling import POOLINGS
@@ -94,9 +94,9 @@ class Ensemble:
         recipe = Recipe.read(artifact)
         members = []
         for number, settings in enumerate(recipe.members):
-            path, kind = artifact.path(_weights_file(number)), KINDS[kind_of(settings)]
+            path = artifact.path(_weights_file(number))
             try:
-                members.append(kind.load(settings, path, recipe.outputs, recipe.link, placement))
+                members.append(kind_for(settings).load(settings, path, recipe.outputs, recipe.link, placement))
             except ConfigError as error:
                 raise ArtifactError(f"{artifact.folder / MODEL}: {error}") from error
         return cls(recipe, members, placement)

@@ -4,6 +4,7 @@ from functools import partial
 from typing import Protocol
 
 import torch
+from nstudent.config.members import HeadName
 from nstudent.tables import chosen
 from nstudent.taxonomy.outputs import Outputs
 from torch import Tensor, nn
@@ -72,12 +73,12 @@ class HeadBuilder(Protocol):
         """
 
 
-HEADS: dict[str, HeadBuilder] = {
+HEADS: dict[HeadName, HeadBuilder] = {
     "fine_to_coarse": partial(CascadeHead, fine_first=True),
     "coarse_to_fine": partial(CascadeHead, fine_first=False),
     "independent": lambda num_features, outputs, width: IndependentHead(num_features, outputs),
 }
-"""The heads by their names in the configuration (``head`` of a model)."""
+"""The heads by their names in the configuration (``head`` of a model): all of those that ``HeadName`` lists."""
 
 
 def build_head(name: str, num_features: int, outputs: Outputs, width: int) -> nn.Module:

@@ -1,17 +1,25 @@
-"""What a member of an ensemble is, and how its numbers are kept."""
+"""What a member of an ensemble is, how each kind of them is fitted and loaded, and how its numbers are kept."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
+from nstudent.config.members import ModelConfig
+from nstudent.data.batches import Examples
+from nstudent.data.dataset import Ids, PixelStore
 from nstudent.errors import ArtifactError, summary
+from nstudent.models.cost import Spent
 from nstudent.models.device import Placement
+from nstudent.progress import Progress
+from nstudent.randomness import Key
 from nstudent.taxonomy.outputs import Outputs
 from safetensors import SafetensorError
 from safetensors.torch import load
-from torch import Tensor
+from torch import Tensor, nn
 
 Levels = tuple[Tensor, ...]
 """Distributions per level, coarse first: float32 (images, outputs of the level), on the device."""
@@ -37,14 +45,94 @@ class Member(Protocol):
         """All that has to be kept of it beside its settings, by name; written as a safetensors file."""
 
 
-class Loader(Protocol):
-    """What makes a member out of its settings in a recipe and its file."""
+@dataclass(frozen=True)
+class Fitted:
+    """A member that was fitted, and what it took."""
 
-    def __call__(self, settings: Any, path: Path, outputs: Outputs, link: str, placement: Placement) -> Member:
+    member: Member
+    history: tuple[dict[str, float], ...] = ()
+    """The epochs of the training, for a kind that has epochs: each its number, its loss, and its score on validation
+    if that was taken."""
+    spent: Spent = field(default_factory=Spent)
+    """What the training has cost; it counts passes through networks alone."""
+
+
+class NetworkTraining(Protocol):
+    """How a step trains networks: with its loss, its noise and its optimiser, for as long as its settings say."""
+
+    def build(self, settings: ModelConfig) -> nn.Module:
+        """The network as it is before its first step.
+
+        Raises:
+            ConfigError: There is no such network, or it cannot be trained with the noise of the step.
+        """
+
+    def train(self, settings: ModelConfig) -> Fitted:
+        """Train the network to the end, or go on from its checkpoint; validate, report and stop as every training.
+
+        Raises:
+            TrainingError: A loss or gradient is not finite.
+            StoppedError: The run was asked to stop; a checkpoint of the last step is on disk.
+        """
+
+
+@dataclass(frozen=True)
+class FitInputs:
+    """What a step hands to a member that is to be fitted."""
+
+    name: str
+    """Name of the member among the trainings of its step, for messages and files."""
+    examples: Examples
+    """The labelled training images: their ids and, for rows of them, the mass on each output of each level."""
+    pixels: PixelStore
+    """The images by id."""
+    outputs: Outputs
+    """What the member is to say, and on which tree."""
+    placement: Placement
+    """Device and precision to compute with."""
+    key: Key
+    """Decides everything that is drawn at random."""
+    progress: Progress
+    """Told how far the fit is; raises ``StoppedError`` if the run is to stop."""
+    networks: NetworkTraining
+    """How this step trains networks."""
+
+    def images(self, ids: Ids) -> Tensor:
+        """Some images without noise, as ``Member.distributions`` gets them: float32 (images, 3, side, side), on the
+        device."""
+        return self.placement.images(torch.from_numpy(self.pixels[ids]))
+
+
+class Kind(Protocol):
+    """One kind of member: how one is fitted and loaded. Its settings are a section in the table of ``config.members``,
+    and the ``settings`` below are of that section."""
+
+    resumes: bool
+    """Whether ``fit`` goes on from what an earlier, interrupted one left; another process may then fit it ahead."""
+
+    def cost(self, settings: Any, inputs: FitInputs) -> Callable[[int], float]:
+        """What the member will cost, known before anything is fitted.
+
+        Returns:
+            Function from the side of a square image, in pixels, to billions of multiply-adds for one such image.
+
+        Raises:
+            ConfigError: The settings do not describe a member that can be fitted.
+        """
+
+    def fit(self, settings: Any, inputs: FitInputs) -> Fitted:
+        """Fit a member to the labelled images. Several processes of one run all do it; the leader's member is kept.
+
+        Raises:
+            TrainingError: It cannot be fitted to these images.
+            StoppedError: The run was asked to stop.
+        """
+
+    def load(self, settings: Any, path: Path, outputs: Outputs, link: str, placement: Placement) -> Member:
         """Load a member; everything in the settings and the file may come from a stranger.
 
         Args:
-            settings: Section that describes the member, of the type that its kind names.
+            settings: Section that describes the member.
             path: Safetensors file with what ``Member.tensors`` gave.
             outputs: What the member is to say, and on which tree.
             link: Name in ``LINKS`` of what turns logits into distributions, for a member that has logits.

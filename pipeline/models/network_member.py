@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
-from nstudent.config.schema import ModelConfig
+from nstudent.config.members import ModelConfig
 from nstudent.models.allocation import AllocationLimit
 from nstudent.models.cost import gmacs
 from nstudent.models.device import Placement
 from nstudent.models.links import LINKS
-from nstudent.models.members import Levels, read_tensors
+from nstudent.models.members import FitInputs, Fitted, Levels, read_tensors
 from nstudent.models.network import Network, build_network
 from nstudent.taxonomy.outputs import Outputs
 from torch import Tensor, nn
@@ -47,9 +48,24 @@ class NetworkMember:
         return self.network.state_dict()
 
 
-def load_network(settings: ModelConfig, path: Path, outputs: Outputs, link: str, placement: Placement) -> NetworkMember:
-    """Build a network, and lay its trained weights over it; see ``Loader``."""
-    with AllocationLimit(2 * path.stat().st_size + _SPARE_BYTES, f"the recipe of {path}"):
-        network: Network = build_network(settings, outputs, ("blank",), load_pretrained=False)
-    network.load_state_dict(read_tensors(path, network.state_dict(), str(settings.backbones)))
-    return NetworkMember(network, link, placement)
+class NetworkKind:
+    """The ``Kind`` of networks."""
+
+    resumes = True
+
+    def cost(self, settings: ModelConfig, inputs: FitInputs) -> Callable[[int], float]:
+        """Multiply-adds of the network as it will be trained, counted."""
+        return partial(gmacs, [inputs.networks.build(settings)])
+
+    def fit(self, settings: ModelConfig, inputs: FitInputs) -> Fitted:
+        """Train the network as the step trains networks."""
+        return inputs.networks.train(settings)
+
+    def load(
+        self, settings: ModelConfig, path: Path, outputs: Outputs, link: str, placement: Placement
+    ) -> NetworkMember:
+        """Build a network, and lay its trained weights over it; see ``Kind``."""
+        with AllocationLimit(2 * path.stat().st_size + _SPARE_BYTES, f"the recipe of {path}"):
+            network: Network = build_network(settings, outputs, ("blank",), load_pretrained=False)
+        network.load_state_dict(read_tensors(path, network.state_dict(), str(settings.backbones)))
+        return NetworkMember(network, link, placement)

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Self
 
 from nstudent.config.file import check_section
+from nstudent.config.members import MemberConfig, member_entry, read_member
 from nstudent.config.schema import Config
 from nstudent.config.types import Absent, ImageSize, MaxPixels, Number, Precision, Section
 from nstudent.errors import ArtifactError, ConfigError, DataError
 from nstudent.labels.decoders import DECODERS
-from nstudent.models.kinds import kind_of, read_settings
 from nstudent.models.links import LINKS
 from nstudent.models.pooling import POOLINGS
 from nstudent.storage.artifact import Artifact
@@ -39,28 +39,14 @@ def _tree(given: Any) -> Taxonomy:
     return taxonomy
 
 
-def _settings(given: Any) -> Section:
-    """Settings of a member, or the JSON object of them with its kind."""
-    if isinstance(given, Section):
-        kind_of(given)
-        return given
-    if not isinstance(given, dict):
-        raise ValueError("members: an entry is not a group of keys")
-    return read_settings(given)
-
-
-def _entry(settings: Section) -> dict[str, Any]:
-    return {"kind": kind_of(settings), **settings.model_dump(mode="json")}
-
-
-_Member = Annotated[Section, PlainValidator(_settings), PlainSerializer(_entry)]
+_Member = Annotated[MemberConfig, PlainValidator(read_member), PlainSerializer(member_entry)]
 
 
 class Recipe(Section):
     """How an ensemble is built, and how its answers become labels."""
 
     members: Annotated[tuple[_Member, ...], Field(min_length=1, max_length=_MAX_MEMBERS)]
-    """Settings of the members, in the order of their files: a section of one of the kinds in ``models.kinds``."""
+    """Settings of the members, in the order of their files: a section of one of the kinds in ``config.members``."""
     pooling: str = "mean"
     """Name of the rule by which the members' distributions become one (``models.pooling``)."""
     weights: tuple[_Weight, ...] | None = None
@@ -101,7 +87,7 @@ class Recipe(Section):
         return self
 
     @classmethod
-    def of(cls, config: Config, taxonomy: Taxonomy, members: Sequence[Section]) -> Recipe:
+    def of(cls, config: Config, taxonomy: Taxonomy, members: Sequence[MemberConfig]) -> Recipe:
         """The recipe of an ensemble that a run with this configuration trains."""
         return cls(
             members=tuple(members),

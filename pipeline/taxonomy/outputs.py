@@ -48,6 +48,17 @@ class Outputs:
         may_end = (self.taxonomy.terminal_rows == ABSENT).any(axis=0) & (self.absent == "class")
         return np.where(may_end, self.taxonomy.num_classes, SILENT).astype(np.int32)
 
+    def parents(self, level: int) -> npt.NDArray[np.int32]:
+        """For each output of a level, the output of the level above that speaks for the parent of its class.
+
+        Returns:
+            (outputs of the level,); ``SILENT`` if there is none: on the first level, and for 'nothing'.
+        """
+        above = np.full(self.sizes[level], SILENT, dtype=np.int32)
+        parents = self.taxonomy.parents[level]
+        above[: len(parents)] = parents
+        return above
+
     def indices(self, labels: LabelArray) -> npt.NDArray[np.int32]:
         """Index of the output that each entry of a label speaks for.
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from nstudent.config.schema import TrainingConfig
+from nstudent.models.cost import Spent
 from nstudent.models.device import Placement
 from nstudent.models.heads import Logits
 from nstudent.models.network import Network
@@ -19,7 +20,7 @@ from nstudent.training.loop import Length
 from nstudent.training.objective import Objective, Stateful
 from nstudent.training.optimizer import build_optimizer, resume_optimizer, take_step
 from nstudent.training.recording import Recording, can_be_recorded
-from nstudent.training.spending import Spending, Spent
+from nstudent.training.spending import Spending
 from nstudent.training.surroundings import Surroundings
 from timm.scheduler import CosineLRScheduler
 from torch import Tensor, nn

@@ -2,35 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from typing import Any
-
-from nstudent.models.cost import gmacs
+from nstudent.models.cost import Spent, gmacs
 from torch import nn
 
 _FORWARD_AND_BACKWARD = 3
 """Forward passes that one training pass costs: itself, and one each for the gradients of activations and of weights."""
-
-
-@dataclass(frozen=True)
-class Spent:
-    """What a training has cost so far, in all of its processes together."""
-
-    image_passes: int = 0
-    """Number of images that went forward and backward through the network."""
-    training_gmacs: float = 0.0
-    """Billions of multiply-adds of these passes, and of those of the averaged network where the loss asks for them."""
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON object, for a checkpoint or a step's metrics."""
-        return asdict(self)
-
-
-def total(spent: Iterable[Spent]) -> Spent:
-    """What several trainings have cost together."""
-    each = list(spent)
-    return Spent(sum(one.image_passes for one in each), round(sum(one.training_gmacs for one in each), 3))
 
 
 class Spending:

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nstudent.config.file import dump_yaml, load_config, parse_yaml
-from nstudent.config.schema import Config, Section
+from nstudent.config.members import MEMBERS, MemberConfig
+from nstudent.config.schema import Config, ModelConfig, Section
+from nstudent.config.types import Count
 from nstudent.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -69,7 +71,11 @@ def _sections(section: type[Section], name: str) -> Iterator[tuple[str, type[Sec
             yield from _sections(field.annotation, f"{name}.{key}")
 
 
-@pytest.mark.parametrize("section", {kind for _, kind in _sections(Config, "config")}, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize(
+    "section",
+    {kind for _, kind in _sections(Config, "config")} | set(MEMBERS.values()),
+    ids=lambda kind: kind.__name__,
+)
 def test_every_key_is_explained(section: type[Section]) -> None:
     assert section.__dict__["__doc__"]
     for key, field in section.model_fields.items():
@@ -134,6 +140,34 @@ def test_the_kept_configuration_reads_back_as_it_was(tmp_path: Path, name: str) 
     assert load_config(_page(tmp_path, text)) == config
 
 
+class _Oracle(MemberConfig):
+    """A member of another kind."""
+
+    side: Count = 4
+
+
+def test_a_member_of_another_kind_is_read_by_the_section_of_its_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(MEMBERS, "oracle", _Oracle)
+
+    config = load_config(None, ["teacher.members=[{head_width: 3}, {kind: oracle, side: 2}, {kind: network}]"])
+
+    assert config.teacher.members == (ModelConfig(head_width=3), _Oracle(side=2), ModelConfig())
+    assert Config.model_validate(config.model_dump(mode="json")) == config
+    assert Config.model_validate_json(config.model_dump_json()) == config
+    assert _problems("teacher.members=[{kind: oracle, sid: 2}]") == [
+        "teacher.members.0.sid: there is no such key (did you mean 'side'?)"
+    ]
+    assert _key(*_problems("teacher.members=[{kind: oracle, side: 0}]")) == "teacher.members.0.side"
+    assert _key(*_problems("teacher.members=[{side: 1}]")) == "teacher.members.0.side"
+
+
+def test_a_network_is_kept_without_its_kind() -> None:
+    """Configurations of versions that knew no kinds are asked for the same."""
+    (entry,) = load_config(None, ["teacher.members=[{kind: network}]"]).model_dump(mode="json")["teacher"]["members"]
+    assert entry == ModelConfig().model_dump(mode="json")
+    assert "kind" not in entry
+
+
 # --- what is refused, and how ---
 
 
@@ -144,6 +178,11 @@ def test_the_kept_configuration_reads_back_as_it_was(tmp_path: Path, name: str) 
         ("stdent.epochs=3", "stdent: there is no such key (did you mean 'student'?)"),
         ("student.noise.cutmx=1", "student.noise.cutmx: there is no such key (did you mean 'cutmix'?)"),
         ("student.model.backbone=x", "student.model.backbone: there is no such key (did you mean 'backbones'?)"),
+        (
+            "teacher.members=[{backbone: x}]",
+            "teacher.members.0.backbone: there is no such key (did you mean 'backbones'?)",
+        ),
+        ("teacher.members=[{kind: oracle}]", "teacher.members.0: kind: there is no 'oracle': choose from network"),
         ("clip_norm=3", "clip_norm: there is no such key (did you mean 'teacher.clip_norm'?)"),
         ("zzzz=3", "zzzz: there is no such key"),
     ],
@@ -186,6 +225,11 @@ def test_every_problem_is_reported_at_once(tmp_path: Path) -> None:
         ("student.model.pretrained=[1]", "student.model.pretrained"),
         ("pseudolabel.threshold=high", "pseudolabel.threshold"),
         ("teacher.members=[{backbone: x}]", "teacher.members.0.backbone"),
+        ("teacher.members=[{pretrained: [1]}]", "teacher.members.0.pretrained"),
+        ("teacher.members=[{}, {kind: oracle}]", "teacher.members.1"),
+        ("teacher.members=[{kind: [network]}]", "teacher.members.0"),
+        ("teacher.members=[3]", "teacher.members.0"),
+        ("student.model.kind=network", "student.model.kind"),
     ],
 )
 def test_a_wrong_value_is_named_by_its_key_alone(word: str, key: str) -> None:

@@ -38,8 +38,8 @@ HISTORIES = {
 }
 
 
-def drawn(path: Path, scores: Scores, judged: dict[str, str] | None = None) -> np.ndarray:
-    save_figure(path, scores, HISTORIES, (JUDGED if scores.pseudo_labels else {}) if judged is None else judged)
+def drawn(path: Path, scores: Scores, judged: dict[str, str] | None = None, histories: Any = HISTORIES) -> np.ndarray:
+    save_figure(path, scores, histories, (JUDGED if scores.pseudo_labels else {}) if judged is None else judged)
     with Image.open(path) as image:
         image.load()
         assert image.format == "PNG"
@@ -54,6 +54,15 @@ def test_the_figure_is_a_picture_with_something_in_each_panel(tmp_path: Path, sc
     assert width > 1000 > height > 300
     for third in np.array_split(pixels, 3, axis=1):
         assert (third < 200).mean() > 0.005
+
+
+def test_a_member_without_epochs_has_no_curve(tmp_path: Path) -> None:
+    with_it = HISTORIES | {"01-teacher": [[], *HISTORIES["01-teacher"]]}
+
+    found = drawn(tmp_path / "one.png", results(), histories=with_it)
+
+    assert np.array_equal(found, drawn(tmp_path / "two.png", results()))
+    drawn(tmp_path / "none.png", results(), histories={"01-teacher": [[]]})
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from nearest_mean import add_nearest_mean
 from nstudent.config.schema import Config
 from nstudent.errors import ConfigError
 from nstudent.models.device import (
@@ -133,6 +134,21 @@ def test_trainings_at_once_are_as_many_as_there_are_cores_for(
     monkeypatch.setattr("nstudent.models.device.available_cores", lambda: cores)
     monkeypatch.setattr("nstudent.models.device.available_memory", lambda: None)
     assert trainings_at_once(Config(device="cpu", **settings)) == at_once
+
+
+def test_a_member_that_is_not_a_network_takes_no_cores_from_those_that_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    add_nearest_mean(monkeypatch)
+    monkeypatch.setattr("nstudent.models.device.available_cores", lambda: 8)
+    monkeypatch.setattr("nstudent.models.device.available_memory", lambda: None)
+
+    def counted(*members: dict[str, str]) -> tuple[int, int]:
+        config = Config(device="cpu", rounds=0, teacher={"members": members})  # type: ignore[arg-type]
+        return training_threads(config), trainings_at_once(config)
+
+    other = {"kind": "nearest_mean"}
+    assert counted({}, other, other) == counted({}) == (7, 1)
+    assert counted({}, {}, other) == counted({}, {}) == (3, 2)
+    assert counted(other) == (7, 1)
 
 
 @pytest.mark.parametrize(("gigabytes", "at_once"), [(1, 1), (3, 1), (4, 2), (64, 3)])

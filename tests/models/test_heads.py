@@ -98,7 +98,7 @@ class _LeavesUp(nn.Module):
 
     def __init__(self, num_features: int, outputs: Outputs) -> None:
         super().__init__()
-        self._parents = [torch.tensor(above) for above in outputs.taxonomy.parents]
+        self._parents = [torch.tensor(outputs.parents(level), dtype=torch.int64) for level in range(len(outputs.sizes))]
         self.classify = nn.Linear(num_features, outputs.sizes[-1])
 
     def forward(self, features: Tensor) -> Logits:

@@ -1,77 +1,37 @@
 """An ensemble takes whatever gives distributions for images: here networks, and the nearest mean of pixels."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from nearest_mean import NearestMean, PixelMeans, add_nearest_mean, expected_means
+from nstudent.config.members import MEMBERS, kind_of
 from nstudent.config.schema import Config, ModelConfig
-from nstudent.config.types import Count, Section
 from nstudent.errors import ArtifactError, ConfigError
 from nstudent.models.cost import check_cost
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble
 from nstudent.models.inference import predict
-from nstudent.models.kinds import KINDS, Kind, kind_of
-from nstudent.models.members import Levels, read_tensors
+from nstudent.models.kinds import KINDS
+from nstudent.models.members import read_tensors
 from nstudent.models.network import build_network
 from nstudent.models.network_member import NetworkMember
 from nstudent.models.pooling import POOLINGS, mean
 from nstudent.models.recipe import MODEL, Recipe
 from nstudent.storage.artifact import Artifact
-from nstudent.taxonomy.outputs import Outputs
 from nstudent.taxonomy.tree import Taxonomy
 from safetensors.torch import save_file
-from torch import Tensor
-from torch.nn import functional as F
 
 TREE = Taxonomy.from_tree({"A": {"A1": ["a", "b"], "A2": ["c"]}, "B": {"B1": ["d", "e"]}}, ("coarse", "mid", "fine"))
 
 
-class PixelMeans(Section):
-    """Settings of a member that compares small copies of images with the mean of every class."""
-
-    side: Count = 4
-    """Side of the small copies, in pixels."""
-
-
-class NearestMean:
-    """The nearer the mean of a class, the more probable is the class. It is not a network, and has no device."""
-
-    def __init__(self, settings: PixelMeans, means: Mapping[str, Tensor]) -> None:
-        self._side = settings.side
-        self._means = means
-
-    def distributions(self, images: Tensor) -> Levels:
-        small = F.interpolate(images, self._side).flatten(1)
-        return tuple((-torch.cdist(small, means)).softmax(dim=1) for means in self._means.values())
-
-    def compile(self) -> None:
-        """Nothing here can be compiled."""
-
-    def gmacs(self, image_size: int) -> float:
-        return sum(means.numel() for means in self._means.values()) * image_size / 32 / 1e9
-
-    def tensors(self) -> Mapping[str, Tensor]:
-        return self._means
-
-
-def expected_means(settings: PixelMeans, outputs: Outputs) -> dict[str, Tensor]:
-    length = 3 * settings.side**2
-    return {f"level-{level}": torch.empty(size, length, device="meta") for level, size in enumerate(outputs.sizes)}
-
-
-def load_means(settings: PixelMeans, path: Path, outputs: Outputs, link: str, placement: Placement) -> NearestMean:
-    return NearestMean(settings, read_tensors(path, expected_means(settings, outputs), "the means"))
-
-
 @pytest.fixture(autouse=True)
 def nearest_mean(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The one row that another kind of member needs."""
-    monkeypatch.setitem(KINDS, "nearest_mean", Kind(PixelMeans, load_means))
+    add_nearest_mean(monkeypatch)
 
 
 @pytest.fixture
@@ -194,17 +154,21 @@ def test_a_member_without_a_kind_is_a_network() -> None:
 @pytest.mark.parametrize(
     ("entry", "said"),
     [
-        ({"kind": "oracle"}, "kind: there is no 'oracle': choose from network, nearest_mean"),
+        ({"kind": "oracle"}, r"members\.0: kind: there is no 'oracle': choose from network, nearest_mean"),
         ({"kind": ["network"]}, "kind: there is no"),
         ({"kind": "nearest_mean", "side": 0}, r"members\.0\.side is 0"),
         ({"kind": "nearest_mean", "head": "independent"}, r"members\.0\.head: there is no such key"),
-        ("network", "an entry is not a group of keys"),
+        ("network", r"members\.0: 'network' is not a group of keys"),
     ],
     ids=str,
 )
 def test_an_entry_that_describes_no_member_is_refused(entry: object, said: str, recipe: Recipe) -> None:
     with pytest.raises(ArtifactError, match=said):
         Recipe.from_json(recipe.to_json() | {"members": [entry]})
+
+
+def test_every_kind_of_the_configuration_can_be_fitted_and_loaded() -> None:
+    assert list(KINDS) == list(MEMBERS)
 
 
 def test_settings_of_no_kind_are_an_error() -> None:

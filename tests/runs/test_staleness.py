@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import pytest
 from costless_runs import ONE_ROUND, TWO_ROUNDS, states, steps_made
+from nstudent.config.members import MEMBERS, MemberConfig
 from nstudent.config.schema import Config
 from nstudent.config.types import Later, Section
 from nstudent.runs.plan import STAGES
@@ -143,6 +144,16 @@ def test_a_key_that_came_later_is_asked_for_if_it_is_not_what_was_done_before() 
     other = config.model_copy(update={"student": config.student.model_copy(update={"loss": "another"})})
     assert STAGES["student"].settings(other)["student.loss"] == "another"
     assert STAGES["baseline"].settings(other)["student.loss"] == "another"
+
+
+def test_a_member_that_is_a_network_is_asked_for_without_its_kind(
+    tmp_path: Path, fake_stages: FakeStages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(MEMBERS, "oracle", type("Oracle", (MemberConfig,), {}))
+    steps_made(tmp_path, "teacher.members=[{}, {}]")
+    assert steps_made(tmp_path, "teacher.members=[{kind: network}, {}]") == {}
+    reason = steps_made(tmp_path, "teacher.members=[{}, {kind: oracle}]")["01-teacher"]
+    assert reason.startswith("teacher.members changed from ")
 
 
 def test_folds_are_asked_of_the_data_only_if_there_are_to_be_some(tmp_path: Path, fake_stages: FakeStages) -> None:

@@ -9,13 +9,13 @@ from nstudent.config.schema import Config
 from nstudent.data.dataset import Dataset
 from nstudent.errors import ConfigError
 from nstudent.labels.selection import Selection
+from nstudent.models.cost import Spent
 from nstudent.runs.run import run_all, run_stage
 from nstudent.runs.stage import Context
 from nstudent.stages import filter as filter_stage
 from nstudent.storage.artifact import Artifact, Manifest
 from nstudent.storage.files import read_json
 from nstudent.storage.hdf5 import mapped
-from nstudent.training.spending import Spent
 
 
 def keeps(folder: Path) -> list[np.ndarray]:

@@ -4,12 +4,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from nearest_mean import NearestMeanKind, PixelMeans, add_nearest_mean
 from nstudent.config.schema import Config
 from nstudent.data.dataset import Dataset
 from nstudent.errors import ConfigError, TrainingError
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble
+from nstudent.runs.plan import plan
 from nstudent.runs.run import run_all, run_stage
+from nstudent.runs.stage import Context
+from nstudent.runs.step_metrics import LabelMetrics
+from nstudent.stages.teacher import train_ahead
 from nstudent.storage.artifact import Artifact, Manifest
 
 
@@ -67,6 +72,52 @@ def test_the_whole_ensemble_is_held_under_the_cost_limit_before_anything_is_trai
     with pytest.raises(ConfigError, match=r"needs 0\.002 GMACs for one 16 px image.*data\.image_size=8 fits"):
         run_stage(tiny(*two), "teacher", untrained)
     assert not list((untrained / "01-teacher.partial" / "scratch").glob("*")), "no training began"
+
+
+def test_a_member_that_is_not_a_network_is_fitted_and_votes(
+    tiny: Callable[..., Config], untrained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_nearest_mean(monkeypatch)
+    config = tiny("teacher.members=[{}, {kind: nearest_mean, side: 8}]", "teacher.epochs=4", "rounds=1")
+
+    folder = run_stage(config, "teacher", untrained)
+
+    metrics = Manifest.read(folder).metrics
+    assert metrics["image_passes"] == 4 * 4 * 25, "only the network was trained"
+    assert [len(history) for history in metrics["history"]] == [4, 0]
+    means = 3 * 8 * 8 * (3 + 4 + 8)
+    ensemble = Ensemble.load(Artifact(folder), Placement.from_config(config))
+    assert ensemble.recipe.members == config.teacher.members
+    first, second = ensemble.members
+    assert metrics["gmacs"] == round(first.gmacs(16) + means / 2 / 1e9, 6), "both are in the cost"
+    dataset = Dataset(Artifact(untrained / "00-data"))
+    own = Ensemble(ensemble.recipe.model_copy(update={"members": (PixelMeans(side=8),)}), [second], ensemble._placement)
+    coarse = own.probabilities(dataset.pixels[dataset.test])[0].argmax(axis=1)
+    assert (coarse == dataset.hidden_truth()[dataset.test, 0]).mean() > 0.6
+    labels = Artifact(run_stage(config, "pseudolabel", untrained))
+    assert LabelMetrics.of(labels.manifest).labelled_images == 240
+
+
+def test_the_cost_of_members_of_all_kinds_is_known_before_any_is_fitted(
+    tiny: Callable[..., Config], untrained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_nearest_mean(monkeypatch)
+    monkeypatch.setattr(NearestMeanKind, "fit", lambda *about: pytest.fail("it was fitted"))
+    with pytest.raises(ConfigError, match=r"needs 0\.\d+ GMACs for one 16 px image, teacher\.max_gmacs is 1e-07"):
+        run_stage(tiny("teacher.members=[{kind: nearest_mean}]", "teacher.max_gmacs=1e-7"), "teacher", untrained)
+
+
+def test_only_a_member_that_goes_on_from_what_was_left_is_fitted_ahead(
+    tiny: Callable[..., Config], untrained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_nearest_mean(monkeypatch)
+    config = tiny("teacher.members=[{}, {kind: nearest_mean}]", "teacher.epochs=1")
+    context = Context(config, plan(config)[1], untrained, {"data": Artifact(untrained / "00-data")})
+    monkeypatch.setattr(NearestMeanKind, "fit", lambda *about: pytest.fail("it was fitted"))
+    train_ahead(context, 1)
+    train_ahead(context, 0)
+    assert {path.name for path in context.scratch.iterdir()} >= {"member-0.safetensors"}
+    assert not list(context.scratch.glob("*member-1*"))
 
 
 @pytest.mark.slow

@@ -41,6 +41,11 @@ def test_a_label_seen_to_end_at_an_inner_node_gives_its_level_an_output() -> Non
     assert Outputs(wider, "class").sizes == (2, 4)
 
 
+def test_an_output_has_that_of_its_parent_above_it_and_nothing_has_none() -> None:
+    assert [Outputs(TREE, "ignore").parents(level).tolist() for level in range(3)] == [[-1, -1], [0, 0], [0, 0]]
+    assert [Outputs(TREE, "class").parents(level).tolist() for level in range(3)] == [[-1, -1], [0, 0, -1], [0, 0, -1]]
+
+
 def test_entries_that_teach_nothing_have_no_index() -> None:
     found = Outputs(TREE, "ignore").indices(LABELS)
 

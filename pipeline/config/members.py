@@ -1,0 +1,83 @@
+"""Settings of the members of an ensemble: one section for each kind of member, in a table by the name of the kind."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from nstudent.config.types import Count, Section, Whole
+from nstudent.errors import ConfigError
+from pydantic import Field, PlainSerializer, PlainValidator
+
+HeadName = Literal["fine_to_coarse", "coarse_to_fine", "independent"]
+"""The heads of a network; what each builds stands in the table of ``models.heads``."""
+
+
+class MemberConfig(Section):
+    """One member of an ensemble. Each kind of member has a section of its own, with its row in ``MEMBERS``."""
+
+
+class ModelConfig(MemberConfig):
+    """A network: one or several backbones whose pooled features are concatenated, and a hierarchical head."""
+
+    backbones: Annotated[tuple[str, ...], Field(min_length=1)] = ("test_resnet",)
+    """Names of timm models."""
+    backbone_options: dict[str, bool | int | float | str | tuple[int, ...]] = Field(default={})
+    """Further keyword arguments for timm.create_model, for every backbone of this member."""
+    wide_channels: Annotated[Whole, Field(ge=0)] = 0
+    """Channels of one wide convolution beside the backbones; 0: none."""
+    pretrained: bool | str = False
+    """true: timm's weights, downloaded. A path: a safetensors file, or a folder with <backbone>.safetensors in it."""
+    head: HeadName = "fine_to_coarse"
+    """fine_to_coarse: coarse levels also read the detached features of finer ones. coarse_to_fine: the reverse.
+    independent: each level reads the pooled features alone."""
+    head_width: Count = 64
+    """Features that a level projects for itself (fine_to_coarse, coarse_to_fine)."""
+
+
+NETWORK = "network"
+MEMBERS: dict[str, type[MemberConfig]] = {NETWORK: ModelConfig}
+"""The settings of each kind of member, by the key ``kind``. What fits and loads a member stands in ``models.kinds``."""
+
+
+def kind_of(settings: Section) -> str:
+    """Name of the kind of member that these settings describe.
+
+    Raises:
+        ConfigError: They are of no kind in the table.
+    """
+    for name, section in MEMBERS.items():
+        if type(settings) is section:
+            return name
+    raise ConfigError(f"{type(settings).__name__} describes no kind of member: choose from {', '.join(MEMBERS)}")
+
+
+def read_member(given: Any) -> MemberConfig:
+    """The settings of a member, as such or as a group of keys; a group without the key ``kind`` is a network.
+
+    Raises:
+        ConfigError: The settings are of no kind in the table.
+        ValueError: It is not a group of keys, there is no such kind, or the keys do not fit the kind.
+    """
+    if isinstance(given, MemberConfig):
+        kind_of(given)
+        return given
+    if not isinstance(given, Mapping):
+        raise ValueError(f"{given!r:.80} is not a group of keys")
+    kind = str(given.get("kind", NETWORK))
+    if kind not in MEMBERS:
+        raise ValueError(f"kind: there is no '{kind:.40}': choose from {', '.join(MEMBERS)}")
+    return MEMBERS[kind].model_validate({key: value for key, value in given.items() if key != "kind"})
+
+
+def member_entry(settings: MemberConfig) -> dict[str, Any]:
+    """The JSON object that ``read_member`` reads back as these settings."""
+    return {"kind": kind_of(settings), **settings.model_dump(mode="json")}
+
+
+def _asked(settings: MemberConfig) -> dict[str, Any]:
+    """The same, less the kind of a network: configurations, and what was asked for in them, do without it."""
+    entry = member_entry(settings)
+    return {key: value for key, value in entry.items() if (key, value) != ("kind", NETWORK)}
+
+
+AnyMember = Annotated[MemberConfig, PlainValidator(read_member), PlainSerializer(_asked)]
+"""A member of any kind, as a key of the configuration."""
