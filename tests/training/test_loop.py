@@ -17,11 +17,13 @@ from nstudent.errors import ArtifactError, StoppedError, TrainingError
 from nstudent.models.cost import gmacs
 from nstudent.models.device import _choose_kernels
 from nstudent.models.network import Network
+from nstudent.noise.steps import Prepared
 from nstudent.progress import Silence
 from nstudent.training.checkpoint import load_checkpoint
 from nstudent.training.loop import Length, Loop, Trained
 from nstudent.training.objective import Moment
 from nstudent.training.preparation import Ahead
+from torch import Tensor
 
 GOLDEN = Path(__file__).parent / "golden_losses.json"
 
@@ -296,6 +298,42 @@ def test_the_length_of_a_warm_up_is_counted_in_epochs(make_loop: Callable[..., L
     # The history shows the rate of the last step of an epoch. The warm-up takes the steps 0 to 5.
     assert rates[:2] == pytest.approx([HEIGHT * (0.01 + 0.99 * step / 6) for step in (2, 5)])
     assert rates[2] == pytest.approx(HEIGHT * (1 + math.cos(math.pi * 8 / 9)) / 2)
+
+
+def test_the_loss_of_an_epoch_is_the_mean_over_its_steps(
+    make_loop: Callable[..., Loop], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = make_loop(Length(2, 3), MILD)
+    learn, seen = loop.method.learn, []
+
+    def noted(prepared: Prepared, step: int, done: float) -> Tensor:
+        loss = learn(prepared, step, done)
+        seen.append(float(loss))
+        return loss
+
+    monkeypatch.setattr(loop.method, "learn", noted)
+    assert losses(fit(loop, tmp_path)) == pytest.approx([np.mean(seen[:3]), np.mean(seen[3:])])
+
+
+@pytest.mark.parametrize("leads", [True, False])
+def test_only_the_process_that_leads_writes_checkpoints(
+    leads: bool, make_loop: Callable[..., Loop], tmp_path: Path
+) -> None:
+    class Other(Alone):
+        pass
+
+    Other.leads = leads
+    length = Length(1, 2)
+    made = make_loop(length, MILD)
+    fit(Loop(made.method, made.feed, length, world=Other()), tmp_path)
+    assert bool(list(tmp_path.iterdir())) is leads
+
+
+def test_a_loop_that_is_told_of_no_other_process_trains_alone(make_loop: Callable[..., Loop], tmp_path: Path) -> None:
+    length = Length(1, 2)
+    made = make_loop(length, MILD)
+    fit(Loop(made.method, made.feed, length), tmp_path)
+    assert (tmp_path / "checkpoint.safetensors").exists()
 
 
 def test_a_training_that_is_all_warm_up_still_trains(make_loop: Callable[..., Loop], tmp_path: Path) -> None:
