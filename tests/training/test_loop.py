@@ -322,6 +322,21 @@ def test_the_loss_of_an_epoch_is_the_mean_over_its_steps(
     assert losses(fit(loop, tmp_path)) == pytest.approx([np.mean(seen[:3]), np.mean(seen[3:])])
 
 
+def test_a_step_is_told_its_number_and_how_much_of_the_training_is_over(
+    make_loop: Callable[..., Loop], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = make_loop(Length(2, 2), MILD)
+    learn, told = loop.method.learn, []
+
+    def noted(prepared: Prepared, step: int, done: float) -> Tensor:
+        told.append((step, done))
+        return learn(prepared, step, done)
+
+    monkeypatch.setattr(loop.method, "learn", noted)
+    fit(loop, tmp_path)
+    assert told == [(0, 0.0), (1, 0.25), (2, 0.5), (3, 0.75)]
+
+
 @pytest.mark.parametrize("leads", [True, False])
 def test_only_the_process_that_leads_writes_checkpoints(
     leads: bool, make_loop: Callable[..., Loop], tmp_path: Path
