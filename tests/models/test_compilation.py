@@ -12,6 +12,7 @@ from nstudent.models import compilation
 from nstudent.models.compilation import compile_network
 from nstudent.models.device import Placement
 from nstudent.models.network import build_network
+from nstudent.models.network_member import NetworkMember
 from torch import nn
 from trees import outputs_of
 
@@ -92,6 +93,22 @@ def test_it_is_compiled_where_that_was_asked_for(mode: str, captured: int, compi
     Placement(CPU, "float32", mode).compile(ours)
     ours(torch.rand(5, 4))
     assert len(compiled) == captured
+
+
+class OfOneLevel(Network):
+    def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor]:  # type: ignore[override]
+        return (self.layers(inputs),)
+
+
+def test_the_network_of_a_member_is_compiled_once_it_is_said_that_it_is_worth_it(compiled: list[Any]) -> None:
+    member = NetworkMember(OfOneLevel(), "softmax", Placement(CPU, "float32", "default"))
+    inputs = torch.rand(5, 4)
+    (plain,) = member.distributions(inputs)
+    assert compiled == []
+    member.compile()
+    (found,) = member.distributions(inputs)
+    assert len(compiled) == 1
+    torch.testing.assert_close(found, plain)
 
 
 def test_what_torch_cannot_compile_is_said_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
