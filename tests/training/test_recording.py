@@ -13,6 +13,7 @@ import torch
 from nstudent.config.schema import NoiseConfig
 from nstudent.data.batches import Batch
 from nstudent.data.dataset import Dataset
+from nstudent.distributed.world import Alone
 from nstudent.errors import TrainingError
 from nstudent.models.device import Placement, _choose_kernels
 from nstudent.progress import Progress, Silence
@@ -267,3 +268,12 @@ def test_steps_are_recorded_where_that_was_asked_for_and_nothing_else_is_in_the_
     monkeypatch.setattr(Placement, "compile", lambda *_: None)
     placement = Placement(torch.device("cpu"), "float32", mode, records)
     assert (make_loop(LENGTH, placement=placement, **settings).method.recording is not None) is recorded
+
+
+def test_steps_that_several_processes_share_are_not_recorded(
+    make_loop: Callable[..., Loop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nstudent.training.learner.can_be_recorded", lambda *_: True)
+    monkeypatch.setattr("nstudent.training.gradient.shared", lambda network, world: network)
+    monkeypatch.setattr(Alone, "size", 2)
+    assert make_loop(LENGTH, placement=Placement(torch.device("cpu"), "float32", records=True)).method.recording is None
