@@ -68,7 +68,7 @@ OFFENDING: dict[Rule, list[tuple[str, str]]] = {
         ("a", "yaml.load(x, Loader=yaml.Loader)"),
         ("a", "class Mine(yaml.Loader): ...\nyaml.load(x, Loader=Mine)"),
     ],
-    rules.printed: [("runs.run", "print('x')"), ("training.fit", "sys.stderr.write('x')")],
+    rules.printed: [("runs.run", "print('x')"), ("training.loop", "sys.stderr.write('x')")],
     rules.hdf5_open_for_writing: [
         ("a", "h5py.File(path, 'w')"),
         ("a", "h5py.File(path)"),
