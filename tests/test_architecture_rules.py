@@ -90,6 +90,11 @@ OFFENDING: dict[Rule, list[tuple[str, str]]] = {
         ("a", "random.Random(1)"),
         (rules.SEEDS_ALBUMENTATIONS, "np.random.Generator(x)"),
     ],
+    rules.attributes_assigned_from_outside: [
+        ("a", "loop.step = 3"),
+        ("a", "def f(self):\n    self.spending.spent, self.b = 1, 2"),
+        ("a", "counter.number += 1"),
+    ],
     rules.grab_bags: [("data.utils", ""), ("common.data", "")],
     rules.long_files: [("a", "x = 1\n" * (MAX_LINES + 1))],
     rules.files_that_do_not_say_why_they_exist: [("a", "x = 1"), ("a", "# Because.\nx = 1")],
@@ -152,6 +157,9 @@ HARMLESS: dict[Rule, list[tuple[str, str]]] = {
         (rules.MAKES_GENERATORS, "np.random.Generator(x)"),
         (rules.SEEDS_ALBUMENTATIONS, "random.Random(1)"),
         ("a", "generator(1, 'x')"),
+    ],
+    rules.attributes_assigned_from_outside: [
+        ("a", "def f(self):\n    self.step = self.loop.step\n    weight.grad = None"),
     ],
     rules.grab_bags: [("data.batches", ""), ("database", "")],
     rules.long_files: [("a", "x = 1\n" * MAX_LINES)],
