@@ -34,4 +34,5 @@ class Prepared:
 
 
 BatchStep = Callable[[Prepared, int], Prepared]
-"""(batch, number of its step) -> the batch, resized, mixed or changed otherwise."""
+"""(batch, number of its step) -> the batch, resized, mixed or changed otherwise. At each level it keeps the mass of
+each class, summed over the labelled images, and summed over the others: other processes have added it up before."""

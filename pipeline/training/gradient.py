@@ -35,7 +35,7 @@ class Learnt:
 
 
 class Gradient:
-    """Forward, loss and backward of a batch: of its portions where memory is short, of a share in each process."""
+    """Forward, loss and backward of a batch: of its portions where memory is short, of a part of it in each process."""
 
     def __init__(
         self,

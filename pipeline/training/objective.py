@@ -33,8 +33,6 @@ class Part:
     whole_mass: Targets
     """The same summed over all images of this kind in the batch, (outputs,) per level: also over those that are worked
     on in another portion or by another process."""
-    whole_images: int
-    """Number of these images."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,6 @@ class Moment:
             logits=tuple(level[places] for level in self.logits),
             mass=[level[places] for level in self.mass],
             whole_mass=[level[kind] for level in self.whole_mass],
-            whole_images=self.whole_images[kind],
         )
 
 
@@ -110,7 +107,7 @@ def mean_loss(loss: Loss, part: Part, level_weights: Sequence[float]) -> Tensor:
 
     A level's loss is divided by what the images of the whole batch count there: one labelled image in a batch counts as
     one, a batch in which nobody knows a level costs nothing there (torch's own mean would be NaN), and the losses of
-    the portions of a batch, or of the shares of several processes, add up to that of the batch.
+    the portions of a batch, also of those in several processes, add up to that of the batch.
 
     Args:
         loss: The loss of an image at each level.

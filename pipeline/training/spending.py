@@ -20,6 +20,10 @@ class Spending:
         self._gmacs: dict[int, float] = {}
         """Multiply-adds of one forward pass, in billions, by the side of the image in pixels."""
 
+    def go_on_from(self, spent: Spent) -> None:
+        """Count on from what a training had cost when it was interrupted."""
+        self.spent = spent
+
     def add(self, images: int, side_px: int, *, with_average: bool) -> None:
         """Count a step.
 

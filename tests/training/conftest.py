@@ -84,7 +84,7 @@ def make_loop(digits: Dataset) -> Callable[..., Loop]:
             averages = [RunningAverage(len(part.ids), outputs, 0.7) for part in (labelled, heap)]
             objective = SelfEnsembling(of_labels, *averages, weight=1.0, ramp=0.3, average_from=0.0)
         parts = [(labelled, NUM_LABELLED), (heap, NUM_HEAP)] if self_ensemble else [(labelled, NUM_LABELLED)]
-        member = build_network(ModelConfig(), outputs, key, dropout=noise.dropout, drop_path=noise.drop_path)
+        network = build_network(ModelConfig(), outputs, key, dropout=noise.dropout, drop_path=noise.drop_path)
         config = TrainingConfig(batch_size=NUM_LABELLED, noise=noise, **{"warmup_epochs": 1.0} | settings)
         site = Site(
             placement,
@@ -96,7 +96,7 @@ def make_loop(digits: Dataset) -> Callable[..., Loop]:
             say=say,
         )
         lesson = Lesson(parts, objective or of_labels, length, views={CLEAN: None} if self_ensemble else {})
-        return build_loop(member, lesson, config, site, key)
+        return build_loop(network, lesson, config, site, key)
 
     return make
 

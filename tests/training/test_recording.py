@@ -19,7 +19,7 @@ from nstudent.progress import Progress, Silence
 from nstudent.training.gradient import Learnt
 from nstudent.training.loop import Length, Loop
 from nstudent.training.losses import CrossEntropy
-from nstudent.training.objective import Supervised
+from nstudent.training.objective import Moment, Supervised
 from nstudent.training.recording import Recording, can_be_recorded
 from torch import nn
 
@@ -163,6 +163,27 @@ def test_images_of_another_size_are_recorded_anew(make_loop: Callable[..., Loop]
             loop.take(seen if step < 6 else replace(seen, images=seen.images[..., ::2, ::2]))
             replays.append(again.replays)
     assert replays == [0, 0, 0, 1, 2, 3, 3, 3, 3, 4, 5, 6]
+
+
+def test_a_replayed_step_sees_the_rows_and_views_of_its_own_batch(make_loop: Callable[..., Loop]) -> None:
+    """What stood in the recorded batch would be learnt from again and again, without a word."""
+    rows, views = [], []
+
+    def objective(moment: Moment) -> torch.Tensor:
+        rows.append(moment.rows.tolist())
+        views.append(moment.views["plain"].clone())
+        return moment.logits[0].square().mean()
+
+    loop = make_loop(LENGTH, NoiseConfig(), objective=objective)
+    again = Again(loop)
+    recorded(loop, again)
+    with closing(loop.feed.between(0, LENGTH.steps)) as prepared:
+        for seen in prepared:
+            batch = replace(seen.batch, views={"plain": seen.batch.images})
+            loop.take(replace(seen, batch=batch))
+            assert rows[-1] == batch.rows.tolist()
+            assert torch.equal(views[-1], loop.feed.preparation._placement.images(batch.images))
+    assert again.replays == LENGTH.steps - 3
 
 
 @pytest.mark.slow

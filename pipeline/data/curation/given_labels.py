@@ -81,7 +81,7 @@ def findings(
     ``truth`` is (images, levels); ``split`` and ``usable`` are (images,).
 
     Returns:
-        ``one_training_image``: final labels with a single one; ``held_out_only``: final labels that validation or test
+        ``one_training_image``: terminals with a single one; ``held_out_only``: terminals that validation or test
         shows and no training image has; ``several_parents``: names that stand under more than one class.
     """
     of_image = taxonomy.terminal_of(truth)
