@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 
 Rows = TypeVar("Rows", Ids, npt.NDArray[np.float32])
 
-Targets = Callable[[Ids], tuple[npt.NDArray[np.float32], ...]]
+TargetsOf = Callable[[Ids], tuple[npt.NDArray[np.float32], ...]]
 """Rows of some examples -> per level, the mass on each class: (rows, classes of the level)."""
 
 
@@ -47,7 +47,7 @@ class Examples:
 
     ids: Ids
     """Image id of each row."""
-    targets: Targets
+    targets: TargetsOf
     copies: Ids | None = None
     """How often a row is shown each pass; ``None``: once."""
 

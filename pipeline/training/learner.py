@@ -94,7 +94,9 @@ class Learner:
             loss = self.gradient.put(step, done, prepared)
             take_step(self.optimizer)
         batch = prepared.batch
-        self._spending.add(sum(batch.whole_images), prepared.images.shape[-1], with_average=bool(batch.views))
+        self._spending.add(
+            sum(batch.whole_images), prepared.images.shape[-1], average_passes=self.objective.average_passes
+        )
         if isinstance(self.objective, Stateful):
             self.objective.settle()
         # A young average forgets its random start quickly: min(decay, (1 + t) / (10 + t)) at the t-th step, from 1 on.

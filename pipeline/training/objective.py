@@ -13,8 +13,6 @@ from nstudent.training.losses import Loss
 from nstudent.training.schedules import sigmoid_ramp
 from torch import Tensor
 
-Targets = Sequence[Tensor]
-
 CLEAN = "clean"
 """Name of the view without noise, which the mean teacher looks at."""
 
@@ -28,9 +26,9 @@ class Part:
 
     logits: Logits
     """float32 (b, outputs) per level."""
-    mass: Targets
+    mass: Sequence[Tensor]
     """What is to be learnt, float32 (b, outputs) per level."""
-    whole_mass: Targets
+    whole_mass: Sequence[Tensor]
     """The same summed over all images of this kind in the batch, (outputs,) per level: also over those that are worked
     on in another portion or by another process."""
 
@@ -44,7 +42,7 @@ class Moment:
 
     logits: Logits
     """Logits of the noised images, float32 (b, outputs) per level."""
-    mass: Targets
+    mass: Sequence[Tensor]
     """What is to be learnt, float32 (b, outputs) per level."""
     num_labelled: int
     rows: Tensor
@@ -55,7 +53,7 @@ class Moment:
     """Logits of the network with averaged weights, un-noised and without gradient."""
     done: float
     """Fraction of the training that is over: 0 at the first step."""
-    whole_mass: Targets
+    whole_mass: Sequence[Tensor]
     """Mass summed over the whole batch, (2, outputs) per level: of its labelled images, and of its others."""
     whole_images: tuple[int, int]
     """Number of labelled images in the whole batch, and of others."""
@@ -80,6 +78,11 @@ class Moment:
 
 class Objective(Protocol):
     """A loss to minimise, from one step."""
+
+    is_recordable: ClassVar[bool]
+    """Whether it depends on tensors alone: what a GPU does for one batch it can then repeat for the next one."""
+    average_passes: ClassVar[int]
+    """How often each image goes through the averaged network in a step, without gradient."""
 
     def __call__(self, moment: Moment) -> Tensor:
         """A scalar."""
@@ -129,7 +132,7 @@ class Supervised:
     """The labels' loss, plus a weight times that of the pseudo-labels, if the batch has some."""
 
     is_recordable: ClassVar[bool] = True
-    """It depends on tensors alone: what a GPU does for one batch it can repeat for the next one."""
+    average_passes: ClassVar[int] = 0
     labelled: Loss
     heap: Loss
     """That of the pseudo-labels: their classes are balanced by copies, and soft targets need no smoothing."""
@@ -152,6 +155,9 @@ class SelfEnsembling:
     predictions are also what the running averages of SELF are made of.
     """
 
+    # The ramp is a number of the host, and the averages that it feeds change what a step does.
+    is_recordable: ClassVar[bool] = False
+    average_passes: ClassVar[int] = 1
     supervised: Supervised
     labelled: RunningAverage
     unlabelled: RunningAverage

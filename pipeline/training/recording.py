@@ -20,18 +20,19 @@ from nstudent.errors import summary
 from nstudent.noise.steps import Prepared
 from nstudent.training.finite import FiniteCheck
 from nstudent.training.gradient import Gradient, Learnt
+from nstudent.training.objective import Objective
 from torch import Tensor, nn
 
 _FIRST_STEPS = 3
 """Number of steps that are launched one by one: libraries choose their kernels, and the optimiser makes its moments."""
 
 
-def can_be_recorded(network: nn.Module, optimizer: torch.optim.Optimizer, objective: object) -> bool:
+def can_be_recorded(network: nn.Module, optimizer: torch.optim.Optimizer, objective: Objective) -> bool:
     """Whether one step of this training is like the next one but for its tensors."""
     settings = optimizer.defaults
     reads_tensors = bool(settings.get("fused")) and "capturable" in settings
     on_gpu = next(network.parameters()).device.type == "cuda"
-    return on_gpu and reads_tensors and bool(getattr(objective, "is_recordable", False))
+    return on_gpu and reads_tensors and objective.is_recordable
 
 
 @dataclass(frozen=True)

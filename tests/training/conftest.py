@@ -1,6 +1,6 @@
 """The embedded digits, packed once, and trainings on them that last seconds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -72,6 +72,7 @@ def make_loop(digits: Dataset) -> Callable[..., Loop]:
         device: str = "cpu",
         placement: Placement | None = None,
         say: Callable[[str], None] = SILENCE.say,
+        lesson: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> Loop:
         placement = placement or Placement(torch.device(device), "float32")
@@ -95,8 +96,9 @@ def make_loop(digits: Dataset) -> Callable[..., Loop]:
             checkpoint_seconds=checkpoint_seconds,
             say=say,
         )
-        lesson = Lesson(parts, objective or of_labels, length, views={CLEAN: None} if self_ensemble else {})
-        return build_loop(network, lesson, config, site, key)
+        views = {CLEAN: None} if self_ensemble else {}
+        taught = Lesson(parts, objective or of_labels, length, views=views, **(lesson or {}))
+        return build_loop(network, taught, config, site, key)
 
     return make
 

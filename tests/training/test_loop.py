@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 from fitting import LENGTH, MILD, bytes_of, fit, losses
+from nstudent.config.schema import NoiseConfig
 from nstudent.data.batches import Batch
 from nstudent.data.dataset import Dataset
 from nstudent.distributed.world import Alone
 from nstudent.errors import ArtifactError, StoppedError, TrainingError
 from nstudent.models.cost import gmacs
 from nstudent.models.device import _choose_kernels
+from nstudent.models.heads import Logits
 from nstudent.models.network import Network
 from nstudent.progress import Silence
 from nstudent.training.checkpoint import load_checkpoint
@@ -198,6 +200,9 @@ def test_a_damaged_checkpoint_is_an_artifact_error(make_loop: Callable[..., Loop
 
 class Sick:
     """An objective that turns bad at its third step, and remembers the weights it saw there."""
+
+    is_recordable = False
+    average_passes = 0
 
     def __init__(self, cause: Callable[[torch.Tensor], torch.Tensor]) -> None:
         self.cause = cause
@@ -465,6 +470,35 @@ def test_activations_that_are_computed_twice_cost_a_forward_pass_more(
 
 
 @pytest.mark.slow
+def test_sizes_and_noise_may_follow_how_far_a_training_is(
+    make_loop: Callable[..., Loop], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Half of the steps on images of half the side, which the mean teacher of a filter sees at that size, too."""
+    asked, sides = [], []
+
+    def weakened(noise: NoiseConfig, done: float) -> NoiseConfig:
+        asked.append(done)
+        return noise if done >= 0.5 else NoiseConfig(shift=0, zoom=0, rotate=0)
+
+    def side_at(done: float) -> int:
+        return 32 if done >= 0.5 else 16
+
+    loop = make_loop(LENGTH, self_ensemble=True, lesson={"weakened": weakened, "side_at": side_at})
+    believe = loop.method.gradient._believe
+
+    def watched(images: torch.Tensor) -> Logits:
+        sides.append(images.shape[-1])
+        return believe(images)
+
+    monkeypatch.setattr(loop.method.gradient, "_believe", watched)
+    trained = fit(loop, tmp_path)
+    assert sides == [16] * 6 + [32] * 6
+    assert {0.0, 0.5} <= set(asked)
+    small, large = (gmacs([loop.method.network], side) for side in (16, 32))
+    # Forward and backward are three passes, and the mean teacher is one.
+    assert trained.spent.training_gmacs == pytest.approx(6 * 16 * 4 * (small + large))
+
+
 def test_training_learns_the_digits(make_loop: Callable[..., Loop], tmp_path: Path) -> None:
     trained = fit(make_loop(Length(4, 8), MILD), tmp_path)
     first, *_, last = losses(trained)
