@@ -304,6 +304,18 @@ def _own(function: ast.FunctionDef) -> Iterator[ast.AST]:
             left += ast.iter_child_nodes(node)
 
 
+def dataclasses_that_can_be_changed(module: Module) -> Iterator[str]:
+    """Whoever is handed one could change it for all others that hold it."""
+    for node in ast.walk(module.tree):
+        for each in node.decorator_list if isinstance(node, ast.ClassDef) else ():
+            words = each.keywords if isinstance(each, ast.Call) else []
+            name = _dotted(each.func if isinstance(each, ast.Call) else each)
+            frozen = [word.value for word in words if word.arg == "frozen"]
+            is_frozen = bool(frozen) and isinstance(frozen[0], ast.Constant) and frozen[0].value is True
+            if name.rpartition(".")[2] == "dataclass" and not is_frozen:
+                yield f"{node.name} is not frozen"
+
+
 def long_functions(module: Module) -> Iterator[str]:
     for node in module.functions:
         lines = module.code_lines & set(range(node.lineno, (node.end_lineno or node.lineno) + 1))

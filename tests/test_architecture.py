@@ -228,6 +228,10 @@ def test_few_modules_stand_outside_of_the_rooms() -> None:
     assert len(loose) <= MAX_LOOSE_MODULES, f"{len(loose)} modules, at most {MAX_LOOSE_MODULES}: {', '.join(loose)}"
 
 
+def test_no_dataclass_can_be_changed() -> None:
+    _hold(rules.dataclasses_that_can_be_changed)
+
+
 def test_no_function_is_long() -> None:
     _hold(rules.long_functions)
 

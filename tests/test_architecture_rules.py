@@ -103,6 +103,11 @@ OFFENDING: dict[Rule, list[tuple[str, str]]] = {
         ("a", 'class A:\n    def f(self):\n        """Raises:\n    OtherError: why."""\n        raise DataError()'),
         ("a", 'def f():\n    """DataError is raised."""\n    if x:\n        raise DataError()'),
     ],
+    rules.dataclasses_that_can_be_changed: [
+        ("a", "@dataclass\nclass A: ..."),
+        ("a", "@dataclasses.dataclass(kw_only=True)\nclass A: ..."),
+        ("a", "def f():\n    @total_ordering\n    @dataclass(frozen=False)\n    class A: ..."),
+    ],
     rules.long_functions: [
         ("a", _function(MAX_FUNCTION_LINES + 1)),
         ("a", "class A:\n" + "\n".join(f"    {line}" for line in _function(MAX_FUNCTION_LINES + 1).splitlines())),
@@ -170,6 +175,10 @@ HARMLESS: dict[Rule, list[tuple[str, str]]] = {
         ("a", "class _A:\n    def f(self):\n        raise DataError()"),
         ("a", "def f():\n    def g():\n        raise DataError()\n    raise"),
         (f"{rules.COMMAND_LINE}.run", "def f():\n    raise DataError()"),
+    ],
+    rules.dataclasses_that_can_be_changed: [
+        ("a", "@dataclass(kw_only=True, frozen=True)\nclass A: ..."),
+        ("a", "@final\nclass A: ...\n@dataclass_like\nclass B: ..."),
     ],
     rules.long_functions: [("a", _function(MAX_FUNCTION_LINES, comments=9))],
     rules.functions_of_many_parameters: [

@@ -214,6 +214,8 @@ def test_every_problem_is_reported_at_once(tmp_path: Path) -> None:
         ("student.noise.flip=7", "student.noise.flip"),
         ("data.source=jpeg", "data.source"),
         ("data.image_size=4", "data.image_size"),
+        ("data.image_size=1025", "data.image_size"),
+        ("data.max_pixels=178_000_001", "data.max_pixels"),
         ("data.unlabelled=-1", "data.unlabelled"),
         ("data.validation=0", "data.validation"),
         ("data=1", "data"),
@@ -235,6 +237,11 @@ def test_every_problem_is_reported_at_once(tmp_path: Path) -> None:
 def test_a_wrong_value_is_named_by_its_key_alone(word: str, key: str) -> None:
     """One line a key, and only words that the user can have written: no names of pydantic's types."""
     assert [_key(problem) for problem in _problems(word)] == [key]
+
+
+def test_the_largest_images_that_are_allowed() -> None:
+    config = load_config(None, ["data.image_size=1024", "data.max_pixels=178_000_000"])
+    assert (config.data.image_size, config.data.max_pixels) == (1024, 178_000_000)
 
 
 def test_a_truth_value_is_no_number() -> None:

@@ -183,6 +183,21 @@ def test_a_decoder_that_there_is_not_is_an_error_that_lists_those_that_there_are
         build_decoder("worst_path", Outputs(TREE))
 
 
+@pytest.mark.parametrize("absent", ["ignore", "class"])
+@pytest.mark.parametrize("tree", [TREE, RAGGED], ids=["of three levels", "ragged"])
+def test_all_that_a_decoder_knows_follows_the_distributions_to_their_device(tree: Taxonomy, absent: str) -> None:
+    """The device meta stands in for a GPU: its tensors have shapes and no numbers."""
+    outputs = Outputs(tree, absent)
+    decoder = best_path.BestPath(outputs)
+    found = decoder.decode([torch.empty(4, size, device="meta") for size in outputs.sizes])
+    known = decoder._tree
+    tensors = [found.paths, found.confidence, known.terminals, known.says, known.order.index]
+    for level in known.levels:
+        tensors += [level.above, level.output.index] + ([] if level.silent is None else [level.silent])
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
+    assert found.paths.shape == found.confidence.shape == (4, tree.num_levels)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("absent", ["ignore", "class"])
 def test_cpu_and_gpu_find_the_same_labels(absent: str) -> None:

@@ -60,6 +60,11 @@ def test_steps_know_their_round() -> None:
     assert [rounds[name] for name in TWO_ROUNDS] == [0, 0, 0, 1, 1, 1, 2, 2, 2, 0]
 
 
+def test_all_processes_of_a_run_share_what_takes_long() -> None:
+    """The leader alone reads the images and scores: the others wait for it."""
+    assert {name for name, stage in STAGES.items() if not stage.shared} == {"data", "evaluate"}
+
+
 # --- a stage that reads every labeller and not only the latest ---
 
 

@@ -11,13 +11,15 @@ from nstudent.config.file import load_config
 from nstudent.config.schema import Config
 from nstudent.data.curation.split import TEST, VALIDATION
 from nstudent.data.dataset import Dataset
+from nstudent.evaluation.assess import assess
 from nstudent.evaluation.metrics import scores as score_of
 from nstudent.evaluation.metrics import tally
-from nstudent.evaluation.predictions import Predictions
+from nstudent.evaluation.predictions import Predictions, PredictionWriter
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble
 from nstudent.runs.run import run_stage
 from nstudent.storage.artifact import Artifact, Manifest
+from nstudent.storage.hdf5 import mapped
 from PIL import Image
 
 
@@ -94,6 +96,22 @@ def test_the_predictions_that_are_kept_are_those_that_were_scored(finished: Path
             rows = found.rows_of(split)
             again = score_of(tally(found.paths[rows], found.truth[rows], found.levels))
             assert again == {name: None if each is None else each["value"] for name, each in entry[part].items()}
+
+
+def test_predictions_are_kept_beside_their_images_however_many_batches_there_are(
+    finished: Path, tmp_path: Path
+) -> None:
+    dataset, config = Dataset(Artifact(finished / "00-data")), load_config(finished / "config.yaml")
+    ensemble = Ensemble.load(Artifact(finished / "01-teacher"), Placement.from_config(config))
+    ids = dataset.validation
+    writer = PredictionWriter(tmp_path, "teacher", dataset, ensemble.recipe.outputs)
+    found = assess(ensemble, dataset, ids, -(-len(ids) // 4), writer)
+    writer.finish()
+    (path,) = tmp_path.iterdir()
+    kept = mapped(path)
+    assert np.array_equal(kept["image"], ids)
+    assert np.array_equal(kept["truth"], dataset.labels[ids])
+    assert np.array_equal(kept["path"], found.paths)
 
 
 def test_the_probabilities_that_are_kept_are_those_of_the_ensemble(finished: Path) -> None:

@@ -295,6 +295,14 @@ def test_a_warm_up_rises_and_then_a_cosine_falls_to_zero(
     assert (falling < 0).all()
 
 
+def test_the_length_of_a_warm_up_is_counted_in_epochs(make_loop: Callable[..., Loop], tmp_path: Path) -> None:
+    loop = make_loop(Length(3, 3), MILD, learning_rate=HEIGHT, warmup_epochs=2)
+    rates = [entry["learning_rate"] for entry in fit(loop, tmp_path).history]
+    # The history shows the rate of the last step of an epoch. The warm-up takes the steps 0 to 5.
+    assert rates[:2] == pytest.approx([HEIGHT * (0.01 + 0.99 * step / 6) for step in (2, 5)])
+    assert rates[2] == pytest.approx(HEIGHT * (1 + math.cos(math.pi * 8 / 9)) / 2)
+
+
 def test_a_training_that_is_all_warm_up_still_trains(make_loop: Callable[..., Loop], tmp_path: Path) -> None:
     trained = fit(make_loop(Length(1, 2), MILD, warmup_epochs=50), tmp_path)
     assert math.isfinite(losses(trained)[0])
