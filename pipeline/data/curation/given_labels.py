@@ -15,7 +15,7 @@ from nstudent.errors import ConfigError, DataError
 from nstudent.taxonomy.tree import LabelArray, Taxonomy
 
 _MIN_REVERSED = 3
-"""So many classes with one class below each, all sharing fewer, are taken for levels in the wrong order."""
+"""Number of classes with one class below each, all sharing fewer, from which levels seem to be in the wrong order."""
 
 
 def taxonomy_of(records: Sequence[Record], config: DataConfig) -> Taxonomy:
