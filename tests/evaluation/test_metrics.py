@@ -99,3 +99,9 @@ def test_the_best_constant_weighs_every_level_of_a_label() -> None:
     tree = Taxonomy.from_labels([("A", "a"), ("A", "b"), ("B", "c")], ("coarse", "fine"))
     truth = np.array([[0, 0], [0, 1], [0, 1], [1, 2], [1, 2], [0, 0]], dtype=np.int32)
     assert scores(best_constant(truth, tree))["contest alone"] == pytest.approx((4 + 2) / 12)
+
+
+def test_the_best_constant_counts_the_first_class_of_a_level_as_any_other() -> None:
+    tree = Taxonomy.from_labels([("A", "a"), ("B", "b")], ("coarse", "fine"))
+    truth = np.array([[0, 0], [0, 0], [1, 1]], dtype=np.int32)
+    assert scores(best_constant(truth, tree))["contest alone"] == pytest.approx(2 / 3)

@@ -124,6 +124,13 @@ def test_the_length_of_a_warm_up_is_counted_in_epochs(make_loop: Callable[..., L
     assert rates[2] == pytest.approx(HEIGHT * (1 + math.cos(math.pi * 8 / 9)) / 2)
 
 
+def test_all_steps_but_the_last_one_can_be_warm_up(make_loop: Callable[..., Loop], tmp_path: Path) -> None:
+    loop = make_loop(Length(4, 1), MILD, learning_rate=HEIGHT, warmup_epochs=50)
+    rates = [entry["learning_rate"] for entry in fit(loop, tmp_path).history]
+    assert rates[:3] == pytest.approx([HEIGHT * (0.01 + 0.99 * step / 3) for step in range(3)])
+    assert rates[3] == pytest.approx(HEIGHT * (1 + math.cos(math.pi * 3 / 4)) / 2)
+
+
 def test_a_training_that_is_all_warm_up_still_trains(make_loop: Callable[..., Loop], tmp_path: Path) -> None:
     trained = fit(make_loop(Length(1, 2), MILD, warmup_epochs=50), tmp_path)
     assert math.isfinite(losses(trained)[0])

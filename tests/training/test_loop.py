@@ -14,9 +14,11 @@ from nstudent.distributed.world import Alone
 from nstudent.errors import ArtifactError, StoppedError
 from nstudent.models.device import _choose_kernels
 from nstudent.models.network import Network
+from nstudent.noise.steps import Prepared
 from nstudent.progress import Silence
 from nstudent.training.checkpoint import load_checkpoint
 from nstudent.training.loop import Length, Loop, Trained
+from torch import Tensor
 
 GOLDEN = Path(__file__).parent / "golden_losses.json"
 
@@ -189,6 +191,57 @@ def test_a_damaged_checkpoint_is_an_artifact_error(make_loop: Callable[..., Loop
     (tmp_path / "checkpoint.safetensors").write_bytes(b"half a checkpoi")
     with pytest.raises(ArtifactError, match=r"checkpoint\.safetensors is damaged"):
         fit(make_loop(LENGTH), tmp_path)
+
+
+def test_the_loss_of_an_epoch_is_the_mean_over_its_steps(
+    make_loop: Callable[..., Loop], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = make_loop(Length(2, 3), MILD)
+    learn, seen = loop.method.learn, []
+
+    def noted(prepared: Prepared, step: int, done: float) -> Tensor:
+        loss = learn(prepared, step, done)
+        seen.append(float(loss))
+        return loss
+
+    monkeypatch.setattr(loop.method, "learn", noted)
+    assert losses(fit(loop, tmp_path)) == pytest.approx([np.mean(seen[:3]), np.mean(seen[3:])])
+
+
+def test_a_step_is_told_its_number_and_how_much_of_the_training_is_over(
+    make_loop: Callable[..., Loop], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = make_loop(Length(2, 2), MILD)
+    learn, told = loop.method.learn, []
+
+    def noted(prepared: Prepared, step: int, done: float) -> Tensor:
+        told.append((step, done))
+        return learn(prepared, step, done)
+
+    monkeypatch.setattr(loop.method, "learn", noted)
+    fit(loop, tmp_path)
+    assert told == [(0, 0.0), (1, 0.25), (2, 0.5), (3, 0.75)]
+
+
+@pytest.mark.parametrize("leads", [True, False])
+def test_only_the_process_that_leads_writes_checkpoints(
+    leads: bool, make_loop: Callable[..., Loop], tmp_path: Path
+) -> None:
+    class Other(Alone):
+        pass
+
+    Other.leads = leads
+    length = Length(1, 2)
+    made = make_loop(length, MILD)
+    fit(Loop(made.method, made.feed, length, world=Other()), tmp_path)
+    assert bool(list(tmp_path.iterdir())) is leads
+
+
+def test_a_loop_that_is_told_of_no_other_process_trains_alone(make_loop: Callable[..., Loop], tmp_path: Path) -> None:
+    length = Length(1, 2)
+    made = make_loop(length, MILD)
+    fit(Loop(made.method, made.feed, length), tmp_path)
+    assert (tmp_path / "checkpoint.safetensors").exists()
 
 
 @pytest.mark.slow
