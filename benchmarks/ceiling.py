@@ -62,8 +62,8 @@ def heading(bench: Bench, arguments: argparse.Namespace) -> None:
 
 
 def compare(bench: Bench, arguments: argparse.Namespace) -> None:
-    member = bench.member()
-    with bench.placement.autocast(member):
+    network = bench.network()
+    with bench.placement.autocast(network):
         dtype = torch.bfloat16 if torch.is_autocast_enabled(arguments.device) else torch.float32
     products = {size: Product(bench.placement.device, size, dtype) for size in SIZES[arguments.device]}
     steps: dict[str, Turns] = {"the bare loop": bench.bare(), "our step": bench.ours(Variant())}
@@ -78,7 +78,7 @@ def compare(bench: Bench, arguments: argparse.Namespace) -> None:
     print("| | TFLOP/s | of the ceiling | images a second |\n|---|---|---|---|")
     precision = str(dtype).removeprefix("torch.")
     print(f"| products of {best.size} x {best.size}, {precision} | {best.flops() / 1e12:.3f} | 1 | |")
-    flops = PASSES * 2e9 * gmacs([member], bench.dataset.image_size)
+    flops = PASSES * 2e9 * gmacs([network], bench.dataset.image_size)
     for name, turns in steps.items():
         images = bench.batch / statistics.median(turns.wall)
         print(f"| {name} | {flops * images / 1e12:.3f} | {flops * images / best.flops():.2f} | {images:,.0f} |")

@@ -64,10 +64,10 @@ class Heap:
     def __init__(self, config: Config, dataset: Dataset, net: str, num_members: int, images: int, folder: Path) -> None:
         self._placement, model = Placement.from_config(config), ModelConfig(backbones=(net,))
         outputs = Outputs(dataset.taxonomy)
-        members = [build_network(model, outputs, ("benchmark", number)) for number in range(num_members)]
+        networks = [build_network(model, outputs, ("benchmark", number)) for number in range(num_members)]
         self._side = config.data.image_size
         recipe = Recipe.of(config, dataset.taxonomy, [model] * num_members)
-        self._ensemble = Ensemble.of_networks(recipe, members, self._placement)
+        self._ensemble = Ensemble.of_networks(recipe, networks, self._placement)
         self.size = BatchSize.starting(None, self._ensemble)
         layout, temperatures = Layout.of(outputs, None), (1.2,) * len(LEVELS)
         self._labelling = _Labelling(dataset, self._ensemble, layout, temperatures, self.size)

@@ -25,7 +25,7 @@ from nstudent.training import loop
 PARTS = {
     "checkpoints (copy, hash, write, sync)": (loop, "save_checkpoint"),
     "commits (hash, manifest, sync, rename)": (run_folder, "commit"),
-    "hashing what is opened": (Artifact, "path"),
+    "hashing what is opened": (Artifact, "paths"),
 }
 
 

@@ -144,7 +144,7 @@ class Bench:
         self.placement = Placement.from_config(config)
         torch.set_num_threads(config.threads or 1)
 
-    def member(self, checkpointing: bool = False) -> Network:
+    def network(self, checkpointing: bool = False) -> Network:
         noise, outputs = self.config.student.noise, Outputs(self.dataset.taxonomy)
         return build_network(
             self.model, outputs, KEY, dropout=noise.dropout, drop_path=noise.drop_path, checkpointing=checkpointing
@@ -172,7 +172,7 @@ class Bench:
             workers=self.workers,
         )
         lesson = Lesson([(examples, self.batch)], objective, LENGTH)
-        loop = build_loop(self.member(training.checkpoint_activations), lesson, training, site, KEY)
+        loop = build_loop(self.network(training.checkpoint_activations), lesson, training, site, KEY)
         variant.change(loop)
         return loop
 
@@ -202,7 +202,7 @@ class Bench:
     def bare(self, recorded: bool = False) -> Turns:
         """A loop of nothing but the network; ``recorded``: replayed by a GPU, as ours is."""
         student, placement = self.config.student, self.placement
-        network = placement.put(self.member()).train()
+        network = placement.put(self.network()).train()
         optimizer = build_optimizer(network, student, placement.device)
         random = torch.Generator().manual_seed(0)
         side = self.dataset.image_size
@@ -323,7 +323,7 @@ def _compare(bench: Bench, arguments: argparse.Namespace) -> None:
 
 def _heading(bench: Bench, arguments: argparse.Namespace) -> str:
     device = torch.cuda.get_device_name() if arguments.device == "cuda" else platform.processor() or platform.machine()
-    network: nn.Module = bench.member()
+    network: nn.Module = bench.network()
     weights = sum(p.numel() for p in network.parameters())
     return (
         f"{arguments.net} ({weights:,} weights), {bench.dataset.image_size} px, batch {bench.batch}, "

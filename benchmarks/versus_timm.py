@@ -183,13 +183,13 @@ def our_work(arguments: argparse.Namespace) -> None:
     config = our_config(folder, side, arguments, arguments.noise)
     dataset = Dataset(Artifact(folder / "run" / "00-data"), config.data)
     placement, model = Placement.from_config(config), ModelConfig(backbones=(arguments.net,))
-    member = build_network(model, Outputs(dataset.taxonomy), KEY)
+    network = build_network(model, Outputs(dataset.taxonomy), KEY)
     ids = dataset.labelled
     if arguments.work == "label":
         recipe = Recipe.of(config, dataset.taxonomy, [model])
         ids = np.resize(ids, arguments.amount)
         batch = None if arguments.our_batch == "null" else int(arguments.our_batch or arguments.batch)
-        predict(Ensemble.of_networks(recipe, [member], placement), dataset.pixels, ids, batch)
+        predict(Ensemble.of_networks(recipe, [network], placement), dataset.pixels, ids, batch)
         return
     training = config.teacher.model_copy(update={"batch_size": arguments.batch})
     examples = Examples(ids, GivenTargets(dataset.labels[ids], Outputs(dataset.taxonomy)))
@@ -205,7 +205,7 @@ def our_work(arguments: argparse.Namespace) -> None:
         checkpoint_seconds=3600,
     )
     length = Length(arguments.amount, len(ids) // arguments.batch)
-    loop = build_loop(member, Lesson([(examples, arguments.batch)], objective, length), training, site, KEY)
+    loop = build_loop(network, Lesson([(examples, arguments.batch)], objective, length), training, site, KEY)
     with tempfile.TemporaryDirectory() as scratch:
         loop.fit(Path(scratch) / "checkpoint.safetensors", Silence(), "training")
 

@@ -58,7 +58,7 @@ class Trainer:
         self._listener = context.listener
         self._full_name = context.training
 
-    @property
+    @cached_property
     def outputs(self) -> Outputs:
         """What the networks of this run are to say."""
         return Outputs(self.dataset.taxonomy, self._config.absent)

@@ -26,6 +26,12 @@ WRITES_HDF5 = "storage.hdf5"
 MAKES_GENERATORS = "randomness"
 # albumentations asks for a stdlib generator beside numpy's; it gets one seeded from the key.
 SEEDS_ALBUMENTATIONS = "noise.image_noise"
+SET_BY_CUSTOM = {
+    # Of weights, optimisers and layers; of a network of several processes; of a compiler; of an array.
+    *("grad", "found_inf", "grad_scale", "momentum", "broadcast_buffers", "_compiled_call_impl", "recompile_limit"),
+    "writeable",
+}
+"""Attributes of other libraries' objects that are meant to be assigned."""
 
 
 @dataclass(frozen=True)
@@ -239,6 +245,15 @@ def generators_made(module: Module) -> Iterator[str]:
     making = {"np.random.Generator", "np.random.default_rng", "torch.seed", "random.seed", "random.Random"}
     allowed = {"random.Random"} if module.name == SEEDS_ALBUMENTATIONS else set()
     yield from (called for called, _ in module.calls if called in making - allowed)
+
+
+def attributes_assigned_from_outside(module: Module) -> Iterator[str]:
+    """An object changes its own attributes; others ask it to. Torch and numpy want some of theirs to be set."""
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            own = isinstance(node.value, ast.Name) and node.value.id in {"self", "cls"}
+            if not own and node.attr not in SET_BY_CUSTOM:
+                yield f"{ast.unparse(node)} in line {node.lineno}"
 
 
 def grab_bags(module: Module) -> Iterator[str]:

@@ -208,6 +208,10 @@ def test_no_generator_is_made_elsewhere() -> None:
     _hold(rules.generators_made)
 
 
+def test_nothing_assigns_to_an_attribute_of_another_object() -> None:
+    _hold(rules.attributes_assigned_from_outside)
+
+
 def test_a_file_has_one_subject() -> None:
     _hold(rules.grab_bags)
     _hold(rules.long_files)

@@ -68,7 +68,7 @@ OFFENDING: dict[Rule, list[tuple[str, str]]] = {
         ("a", "yaml.load(x, Loader=yaml.Loader)"),
         ("a", "class Mine(yaml.Loader): ...\nyaml.load(x, Loader=Mine)"),
     ],
-    rules.printed: [("runs.run", "print('x')"), ("training.fit", "sys.stderr.write('x')")],
+    rules.printed: [("runs.run", "print('x')"), ("training.loop", "sys.stderr.write('x')")],
     rules.hdf5_open_for_writing: [
         ("a", "h5py.File(path, 'w')"),
         ("a", "h5py.File(path)"),
@@ -89,6 +89,11 @@ OFFENDING: dict[Rule, list[tuple[str, str]]] = {
         ("a", "np.random.default_rng(1)"),
         ("a", "random.Random(1)"),
         (rules.SEEDS_ALBUMENTATIONS, "np.random.Generator(x)"),
+    ],
+    rules.attributes_assigned_from_outside: [
+        ("a", "loop.step = 3"),
+        ("a", "def f(self):\n    self.spending.spent, self.b = 1, 2"),
+        ("a", "counter.number += 1"),
     ],
     rules.grab_bags: [("data.utils", ""), ("common.data", "")],
     rules.long_files: [("a", "x = 1\n" * (MAX_LINES + 1))],
@@ -157,6 +162,9 @@ HARMLESS: dict[Rule, list[tuple[str, str]]] = {
         (rules.MAKES_GENERATORS, "np.random.Generator(x)"),
         (rules.SEEDS_ALBUMENTATIONS, "random.Random(1)"),
         ("a", "generator(1, 'x')"),
+    ],
+    rules.attributes_assigned_from_outside: [
+        ("a", "def f(self):\n    self.step = self.loop.step\n    weight.grad = None"),
     ],
     rules.grab_bags: [("data.batches", ""), ("database", "")],
     rules.long_files: [("a", "x = 1\n" * MAX_LINES)],

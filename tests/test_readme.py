@@ -141,3 +141,10 @@ def _check_predictions(nstudent: Command, folder: Path) -> None:
     assert {level: label.name for level, label in found[1].labels.items()} == {
         level: label["class"] for level, label in prediction["labels"].items()
     }
+
+
+def test_every_link_of_a_page_leads_to_a_file() -> None:
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
+    links = [(page, link) for page in pages for link in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text())]
+    assert links
+    assert [f"{page.name}: {link}" for page, link in links if not (page.parent / link).exists()] == []

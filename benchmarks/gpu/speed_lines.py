@@ -150,7 +150,7 @@ class Lines:
             ours = bench.ours(Variant())
             ours.take(1)
             first_s = time.monotonic() - began
-            flops = 6e9 * gmacs([bench.member()], side) * batch
+            flops = 6e9 * gmacs([bench.network()], side) * batch
             others: dict[str, Turns] = {"bare": bench.bare()}
             others |= {name: bench.ours(variant) for name, variant in (changes or {}).items()}
             # The recorded one in a second go: what comes first is then on paper whatever becomes of it.

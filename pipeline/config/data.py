@@ -29,11 +29,11 @@ class DataConfig(Section):
     """How the squares are kept: as they are, or as JPEG, in a third of the bytes or less. auto: pixels up to 8 GiB.
     original: not at all; whoever looks at an image decodes its original anew, which has to stay where it is."""
     jpeg_quality: Annotated[Whole, Field(ge=50, le=100)] = 95
-    """Of squares that are kept as JPEG."""
+    """JPEG quality of squares that are kept as JPEG."""
     labelled: Amount | Literal["all"] | None = None
     """Training images that keep their labels; the others join the heap. null: all, but 100 of the embedded digits."""
     unlabelled: Amount | None = None
-    """At most so many unlabelled images. null: all of them."""
+    """Largest number of unlabelled images, or their share. null: all of them."""
     validation: Amount = 0.1
     """Images for choosing (thresholds, temperatures, promotion), where the source has no such split."""
     test: Amount = 0.2

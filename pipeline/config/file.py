@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 _MAX_PAGE_BYTES = 1_000_000
 _MAX_DEPTH = 8
 _MAX_VALUES = 50_000
-"""Of one page. PyYAML takes a second for so many."""
+"""Number of values that one page may hold; PyYAML takes a second for so many."""
 _MAX_DIGITS = 100
 _MAX_LISTED = 20
 """Problems that one error names."""

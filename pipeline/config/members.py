@@ -14,6 +14,11 @@ HeadName = Literal["fine_to_coarse", "coarse_to_fine", "independent"]
 class MemberConfig(Section):
     """One member of an ensemble. Each kind of member has a section of its own, with its row in ``MEMBERS``."""
 
+    def asked(self) -> dict[str, Any]:
+        """As of any section; the kind is asked for too, unless it is a network: so it was before there were kinds."""
+        kind = kind_of(self)
+        return super().asked() if kind == NETWORK else {"kind": kind, **super().asked()}
+
 
 class ModelConfig(MemberConfig):
     """A network: one or several backbones whose pooled features are concatenated, and a hierarchical head."""
@@ -73,11 +78,11 @@ def member_entry(settings: MemberConfig) -> dict[str, Any]:
     return {"kind": kind_of(settings), **settings.model_dump(mode="json")}
 
 
-def _asked(settings: MemberConfig) -> dict[str, Any]:
-    """The same, less the kind of a network: configurations, and what was asked for in them, do without it."""
+def _as_written(settings: MemberConfig) -> dict[str, Any]:
+    """The same, less the kind of a network: configurations do without it."""
     entry = member_entry(settings)
     return {key: value for key, value in entry.items() if (key, value) != ("kind", NETWORK)}
 
 
-AnyMember = Annotated[MemberConfig, PlainValidator(read_member), PlainSerializer(_asked)]
+AnyMember = Annotated[MemberConfig, PlainValidator(read_member), PlainSerializer(_as_written)]
 """A member of any kind, as a key of the configuration."""

@@ -199,7 +199,7 @@ class Config(Section):
     rounds: Annotated[Whole, Field(ge=0)] = 1
     """Rounds of pseudo-labels, filter and student. 0: the teacher alone."""
     absent: Absent = "ignore"
-    """A level below a label's end teaches nothing, or (where inner nodes are final labels) is a class 'nothing'."""
+    """A level below a label's end teaches nothing, or (where inner nodes are terminals) is a class 'nothing'."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """auto: CUDA, else Apple's GPU, else the CPU."""
     precision: Precision = "auto"

@@ -1,1 +1,1 @@
-"""From files on disk to batches: sources, decoding, the packed data set, augmentation."""
+"""From files on disk to batches: sources, decoding, the packed data set, its batches."""

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 
 Rows = TypeVar("Rows", Ids, npt.NDArray[np.float32])
 
-Targets = Callable[[Ids], tuple[npt.NDArray[np.float32], ...]]
+TargetsOf = Callable[[Ids], tuple[npt.NDArray[np.float32], ...]]
 """Rows of some examples -> per level, the mass on each class: (rows, classes of the level)."""
 
 
@@ -34,7 +34,7 @@ class Images(Protocol):
         """uint8 (rows, side, side, 3) of some image ids, on the host or already on a GPU."""
 
 
-class ImageNoise(Protocol):
+class NoiseOnImage(Protocol):
     """Noise on one image, where it is loaded."""
 
     def __call__(self, image: Pixels, key: Key, step: int) -> Pixels:
@@ -47,7 +47,7 @@ class Examples:
 
     ids: Ids
     """Image id of each row."""
-    targets: Targets
+    targets: TargetsOf
     copies: Ids | None = None
     """How often a row is shown each pass; ``None``: once."""
 
@@ -132,10 +132,10 @@ class Batches:
         self,
         pixels: Images,
         parts: Sequence[tuple[Examples, int]],
-        noise: ImageNoise | None,
+        noise: NoiseOnImage | None,
         key: Key,
         *,
-        views: Mapping[str, ImageNoise | None] | None = None,
+        views: Mapping[str, NoiseOnImage | None] | None = None,
         process: tuple[int, int] = (0, 1),
     ) -> None:
         """Make batches of some examples.
@@ -227,12 +227,12 @@ def places_of(parts: Sequence[tuple[Examples, int]], process: tuple[int, int]) -
     return np.concatenate([_rows_of(np.arange(*between), process) for between in pairwise(ends)]), int(ends[-1])
 
 
-def _rows_of(rows: Rows, share: tuple[int, int]) -> Rows:
-    number, count = share
+def _rows_of(rows: Rows, process: tuple[int, int]) -> Rows:
+    number, count = process
     return rows[len(rows) * number // count : len(rows) * (number + 1) // count]
 
 
-def _noised(raw: Pixels | Tensor, noise: ImageNoise | None, keys: Sequence[Key], step: int) -> Pixels | Tensor:
+def _noised(raw: Pixels | Tensor, noise: NoiseOnImage | None, keys: Sequence[Key], step: int) -> Pixels | Tensor:
     """Images, each with the noise of its key."""
     if noise is None or not len(raw):
         return raw

@@ -33,7 +33,7 @@ class Awaited(Iterator[T]):
 
     @property
     def share(self) -> float:
-        """Of the time since the first batch, the share in which the next one was waited for."""
+        """Share of the time since the first batch in which the next one was waited for."""
         if self._began is None:
             return 0.0
         return self._waited / max(time.perf_counter() - self._began, 1e-9)

@@ -19,7 +19,7 @@ _SMALLEST = 1e-12
 
 
 class BestPath:
-    """Finds the most probable legal final label of each image.
+    """Finds the most probable path to a terminal for each image.
 
     A label's score is the geometric mean of its probabilities over the levels that have a say: those where it names a
     class, and those where it ends and the model has an output for 'nothing'. The mean, not the product, so that short
@@ -51,7 +51,7 @@ class BestPath:
         self._tree = _Tree(torch.from_numpy(terminals), levels, order, torch.from_numpy(says))
 
     def decode(self, probabilities: Sequence[Tensor]) -> Decoded:
-        """Find the most probable legal final label of each image, from (images, outputs) per level; see ``Decoder``."""
+        """Find the most probable path to a terminal, from (images, outputs) per level; see ``Decoder``."""
         num_images, device = len(probabilities[0]), probabilities[0].device
         # Kept where it was used last: a labelling stays on one device.
         tree = self._tree = self._tree.to(device)
@@ -133,7 +133,7 @@ class _Tree:
 
 
 def _speakable(outputs: Outputs) -> LabelArray:
-    """Terminal labels that end at a leaf, or at a level below which the model can say 'nothing'."""
+    """Terminals that have no classes below them, or at a level below which the model can say 'nothing'."""
     taxonomy = outputs.taxonomy
     rows = taxonomy.terminal_rows
     allowed = [

@@ -13,7 +13,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Decoded:
-    """The final labels of some images, on the device that held their distributions."""
+    """The paths of some images, each to a terminal, on the device that held their distributions."""
 
     paths: Tensor
     """int32 (images, levels): class per level, ``ABSENT`` below the end of the path."""
@@ -22,7 +22,7 @@ class Decoded:
 
 
 class Decoder(Protocol):
-    """A rule that finds one legal final label for every image."""
+    """A rule that finds one path to a terminal for every image."""
 
     def decode(self, probabilities: Sequence[Tensor]) -> Decoded:
         """Find the labels of some images.

@@ -206,7 +206,7 @@ class LabelStore:
         return np.concatenate([part.confidence for part in self.parts()])
 
     def terminals(self, taxonomy: Taxonomy) -> npt.NDArray[np.int32]:
-        """Index among the taxonomy's final labels of each row's path, (rows,)."""
+        """Index of the terminal that each row's path leads to, (rows,)."""
         found = np.empty(len(self), dtype=np.int32)
         for part in self.parts():
             found[part.rows] = taxonomy.terminal_of(part.paths)

@@ -36,7 +36,12 @@ class BatchSize:
     """How many images are looked at together: what was found to fit is remembered for all that comes later."""
 
     def __init__(self, images: int) -> None:
+        """Begin with a number of images."""
         self.images = images
+
+    def halve(self) -> None:
+        """Look at half as many images together from now on: so many did not fit."""
+        self.images //= 2
 
     @classmethod
     def starting(cls, limit: int | None, ensemble: Ensemble) -> BatchSize:
@@ -95,7 +100,7 @@ def batches(
             under_way = begun
             if begun is None:
                 # What was fetched behind this batch is fetched again, in other parts.
-                size.images = images // 2
+                size.halve()
                 waiting = beside.submit(fetch, first, size.images)
         if under_way is not None:
             yield under_way()

@@ -14,11 +14,12 @@ def mean(votes: Sequence[Tensor], weights: Sequence[float] | None) -> Tensor:
     """The mean of the probabilities, (images, outputs) a vote, weighted if there are weights."""
     if len(votes) == 1:
         return votes[0]
-    together = torch.stack(list(votes))
     if weights is None or len(set(weights)) == 1:
-        return together.mean(dim=0)
-    shares = together.new_tensor(weights) / sum(weights)
-    pooled: Tensor = torch.tensordot(shares, together, dims=1)
+        return torch.stack(list(votes)).mean(dim=0)
+    # Weights stay numbers of the host: to make a tensor of them is to wait for a GPU, at every batch.
+    pooled = torch.zeros_like(votes[0])
+    for vote, weight in zip(votes, weights, strict=True):
+        pooled.add_(vote, alpha=weight / sum(weights))
     return pooled
 
 

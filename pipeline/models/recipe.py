@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Annotated, Any, Self
 
 from nstudent.config.file import check_section
@@ -98,7 +99,7 @@ class Recipe(Section):
             precision=config.precision,
         )
 
-    @property
+    @cached_property
     def outputs(self) -> Outputs:
         """What the ensemble, and each of its members, can say."""
         return Outputs(self.taxonomy, self.absent)

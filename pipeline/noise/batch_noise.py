@@ -35,7 +35,7 @@ from nstudent.noise.draws import (
 from nstudent.randomness import Key
 from torch import Tensor
 
-Places = slice | npt.NDArray[np.int64]
+_Rows = slice | npt.NDArray[np.int64]
 
 _TABLES = (POSTERIZE, SOLARIZE, BRIGHTNESS, AUTOCONTRAST, EQUALIZE, CONTRAST)
 """Operations that give each value of a channel a new one, wherever it stands."""
@@ -52,7 +52,7 @@ class BatchNoise:
     def __init__(self, noise: NoiseConfig) -> None:
         self._noise = noise
 
-    def __call__(self, images: Tensor, key: Key, places: Places = slice(None), batch: int | None = None) -> Tensor:
+    def __call__(self, images: Tensor, key: Key, places: _Rows = slice(None), batch: int | None = None) -> Tensor:
         """uint8 (b, side, side, 3) -> the same shape, on the same device. Equal keys give equal noise.
 
         Where several processes share a batch, ``images`` are those at ``places`` of a whole ``batch``: an image's noise
@@ -60,7 +60,7 @@ class BatchNoise:
         """
         return self.together(images, [key], places, len(images) if batch is None else batch)
 
-    def together(self, images: Tensor, keys: Sequence[Key], places: Places, batch: int) -> Tensor:
+    def together(self, images: Tensor, keys: Sequence[Key], places: _Rows, batch: int) -> Tensor:
         """Noise several batches that lie end to end, uint8 (keys * b, side, side, 3), each with its own key.
 
         The host launches as much as for one. ``places``, (b,), are those of the images in a whole ``batch``.

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import torch.nn.functional as F
 from nstudent.noise.steps import Prepared
+from torch import Tensor
 
 
 class Resizing:
@@ -23,9 +24,13 @@ class Resizing:
         self._steps = steps
 
     def __call__(self, prepared: Prepared, step: int) -> Prepared:
-        """Resize the images, smoothed where they become smaller; those of the right size stay as they are."""
+        """Resize the images; those of the right size stay as they are. Views are brought to the same size later."""
         side = self._side_at(step / self._steps)
-        if side == prepared.images.shape[-1]:
-            return prepared
-        images = F.interpolate(prepared.images, size=(side, side), mode="bilinear", antialias=True)
-        return replace(prepared, images=images)
+        return replace(prepared, images=resized(prepared.images, side))
+
+
+def resized(images: Tensor, side: int) -> Tensor:
+    """float32 (b, 3, height, width) -> (b, 3, side, side), smoothed if they become smaller."""
+    if images.shape[-1] == side:
+        return images
+    return F.interpolate(images, size=(side, side), mode="bilinear", antialias=True)

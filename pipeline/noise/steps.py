@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from nstudent.data.batches import Batch
 from torch import Tensor
 
-Targets = tuple[Tensor, ...]
+Mass = tuple[Tensor, ...]
 """Per level, coarse first: float32 (b, classes), mass on each class."""
 
 PixelStep = Callable[[Tensor, Sequence[int]], Tensor]
@@ -24,9 +24,9 @@ class Prepared:
     """As it was loaded; its images are those before any step on the device."""
     images: Tensor
     """float32 (b, 3, side, side) in 0..1."""
-    targets: Targets
+    targets: Mass
     """What is to be learnt from them."""
-    whole_mass: Targets = ()
+    whole_mass: Mass = ()
     """Per level (2, classes): mass of all labelled images of the whole batch, and of all others. It is filled in after
     the last step on the batch."""
     meanwhile: Callable[[], None] = lambda: None
@@ -34,4 +34,5 @@ class Prepared:
 
 
 BatchStep = Callable[[Prepared, int], Prepared]
-"""(batch, number of its step) -> the batch, resized, mixed or changed otherwise."""
+"""(batch, number of its step) -> the batch, resized, mixed or changed otherwise. At each level it keeps the mass of
+each class, summed over the labelled images, and summed over the others: other processes have added it up before."""

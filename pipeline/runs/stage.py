@@ -120,7 +120,7 @@ class Context:
 
     @property
     def listener(self) -> Listener:
-        """Hears of epochs and steps."""
+        """Hears of trainings, their epochs, and steps."""
         return self.session.listener
 
     @property

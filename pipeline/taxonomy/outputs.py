@@ -18,8 +18,8 @@ SILENT = -1
 class Outputs:
     """The outputs of a model on a tree of classes, level by level, coarse first.
 
-    Output ``i`` of a level speaks for class ``i`` of that level. If ``absent`` is ``class``, a level that some legal
-    final label does not reach has one output more, the last one, which speaks for 'nothing'.
+    Output ``i`` of a level speaks for class ``i`` of that level. If ``absent`` is ``class``, a level that the path
+    to some terminal does not reach has one output more, the last one, which speaks for 'nothing'.
     """
 
     taxonomy: Taxonomy

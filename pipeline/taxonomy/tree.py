@@ -28,8 +28,8 @@ class Taxonomy:
     """Levels, the classes of each level, and the parent of each class.
 
     ``parents[level][c]`` is the index, in the level above, of the parent of class ``c``; ``parents[0]`` is empty.
-    ``terminals`` lists every legal final label as a row of class indices padded with ``ABSENT``: all leaves, and the
-    inner nodes that were seen as a final label.
+    ``terminals`` lists the path to every class where a label may end, as a row of class indices padded with ``ABSENT``:
+    to all classes that have none below them, and to those others that were seen as the end of a label.
     """
 
     levels: tuple[str, ...]
@@ -98,7 +98,7 @@ class Taxonomy:
 
     @cached_property
     def terminal_rows(self) -> LabelArray:
-        """The legal final labels. Shape (terminals, levels)."""
+        """The paths to the terminals, int32 (terminals, levels); ``ABSENT`` below the end of a path."""
         return np.array(self.terminals, dtype=np.int32).reshape(-1, self.num_levels)
 
     def encode(self, entries: Entries) -> tuple[int, ...]:
@@ -166,7 +166,7 @@ class Taxonomy:
         return tuple(reversed(row))
 
     def including(self, labels: LabelArray) -> Taxonomy:
-        """The same tree, with every complete label in ``labels``, (images, levels), made a legal final label."""
+        """The same tree, with every complete label in ``labels``, (images, levels), made a terminal."""
         complete = labels[(labels != UNKNOWN).all(axis=1)]
         rows = {tuple(row) for row in np.unique(complete, axis=0).tolist()} | set(self.terminals)
         # UNKNOWN and ABSENT sort before any class: a node stands before what is below it.
@@ -193,7 +193,7 @@ class Taxonomy:
 
     @cached_property
     def _terminal_at(self) -> npt.NDArray[np.int32]:
-        """Index of the final label that ends at each class, the classes of all levels in a row; -1: none, and last."""
+        """Index of the terminal at each class, the classes of all levels in a row; -1: none, and last."""
         at = np.full(sum(self.num_classes) + 1, -1, dtype=np.int32)
         rows = self.terminal_rows
         depth = (rows != ABSENT).sum(axis=1) - 1

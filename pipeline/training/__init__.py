@@ -1,1 +1,1 @@
-"""The one training loop, and what it is handed: objectives, noise on batches, schedules, checkpoints."""
+"""The one training loop, and what it is handed: a learner, batches made ahead, objectives, checkpoints."""

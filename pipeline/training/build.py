@@ -32,6 +32,10 @@ class Lesson:
     views: Mapping[str, NoiseConfig | None] = field(default_factory=dict)
     """Further views of the images that the objective looks at, by name: their noise, or ``None`` for the images as they
     are. Their noise is drawn apart from that of the images which the network learns from."""
+    weakened: Callable[[NoiseConfig, float], NoiseConfig] | None = None
+    """(full noise, fraction of the training that is done) -> the noise at that point; see ``noise.build.Course``."""
+    side_at: Callable[[float], int] | None = None
+    """Fraction of the training that is done -> side of the images in pixels; ``None``: as they were loaded."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,8 @@ def build_loop(network: Network, lesson: Lesson, config: TrainingConfig, site: S
     places = Places(*places_of(lesson.parts, process))
 
     def noise_of(config: NoiseConfig, key: Key) -> Noise:
-        return build_noise(Course(config, lesson.length.steps), places, key, in_batches=site.noises_in_batches)
+        course = Course(config, lesson.length.steps, lesson.weakened, lesson.side_at)
+        return build_noise(course, places, key, in_batches=site.noises_in_batches)
 
     noise = noise_of(config.noise, key)
     views = {

@@ -11,6 +11,7 @@ from nstudent.data.transfer import sent
 from nstudent.distributed.ranks import shared, sum_over
 from nstudent.errors import TrainingError
 from nstudent.models.heads import Logits
+from nstudent.noise.resizing import resized
 from nstudent.noise.steps import Prepared
 from nstudent.training.clipping import Clip
 from nstudent.training.finite import FiniteCheck, largest_numbers
@@ -35,7 +36,7 @@ class Learnt:
 
 
 class Gradient:
-    """Forward, loss and backward of a batch: of its portions where memory is short, of a share in each process."""
+    """Forward, loss and backward of a batch: of its portions where memory is short, of a part of it in each process."""
 
     def __init__(
         self,
@@ -132,7 +133,7 @@ class Gradient:
             mass=[part(level) for level in seen.targets],
             num_labelled=portion.num_labelled,
             rows=part(batch.rows),
-            views={name: self._placement.images(part(images)) for name, images in batch.views.items()},
+            views={name: self._view(part(images), seen.images.shape[-1]) for name, images in batch.views.items()},
             believe=self._believe,
             done=done,
             whole_mass=seen.whole_mass,
@@ -148,6 +149,10 @@ class Gradient:
             found = largest_numbers(told, taught)
             return loss.detach(), lambda: found
         return loss.detach(), lambda: largest_numbers(told, taught)
+
+    def _view(self, pixels: Tensor, side: int) -> Tensor:
+        """A further view of the images, at the size that the network learns from."""
+        return resized(self._placement.images(pixels), side)
 
     def clear(self) -> None:
         """Drop the gradient; where portions are to be added up under CUDA graphs, set it to zeros instead.

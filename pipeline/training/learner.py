@@ -35,7 +35,15 @@ class Learner:
     def __init__(
         self, network: Network, objective: Objective, config: TrainingConfig, length: Length, where: Surroundings
     ) -> None:
-        """Put a network to its device, and make what it learns with."""
+        """Put a network to its device, and make what it learns with.
+
+        Args:
+            network: The network, as it is before its first step.
+            objective: Gives the loss of a batch.
+            config: How it is trained.
+            length: How long, for the schedule of the learning rate.
+            where: What it finds around it.
+        """
         placement = where.placement
         self.network = placement.put(network).train()
         self.objective = objective
@@ -86,10 +94,12 @@ class Learner:
             loss = self.gradient.put(step, done, prepared)
             take_step(self.optimizer)
         batch = prepared.batch
-        self._spending.add(sum(batch.whole_images), prepared.images.shape[-1], with_average=bool(batch.views))
+        self._spending.add(
+            sum(batch.whole_images), prepared.images.shape[-1], average_passes=self.objective.average_passes
+        )
         if isinstance(self.objective, Stateful):
             self.objective.settle()
-        # A young average forgets its random start quickly: min(decay, (1 + t) / (10 + t)), t steps after the first one.
+        # A young average forgets its random start quickly: min(decay, (1 + t) / (10 + t)) at the t-th step, from 1 on.
         self._average.update(min(self._ema_decay, (2 + step) / (_EMA_WARMUP_STEPS + step + 1)))
         return loss
 
@@ -116,7 +126,7 @@ class Learner:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what ``state_dict`` gave."""
         # A checkpoint of an earlier version does not say what it has cost.
-        self._spending.spent = Spent(**state.get("spent", {}))
+        self._spending.go_on_from(Spent(**state.get("spent", {})))
         self.network.load_state_dict(state["network"])
         self._average.module.load_state_dict(state["average"])
         resume_optimizer(self.optimizer, state["optimizer"])

@@ -157,7 +157,8 @@ class Loop:
 
         Raises:
             TrainingError: A loss or gradient is not finite; no weight that is kept has taken it in.
-            StoppedError: The progress or ``tell`` asked to stop; a checkpoint of the last step is on disk.
+            StoppedError: The progress, ``tell`` or ``begins`` asked to stop; a checkpoint of the last step, if one was
+                taken, is on disk.
         """
         self._resume(checkpoint, progress)
         try:

@@ -13,8 +13,6 @@ from nstudent.training.losses import Loss
 from nstudent.training.schedules import sigmoid_ramp
 from torch import Tensor
 
-Targets = Sequence[Tensor]
-
 CLEAN = "clean"
 """Name of the view without noise, which the mean teacher looks at."""
 
@@ -28,13 +26,11 @@ class Part:
 
     logits: Logits
     """float32 (b, outputs) per level."""
-    mass: Targets
+    mass: Sequence[Tensor]
     """What is to be learnt, float32 (b, outputs) per level."""
-    whole_mass: Targets
+    whole_mass: Sequence[Tensor]
     """The same summed over all images of this kind in the batch, (outputs,) per level: also over those that are worked
     on in another portion or by another process."""
-    whole_images: int
-    """Number of these images."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +42,7 @@ class Moment:
 
     logits: Logits
     """Logits of the noised images, float32 (b, outputs) per level."""
-    mass: Targets
+    mass: Sequence[Tensor]
     """What is to be learnt, float32 (b, outputs) per level."""
     num_labelled: int
     rows: Tensor
@@ -57,7 +53,7 @@ class Moment:
     """Logits of the network with averaged weights, un-noised and without gradient."""
     done: float
     """Fraction of the training that is over: 0 at the first step."""
-    whole_mass: Targets
+    whole_mass: Sequence[Tensor]
     """Mass summed over the whole batch, (2, outputs) per level: of its labelled images, and of its others."""
     whole_images: tuple[int, int]
     """Number of labelled images in the whole batch, and of others."""
@@ -77,12 +73,16 @@ class Moment:
             logits=tuple(level[places] for level in self.logits),
             mass=[level[places] for level in self.mass],
             whole_mass=[level[kind] for level in self.whole_mass],
-            whole_images=self.whole_images[kind],
         )
 
 
 class Objective(Protocol):
     """A loss to minimise, from one step."""
+
+    is_recordable: ClassVar[bool]
+    """Whether it depends on tensors alone: what a GPU does for one batch it can then repeat for the next one."""
+    average_passes: ClassVar[int]
+    """How often each image goes through the averaged network in a step, without gradient."""
 
     def __call__(self, moment: Moment) -> Tensor:
         """A scalar."""
@@ -110,7 +110,7 @@ def mean_loss(loss: Loss, part: Part, level_weights: Sequence[float]) -> Tensor:
 
     A level's loss is divided by what the images of the whole batch count there: one labelled image in a batch counts as
     one, a batch in which nobody knows a level costs nothing there (torch's own mean would be NaN), and the losses of
-    the portions of a batch, or of the shares of several processes, add up to that of the batch.
+    the portions of a batch, also of those in several processes, add up to that of the batch.
 
     Args:
         loss: The loss of an image at each level.
@@ -132,7 +132,7 @@ class Supervised:
     """The labels' loss, plus a weight times that of the pseudo-labels, if the batch has some."""
 
     is_recordable: ClassVar[bool] = True
-    """It depends on tensors alone: what a GPU does for one batch it can repeat for the next one."""
+    average_passes: ClassVar[int] = 0
     labelled: Loss
     heap: Loss
     """That of the pseudo-labels: their classes are balanced by copies, and soft targets need no smoothing."""
@@ -155,6 +155,9 @@ class SelfEnsembling:
     predictions are also what the running averages of SELF are made of.
     """
 
+    # The ramp is a number of the host, and the averages that it feeds change what a step does.
+    is_recordable: ClassVar[bool] = False
+    average_passes: ClassVar[int] = 1
     supervised: Supervised
     labelled: RunningAverage
     unlabelled: RunningAverage

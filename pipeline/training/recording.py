@@ -2,8 +2,8 @@
 
 A step of a small network is a thousand kernels of a few microseconds each, and to launch them one by one takes the host
 longer than the GPU needs for them. A graph holds forward and backward pass, loss, clipping and the optimiser's step,
-and is launched as a whole. What changes from step to step lies in tensors that are filled before: images, targets and
-learning rates; dropout and stochastic depth read torch's generator, which is seeded from the step as ever.
+and is launched as a whole. What changes from step to step lies in tensors that are filled before: all those of the
+batch, and learning rates; dropout and stochastic depth read torch's generator, which is seeded from the step as ever.
 
 A recorded step has the numbers of one that is launched kernel by kernel. It is not used where it could not have:
 for an objective that depends on more than tensors, batches in portions, several processes, and optimisers that read
@@ -13,25 +13,26 @@ their settings on the host. Where a recording fails, the training goes on withou
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from nstudent.errors import summary
 from nstudent.noise.steps import Prepared
 from nstudent.training.finite import FiniteCheck
 from nstudent.training.gradient import Gradient, Learnt
+from nstudent.training.objective import Objective
 from torch import Tensor, nn
 
 _FIRST_STEPS = 3
 """Number of steps that are launched one by one: libraries choose their kernels, and the optimiser makes its moments."""
 
 
-def can_be_recorded(network: nn.Module, optimizer: torch.optim.Optimizer, objective: object) -> bool:
+def can_be_recorded(network: nn.Module, optimizer: torch.optim.Optimizer, objective: Objective) -> bool:
     """Whether one step of this training is like the next one but for its tensors."""
     settings = optimizer.defaults
     reads_tensors = bool(settings.get("fused")) and "capturable" in settings
     on_gpu = next(network.parameters()).device.type == "cuda"
-    return on_gpu and reads_tensors and bool(getattr(objective, "is_recordable", False))
+    return on_gpu and reads_tensors and objective.is_recordable
 
 
 @dataclass(frozen=True)
@@ -96,10 +97,8 @@ class Recording:
                 return None
         assert self._recorded is not None
         recorded = self._recorded
-        recorded.seen.images.copy_(seen.images)
-        for statics, given in ((recorded.seen.targets, seen.targets), (recorded.seen.whole_mass, seen.whole_mass)):
-            for static, level in zip(statics, given, strict=True):
-                static.copy_(level)
+        for static, given in zip(_read(recorded.seen), _read(seen), strict=True):
+            static.copy_(given)
         for rate, group in zip(recorded.rates, self._optimizer.param_groups, strict=True):
             rate.fill_(group["lr"])
         self._gradient.seed(step)
@@ -111,8 +110,7 @@ class Recording:
 
     def _begin(self, seen: Prepared) -> bool:
         """Record a step; whether that could be done."""
-        targets, whole_mass = (tuple(level.clone() for level in levels) for levels in (seen.targets, seen.whole_mass))
-        static = Prepared(seen.batch, seen.images.clone(), targets, whole_mass)
+        static = _copied(seen)
         groups = self._optimizer.param_groups
         before = [group["lr"] for group in groups]
         rates = [torch.tensor(float(rate), device=seen.images.device) for rate in before]
@@ -140,6 +138,21 @@ class Recording:
         learnt, figures, largest = made[-1]
         self._recorded = _Recorded(replay, static, rates, learnt.loss, figures, largest, learnt.order)
         return True
+
+
+def _read(seen: Prepared) -> list[Tensor]:
+    """Everything of a batch that the gradient of a step may depend on, in a fixed order."""
+    batch = seen.batch
+    views = [images for _, images in sorted(batch.views.items())]
+    return [seen.images, *seen.targets, *seen.whole_mass, batch.rows, *views]
+
+
+def _copied(seen: Prepared) -> Prepared:
+    """A batch whose tensors can be filled with those of another one, and that begins no other batch."""
+    views = {name: images.clone() for name, images in seen.batch.views.items()}
+    batch = replace(seen.batch, rows=seen.batch.rows.clone(), views=views)
+    targets, whole_mass = (tuple(level.clone() for level in levels) for levels in (seen.targets, seen.whole_mass))
+    return Prepared(batch, seen.images.clone(), targets, whole_mass)
 
 
 def _record(work: Callable[[], None]) -> Callable[[], None]:

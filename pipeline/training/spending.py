@@ -20,16 +20,20 @@ class Spending:
         self._gmacs: dict[int, float] = {}
         """Multiply-adds of one forward pass, in billions, by the side of the image in pixels."""
 
-    def add(self, images: int, side_px: int, *, with_average: bool) -> None:
+    def go_on_from(self, spent: Spent) -> None:
+        """Count on from what a training had cost when it was interrupted."""
+        self.spent = spent
+
+    def add(self, images: int, side_px: int, *, average_passes: int) -> None:
         """Count a step.
 
         Args:
             images: Number of images in the whole batch, whichever process has them.
             side_px: Side of the images.
-            with_average: Whether the averaged network has seen them, too, without gradient.
+            average_passes: How often each of them went through the averaged network, too, without gradient.
         """
         if side_px not in self._gmacs:
             self._gmacs[side_px] = gmacs([self._network], side_px)
-        passes = images * (self._forwards + int(with_average))
+        passes = images * (self._forwards + average_passes)
         gmacs_now = self.spent.training_gmacs + passes * self._gmacs[side_px]
         self.spent = Spent(self.spent.image_passes + images, gmacs_now)

@@ -1,4 +1,4 @@
-"""Noise on whole batches is that of `augment.py`: the same pixels for the same strength, the same distributions."""
+"""Noise on whole batches is that of `image_noise.py`: the same pixels for the same strength, the same distributions."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager

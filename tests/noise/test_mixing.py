@@ -22,7 +22,7 @@ def mix(
     step: int = 0,
     targets: tuple[torch.Tensor, ...] = TARGETS,
     noise: NoiseConfig = ALWAYS,
-    progress: float = 0.0,
+    done: float = 0.0,
     key: Key = ("seed", 0),
 ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
     rows = torch.arange(NUM_IMAGES)
@@ -30,7 +30,7 @@ def mix(
         Batch(IMAGES, targets, NUM_LABELLED, rows, (NUM_LABELLED, NUM_IMAGES - NUM_LABELLED)), IMAGES, targets
     )
     # A training of so many steps that this one stands where it should.
-    steps = step / progress if progress and step else math.inf
+    steps = step / done if done and step else math.inf
     mixed = Mixing(lambda _: noise, steps, key)(prepared, step)
     return mixed.images, mixed.targets
 
@@ -122,9 +122,9 @@ def test_mixup_draws_its_weight_from_the_beta_distribution(alpha: float, mean_of
     assert np.mean(smaller) == pytest.approx(mean_of_the_smaller, abs=0.016)
 
 
-def kinds(noise: NoiseConfig, number: int = 400, progress: float = 0.0) -> tuple[int, int, int]:
+def kinds(noise: NoiseConfig, number: int = 400, done: float = 0.0) -> tuple[int, int, int]:
     """How many of so many batches were pasted, blended and left as they were."""
-    mixed = [mix(step, noise=noise, progress=progress)[0] for step in range(number)]
+    mixed = [mix(step, noise=noise, done=done)[0] for step in range(number)]
     left = sum(images is IMAGES for images in mixed)
     # A pasted box shows in some image; a blend does not, nor do the few boxes without an area or with the image itself.
     pasted = sum(bool(images.flatten(1).std(dim=1).max() > 1e-3) for images in mixed)
@@ -146,10 +146,10 @@ def test_batches_are_mixed_as_often_as_the_config_says(cutmix: float, mixup: flo
 
 def test_each_way_has_its_own_schedule() -> None:
     noise = NoiseConfig(cutmix=0.5, cutmix_schedule="late", mixup=0.5, mixup_schedule="early")
-    assert kinds(noise, 100, progress=0.2)[0] == 0
-    assert kinds(noise, 100, progress=0.2)[1] >= 35
-    assert kinds(noise, 100, progress=0.8)[0] >= 35
-    assert kinds(noise, 100, progress=0.8)[1] <= 8
+    assert kinds(noise, 100, done=0.2)[0] == 0
+    assert kinds(noise, 100, done=0.2)[1] >= 35
+    assert kinds(noise, 100, done=0.8)[0] >= 35
+    assert kinds(noise, 100, done=0.8)[1] <= 8
 
 
 def test_cutmix_draws_the_same_with_mixup_beside_it() -> None:
@@ -161,10 +161,10 @@ def test_cutmix_draws_the_same_with_mixup_beside_it() -> None:
             assert torch.equal(images, mix(step, noise=beside)[0])
 
 
-@pytest.mark.parametrize(("progress", "expected"), [(0.0, False), (0.49, False), (0.5, True), (0.99, True)])
-def test_the_schedule_decides_when(progress: float, expected: bool) -> None:
+@pytest.mark.parametrize(("done", "expected"), [(0.0, False), (0.49, False), (0.5, True), (0.99, True)])
+def test_the_schedule_decides_when(done: float, expected: bool) -> None:
     late = NoiseConfig(cutmix=1.0, cutmix_schedule="late")
-    assert (mix(step=1, noise=late, progress=progress)[0] is not IMAGES) is expected
+    assert (mix(step=1, noise=late, done=done)[0] is not IMAGES) is expected
 
 
 @pytest.mark.parametrize("kept", [0.0, 0.1, 0.5, 0.9, 1.0])

@@ -156,6 +156,16 @@ def test_a_member_that_is_a_network_is_asked_for_without_its_kind(
     assert reason.startswith("teacher.members changed from ")
 
 
+def test_members_of_two_kinds_with_the_same_keys_are_asked_for_differently(
+    tmp_path: Path, fake_stages: FakeStages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for kind in ("oracle", "augur"):
+        monkeypatch.setitem(MEMBERS, kind, type(kind.title(), (MemberConfig,), {}))
+    steps_made(tmp_path, "teacher.members=[{kind: oracle}]")
+    reason = steps_made(tmp_path, "teacher.members=[{kind: augur}]")["01-teacher"]
+    assert reason.startswith("teacher.members changed from [{'kind': 'oracle'}] ")
+
+
 def test_folds_are_asked_of_the_data_only_if_there_are_to_be_some(tmp_path: Path, fake_stages: FakeStages) -> None:
     steps_made(tmp_path)
     assert steps_made(tmp_path, "data.folds=0") == {}

@@ -1,6 +1,6 @@
 """The embedded digits, packed once, and trainings on them that last seconds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -72,6 +72,7 @@ def make_loop(digits: Dataset) -> Callable[..., Loop]:
         device: str = "cpu",
         placement: Placement | None = None,
         say: Callable[[str], None] = SILENCE.say,
+        lesson: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> Loop:
         placement = placement or Placement(torch.device(device), "float32")
@@ -84,7 +85,7 @@ def make_loop(digits: Dataset) -> Callable[..., Loop]:
             averages = [RunningAverage(len(part.ids), outputs, 0.7) for part in (labelled, heap)]
             objective = SelfEnsembling(of_labels, *averages, weight=1.0, ramp=0.3, average_from=0.0)
         parts = [(labelled, NUM_LABELLED), (heap, NUM_HEAP)] if self_ensemble else [(labelled, NUM_LABELLED)]
-        member = build_network(ModelConfig(), outputs, key, dropout=noise.dropout, drop_path=noise.drop_path)
+        network = build_network(ModelConfig(), outputs, key, dropout=noise.dropout, drop_path=noise.drop_path)
         config = TrainingConfig(batch_size=NUM_LABELLED, noise=noise, **{"warmup_epochs": 1.0} | settings)
         site = Site(
             placement,
@@ -95,8 +96,9 @@ def make_loop(digits: Dataset) -> Callable[..., Loop]:
             checkpoint_seconds=checkpoint_seconds,
             say=say,
         )
-        lesson = Lesson(parts, objective or of_labels, length, views={CLEAN: None} if self_ensemble else {})
-        return build_loop(member, lesson, config, site, key)
+        views = {CLEAN: None} if self_ensemble else {}
+        taught = Lesson(parts, objective or of_labels, length, views=views, **(lesson or {}))
+        return build_loop(network, taught, config, site, key)
 
     return make
 

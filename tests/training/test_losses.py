@@ -52,7 +52,6 @@ def part_of(logits: Sequence[torch.Tensor], mass: Sequence[torch.Tensor], rows: 
         tuple(level[rows] for level in logits),
         [level[rows] for level in mass],
         [level.sum(dim=0) for level in mass],
-        IMAGES,
     )
 
 

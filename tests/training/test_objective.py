@@ -23,13 +23,13 @@ TARGETS = tuple(map(torch.from_numpy, GivenTargets(LABELS, OUTPUTS)(np.arange(6)
 
 
 def moment(
-    logits: Levels, num_labelled: int, *, targets: Levels = TARGETS, progress: float = 0.0, belief: Levels | None = None
+    logits: Levels, num_labelled: int, *, targets: Levels = TARGETS, done: float = 0.0, belief: Levels | None = None
 ) -> Moment:
     rows = torch.cat([torch.arange(num_labelled), torch.arange(len(logits[0]) - num_labelled)])
     views = {CLEAN: torch.zeros(len(rows), 3, 4, 4)}
     whole = [torch.stack([level[:num_labelled].sum(0), level[num_labelled:].sum(0)]) for level in targets]
     images = (num_labelled, len(rows) - num_labelled)
-    return Moment(logits, targets, num_labelled, rows, views, lambda images: belief, progress, whole, images)
+    return Moment(logits, targets, num_labelled, rows, views, lambda images: belief, done, whole, images)
 
 
 def level_cross_entropy(
@@ -171,8 +171,8 @@ def test_the_consistency_loss_is_the_squared_gap_of_probabilities_at_its_ramp(
         ]
     ).mean()
     supervised = self_ensembling().supervised(moment(logits, 2))
-    for progress, ramp in ((0.0, 0.0067379), (0.6, 0.4493290), (1.0, 1.0)):
-        loss = self_ensembling(weight=3.0)(moment(logits, 2, progress=progress, belief=BELIEF))
+    for done, ramp in ((0.0, 0.0067379), (0.6, 0.4493290), (1.0, 1.0)):
+        loss = self_ensembling(weight=3.0)(moment(logits, 2, done=done, belief=BELIEF))
         torch.testing.assert_close(loss, supervised + 3.0 * ramp * gap)
 
 
@@ -198,10 +198,10 @@ def test_the_mean_teachers_predictions_are_averaged_by_image(self_ensembling: Ca
 
 def test_a_network_that_has_learnt_nothing_yet_has_no_say(self_ensembling: Callable[..., Any]) -> None:
     objective = self_ensembling(average_from=0.3)
-    objective(moment(random_logits(), 2, progress=0.29, belief=BELIEF))
+    objective(moment(random_logits(), 2, done=0.29, belief=BELIEF))
     objective.settle()
     assert all((level == -1).all() for level in objective.state_dict().values())
-    objective(moment(random_logits(), 2, progress=0.3, belief=BELIEF))
+    objective(moment(random_logits(), 2, done=0.3, belief=BELIEF))
     objective.settle()
     assert all((level >= 0).all() for level in objective.state_dict().values())
 
@@ -209,7 +209,7 @@ def test_a_network_that_has_learnt_nothing_yet_has_no_say(self_ensembling: Calla
 def test_no_gradient_reaches_the_mean_teacher(self_ensembling: Callable[..., Any]) -> None:
     believed = tuple(level.clone().requires_grad_() for level in BELIEF)
     logits = random_logits()
-    self_ensembling()(moment(logits, 2, progress=1.0, belief=tuple(level.detach() for level in believed))).backward()
+    self_ensembling()(moment(logits, 2, done=1.0, belief=tuple(level.detach() for level in believed))).backward()
     assert all(level.grad is None for level in believed)
     assert all(level.grad.any() for level in logits)
 

@@ -15,7 +15,7 @@ from nstudent.errors import ConfigError, DataError
 from nstudent.taxonomy.tree import LabelArray, Taxonomy
 
 _MIN_REVERSED = 3
-"""So many classes with one class below each, all sharing fewer, are taken for levels in the wrong order."""
+"""Number of classes with one class below each, all sharing fewer, from which levels seem to be in the wrong order."""
 
 
 def taxonomy_of(records: Sequence[Record], config: DataConfig) -> Taxonomy:
@@ -81,7 +81,7 @@ def findings(
     ``truth`` is (images, levels); ``split`` and ``usable`` are (images,).
 
     Returns:
-        ``one_training_image``: final labels with a single one; ``held_out_only``: final labels that validation or test
+        ``one_training_image``: terminals with a single one; ``held_out_only``: terminals that validation or test
         shows and no training image has; ``several_parents``: names that stand under more than one class.
     """
     of_image = taxonomy.terminal_of(truth)

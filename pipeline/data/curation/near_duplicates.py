@@ -23,8 +23,8 @@ _GREY_PX, _COLOUR_PX = 32, 8
 _HASH_SIDE = 8
 _HASH_BITS = _HASH_SIDE**2
 _MAX_DIFFERENCE = 0.12
-"""Of two thumbnails, as a share of their contrast. A photo that is saved as JPEG of quality 60 stays below it, two
-photos of one product do not."""
+"""Largest difference of two thumbnails that are taken for copies, as a share of their contrast. A photo that is saved
+as JPEG of quality 60 stays below it, two photos of one product do not."""
 _MIN_CONTRAST = 4.0
 """Standard deviation, in grey levels, below which an image shows nothing that could be compared."""
 _IMAGES_AT_ONCE = 256
@@ -47,7 +47,7 @@ class NearDuplicate:
     distance: int
     """Bits in which the perceptual hashes differ, of 64."""
     difference: float
-    """Of the thumbnails, as a share of their contrast."""
+    """Difference of the thumbnails, as a share of their contrast."""
 
 
 def near_duplicates(images: Images, split: npt.NDArray[np.int8], usable: Ids, distance: int) -> list[NearDuplicate]:
@@ -142,7 +142,7 @@ def _blocks(count: Ids) -> Iterator[slice]:
 
 
 def _copies(images: Images, usable: Ids, hashes: Hashes, held_out: Ids, others: Ids) -> Iterator[NearDuplicate]:
-    """Those of the candidate pairs that look the same."""
+    """The candidate pairs that look the same."""
     for first in range(0, len(others), _IMAGES_AT_ONCE):
         left, right = (rows[first : first + _IMAGES_AT_ONCE] for rows in (held_out, others))
         difference = _differences(images[usable[left]], images[usable[right]])
