@@ -124,6 +124,14 @@ def test_tensors_that_do_not_fit_their_settings_are_refused(
         Ensemble.load(artifact, cpu)
 
 
+@pytest.mark.parametrize(("held", "said"), [("a", "b is missing"), ("abc", "c is not one of them")])
+def test_a_tensor_too_few_and_one_too_many_are_told_apart(held: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "member-0.safetensors"
+    save_file({name: torch.ones(2) for name in held}, path)
+    with pytest.raises(ArtifactError, match=f"does not hold the weights of it: {said}"):
+        read_tensors(path, {"a": torch.ones(2), "b": torch.ones(2)}, "it")
+
+
 @pytest.mark.parametrize("damage", ["missing", "one more", "another type", "another shape", "not finite"])
 def test_only_the_tensors_that_are_expected_are_read(damage: str, tmp_path: Path) -> None:
     good = {"a": torch.ones(2, 3), "b": torch.zeros(4, dtype=torch.int64)}
