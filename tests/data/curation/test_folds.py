@@ -106,3 +106,13 @@ def test_fewer_images_than_folds_are_refused() -> None:
     labels = np.zeros((3, 1), dtype=np.int32)
     with pytest.raises(DataError, match=r"data\.folds=3 wants at least 3 different labelled images: there are 2"):
         draw_folds(["a", "b", "c"], labels, [b"x", b"x", b"y"], 3, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("seed", "expected"), [(0, [2, 2, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2]), (1, [1, 0, 2, 2, 0, 1, 1, 0, 2, 2, 0, 1])]
+)
+def test_the_folds_of_a_seed_stay_what_they_are(seed: int, expected: list[int]) -> None:
+    """A run that is made again by another version, or on another machine, divides its images alike."""
+    names = [f"{number}.png" for number in range(12)]
+    labels = np.array([[number % 2] for number in range(12)], dtype=np.int32)
+    assert draw_folds(names, labels, [name.encode() for name in names], 3, seed).tolist() == expected
