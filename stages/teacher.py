@@ -5,7 +5,10 @@ so in their architecture, or in kind. Their errors differ with it, and averaging
 """
 
 import math
+from collections.abc import Sequence
 
+from nstudent.config.members import MemberConfig
+from nstudent.config.schema import TeacherConfig
 from nstudent.data.dataset import Dataset
 from nstudent.errors import TrainingError
 from nstudent.evaluation.assess import assess, best_constant
@@ -31,8 +34,9 @@ def run(context: Context) -> TrainedMetrics | None:
     config = context.config.teacher
     dataset = Dataset(context.inputs["data"], context.config.data)
     trainer = Trainer(context, dataset)
-    cost = _checked_cost(context, trainer)
-    turns = {number: _fit(context, trainer, number) for number in context.turns(len(config.members))}
+    inputs = [_inputs(context, trainer, number) for number in range(len(config.members))]
+    cost = _checked_cost(config, inputs, dataset.image_size)
+    turns = {number: _fit(config.members[number], inputs[number]) for number in context.turns(len(inputs))}
     if not context.world.leads:
         return None
     fitted = [turns[number] for number in range(len(config.members))]
@@ -55,23 +59,20 @@ def train_ahead(context: Context, number: int) -> None:
 
     A member of a kind that leaves nothing to go on from is fitted in the process that makes the step.
     """
-    if kind_for(context.config.teacher.members[number]).resumes:
-        _fit(context, Trainer(context, Dataset(context.inputs["data"], context.config.data)), number)
-
-
-def _checked_cost(context: Context, trainer: Trainer) -> float:
-    """GMACs of the whole ensemble for one image, held under the limit before anything is fitted."""
-    config = context.config.teacher
-    costs = [
-        kind_for(settings).cost(settings, _inputs(context, trainer, number))
-        for number, settings in enumerate(config.members)
-    ]
-    return check_cost(lambda side: sum(cost(side) for cost in costs), trainer.dataset.image_size, config.max_gmacs)
-
-
-def _fit(context: Context, trainer: Trainer, number: int) -> Fitted:
     settings = context.config.teacher.members[number]
-    return kind_for(settings).fit(settings, _inputs(context, trainer, number))
+    if kind_for(settings).resumes:
+        trainer = Trainer(context, Dataset(context.inputs["data"], context.config.data))
+        _fit(settings, _inputs(context, trainer, number))
+
+
+def _checked_cost(config: TeacherConfig, inputs: Sequence[FitInputs], image_size: int) -> float:
+    """GMACs of the whole ensemble for one image, held under the limit before anything is fitted."""
+    costs = [kind_for(settings).cost(settings, own) for settings, own in zip(config.members, inputs, strict=True)]
+    return check_cost(lambda side: sum(cost(side) for cost in costs), image_size, config.max_gmacs)
+
+
+def _fit(settings: MemberConfig, inputs: FitInputs) -> Fitted:
+    return kind_for(settings).fit(settings, inputs)
 
 
 def _inputs(context: Context, trainer: Trainer, number: int) -> FitInputs:

@@ -53,9 +53,9 @@ class TrainedMetrics(Metrics):
     training_gmacs: float | None = None
     """Billions of multiply-adds of the trainings; ``None`` if the step was made by a version that did not count."""
     gain_over_teacher: Difference | None = None
-    """Of a student: its headline score on validation minus its teacher's."""
+    """Headline score of a student on validation minus its teacher's."""
     promoted: bool | None = None
-    """Of a labeller: whether it may label; ``None``: it is not meant to."""
+    """Whether a labeller may label; ``None``: it is not meant to."""
 
 
 @dataclass(frozen=True)

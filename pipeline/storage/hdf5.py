@@ -26,7 +26,7 @@ _VERSION = ("v110", "v110")
 _MAX_COMPRESSION = 1032
 """As far as deflate can shrink anything."""
 _MAX_UNMAPPED_BYTES = 1 << 30
-"""Of one file, for data that cannot be mapped and so has to be held in memory."""
+"""Bytes of one file, for data that cannot be mapped and so has to be held in memory."""
 _MAX_OBJECTS = 1_000
 _MAX_DEPTH = 8
 _MAX_ATTRIBUTES = 100

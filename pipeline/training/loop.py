@@ -25,7 +25,7 @@ _ASK_EVERY_STEPS = 8
 
 Validate = Callable[[nn.Module], float]
 Entry = dict[str, float]
-"""Of one epoch: its number (from 1), mean loss, learning rate, and the validation score if it was measured."""
+"""One epoch: its number (from 1), mean loss, learning rate, and the validation score if it was measured."""
 History = list[Entry]
 
 

@@ -22,7 +22,7 @@ from nstudent.machine import available_cores, serve_parent
 CRASHED = "its decoder crashed"
 """Why an image is left out that ended the process which decoded it."""
 _NO_DIGEST = bytes(32)
-"""Of an image that could not even be read, or not without ending its process."""
+"""Digest of an image that could not even be read, or not without ending its process."""
 _CHUNK = 16
 """Images a message between processes."""
 

@@ -20,18 +20,18 @@ from nstudent.storage import hdf5
 from nstudent.storage.files import reserve
 
 MAX_RAW_BYTES = 8 << 30
-"""Of squares that are kept as pixels without being told to. So many stay in the page cache of a machine with 16 GiB,
-and a row is then a copy of 30 microseconds (224 px); what does not fit is read from the disk at random, and 150 KB take
-an SSD about as long as decoding 50 KB takes a core."""
+"""Largest number of bytes of squares that are kept as pixels without being told to. They stay in the page cache of a
+machine with 16 GiB, and a row is then a copy of 30 microseconds (224 px); what does not fit is read from the disk at
+random, and 150 KB take an SSD about as long as decoding 50 KB takes a core."""
 SHARD_BYTES = 64 << 20
 _ROWS_OF_ORIGINALS = 1024
-"""Of a shard that holds no images: so many are looked at again where the data step is interrupted."""
+"""Rows of a shard that holds no images: as many are looked at again if the data step is interrupted."""
 _INDEX_BYTES = 256
 """About what an image takes beside its square: its name, digest and labels."""
 _JPEG_HEADER_BYTES = 620
-"""Of every image, the tables of its code above all: below 24 px JPEG is the larger of the two."""
+"""JPEG overhead of every image, above all the tables of its code: below 24 px JPEG is larger than pixels."""
 _JPEG_SHARE = 3
-"""Beside that a busy photo takes a third of its pixels at quality 95, and most take less."""
+"""Factor by which JPEG of quality 95 is smaller than pixels: a busy photo takes a third, and most take less."""
 
 
 @dataclass(frozen=True)
