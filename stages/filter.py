@@ -66,7 +66,7 @@ def run(context: Context) -> FilterMetrics | None:
         keep = _Keep(keep.given, np.zeros_like(keep.pseudo))
     terminal = before.labels.terminals(dataset.taxonomy)
     sure = before.labels.kept_confidence(keep.pseudo)
-    selection = select(terminal, sure, keep.pseudo, context.config.pseudolabel, context.key())
+    selection = select(terminal, sure, keep.pseudo, dataset.taxonomy, context.config.pseudolabel, context.key())
     selection.save(context.folder)
     save_given_keep(context.folder, keep.given)
     levels = dataset.taxonomy.levels
@@ -115,7 +115,7 @@ def _iterate(
     pseudo = np.where(keep.pseudo, labels.pseudo, UNKNOWN).astype(np.int32)
     of_given, of_pseudo = (trainer.running_average(len(rows), config.average_momentum) for rows in (given, pseudo))
     supervised = trainer.supervised(config, unlabelled_weight=1.0)
-    strength = (config.consistency_weight, config.consistency_ramp, config.average_from)
+    strength = (config.consistency_weight, config.consistency_ramp, 0.0)
     objective = SelfEnsembling(supervised, of_given, of_pseudo, *strength, gather=trainer.gather)
     beside = heap_batch_size(config.batch_size, config.unlabelled_ratio)
     parts = [

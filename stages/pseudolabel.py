@@ -45,7 +45,7 @@ def run(context: Context) -> LabelMetrics | None:
 
     labels = store.LabelStore(store.shards(context.folder), taxonomy.levels)
     keep = labels.deep_enough(config.threshold)
-    selection = select(labels.terminals(taxonomy), labels.kept_confidence(keep), keep, config, context.key())
+    selection = select(labels.terminals(taxonomy), labels.kept_confidence(keep), keep, taxonomy, config, context.key())
     selection.save(context.folder)
     return LabelMetrics(
         labelled_images=len(labels),
