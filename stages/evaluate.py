@@ -1,9 +1,9 @@
 """Read the test images, once, and say by how much the final classifier beats the labels alone.
 
-Nothing is chosen here: the final classifier is the last one that was promoted on validation.
+Nothing is chosen here: the final classifier is the one that the last choice took, on validation.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from nstudent.data.dataset import Dataset
@@ -16,6 +16,7 @@ from nstudent.evaluation.predictions import PredictionWriter
 from nstudent.evaluation.scores import (
     COMPARED,
     FIGURE,
+    HEADLINE,
     SCORES,
     ClassifierScores,
     DetectionQuality,
@@ -29,7 +30,7 @@ from nstudent.labels.selection import load_given_keep
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble
 from nstudent.runs.stage import Context
-from nstudent.runs.step_metrics import FilterMetrics, ScoreMetrics, TrainedMetrics
+from nstudent.runs.step_metrics import ChoiceMetrics, FilterMetrics, ScoreMetrics, TrainedMetrics
 from nstudent.storage.artifact import Artifact
 from nstudent.storage.files import write_json
 
@@ -40,24 +41,41 @@ _Parts = dict[str, Tallies]
 def run(context: Context) -> ScoreMetrics:
     """Score every classifier of the run on validation and test; write scores, a picture, and all predictions."""
     dataset = Dataset(context.inputs["data"], context.config.data)
-    classifiers, filters = context.all("labeller", "baseline"), context.all("selection")
+    classifiers, filters = context.all("classifier"), context.all("selection")
     trained = {made.name: TrainedMetrics.of(made.manifest) for made in classifiers}
+    chosen = context.all("labeller")[-1]
+    classifiers += (chosen,)
+    trained[chosen.name] = _of_parts(ChoiceMetrics.of(chosen.manifest), trained)
     tallies = _tallies(context, dataset, classifiers)
     judged = _judged(context)
-    final = [name for name, metrics in trained.items() if metrics.promoted][-1]
+    final = chosen.name
     scores = Scores(
         final=final,
         ended=next((why for made in filters if (why := FilterMetrics.of(made.manifest).ended)), None),
         confidence=context.config.evaluate.confidence,
         classifiers={name: _scores(context, trained[name], parts) for name, parts in tallies.items()},
-        gain=_gains(context, tallies, final, [made.name for made in classifiers if not made.manifest.round]),
+        gain=_gains(context, tallies, final, [made.name for made in classifiers[:-1] if not made.manifest.round]),
         pseudo_labels=_pseudo_label_quality(context.all("labels", "selection"), judged, dataset),
         given_labels=_given_label_quality(filters, dataset),
     )
     write_json(context.folder / SCORES, scores.to_json())
-    histories = {name: metrics.history for name, metrics in trained.items()}
+    histories = {name: metrics.history for name, metrics in trained.items() if metrics.history}
     save_figure(context.folder / FIGURE, scores, histories, {name: made.name for name, made in judged.items()})
     return ScoreMetrics(final, scores.classifiers[final].test, scores.gain)
+
+
+def _of_parts(choice: ChoiceMetrics, trained: Mapping[str, TrainedMetrics]) -> TrainedMetrics:
+    """What was chosen, as if it had been trained: its cost is that of its parts."""
+    parts = [trained[name] for name in choice.taken.parts]
+    costs = [part.training_gmacs for part in parts]
+    known = [cost for cost in costs if cost is not None]
+    return TrainedMetrics(
+        validation={HEADLINE: choice.taken.validation},
+        gmacs=choice.taken.gmacs,
+        image_passes=sum(part.image_passes for part in parts),
+        history=(),
+        training_gmacs=sum(known) if len(known) == len(costs) else None,
+    )
 
 
 def _judged(context: Context) -> dict[str, Artifact]:
