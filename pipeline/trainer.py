@@ -11,7 +11,7 @@ import torch
 from nstudent.config.members import MemberConfig
 from nstudent.config.schema import Config, ModelConfig, TrainingConfig
 from nstudent.data.batches import Examples
-from nstudent.data.dataset import Dataset, PixelStore
+from nstudent.data.dataset import Dataset, Ids, PixelStore
 from nstudent.data.packing.shards import readable_size
 from nstudent.data.resident import ResidentPixels, fits_beside_training
 from nstudent.distributed.ranks import gathered_rows
@@ -39,6 +39,7 @@ from nstudent.training.class_weights import class_weights
 from nstudent.training.loop import Length, Trained
 from nstudent.training.losses import LossSettings, build_loss, even_weights
 from nstudent.training.objective import Supervised
+from nstudent.training.watching import Watched
 from torch import Tensor, nn
 
 _WORTH_SAYING = 0.05
@@ -204,6 +205,17 @@ class Trainer:
         outputs, device = self.outputs, self.placement.device
         fits = fits_beside_training(num_rows * sum(outputs.sizes) * torch.float32.itemsize, device)
         return RunningAverage(num_rows, outputs, momentum, device if fits else None)
+
+    def watched(self, ids: Ids, momentum: float, length: Length, key: Key) -> Watched:
+        """Images, by id, that a training of this length predicts and does not learn from."""
+        pixels = self._site.pixels
+
+        def fetch(rows: Ids) -> Tensor:
+            images = pixels[ids[rows]]
+            return self.placement.images(images if isinstance(images, Tensor) else torch.from_numpy(images))
+
+        average = self.running_average(len(ids), momentum)
+        return Watched(average, fetch, length.steps, length.steps_per_epoch, key)
 
     def gather(self, rows: Tensor) -> Tensor:
         """The rows, (rows, ...), of every process end to end."""

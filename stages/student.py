@@ -52,7 +52,7 @@ def run(context: Context) -> TrainedMetrics | None:
 def _train(context: Context, trainer: Trainer) -> Trained:
     config, dataset = context.config.student, trainer.dataset
     heap = HeapLabels.open(context.inputs["labels"], context.inputs["selection"])
-    targets = heap.targets(hard=context.config.pseudolabel.targets == "hard")
+    targets = heap.targets(context.config.pseudolabel.targets, trainer.outputs)
     keep = load_given_keep(context.inputs["selection"])
     given = np.where(keep, dataset.labels[dataset.labelled], UNKNOWN)
     parts = [

@@ -110,15 +110,17 @@ class PseudolabelConfig(Section):
     threshold: tuple[Share, ...] | Share = 0.6
     """A level is kept where its probability, and that of those above, reaches this. One number, or one a level."""
     balance: bool = True
-    """Bring every terminal class to the same number of images, by dropping the least sure and copying."""
+    """Bring every class to the same number of images among those whose label ends at its level, by dropping the least
+    sure and copying."""
     images_per_class: Count | None = None
-    """What `balance` aims at; null: the mean over classes."""
+    """What `balance` aims at; null: the mean over the classes of a level."""
     confidence_floor: Share = 0.3
     """`balance` takes no image below this confidence, even where a class is short of images."""
     max_copies: Annotated[Number, Field(ge=1)] = 4.0
     """`balance` shows an image at most so many times an epoch."""
-    targets: Literal["soft", "hard"] = "soft"
-    """Train on the labeller's distribution, or on its most probable class."""
+    targets: Literal["soft", "under_path", "hard"] = "soft"
+    """What a student learns of a kept level. soft: the labeller's distribution; under_path: what of it lies below the
+    class that is kept one level above, made one again; hard: the class on the label's path."""
     top_k: Count | None = None
     """Classes a level whose probabilities are stored; the others share what is left. null: all of up to 256, or 64."""
     shard_rows: Count = 65_536
@@ -128,12 +130,14 @@ class PseudolabelConfig(Section):
 
 
 class FilterConfig(TrainingConfig):
-    """SELF: labels that a self-ensemble does not come to agree with are dropped, level by level (arXiv 1910.01842)."""
+    """SELF (arXiv 1910.01842): labels that labeller and self-ensemble together doubt are dropped, level by level."""
 
     enabled: bool = True
-    """false: every pseudo-label of the step before goes on."""
+    """Doubt the pseudo-labels. false: every one of the step before goes on."""
     labelled: bool = False
     """Doubt the labels people gave, too."""
+    threshold: Share = 0.5
+    """A level stays where the probability of its label, by both of them, reaches this, and so do those above."""
     iterations: Count = 2
     """Largest number of rounds of training and filtering; it stops earlier where validation no longer improves."""
     epochs: Count = 8
@@ -144,16 +148,15 @@ class FilterConfig(TrainingConfig):
     """The network of the self-ensemble."""
     unlabelled_ratio: Annotated[Number, Field(ge=0)] = 3.0
     """Pseudo-labelled images a labelled one in a batch."""
-    average_momentum: Annotated[Number, Field(ge=0, lt=1)] = 0.7
+    average_momentum: Annotated[Number, Field(ge=0, lt=1)] = 0.9
     """Weight of the past in the running average of an image's predictions, a pass."""
-    average_from: Share = 0.3
-    """Share of training before predictions are averaged: a network that has learnt nothing yet has no say."""
     consistency_weight: Annotated[Number, Field(ge=0)] = 1.0
-    """Height of the consistency loss, which every image feeds, dropped or not."""
+    """Height of the consistency loss, which every image feeds, dropped or not. The squared distances are summed over
+    classes: Mean Teacher's 100 times their mean (arXiv 1703.01780) is 10 for ten classes."""
     consistency_ramp: Share = 0.3
     """Share of training over which the consistency loss rises (sigmoid ramp)."""
     max_dropped_share: Share = 0.5
-    """More than this share of the labels dropped is an error: the filter, not the labels, would be wrong."""
+    """If more than this share of the labels of any level would go, none do: the filter, not the labels, is wrong."""
 
 
 class StudentConfig(TrainingConfig):

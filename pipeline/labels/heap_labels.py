@@ -10,8 +10,9 @@ import numpy.typing as npt
 from nstudent.errors import ArtifactError
 from nstudent.labels.selection import Selection
 from nstudent.labels.store import LabelStore
-from nstudent.labels.targets import PseudoTargets
+from nstudent.labels.targets import PseudoTargets, Teaches
 from nstudent.storage.artifact import Artifact
+from nstudent.taxonomy.outputs import Outputs
 from nstudent.taxonomy.tree import LabelArray
 
 
@@ -76,6 +77,6 @@ class HeapLabels:
         """The most probable paths as labels, (rows, levels), unknown at the levels that are not taught."""
         return self.labels.kept_labels(self.keep)
 
-    def targets(self, *, hard: bool) -> PseudoTargets:
-        """What a network is to learn of a row; ``hard``: its most probable classes instead of its distributions."""
-        return PseudoTargets(self.labels.probabilities, self.keep, hard=hard)
+    def targets(self, teaches: Teaches, outputs: Outputs) -> PseudoTargets:
+        """What a network is to learn of a row; ``outputs`` are those of the labeller and of the network."""
+        return PseudoTargets(self.labels.probabilities, self.labels.path_rows, self.keep, outputs, teaches)

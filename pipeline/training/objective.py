@@ -11,6 +11,7 @@ from nstudent.labels.self_ensemble import RunningAverage
 from nstudent.models.heads import Logits
 from nstudent.training.losses import Loss
 from nstudent.training.schedules import sigmoid_ramp
+from nstudent.training.watching import Watched
 from torch import Tensor
 
 CLEAN = "clean"
@@ -152,7 +153,10 @@ class SelfEnsembling:
     """The loss of the filter: labels that still stand, and consistency with the mean teacher for every image.
 
     The mean teacher (arXiv 1703.01780) is the network with averaged weights, on the image without noise. Its
-    predictions are also what the running averages of SELF are made of.
+    predictions, over the whole of the training, are also what the running averages of SELF are made of.
+
+    The distance is the squared one, summed over the classes of a level. Mean Teacher takes its mean over the classes,
+    times 100 on CIFAR-10: at ten classes that is ``weight`` = 10.
     """
 
     # The ramp is a number of the host, and the averages that it feeds change what a step does.
@@ -163,7 +167,8 @@ class SelfEnsembling:
     unlabelled: RunningAverage
     weight: float
     ramp: float
-    average_from: float
+    watched: Watched | None = None
+    """Held-out images, which the mean teacher predicts as often as the others."""
     gather: Callable[[Tensor], Tensor] = lambda rows: rows
     """The rows of every process end to end, where there are several."""
     _seen: list[tuple[int, Tensor, list[Tensor]]] = field(default_factory=list)
@@ -172,8 +177,9 @@ class SelfEnsembling:
     def __call__(self, moment: Moment) -> Tensor:
         """Supervised loss + ramp(t) * weight * mean squared difference of probabilities."""
         belief = [level.softmax(dim=1) for level in moment.believe(moment.views[CLEAN])]
-        if moment.done >= self.average_from:
-            self._seen.append((moment.num_labelled, moment.rows, belief))
+        self._seen.append((moment.num_labelled, moment.rows, belief))
+        if self.watched is not None:
+            self.watched.look(moment.done, moment.believe, len(moment.rows))
         gaps = [
             (level.softmax(dim=1) - taught).square().sum() / sum(moment.whole_images)
             for level, taught in zip(moment.logits, belief, strict=True)
@@ -187,18 +193,27 @@ class SelfEnsembling:
             for average, part in ((self.labelled, slice(None, n)), (self.unlabelled, slice(n, None))):
                 average.update(self.gather(rows[part]), [self.gather(level[part]) for level in belief])
         self._seen.clear()
+        if self.watched is not None:
+            self.watched.settle()
 
     def forget(self) -> None:
         """The step is tried again: its predictions will come once more."""
         self._seen.clear()
+        if self.watched is not None:
+            self.watched.forget()
+
+    @property
+    def _averages(self) -> dict[str, RunningAverage]:
+        held_out = {} if self.watched is None else {"watched": self.watched.average}
+        return {"labelled": self.labelled, "unlabelled": self.unlabelled} | held_out
 
     def state_dict(self) -> dict[str, Tensor]:
         """The running averages, for a checkpoint."""
-        parts = {"labelled": self.labelled, "unlabelled": self.unlabelled}
-        return {f"{name}.{key}": value for name, part in parts.items() for key, value in part.state_dict().items()}
+        parts = self._averages.items()
+        return {f"{name}.{key}": value for name, part in parts for key, value in part.state_dict().items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """From a checkpoint."""
-        for name, part in {"labelled": self.labelled, "unlabelled": self.unlabelled}.items():
+        for name, part in self._averages.items():
             prefix = f"{name}."
             part.load_state_dict({key.removeprefix(prefix): v for key, v in state.items() if key.startswith(prefix)})
