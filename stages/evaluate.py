@@ -45,19 +45,23 @@ def run(context: Context) -> ScoreMetrics:
     tallies = _tallies(context, dataset, classifiers)
     judged = _judged(context)
     final = [name for name, metrics in trained.items() if metrics.promoted][-1]
+    found = {name: _scores(context, trained[name], parts) for name, parts in tallies.items()}
     scores = Scores(
-        final=final,
+        final=Side(final, {final: 1.0}, *_cost(trained[final]), 0.0, found[final].validation, found[final].test),
         ended=next((why for made in filters if (why := FilterMetrics.of(made.manifest).ended)), None),
         confidence=context.config.evaluate.confidence,
-        classifiers={name: _scores(context, trained[name], parts) for name, parts in tallies.items()},
-        gain=_gains(context, tallies, final, [made.name for made in classifiers if not made.manifest.round]),
+        classifiers=found,
+        heap_gain=None,
+        equal_passes=None,
+        calibration={},
+        labelling={},
         pseudo_labels=_pseudo_label_quality(context.all("labels", "selection"), judged, dataset),
         given_labels=_given_label_quality(filters, dataset),
     )
     write_json(context.folder / SCORES, scores.to_json())
     histories = {name: metrics.history for name, metrics in trained.items()}
     save_figure(context.folder / FIGURE, scores, histories, {name: made.name for name, made in judged.items()})
-    return ScoreMetrics(final, scores.classifiers[final].test, scores.gain)
+    return ScoreMetrics(final, scores.final.test, gain=None)
 
 
 def _judged(context: Context) -> dict[str, Artifact]:
