@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 from nstudent.cli.arguments import ConfigOption, Overrides, RunDirOption, StageName
-from nstudent.cli.interruption import interruptible
+from nstudent.cli.interruption import USER_ERROR, interruptible
 from nstudent.cli.status import print_states
 from nstudent.distributed.world import Alone, IndependentJob, World
 from nstudent.errors import ConfigError, TrainingError
@@ -60,24 +60,33 @@ def run_all_command(
 
 
 def _print_end(run_dir: Path, steps: Sequence[Step]) -> None:
-    """Print the scores of a run that is complete.
+    """Print what a run that is complete has come to; the last line says in words whether the heap helped.
 
     Raises:
-        TrainingError: The rounds ended early, because nothing was left to train on.
+        typer.Exit: The rounds ended early, because nothing was left to train on.
     """
     from nstudent.cli import console
+    from nstudent.cli.scores import print_findings, print_scores
     from nstudent.evaluation.scores import FIGURE, SCORES, Scores
-    from nstudent.runs.step_metrics import DataMetrics
+    from nstudent.runs.findings import Measured, findings
+    from nstudent.runs.verdict import verdict
     from nstudent.storage.artifact import Manifest
 
     folders = {step.stage.provides: run_dir / step.name for step in steps}
     scores = Scores.read(folders["scores"] / SCORES)
-    console.print_scores(scores)
-    console.print_left_out(DataMetrics.of(Manifest.read(folders["data"])), folders["data"])
+    # Steps of rounds that could not go on were not made, and those of an earlier plan are not read.
+    made = {step.name: Manifest.read(run_dir / step.name) for step in steps if (run_dir / step.name).exists()}
+    measured = Measured.of(scores, made)
+    found = findings(measured)
+    print_scores(measured)
+    print_findings(measured, found)
+    if measured.data:
+        console.print_left_out(measured.data, folders["data"])
     typer.echo(f"picture: {folders['scores'] / FIGURE}")
     typer.echo(f"use it:  nstudent predict {run_dir} IMAGE...")
+    console.print_line(verdict(measured, found))
     if scores.ended:
-        raise TrainingError(f"{scores.ended}. The run is complete without that; {scores.final} is what it gives")
+        raise typer.Exit(USER_ERROR)
 
 
 def _print_until(run_dir: Path, steps: Sequence[Step]) -> None:

@@ -25,7 +25,8 @@ def tally(predicted: LabelArray, truth: LabelArray, levels: Sequence[str]) -> Ta
     level accuracy           matched levels / levels that exist; each level by itself
     levels before a mistake  the same, counting only the levels above the first mistake
     whole path               the whole path is right, absent levels included (images with no unknown level)
-    hierarchical P, R, F1    precision, recall and F1 of the sets of predicted and true classes (Kiritchenko et al. 2006)
+    hierarchical P, R, F1    precision, recall and F1 of the sets of predicted and true classes (Kiritchenko et al.,
+                             2006)
 
     Args:
         predicted: (images, levels).

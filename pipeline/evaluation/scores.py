@@ -111,7 +111,7 @@ class LevelLabelling(JsonRecord):
     """One level of the labels that a labeller gave the heap, and of those it gives validation by the same rule."""
 
     precision: float | None
-    """Share of the labels that it keeps on validation that are right; ``None`` if it keeps none whose truth is known."""
+    """Share of the labels it keeps on validation that are right; ``None`` if it keeps none whose truth is known."""
     judged: int
     """Number of the labels that ``precision`` is a share of."""
     share: float
@@ -201,5 +201,5 @@ class Scores(JsonRecord):
             return cls.from_json(read_json(path))
         except ValueError as error:
             raise ArtifactError(
-                f"{path} holds no scores that this version can read ({error}): `nstudent stage evaluate` makes them again"
+                f"{path} holds no scores that this version reads ({error}): `nstudent stage evaluate` makes them again"
             ) from error
