@@ -31,7 +31,6 @@ RUNS = {
         *(
             "student.epochs=14",
             "student.batch_size=32",
-            "student.promote_above=0",
             "student.learning_rate=0.006",
             f"student.noise={NOISE}",
         ),

@@ -59,7 +59,7 @@ class Classifier:
 
     @classmethod
     def load(cls, run_dir: str | Path, device: str = "auto") -> Classifier:
-        """Load the last promoted classifier of a run.
+        """Load the classifier that a run gives: what its last choice took.
 
         Executes nothing from the folder, reads nothing outside it, and checks every hash: it may be a stranger's.
 

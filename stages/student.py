@@ -1,4 +1,4 @@
-"""Train a noised network on the labels and the kept pseudo-labels; promote it where it beats its teacher.
+"""Train a noised network on the labels and the kept pseudo-labels.
 
 Labels were made without noise, the student learns them under noise (RandAugment, dropout, stochastic depth, CutMix):
 it has to give the answer of an undisturbed teacher to a disturbed image (Noisy Student, arXiv 1911.04252).
@@ -24,7 +24,7 @@ from nstudent.training.loop import Trained
 
 
 def run(context: Context) -> TrainedMetrics | None:
-    """Train the student, hold it against its teacher on validation, and save it either way."""
+    """Train the student, hold it against the labeller on validation, and save it."""
     config = context.config.student
     dataset = Dataset(context.inputs["data"], context.config.data)
     trainer = Trainer(context, dataset)
@@ -32,13 +32,12 @@ def run(context: Context) -> TrainedMetrics | None:
     if not context.world.leads:
         return None
     student = trainer.ensemble([config.model], [trained.network])
-    teacher = Ensemble.load(context.inputs["labeller"], trainer.placement)
+    labeller = Ensemble.load(context.inputs["labeller"], trainer.placement)
     batch_size = context.config.evaluate.batch_size
-    ours, theirs = (assess(each, dataset, dataset.validation, batch_size).tallies for each in (student, teacher))
+    ours, theirs = (assess(each, dataset, dataset.validation, batch_size).tallies for each in (student, labeller))
     gap = _compare(context, ours, theirs)
-    promoted = gap.probability > config.promote_above
     student.save(context.folder)
-    context.progress.say(_verdict(gap, promoted, context.inputs["labeller"].name))
+    context.progress.say(_in_words(gap, context.inputs["labeller"].name))
     spent = total([trained.spent])
     return TrainedMetrics(
         validation=scores(ours),
@@ -46,8 +45,7 @@ def run(context: Context) -> TrainedMetrics | None:
         image_passes=spent.image_passes,
         history=(tuple(trained.history),),
         training_gmacs=spent.training_gmacs,
-        gain_over_teacher=gap,
-        promoted=promoted,
+        gain_over_labeller=gap,
     )
 
 
@@ -65,13 +63,19 @@ def _train(context: Context, trainer: Trainer) -> Trained:
     return trainer.train("student", config.model, config, lesson, context.key("network"))
 
 
-def _verdict(gap: Difference, promoted: bool, teacher: str) -> str:
-    figures = f"{100 * gap.value:+.1f} points [{100 * gap.low:+.1f}, {100 * gap.high:+.1f}] on validation"
-    if promoted:
-        return f"  promoted: {figures} against {teacher}"
-    return f"  not promoted: {figures} against {teacher}, which is kept; further rounds are not needed"
+def _in_words(gap: Difference, labeller: str) -> str:
+    if gap.low > 0:
+        said = "is better than"
+    elif gap.high < 0:
+        said = "is worse than"
+    else:
+        said = "cannot be told from"
+    return (
+        f"  the student {said} {labeller}, which labelled for it: {100 * gap.value:+.1f} points "
+        f"[{100 * gap.low:+.1f}, {100 * gap.high:+.1f}] on validation"
+    )
 
 
-def _compare(context: Context, student: Tallies, teacher: Tallies) -> Difference:
+def _compare(context: Context, student: Tallies, labeller: Tallies) -> Difference:
     evaluate = context.config.evaluate
-    return paired_difference(student[HEADLINE], teacher[HEADLINE], evaluate.resamples, evaluate.confidence)
+    return paired_difference(student[HEADLINE], labeller[HEADLINE], evaluate.resamples, evaluate.confidence)

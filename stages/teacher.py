@@ -1,4 +1,4 @@
-"""Train the first labeller on the given labels alone: an ensemble whose members are trained apart.
+"""Train the first classifier on the given labels alone: an ensemble whose members are trained apart.
 
 The members differ in their random start, the order of their images and their noise, and where the configuration says
 so in their architecture, or in kind. Their errors differ with it, and averaging cancels part of them.
@@ -50,7 +50,6 @@ def run(context: Context) -> TrainedMetrics | None:
         image_passes=spent.image_passes,
         history=tuple(each.history for each in fitted),
         training_gmacs=spent.training_gmacs,
-        promoted=True,
     )
 
 

@@ -7,15 +7,16 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
-from nstudent.evaluation.scores import HEADLINE, SCORES, ClassifierScores, Interval, Scores
+from nstudent.evaluation.scores import HEADLINE, SCORES, ClassifierScores, Interval, Scores, Side
 from nstudent.runs.stage import Context, Stage
 from nstudent.runs.step_metrics import (
+    Candidate,
+    ChoiceMetrics,
     DataMetrics,
     FilterMetrics,
     LabelMetrics,
@@ -130,7 +131,6 @@ class FakeStages:
         """Names of the steps that ran, in order."""
         self.read: dict[str, list[str]] = {}
         """Names of the artifacts that each step was given."""
-        self.not_promoted: set[str] = set()
         self.failing: dict[str, BaseException] = {}
         self.content: dict[str, str] = {}
         """What a step writes, where it is not its own name."""
@@ -148,11 +148,7 @@ class FakeStages:
         role = context.step.stage.provides
         if role == "scores":
             write_json(context.folder / SCORES, _scores(context).to_json())
-        if role == "labeller":
-            reported: Metrics = replace(TRAINED, promoted=name not in self.not_promoted)
-        else:
-            reported = REPORTED[role]
-        return self.metrics.get(name, reported)
+        return self.metrics.get(name, REPORTED[role])
 
     def forget(self) -> None:
         """Count from here on."""
@@ -162,19 +158,26 @@ class FakeStages:
 TRAINED = TrainedMetrics(validation={HEADLINE: 0.5}, gmacs=1.0, image_passes=10, history=())
 REPORTED: dict[Role, Metrics] = {
     "data": DataMetrics(1, 1, 1, 1, 0, 0, 0, 0, classes=(2,), terminals=2, findings={}),
-    "baseline": TRAINED,
+    "classifier": TRAINED,
+    "labeller": ChoiceMetrics(
+        chosen="01-teacher",
+        labels_alone="01-teacher",
+        with_heap=None,
+        candidates=(Candidate("01-teacher", {"01-teacher": 1.0}, False, 1.0, 0.5, None, 0.0, None, None),),
+    ),
     "labels": LabelMetrics(1, {}, shown=1, copies=1, temperatures=(), highest_confidence=1.0),
     "selection": FilterMetrics("", (), {}, {}, {}, shown=1, copies=1, iterations=()),
-    "scores": ScoreMetrics("01-teacher", {}, {}),
+    "scores": ScoreMetrics("01-teacher", {}, None),
 }
 """What steps that cost nothing report of their work."""
 
 
 def _scores(context: Context) -> Scores:
     found = {HEADLINE: Interval(0.5, 0.4, 0.6)}
-    names = [made.name for made in context.all("labeller", "baseline")]
+    names = [made.name for made in context.all("classifier")]
     classifiers = {name: ClassifierScores(1.0, 10, None, validation=found, test=found) for name in names}
-    return Scores(names[-1], None, 0.95, classifiers, gain={}, pseudo_labels={}, given_labels={})
+    final = Side(names[0], {names[0]: 1.0}, 1.0, None, 10, 0.1, validation=found, test=found)
+    return Scores(final, None, 0.95, classifiers, None, None, {}, {}, pseudo_labels={}, given_labels={})
 
 
 @pytest.fixture

@@ -8,8 +8,9 @@ from typing import Any
 from nstudent import Session, load_config, plan, run_all
 from nstudent.runs.status import status
 
-ONE_ROUND = ["00-data", "01-teacher", "02-baseline", "03-pseudolabel", "04-filter", "05-student", "06-evaluate"]
-TWO_ROUNDS = [*ONE_ROUND[:-1], "06-pseudolabel", "07-filter", "08-student", "09-evaluate"]
+_FIRST = ["00-data", "01-teacher", "02-baseline", "03-choose", "04-pseudolabel", "05-filter", "06-student", "07-choose"]
+ONE_ROUND = [*_FIRST, "08-evaluate"]
+TWO_ROUNDS = [*_FIRST, "08-pseudolabel", "09-filter", "10-student", "11-choose", "12-evaluate"]
 
 
 class Told:

@@ -167,15 +167,15 @@ def test_it_is_the_one_that_the_run_points_at(tmp_path: Path, image: Path) -> No
     run = tmp_path / "run"
     add_step(run, "01-teacher", STROKE, promoted=True)
     add_step(run, "02-baseline", SIX, promoted=None)
-    add_step(run, "05-student", TWO_LOOPS, promoted=True)
-    add_step(run, "08-student", SIX, promoted=False)
+    add_step(run, "06-student", TWO_LOOPS, promoted=True)
+    add_step(run, "10-student", SIX, promoted=False)
     (prediction,) = Classifier.load(run, device="cpu").predict([image])
     assert said(prediction) == {"coarse": "loop", "mid": "two loops"}
 
 
 def test_a_half_made_step_is_no_classifier(tmp_path: Path, image: Path) -> None:
     run = add_step(tmp_path / "run", "01-teacher", STROKE, promoted=True)
-    add_step(run, "05-student", SIX, promoted=None).joinpath("05-student").rename(run / "05-student.partial")
+    add_step(run, "06-student", SIX, promoted=None).joinpath("06-student").rename(run / "06-student.partial")
     (prediction,) = Classifier.load(run, device="cpu").predict([image])
     assert said(prediction) == {"coarse": "stroke"}
 

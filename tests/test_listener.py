@@ -55,7 +55,7 @@ def test_it_hears_nothing_of_a_step_that_is_up_to_date(tmp_path: Path, fake_stag
     run(tmp_path, again)
     assert again.steps == []
     run(tmp_path, again, "evaluate.resamples=99")
-    assert [name for name, _ in again.steps] == ["05-student", "06-evaluate"]
+    assert [name for name, _ in again.steps] == ["06-student", "08-evaluate"]
 
 
 def test_it_hears_nothing_of_a_step_that_failed(tmp_path: Path, fake_stages: FakeStages) -> None:
@@ -99,7 +99,7 @@ def test_a_training_has_one_name_in_a_run(tmp_path: Path) -> None:
     config = load_config(None, ["rounds=2"])
     students = [step for step in plan(config) if step.stage.name == "student"]
     names = [Context(config, step, tmp_path, {}).training("student") for step in students]
-    assert names == ["05-student/student", "08-student/student"]
+    assert names == ["06-student/student", "10-student/student"]
 
 
 class Follower:

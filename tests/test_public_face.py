@@ -105,4 +105,4 @@ def test_a_finished_run_costs_no_torch(
 def test_python_dash_m(python: Callable[..., CompletedProcess[str]]) -> None:
     done = python("-m", "nstudent", "run-all", "--dry-run", "rounds=0")
     assert done.returncode == 0
-    assert "02-evaluate" in done.stdout
+    assert "03-evaluate" in done.stdout

@@ -67,25 +67,22 @@ def _print_end(run_dir: Path, steps: Sequence[Step]) -> None:
     """
     from nstudent.cli import console
     from nstudent.cli.scores import print_findings, print_scores
-    from nstudent.evaluation.scores import FIGURE, SCORES, Scores
-    from nstudent.runs.findings import Measured, findings
+    from nstudent.evaluation.scores import FIGURE
+    from nstudent.runs.findings import findings
+    from nstudent.runs.measured import Measured
     from nstudent.runs.verdict import verdict
-    from nstudent.storage.artifact import Manifest
 
-    folders = {step.stage.provides: run_dir / step.name for step in steps}
-    scores = Scores.read(folders["scores"] / SCORES)
-    # Steps of rounds that could not go on were not made, and those of an earlier plan are not read.
-    made = {step.name: Manifest.read(run_dir / step.name) for step in steps if (run_dir / step.name).exists()}
-    measured = Measured.of(scores, made)
+    names = {step.stage.provides: step.name for step in steps}
+    measured = Measured.read(run_dir, names["scores"])
     found = findings(measured)
     print_scores(measured)
     print_findings(measured, found)
     if measured.data:
-        console.print_left_out(measured.data, folders["data"])
-    typer.echo(f"picture: {folders['scores'] / FIGURE}")
+        console.print_left_out(measured.data, run_dir / names["data"])
+    typer.echo(f"picture: {run_dir / names['scores'] / FIGURE}")
     typer.echo(f"use it:  nstudent predict {run_dir} IMAGE...")
     console.print_line(verdict(measured, found))
-    if scores.ended:
+    if measured.scores.ended:
         raise typer.Exit(USER_ERROR)
 
 

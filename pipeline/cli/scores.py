@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from nstudent.cli.console import print_line
 from nstudent.errors import one_line
-from nstudent.evaluation.scores import HEADLINE, OF_A_LEVEL, WHOLE_PATH, Difference, Interval, Intervals, Scores, Side
-from nstudent.runs.findings import Finding, Measured
+from nstudent.evaluation.scores import HEADLINE, OF_A_LEVEL, WHOLE_PATH, Difference, Interval, Scores, Side
+from nstudent.runs.findings import Finding
+from nstudent.runs.measured import Measured
 from nstudent.runs.step_metrics import FilterMetrics
 from nstudent.runs.verdict import points
 from rich.cells import cell_len, set_cell_size
@@ -28,7 +29,7 @@ Row = Sequence[str]
 def print_scores(measured: Measured) -> None:
     """The tables at the end of a run: what each classifier scores on test, and what the two sides of the gain cost."""
     scores = measured.scores
-    sides = _sides(scores)
+    sides = scores.sides
     for block in [*_blocks(_columns(scores)), _costs(sides)]:
         for line in _table(block):
             print_line(line)
@@ -56,27 +57,14 @@ def print_findings(measured: Measured, found: Iterable[Finding]) -> None:
 
 def _columns(scores: Scores) -> list[Row]:
     """The columns of the table of scores, the names first: each its two lines of heading and its cells."""
-    rows = _rows(scores)
-    levels = dict.fromkeys(name for _, test in rows for name in test if name.startswith(OF_A_LEVEL))
-    columns = [["", "", *(name for name, _ in rows)]]
+    rows = scores.test
+    levels = dict.fromkeys(name for test in rows.values() for name in test if name.startswith(OF_A_LEVEL))
+    names = (_short(name, _NAME - 2) + (" *" if name == scores.final.name else "") for name in rows)
+    columns = [["", "", *names]]
     for name in (HEADLINE, WHOLE_PATH, *levels):
         heading = ["", _short(name.removeprefix(OF_A_LEVEL), _LEVEL)] if name in levels else name.split(" ", 1)
-        columns.append([*heading, *(_cell(test.get(name)) for _, test in rows)])
+        columns.append([*heading, *(_cell(test.get(name)) for test in rows.values())])
     return columns
-
-
-def _rows(scores: Scores) -> list[tuple[str, Intervals]]:
-    """Name and test scores of every classifier: of each step, and of the pools that are a side of the gain."""
-    final = scores.final.name
-    rows = {name: each.test for name, each in scores.classifiers.items()}
-    rows |= {side.name: side.test for side in _sides(scores) if side.name not in rows}
-    return [(_short(name, _NAME - 2) + (" *" if name == final else ""), test) for name, test in rows.items()]
-
-
-def _sides(scores: Scores) -> list[Side]:
-    gain = scores.heap_gain
-    sides = [gain.with_heap, gain.labels_alone] if gain else []
-    return sides if any(side.name == scores.final.name for side in sides) else [*sides, scores.final]
 
 
 def _costs(sides: Sequence[Side]) -> list[Row]:

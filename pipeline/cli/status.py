@@ -22,7 +22,7 @@ def print_states(states: Iterable[StepState]) -> None:
     """Print a table with a row for each of these steps."""
     from nstudent.cli import console
     from nstudent.evaluation.scores import HEADLINE
-    from nstudent.runs.step_metrics import TrainedMetrics
+    from nstudent.runs.step_metrics import ChoiceMetrics, TrainedMetrics
 
     rows = []
     for state in states:
@@ -30,7 +30,8 @@ def print_states(states: Iterable[StepState]) -> None:
         if isinstance(trained, TrainedMetrics):
             value = trained.validation.get(HEADLINE)
             score = "" if value is None else f"{value:.3f}"
-            if trained.promoted is False:
-                note = note or "did not beat its teacher"
+        elif isinstance(trained, ChoiceMetrics):
+            score = f"{trained.taken.validation:.3f}"
+            note = note or f"takes {trained.chosen}"
         rows.append((state.step.name, state.state, score, note))
     console.print_status(rows)

@@ -35,7 +35,7 @@ class DataConfig(Section):
     unlabelled: Amount | None = None
     """Largest number of unlabelled images, or their share. null: all of them."""
     validation: Amount = 0.1
-    """Images for choosing (thresholds, temperatures, promotion), where the source has no such split."""
+    """Images for choosing (classifiers, temperatures, when a filter stops), where the source has no such split."""
     test: Amount = 0.2
     """Images that are looked at once, at the end, where the source has no such split."""
     folds: Annotated[Whole, Field(ge=0, le=1000), Later(0)] = 0

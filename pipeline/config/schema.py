@@ -174,8 +174,13 @@ class StudentConfig(TrainingConfig):
     ema_decay: Annotated[Number, Field(ge=0, lt=1)] = 0.995
     """Decay of the running average of the weights, a step."""
     noise: NoiseConfig = NoiseConfig(operations=2, dropout=0.2, drop_path=0.1, cutmix=0.5)
-    promote_above: Share = 0.5
-    """A student becomes the next labeller where its probability to beat its teacher on validation is above this."""
+
+
+class FinalConfig(Section):
+    """What the final classifier may be. The labellers of the rounds have no such limits."""
+
+    max_gmacs: Annotated[Positive | None, Later(None)] = None
+    """Limit on its multiply-adds for one image, in billions; null: none. Of what fits, the best is taken."""
 
 
 class EvaluateConfig(Section):
@@ -231,6 +236,7 @@ class Config(Section):
     pseudolabel: PseudolabelConfig = PseudolabelConfig()
     filter: FilterConfig = FilterConfig()
     student: StudentConfig = StudentConfig()
+    final: FinalConfig = FinalConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
 
     @property

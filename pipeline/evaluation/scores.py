@@ -190,6 +190,17 @@ class Scores(JsonRecord):
     given_labels: dict[str, dict[str, DetectionQuality]]
     """By step that filtered, by level; empty if no given label is known to be wrong."""
 
+    @property
+    def sides(self) -> tuple[Side, ...]:
+        """The two sides of the heap's gain, with it first; without a gain the final classifier alone."""
+        return (self.heap_gain.with_heap, self.heap_gain.labels_alone) if self.heap_gain else (self.final,)
+
+    @property
+    def test(self) -> dict[str, Intervals]:
+        """Test scores by name of the classifier: of every step, and of the pools that are a side."""
+        found = {name: each.test for name, each in self.classifiers.items()}
+        return found | {side.name: side.test for side in self.sides if side.name not in found}
+
     @classmethod
     def read(cls, path: Path) -> Scores:
         """Read ``scores.json``.

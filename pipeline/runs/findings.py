@@ -8,19 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from statistics import NormalDist, mean
-from typing import Literal, Self, TypeVar
+from typing import Literal
 
-from nstudent.evaluation.scores import HEADLINE, Difference, Scores
-from nstudent.runs.step_metrics import (
-    ChoiceMetrics,
-    DataMetrics,
-    Epochs,
-    FilterMetrics,
-    LabelMetrics,
-    TrainedMetrics,
-    read_metrics,
-)
-from nstudent.storage.artifact import Manifest, Metrics
+from nstudent.evaluation.scores import HEADLINE, Difference
+from nstudent.runs.measured import Measured
+from nstudent.runs.step_metrics import Epochs, FilterMetrics
 
 Kind = Literal[
     "nothing to learn from",
@@ -61,8 +53,6 @@ _WIDE = 0.02
 """Half of the width of the gain's interval above which the test is called small."""
 _NAMES_SHOWN = 5
 
-Some = TypeVar("Some", bound=Metrics)
-
 
 @dataclass(frozen=True)
 class Finding:
@@ -75,56 +65,6 @@ class Finding:
     """What to try, as words that can follow "Try: "; empty if there is nothing to do."""
     figures: Mapping[str, float] = field(default_factory=dict)
     """The figures by name, shares as 0 to 1."""
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What a run has measured: its scores, and what its steps reported, by name of the step in the order of the run."""
-
-    scores: Scores
-    data: DataMetrics | None
-    """``None`` if the step did not say."""
-    trained: Mapping[str, TrainedMetrics]
-    labels: Mapping[str, LabelMetrics]
-    filters: Mapping[str, FilterMetrics]
-    choices: Mapping[str, ChoiceMetrics]
-    rounds: Mapping[str, int]
-    """Round of each step; 0: before the first."""
-    labels_of: Mapping[str, str]
-    """By filter step, the step whose labels it judged."""
-
-    @classmethod
-    def of(cls, scores: Scores, manifests: Mapping[str, Manifest]) -> Self:
-        """The measurements of a run, from its scores and the manifests of its steps by name, in their order.
-
-        Raises:
-            ArtifactError: A step reported something else than steps of its role do.
-        """
-        reported = {name: read_metrics(manifest) for name, manifest in manifests.items()}
-
-        def those(kind: type[Some]) -> dict[str, Some]:
-            return {name: each for name, each in reported.items() if isinstance(each, kind)}
-
-        labels, filters = those(LabelMetrics), those(FilterMetrics)
-        return cls(
-            scores=scores,
-            data=next(iter(those(DataMetrics).values()), None),
-            trained=those(TrainedMetrics),
-            labels=labels,
-            filters=filters,
-            choices=those(ChoiceMetrics),
-            rounds={name: manifest.round for name, manifest in manifests.items()},
-            labels_of={
-                name: next(read for read in manifests[name].inputs if read in labels)
-                for name in filters
-                if labels.keys() & manifests[name].inputs.keys()
-            },
-        )
-
-    @property
-    def students(self) -> dict[str, TrainedMetrics]:
-        """Classifiers that were trained on labels of the heap."""
-        return {name: each for name, each in self.trained.items() if self.rounds.get(name)}
 
 
 def findings(measured: Measured) -> list[Finding]:

@@ -142,7 +142,7 @@ class Run:
             "stage": step.stage.name,
             "version": step.stage.version,
             "round": step.round,
-            "settings": common | step.stage.settings(self.config),
+            "settings": common | step.settings(self.config),
             "inputs": {name: manifest.fingerprint for name, manifest in inputs.items()},
         }
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from nstudent.errors import ArtifactError
 from nstudent.runs.stage import Step
-from nstudent.runs.step_metrics import FilterMetrics, TrainedMetrics, read_metrics
+from nstudent.runs.step_metrics import ChoiceMetrics, FilterMetrics, read_metrics
 from nstudent.storage.artifact import Manifest
 
 
@@ -28,9 +28,9 @@ def why_ended(steps: Iterable[Step], run_dir: Path) -> str:
 
 
 def standing(steps: Iterable[Step], run_dir: Path) -> str | None:
-    """Name of the step whose classifier stands: the last labeller that was promoted and is still part of the run."""
-    labellers = [step.name for step in needed_steps(steps, run_dir) if step.stage.provides == "labeller"]
-    return next((name for name in reversed(labellers) if _is_promoted(run_dir / name)), None)
+    """Name of the step whose classifier stands: the last choice that was made and is still part of the run."""
+    choices = [step.name for step in needed_steps(steps, run_dir) if step.stage.provides == "labeller"]
+    return next((name for name in reversed(choices) if _is_choice(run_dir / name)), None)
 
 
 def _end(step: Step, run_dir: Path) -> str:
@@ -39,14 +39,13 @@ def _end(step: Step, run_dir: Path) -> str:
         metrics = read_metrics(Manifest.read(run_dir / step.name))
     except ArtifactError:
         return ""
-    if isinstance(metrics, TrainedMetrics) and metrics.promoted is False:
-        return f"{step.name} did not beat its teacher"
     return metrics.ended if isinstance(metrics, FilterMetrics) else ""
 
 
-def _is_promoted(folder: Path) -> bool:
-    """Whether a labeller is there, can be read, and was promoted."""
+def _is_choice(folder: Path) -> bool:
+    """Whether a choice was made there, and can be read."""
     try:
-        return bool(TrainedMetrics.of(Manifest.read(folder)).promoted)
+        ChoiceMetrics.of(Manifest.read(folder))
     except ArtifactError:
         return False
+    return True

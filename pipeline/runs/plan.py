@@ -34,27 +34,36 @@ STAGES = {
         Stage(
             "teacher",
             needs=("data",),
-            provides="labeller",
+            provides="classifier",
             settings=_training("teacher"),
-            version=2,
+            version=3,
             shared=True,
             apart=True,
         ),
         Stage(
             "baseline",
             needs=("data",),
-            provides="baseline",
-            settings=_training("student", without=["promote_above"]),
-            version=2,
+            provides="classifier",
+            settings=_training("student"),
+            version=3,
             shared=True,
             aside=True,
+        ),
+        Stage(
+            "choose",
+            needs=("data",),
+            gathers=("classifier",),
+            provides="labeller",
+            settings=_section("evaluate", without=["batch_size"]),
+            last_settings=_section("final"),
+            resumes=False,
         ),
         Stage(
             "pseudolabel",
             needs=("data", "labeller"),
             provides="labels",
             settings=_section("pseudolabel", without=["batch_size"]),
-            version=3,
+            version=4,
             shared=True,
             in_parts=True,
         ),
@@ -71,22 +80,25 @@ STAGES = {
         Stage(
             "student",
             needs=("data", "labeller", "labels", "selection"),
-            provides="labeller",
+            provides="classifier",
             settings=lambda config: (
                 _training("student")(config)
                 | {"pseudolabel.targets": config.pseudolabel.targets}
                 | _section("evaluate", without=["batch_size"])(config)
             ),
-            version=2,
+            version=3,
             shared=True,
         ),
         Stage(
             "evaluate",
             needs=("data",),
-            gathers=("labeller", "baseline", "labels", "selection"),
+            gathers=("classifier", "labeller", "labels", "selection"),
             provides="scores",
-            settings=_section("evaluate", without=["batch_size"]),
-            version=2,
+            settings=lambda config: (
+                _section("evaluate", without=["batch_size"])(config)
+                | {"pseudolabel.threshold": config.pseudolabel.model_dump(mode="json")["threshold"]}
+            ),
+            version=3,
             resumes=False,
         ),
     )
@@ -96,22 +108,24 @@ STAGES = {
 def plan(config: Config) -> tuple[Step, ...]:
     """The steps of a run: each stage reads the latest artifact of every role it needs, and all of the roles it gathers.
 
-    That a student is the next round's labeller is all the iteration there is.
+    That a student is among those of which the next round's labeller is chosen is all the iteration there is. The last
+    choice is of no round: it is made also where the rounds end early.
     """
     walk = [("data", 0), ("teacher", 0)]
     if config.rounds:
         walk.append(("baseline", 0))
     for round_ in range(1, config.rounds + 1):
-        walk += [("pseudolabel", round_), ("filter", round_), ("student", round_)]
-    walk.append(("evaluate", 0))
+        walk += [("choose", round_ - 1), ("pseudolabel", round_), ("filter", round_), ("student", round_)]
+    walk += [("choose", 0), ("evaluate", 0)]
     latest: dict[Role, str] = {}
     everything: list[tuple[Role, str]] = []
     steps = []
+    last = {name: index for index, (name, _) in enumerate(walk)}
     for index, (name, round_) in enumerate(walk):
         stage = STAGES[name]
         inputs = tuple((role, latest[role]) for role in stage.needs)
         gathered = tuple(made for role, made in everything if role in stage.gathers)
-        step = Step(index, stage, round_, inputs, gathered)
+        step = Step(index, stage, round_, inputs, gathered, is_last=index == last[name])
         steps.append(step)
         latest[stage.provides] = step.name
         everything.append((stage.provides, step.name))

@@ -37,6 +37,8 @@ class Stage:
     """Role of the artifact it makes."""
     settings: Callable[[Config], dict[str, Any]]
     """The part of the configuration that decides what it makes."""
+    last_settings: Callable[[Config], dict[str, Any]] = lambda config: {}
+    """The part of the configuration that decides, beside ``settings``, what the last of its steps makes."""
     gathers: tuple[Role, ...] = ()
     """Roles of which it gets every artifact that was made before it, beside the latest of those it needs."""
     version: int = 1
@@ -75,6 +77,15 @@ class Step:
     """(role, name of the step that makes it)."""
     gathered: tuple[str, ...] = ()
     """Names of the steps whose artifacts it gathers, in the order of the run."""
+    is_last: bool = True
+    """Whether no later step of the run is of the same stage."""
+
+    @property
+    def settings(self) -> Callable[[Config], dict[str, Any]]:
+        """The part of the configuration that decides what it makes."""
+        if not self.is_last:
+            return self.stage.settings
+        return lambda config: self.stage.settings(config) | self.stage.last_settings(config)
 
     @property
     def reads(self) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ class StepState:
 
     step: Step
     state: str
-    """done, stale, partial, missing, or 'not needed' after a student that was not promoted."""
+    """done, stale, partial, missing, or 'not needed' after a filter that left nothing to learn from."""
     reason: str
     metrics: Metrics | None = None
     """What it reported; ``None`` if it is not made, or what it reported cannot be read."""

@@ -11,8 +11,9 @@ from nstudent.evaluation.scores import Difference, Intervals
 from nstudent.storage.artifact import Manifest, Metrics
 from nstudent.storage.json_record import JsonRecord
 
-Role = Literal["data", "labeller", "baseline", "labels", "selection", "scores"]
-"""What a step is to those that read it. ``labels`` are of the heap; ``selection`` says which of them are taught."""
+Role = Literal["data", "classifier", "labeller", "labels", "selection", "scores"]
+"""What a step is to those that read it. A ``classifier`` was trained, a ``labeller`` chosen among those; ``labels`` are
+of the heap; ``selection`` says which of them are taught."""
 
 Epochs = tuple[dict[str, float], ...]
 """The epochs of one training: each its number, its loss, and its score on validation if that was taken."""
@@ -40,7 +41,7 @@ class DataMetrics(Metrics):
 
 @dataclass(frozen=True)
 class TrainedMetrics(Metrics):
-    """Networks that were trained, as an ensemble: a labeller or the baseline."""
+    """Networks that were trained, as an ensemble: a classifier that can be chosen."""
 
     validation: dict[str, float | None]
     """Scores on validation; ``None`` if no image counts for one."""
@@ -52,10 +53,55 @@ class TrainedMetrics(Metrics):
     """By network."""
     training_gmacs: float | None = None
     """Billions of multiply-adds of the trainings; ``None`` if the step was made by a version that did not count."""
-    gain_over_teacher: Difference | None = None
-    """Headline score of a student on validation minus its teacher's."""
-    promoted: bool | None = None
-    """Whether a labeller may label; ``None``: it is not meant to."""
+    gain_over_labeller: Difference | None = None
+    """Headline score of a student on validation minus that of the labeller whose labels it learnt from."""
+
+
+@dataclass(frozen=True)
+class Candidate(JsonRecord):
+    """A classifier that can be chosen: one that was trained, or several of them pooled."""
+
+    name: str
+    """Name of the step that trained it, such as ``01-teacher``, or of the pool."""
+    parts: dict[str, float]
+    """Weights of the trained classifiers that it is made of, by their steps; they sum to 1."""
+    saw_heap: bool
+    """Whether any part has learnt from labels of the heap, or from a labeller that has."""
+    gmacs: float
+    """Billions of multiply-adds to label one image."""
+    validation: float
+    """Headline score on the validation images."""
+    gain: Difference | None
+    """Headline score minus that of the reference, on the same validation images; ``None`` for the reference itself."""
+    expected: float
+    """Expected headline score minus that of the reference, as a share: validation and prior together."""
+    temperatures: tuple[float, ...] | None
+    """Temperature of each level, coarse first, as in the recipe of the candidate."""
+    ends: tuple[float, ...] | None
+    """Biases of paths that end early, as in the recipe of the candidate."""
+
+
+@dataclass(frozen=True)
+class ChoiceMetrics(Metrics):
+    """The candidates there were, and which one was chosen."""
+
+    chosen: str
+    """Name of the candidate whose ensemble the step holds."""
+    labels_alone: str | None
+    """Name of the best candidate that did not see the heap; ``None`` if none of these is within the limit of cost."""
+    with_heap: str | None
+    """Name of the best candidate that saw the heap; ``None`` if there is none within the limit of cost."""
+    candidates: tuple[Candidate, ...]
+    """All that were within the limit of cost; those that were trained come first, in the order of the run."""
+
+    @property
+    def taken(self) -> Candidate:
+        """The candidate that was chosen."""
+        return self.candidate(self.chosen)
+
+    def candidate(self, name: str) -> Candidate:
+        """The candidate of this name; ``LookupError`` if there is none."""
+        return {each.name: each for each in self.candidates}[name]
 
 
 @dataclass(frozen=True)
@@ -122,8 +168,8 @@ class ScoreMetrics(Metrics):
 
 METRICS: Mapping[Role, type[Metrics]] = {
     "data": DataMetrics,
-    "labeller": TrainedMetrics,
-    "baseline": TrainedMetrics,
+    "classifier": TrainedMetrics,
+    "labeller": ChoiceMetrics,
     "labels": LabelMetrics,
     "selection": FilterMetrics,
     "scores": ScoreMetrics,

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nstudent.evaluation.scores import HEADLINE, Difference, HeapGain, Scores
-from nstudent.runs.findings import FEWEST_DIFFERING, Finding, Kind, Measured
+from nstudent.runs.findings import FEWEST_DIFFERING, Finding, Kind
+from nstudent.runs.measured import Measured
 
 _REASONS: tuple[Kind, ...] = (
     "wrong labels",

@@ -26,11 +26,12 @@ _MISSING = "missing"
 _LINK = "a link to a file elsewhere"
 _ROLE_OF_STAGE = {
     "data": "data",
-    "teacher": "labeller",
-    "baseline": "baseline",
+    "teacher": "classifier",
+    "baseline": "classifier",
+    "choose": "labeller",
     "pseudolabel": "labels",
     "filter": "selection",
-    "student": "labeller",
+    "student": "classifier",
     "evaluate": "scores",
     "pack": "pack",
 }

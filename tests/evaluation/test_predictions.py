@@ -41,7 +41,7 @@ def written(folder: Path, batch: int = 3, outputs: Outputs = OUTPUTS) -> Artifac
     """Two classifiers, their predictions put in a few at a time."""
     partial = open_partial(folder, {"asked": {}, "inputs": {}})
     levels = distributions(outputs)
-    for step in ("01-teacher", "11-student"):
+    for step in ("01-teacher", "14-student"):
         writer = PredictionWriter(partial, step, Data(), outputs)
         for first in range(0, len(IMAGES), batch):
             part = [level[first : first + batch] for level in levels]
@@ -53,7 +53,7 @@ def written(folder: Path, batch: int = 3, outputs: Outputs = OUTPUTS) -> Artifac
 
 
 def test_every_row_is_read_back_as_it_was_put_in(tmp_path: Path) -> None:
-    found = Predictions.open(written(tmp_path / "06-evaluate"), "11-student")
+    found = Predictions.open(written(tmp_path / "08-evaluate"), "14-student")
     levels = distributions()
     assert found.levels == ("coarse", "fine")
     assert found.images.tolist() == IMAGES.tolist()
@@ -69,8 +69,8 @@ def test_every_row_is_read_back_as_it_was_put_in(tmp_path: Path) -> None:
 
 
 def test_the_steps_whose_predictions_are_there_are_known(tmp_path: Path) -> None:
-    made = written(tmp_path / "06-evaluate")
-    assert Predictions.steps(made) == ["01-teacher", "11-student"]
+    made = written(tmp_path / "08-evaluate")
+    assert Predictions.steps(made) == ["01-teacher", "14-student"]
     with pytest.raises(ArtifactError, match="holds no predictions of 1-student: run `nstudent stage evaluate` again"):
         Predictions.open(made, "1-student")
 
@@ -95,7 +95,7 @@ def test_files_are_cut_at_the_same_rows_whatever_the_batch(
 
 
 def test_of_many_classes_the_most_probable_are_kept(tmp_path: Path) -> None:
-    found = Predictions.open(written(tmp_path / "06-evaluate", outputs=MANY), "01-teacher")
+    found = Predictions.open(written(tmp_path / "08-evaluate", outputs=MANY), "01-teacher")
     level, rows = distributions(MANY)[1].numpy(), np.arange(len(IMAGES))
     kept = found.probabilities[1][rows]
     assert kept.shape == (len(IMAGES), 300)
@@ -104,7 +104,7 @@ def test_of_many_classes_the_most_probable_are_kept(tmp_path: Path) -> None:
 
 
 def test_the_files_are_readable_with_plain_h5py_and_of_the_size_that_is_reserved(tmp_path: Path) -> None:
-    made = written(tmp_path / "06-evaluate")
+    made = written(tmp_path / "08-evaluate")
     with h5py.File(made.folder / "predictions-01-teacher-000000000-000000007.h5") as file:
         assert list(file.attrs["levels"]) == ["coarse", "fine"]
         num_bytes = sum(

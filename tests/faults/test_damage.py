@@ -74,7 +74,7 @@ def test_any_truncation_is_found_and_named(copy: Path, which: float, length: flo
 
 
 @_fuzz
-@given(step=st.sampled_from(["00-data", "01-teacher", "05-student"]), at=_shares, bit=st.integers(0, 7))
+@given(step=st.sampled_from(["00-data", "01-teacher", "06-student"]), at=_shares, bit=st.integers(0, 7))
 def test_a_manifest_with_a_flipped_bit_is_read_or_refused(copy: Path, step: str, at: float, bit: int) -> None:
     """It never ends in anything but an error that names it; what it then says of its files is held against them."""
     path = copy / step / MANIFEST
@@ -112,7 +112,7 @@ def test_a_foreign_file_under_the_name_of_weights_is_refused(server: ForkServer,
 
 
 def test_a_damaged_shard_alone_is_made_again(server: ForkServer, whole: WholeRun, copy: Path) -> None:
-    first, second = sorted((copy / "03-pseudolabel").glob("labels-0*.h5"))
+    first, second = sorted((copy / "04-pseudolabel").glob("labels-0*.h5"))
     second.write_bytes(_flipped(second.read_bytes(), 0.5, 3))
     before = first.stat().st_mtime_ns
     repaired = server.run(["verify", str(copy), "--repair"], copy)

@@ -44,7 +44,7 @@ def test_a_run_that_dies_again_and_again_ends_the_same(
     ("step", "kind", "name"),
     [
         ("01-teacher", "fsync", "01-teacher.partial/.manifest.json.writing"),
-        ("03-pseudolabel", "rename", "03-pseudolabel"),
+        ("04-pseudolabel", "rename", "04-pseudolabel"),
     ],
     ids=["while the manifest is written", "before the step has its name"],
 )
@@ -68,13 +68,13 @@ def test_a_kill_at_any_moment(server: ForkServer, whole: WholeRun, run_dir: Path
 def test_shards_that_were_finished_before_a_kill_are_not_made_again(
     server: ForkServer, whole: WholeRun, run_dir: Path
 ) -> None:
-    partial = run_dir / "03-pseudolabel.partial"
-    last_shard = ("rename", "03-pseudolabel.partial/labels-000000016-000000030.h5")
+    partial = run_dir / "04-pseudolabel.partial"
+    last_shard = ("rename", "04-pseudolabel.partial/labels-000000016-000000030.h5")
     server.run(run_all_words(run_dir), run_dir, Fault(whole.operations.index(last_shard)))
     (finished,) = partial.glob("labels-*.h5")
     before = finished.stat().st_mtime_ns
     assert finish(server, run_dir, whole.results) == []
-    assert (run_dir / "03-pseudolabel" / finished.name).stat().st_mtime_ns == before
+    assert (run_dir / "04-pseudolabel" / finished.name).stat().st_mtime_ns == before
 
 
 def test_the_comparison_can_fail(server: ForkServer, whole: WholeRun, run_dir: Path) -> None:

@@ -60,11 +60,11 @@ def test_the_same_labeller_labels_alike_in_one_process_and_in_two(
     pair: tuple[Path, Results], server: ForkServer, run_dir: Path
 ) -> None:
     shutil.copytree(pair[0], run_dir)
-    shutil.rmtree(run_dir / "03-pseudolabel")
+    shutil.rmtree(run_dir / "04-pseudolabel")
     labels = ["stage", "pseudolabel", "--config", str(run_dir / "config.yaml"), "--run-dir", str(run_dir)]
     done = server.run(labels, run_dir)
     assert done.status == 0, done.error
-    assert len(list((run_dir / "03-pseudolabel").glob("labels-*.h5"))) > 1
+    assert len(list((run_dir / "04-pseudolabel").glob("labels-*.h5"))) > 1
     assert differences(results(run_dir), pair[1]) == []
 
 

@@ -28,12 +28,12 @@ def _committed(folder: Path, keep: np.ndarray, inputs: dict[str, str], *, labels
 
 @pytest.fixture
 def labels(tmp_path: Path) -> Artifact:
-    return _committed(tmp_path / "03-pseudolabel", KEEP, {}, labels=True)
+    return _committed(tmp_path / "04-pseudolabel", KEEP, {}, labels=True)
 
 
 def _selection(labels: Artifact, keep: np.ndarray = LATER, id_: str | None = None) -> Artifact:
     inputs = {"00-data": "data", labels.name: id_ or labels.manifest.id}
-    return _committed(labels.folder.with_name("04-filter"), keep, inputs)
+    return _committed(labels.folder.with_name("05-filter"), keep, inputs)
 
 
 def test_the_labels_of_a_step_come_with_its_own_selection(labels: Artifact) -> None:
@@ -63,12 +63,12 @@ def test_what_is_learnt_of_a_row_is_its_distribution_at_the_levels_that_are_kept
 
 
 def test_a_selection_from_other_labels_is_refused(labels: Artifact) -> None:
-    with pytest.raises(ArtifactError, match=r"04-filter was not made from .* 03-pseudolabel holds now: .*stage filter"):
+    with pytest.raises(ArtifactError, match=r"05-filter was not made from .* 04-pseudolabel holds now: .*stage filter"):
         HeapLabels.open(labels, _selection(labels, id_="of other labels"))
 
 
 def test_a_step_that_never_read_these_labels_is_refused(labels: Artifact) -> None:
-    stranger = _committed(labels.folder.with_name("04-filter"), LATER, {"00-data": labels.manifest.id})
+    stranger = _committed(labels.folder.with_name("05-filter"), LATER, {"00-data": labels.manifest.id})
     with pytest.raises(ArtifactError, match="was not made from the labels"):
         HeapLabels.open(labels, stranger)
 

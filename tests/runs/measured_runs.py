@@ -17,7 +17,7 @@ from nstudent.evaluation.scores import (
     Scores,
     Side,
 )
-from nstudent.runs.findings import Measured
+from nstudent.runs.measured import Measured
 from nstudent.runs.step_metrics import (
     Candidate,
     ChoiceMetrics,

@@ -27,7 +27,8 @@ from measured_runs import (
 )
 from nstudent.config.schema import Config
 from nstudent.evaluation.scores import HeapGain
-from nstudent.runs.findings import Finding, Measured, findings, standard_error
+from nstudent.runs.findings import Finding, findings, standard_error
+from nstudent.runs.measured import Measured
 
 HELPED = gain(0.014, 0.006, 0.023)
 DID_NOT = gain(-0.002, -0.011, 0.007)
@@ -134,7 +135,9 @@ def of_kind(kind: str, run: Measured) -> list[Finding]:
     return [finding for finding in findings(run) if finding.kind == kind]
 
 
-@pytest.mark.parametrize(("kind", "odd", "said", "usual"), CASES, ids=[f"{i} {case[0]}" for i, case in enumerate(CASES)])
+@pytest.mark.parametrize(
+    ("kind", "odd", "said", "usual"), CASES, ids=[f"{i} {case[0]}" for i, case in enumerate(CASES)]
+)
 def test_a_finding_appears_where_its_measurement_is_odd_and_nowhere_else(
     kind: str, odd: Measured, said: str, usual: Measured
 ) -> None:
@@ -156,7 +159,12 @@ def test_every_finding_but_one_that_names_its_own_remedy_says_what_to_try() -> N
 
 
 def test_the_keys_that_remedies_name_are_those_of_the_configuration() -> None:
-    named = {key for _, odd, _, _ in CASES for found in findings(odd) for key in re.findall(r"\b[a-z_]+\.[a-z_]+\b", found.remedy)}
+    named = {
+        key
+        for _, odd, _, _ in CASES
+        for found in findings(odd)
+        for key in re.findall(r"\b[a-z_]+\.[a-z_]+\b", found.remedy)
+    }
     assert len(named) > 5
     config = Config()
     for key in sorted(named):

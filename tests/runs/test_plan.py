@@ -21,29 +21,29 @@ if TYPE_CHECKING:
 
 
 def test_the_plan_without_rounds() -> None:
-    assert planned(0) == {"00-data": [], "01-teacher": ["00-data"], "02-evaluate": ["00-data"]}
+    assert planned(0) == {"00-data": [], "01-teacher": ["00-data"], "03-evaluate": ["00-data"]}
 
 
 _FIRST_ROUND = {
     "00-data": [],
     "01-teacher": ["00-data"],
     "02-baseline": ["00-data"],
-    "03-pseudolabel": ["00-data", "01-teacher"],
-    "04-filter": ["00-data", "03-pseudolabel"],
-    "05-student": ["00-data", "01-teacher", "03-pseudolabel", "04-filter"],
+    "04-pseudolabel": ["00-data", "01-teacher"],
+    "05-filter": ["00-data", "04-pseudolabel"],
+    "06-student": ["00-data", "01-teacher", "04-pseudolabel", "05-filter"],
 }
 
 
 def test_the_plan_of_one_round() -> None:
-    assert planned(1) == _FIRST_ROUND | {"06-evaluate": ["00-data"]}
+    assert planned(1) == _FIRST_ROUND | {"08-evaluate": ["00-data"]}
 
 
 def test_in_the_second_round_the_student_is_the_teacher() -> None:
     assert planned(2) == _FIRST_ROUND | {
-        "06-pseudolabel": ["00-data", "05-student"],
-        "07-filter": ["00-data", "06-pseudolabel"],
-        "08-student": ["00-data", "05-student", "06-pseudolabel", "07-filter"],
-        "09-evaluate": ["00-data"],
+        "08-pseudolabel": ["00-data", "06-student"],
+        "09-filter": ["00-data", "08-pseudolabel"],
+        "10-student": ["00-data", "06-student", "08-pseudolabel", "09-filter"],
+        "12-evaluate": ["00-data"],
     }
 
 
@@ -77,19 +77,19 @@ def labelled_by_all(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("labelled_by_all")
 def test_a_stage_that_gathers_labellers_reads_all_that_were_made_before_it() -> None:
     reads = {step.name: step.reads for step in plan(load_config(None, ["rounds=3"]))}
-    assert reads["03-pseudolabel"] == ("00-data", "01-teacher")
-    assert reads["06-pseudolabel"] == ("00-data", "01-teacher", "05-student")
-    assert reads["09-pseudolabel"] == ("00-data", "01-teacher", "05-student", "08-student")
-    assert reads["11-student"] == ("00-data", "08-student", "09-pseudolabel", "10-filter")
+    assert reads["04-pseudolabel"] == ("00-data", "01-teacher")
+    assert reads["08-pseudolabel"] == ("00-data", "01-teacher", "06-student")
+    assert reads["12-pseudolabel"] == ("00-data", "01-teacher", "06-student", "10-student")
+    assert reads["14-student"] == ("00-data", "10-student", "12-pseudolabel", "13-filter")
 
 
 @pytest.mark.usefixtures("labelled_by_all")
 def test_the_plan_that_is_shown_names_every_labeller(capsys: pytest.CaptureFixture[str]) -> None:
     print_plan(plan(load_config(None, ["rounds=2"])))
     rows = {line.split()[0]: " ".join(line.split()[1:]) for line in capsys.readouterr().out.splitlines()}
-    assert rows["03-pseudolabel"] == "00-data, 01-teacher labels"
-    assert rows["06-pseudolabel"] == "00-data, 01-teacher, 05-student labels"
-    assert rows["09-evaluate"] == "everything made before scores"
+    assert rows["04-pseudolabel"] == "00-data, 01-teacher labels"
+    assert rows["08-pseudolabel"] == "00-data, 01-teacher, 06-student labels"
+    assert rows["12-evaluate"] == "everything made before scores"
 
 
 @pytest.mark.usefixtures("labelled_by_all")
@@ -108,8 +108,8 @@ def test_the_context_hands_over_every_labeller_and_the_latest_one(
     monkeypatch.setattr(Stage, "load", lambda stage: work)
     steps_made(tmp_path, "rounds=2")
     assert seen == {
-        "03-pseudolabel": (["01-teacher"], "01-teacher"),
-        "06-pseudolabel": (["01-teacher", "05-student"], "05-student"),
+        "04-pseudolabel": (["01-teacher"], "01-teacher"),
+        "08-pseudolabel": (["01-teacher", "06-student"], "06-student"),
     }
 
 
@@ -128,23 +128,23 @@ def test_of_what_is_gathered_each_role_can_be_asked_for(
     monkeypatch.setattr(Stage, "load", lambda stage: work)
     steps_made(tmp_path)
     assert found == {
-        "labeller": ["01-teacher", "05-student"],
+        "labeller": ["01-teacher", "06-student"],
         "baseline": ["02-baseline"],
-        "labels": ["03-pseudolabel"],
-        "selection": ["04-filter"],
-        "both": ["03-pseudolabel", "04-filter"],
+        "labels": ["04-pseudolabel"],
+        "selection": ["05-filter"],
+        "both": ["04-pseudolabel", "05-filter"],
     }
 
 
 @pytest.mark.usefixtures("labelled_by_all")
 def test_labels_are_stale_if_any_labeller_was_made_again(tmp_path: Path, fake_stages: FakeStages) -> None:
     steps_made(tmp_path, "rounds=2")
-    asked = json.loads((tmp_path / "06-pseudolabel" / "manifest.json").read_text())["asked"]
-    assert list(asked["inputs"]) == ["00-data", "05-student", "01-teacher"]
+    asked = json.loads((tmp_path / "08-pseudolabel" / "manifest.json").read_text())["asked"]
+    assert list(asked["inputs"]) == ["00-data", "06-student", "01-teacher"]
     shutil.rmtree(tmp_path / "01-teacher")
     fake_stages.content = {"01-teacher": "other"}
     made = steps_made(tmp_path, "rounds=2")
-    assert made["06-pseudolabel"] == "01-teacher was made again"
+    assert made["08-pseudolabel"] == "01-teacher was made again"
 
 
 def test_a_role_that_a_stage_does_not_gather_is_not_handed_over(

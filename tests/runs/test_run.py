@@ -33,7 +33,7 @@ def test_a_run_makes_every_step_and_a_second_run_none(tmp_path: Path, fake_stage
 
 def test_each_step_reads_what_the_plan_says(tmp_path: Path, fake_stages: FakeStages) -> None:
     steps_made(tmp_path)
-    assert fake_stages.read == planned(1) | {"06-evaluate": ["00-data", *ONE_ROUND[1:-1]]}
+    assert fake_stages.read == planned(1) | {"08-evaluate": ["00-data", *ONE_ROUND[1:-1]]}
 
 
 def test_the_folder_holds_the_steps_and_the_whole_configuration(tmp_path: Path, fake_stages: FakeStages) -> None:
@@ -51,7 +51,7 @@ def test_the_folder_is_named_after_the_run(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert run_all(load_config(None, ["rounds=0", "name=mine"])) == Path("runs/mine")
-    assert (tmp_path / "runs" / "mine" / "02-evaluate").is_dir()
+    assert (tmp_path / "runs" / "mine" / "03-evaluate").is_dir()
 
 
 def test_a_copied_run_is_up_to_date(tmp_path: Path, fake_stages: FakeStages) -> None:
@@ -66,12 +66,12 @@ def test_a_copied_run_is_up_to_date(tmp_path: Path, fake_stages: FakeStages) -> 
 
 
 def test_a_step_that_fails_is_made_again_and_what_was_done_stays(tmp_path: Path, fake_stages: FakeStages) -> None:
-    fake_stages.failing = {"04-filter": TrainingError("every pseudo-label was rejected")}
+    fake_stages.failing = {"05-filter": TrainingError("every pseudo-label was rejected")}
     with pytest.raises(TrainingError):
         steps_made(tmp_path)
     assert fake_stages.made == ONE_ROUND[:5]
     assert states(tmp_path) == dict.fromkeys(ONE_ROUND, "missing") | dict.fromkeys(ONE_ROUND[:4], "done") | {
-        "04-filter": "partial"
+        "05-filter": "partial"
     }
     fake_stages.failing = {}
     fake_stages.forget()
@@ -111,39 +111,39 @@ def test_a_step_that_does_not_resume_keeps_nothing_of_an_interrupted_attempt(
     tmp_path: Path, fake_stages: FakeStages
 ) -> None:
     """Scores of other settings are of no use, and must not end a run that comes back after hours of training."""
-    fake_stages.failing = {"06-evaluate": KeyboardInterrupt()}
+    fake_stages.failing = {"08-evaluate": KeyboardInterrupt()}
     with pytest.raises(KeyboardInterrupt):
         steps_made(tmp_path)
-    left = tmp_path / "06-evaluate.partial" / "predictions-01-teacher-of-before.h5"
+    left = tmp_path / "08-evaluate.partial" / "predictions-01-teacher-of-before.h5"
     left.write_text("half")
     fake_stages.failing = {}
-    assert "06-evaluate" in steps_made(tmp_path, "teacher.epochs=3")
-    assert "06-evaluate" in steps_made(tmp_path, "teacher.epochs=4")
-    assert left.name not in Manifest.read(tmp_path / "06-evaluate").files
+    assert "08-evaluate" in steps_made(tmp_path, "teacher.epochs=3")
+    assert "08-evaluate" in steps_made(tmp_path, "teacher.epochs=4")
+    assert left.name not in Manifest.read(tmp_path / "08-evaluate").files
 
 
 def test_a_crash_after_the_manifest_needs_no_second_training(tmp_path: Path, fake_stages: FakeStages) -> None:
     steps_made(tmp_path)
-    (tmp_path / "05-student").rename(tmp_path / "05-student.partial")
+    (tmp_path / "06-student").rename(tmp_path / "06-student.partial")
     assert steps_made(tmp_path) == {}
 
 
 def test_a_damaged_input_is_named_and_nothing_is_lost(tmp_path: Path, fake_stages: FakeStages) -> None:
     steps_made(tmp_path)
-    manifest = tmp_path / "03-pseudolabel" / "manifest.json"
+    manifest = tmp_path / "04-pseudolabel" / "manifest.json"
     manifest.write_text(manifest.read_text()[:50])
-    with pytest.raises(ArtifactError, match=r"03-pseudolabel/manifest\.json is damaged"):
+    with pytest.raises(ArtifactError, match=r"04-pseudolabel/manifest\.json is damaged"):
         steps_made(tmp_path)
-    assert states(tmp_path)["03-pseudolabel"] == "stale"
+    assert states(tmp_path)["04-pseudolabel"] == "stale"
     shutil.rmtree(manifest.parent)
-    assert list(steps_made(tmp_path)) == ["03-pseudolabel"]
+    assert list(steps_made(tmp_path)) == ["04-pseudolabel"]
 
 
 def test_a_damaged_student_does_not_hide_the_other_steps(tmp_path: Path, fake_stages: FakeStages) -> None:
     steps_made(tmp_path)
-    (tmp_path / "05-student" / "manifest.json").write_text("{")
-    assert states(tmp_path)["05-student"] == "stale"
-    assert "damaged" in reasons(tmp_path)["05-student"]
+    (tmp_path / "06-student" / "manifest.json").write_text("{")
+    assert states(tmp_path)["06-student"] == "stale"
+    assert "damaged" in reasons(tmp_path)["06-student"]
     assert states(tmp_path)["01-teacher"] == "done"
 
 
@@ -162,7 +162,7 @@ def test_a_damaged_configuration_is_no_obstacle(tmp_path: Path, fake_stages: Fak
     with pytest.raises(ConfigError, match="not UTF-8"):
         status(tmp_path)
     assert steps_made(tmp_path) == {}
-    assert states(tmp_path)["06-evaluate"] == "done"
+    assert states(tmp_path)["08-evaluate"] == "done"
 
 
 # --- one stage at a time ---
@@ -172,7 +172,7 @@ def test_one_stage_at_a_time(tmp_path: Path, fake_stages: FakeStages) -> None:
     config = load_config(None, ["rounds=2"])
     for stage in ("data", "teacher", "pseudolabel", "filter", "baseline", "student", "pseudolabel"):
         run_stage(config, stage, tmp_path)
-    assert fake_stages.made == [*ONE_ROUND[:2], *ONE_ROUND[3:5], "02-baseline", "05-student", "06-pseudolabel"]
+    assert fake_stages.made == [*ONE_ROUND[:2], *ONE_ROUND[3:5], "02-baseline", "06-student", "08-pseudolabel"]
     assert run_stage(config, "teacher", tmp_path) == tmp_path / "01-teacher"
     assert len(fake_stages.made) == 7
 
@@ -200,10 +200,10 @@ def test_until_the_student_neither_the_baseline_nor_the_scores_are_made(
     assert run_all(config, tmp_path, until="student") == tmp_path
     made = [name for name in TWO_ROUNDS if not name.endswith(("baseline", "evaluate"))]
     assert fake_stages.made == made
-    assert json.loads((tmp_path / "final.json").read_text()) == {"step": "08-student"}
+    assert json.loads((tmp_path / "final.json").read_text()) == {"step": "10-student"}
     fake_stages.forget()
     run_all(config, tmp_path)
-    assert fake_stages.made == ["02-baseline", "09-evaluate"]
+    assert fake_stages.made == ["02-baseline", "12-evaluate"]
     assert states(tmp_path) == dict.fromkeys(TWO_ROUNDS, "done")
 
 
@@ -213,7 +213,7 @@ def test_until_the_student_neither_the_baseline_nor_the_scores_are_made(
         ("data", ONE_ROUND[:1]),
         ("teacher", ONE_ROUND[:2]),
         ("baseline", ["00-data", "02-baseline"]),
-        ("filter", ["00-data", "01-teacher", "03-pseudolabel", "04-filter"]),
+        ("filter", ["00-data", "01-teacher", "04-pseudolabel", "05-filter"]),
         ("evaluate", ONE_ROUND),
     ],
 )
@@ -225,7 +225,7 @@ def test_until_a_stage_what_it_is_made_from_is_made(
 
 
 def test_until_the_student_the_rounds_end_where_they_came_to_nothing(tmp_path: Path, fake_stages: FakeStages) -> None:
-    fake_stages.not_promoted = {"05-student"}
+    fake_stages.not_promoted = {"06-student"}
     run_all(load_config(None, ["rounds=2"]), tmp_path, until="student")
     assert fake_stages.made == [name for name in ONE_ROUND[:6] if name != "02-baseline"]
 
@@ -257,13 +257,13 @@ def test_status_says_what_would_be_made_again(tmp_path: Path, fake_stages: FakeS
     text = (tmp_path / "config.yaml").read_text()
     (tmp_path / "config.yaml").write_text(text.replace("threshold: 0.6", "threshold: 0.7"))
     assert states(tmp_path)["02-baseline"] == "done"
-    assert reasons(tmp_path)["03-pseudolabel"] == "pseudolabel.threshold changed from 0.6 to 0.7"
+    assert reasons(tmp_path)["04-pseudolabel"] == "pseudolabel.threshold changed from 0.6 to 0.7"
 
 
 def test_status_shows_what_a_step_reports(tmp_path: Path, fake_stages: FakeStages) -> None:
     steps_made(tmp_path)
     found: Mapping[str, StepState] = {state.step.name: state for state in status(tmp_path)}
-    assert found["05-student"].metrics == TrainedMetrics({HEADLINE: 0.5}, 1.0, 10, history=(), promoted=True)
+    assert found["06-student"].metrics == TrainedMetrics({HEADLINE: 0.5}, 1.0, 10, history=(), promoted=True)
 
 
 def test_status_of_a_folder_that_is_no_run(tmp_path: Path) -> None:
@@ -274,7 +274,7 @@ def test_status_of_a_folder_that_is_no_run(tmp_path: Path) -> None:
 def test_status_changes_nothing(tmp_path: Path, fake_stages: FakeStages) -> None:
     """It holds no lock: the rename that it would finish may be another process's own, a moment later."""
     steps_made(tmp_path)
-    shutil.copytree(tmp_path / "05-student", tmp_path / "05-student.partial")
+    shutil.copytree(tmp_path / "06-student", tmp_path / "06-student.partial")
     before = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*"))
     status(tmp_path)
     assert sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*")) == before
@@ -282,7 +282,7 @@ def test_status_changes_nothing(tmp_path: Path, fake_stages: FakeStages) -> None
 
 def test_manifests_are_plain_json(tmp_path: Path, fake_stages: FakeStages) -> None:
     steps_made(tmp_path)
-    manifest = json.loads((tmp_path / "05-student" / "manifest.json").read_text())
+    manifest = json.loads((tmp_path / "06-student" / "manifest.json").read_text())
     assert manifest["stage"] == "student"
     assert manifest["round"] == 1
-    assert list(manifest["inputs"]) == planned(1)["05-student"]
+    assert list(manifest["inputs"]) == planned(1)["06-student"]

@@ -25,9 +25,9 @@ ASKED_KEYS = Path(__file__).parent / "asked_keys.json"
 def test_a_changed_key_is_named_and_what_follows_from_it_is_made_again(tmp_path: Path, fake_stages: FakeStages) -> None:
     steps_made(tmp_path, "filter.epochs=4")
     assert steps_made(tmp_path, "filter.epochs=9") == {
-        "04-filter": "filter.epochs changed from 4 to 9",
-        "05-student": "04-filter was asked for differently",
-        "06-evaluate": "04-filter was asked for differently",
+        "05-filter": "filter.epochs changed from 4 to 9",
+        "06-student": "05-filter was asked for differently",
+        "08-evaluate": "05-filter was asked for differently",
     }
 
 
@@ -40,10 +40,10 @@ def test_a_changed_key_is_named_and_what_follows_from_it_is_made_again(tmp_path:
         ("precision=float32", "01-teacher", ONE_ROUND[1:]),
         ("augment=image", "01-teacher", ONE_ROUND[1:]),
         ("teacher.learning_rate=0.1", "01-teacher", ["01-teacher", *ONE_ROUND[3:]]),
-        ("student.epochs=9", "02-baseline", ["02-baseline", "05-student", "06-evaluate"]),
-        ("student.promote_above=0.9", "05-student", ["05-student", "06-evaluate"]),
-        ("pseudolabel.threshold=0.9", "03-pseudolabel", ONE_ROUND[3:]),
-        ("evaluate.confidence=0.9", "06-evaluate", None),
+        ("student.epochs=9", "02-baseline", ["02-baseline", "06-student", "08-evaluate"]),
+        ("student.promote_above=0.9", "06-student", ["06-student", "08-evaluate"]),
+        ("pseudolabel.threshold=0.9", "04-pseudolabel", ONE_ROUND[3:]),
+        ("evaluate.confidence=0.9", "08-evaluate", None),
     ],
 )
 def test_a_key_makes_stale_what_depends_on_it(
@@ -178,7 +178,7 @@ def test_folds_are_asked_of_the_data_only_if_there_are_to_be_some(tmp_path: Path
 def test_what_decides_a_promotion_is_asked_of_the_student(tmp_path: Path, fake_stages: FakeStages, key: str) -> None:
     """The gate is a bootstrap: its number of resamples and its interval stand in the student's manifest."""
     steps_made(tmp_path)
-    assert key in Manifest.read(tmp_path / "05-student").asked["settings"]
+    assert key in Manifest.read(tmp_path / "06-student").asked["settings"]
 
 
 def test_changed_data_is_noticed(tmp_path: Path, fake_stages: FakeStages, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,8 +195,8 @@ def test_a_newer_version_of_a_stage_makes_its_steps_again(
     steps_made(tmp_path)
     monkeypatch.setitem(STAGES, "filter", dataclasses.replace(STAGES["filter"], version=STAGES["filter"].version + 1))
     reasons = steps_made(tmp_path)
-    assert list(reasons) == ["04-filter", "05-student", "06-evaluate"]
-    assert reasons["04-filter"] == "made by another version of the stage"
+    assert list(reasons) == ["05-filter", "06-student", "08-evaluate"]
+    assert reasons["05-filter"] == "made by another version of the stage"
 
 
 def test_a_step_made_again_with_other_bytes_makes_its_readers_stale(tmp_path: Path, fake_stages: FakeStages) -> None:
@@ -206,9 +206,9 @@ def test_a_step_made_again_with_other_bytes_makes_its_readers_stale(tmp_path: Pa
     fake_stages.content["01-teacher"] = "another teacher"
     assert steps_made(tmp_path) == {
         "01-teacher": "not made yet",
-        "03-pseudolabel": "01-teacher was made again",
-        "05-student": "01-teacher was made again",
-        "06-evaluate": "01-teacher was made again",
+        "04-pseudolabel": "01-teacher was made again",
+        "06-student": "01-teacher was made again",
+        "08-evaluate": "01-teacher was made again",
     }
 
 
@@ -222,38 +222,38 @@ def test_a_step_made_again_with_the_same_bytes_makes_nothing_stale(tmp_path: Pat
 
 
 def test_rounds_after_a_student_that_was_not_promoted_are_not_needed(tmp_path: Path, fake_stages: FakeStages) -> None:
-    fake_stages.not_promoted = {"05-student"}
-    assert list(steps_made(tmp_path, "rounds=2")) == [*ONE_ROUND[:-1], "09-evaluate"]
-    assert fake_stages.read["09-evaluate"] == ["00-data", *ONE_ROUND[1:-1]]
+    fake_stages.not_promoted = {"06-student"}
+    assert list(steps_made(tmp_path, "rounds=2")) == [*ONE_ROUND[:-1], "12-evaluate"]
+    assert fake_stages.read["12-evaluate"] == ["00-data", *ONE_ROUND[1:-1]]
     assert states(tmp_path) == {name: "not needed" if name in TWO_ROUNDS[6:9] else "done" for name in TWO_ROUNDS}
     assert steps_made(tmp_path, "rounds=2") == {}
 
 
 def test_a_student_that_is_promoted_after_all_brings_its_rounds_back(tmp_path: Path, fake_stages: FakeStages) -> None:
-    fake_stages.not_promoted = {"05-student"}
+    fake_stages.not_promoted = {"06-student"}
     steps_made(tmp_path, "rounds=2")
     fake_stages.not_promoted = set()
     reasons = steps_made(tmp_path, "rounds=2", "student.promote_above=0.1")
-    assert list(reasons) == ["05-student", *TWO_ROUNDS[6:]]
-    assert fake_stages.read["09-evaluate"] == ["00-data", *TWO_ROUNDS[1:-1]]
+    assert list(reasons) == ["06-student", *TWO_ROUNDS[6:]]
+    assert fake_stages.read["12-evaluate"] == ["00-data", *TWO_ROUNDS[1:-1]]
 
 
 def test_what_a_former_promotion_left_is_not_gathered(tmp_path: Path, fake_stages: FakeStages) -> None:
     steps_made(tmp_path, "rounds=2")
-    fake_stages.not_promoted = {"05-student"}
+    fake_stages.not_promoted = {"06-student"}
     reasons = steps_made(tmp_path, "rounds=2", "student.promote_above=0.9")
-    assert list(reasons) == ["05-student", "09-evaluate"]
-    assert fake_stages.read["09-evaluate"] == ["00-data", *ONE_ROUND[1:-1]]
+    assert list(reasons) == ["06-student", "12-evaluate"]
+    assert fake_stages.read["12-evaluate"] == ["00-data", *ONE_ROUND[1:-1]]
 
 
 def test_a_round_that_is_no_longer_needed_is_given_as_the_reason(tmp_path: Path, fake_stages: FakeStages) -> None:
     """Equal settings, but a remade teacher is not beaten any more: the evaluation has fewer inputs than before."""
     steps_made(tmp_path, "rounds=2")
-    shutil.rmtree(tmp_path / "05-student")
-    fake_stages.not_promoted = {"05-student"}
-    reason = steps_made(tmp_path, "rounds=2")["09-evaluate"]
+    shutil.rmtree(tmp_path / "06-student")
+    fake_stages.not_promoted = {"06-student"}
+    reason = steps_made(tmp_path, "rounds=2")["12-evaluate"]
     assert "another version" not in reason
-    assert reason.startswith(("06-pseudolabel", "07-filter", "08-student"))
+    assert reason.startswith(("08-pseudolabel", "09-filter", "10-student"))
 
 
 @pytest.fixture
@@ -275,15 +275,15 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_the_classifier_is_the_last_one_promoted(tmp_path: Path, fake_stages: FakeStages, loaded: list[str]) -> None:
     from nstudent import Classifier
 
-    fake_stages.not_promoted = {"08-student"}
+    fake_stages.not_promoted = {"10-student"}
     steps_made(tmp_path, "rounds=2")
     Classifier.load(tmp_path, "cpu")
-    assert loaded == ["05-student"]
+    assert loaded == ["06-student"]
 
 
 @pytest.mark.parametrize(
     ("left_behind", "word", "final"),
-    [(set(), "rounds=1", "05-student"), ({"05-student"}, "student.promote_above=0.9", "01-teacher")],
+    [(set(), "rounds=1", "06-student"), ({"06-student"}, "student.promote_above=0.9", "01-teacher")],
     ids=["fewer rounds", "no longer promoted"],
 )
 def test_the_classifier_is_the_one_that_was_scored(

@@ -93,26 +93,26 @@ def test_a_run_folder_without_roles_is_up_to_date_and_read_as_before(tmp_path: P
     assert set(states(tmp_path).values()) == {"done"}
     assert steps_made(tmp_path) == {}
     assert {name: Manifest.read(tmp_path / name).id for name in ONE_ROUND} == ids
-    assert json.loads((tmp_path / "final.json").read_text()) == {"step": "05-student"}
+    assert json.loads((tmp_path / "final.json").read_text()) == {"step": "06-student"}
 
 
 def test_scores_are_made_of_what_an_earlier_version_has_left(tmp_path: Path, fake_stages: FakeStages) -> None:
     steps_made(tmp_path)
     _without_roles(tmp_path)
-    shutil.rmtree(tmp_path / "06-evaluate")
-    assert list(steps_made(tmp_path)) == ["06-evaluate"]
-    scores = json.loads((tmp_path / "06-evaluate" / "scores.json").read_text())
-    assert list(scores["classifiers"]) == ["01-teacher", "02-baseline", "05-student"]
+    shutil.rmtree(tmp_path / "08-evaluate")
+    assert list(steps_made(tmp_path)) == ["08-evaluate"]
+    scores = json.loads((tmp_path / "08-evaluate" / "scores.json").read_text())
+    assert list(scores["classifiers"]) == ["01-teacher", "02-baseline", "06-student"]
 
 
 def test_a_student_of_an_earlier_version_that_was_not_promoted_ends_the_rounds(
     tmp_path: Path, fake_stages: FakeStages
 ) -> None:
-    fake_stages.not_promoted = {"05-student"}
+    fake_stages.not_promoted = {"06-student"}
     steps_made(tmp_path, "rounds=2")
     _without_roles(tmp_path)
     assert {name for name, state in states(tmp_path).items() if state == "not needed"} == {
-        *("06-pseudolabel", "07-filter", "08-student")
+        *("08-pseudolabel", "09-filter", "10-student")
     }
 
 

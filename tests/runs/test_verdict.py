@@ -18,7 +18,8 @@ from measured_runs import (
     scores,
 )
 from nstudent.evaluation.scores import Difference, HeapGain, Scores
-from nstudent.runs.findings import Measured, findings
+from nstudent.runs.findings import findings
+from nstudent.runs.measured import Measured
 from nstudent.runs.verdict import points, verdict
 
 
@@ -109,7 +110,9 @@ def test_without_rounds_no_image_of_the_heap_was_used() -> None:
 def test_a_heap_of_which_nothing_was_kept_did_not_help_and_the_filter_says_why() -> None:
     ended = "no pseudo-label was kept: pseudolabel.threshold is 1.0: lower it"
     found = said(scores(None, ended=ended), trained={}, filters={FILTER: filtered(ended=ended)})
-    assert found.startswith(f"Your unlabelled images did not help: {ended}. The final classifier is made from the labels")
+    assert found.startswith(
+        f"Your unlabelled images did not help: {ended}. The final classifier is made from the labels"
+    )
 
 
 def test_a_round_without_labels_does_not_hide_what_the_one_before_gave() -> None:

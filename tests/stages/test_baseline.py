@@ -9,9 +9,9 @@ from nstudent.storage.artifact import Manifest
 
 
 def test_it_has_the_students_architecture_noise_and_number_of_steps(finished: Path) -> None:
-    models = [json.loads((finished / step / "model.json").read_text()) for step in ("02-baseline", "05-student")]
+    models = [json.loads((finished / step / "model.json").read_text()) for step in ("02-baseline", "06-student")]
     assert models[0] == models[1]
-    baseline, student = (Manifest.read(finished / step).metrics for step in ("02-baseline", "05-student"))
+    baseline, student = (Manifest.read(finished / step).metrics for step in ("02-baseline", "06-student"))
     assert baseline["gmacs"] == student["gmacs"]
     assert len(baseline["history"][0]) == len(student["history"][0])
     assert baseline["image_passes"] == student["image_passes"], "labelled ones in place of the heap's"
@@ -25,13 +25,13 @@ def test_it_sees_no_pseudo_label(tiny: Callable[..., Config], go_on: Path, finis
     before = (go_on / "02-baseline" / "manifest.json").stat().st_mtime_ns
     run_all(tiny("pseudolabel.threshold=0.8"), go_on)
     assert (go_on / "02-baseline" / "manifest.json").stat().st_mtime_ns == before
-    assert Manifest.read(go_on / "05-student").id != Manifest.read(finished / "05-student").id
+    assert Manifest.read(go_on / "06-student").id != Manifest.read(finished / "06-student").id
 
 
 @pytest.mark.slow
 def test_without_rounds_there_is_none(tiny: Callable[..., Config], untrained: Path) -> None:
     folder = run_all(tiny("rounds=0", "teacher.epochs=12"), untrained)
-    assert {path.name for path in folder.iterdir() if path.is_dir()} == {"00-data", "01-teacher", "02-evaluate"}
+    assert {path.name for path in folder.iterdir() if path.is_dir()} == {"00-data", "01-teacher", "03-evaluate"}
 
 
 def test_it_is_never_the_final_classifier(finished: Path) -> None:

@@ -25,11 +25,11 @@ from PIL import Image
 
 @pytest.fixture(scope="module")
 def scores(finished: Path) -> dict[str, Any]:
-    return json.loads((finished / "06-evaluate" / "scores.json").read_text())
+    return json.loads((finished / "08-evaluate" / "scores.json").read_text())
 
 
 def test_scores_every_classifier_on_validation_and_test_with_intervals(scores: dict[str, Any]) -> None:
-    assert list(scores["classifiers"]) == ["01-teacher", "02-baseline", "05-student"]
+    assert list(scores["classifiers"]) == ["01-teacher", "02-baseline", "06-student"]
     for entry in scores["classifiers"].values():
         for part in ("validation", "test"):
             assert {"accuracy/coarse", "accuracy/fine", "contest alone", "contest prefix", "exact path"} <= set(
@@ -39,7 +39,7 @@ def test_scores_every_classifier_on_validation_and_test_with_intervals(scores: d
                 assert 0 <= score["low"] <= score["value"] <= score["high"] <= 1
 
 
-@pytest.mark.parametrize("step", ["01-teacher", "02-baseline", "05-student"])
+@pytest.mark.parametrize("step", ["01-teacher", "02-baseline", "06-student"])
 def test_validation_scores_are_those_the_steps_themselves_saw(
     step: str, scores: dict[str, Any], finished: Path
 ) -> None:
@@ -58,12 +58,12 @@ def test_the_gain_is_that_of_the_final_classifier_on_test(scores: dict[str, Any]
 
 
 def test_pseudo_labels_are_held_against_the_hidden_truth_before_and_after_the_filter(scores: dict[str, Any]) -> None:
-    assert list(scores["pseudo_labels"]) == ["03-pseudolabel", "04-filter"]
+    assert list(scores["pseudo_labels"]) == ["04-pseudolabel", "05-filter"]
     assert scores["given_labels"] == {}, "no given label is known to be wrong"
 
 
 def test_there_is_a_picture(finished: Path) -> None:
-    with Image.open(finished / "06-evaluate" / "scores.png") as picture:
+    with Image.open(finished / "08-evaluate" / "scores.png") as picture:
         assert min(picture.size) > 200
 
 
@@ -76,7 +76,7 @@ def test_the_test_images_are_in_no_other_split(finished: Path) -> None:
 @pytest.mark.slow
 def test_fewer_resamples_change_no_score(tiny: Callable[..., Config], go_on: Path, scores: dict[str, Any]) -> None:
     run_stage(tiny("evaluate.resamples=10"), "evaluate", go_on)
-    again = json.loads((go_on / "06-evaluate" / "scores.json").read_text())
+    again = json.loads((go_on / "08-evaluate" / "scores.json").read_text())
     for name, entry in scores["classifiers"].items():
         for part in ("validation", "test"):
             values = {score: each["value"] for score, each in again["classifiers"][name][part].items()}
@@ -84,8 +84,8 @@ def test_fewer_resamples_change_no_score(tiny: Callable[..., Config], go_on: Pat
 
 
 def test_the_predictions_that_are_kept_are_those_that_were_scored(finished: Path, scores: dict[str, Any]) -> None:
-    made, dataset = Artifact(finished / "06-evaluate"), Dataset(Artifact(finished / "00-data"))
-    assert Predictions.steps(made) == ["01-teacher", "02-baseline", "05-student"]
+    made, dataset = Artifact(finished / "08-evaluate"), Dataset(Artifact(finished / "00-data"))
+    assert Predictions.steps(made) == ["01-teacher", "02-baseline", "06-student"]
     for step, entry in scores["classifiers"].items():
         found = Predictions.open(made, step)
         assert found.images.tolist() == [*dataset.validation, *dataset.test]
@@ -116,7 +116,7 @@ def test_predictions_are_kept_beside_their_images_however_many_batches_there_are
 
 def test_the_probabilities_that_are_kept_are_those_of_the_ensemble(finished: Path) -> None:
     dataset, config = Dataset(Artifact(finished / "00-data")), load_config(finished / "config.yaml")
-    found = Predictions.open(Artifact(finished / "06-evaluate"), "01-teacher")
+    found = Predictions.open(Artifact(finished / "08-evaluate"), "01-teacher")
     ensemble = Ensemble.load(Artifact(finished / "01-teacher"), Placement.from_config(config))
     said = ensemble.probabilities(dataset.pixels[found.images])
     rows = np.arange(len(found.images))
@@ -139,9 +139,9 @@ def test_a_run_that_an_earlier_version_has_made_is_scored_as_before(
             if manifest["stage"] == "filter":
                 entry.pop("image_passes")
         path.write_text(json.dumps(manifest))
-    shutil.rmtree(go_on / "06-evaluate")
+    shutil.rmtree(go_on / "08-evaluate")
     run_stage(tiny(), "evaluate", go_on)
-    again = json.loads((go_on / "06-evaluate" / "scores.json").read_text())
+    again = json.loads((go_on / "08-evaluate" / "scores.json").read_text())
     for name, entry in again["classifiers"].items():
         counted = scores["classifiers"][name]["training_gmacs"]
         assert counted > 0

@@ -20,11 +20,11 @@ from nstudent.storage.hdf5 import mapped
 
 def keeps(folder: Path) -> list[np.ndarray]:
     """What was kept before the filter and after it, (rows, levels) each."""
-    return [Selection.load(Artifact(folder / step)).keep for step in ("03-pseudolabel", "04-filter")]
+    return [Selection.load(Artifact(folder / step)).keep for step in ("04-pseudolabel", "05-filter")]
 
 
 def given_keep(folder: Path) -> np.ndarray:
-    return mapped(folder / "04-filter" / "labelled.h5")["keep"].astype(bool)
+    return mapped(folder / "05-filter" / "labelled.h5")["keep"].astype(bool)
 
 
 def test_disabled_it_passes_everything_through(tiny: Callable[..., Config], go_on: Path) -> None:
@@ -32,7 +32,7 @@ def test_disabled_it_passes_everything_through(tiny: Callable[..., Config], go_o
     before, after = keeps(go_on)
     assert np.array_equal(before, after)
     assert given_keep(go_on).all()
-    metrics = Manifest.read(go_on / "04-filter").metrics
+    metrics = Manifest.read(go_on / "05-filter").metrics
     assert set(metrics["dropped"].values()) == {0}
     assert metrics["iterations"] == []
 
@@ -42,7 +42,7 @@ def test_it_drops_labels_and_adds_none(finished: Path) -> None:
     assert after.any()
     assert not (after & ~before).any()
     assert (before & ~after).any()
-    metrics = Manifest.read(finished / "04-filter").metrics
+    metrics = Manifest.read(finished / "05-filter").metrics
     assert list(metrics["dropped"].values()) == (before & ~after).sum(axis=0).tolist()
     assert list(metrics["kept"].values()) == after.sum(axis=0).tolist()
 
@@ -77,13 +77,13 @@ def test_it_finds_flipped_labels_among_the_given_ones(tiny: Callable[..., Config
     assert dropped.any()
     named = dataset.labels[dataset.labelled] >= 0
     assert wrong[dropped & named].mean() > 1.5 * wrong[named].mean()
-    scores = read_json(folder / "06-evaluate" / "scores.json")
-    assert list(scores["given_labels"]) == ["04-filter"]
+    scores = read_json(folder / "08-evaluate" / "scores.json")
+    assert list(scores["given_labels"]) == ["05-filter"]
 
 
 def test_more_dropped_than_the_config_allows_ends_the_rounds(tiny: Callable[..., Config], go_on: Path) -> None:
     run_stage(tiny("filter.max_dropped_share=0.0", "filter.epochs=1"), "filter", go_on)
-    metrics = Manifest.read(go_on / "04-filter").metrics
+    metrics = Manifest.read(go_on / "05-filter").metrics
     assert re.search(r"would drop \d+% .*filter\.max_dropped_share \(0%\)", metrics["ended"])
     assert metrics["shown"] == 0
     assert metrics["classes_gone"], "every class that had labels is gone"
@@ -109,7 +109,7 @@ def test_it_stops_where_validation_no_longer_improves(
 
     monkeypatch.setattr(filter_stage, "_iterate", iterate)
     run_stage(tiny("filter.iterations=4"), "filter", go_on)
-    made = Manifest.read(go_on / "04-filter").metrics["iterations"]
+    made = Manifest.read(go_on / "05-filter").metrics["iterations"]
     assert [each["validation"] for each in made] == scores[:iterations]
 
 
@@ -140,12 +140,12 @@ def test_what_is_kept_is_what_stood_after_the_best_iteration(
     assert not iterations[1][0].any()
     assert not iterations[2][1].any()
     assert iterations[2][0].all()
-    metrics = Manifest.read(go_on / "04-filter").metrics
+    metrics = Manifest.read(go_on / "05-filter").metrics
     assert (metrics["image_passes"], metrics["training_gmacs"]) == (30, 3.0)
 
 
 def test_its_cost_is_counted_with_the_passes_of_the_mean_teacher(finished: Path) -> None:
-    metrics = Manifest.read(finished / "04-filter").metrics
+    metrics = Manifest.read(finished / "05-filter").metrics
     (iteration,) = metrics["iterations"]
     # 3 epochs of 4 steps (100 labels, 32 of them in each), with 96 images of the heap beside.
     assert metrics["image_passes"] == iteration["image_passes"] == 3 * 4 * 128

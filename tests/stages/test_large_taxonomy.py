@@ -76,14 +76,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_it_ends_with_scores(run: Path) -> None:
-    scores = read_json(run / "06-evaluate" / "scores.json")
+    scores = read_json(run / "08-evaluate" / "scores.json")
 
     assert len(scores["classifiers"]) == 3
     assert scores["classifiers"][scores["final"]]["test"]["accuracy/coarse"]["value"] > 0.5
 
 
 def test_of_the_fine_level_the_most_probable_classes_are_stored(run: Path) -> None:
-    with h5py.File(run / "03-pseudolabel" / "labels.h5") as file:
+    with h5py.File(run / "04-pseudolabel" / "labels.h5") as file:
         assert file["probability/coarse"].shape == (200, COARSE)
         assert file["probability/mid"].shape == (200, COARSE * MIDS)
         assert file["top/fine/class"].shape == file["top/fine/probability"].shape == (200, 64)
@@ -91,7 +91,7 @@ def test_of_the_fine_level_the_most_probable_classes_are_stored(run: Path) -> No
 
 
 def test_the_student_reads_whole_distributions(run: Path) -> None:
-    fine = LabelStore.open(Artifact(run / "03-pseudolabel")).probabilities[2][np.arange(200)]
+    fine = LabelStore.open(Artifact(run / "04-pseudolabel")).probabilities[2][np.arange(200)]
 
     assert fine.shape == (200, COARSE * MIDS * FINES)
     np.testing.assert_allclose(fine.sum(axis=1), 1, atol=1e-3)

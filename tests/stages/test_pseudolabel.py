@@ -18,7 +18,7 @@ from nstudent.runs.run import run_stage
 from nstudent.session import Session
 from nstudent.storage.artifact import Artifact, Manifest
 
-STEP = "03-pseudolabel"
+STEP = "04-pseudolabel"
 SHARD = "labels-000000000-000000240.h5"
 
 

@@ -15,7 +15,7 @@ from nstudent.storage.artifact import Manifest
 from nstudent.storage.commit import partial_folder
 from nstudent.storage.lock import hold, hold_part
 
-STEP = "03-pseudolabel"
+STEP = "04-pseudolabel"
 ROWS = "pseudolabel.shard_rows=50"
 
 

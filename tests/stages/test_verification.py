@@ -47,12 +47,12 @@ def test_a_whole_run_is_whole(shards: Path) -> None:
 
 
 def test_of_a_store_the_damaged_shard_alone_is_made_again(shards: Path) -> None:
-    folder = shards / "03-pseudolabel"
+    folder = shards / "04-pseudolabel"
     before, manifest = files_of(folder), Manifest.read(folder)
     assert len(before) > 1
     name = sorted(before)[1]
     flip(folder / name)
-    assert [(bad.step, bad.file) for bad in verify(shards)] == [("03-pseudolabel", name)]
+    assert [(bad.step, bad.file) for bad in verify(shards)] == [("04-pseudolabel", name)]
     assert [bad.file for bad in repair(shards)] == [name]
     after = files_of(folder)
     assert {each: content for each, (_, content) in after.items()} == {
@@ -85,7 +85,7 @@ def test_a_damaged_network_is_trained_again_to_the_same_bytes(shards: Path) -> N
 @pytest.mark.slow
 def test_a_repair_that_was_interrupted_is_gone_on_with(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also of the last step, after which nothing is missing."""
-    folder = shards / "06-evaluate"
+    folder = shards / "08-evaluate"
     before = (folder / "scores.json").read_bytes()
     flip(folder / "scores.json")
 
@@ -104,29 +104,29 @@ def test_a_repair_that_was_interrupted_is_gone_on_with(shards: Path, monkeypatch
 
 
 def test_a_stray_file_is_named_and_left(shards: Path) -> None:
-    (shards / "05-student" / "notes.txt").write_text("mine")
+    (shards / "06-student" / "notes.txt").write_text("mine")
     assert [(bad.file, bad.what) for bad in verify(shards)] == [("notes.txt", "not part of the step: remove it")]
-    made = (shards / "05-student" / "manifest.json").stat().st_mtime_ns
+    made = (shards / "06-student" / "manifest.json").stat().st_mtime_ns
     assert [bad.file for bad in repair(shards)] == ["notes.txt"]
-    assert (shards / "05-student" / "manifest.json").stat().st_mtime_ns == made, "nothing was trained for its sake"
-    assert (shards / "05-student" / "notes.txt").read_text() == "mine"
+    assert (shards / "06-student" / "manifest.json").stat().st_mtime_ns == made, "nothing was trained for its sake"
+    assert (shards / "06-student" / "notes.txt").read_text() == "mine"
 
 
 def test_a_stray_file_beside_a_damaged_one_does_not_become_part_of_the_step(shards: Path) -> None:
-    flip(shards / "03-pseudolabel" / "labels.json")
-    (shards / "03-pseudolabel" / "notes.txt").write_text("mine")
-    with pytest.raises(ArtifactError, match=r"notes\.txt is not part of 03-pseudolabel.*move it away first"):
+    flip(shards / "04-pseudolabel" / "labels.json")
+    (shards / "04-pseudolabel" / "notes.txt").write_text("mine")
+    with pytest.raises(ArtifactError, match=r"notes\.txt is not part of 04-pseudolabel.*move it away first"):
         repair(shards)
-    (shards / "03-pseudolabel" / "notes.txt").unlink()
+    (shards / "04-pseudolabel" / "notes.txt").unlink()
     repair(shards)
     assert {state.state for state in status(shards)} == {"done"}
 
 
 def test_what_was_made_for_other_settings_is_not_repaired_with_these(shards: Path) -> None:
-    flip(shards / "03-pseudolabel" / "labels.json")
+    flip(shards / "04-pseudolabel" / "labels.json")
     config = shards / "config.yaml"
     config.write_text(config.read_text().replace("threshold: 0.3", "threshold: 0.5"))
-    with pytest.raises(ArtifactError, match=r"03-pseudolabel is damaged and stale \(pseudolabel\.threshold changed"):
+    with pytest.raises(ArtifactError, match=r"04-pseudolabel is damaged and stale \(pseudolabel\.threshold changed"):
         repair(shards)
 
 

@@ -14,7 +14,7 @@ from nstudent.storage.artifact import Artifact, Manifest
 
 pytestmark = pytest.mark.slow
 
-STEPS = ["00-data", "01-teacher", "02-baseline", "03-pseudolabel", "04-filter", "05-student", "06-evaluate"]
+STEPS = ["00-data", "01-teacher", "02-baseline", "04-pseudolabel", "05-filter", "06-student", "08-evaluate"]
 NETWORK = {"manifest.json", "model.json", "member-0.safetensors"}
 FILES = {
     "00-data": {
@@ -29,21 +29,21 @@ FILES = {
     },
     "01-teacher": NETWORK,
     "02-baseline": NETWORK,
-    "03-pseudolabel": {
+    "04-pseudolabel": {
         "manifest.json",
         "labels.h5",
         "labels.json",
         "labels-000000000-000000240.h5",
         "selection.h5",
     },
-    "04-filter": {"manifest.json", "selection.h5", "labelled.h5"},
-    "05-student": NETWORK,
-    "06-evaluate": {
+    "05-filter": {"manifest.json", "selection.h5", "labelled.h5"},
+    "06-student": NETWORK,
+    "08-evaluate": {
         "manifest.json",
         "scores.json",
         "scores.png",
         # 539 images of validation and test.
-        *(f"predictions-{step}-000000000-000000539.h5" for step in ("01-teacher", "02-baseline", "05-student")),
+        *(f"predictions-{step}-000000000-000000539.h5" for step in ("01-teacher", "02-baseline", "06-student")),
     },
 }
 
@@ -68,12 +68,12 @@ def test_the_run_folder_holds_the_steps_and_the_configuration(finished: Path) ->
     assert [state.state for state in status(finished)] == ["done"] * len(STEPS)
 
 
-@pytest.mark.parametrize("step", ["01-teacher", "02-baseline", "05-student"])
+@pytest.mark.parametrize("step", ["01-teacher", "02-baseline", "06-student"])
 def test_trained_steps_say_what_they_cost_and_how_they_went(step: str, finished: Path) -> None:
     metrics = Manifest.read(finished / step).metrics
     assert metrics["gmacs"] > 0
     # 16 epochs of 4 steps of 25; students take 3 epochs of 240 / 96 = 3 steps of 32 labelled images and 96 others.
-    assert metrics["image_passes"] == {"01-teacher": 1600, "02-baseline": 1152, "05-student": 1152}[step]
+    assert metrics["image_passes"] == {"01-teacher": 1600, "02-baseline": 1152, "06-student": 1152}[step]
     # Forward, and backward for activations and for weights; the teacher has one member.
     assert metrics["training_gmacs"] == pytest.approx(3 * metrics["gmacs"] * metrics["image_passes"], rel=1e-3)
     (history,) = metrics["history"]
@@ -123,24 +123,24 @@ def test_until_the_student_no_test_image_is_looked_at(
 def test_two_rounds_walk_on_from_the_student(two_rounds: Callable[..., Config], go_on: Path) -> None:
     """Where the first student is promoted, it is what labels the heap in the second round."""
     run_all(two_rounds(), go_on)
-    assert Manifest.read(go_on / "05-student").metrics["promoted"] is True
-    assert Manifest.read(go_on / "06-pseudolabel").inputs["05-student"] == Manifest.read(go_on / "05-student").id
-    assert Manifest.read(go_on / "08-student").round == 2
-    scores = json.loads((go_on / "09-evaluate" / "scores.json").read_text())
-    assert list(scores["classifiers"]) == ["01-teacher", "02-baseline", "05-student", "08-student"]
-    assert list(scores["pseudo_labels"]) == ["03-pseudolabel", "04-filter", "06-pseudolabel", "07-filter"]
+    assert Manifest.read(go_on / "06-student").metrics["promoted"] is True
+    assert Manifest.read(go_on / "08-pseudolabel").inputs["06-student"] == Manifest.read(go_on / "06-student").id
+    assert Manifest.read(go_on / "10-student").round == 2
+    scores = json.loads((go_on / "12-evaluate" / "scores.json").read_text())
+    assert list(scores["classifiers"]) == ["01-teacher", "02-baseline", "06-student", "10-student"]
+    assert list(scores["pseudo_labels"]) == ["04-pseudolabel", "05-filter", "08-pseudolabel", "09-filter"]
 
 
 def test_nothing_as_a_class_of_its_own_runs_through(tiny: Callable[..., Config], tmp_path: Path) -> None:
     """The digits' mid and fine levels can end, and so have one output more; the coarse one cannot."""
     folder = run_all(tiny("absent=class"), tmp_path)
-    model = json.loads((folder / "05-student" / "model.json").read_text())
+    model = json.loads((folder / "06-student" / "model.json").read_text())
     assert model["absent"] == "class"
     assert [len(names) for names in model["taxonomy"]["classes"]] == [3, 4, 8]
     from nstudent import Classifier
 
     assert [len(level) for level in Classifier.load(folder, device="cpu").taxonomy.classes] == [3, 4, 8]
-    scores = json.loads((folder / "06-evaluate" / "scores.json").read_text())
+    scores = json.loads((folder / "08-evaluate" / "scores.json").read_text())
     assert scores["classifiers"]["01-teacher"]["test"]["contest alone"]["value"] > 0.5
 
 
@@ -152,5 +152,5 @@ def test_a_whole_run_on_a_gpu_is_scored_and_is_up_to_date_afterwards(
     folder = run_all(asked, tmp_path)
     made = ids(folder)
     assert {state.state for state in status(folder)} == {"done"}
-    assert Manifest.read(folder / "05-student").metrics["validation"]["contest alone"] > 0.3
+    assert Manifest.read(folder / "06-student").metrics["validation"]["contest alone"] > 0.3
     assert ids(run_all(asked, folder)) == made
