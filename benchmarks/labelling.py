@@ -23,6 +23,7 @@ import torch
 from nstudent import load_config, run_stage
 from nstudent.config.schema import Config, ModelConfig
 from nstudent.data.dataset import Dataset, Ids
+from nstudent.labels.path_posterior import Calibration
 from nstudent.labels.store import Layout
 from nstudent.machine import available_cores
 from nstudent.models.device import Placement
@@ -67,10 +68,10 @@ class Heap:
         networks = [build_network(model, outputs, ("benchmark", number)) for number in range(num_members)]
         self._side = config.data.image_size
         recipe = Recipe.of(config, dataset.taxonomy, [model] * num_members)
-        self._ensemble = Ensemble.of_networks(recipe, networks, self._placement)
+        calibration = Calibration((1.2,) * len(LEVELS), (-0.5, -0.5, 0.0))
+        self._ensemble = Ensemble.of_networks(recipe, networks, self._placement).calibrated(calibration)
         self.size = BatchSize.starting(None, self._ensemble)
-        layout, temperatures = Layout.of(outputs, None), (1.2,) * len(LEVELS)
-        self._labelling = _Labelling(dataset, self._ensemble, layout, temperatures, self.size)
+        self._labelling = _Labelling(dataset, self._ensemble, Layout.of(outputs, None), self.size)
         self._folder, self._shard_rows = folder, config.pseudolabel.shard_rows
         self.ids: Ids = np.resize(dataset.unlabelled, max(1, images // self.size.images) * self.size.images)
         pixels = np.random.default_rng(0).integers(0, 256, (self.size.images, self._side, self._side, 3), np.uint8)

@@ -17,12 +17,14 @@ from nstudent.data.resident import ResidentPixels, fits_beside_training
 from nstudent.distributed.ranks import gathered_rows
 from nstudent.errors import ConfigError
 from nstudent.evaluation.assess import assess
+from nstudent.evaluation.calibration import fit_calibration, images_to_fit
 from nstudent.evaluation.metrics import scores
 from nstudent.evaluation.scores import HEADLINE
 from nstudent.labels.self_ensemble import RunningAverage
 from nstudent.labels.targets import GivenTargets
 from nstudent.models.device import Placement, loader_workers, noises_in_batches
 from nstudent.models.ensemble import Ensemble
+from nstudent.models.inference import predict
 from nstudent.models.members import FitInputs, Fitted
 from nstudent.models.network import Network, build_network
 from nstudent.models.recipe import Recipe
@@ -85,6 +87,12 @@ class Trainer:
     def ensemble(self, members: Sequence[ModelConfig], networks: Sequence[nn.Module]) -> Ensemble:
         """An ensemble of trained networks; ``members`` describe them, in their order."""
         return Ensemble.of_networks(self.recipe(members), networks, self.placement)
+
+    def calibrated(self, ensemble: Ensemble) -> Ensemble:
+        """The same ensemble, calibrated on the validation images."""
+        ids = images_to_fit(self.dataset.validation, self.outputs)
+        raw = predict(ensemble.calibrated(None), self.dataset.pixels, ids, self._config.evaluate.batch_size)
+        return ensemble.calibrated(fit_calibration(raw, self.dataset.labels[ids], self.outputs))
 
     def labelled(self, labels: LabelArray | None = None) -> Examples:
         """The labelled training images; ``labels`` (labelled images, levels) replaces what is given for them."""

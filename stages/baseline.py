@@ -25,7 +25,7 @@ def run(context: Context) -> TrainedMetrics | None:
     trained = trainer.train("baseline", config.model, config, lesson, context.key("network"))
     if not context.world.leads:
         return None
-    baseline = trainer.ensemble([config.model], [trained.network])
+    baseline = trainer.calibrated(trainer.ensemble([config.model], [trained.network]))
     baseline.save(context.folder)
     spent = total([trained.spent])
     assessed = assess(baseline, dataset, dataset.validation, context.config.evaluate.batch_size)

@@ -11,15 +11,13 @@ from pathlib import Path
 
 import numpy as np
 from nstudent.data.dataset import Dataset, Ids
-from nstudent.evaluation.calibration import fit_temperatures, images_to_fit
 from nstudent.labels import store
 from nstudent.labels.decoders import build_decoder
 from nstudent.labels.selection import select
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble
-from nstudent.models.inference import BatchSize, Found, batches, predict
+from nstudent.models.inference import BatchSize, Found, batches
 from nstudent.models.members import Levels
-from nstudent.models.temperature import apply_temperature
 from nstudent.progress import Task
 from nstudent.runs.stage import Context
 from nstudent.runs.step_metrics import LabelMetrics
@@ -36,12 +34,12 @@ def run(context: Context) -> LabelMetrics | None:
     layout = store.Layout.of(labeller.recipe.outputs, config.top_k)
     context.reserve(layout.row_bytes * len(dataset.unlabelled))
     size = BatchSize.starting(config.batch_size, labeller)
-    temperatures = _temperatures(context, dataset, labeller, size)
-    _Labelling(dataset, labeller, layout, temperatures, size).make(context)
+    _Labelling(dataset, labeller, layout, size).make(context)
     context.world.agree()
     if not context.world.leads:
         return None
-    store.finish(context.folder, taxonomy, layout, temperatures, context.inputs["labeller"].manifest.id)
+    calibration = labeller.recipe.calibration
+    store.finish(context.folder, layout, calibration, context.inputs["labeller"].manifest.id)
 
     labels = store.LabelStore(store.shards(context.folder), taxonomy.levels)
     keep = labels.deep_enough(config.threshold)
@@ -52,34 +50,19 @@ def run(context: Context) -> LabelMetrics | None:
         kept=dict(zip(taxonomy.levels, keep.sum(axis=0).tolist(), strict=True)),
         shown=int((selection.copies > 0).sum()),
         copies=int(selection.copies.sum()),
-        temperatures=temperatures,
+        temperatures=calibration.temperatures if calibration else (),
+        ends=calibration.ends if calibration else (),
         highest_confidence=max(float(part.confidence.max(initial=0.0)) for part in labels.parts()),
     )
-
-
-def _temperatures(context: Context, dataset: Dataset, labeller: Ensemble, size: BatchSize) -> tuple[float, ...]:
-    if not context.config.pseudolabel.calibrate:
-        return (1.0,) * dataset.taxonomy.num_levels
-    ids = images_to_fit(dataset.validation, labeller.recipe.outputs)
-    probabilities = predict(labeller, dataset.pixels, ids, size)
-    return fit_temperatures(probabilities, dataset.labels[ids], labeller.recipe.outputs)
 
 
 class _Labelling:
     """Makes the shards that are not there yet, holding a shard in the types of the store and a few batches."""
 
-    def __init__(
-        self,
-        dataset: Dataset,
-        labeller: Ensemble,
-        layout: store.Layout,
-        temperatures: tuple[float, ...],
-        size: BatchSize,
-    ) -> None:
+    def __init__(self, dataset: Dataset, labeller: Ensemble, layout: store.Layout, size: BatchSize) -> None:
         self._dataset = dataset
         self._labeller = labeller
         self._layout = layout
-        self._temperatures = temperatures
         self._size = size
         self._decoder = build_decoder(labeller.recipe.decoder, labeller.recipe.outputs)
 
@@ -123,9 +106,8 @@ class _Labelling:
 
     def _labels(self, levels: Levels) -> Mapping[str, Tensor]:
         """The labels of a batch as they are stored, from its distributions per level."""
-        calibrated = [apply_temperature(level, t) for level, t in zip(levels, self._temperatures, strict=True)]
-        found = self._decoder.decode(calibrated)
-        return self._layout.columns(calibrated, found.paths, found.confidence)
+        found = self._decoder.decode(levels)
+        return self._layout.columns(levels, found.paths, found.confidence)
 
 
 class _Pieces:

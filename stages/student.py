@@ -31,7 +31,7 @@ def run(context: Context) -> TrainedMetrics | None:
     trained = _train(context, trainer)
     if not context.world.leads:
         return None
-    student = trainer.ensemble([config.model], [trained.network])
+    student = trainer.calibrated(trainer.ensemble([config.model], [trained.network]))
     labeller = Ensemble.load(context.inputs["labeller"], trainer.placement)
     batch_size = context.config.evaluate.batch_size
     ours, theirs = (assess(each, dataset, dataset.validation, batch_size).tallies for each in (student, labeller))

@@ -40,7 +40,8 @@ def run(context: Context) -> TrainedMetrics | None:
     if not context.world.leads:
         return None
     fitted = [turns[number] for number in range(len(config.members))]
-    teacher = Ensemble(trainer.recipe(config.members), [each.member for each in fitted], trainer.placement)
+    members = [each.member for each in fitted]
+    teacher = trainer.calibrated(Ensemble(trainer.recipe(config.members), members, trainer.placement))
     validation = _better_than_chance(context, dataset, teacher)
     teacher.save(context.folder)
     spent = total(each.spent for each in fitted)

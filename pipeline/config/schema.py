@@ -107,8 +107,6 @@ class TeacherConfig(TrainingConfig):
 class PseudolabelConfig(Section):
     """How the heap is labelled."""
 
-    calibrate: bool = True
-    """Fit one temperature a level on the validation images before confidences are compared."""
     threshold: tuple[Share, ...] | Share = 0.6
     """A level is kept where its probability, and that of those above, reaches this. One number, or one a level."""
     balance: bool = True

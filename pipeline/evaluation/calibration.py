@@ -1,62 +1,211 @@
-"""Temperatures that make confidence mean what it says (Guo et al., arXiv 1706.04599), one a level."""
+"""What makes a classifier's probabilities mean what they say, fitted on held-out images, and how well they do.
+
+Temperatures are those of Guo et al. (arXiv 1706.04599), one a level; with the ends they are fitted together, as those
+of one distribution over paths (``labels.path_posterior``).
+"""
+
+from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from nstudent.models.temperature import apply_temperature
+from nstudent.labels.path_posterior import Calibration
+from nstudent.labels.path_tree import PathTree, logarithms
 from nstudent.taxonomy.outputs import SILENT, Outputs
-from nstudent.taxonomy.tree import LabelArray
-from scipy.optimize import minimize_scalar
+from nstudent.taxonomy.tree import ABSENT, UNKNOWN, LabelArray
+from scipy.optimize import minimize
+from torch import Tensor
 
-_LOG_RANGE = (-1.1, 1.1)
-"""Temperatures of a third to three: a few hundred images that are all right would ask for ever more confidence."""
-_SMALLEST = 1e-12
+_MOST_WEIGHT, _LEAST_WEIGHT = 3.0, 0.02
+"""Bounds on 1 / temperature. A few hundred images that are all right would ask for ever more confidence; a level that
+adds nothing to the others may fall nearly silent."""
+_MOST_END = 10.0
+_WEIGHT_DEVIATION, _END_DEVIATION = 1.0, 2.0
+"""Standard deviations of the prior of a weight, around 1 / levels, and of an end, around 0: worth a few images."""
 _FEWEST_IMAGES = 10
-"""Fewer labels at a level fit noise: its temperature stays 1."""
+"""Fewer labels fit noise: the calibration stays that of the prior."""
 
 _CELLS_TO_FIT = 1 << 25
 _FEWEST_TO_FIT = 2_000
-"""One number a level is known to a percent or two from so many images; more would only fill the memory."""
+"""A few numbers are known to a percent or two from so many images; more would only fill the memory."""
 _CELLS_AT_ONCE = 1 << 20
+
+_FEWEST_SHARE = 0.02
+"""A classifier with a smaller share of a pool does not pay for its forward pass."""
+_ROUNDS = 1000
+_STILL = 1e-6
 
 Distribution = npt.NDArray[np.float32]
 
 
 def images_to_fit(ids: npt.NDArray[np.int64], outputs: Outputs) -> npt.NDArray[np.int64]:
-    """Ids of the images that temperatures are fitted on: all of ``ids``, (images,), or some for many classes."""
+    """Ids of the images that a calibration is fitted on: all of ``ids``, (images,), or some for many classes."""
     most = max(_FEWEST_TO_FIT, _CELLS_TO_FIT // sum(outputs.sizes))
     return ids if len(ids) <= most else ids[np.linspace(0, len(ids) - 1, most).astype(np.int64)]
 
 
-def fit_temperatures(probabilities: Sequence[Distribution], labels: LabelArray, outputs: Outputs) -> tuple[float, ...]:
-    """The temperature of each level that makes the labels most likely.
+def fit_calibration(raw: Sequence[Distribution], labels: LabelArray, outputs: Outputs) -> Calibration:
+    """The temperatures and ends that make the labels most likely, under a weak prior.
+
+    Of each label counts the deepest class that is known: its probability is that of all paths through it. Of a label
+    that ends, and for whose end the model has an output, it is that of its path.
 
     Args:
-        probabilities: Per level, (images, outputs).
+        raw: Pooled distributions per level, (images, outputs), before any calibration.
         labels: (images, levels).
         outputs: Outputs of the model that predicted.
     """
+    fit = _Fit(raw, labels, outputs)
+    found = minimize(fit.loss, fit.start, jac=True, method="L-BFGS-B", bounds=fit.bounds).x if fit.enough else fit.start
+    num_levels = len(raw)
+    weights, ends = found[:num_levels], [*found[num_levels:], 0.0]
+    return Calibration(tuple(round(float(1 / w), 6) for w in weights), tuple(round(float(e), 6) for e in ends))
+
+
+class _Fit:
+    """The loss of a calibration on some images, and what bounds it.
+
+    What is sought are the weights (1 / temperature) of the levels and then the ends of all depths but the last, float64
+    (2 levels - 1,). In these the posterior is log-linear.
+    """
+
+    def __init__(self, raw: Sequence[Distribution], labels: LabelArray, outputs: Outputs) -> None:
+        num_levels = len(raw)
+        known = np.flatnonzero((labels >= 0).any(axis=1))
+        self._raw, self._labels = [level[known] for level in raw], labels[known]
+        self._tree = PathTree.of(outputs)
+        self._table, self._column = _events(self._tree, self._labels, outputs)
+        self.enough = len(known) >= _FEWEST_IMAGES
+        self.start = np.array([1 / num_levels] * num_levels + [0.0] * (num_levels - 1))
+        self._deviation = np.array([_WEIGHT_DEVIATION] * num_levels + [_END_DEVIATION] * (num_levels - 1))
+        self.bounds = [(_LEAST_WEIGHT, _MOST_WEIGHT)] * num_levels + [(-_MOST_END, _MOST_END)] * (num_levels - 1)
+
+    def loss(self, sought: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
+        """Negative log-posterior an image, and its gradient."""
+        x = torch.tensor(sought, requires_grad=True)
+        rows = max(1, _CELLS_AT_ONCE // len(self._tree.terminals))
+        num_images, total, gradient = len(self._labels), 0.0, np.zeros_like(sought)
+        for first in range(0, num_images, rows):
+            part = -self._log_likelihood(slice(first, first + rows), x).sum() / num_images
+            gradient += torch.autograd.grad(part, x)[0].numpy()
+            total += part.item()
+        away = (sought - self.start) / self._deviation
+        return total + float(away @ away) / (2 * num_images), gradient + away / self._deviation / num_images
+
+    def _log_likelihood(self, rows: slice, x: Tensor) -> Tensor:
+        """Of the labels of some images, float64 (images,)."""
+        num_levels = len(self._raw)
+        weights, ends = x[:num_levels], torch.cat([x[num_levels:], x.new_zeros(1)])
+        raw = (torch.from_numpy(level[rows]) for level in self._raw)
+        logs = [logarithms(level.double()) * weight for level, weight in zip(raw, weights, strict=True)]
+        paths = (self._tree.scores(logs) + ends[self._tree.depths - 1]).softmax(dim=1)
+        table, column = self._table[rows], self._column[rows]
+        found = torch.zeros(len(table), dtype=torch.float64)
+        for number, masses in enumerate((*self._tree.marginals(paths), paths)):
+            here = np.flatnonzero(table == number)
+            found = found.index_put((torch.from_numpy(here),), masses[here, column[here]])
+        return (found + np.finfo(np.float64).tiny).log()
+
+
+def _events(tree: PathTree, labels: LabelArray, outputs: Outputs) -> tuple[npt.NDArray[np.int64], ...]:
+    """What each label says: a column of the marginals of a level, or of the paths, which stand behind the last level.
+
+    Returns:
+        The table and the column of each label, (images,) each.
+    """
+    num_levels = labels.shape[1]
+    deepest = num_levels - 1 - (labels[:, ::-1] >= 0).argmax(axis=1)
+    column = labels[np.arange(len(labels)), deepest].astype(np.int64)
+    table = deepest.astype(np.int64)
+    path_of = {tuple(path): number for number, path in enumerate(tree.terminals.tolist())}
+    below = np.minimum(deepest + 1, num_levels - 1)
+    ends = (labels[np.arange(len(labels)), below] == ABSENT) & (labels != UNKNOWN).all(axis=1)
+    for row in np.flatnonzero(ends).tolist():
+        path = path_of.get(tuple(labels[row].tolist()))
+        if path is not None and outputs.has_nothing(int(below[row])):
+            table[row], column[row] = num_levels, path
+    return table, column
+
+
+def fit_pool_weights(raws: Sequence[Sequence[Distribution]], labels: LabelArray, outputs: Outputs) -> tuple[float, ...]:
+    """The shares of several classifiers in a pool that make the labels most likely; a small share is made 0.
+
+    What is maximised is the mean over images of the mean log-probability over the levels that are known, of the
+    weighted mean of the distributions: by expectation maximisation (Dempster et al. 1977), as for the weights of a
+    mixture.
+
+    Args:
+        raws: Of each classifier the pooled distributions per level, (images, outputs), before any calibration.
+        labels: (images, levels).
+        outputs: Outputs of the classifiers.
+
+    Returns:
+        A weight for each classifier; they sum to 1.
+    """
     right = outputs.indices(labels)
-    return tuple(_fit(level, right[:, i]) for i, level in enumerate(probabilities))
+    known = right != SILENT
+    images, levels = np.nonzero(known)
+    shown = np.empty((len(images), len(raws)))
+    for number, raw in enumerate(raws):
+        for level, distribution in enumerate(raw):
+            here = np.flatnonzero(levels == level)
+            shown[here, number] = distribution[images[here], right[images[here], level]]
+    counts = 1 / known.sum(axis=1)[images] if len(images) else np.zeros(0)
+    weights = np.full(len(raws), 1 / len(raws))
+    if len(np.unique(images)) < _FEWEST_IMAGES:
+        return tuple(weights.tolist())
+    weights = _mixture(shown, counts, weights)
+    while (weights[weights > 0] < _FEWEST_SHARE).any():
+        weights = _mixture(shown, counts, np.where(weights < _FEWEST_SHARE, 0.0, weights))
+    return tuple(round(weight, 6) for weight in (weights / weights.sum()).tolist())
 
 
-def _fit(probabilities: Distribution, target: npt.NDArray[np.int32]) -> float:
-    known = np.flatnonzero(target != SILENT)
-    if len(known) < _FEWEST_IMAGES:
-        return 1.0
-    shown, wanted = probabilities[known], target[known]
-    rows = max(1, _CELLS_AT_ONCE // shown.shape[1])
+def _mixture(
+    shown: npt.NDArray[np.float64], counts: npt.NDArray[np.float64], weights: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Weights of the mixture of columns that makes the rows, which count differently, most likely."""
+    weights = weights / weights.sum()
+    shown = np.maximum(shown, 1e-12)
+    for _ in range(_ROUNDS):
+        responsible = shown * weights
+        responsible /= responsible.sum(axis=1, keepdims=True)
+        found: npt.NDArray[np.float64] = counts @ responsible / counts.sum()
+        if np.abs(found - weights).max() < _STILL:
+            return found
+        weights = found
+    return weights
 
-    def negative_log_likelihood(log_temperature: float) -> float:
-        temperature = float(np.exp(log_temperature))
-        right = np.empty(len(wanted), dtype=np.float32)
-        for first in range(0, len(wanted), rows):
-            part = slice(first, first + rows)
-            calibrated = apply_temperature(torch.from_numpy(shown[part]), temperature).numpy()
-            right[part] = calibrated[np.arange(len(calibrated)), wanted[part]]
-        return float(-np.log(right + _SMALLEST).mean())
 
-    found = minimize_scalar(negative_log_likelihood, bounds=_LOG_RANGE, method="bounded")
-    return round(float(np.exp(found.x)), 6)
+@dataclass(frozen=True)
+class CalibrationError:
+    """How far confidence is from how often it is right; shares, 0 to 1."""
+
+    value: float
+    """Expected calibration error."""
+    by_chance: float
+    """What perfect calibration shows on average with as many images of such confidence."""
+
+
+_BINS = 15
+
+
+def calibration_error(confidence: npt.NDArray[np.floating], right: npt.NDArray[np.bool_]) -> CalibrationError:
+    """Expected calibration error in bins of equal width (Naeini et al. 2015), and what chance alone makes of it.
+
+    Args:
+        confidence: Probability that each answer is right, (answers,).
+        right: Whether it is, (answers,).
+    """
+    rng = np.random.default_rng(0)
+    confidence = confidence.astype(np.float64)
+    bins = np.minimum((confidence * _BINS).astype(np.int64), _BINS - 1)
+
+    def error(truth: npt.NDArray[np.bool_]) -> float:
+        gaps = np.bincount(bins, confidence - truth, minlength=_BINS)
+        return float(np.abs(gaps).sum() / max(1, len(confidence)))
+
+    chance = [error(rng.random(len(confidence)) < confidence) for _ in range(200)]
+    return CalibrationError(error(right), float(np.mean(chance)))

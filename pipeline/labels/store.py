@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from nstudent.labels.path_posterior import Calibration
 from nstudent.labels.rows import JoinedRows, Shards
 from nstudent.labels.selection import deep_enough, kept_confidence
 from nstudent.labels.top import TopRows, class_type, classes_kept, top_classes
@@ -139,13 +140,14 @@ def shards(folder: Path) -> list[Path]:
     return sorted(folder.glob(f"{_SHARD}*.h5"))
 
 
-def finish(folder: Path, taxonomy: Taxonomy, layout: Layout, temperatures: Sequence[float], labeller_id: str) -> None:
+def finish(folder: Path, layout: Layout, calibration: Calibration | None, labeller_id: str) -> None:
     """Write the joined view and the description, once every shard is there."""
     description = {
         "schema": layout.schema,
         "labeller": labeller_id,
-        "temperatures": list(temperatures),
-        "taxonomy": taxonomy.to_json(),
+        "temperatures": list(calibration.temperatures) if calibration else None,
+        "ends": list(calibration.ends) if calibration else None,
+        "taxonomy": layout.outputs.taxonomy.to_json(),
     }
     write_json(folder / DESCRIPTION, description)
     write_joined(folder / JOINED, shards(folder), layout.attributes())

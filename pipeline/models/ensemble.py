@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from nstudent.errors import ArtifactError, ConfigError
+from nstudent.labels.path_posterior import Calibration, PathPosterior
 from nstudent.models.device import Placement
 from nstudent.models.kinds import kind_for
 from nstudent.models.members import Levels, Member
 from nstudent.models.network_member import NetworkMember
 from nstudent.models.pooling import POOLINGS
 from nstudent.models.recipe import MODEL, Recipe
-from nstudent.models.temperature import apply_temperature
 from nstudent.storage.artifact import Artifact
 from nstudent.storage.files import atomic_write, write_json
 from safetensors.torch import save
@@ -26,13 +26,15 @@ Probabilities = tuple[npt.NDArray[np.float32], ...]
 
 
 class Ensemble:
-    """Members, un-noised, whose distributions are pooled as the recipe says."""
+    """Members, un-noised, whose distributions are pooled and calibrated as the recipe says."""
 
     def __init__(self, recipe: Recipe, members: Sequence[Member], placement: Placement) -> None:
         """``members``: as many as the recipe has, in its order, on the device of ``placement``."""
         self.recipe = recipe
         self.members = list(members)
         self._placement = placement
+        calibration = recipe.calibration
+        self._posterior = None if calibration is None else PathPosterior(recipe.outputs, calibration)
 
     @classmethod
     def of_networks(cls, recipe: Recipe, networks: Sequence[nn.Module], placement: Placement) -> Ensemble:
@@ -59,23 +61,36 @@ class Ensemble:
         return self._placement.images(pixels)
 
     def probabilities(self, pixels: npt.NDArray[np.uint8]) -> Probabilities:
-        """uint8 (images, side, side, 3) -> pooled distributions per level."""
+        """uint8 (images, side, side, 3) -> distributions per level, as ``vote`` gives them."""
         return tuple(level.cpu().numpy() for level in self.vote(self.images(torch.from_numpy(pixels))))
 
-    @torch.inference_mode()
     def vote(self, images: Tensor) -> Levels:
-        """Pooled distributions per level, (images, outputs), at the recipe's temperatures, on their device.
+        """Calibrated distributions per level, (images, outputs), on their device; see ``pooled`` and ``calibrate``."""
+        return self.calibrate(self.pooled(images))
+
+    @torch.inference_mode()
+    def pooled(self, images: Tensor) -> Levels:
+        """Pooled distributions per level, (images, outputs), on their device, before they are calibrated.
 
         ``images``, float32 (images, 3, side, side), are as the method of that name gives them.
         """
         pool, weights = POOLINGS[self.recipe.pooling], self.recipe.weights
         votes = [member.distributions(images) for member in self.members]
-        pooled = [pool(level, weights) for level in zip(*votes, strict=True)]
-        temperatures = self.recipe.temperatures or (1.0,) * len(pooled)
-        return tuple(
-            level if temperature == 1 else apply_temperature(level, temperature)
-            for level, temperature in zip(pooled, temperatures, strict=True)
-        )
+        return tuple(pool(level, weights) for level in zip(*votes, strict=True))
+
+    @torch.inference_mode()
+    def calibrate(self, pooled: Levels) -> Levels:
+        """The levels of the path posterior that the recipe describes; ``pooled`` itself if it describes none."""
+        return pooled if self._posterior is None else self._posterior.marginals(pooled)
+
+    def calibrated(self, calibration: Calibration | None) -> Ensemble:
+        """The same members with another calibration; ``None``: with none, so that ``vote`` gives the raw pool.
+
+        A calibrated ensemble is decoded by its posterior.
+        """
+        temperatures, ends = (calibration.temperatures, calibration.ends) if calibration else (None, None)
+        recipe = Recipe(**{**dict(self.recipe), "temperatures": temperatures, "ends": ends})
+        return Ensemble(recipe, self.members, self._placement)
 
     def save(self, folder: Path) -> None:
         """Write ``model.json`` and one safetensors file a member."""
@@ -104,3 +119,21 @@ class Ensemble:
 
 def _weights_file(number: int) -> str:
     return f"member-{number}.safetensors"
+
+
+def pool_ensembles(ensembles: Sequence[Ensemble], weights: Sequence[float]) -> Ensemble:
+    """One ensemble, not calibrated, of the members of several that are on one device.
+
+    Args:
+        ensembles: Classifiers of one taxonomy and image size.
+        weights: Weight of each classifier, above 0. It is divided over its members as they voted there.
+    """
+    members, shares = [], []
+    for ensemble, weight in zip(ensembles, weights, strict=True):
+        votes = ensemble.recipe.weights or (1.0,) * len(ensemble.members)
+        members += ensemble.members
+        shares += [weight * vote / sum(votes) for vote in votes]
+    first = ensembles[0]
+    settings = tuple(settings for ensemble in ensembles for settings in ensemble.recipe.members)
+    recipe = Recipe(**{**dict(first.recipe), "members": settings, "weights": tuple(shares)})
+    return Ensemble(recipe, members, first._placement).calibrated(None)

@@ -143,12 +143,13 @@ class _OnHost:
         return images if images.is_floating_point() else self._ensemble.images(images)
 
     def begin(self, images: Tensor, count: int) -> Callable[[], Found]:
-        levels = tuple(level[:count].cpu() for level in self._ensemble.vote(images))
-        turning: Future[Found] = self._beside.submit(self._turned, levels)
+        pooled = tuple(level[:count].cpu() for level in self._ensemble.pooled(images))
+        turning: Future[Found] = self._beside.submit(self._turned, pooled)
         return turning.result
 
     @torch.inference_mode()
-    def _turned(self, levels: Levels) -> Found:
+    def _turned(self, pooled: Levels) -> Found:
+        levels = self._ensemble.calibrate(pooled)
         return {name: tensor.numpy() for name, tensor in self._wanted(levels).items()}
 
     def close(self) -> None:

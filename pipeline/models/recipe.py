@@ -12,6 +12,7 @@ from nstudent.config.schema import Config
 from nstudent.config.types import Absent, ImageSize, MaxPixels, Number, Precision, Section
 from nstudent.errors import ArtifactError, ConfigError, DataError
 from nstudent.labels.decoders import DECODERS
+from nstudent.labels.path_posterior import Calibration
 from nstudent.models.links import LINKS
 from nstudent.models.pooling import POOLINGS
 from nstudent.storage.artifact import Artifact
@@ -27,6 +28,7 @@ _MAX_MEMBERS = 64
 
 _Weight = Annotated[Number, Field(ge=1e-6, le=1e6)]
 _Temperature = Annotated[Number, Field(ge=1e-2, le=1e2)]
+_End = Annotated[Number, Field(ge=-1e2, le=1e2)]
 
 
 def _tree(given: Any) -> Taxonomy:
@@ -53,7 +55,10 @@ class Recipe(Section):
     weights: tuple[_Weight, ...] | None = None
     """Weight of each member's vote, in any unit; null: all votes count the same."""
     temperatures: tuple[_Temperature, ...] | None = None
-    """Temperature of the pooled distribution of each level, coarse first; null: it is left as it is."""
+    """Temperature of each level in the path posterior (``labels.path_posterior``), coarse first; null: all 1."""
+    ends: tuple[_End, ...] | None = None
+    """Log-odds by depth of the paths that end there, in the path posterior; null: all 0. Where neither temperatures nor
+    ends are given the pooled distributions are left as they are."""
     decoder: str = "best_path"
     """Name of what turns distributions into labels (``labels.decoders``)."""
     link: str = "softmax"
@@ -82,6 +87,7 @@ class Recipe(Section):
         for key, numbers, wanted, what in (
             ("weights", self.weights, len(self.members), "members"),
             ("temperatures", self.temperatures, self.taxonomy.num_levels, "levels"),
+            ("ends", self.ends, self.taxonomy.num_levels, "levels"),
         ):
             if numbers is not None and len(numbers) != wanted:
                 raise ValueError(f"{key} has {len(numbers)} numbers for {wanted} {what}")
@@ -103,6 +109,14 @@ class Recipe(Section):
     def outputs(self) -> Outputs:
         """What the ensemble, and each of its members, can say."""
         return Outputs(self.taxonomy, self.absent)
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """What the pooled distributions become levels of one posterior with; ``None``: they are left as they are."""
+        if self.temperatures is None and self.ends is None:
+            return None
+        levels = self.taxonomy.num_levels
+        return Calibration(self.temperatures or (1.0,) * levels, self.ends or (0.0,) * levels)
 
     @classmethod
     def read(cls, artifact: Artifact) -> Recipe:

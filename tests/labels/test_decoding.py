@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nstudent.errors import ConfigError
-from nstudent.labels import best_path, decoding
+from nstudent.labels import best_path, decoding, path_tree
 from nstudent.labels.decoders import build_decoder
 from nstudent.taxonomy.outputs import Outputs
 from nstudent.taxonomy.tree import Taxonomy
@@ -115,7 +115,7 @@ def test_many_images_are_decoded_in_parts_as_one_by_one(monkeypatch: pytest.Monk
     levels = [random.dirichlet(np.ones(n), 50).astype(np.float32) for n in (2, 3, 5)]
     whole = best_paths(levels, TREE)
 
-    monkeypatch.setitem(best_path._CELLS_AT_ONCE, "cpu", 20)
+    monkeypatch.setitem(path_tree._CELLS_AT_ONCE, "cpu", 20)
 
     assert np.array_equal(best_paths(levels, TREE), whole)
     assert np.array_equal(np.concatenate([best_paths([p[i : i + 1] for p in levels], TREE) for i in range(50)]), whole)
@@ -191,9 +191,9 @@ def test_all_that_a_decoder_knows_follows_the_distributions_to_their_device(tree
     decoder = best_path.BestPath(outputs)
     found = decoder.decode([torch.empty(4, size, device="meta") for size in outputs.sizes])
     known = decoder._tree
-    tensors = [found.paths, found.confidence, known.terminals, known.says, known.order.index]
-    for level in known.levels:
-        tensors += [level.above, level.output.index] + ([] if level.silent is None else [level.silent])
+    tensors = [found.paths, found.confidence, known.terminals, known.says, known.depths]
+    for level in known._levels:
+        tensors += [level.above.index, level.output.index] + ([] if level.silent is None else [level.silent])
     assert {tensor.device.type for tensor in tensors} == {"meta"}
     assert found.paths.shape == found.confidence.shape == (4, tree.num_levels)
 
@@ -201,15 +201,16 @@ def test_all_that_a_decoder_knows_follows_the_distributions_to_their_device(tree
 @pytest.mark.gpu
 @pytest.mark.parametrize("absent", ["ignore", "class"])
 def test_cpu_and_gpu_find_the_same_labels(absent: str) -> None:
+    from nstudent.labels.path_posterior import Calibration, PathPosterior
     from nstudent.labels.store import Layout
-    from nstudent.models.temperature import apply_temperature
 
     random = np.random.default_rng(0)
     outputs = Outputs(TREE, absent)
     drawn = [torch.from_numpy(random.dirichlet(np.ones(n), 500).astype(np.float32)) for n in outputs.sizes]
     decoder, layout, found = build_decoder("best_path", outputs), Layout.of(outputs, 2), {}
+    posterior = PathPosterior(outputs, Calibration((1.4, 2.0, 1.0), (0.5, -0.5, 0.0)))
     for device in ("cpu", "cuda"):
-        levels = [apply_temperature(level.to(device), 1.4) for level in drawn]
+        levels = posterior.marginals([level.to(device) for level in drawn])
         decoded = decoder.decode(levels)
         made = layout.columns(levels, decoded.paths, decoded.confidence)
         found[device] = {name: tensor.cpu().numpy() for name, tensor in made.items()}

@@ -10,6 +10,7 @@ import pytest
 import torch
 from nstudent.errors import ArtifactError
 from nstudent.labels import store
+from nstudent.labels.path_posterior import Calibration
 from nstudent.labels.selection import deep_enough, kept_confidence
 from nstudent.labels.store import LabelStore
 from nstudent.storage.files import read_json
@@ -54,7 +55,7 @@ def write_store(folder: Path, top_k: int | None = None) -> Path:
     starts = np.cumsum([0, *SIZES])
     for shard in (2, 0, 1):
         write_shard(folder, int(starts[shard]), int(starts[shard + 1]), top_k)
-    store.finish(folder, TREE, store.Layout.of(Outputs(TREE), top_k), [1.5, 0.8], "teacher-id")
+    store.finish(folder, store.Layout.of(Outputs(TREE), top_k), Calibration((1.5, 0.8), (-0.5, 0.0)), "teacher-id")
     return folder
 
 

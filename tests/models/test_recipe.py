@@ -9,10 +9,10 @@ import pytest
 import torch
 from nstudent.config.schema import Config, ModelConfig
 from nstudent.errors import ArtifactError, ConfigError
+from nstudent.labels.path_posterior import Calibration, PathPosterior
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble
 from nstudent.models.recipe import MODEL, Recipe
-from nstudent.models.temperature import apply_temperature
 from nstudent.storage.artifact import MANIFEST, Artifact
 from nstudent.storage.files import sha256_of
 from nstudent.taxonomy.tree import Taxonomy
@@ -49,11 +49,15 @@ def changed(**keys: Any) -> dict[str, Any]:
 
 
 def test_a_recipe_survives_json() -> None:
-    whole = Recipe.from_json(changed(weights=[1.0, 2.5], temperatures=[0.5, 1.0, 2.0], absent="class"))
+    whole = Recipe.from_json(
+        changed(weights=[1.0, 2.5], temperatures=[0.5, 1.0, 2.0], ends=[-1.5, 0.25, 0.0], absent="class")
+    )
 
     assert Recipe.from_json(json.loads(json.dumps(whole.to_json()))) == whole
     assert whole.weights == (1.0, 2.5)
     assert whole.temperatures == (0.5, 1.0, 2.0)
+    assert whole.ends == (-1.5, 0.25, 0.0)
+    assert whole.calibration == Calibration((0.5, 1.0, 2.0), (-1.5, 0.25, 0.0))
     assert whole.outputs.taxonomy == TREE
     assert whole.outputs.absent == "class"
     assert whole.outputs.sizes == (2, 3, 5)
@@ -114,6 +118,9 @@ def test_what_is_not_a_recipe_is_refused(damaged: Any) -> None:
         ({"weights": [1.0, "2"]}, r"weights\.1 is '2'"),
         ({"temperatures": [1.0, 1.0]}, "temperatures has 2 numbers for 3 levels"),
         ({"temperatures": [1.0, 1.0, 0.0]}, r"temperatures\.2 is 0\.0"),
+        ({"ends": [0.0, 0.0]}, "ends has 2 numbers for 3 levels"),
+        ({"ends": [0.0, -101.0, 0.0]}, r"ends\.1 is -101\.0"),
+        ({"ends": [0.0, "1", 0.0]}, r"ends\.1 is '1'"),
         ({"decoder": "worst_path"}, "decoder: there is no 'worst_path': choose from best_path"),
         ({"link": "probit"}, "link: there is no 'probit': choose from softmax"),
         ({"wieghts": [1.0, 2.0]}, "wieghts: there is no such key .did you mean 'weights'"),
@@ -148,7 +155,7 @@ def test_weights_count_votes(make_ensemble: Callable[..., Ensemble], noise_image
 
 
 @pytest.mark.parametrize("weights", [None, (1.0, 1.0), (0.3, 0.3)])
-def test_equal_weights_and_temperatures_of_one_change_no_bit(
+def test_equal_weights_change_no_bit(
     weights: tuple[float, ...] | None,
     make_ensemble: Callable[..., Ensemble],
     noise_images: Callable[[int], np.ndarray],
@@ -156,19 +163,30 @@ def test_equal_weights_and_temperatures_of_one_change_no_bit(
     ensemble, images = make_ensemble(1, 2), noise_images(4)
     plain = [level.tobytes() for level in ensemble.probabilities(images)]
 
-    found = pooled(ensemble, images, weights=weights, temperatures=(1.0, 1.0, 1.0))
+    found = pooled(ensemble, images, weights=weights)
 
     assert [level.tobytes() for level in found] == plain
 
 
-def test_temperatures_are_those_of_the_pooled_distribution(
-    make_ensemble: Callable[..., Ensemble], noise_images: Callable[[int], np.ndarray]
+@pytest.mark.parametrize(
+    ("keys", "meant"),
+    [
+        ({"temperatures": (0.5, 1.0, 2.0), "ends": (1.0, 0.5, 0.0)}, Calibration((0.5, 1.0, 2.0), (1.0, 0.5, 0.0))),
+        ({"temperatures": (0.5, 1.0, 2.0)}, Calibration((0.5, 1.0, 2.0), (0.0, 0.0, 0.0))),
+        ({"ends": (1.0, 0.5, 0.0)}, Calibration((1.0, 1.0, 1.0), (1.0, 0.5, 0.0))),
+    ],
+    ids=["both", "temperatures", "ends"],
+)
+def test_a_calibration_is_that_of_the_pooled_distribution(
+    keys: dict[str, Any],
+    meant: Calibration,
+    make_ensemble: Callable[..., Ensemble],
+    noise_images: Callable[[int], np.ndarray],
 ) -> None:
     ensemble, images = make_ensemble(1, 2), noise_images(4)
-    plain = ensemble.vote(ensemble.images(torch.from_numpy(images)))
+    raw = ensemble.pooled(ensemble.images(torch.from_numpy(images)))
 
-    found = pooled(ensemble, images, temperatures=(0.5, 1.0, 2.0))
+    found = pooled(ensemble, images, **keys)
 
-    for level, raw, temperature in zip(found, plain, (0.5, 1.0, 2.0), strict=True):
-        np.testing.assert_allclose(level, apply_temperature(raw, temperature).numpy(), atol=1e-6)
-    assert found[1].tobytes() == plain[1].numpy().tobytes()
+    for level, wanted in zip(found, PathPosterior(ensemble.recipe.outputs, meant).marginals(raw), strict=True):
+        np.testing.assert_allclose(level, wanted.numpy(), atol=1e-6)

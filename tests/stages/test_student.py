@@ -16,7 +16,7 @@ from nstudent.storage.artifact import Manifest
 def test_where_every_pseudo_label_is_rejected_the_run_ends_well_formed_and_names_the_threshold(
     tiny: Callable[..., Config], go_on: Path
 ) -> None:
-    run_all(tiny("pseudolabel.threshold=1.0", "pseudolabel.calibrate=false"), go_on)
+    run_all(tiny("pseudolabel.threshold=1.0"), go_on)
     assert Manifest.read(go_on / "04-pseudolabel").metrics["shown"] == 0
     scores = json.loads((go_on / "08-evaluate" / "scores.json").read_text())
     assert re.search(r"no pseudo-label was kept.*pseudolabel\.threshold is 1\.0: lower it", scores["ended"])
@@ -96,7 +96,7 @@ def test_given_labels_that_the_filter_dropped_teach_nothing(
 
 
 def test_a_filter_of_other_labels_is_not_learnt_from(tiny: Callable[..., Config], go_on: Path) -> None:
-    words = ("pseudolabel.calibrate=false",)
+    words = ("pseudolabel.threshold=0.5",)
     run_stage(tiny(*words), "pseudolabel", go_on)
     with pytest.raises(ArtifactError, match="05-filter was not made from the labels that 04-pseudolabel holds now"):
         run_stage(tiny(*words), "student", go_on)

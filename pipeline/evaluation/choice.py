@@ -1,0 +1,93 @@
+"""Which of several classifiers is expected to be best: what held-out images say of each, and what is known beforehand.
+
+A few hundred held-out images tell two classifiers apart only if they differ by points. The sign of a difference that is
+smaller than its error is a coin, so that the difference is weighed against a prior by the precision of both: the mean of
+the posterior of two normal distributions. Where images are few the prior decides, where they are many they do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from nstudent.evaluation.metrics import Ratio
+
+Kind = Literal["reference", "labels", "heap", "pool"]
+"""The reference is the first classifier that learnt from the labels alone, ``labels`` another such one, ``heap`` one
+that learnt from labels of the heap as well; a ``pool`` is several of these together."""
+
+
+@dataclass(frozen=True)
+class Prior:
+    """What a difference of headline scores is, as a normal distribution, before anything is looked at; shares."""
+
+    mean: float
+    deviation: float
+
+
+PRIORS: Mapping[Kind, Prior] = {
+    # Against the reference, on test, from 14 runs each of docs/RESULTS.md: digits, Fashion-MNIST, Grocery, CIFAR-10.
+    "labels": Prior(0.0005, 0.0094),
+    "heap": Prior(0.0108, 0.0123),
+    # Against the best of its parts.
+    "pool": Prior(0.003, 0.005),
+}
+"""Where each number comes from stands in docs/METHOD.md, "Choosing"."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A classifier, or a pool of several, and how it did on the held-out images."""
+
+    name: str
+    kind: Kind
+    parts: tuple[str, ...]
+    """Names of the contenders that a pool is made of; empty if it is no pool."""
+    ratio: Ratio
+    """Headline score of each image, (images, 2)."""
+
+
+def paired_gap(first: Ratio, second: Ratio) -> tuple[float, float]:
+    """The difference of two scores on the same images, first minus second, and its standard error.
+
+    Two images are added on which the two differ by half an image, one way and the other, in each half of them
+    (Agresti & Min 2005, doi:10.1002/sim.1781): classifiers that agree on all of a few images may still differ.
+
+    Args:
+        first: Numerator and denominator of each image, (images, 2); the denominators are 0 or 1.
+        second: The same of the other classifier, with the same denominators.
+    """
+    counts = first[:, 1] > 0
+    differences = first[counts, 0] - second[counts, 0]
+    number, total = len(differences) + 2, float(differences.sum())
+    spread = float((differences**2).sum()) + 1 - total**2 / number
+    return total / max(1, len(differences)), float(np.sqrt(max(spread, 1 / number))) / number
+
+
+def expected_gain(gap: float, error: float, prior: Prior) -> float:
+    """Mean of the posterior of a difference that was observed as ``gap`` with the standard error ``error``."""
+    seen, known = 1 / error**2, 1 / prior.deviation**2
+    return (gap * seen + prior.mean * known) / (seen + known)
+
+
+def expected_gains(contenders: Sequence[Contender]) -> dict[str, float]:
+    """Expected score of each contender minus that of the reference, by name; shares.
+
+    A classifier is compared with the reference. A pool is compared with that part of it of which most is expected: the
+    two are alike, so that a few images tell them apart, and a pool cannot win by what is known of one of its parts.
+
+    Args:
+        contenders: Exactly one is the reference; pools stand behind their parts.
+    """
+    (reference,) = (each for each in contenders if each.kind == "reference")
+    ratios = {each.name: each.ratio for each in contenders}
+    gains = {reference.name: 0.0}
+    for each in contenders:
+        if each is reference:
+            continue
+        against = max(each.parts, key=lambda part: gains[part]) if each.parts else reference.name
+        gap, error = paired_gap(each.ratio, ratios[against])
+        gains[each.name] = gains[against] + expected_gain(gap, error, PRIORS[each.kind])
+    return gains
