@@ -155,8 +155,13 @@ def print_status(rows: Sequence[tuple[str, str, str, str]]) -> None:
 
 
 def print_line(text: str = "") -> None:
-    """One line of any length and any words: a terminal breaks it where it is too long for it."""
+    """One line of any words."""
     Console().print(safe(text), highlight=False, soft_wrap=True)
+
+
+def print_sentence(text: str) -> None:
+    """A sentence of any length and any words: broken between words on a terminal, one line anywhere else."""
+    Console().print(safe(text), highlight=False, soft_wrap=not sys.stdout.isatty())
 
 
 def print_left_out(metrics: DataMetrics, folder: Path) -> None:

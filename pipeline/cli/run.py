@@ -81,7 +81,7 @@ def _print_end(run_dir: Path, steps: Sequence[Step]) -> None:
         console.print_left_out(measured.data, run_dir / names["data"])
     typer.echo(f"picture: {run_dir / names['scores'] / FIGURE}")
     typer.echo(f"use it:  nstudent predict {run_dir} IMAGE...")
-    console.print_line(verdict(measured, found))
+    console.print_sentence(verdict(measured, found))
     if measured.scores.ended:
         raise typer.Exit(USER_ERROR)
 

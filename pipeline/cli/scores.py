@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from nstudent.cli.console import print_line
+from nstudent.cli.console import print_line, print_sentence
 from nstudent.errors import one_line
 from nstudent.evaluation.scores import HEADLINE, OF_A_LEVEL, WHOLE_PATH, Difference, Interval, Scores, Side
 from nstudent.runs.findings import Finding
@@ -38,21 +38,22 @@ def print_scores(measured: Measured) -> None:
     print_line(f"  {scores.confidence:.0%} intervals: bootstrap over the images, for the trainings of this seed.")
     for side in sides:
         if len(side.parts) > 1:
-            print_line(f"{side.name}: {', '.join(f'{share:.0%} {step}' for step, share in side.parts.items())}")
+            print_sentence(f"{side.name}: {', '.join(f'{share:.0%} {step}' for step, share in side.parts.items())}")
     if scores.equal_passes:
-        print_line("the last student against a network of its architecture and passes, trained on the labels alone:")
+        print_line("The last student against a network of its architecture and passes, without the heap:")
         print_line(f"  {_both(scores.equal_passes)}")
     if scores.calibration:
-        print_line(f"calibration error of the final classifier (of perfect probabilities): {_calibration(scores)}")
+        print_line("Calibration error of the final classifier, and what perfect probabilities would show:")
+        print_line(f"  {_calibration(scores)}")
 
 
 def print_findings(measured: Measured, found: Iterable[Finding]) -> None:
     """What the filters dropped, and whatever else is worth a sentence."""
     for step, judged in measured.filters.items():
         if (dropped := _dropped(judged)) and not judged.ended:
-            print_line(f"{step} dropped {dropped}")
+            print_sentence(f"{step} dropped {dropped}.")
     for finding in found:
-        print_line(finding.sentence + (f" Try: {finding.remedy}." if finding.remedy else ""))
+        print_sentence(finding.sentence + (f" Try: {finding.remedy}." if finding.remedy else ""))
 
 
 def _columns(scores: Scores) -> list[Row]:
@@ -60,7 +61,7 @@ def _columns(scores: Scores) -> list[Row]:
     rows = scores.test
     levels = dict.fromkeys(name for test in rows.values() for name in test if name.startswith(OF_A_LEVEL))
     names = (_short(name, _NAME - 2) + (" *" if name == scores.final.name else "") for name in rows)
-    columns = [["", "", *names]]
+    columns: list[Row] = [["", "", *names]]
     for name in (HEADLINE, WHOLE_PATH, *levels):
         heading = ["", _short(name.removeprefix(OF_A_LEVEL), _LEVEL)] if name in levels else name.split(" ", 1)
         columns.append([*heading, *(_cell(test.get(name)) for test in rows.values())])
@@ -73,7 +74,7 @@ def _costs(sides: Sequence[Side]) -> list[Row]:
         ["", "cost", *(_short(side.name, _NAME - 2) for side in sides)],
         ["training,", "GMACs", *(_count(side.training_gmacs) for side in sides)],
         ["image", "passes", *(_count(side.image_passes) for side in sides)],
-        ["training,", "minutes", *(f"{side.minutes:.1f}" for side in sides)],
+        ["", "minutes", *(f"{side.minutes:.1f}" for side in sides)],
         ["one image,", "GMACs", *(f"{side.gmacs:.4g}" for side in sides)],
     ]
 

@@ -5,6 +5,7 @@ This is the one place that turns measurements into sentences: the screen and eve
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from statistics import NormalDist, mean
@@ -166,7 +167,9 @@ def _weak_filter(measured: Measured, step: str, judged: FilterMetrics) -> Iterat
     if labelling is None or labelling.validation is None or not judged.iterations or not any(judged.dropped.values()):
         return
     reached = max(each.validation for each in judged.iterations)
-    if reached < labelling.validation:
+    images = measured.data.validation if measured.data else 1
+    error = math.sqrt(labelling.validation * (1 - labelling.validation) / max(1, images))
+    if reached < labelling.validation - error:
         yield Finding(
             "filter weaker than its labeller",
             f"The network of {step} is weaker than the labeller whose labels it judges: {reached:.1%} against "
