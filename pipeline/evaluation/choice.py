@@ -1,15 +1,15 @@
 """Which of several classifiers is expected to be best: what held-out images say of each, and what is known beforehand.
 
-A few hundred held-out images tell two classifiers apart only if they differ by points. The sign of a difference that is
-smaller than its error is a coin, so that the difference is weighed against a prior by the precision of both: the mean of
-the posterior of two normal distributions. Where images are few the prior decides, where they are many they do.
+A few hundred held-out images tell two classifiers apart only if these differ by points, and the sign of a smaller
+difference is a coin. So that difference is weighed against a prior, each by its precision: the result is the mean of a
+posterior of normal distributions. Where images are few the prior decides, where they are many the images do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 from nstudent.evaluation.metrics import Ratio
@@ -17,6 +17,21 @@ from nstudent.evaluation.metrics import Ratio
 Kind = Literal["reference", "labels", "heap", "pool"]
 """The reference is the first classifier that learnt from the labels alone, ``labels`` another such one, ``heap`` one
 that learnt from labels of the heap as well; a ``pool`` is several of these together."""
+
+
+class Expected(Protocol):
+    """A candidate, of which something is expected and which costs something."""
+
+    @property
+    def expected(self) -> float:
+        """Expected score minus that of the reference."""
+
+    @property
+    def gmacs(self) -> float:
+        """Billions of multiply-adds for one image."""
+
+
+AnyExpected = TypeVar("AnyExpected", bound=Expected)
 
 
 @dataclass(frozen=True)
@@ -72,7 +87,7 @@ def expected_gain(gap: float, error: float, prior: Prior) -> float:
     return (gap * seen + prior.mean * known) / (seen + known)
 
 
-def expected_gains(contenders: Sequence[Contender]) -> dict[str, float]:
+def expected_gains(contenders: Iterable[Contender]) -> dict[str, float]:
     """Expected score of each contender minus that of the reference, by name; shares.
 
     A classifier is compared with the reference. A pool is compared with that part of it of which most is expected: the
@@ -81,13 +96,19 @@ def expected_gains(contenders: Sequence[Contender]) -> dict[str, float]:
     Args:
         contenders: Exactly one is the reference; pools stand behind their parts.
     """
-    (reference,) = (each for each in contenders if each.kind == "reference")
-    ratios = {each.name: each.ratio for each in contenders}
+    every = list(contenders)
+    (reference,) = (each for each in every if each.kind == "reference")
+    ratios = {each.name: each.ratio for each in every}
     gains = {reference.name: 0.0}
-    for each in contenders:
+    for each in every:
         if each is reference:
             continue
         against = max(each.parts, key=lambda part: gains[part]) if each.parts else reference.name
         gap, error = paired_gap(each.ratio, ratios[against])
         gains[each.name] = gains[against] + expected_gain(gap, error, PRIORS[each.kind])
     return gains
+
+
+def best(candidates: Sequence[AnyExpected]) -> AnyExpected:
+    """The candidate of which most is expected; of equals the cheapest, and of those the first."""
+    return max(candidates, key=lambda each: (each.expected, -each.gmacs))
