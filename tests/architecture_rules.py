@@ -143,7 +143,7 @@ def headlines_spelled(module: Module) -> Iterator[str]:
     """The score that choices are made by has a constant."""
     if module.name != SPELLS_THE_HEADLINE:
         for node in ast.walk(module.tree):
-            if isinstance(node, ast.Constant) and node.value == "contest alone":
+            if isinstance(node, ast.Constant) and node.value == "level accuracy":
                 yield f"line {node.lineno}"
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import hypothesis
 import pytest
-from nstudent.evaluation.scores import HEADLINE, SCORES, ClassifierScores, Interval, Scores
+from nstudent.evaluation.scores import HEADLINE, SCORES, ClassifierScores, Interval, Scores, Side
 from nstudent.runs.stage import Context, Stage
 from nstudent.runs.step_metrics import (
     Candidate,
@@ -172,16 +172,17 @@ REPORTED: dict[Role, Metrics] = {
     ),
     "labels": LabelMetrics(1, {}, shown=1, copies=1, temperatures=(), highest_confidence=1.0),
     "selection": FilterMetrics("", (), {}, {}, {}, shown=1, copies=1, iterations=()),
-    "scores": ScoreMetrics("01-teacher", {}, {}),
+    "scores": ScoreMetrics("01-teacher", {}, None),
 }
 """What steps that cost nothing report of their work."""
 
 
 def _scores(context: Context) -> Scores:
     found = {HEADLINE: Interval(0.5, 0.4, 0.6)}
-    names = [made.name for made in context.all("classifier", "labeller")]
+    names = [made.name for made in context.all("classifier")]
     classifiers = {name: ClassifierScores(1.0, 10, None, validation=found, test=found) for name in names}
-    return Scores(names[-1], None, 0.95, classifiers, gain={}, pseudo_labels={}, given_labels={})
+    final = Side(names[0], {names[0]: 1.0}, 1.0, None, 10, 0.1, validation=found, test=found)
+    return Scores(final, None, 0.95, classifiers, None, None, {}, {}, pseudo_labels={}, given_labels={})
 
 
 @pytest.fixture

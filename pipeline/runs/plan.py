@@ -94,7 +94,10 @@ STAGES = {
             needs=("data",),
             gathers=("classifier", "labeller", "labels", "selection"),
             provides="scores",
-            settings=_section("evaluate", without=["batch_size"]),
+            settings=lambda config: (
+                _section("evaluate", without=["batch_size"])(config)
+                | {"pseudolabel.threshold": config.pseudolabel.model_dump(mode="json")["threshold"]}
+            ),
             version=3,
             resumes=False,
         ),
