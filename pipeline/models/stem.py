@@ -37,8 +37,8 @@ def keep_side(network: nn.Module, name: str) -> None:
 
     The first convolution gets stride 1. The layer that halves the side next is the max-pool in networks that have one
     (ResNet, ResNeXt, DenseNet), which is left out; in the others (EfficientNet, MobileNet, ReXNet, RegNet) it is a
-    convolution, with that of the shortcut beside it, and gets stride 1. Which layers these are is read from the sides of
-    the maps as they pass through the network, not from names.
+    convolution, with that of the shortcut beside it, and gets stride 1. Which layers these are is read from the sides
+    of the maps as they pass through the network, not from names.
 
     Args:
         network: A timm network without its classifier.
