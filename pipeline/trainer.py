@@ -102,9 +102,18 @@ class Trainer:
         given = self.dataset.labels[ids] if labels is None else labels
         return Examples(ids, GivenTargets(given, self.outputs))
 
-    def supervised(self, training: TrainingConfig, unlabelled_weight: float = 0.0) -> Supervised:
+    def supervised(
+        self, training: TrainingConfig, unlabelled_weight: float = 0.0, heap_shares: Sequence[float] | None = None
+    ) -> Supervised:
         """The loss on labels, with the class weights of the labelled images, and on pseudo-labels, whose copies are
-        balanced instead."""
+        balanced instead.
+
+        Args:
+            training: How the network is trained.
+            unlabelled_weight: Weight of the pseudo-labels' loss.
+            heap_shares: Share of the shown images of the heap that could have a label at each level; see
+                ``Supervised``.
+        """
         labels, device = self.dataset.labels[self.dataset.labelled], self.placement.device
         weights = [weight.to(device) for weight in class_weights(labels, self.outputs, training)]
         even = even_weights(self.outputs, device)
@@ -113,6 +122,7 @@ class Trainer:
             heap=build_loss(LossSettings(self.outputs, even, training)),
             level_weights=training.level_weights or (1.0,) * self.dataset.taxonomy.num_levels,
             unlabelled_weight=unlabelled_weight,
+            heap_shares=heap_shares,
         )
 
     def student_length(self) -> Length:

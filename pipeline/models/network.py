@@ -12,6 +12,7 @@ from nstudent.errors import ConfigError, NstudentError, summary
 from nstudent.models.activation_checkpointing import checkpoint_activations
 from nstudent.models.heads import LAST_LAYERS, Logits, build_head
 from nstudent.models.options import MAX_BACKBONES, check_network, check_options
+from nstudent.models.stem import keep_side
 from nstudent.randomness import Key, seed
 from nstudent.taxonomy.outputs import Outputs
 from safetensors import SafetensorError
@@ -166,6 +167,8 @@ def _build_backbone(name: str, config: ModelConfig, drop_path: float, load_pretr
         raise ConfigError(f"timm cannot build '{name}' with {options}: {error}{remedy}") from error
     if load_pretrained and isinstance(config.pretrained, str):
         _load_weights(network, name, Path(config.pretrained))
+    if config.stem == "small":
+        keep_side(network, name)
     if options.get("in_chans", 3) != 3 or options.get("global_pool") == "":
         raise ConfigError(f"'{name}' with {options} does not turn a colour image into one row of features")
     mean, std = network.pretrained_cfg["mean"], network.pretrained_cfg["std"]
