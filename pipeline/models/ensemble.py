@@ -79,7 +79,11 @@ class Ensemble:
     @torch.inference_mode()
     def pool(self, votes: Sequence[Levels]) -> Levels:
         """What ``pooled`` makes of the distributions of all members, (images, outputs) per level of each."""
-        rule, weights, temperatures = POOLINGS[self.recipe.pooling], self.recipe.weights, self.recipe.member_temperatures
+        rule, weights, temperatures = (
+            POOLINGS[self.recipe.pooling],
+            self.recipe.weights,
+            self.recipe.member_temperatures,
+        )
         if temperatures is not None:
             votes = [tuple(map(tempered, vote, each)) for vote, each in zip(votes, temperatures, strict=True)]
         return tuple(rule(level, weights) for level in zip(*votes, strict=True))
@@ -154,7 +158,5 @@ def pool_ensembles(ensembles: Sequence[Ensemble], weights: Sequence[float]) -> E
         shares += [weight * vote / sum(votes) for vote in votes]
     first = ensembles[0]
     settings = tuple(settings for ensemble in ensembles for settings in ensemble.recipe.members)
-    recipe = first.recipe.changed(
-        members=settings, weights=tuple(shares), member_temperatures=tuple(temperatures)
-    )
+    recipe = first.recipe.changed(members=settings, weights=tuple(shares), member_temperatures=tuple(temperatures))
     return Ensemble(recipe, members, first._placement).calibrated(None)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from nstudent.evaluation.calibration import fit_calibration, images_to_fit
+from nstudent.evaluation.calibration import fit_calibration, fit_temperatures, images_to_fit
 from trees import outputs_of
 
 FIVE = outputs_of(5)
@@ -31,6 +31,30 @@ def test_a_known_temperature_is_found(temperature: float) -> None:
 
     assert found.temperatures == pytest.approx((temperature,), rel=0.06)
     assert found.ends == (0.0,)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 1.7, 2.5])
+def test_the_temperature_of_a_level_by_itself_is_found(temperature: float) -> None:
+    probabilities, labels = overconfident(temperature)
+
+    assert fit_temperatures([probabilities], labels[:, None], FIVE) == pytest.approx((temperature,), rel=0.06)
+
+
+def test_a_temperature_stays_within_a_third_and_three_though_every_answer_is_right_or_wrong() -> None:
+    sure = np.full((30, 5), 0.01, dtype=np.float32)
+    sure[:, 0] = 0.96
+    right, wrong = np.zeros((30, 1), dtype=np.int32), np.ones((30, 1), dtype=np.int32)
+
+    assert 1 / 3 <= fit_temperatures([sure], right, FIVE)[0] < 0.7
+    assert 2 < fit_temperatures([sure], wrong, FIVE)[0] <= 3
+
+
+def test_fewer_than_ten_labels_fit_no_temperature() -> None:
+    sure = np.full((12, 5), 0.2, dtype=np.float32)
+    labels = np.zeros((12, 1), dtype=np.int32)
+    labels[9:] = -2
+
+    assert fit_temperatures([sure], labels, FIVE) == (1.0,)
 
 
 def test_where_classes_are_many_some_of_the_images_are_enough() -> None:
