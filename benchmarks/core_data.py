@@ -141,7 +141,7 @@ def carry(folders: Sequence[Path], out: Path) -> None:
         for name, value in weights.items()
         if not name.startswith("classifier.")
     }
-    np.savez_compressed(out / "lite0.npz", **half)
+    np.savez_compressed(out / "lite0.npz", allow_pickle=False, **half)
 
 
 def unpack(carried: Path, data: Path) -> None:
