@@ -111,7 +111,7 @@ class Pool:
                 self.under_way.append(self._begin(task))
 
     def _expected(self, task: Task) -> float:
-        """Seconds that a run will take: as the longest of its setting, or by how much longer others took than thought."""
+        """Seconds that a run will take: as the longest of its setting, or as much more as others took."""
         if task.key.setting in self.took:
             return max(self.took[task.key.setting])
         factors = [max(seconds) / SETTINGS[setting].seconds for setting, seconds in self.took.items()]

@@ -75,6 +75,8 @@ def final_table(groups: Sequence[Group]) -> list[str]:
         means.setdefault(group.label, []).append(statistics.mean(losses))
         table.append(_row(group.setting, group.label, str(len(group.rows)), *cells, _points(losses, sign="")))
     for label, each in means.items():
+        if len(each) == 1:
+            continue
         blank = [""] * (len(head) - 3)
         table.append(_row(f"**mean of {len(each)}**", label, *blank, f"**{100 * statistics.mean(each):.1f}**"))
     return table
@@ -99,6 +101,8 @@ def against_table(groups: Sequence[Group], variant: str, commit: str) -> list[st
             means.setdefault(group.label, []).append(statistics.mean(gains))
             table.append(_row(group.label, group.setting, _by_seed(gains), _points(gains)))
     for label, gains in means.items():
+        if len(gains) == 1:
+            continue
         table.append(_row(label, f"**mean of {len(gains)} settings**", "", f"**{100 * statistics.mean(gains):+.1f}**"))
     return table
 
