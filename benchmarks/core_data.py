@@ -120,6 +120,7 @@ def newcomer(pack: Path, out: Path, seed: int, labelled: int = 300, heap: int = 
         (first.parent / "IMG_broken.jpg").write_bytes(first.read_bytes()[:700])
         (first.parent / ".DS_Store").write_text("x")
         (first.parent / "notes.txt").write_text("x")
+    (out / "heap").mkdir(exist_ok=True)
     (out / "heap" / "Thumbs.db").write_text("x")
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from nstudent import load_config
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 
@@ -292,3 +293,21 @@ def test_the_first_images_of_an_idx_file_are_an_idx_file() -> None:
     content = bytes([0, 0, 8, 3]) + struct.pack(">3I", 4, 2, 3) + bytes(range(24))
     assert core_data._first(content, 2) == bytes([0, 0, 8, 3]) + struct.pack(">3I", 2, 2, 3) + bytes(range(12))
     assert core_data._first(content, None) == content
+
+
+@pytest.mark.parametrize("variant", settings.VARIANTS)
+def test_the_words_of_a_variant_are_keys_of_the_configuration(variant: str) -> None:
+    load_config(None, [*settings.VARIANTS[variant], *settings.one_core("abc")])
+
+
+def test_the_words_of_every_core_setting_are_a_configuration(tmp_path: Path) -> None:
+    grocery_pack(tmp_path / "grocery_64.h5")
+    for name in ("lite0.safetensors", "fashion-mnist", "cifar10_lite.h5"):
+        (tmp_path / name).touch()
+    data = settings.Data((tmp_path,), tmp_path)
+    made = {name: load_config(None, entry.words(data, 3)) for name, entry in settings.SETTINGS.items()}
+    assert made["newcomer"].data.root == str(tmp_path / "newcomer-3" / "photos")
+    assert made["grocery"].student.model.backbones == ("tf_efficientnet_lite0",)
+    # What the student is beyond its backbone is the default's.
+    assert made["grocery"].student.model.head_width == made["digits"].student.model.head_width
+    assert len(made["fashion"].data.class_paths or ()) == 10
