@@ -120,6 +120,7 @@ def newcomer(pack: Path, out: Path, seed: int, labelled: int = 300, heap: int = 
         (first.parent / "IMG_broken.jpg").write_bytes(first.read_bytes()[:700])
         (first.parent / ".DS_Store").write_text("x")
         (first.parent / "notes.txt").write_text("x")
+    (out / "heap").mkdir(exist_ok=True)
     (out / "heap" / "Thumbs.db").write_text("x")
 
 
@@ -141,7 +142,7 @@ def carry(folders: Sequence[Path], out: Path) -> None:
         for name, value in weights.items()
         if not name.startswith("classifier.")
     }
-    np.savez_compressed(out / "lite0.npz", **half)
+    np.savez_compressed(out / "lite0.npz", allow_pickle=False, **half)
 
 
 def unpack(carried: Path, data: Path) -> None:

@@ -113,10 +113,33 @@ SETTINGS = {
 CHOSEN_ON = ("digits", "fashion", "grocery")
 """Settings whose seed 0 decides what becomes a default. The others are only reported."""
 
+SOFT = ["pseudolabel.threshold=0", "pseudolabel.balance=false", "filter.enabled=false"]
+"""The null recipe: calibrated soft labels of the whole heap. A rule has to beat it, or is off by default."""
+
 VARIANTS = {
     "defaults": [],
-    "null": ["pseudolabel.threshold=0", "pseudolabel.balance=false", "filter.enabled=false"],
+    "null": SOFT,
+    "threshold": [*SOFT, "pseudolabel.threshold=0.6"],
+    "balance": [*SOFT, "pseudolabel.balance=true"],
+    "filter": [*SOFT, "filter.enabled=true"],
+    "strict": ["pseudolabel.threshold=0.6", "pseudolabel.balance=true", "filter.enabled=true"],
+    "hard": [*SOFT, "pseudolabel.targets=hard"],
+    "under path": [*SOFT, "pseudolabel.targets=under_path"],
+    "two rounds": [*SOFT, "rounds=2"],
+    "cutout": [*SOFT, "student.noise.cutout=0.5"],
+    "magnitude 10": [*SOFT, "student.noise.magnitude=10"],
+    "magnitude 10, cutout": [*SOFT, "student.noise.magnitude=10", "student.noise.cutout=0.5"],
+    "small stem": [*SOFT, "student.model.stem=small"],
+    "wide student": [
+        *SOFT,
+        "student.model.backbones=[test_resnet]",
+        "student.model.backbone_options={channels: [64, 96, 128, 192]}",
+    ],
+    "equal labels": [*SOFT, "student.unlabelled_ratio=1"],
+    "more labels": [*SOFT, "student.unlabelled_weight=0.5"],
+    "longer student": [*SOFT, "student.epochs=60"],
 }
+"""Each a list of ``KEY=VALUE`` words. Others: ``results.py --as NAME KEY=VALUE...``."""
 
 
 def one_core(commit: str) -> list[str]:
