@@ -37,7 +37,7 @@ def run(context: Context) -> TrainedMetrics | None:
     ours, theirs = (assess(each, dataset, dataset.validation, batch_size).tallies for each in (student, labeller))
     gap = paired_difference(ours[HEADLINE], theirs[HEADLINE])
     student.save(context.folder)
-    context.progress.say(_in_words(gap, ChoiceMetrics.of(context.inputs["labeller"].manifest).chosen))
+    context.progress.say(in_words(gap, ChoiceMetrics.of(context.inputs["labeller"].manifest).chosen))
     spent = total([trained.spent])
     return TrainedMetrics(
         validation=scores(ours),
@@ -63,7 +63,8 @@ def _train(context: Context, trainer: Trainer) -> Trained:
     return trainer.train("student", config.model, config, lesson, context.key("network"))
 
 
-def _in_words(gap: Difference, labeller: str) -> str:
+def in_words(gap: Difference, labeller: str) -> str:
+    """How a student compares with its labeller on validation, as one line."""
     if gap.low > 0:
         said = "is better than"
     elif gap.high < 0:
