@@ -22,6 +22,7 @@ from nstudent.evaluation.metrics import scores
 from nstudent.evaluation.scores import HEADLINE
 from nstudent.labels.self_ensemble import RunningAverage
 from nstudent.labels.targets import GivenTargets
+from nstudent.models.cost import check_final_cost, gmacs
 from nstudent.models.device import Placement, loader_workers, noises_in_batches
 from nstudent.models.ensemble import Ensemble
 from nstudent.models.inference import predict
@@ -124,6 +125,22 @@ class Trainer:
         """A new network with the noise of its training built in."""
         outputs, noise, again = self.outputs, training.noise, training.checkpoint_activations
         return build_network(model, outputs, key, dropout=noise.dropout, drop_path=noise.drop_path, checkpointing=again)
+
+    def check_final_cost(self, teacher: float) -> None:
+        """Refuse, before anything is trained, a limit for the final classifier under which there is none.
+
+        Args:
+            teacher: Billions of multiply-adds of the teacher for one image.
+
+        Raises:
+            ConfigError: The teacher and the student's network, if the run trains one, both cost more.
+        """
+        limit, student = self._config.final.max_gmacs, self._config.student
+        costs = {"the teacher": teacher}
+        if limit is not None and self._config.rounds:
+            network = self.build(student.model, student, ("cost",))
+            costs["the student"] = gmacs([network], self.dataset.image_size)
+        check_final_cost(costs, limit)
 
     def train(self, name: str, model: ModelConfig, training: TrainingConfig, lesson: Lesson, key: Key) -> Trained:
         """Train one network to the end, or go on with it from its checkpoint.

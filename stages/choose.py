@@ -1,42 +1,223 @@
-"""Choose, among all classifiers that were trained so far, the one that labels next, or is the result of the run."""
+"""Choose, among all classifiers that were trained so far, the one that labels next, or is the result of the run.
 
+A choice can be one classifier that was trained, all that learnt from the labels alone pooled, or all there are pooled.
+Nothing is trained here, and nothing ends a run: a student that is not better than what there was is left out of the
+choice, or has a small share in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from nstudent.data.dataset import Dataset, Ids
 from nstudent.errors import ArtifactError
+from nstudent.evaluation.bootstrap import paired_difference
+from nstudent.evaluation.calibration import fit_calibration, fit_pool_weights, images_to_fit
+from nstudent.evaluation.choice import Contender, Kind, best, expected_gains
+from nstudent.evaluation.metrics import Ratio, tally
 from nstudent.evaluation.scores import HEADLINE
+from nstudent.labels.decoders import build_decoder
+from nstudent.models.cost import check_final_cost
 from nstudent.models.device import Placement
-from nstudent.models.ensemble import Ensemble
+from nstudent.models.ensemble import Ensemble, Probabilities, pool_ensembles
+from nstudent.models.inference import predict
 from nstudent.runs.stage import Context
 from nstudent.runs.step_metrics import Candidate, ChoiceMetrics, TrainedMetrics
-from nstudent.storage.artifact import Artifact
+from nstudent.taxonomy.tree import LabelArray
+
+_ALONE = "labels-alone pool"
+_ALL = "pool of all"
+
+
+@dataclass(frozen=True, eq=False)
+class _Trained:
+    """A classifier that was trained, and what it says of the validation images."""
+
+    name: str
+    saw_heap: bool
+    gmacs: float
+    ensemble: Ensemble
+    raw: Probabilities
+    """Before it is calibrated."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Choice:
+    """What can be chosen, and how it does on the validation images."""
+
+    name: str
+    parts: dict[str, float]
+    """Weights of the classifiers that were trained, by name."""
+    saw_heap: bool
+    gmacs: float
+    ensemble: Ensemble
+    headline: Ratio
+    """Headline score of each image, (images, 2)."""
 
 
 def run(context: Context) -> ChoiceMetrics:
-    """Save the ensemble that is chosen."""
-    made = context.all("classifier")
-    if not made:
-        raise ArtifactError("choose needs a classifier, and none is made: run `nstudent stage teacher` first")
+    """Save the ensemble of which most is expected, and report all that could have been chosen.
+
+    Raises:
+        ArtifactError: Nothing was trained yet.
+        ConfigError: Nothing is within the limit of cost.
+    """
+    dataset = Dataset(context.inputs["data"], context.config.data)
+    trained = _trained(context, dataset)
+    limit = context.config.final.max_gmacs if context.step.is_last else None
+    check_final_cost({each.name: each.gmacs for each in trained}, limit)
+    labels = dataset.labels[_judged(dataset, trained[0].ensemble)]
+    singles = [_single(each, labels) for each in trained]
+    pools = _pools([each for each in trained if _is_within(each, limit)], labels, limit)
+    gains = expected_gains(_contenders(singles, pools))
+    choices = {each.name: each for each in (*singles, *pools) if _is_within(each, limit)}
+    metrics = _chosen([_candidate(context, each, singles[0], gains[each.name]) for each in choices.values()])
+    choices[metrics.chosen].ensemble.save(context.folder)
+    for line in _in_words(metrics, singles, limit):
+        context.progress.say(line)
+    return metrics
+
+
+def _trained(context: Context, dataset: Dataset) -> list[_Trained]:
+    """Everything that was trained so far: first what learnt from the labels alone, each in the order of the run.
+
+    Raises:
+        ArtifactError: Nothing has learnt from the labels alone.
+    """
     placement = Placement.from_config(context.config)
-    candidates = tuple(_candidate(each, placement) for each in made)
-    Ensemble.load(made[-1], placement).save(context.folder)
-    alone = [each.name for each in candidates if not each.saw_heap]
-    heap = [each.name for each in candidates if each.saw_heap]
-    return ChoiceMetrics(
-        chosen=candidates[-1].name,
-        labels_alone=alone[-1] if alone else None,
-        with_heap=heap[-1] if heap else None,
-        candidates=candidates,
+    # What is of a round has learnt from labels that were made for the heap.
+    made = sorted(context.all("classifier"), key=lambda each: each.manifest.round > 0)
+    if not made or made[0].manifest.round:
+        raise ArtifactError("choose needs a classifier, and none is made: run `nstudent stage teacher` first")
+    found = []
+    with context.progress.task("compare", len(made), "classifiers") as task:
+        for each in made:
+            ensemble = Ensemble.load(each, placement)
+            ids, batch_size = _judged(dataset, ensemble), context.config.evaluate.batch_size
+            raw = predict(ensemble.calibrated(None), dataset.pixels, ids, batch_size)
+            cost = TrainedMetrics.of(each.manifest).gmacs
+            found.append(_Trained(each.name, each.manifest.round > 0, cost, ensemble, raw))
+            task.advance(1)
+    return found
+
+
+def _judged(dataset: Dataset, ensemble: Ensemble) -> Ids:
+    """Ids of the validation images that classifiers are compared on: all, or some of them if there are many classes."""
+    return images_to_fit(dataset.validation, ensemble.recipe.outputs)
+
+
+def _is_within(each: _Trained | _Choice, limit: float | None) -> bool:
+    return limit is None or each.gmacs <= limit
+
+
+def _single(trained: _Trained, labels: LabelArray) -> _Choice:
+    headline = _headline(trained.ensemble, trained.raw, labels)
+    return _Choice(trained.name, {trained.name: 1.0}, trained.saw_heap, trained.gmacs, trained.ensemble, headline)
+
+
+def _pools(trained: Sequence[_Trained], labels: LabelArray, limit: float | None) -> list[_Choice]:
+    """The pool of what learnt from the labels alone, and that of all, if the heap has a share in it."""
+    alone = _pool(_ALONE, [each for each in trained if not each.saw_heap], labels, limit)
+    everything = _pool(_ALL, trained, labels, limit)
+    return [each for each in (alone, everything) if each and (each is alone or each.saw_heap)]
+
+
+def _pool(name: str, trained: Sequence[_Trained], labels: LabelArray, limit: float | None) -> _Choice | None:
+    """The pool by held-out likelihood; above the limit of cost the part with the least weight is left out of it.
+
+    Returns:
+        ``None`` if fewer than two parts are left.
+    """
+    parts = list(trained)
+    while len(parts) > 1:
+        weights = fit_pool_weights([part.raw for part in parts], labels, parts[0].ensemble.recipe.outputs)
+        voting = {part: weight for part, weight in zip(parts, weights, strict=True) if weight}
+        if len(voting) > 1 and (limit is None or sum(part.gmacs for part in voting) <= limit):
+            return _pooled(name, voting, labels)
+        least = min(voting, key=lambda part: voting[part])
+        parts = [part for part in voting if part is not least]
+    return None
+
+
+def _pooled(name: str, voting: dict[_Trained, float], labels: LabelArray) -> _Choice:
+    parts, weights = list(voting), list(voting.values())
+    pool = pool_ensembles([part.ensemble for part in parts], weights)
+    raw = tuple(
+        np.average(np.stack(level), axis=0, weights=weights).astype(np.float32)
+        for level in zip(*(part.raw for part in parts), strict=True)
+    )
+    ensemble = pool.calibrated(fit_calibration(raw, labels, pool.recipe.outputs))
+    return _Choice(
+        name,
+        {part.name: weight for part, weight in voting.items()},
+        any(part.saw_heap for part in parts),
+        round(sum(part.gmacs for part in parts), 6),
+        ensemble,
+        _headline(ensemble, raw, labels),
     )
 
 
-def _candidate(made: Artifact, placement: Placement) -> Candidate:
-    metrics, recipe = TrainedMetrics.of(made.manifest), Ensemble.load(made, placement).recipe
+def _headline(ensemble: Ensemble, raw: Probabilities, labels: LabelArray) -> Ratio:
+    """Headline score of each image, (images, 2), from what the pooled members said of it."""
+    recipe = ensemble.recipe
+    levels = ensemble.calibrate(tuple(torch.from_numpy(level) for level in raw))
+    paths = build_decoder(recipe.decoder, recipe.outputs).decode(levels).paths
+    return tally(paths.numpy(), labels, recipe.taxonomy.levels)[HEADLINE]
+
+
+def _contenders(singles: Sequence[_Choice], pools: Sequence[_Choice]) -> Iterator[Contender]:
+    """All that are compared, and what is known of each beforehand; the first one is the reference."""
+    for number, each in enumerate(singles):
+        kind: Kind = "reference" if not number else "heap" if each.saw_heap else "labels"
+        yield Contender(each.name, kind, (), each.headline)
+    for each in pools:
+        yield Contender(each.name, "pool", tuple(each.parts), each.headline)
+
+
+def _candidate(context: Context, choice: _Choice, reference: _Choice, expected: float) -> Candidate:
+    evaluate, ratio = context.config.evaluate, choice.headline
+    gain = None
+    if choice is not reference:
+        gain = paired_difference(ratio, reference.headline, evaluate.resamples, evaluate.confidence)
+    recipe = choice.ensemble.recipe
     return Candidate(
-        name=made.name,
-        parts={made.name: 1.0},
-        saw_heap=made.manifest.round > 0,
-        gmacs=metrics.gmacs,
-        validation=metrics.validation[HEADLINE] or 0.0,
-        gain=None,
-        expected=0.0,
+        name=choice.name,
+        parts=choice.parts,
+        saw_heap=choice.saw_heap,
+        gmacs=choice.gmacs,
+        validation=float(ratio[:, 0].sum() / ratio[:, 1].sum()),
+        gain=gain,
+        expected=expected,
         temperatures=recipe.temperatures,
-        ends=None,
+        ends=recipe.ends,
     )
+
+
+def _chosen(candidates: Sequence[Candidate]) -> ChoiceMetrics:
+    """The best of all, and of both sides."""
+    alone = [each for each in candidates if not each.saw_heap]
+    heap = [each for each in candidates if each.saw_heap]
+    return ChoiceMetrics(
+        chosen=best(candidates).name,
+        labels_alone=best(alone).name if alone else None,
+        with_heap=best(heap).name if heap else None,
+        candidates=tuple(candidates),
+    )
+
+
+def _in_words(metrics: ChoiceMetrics, singles: Sequence[_Choice], limit: float | None) -> Iterator[str]:
+    """What could have been chosen, and what was."""
+    yield f"  on validation, and what is expected of each against {singles[0].name}:"
+    for each in metrics.candidates:
+        yield (
+            f"  {each.name}: {100 * each.validation:.1f} %, expected {100 * each.expected:+.1f} points, "
+            f"{each.gmacs:.4g} GMACs an image"
+        )
+    for dear in (each for each in singles if not _is_within(each, limit)):
+        yield f"  {dear.name}: {dear.gmacs:.4g} GMACs an image, more than final.max_gmacs ({limit:g})"
+    taken = metrics.taken
+    shares = ", ".join(f"{share:.0%} {name}" for name, share in taken.parts.items())
+    yield f"  taken: {taken.name}" + (f" ({shares})" if len(taken.parts) > 1 else "")

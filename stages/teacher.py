@@ -36,6 +36,7 @@ def run(context: Context) -> TrainedMetrics | None:
     trainer = Trainer(context, dataset)
     inputs = [_inputs(context, trainer, number) for number in range(len(config.members))]
     cost = _checked_cost(config, inputs, dataset.image_size)
+    trainer.check_final_cost(teacher=cost)
     turns = {number: _fit(config.members[number], inputs[number]) for number in context.turns(len(inputs))}
     if not context.world.leads:
         return None

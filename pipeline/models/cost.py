@@ -1,7 +1,7 @@
 """What ensembles and trainings cost in multiply-adds, counted and not estimated from a table."""
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -67,6 +67,24 @@ def check_cost(cost_at: Callable[[int], float], image_size: int, limit: float | 
     raise ConfigError(
         f"the ensemble needs {cost:.3f} GMACs for one {image_size} px image, teacher.max_gmacs is {limit:g}: {remedy}"
     )
+
+
+def check_final_cost(costs: Mapping[str, float], limit: float | None) -> None:
+    """Refuse a limit under which a run has no result.
+
+    Args:
+        costs: GMACs for one image of all that can be the final classifier, by what a person calls it.
+        limit: Largest number of GMACs; ``None``: there is no limit.
+
+    Raises:
+        ConfigError: Everything costs more; the message names the cheapest.
+    """
+    cheapest = min(costs, key=lambda name: costs[name])
+    if limit is not None and costs[cheapest] > limit:
+        raise ConfigError(
+            f"final.max_gmacs is {limit:g}, and the cheapest classifier, {cheapest}, needs {costs[cheapest]:.4g} GMACs "
+            "for one image: raise the limit, or choose smaller networks (teacher.members, student.model)"
+        )
 
 
 def _fits(cost_at: Callable[[int], float], image_size: int, limit: float) -> bool:

@@ -89,8 +89,7 @@ class Ensemble:
         A calibrated ensemble is decoded by its posterior.
         """
         temperatures, ends = (calibration.temperatures, calibration.ends) if calibration else (None, None)
-        recipe = Recipe(**{**dict(self.recipe), "temperatures": temperatures, "ends": ends})
-        return Ensemble(recipe, self.members, self._placement)
+        return Ensemble(self.recipe.changed(temperatures=temperatures, ends=ends), self.members, self._placement)
 
     def save(self, folder: Path) -> None:
         """Write ``model.json`` and one safetensors file a member."""
@@ -135,5 +134,5 @@ def pool_ensembles(ensembles: Sequence[Ensemble], weights: Sequence[float]) -> E
         shares += [weight * vote / sum(votes) for vote in votes]
     first = ensembles[0]
     settings = tuple(settings for ensemble in ensembles for settings in ensemble.recipe.members)
-    recipe = Recipe(**{**dict(first.recipe), "members": settings, "weights": tuple(shares)})
+    recipe = first.recipe.changed(members=settings, weights=tuple(shares))
     return Ensemble(recipe, members, first._placement).calibrated(None)

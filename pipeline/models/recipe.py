@@ -105,6 +105,10 @@ class Recipe(Section):
             precision=config.precision,
         )
 
+    def changed(self, **keys: Any) -> Recipe:
+        """The same recipe with these keys instead, checked anew."""
+        return Recipe(**{name: getattr(self, name) for name in Recipe.model_fields} | keys)
+
     @cached_property
     def outputs(self) -> Outputs:
         """What the ensemble, and each of its members, can say."""
