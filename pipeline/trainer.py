@@ -36,10 +36,10 @@ from nstudent.taxonomy.outputs import Outputs
 from nstudent.taxonomy.tree import LabelArray
 from nstudent.training.build import Lesson, Site, build_loop
 from nstudent.training.class_weights import class_weights
+from nstudent.training.held_out import HeldOut
 from nstudent.training.loop import Length, Trained
 from nstudent.training.losses import LossSettings, build_loss, even_weights
 from nstudent.training.objective import Supervised
-from nstudent.training.watching import Watched
 from torch import Tensor, nn
 
 _WORTH_SAYING = 0.05
@@ -222,7 +222,7 @@ class Trainer:
         fits = fits_beside_training(num_rows * sum(outputs.sizes) * torch.float32.itemsize, device)
         return RunningAverage(num_rows, outputs, momentum, device if fits else None)
 
-    def watched(self, ids: Ids, momentum: float, length: Length, key: Key) -> Watched:
+    def held_out(self, ids: Ids, momentum: float, length: Length, key: Key) -> HeldOut:
         """Images, by id, that a training of this length predicts and does not learn from."""
         pixels = self._site.pixels
 
@@ -231,7 +231,7 @@ class Trainer:
             return self.placement.images(images if isinstance(images, Tensor) else torch.from_numpy(images))
 
         average = self.running_average(len(ids), momentum)
-        return Watched(average, fetch, length.steps, length.steps_per_epoch, key)
+        return HeldOut(average, fetch, length.steps, length.steps_per_epoch, key)
 
     def gather(self, rows: Tensor) -> Tensor:
         """The rows, (rows, ...), of every process end to end."""

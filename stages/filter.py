@@ -159,13 +159,13 @@ class _Judge:
         length = Length(config.epochs, math.ceil(steps))
         momentum = config.average_momentum
         of_given, of_pseudo = (trainer.running_average(len(rows), momentum) for rows in (given, pseudo))
-        watched = trainer.watched(self._held_out, momentum, length, key)
+        held_out = trainer.held_out(self._held_out, momentum, length, key)
         supervised = trainer.supervised(config, unlabelled_weight=1.0)
         strength = (config.consistency_weight, config.consistency_ramp)
-        objective = SelfEnsembling(supervised, of_given, of_pseudo, *strength, watched, gather=trainer.gather)
+        objective = SelfEnsembling(supervised, of_given, of_pseudo, *strength, held_out, gather=trainer.gather)
         lesson = Lesson(parts, objective, length, views={CLEAN: None})
         trained = trainer.train(f"filter {number}", config.model, config, lesson, key)
-        return self._verdict(trained, of_given, of_pseudo, watched.average)
+        return self._verdict(trained, of_given, of_pseudo, held_out.average)
 
     def _verdict(
         self, trained: Trained, of_given: RunningAverage, of_pseudo: RunningAverage, held_out: RunningAverage

@@ -9,9 +9,9 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import torch
 from nstudent.labels.self_ensemble import RunningAverage
 from nstudent.models.heads import Logits
+from nstudent.training.held_out import HeldOut
 from nstudent.training.losses import Loss
 from nstudent.training.schedules import sigmoid_ramp
-from nstudent.training.watching import Watched
 from torch import Tensor
 
 CLEAN = "clean"
@@ -183,7 +183,7 @@ class SelfEnsembling:
     unlabelled: RunningAverage
     weight: float
     ramp: float
-    watched: Watched | None = None
+    held_out: HeldOut | None = None
     """Held-out images, which the mean teacher predicts as often as the others."""
     gather: Callable[[Tensor], Tensor] = lambda rows: rows
     """The rows of every process end to end, where there are several."""
@@ -194,8 +194,8 @@ class SelfEnsembling:
         """Supervised loss + ramp(t) * weight * mean squared difference of probabilities."""
         belief = [level.softmax(dim=1) for level in moment.believe(moment.views[CLEAN])]
         self._seen.append((moment.num_labelled, moment.rows, belief))
-        if self.watched is not None:
-            self.watched.look(moment.done, moment.believe, len(moment.rows))
+        if self.held_out is not None:
+            self.held_out.look(moment.done, moment.believe, len(moment.rows))
         gaps = [
             (level.softmax(dim=1) - taught).square().sum() / sum(moment.whole_images)
             for level, taught in zip(moment.logits, belief, strict=True)
@@ -209,18 +209,18 @@ class SelfEnsembling:
             for average, part in ((self.labelled, slice(None, n)), (self.unlabelled, slice(n, None))):
                 average.update(self.gather(rows[part]), [self.gather(level[part]) for level in belief])
         self._seen.clear()
-        if self.watched is not None:
-            self.watched.settle()
+        if self.held_out is not None:
+            self.held_out.settle()
 
     def forget(self) -> None:
         """The step is tried again: its predictions will come once more."""
         self._seen.clear()
-        if self.watched is not None:
-            self.watched.forget()
+        if self.held_out is not None:
+            self.held_out.forget()
 
     @property
     def _averages(self) -> dict[str, RunningAverage]:
-        held_out = {} if self.watched is None else {"watched": self.watched.average}
+        held_out = {} if self.held_out is None else {"held_out": self.held_out.average}
         return {"labelled": self.labelled, "unlabelled": self.unlabelled} | held_out
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -1,3 +1,4 @@
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,6 +12,7 @@ from nstudent.labels.self_ensemble import RunningAverage
 from nstudent.labels.targets import GivenTargets
 from nstudent.taxonomy.outputs import Outputs
 from nstudent.taxonomy.tree import Taxonomy
+from nstudent.training.held_out import HeldOut
 from nstudent.training.losses import CrossEntropy
 from nstudent.training.objective import CLEAN, Moment, SelfEnsembling, Supervised, mean_loss
 from torch.nn.functional import cross_entropy, one_hot
@@ -225,9 +227,9 @@ def test_a_level_that_no_path_reaches_costs_nothing() -> None:
 
 @pytest.fixture
 def self_ensembling() -> Callable[..., Any]:
-    def make(weight: float = 1.0, average_from: float = 0.0) -> SelfEnsembling:
+    def make(weight: float = 1.0, held_out: HeldOut | None = None) -> SelfEnsembling:
         averages = [RunningAverage(rows, OUTPUTS, 0.75) for rows in (2, 4)]
-        return SelfEnsembling(supervised(), *averages, weight=weight, ramp=1.0, average_from=average_from)
+        return SelfEnsembling(supervised(), *averages, weight=weight, ramp=1.0, held_out=held_out)
 
     return make
 
@@ -267,18 +269,73 @@ def test_the_mean_teachers_predictions_are_averaged_by_image(self_ensembling: Ca
     objective(moment(random_logits(), 2, belief=other))
     objective.settle()
     for level, belief in enumerate(each.softmax(dim=1) for each in other):
-        expected = 0.75 * before[f"labelled.level-{level}"] + 0.25 * belief[:2]
+        expected = (0.75 * before[f"labelled.level-{level}"] + belief[:2]) / 1.75
         torch.testing.assert_close(objective.state_dict()[f"labelled.level-{level}"], expected)
 
 
-def test_a_network_that_has_learnt_nothing_yet_has_no_say(self_ensembling: Callable[..., Any]) -> None:
-    objective = self_ensembling(average_from=0.3)
-    objective(moment(random_logits(), 2, done=0.29, belief=BELIEF))
-    objective.settle()
-    assert all((level == -1).all() for level in objective.state_dict().values())
-    objective(moment(random_logits(), 2, done=0.3, belief=BELIEF))
-    objective.settle()
-    assert all((level >= 0).all() for level in objective.state_dict().values())
+def held_out_images(num_images: int = 5, steps_per_pass: int = 2, passes: int = 3) -> HeldOut:
+    """Image ``row`` is full of that number."""
+    average = RunningAverage(num_images, OUTPUTS, 0.75)
+    fetch = lambda rows: torch.from_numpy(rows).float()[:, None, None, None].expand(-1, 3, 4, 4)  # noqa: E731
+    return HeldOut(average, fetch, steps_per_pass * passes, steps_per_pass, ("held out",))
+
+
+def believing(images: torch.Tensor) -> Levels:
+    """A mean teacher that tells the number of an image by its logits."""
+    return tuple(images[:, 0, 0, :1] * torch.arange(size) for size in OUTPUTS.sizes)
+
+
+def test_held_out_images_are_predicted_once_a_pass_and_nothing_is_learnt_from_them(
+    self_ensembling: Callable[..., Any],
+) -> None:
+    held_out = held_out_images()
+    objective, plain = self_ensembling(held_out=held_out), self_ensembling()
+    for step in range(6):
+        now = moment(random_logits(), 2, done=step / 6, belief=BELIEF)
+        seen = dataclasses.replace(now, believe=lambda images: BELIEF if len(images) == 6 else believing(images))
+        torch.testing.assert_close(objective(seen), plain(now))
+        objective.settle()
+        assert held_out.average.has_seen().all() == (step > 0)
+    for level, said in enumerate(believing(held_out.fetch(np.arange(5)))):
+        torch.testing.assert_close(torch.from_numpy(held_out.average.distributions()[level]), said.softmax(dim=1))
+    assert held_out.average.state_dict()["seen"].tolist() == [3] * 5
+
+
+def test_a_held_out_image_has_another_step_in_every_pass() -> None:
+    held_out = held_out_images(num_images=50, steps_per_pass=5)
+    passes = [[set(held_out.due(5 * number + step)) for step in range(5)] for number in range(3)]
+    assert all(set().union(*each) == set(range(50)) for each in passes)
+    assert all(len(due) == 10 for each in passes for due in each)
+    assert passes[0] != passes[1]
+
+
+def test_the_portions_of_a_step_and_one_that_is_tried_again_predict_them_once() -> None:
+    held_out = held_out_images()
+    calls = []
+
+    def believe(images: torch.Tensor) -> Levels:
+        calls.append(len(images))
+        return believing(images)
+
+    held_out.look(0.0, believe, 2)
+    held_out.look(0.0, believe, 2)
+    assert calls == [2, 1], "three of five are due, two at a time, and one portion is enough"
+    held_out.forget()
+    held_out.settle()
+    assert not held_out.average.has_seen().any()
+    held_out.look(0.0, believe, 2)
+    held_out.settle()
+    held_out.settle()
+    assert held_out.average.state_dict()["seen"].sum() == 3
+
+
+def test_the_average_of_held_out_images_goes_through_a_checkpoint(self_ensembling: Callable[..., Any]) -> None:
+    first, second = (self_ensembling(held_out=held_out_images()) for _ in range(2))
+    first.held_out.look(0.0, believing, 6)
+    first.settle()
+    second.load_state_dict({name: value.clone() for name, value in first.state_dict().items()})
+    assert second.held_out.average.has_seen().sum() == 3
+    assert all(torch.equal(value, second.state_dict()[name]) for name, value in first.state_dict().items())
 
 
 def test_no_gradient_reaches_the_mean_teacher(self_ensembling: Callable[..., Any]) -> None:

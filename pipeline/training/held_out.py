@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Watched:
+class HeldOut:
     """Held-out images that a mean teacher predicts once a pass, at a step of its own for each, as those it learns from.
 
     Their averages then mean the same as those of the images that are learnt from: both are of the same networks. All
@@ -37,7 +37,7 @@ class Watched:
     def due(self, step: int) -> Ids:
         """Rows of the images that are predicted at a step."""
         number, place = divmod(step, self.steps_per_pass)
-        order = generator(*self.key, "watched", number).permutation(len(self.average))
+        order = generator(*self.key, "held_out", number).permutation(len(self.average))
         return np.array_split(order, self.steps_per_pass)[place]
 
     def look(self, done: float, believe: Callable[[Tensor], Logits], at_once: int) -> None:
