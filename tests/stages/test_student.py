@@ -69,7 +69,7 @@ def test_the_gate_is_the_paired_comparison_on_validation(finished: Path) -> None
     teacher = Manifest.read(finished / "01-teacher").metrics
     gap = metrics["gain_over_teacher"]
     assert gap["value"] == pytest.approx(
-        metrics["validation"]["contest alone"] - teacher["validation"]["contest alone"]
+        metrics["validation"]["level accuracy"] - teacher["validation"]["level accuracy"]
     )
     assert gap["low"] <= gap["value"] <= gap["high"]
     assert metrics["promoted"] is (gap["probability"] > 0.5)
