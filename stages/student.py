@@ -16,7 +16,7 @@ from nstudent.labels.selection import load_given_keep
 from nstudent.models.cost import total
 from nstudent.models.ensemble import Ensemble
 from nstudent.runs.stage import Context
-from nstudent.runs.step_metrics import TrainedMetrics
+from nstudent.runs.step_metrics import ChoiceMetrics, TrainedMetrics
 from nstudent.taxonomy.tree import UNKNOWN
 from nstudent.trainer import Trainer, heap_batch_size
 from nstudent.training.build import Lesson
@@ -37,7 +37,7 @@ def run(context: Context) -> TrainedMetrics | None:
     ours, theirs = (assess(each, dataset, dataset.validation, batch_size).tallies for each in (student, labeller))
     gap = _compare(context, ours, theirs)
     student.save(context.folder)
-    context.progress.say(_in_words(gap, context.inputs["labeller"].name))
+    context.progress.say(_in_words(gap, ChoiceMetrics.of(context.inputs["labeller"].manifest).chosen))
     spent = total([trained.spent])
     return TrainedMetrics(
         validation=scores(ours),
@@ -71,7 +71,7 @@ def _in_words(gap: Difference, labeller: str) -> str:
     else:
         said = "cannot be told from"
     return (
-        f"  the student {said} {labeller}, which labelled for it: {100 * gap.value:+.1f} points "
+        f"  the student {said} its labeller ({labeller}): {100 * gap.value:+.1f} points "
         f"[{100 * gap.low:+.1f}, {100 * gap.high:+.1f}] on validation"
     )
 

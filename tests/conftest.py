@@ -150,6 +150,11 @@ class FakeStages:
             write_json(context.folder / SCORES, _scores(context).to_json())
         return self.metrics.get(name, REPORTED[role])
 
+    def leave_nothing_after(self, *filters: str) -> None:
+        """Let these filter steps leave nothing to learn from, and no others."""
+        nothing = FilterMetrics("nothing is left", (), {}, {}, {}, shown=0, copies=0, iterations=())
+        self.metrics = dict.fromkeys(filters, nothing)
+
     def forget(self) -> None:
         """Count from here on."""
         self.made.clear()

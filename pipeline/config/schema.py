@@ -225,8 +225,8 @@ class Config(Section):
     """CPU threads of the networks. null: all cores but those of the loader processes, or one for the thread. On a CPU
     that noises images by the batch, the cores are divided among the trainings that can run at once."""
     jobs: Count | None = None
-    """Independent trainings that run at once on a CPU: the teacher's members, and the baseline beside the rounds. null:
-    as many as there are cores and memory for. 1: one after another. No result changes. A GPU trains one at a time."""
+    """Independent trainings that run at once on a CPU: the teacher's members, and the baseline beside them. null: as
+    many as there are cores and memory for. 1: one after another. No result changes. A GPU trains one at a time."""
     checkpoint_minutes: Annotated[Number, Field(ge=0)] = 0.2
     """A training is kept on disk so often, or less where that would cost it 2 % of its time. 0: after every step."""
     data: DataConfig = DataConfig()

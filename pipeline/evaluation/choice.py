@@ -1,12 +1,13 @@
 """Which of several classifiers is expected to be best: what held-out images say of each, and what is known beforehand.
 
 A few hundred held-out images tell two classifiers apart only if these differ by points, and the sign of a smaller
-difference is a coin. So that difference is weighed against a prior, each by its precision: the result is the mean of a
-posterior of normal distributions. Where images are few the prior decides, where they are many the images do.
+difference is a coin. So that difference is weighed against a prior, each by its precision: the result is the mean of
+the posterior. Where images are few the prior decides, where they are many the images do.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar
@@ -36,10 +37,27 @@ AnyExpected = TypeVar("AnyExpected", bound=Expected)
 
 @dataclass(frozen=True)
 class Prior:
-    """What a difference of headline scores is, as a normal distribution, before anything is looked at; shares."""
+    """What a difference of headline scores is before anything is looked at, in shares: a normal distribution, of which
+    a small part is wider, because a training can also fail, or be far too short."""
 
     mean: float
     deviation: float
+
+    def mean_given(self, gap: float, error: float) -> float:
+        """Mean of the posterior of a difference that was observed as ``gap``, with the standard error ``error``."""
+        means, odds = [], []
+        for share, deviation in ((1 - _UNUSUAL_SHARE, self.deviation), (_UNUSUAL_SHARE, _UNUSUAL_DEVIATION)):
+            seen, known = 1 / error**2, 1 / deviation**2
+            means.append((gap * seen + self.mean * known) / (seen + known))
+            spread = error**2 + deviation**2
+            odds.append(share * math.exp(-((gap - self.mean) ** 2) / (2 * spread)) / math.sqrt(spread))
+        if not sum(odds):
+            return means[-1]
+        return sum(mean * odd for mean, odd in zip(means, odds, strict=True)) / sum(odds)
+
+
+_UNUSUAL_SHARE = 0.1
+_UNUSUAL_DEVIATION = 0.06
 
 
 PRIORS: Mapping[Kind, Prior] = {
@@ -47,7 +65,7 @@ PRIORS: Mapping[Kind, Prior] = {
     "labels": Prior(0.0005, 0.0094),
     "heap": Prior(0.0108, 0.0123),
     # Against the best of its parts.
-    "pool": Prior(0.003, 0.005),
+    "pool": Prior(0.002, 0.005),
 }
 """Where each number comes from stands in docs/METHOD.md, "Choosing"."""
 
@@ -81,12 +99,6 @@ def paired_gap(first: Ratio, second: Ratio) -> tuple[float, float]:
     return total / max(1, len(differences)), float(np.sqrt(max(spread, 1 / number))) / number
 
 
-def expected_gain(gap: float, error: float, prior: Prior) -> float:
-    """Mean of the posterior of a difference that was observed as ``gap`` with the standard error ``error``."""
-    seen, known = 1 / error**2, 1 / prior.deviation**2
-    return (gap * seen + prior.mean * known) / (seen + known)
-
-
 def expected_gains(contenders: Iterable[Contender]) -> dict[str, float]:
     """Expected score of each contender minus that of the reference, by name; shares.
 
@@ -105,7 +117,7 @@ def expected_gains(contenders: Iterable[Contender]) -> dict[str, float]:
             continue
         against = max(each.parts, key=lambda part: gains[part]) if each.parts else reference.name
         gap, error = paired_gap(each.ratio, ratios[against])
-        gains[each.name] = gains[against] + expected_gain(gap, error, PRIORS[each.kind])
+        gains[each.name] = gains[against] + PRIORS[each.kind].mean_given(gap, error)
     return gains
 
 

@@ -1,8 +1,8 @@
 """Independent trainings of a run side by side, in processes beside this one, where a CPU has cores for them.
 
 A member of the teacher is trained ahead: the other process leaves the checkpoint of its last step, and the stage
-resumes there with nothing left to train. The baseline, which no training reads, is made as a whole step. Each training
-has the threads that it would have alone, so the bytes are those of one training after another.
+resumes there with nothing left to train. The baseline, which needs none of the other trainings, is made as a whole
+step. Each training has the threads that it would have alone, so the bytes are those of one training after another.
 """
 
 from __future__ import annotations
@@ -83,8 +83,9 @@ class Jobs:
         self._processes.append(_JobProcess(self._run))
 
     def offer(self, step: Step) -> None:
-        """Have a whole step made, as soon as a process has nothing else to do."""
-        # Not handed out yet: the step that comes next in this process may have trainings that are needed sooner.
+        """Have a whole step made, before any training of the steps that come next in this process."""
+        # Both are waited for where the classifiers are compared, and a whole step is the longer one: a process that
+        # begins with it ends no later than one that begins with a training.
         self._offered.append((step.index, None))
         self._waiting.append((step.index, None))
 
@@ -110,7 +111,7 @@ class Jobs:
     def _turns(self, step: Step, count: int) -> Iterator[int]:
         """The trainings of a step that nobody has begun, and then those that the others have done."""
         jobs: list[Job] = [(step.index, number) for number in range(count)]
-        self._waiting[:0] = jobs
+        self._waiting += jobs
         others = set(range(count))
         for _, number in self._mine(jobs):
             assert number is not None

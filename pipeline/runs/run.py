@@ -1,4 +1,4 @@
-"""Walk the steps of a run: skip what is up to date, make the rest, stop where a round no longer helps."""
+"""Walk the steps of a run: skip what is up to date, make the rest, leave out rounds that cannot go on."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -30,8 +30,7 @@ def run_all(
         session: Who is told of the work and may stop it, and the processes that share it. Default: this process alone,
             which says nothing.
         until: Name of a stage: make its last step and what that is made from, directly or not, and nothing else. Until
-            ``student`` neither the baseline is trained nor the scores are made, so no test image is looked at. A later
-            call goes on from there.
+            ``student`` the scores are not made, so no test image is looked at. A later call goes on from there.
 
     Raises:
         ConfigError: ``until`` is not a stage, or the run has no step of it.

@@ -52,7 +52,7 @@ class Stage:
     apart: bool = False
     """Whether it trains networks that are independent of one another, so that other processes can train some ahead."""
     aside: bool = False
-    """Whether no training reads what it makes, so that another process can make it beside them."""
+    """Whether it needs nothing that is trained, so that another process can make it beside the trainings."""
 
     def load(self) -> Work:
         """Import the stage's module and return its ``run``."""

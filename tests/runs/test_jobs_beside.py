@@ -139,19 +139,35 @@ def test_the_other_process_has_its_training_before_this_one_begins_its_own(
     assert other.given == [(1, 1)]
 
 
-def test_an_offered_step_waits_for_the_trainings_that_are_needed_sooner(
+def test_an_offered_step_is_begun_before_the_trainings_beside_it(
+    pair: tuple[FakeRun, jobs.Jobs, Beside, StopRequest],
+) -> None:
+    """The first choice waits for both, and a baseline takes longer than a member: it is not to be begun last."""
+    run, ours, other, _ = pair
+    ours.offer(STEPS[2])
+    turns = run.turns(STEPS[1], 3)
+    assert next(turns) == 0
+    assert other.given == [(2, None)]
+    assert next(turns) == 1
+    other.ends()
+    assert next(turns) == 2
+    assert list(turns) == []
+    assert list(ours.finish()) == []
+    assert other.given == [(2, None)]
+
+
+def test_who_has_made_the_offered_step_goes_on_with_a_training(
     pair: tuple[FakeRun, jobs.Jobs, Beside, StopRequest],
 ) -> None:
     run, ours, other, _ = pair
     ours.offer(STEPS[2])
-    turns = run.turns(STEPS[1], 2)
+    turns = run.turns(STEPS[1], 3)
     assert next(turns) == 0
-    assert other.given == [(1, 1)]
     other.ends()
-    assert list(turns) == [1]
-    assert other.given == [(1, 1), (2, None)]
+    assert next(turns) == 1
+    assert other.given == [(2, None), (1, 2)]
     other.ends()
-    assert list(ours.finish()) == []
+    assert list(turns) == [2]
 
 
 def test_an_offered_step_that_nobody_has_begun_is_made_here(

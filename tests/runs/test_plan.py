@@ -21,16 +21,19 @@ if TYPE_CHECKING:
 
 
 def test_the_plan_without_rounds() -> None:
-    assert planned(0) == {"00-data": [], "01-teacher": ["00-data"], "03-evaluate": ["00-data"]}
+    data = ["00-data"]
+    assert planned(0) == {"00-data": [], "01-teacher": data, "02-choose": data, "03-evaluate": data}
 
 
 _FIRST_ROUND = {
     "00-data": [],
     "01-teacher": ["00-data"],
     "02-baseline": ["00-data"],
-    "04-pseudolabel": ["00-data", "01-teacher"],
+    "03-choose": ["00-data"],
+    "04-pseudolabel": ["00-data", "03-choose"],
     "05-filter": ["00-data", "04-pseudolabel"],
-    "06-student": ["00-data", "01-teacher", "04-pseudolabel", "05-filter"],
+    "06-student": ["00-data", "03-choose", "04-pseudolabel", "05-filter"],
+    "07-choose": ["00-data"],
 }
 
 
@@ -38,34 +41,55 @@ def test_the_plan_of_one_round() -> None:
     assert planned(1) == _FIRST_ROUND | {"08-evaluate": ["00-data"]}
 
 
-def test_in_the_second_round_the_student_is_the_teacher() -> None:
+def test_in_the_second_round_what_was_chosen_after_the_first_one_labels() -> None:
     assert planned(2) == _FIRST_ROUND | {
-        "08-pseudolabel": ["00-data", "06-student"],
+        "08-pseudolabel": ["00-data", "07-choose"],
         "09-filter": ["00-data", "08-pseudolabel"],
-        "10-student": ["00-data", "06-student", "08-pseudolabel", "09-filter"],
+        "10-student": ["00-data", "07-choose", "08-pseudolabel", "09-filter"],
+        "11-choose": ["00-data"],
         "12-evaluate": ["00-data"],
     }
 
 
+def _gathered(rounds: int) -> dict[str, tuple[str, ...]]:
+    return {step.name: step.gathered for step in plan(load_config(None, [f"rounds={rounds}"])) if step.gathered}
+
+
+def test_a_choice_gathers_every_classifier_that_was_trained_before_it() -> None:
+    """The baseline too, and no earlier choice: that is made of the same classifiers."""
+    found = _gathered(2)
+    assert found["03-choose"] == ("01-teacher", "02-baseline")
+    assert found["07-choose"] == ("01-teacher", "02-baseline", "06-student")
+    assert found["11-choose"] == ("01-teacher", "02-baseline", "06-student", "10-student")
+    assert _gathered(0)["02-choose"] == ("01-teacher",)
+
+
 def test_the_evaluation_gathers_everything_that_is_scored() -> None:
     assert [plan(load_config(None, [f"rounds={n}"]))[-1].gathered for n in (0, 1, 2)] == [
-        ("01-teacher",),
+        ("01-teacher", "02-choose"),
         tuple(ONE_ROUND[1:-1]),
         tuple(TWO_ROUNDS[1:-1]),
     ]
 
 
 def test_steps_know_their_round() -> None:
+    """The last choice is of none: it is made also where the rounds end early."""
     rounds = {step.name: step.round for step in plan(load_config(None, ["rounds=2"]))}
-    assert [rounds[name] for name in TWO_ROUNDS] == [0, 0, 0, 1, 1, 1, 2, 2, 2, 0]
+    assert [rounds[name] for name in TWO_ROUNDS] == [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 0, 0]
+
+
+@pytest.mark.parametrize(("rounds", "last"), [(0, "02-choose"), (1, "07-choose"), (2, "11-choose")])
+def test_the_last_step_of_a_stage_knows_that_it_is(rounds: int, last: str) -> None:
+    steps = [step for step in plan(load_config(None, [f"rounds={rounds}"])) if step.stage.name == "choose"]
+    assert [step.name for step in steps if step.is_last] == [last]
 
 
 def test_all_processes_of_a_run_share_what_takes_long() -> None:
     """The leader alone reads the images and scores: the others wait for it."""
-    assert {name for name, stage in STAGES.items() if not stage.shared} == {"data", "evaluate"}
+    assert {name for name, stage in STAGES.items() if not stage.shared} == {"data", "choose", "evaluate"}
 
 
-# --- a stage that reads every labeller and not only the latest ---
+# --- a stage that reads every artifact of a role and not only the latest ---
 
 
 @pytest.fixture
@@ -77,18 +101,18 @@ def labelled_by_all(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("labelled_by_all")
 def test_a_stage_that_gathers_labellers_reads_all_that_were_made_before_it() -> None:
     reads = {step.name: step.reads for step in plan(load_config(None, ["rounds=3"]))}
-    assert reads["04-pseudolabel"] == ("00-data", "01-teacher")
-    assert reads["08-pseudolabel"] == ("00-data", "01-teacher", "06-student")
-    assert reads["12-pseudolabel"] == ("00-data", "01-teacher", "06-student", "10-student")
-    assert reads["14-student"] == ("00-data", "10-student", "12-pseudolabel", "13-filter")
+    assert reads["04-pseudolabel"] == ("00-data", "03-choose")
+    assert reads["08-pseudolabel"] == ("00-data", "03-choose", "07-choose")
+    assert reads["12-pseudolabel"] == ("00-data", "03-choose", "07-choose", "11-choose")
+    assert reads["14-student"] == ("00-data", "11-choose", "12-pseudolabel", "13-filter")
 
 
 @pytest.mark.usefixtures("labelled_by_all")
 def test_the_plan_that_is_shown_names_every_labeller(capsys: pytest.CaptureFixture[str]) -> None:
     print_plan(plan(load_config(None, ["rounds=2"])))
     rows = {line.split()[0]: " ".join(line.split()[1:]) for line in capsys.readouterr().out.splitlines()}
-    assert rows["04-pseudolabel"] == "00-data, 01-teacher labels"
-    assert rows["08-pseudolabel"] == "00-data, 01-teacher, 06-student labels"
+    assert rows["04-pseudolabel"] == "00-data, 03-choose labels"
+    assert rows["08-pseudolabel"] == "00-data, 03-choose, 07-choose labels"
     assert rows["12-evaluate"] == "everything made before scores"
 
 
@@ -108,8 +132,8 @@ def test_the_context_hands_over_every_labeller_and_the_latest_one(
     monkeypatch.setattr(Stage, "load", lambda stage: work)
     steps_made(tmp_path, "rounds=2")
     assert seen == {
-        "04-pseudolabel": (["01-teacher"], "01-teacher"),
-        "08-pseudolabel": (["01-teacher", "06-student"], "06-student"),
+        "04-pseudolabel": (["03-choose"], "03-choose"),
+        "08-pseudolabel": (["03-choose", "07-choose"], "07-choose"),
     }
 
 
@@ -121,15 +145,15 @@ def test_of_what_is_gathered_each_role_can_be_asked_for(
     def work(context: Context) -> Metrics:
         for role in context.step.stage.gathers:
             found[role] = [made.name for made in context.all(role)]
-        if found:
+        if "labels" in context.step.stage.gathers:
             found["both"] = [made.name for made in context.all("selection", "labels")]
         return fake_stages.work(context)
 
     monkeypatch.setattr(Stage, "load", lambda stage: work)
     steps_made(tmp_path)
     assert found == {
-        "labeller": ["01-teacher", "06-student"],
-        "baseline": ["02-baseline"],
+        "classifier": ["01-teacher", "02-baseline", "06-student"],
+        "labeller": ["03-choose", "07-choose"],
         "labels": ["04-pseudolabel"],
         "selection": ["05-filter"],
         "both": ["04-pseudolabel", "05-filter"],
@@ -140,11 +164,11 @@ def test_of_what_is_gathered_each_role_can_be_asked_for(
 def test_labels_are_stale_if_any_labeller_was_made_again(tmp_path: Path, fake_stages: FakeStages) -> None:
     steps_made(tmp_path, "rounds=2")
     asked = json.loads((tmp_path / "08-pseudolabel" / "manifest.json").read_text())["asked"]
-    assert list(asked["inputs"]) == ["00-data", "06-student", "01-teacher"]
-    shutil.rmtree(tmp_path / "01-teacher")
-    fake_stages.content = {"01-teacher": "other"}
+    assert list(asked["inputs"]) == ["00-data", "07-choose", "03-choose"]
+    shutil.rmtree(tmp_path / "03-choose")
+    fake_stages.content = {"03-choose": "other"}
     made = steps_made(tmp_path, "rounds=2")
-    assert made["08-pseudolabel"] == "01-teacher was made again"
+    assert made["08-pseudolabel"] == "03-choose was made again"
 
 
 def test_a_role_that_a_stage_does_not_gather_is_not_handed_over(

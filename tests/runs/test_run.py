@@ -33,7 +33,11 @@ def test_a_run_makes_every_step_and_a_second_run_none(tmp_path: Path, fake_stage
 
 def test_each_step_reads_what_the_plan_says(tmp_path: Path, fake_stages: FakeStages) -> None:
     steps_made(tmp_path)
-    assert fake_stages.read == planned(1) | {"08-evaluate": ["00-data", *ONE_ROUND[1:-1]]}
+    assert fake_stages.read == planned(1) | {
+        "03-choose": ONE_ROUND[:3],
+        "07-choose": [*ONE_ROUND[:3], "06-student"],
+        "08-evaluate": ONE_ROUND[:-1],
+    }
 
 
 def test_the_folder_holds_the_steps_and_the_whole_configuration(tmp_path: Path, fake_stages: FakeStages) -> None:
@@ -69,18 +73,18 @@ def test_a_step_that_fails_is_made_again_and_what_was_done_stays(tmp_path: Path,
     fake_stages.failing = {"05-filter": TrainingError("every pseudo-label was rejected")}
     with pytest.raises(TrainingError):
         steps_made(tmp_path)
-    assert fake_stages.made == ONE_ROUND[:5]
-    assert states(tmp_path) == dict.fromkeys(ONE_ROUND, "missing") | dict.fromkeys(ONE_ROUND[:4], "done") | {
+    assert fake_stages.made == ONE_ROUND[:6]
+    assert states(tmp_path) == dict.fromkeys(ONE_ROUND, "missing") | dict.fromkeys(ONE_ROUND[:5], "done") | {
         "05-filter": "partial"
     }
     fake_stages.failing = {}
     fake_stages.forget()
     steps_made(tmp_path)
-    assert fake_stages.made == ONE_ROUND[4:]
+    assert fake_stages.made == ONE_ROUND[5:]
     assert not list(tmp_path.glob("*.partial"))
 
 
-@pytest.mark.parametrize("number", range(7))
+@pytest.mark.parametrize("number", range(9))
 def test_a_run_that_is_killed_anywhere_ends_as_if_it_had_not_been(
     tmp_path: Path, fake_stages: FakeStages, number: int
 ) -> None:
@@ -170,11 +174,31 @@ def test_a_damaged_configuration_is_no_obstacle(tmp_path: Path, fake_stages: Fak
 
 def test_one_stage_at_a_time(tmp_path: Path, fake_stages: FakeStages) -> None:
     config = load_config(None, ["rounds=2"])
-    for stage in ("data", "teacher", "pseudolabel", "filter", "baseline", "student", "pseudolabel"):
+    for stage in ("data", "teacher", "baseline", "choose", "pseudolabel", "filter", "student", "choose", "pseudolabel"):
         run_stage(config, stage, tmp_path)
-    assert fake_stages.made == [*ONE_ROUND[:2], *ONE_ROUND[3:5], "02-baseline", "06-student", "08-pseudolabel"]
+    assert fake_stages.made == TWO_ROUNDS[:9]
     assert run_stage(config, "teacher", tmp_path) == tmp_path / "01-teacher"
-    assert len(fake_stages.made) == 7
+    assert len(fake_stages.made) == 9
+
+
+def test_a_choice_takes_what_was_trained_so_far(tmp_path: Path, fake_stages: FakeStages) -> None:
+    """Who runs stages one by one need not train the baseline to get labels; what comes later makes the choice stale."""
+    config = load_config(None, ["rounds=1"])
+    for stage in ("data", "teacher", "choose", "pseudolabel"):
+        run_stage(config, stage, tmp_path)
+    assert fake_stages.read["03-choose"] == ["00-data", "01-teacher"]
+    run_stage(config, "baseline", tmp_path)
+    run_all(config, tmp_path)
+    assert fake_stages.read["03-choose"] == ["00-data", "01-teacher", "02-baseline"]
+    assert fake_stages.made.count("04-pseudolabel") == 2
+
+
+def test_labels_without_a_choice_name_the_stage_to_run(tmp_path: Path, fake_stages: FakeStages) -> None:
+    config = load_config(None, ["rounds=1"])
+    for stage in ("data", "teacher"):
+        run_stage(config, stage, tmp_path)
+    with pytest.raises(ArtifactError, match=r"pseudolabel needs 03-choose, .* run `nstudent stage choose` first"):
+        run_stage(config, "pseudolabel", tmp_path)
 
 
 def test_a_stage_without_its_inputs_names_the_one_to_run(tmp_path: Path, fake_stages: FakeStages) -> None:
@@ -193,17 +217,17 @@ def test_a_stage_that_does_not_exist(tmp_path: Path) -> None:
 # --- until a stage ---
 
 
-def test_until_the_student_neither_the_baseline_nor_the_scores_are_made(
+def test_until_the_student_neither_the_last_choice_nor_the_scores_are_made(
     tmp_path: Path, fake_stages: FakeStages
 ) -> None:
     config = load_config(None, ["rounds=2"])
     assert run_all(config, tmp_path, until="student") == tmp_path
-    made = [name for name in TWO_ROUNDS if not name.endswith(("baseline", "evaluate"))]
-    assert fake_stages.made == made
-    assert json.loads((tmp_path / "final.json").read_text()) == {"step": "10-student"}
+    assert fake_stages.made == TWO_ROUNDS[:-2]
+    assert json.loads((tmp_path / "final.json").read_text()) == {"step": "07-choose"}
     fake_stages.forget()
     run_all(config, tmp_path)
-    assert fake_stages.made == ["02-baseline", "12-evaluate"]
+    assert fake_stages.made == ["11-choose", "12-evaluate"]
+    assert json.loads((tmp_path / "final.json").read_text()) == {"step": "11-choose"}
     assert states(tmp_path) == dict.fromkeys(TWO_ROUNDS, "done")
 
 
@@ -213,7 +237,8 @@ def test_until_the_student_neither_the_baseline_nor_the_scores_are_made(
         ("data", ONE_ROUND[:1]),
         ("teacher", ONE_ROUND[:2]),
         ("baseline", ["00-data", "02-baseline"]),
-        ("filter", ["00-data", "01-teacher", "04-pseudolabel", "05-filter"]),
+        ("filter", ONE_ROUND[:6]),
+        ("choose", ONE_ROUND[:8]),
         ("evaluate", ONE_ROUND),
     ],
 )
@@ -225,9 +250,9 @@ def test_until_a_stage_what_it_is_made_from_is_made(
 
 
 def test_until_the_student_the_rounds_end_where_they_came_to_nothing(tmp_path: Path, fake_stages: FakeStages) -> None:
-    fake_stages.not_promoted = {"06-student"}
+    fake_stages.leave_nothing_after("05-filter")
     run_all(load_config(None, ["rounds=2"]), tmp_path, until="student")
-    assert fake_stages.made == [name for name in ONE_ROUND[:6] if name != "02-baseline"]
+    assert fake_stages.made == ONE_ROUND[:6]
 
 
 def test_until_a_step_that_stands_aside_it_is_made_before_the_call_returns(
@@ -263,7 +288,7 @@ def test_status_says_what_would_be_made_again(tmp_path: Path, fake_stages: FakeS
 def test_status_shows_what_a_step_reports(tmp_path: Path, fake_stages: FakeStages) -> None:
     steps_made(tmp_path)
     found: Mapping[str, StepState] = {state.step.name: state for state in status(tmp_path)}
-    assert found["06-student"].metrics == TrainedMetrics({HEADLINE: 0.5}, 1.0, 10, history=(), promoted=True)
+    assert found["06-student"].metrics == TrainedMetrics({HEADLINE: 0.5}, 1.0, 10, history=())
 
 
 def test_status_of_a_folder_that_is_no_run(tmp_path: Path) -> None:

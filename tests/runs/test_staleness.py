@@ -27,6 +27,7 @@ def test_a_changed_key_is_named_and_what_follows_from_it_is_made_again(tmp_path:
     assert steps_made(tmp_path, "filter.epochs=9") == {
         "05-filter": "filter.epochs changed from 4 to 9",
         "06-student": "05-filter was asked for differently",
+        "07-choose": "06-student was asked for differently",
         "08-evaluate": "05-filter was asked for differently",
     }
 
@@ -40,9 +41,8 @@ def test_a_changed_key_is_named_and_what_follows_from_it_is_made_again(tmp_path:
         ("precision=float32", "01-teacher", ONE_ROUND[1:]),
         ("augment=image", "01-teacher", ONE_ROUND[1:]),
         ("teacher.learning_rate=0.1", "01-teacher", ["01-teacher", *ONE_ROUND[3:]]),
-        ("student.epochs=9", "02-baseline", ["02-baseline", "06-student", "08-evaluate"]),
-        ("student.promote_above=0.9", "06-student", ["06-student", "08-evaluate"]),
-        ("pseudolabel.threshold=0.9", "04-pseudolabel", ONE_ROUND[3:]),
+        ("student.epochs=9", "02-baseline", ONE_ROUND[2:]),
+        ("pseudolabel.threshold=0.9", "04-pseudolabel", ONE_ROUND[4:]),
         ("evaluate.confidence=0.9", "08-evaluate", None),
     ],
 )
@@ -175,10 +175,13 @@ def test_folds_are_asked_of_the_data_only_if_there_are_to_be_some(tmp_path: Path
 
 
 @pytest.mark.parametrize("key", ["evaluate.resamples", "evaluate.confidence"])
-def test_what_decides_a_promotion_is_asked_of_the_student(tmp_path: Path, fake_stages: FakeStages, key: str) -> None:
-    """The gate is a bootstrap: its number of resamples and its interval stand in the student's manifest."""
+def test_what_an_interval_is_made_of_is_asked_of_the_steps_that_report_one(
+    tmp_path: Path, fake_stages: FakeStages, key: str
+) -> None:
+    """The paired differences on validation stand in the manifests of the student and of the choices."""
     steps_made(tmp_path)
-    assert key in Manifest.read(tmp_path / "06-student").asked["settings"]
+    for step in ("03-choose", "06-student", "07-choose"):
+        assert key in Manifest.read(tmp_path / step).asked["settings"]
 
 
 def test_changed_data_is_noticed(tmp_path: Path, fake_stages: FakeStages, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,7 +198,7 @@ def test_a_newer_version_of_a_stage_makes_its_steps_again(
     steps_made(tmp_path)
     monkeypatch.setitem(STAGES, "filter", dataclasses.replace(STAGES["filter"], version=STAGES["filter"].version + 1))
     reasons = steps_made(tmp_path)
-    assert list(reasons) == ["05-filter", "06-student", "08-evaluate"]
+    assert list(reasons) == ["05-filter", "06-student", "07-choose", "08-evaluate"]
     assert reasons["05-filter"] == "made by another version of the stage"
 
 
@@ -204,10 +207,11 @@ def test_a_step_made_again_with_other_bytes_makes_its_readers_stale(tmp_path: Pa
     steps_made(tmp_path)
     shutil.rmtree(tmp_path / "01-teacher")
     fake_stages.content["01-teacher"] = "another teacher"
+    # What was chosen has the bytes it had.
     assert steps_made(tmp_path) == {
         "01-teacher": "not made yet",
-        "04-pseudolabel": "01-teacher was made again",
-        "06-student": "01-teacher was made again",
+        "03-choose": "01-teacher was made again",
+        "07-choose": "01-teacher was made again",
         "08-evaluate": "01-teacher was made again",
     }
 
@@ -218,42 +222,70 @@ def test_a_step_made_again_with_the_same_bytes_makes_nothing_stale(tmp_path: Pat
     assert steps_made(tmp_path) == {"01-teacher": "not made yet"}
 
 
-# --- the promotion gate ---
+# --- rounds that cannot go on ---
 
 
-def test_rounds_after_a_student_that_was_not_promoted_are_not_needed(tmp_path: Path, fake_stages: FakeStages) -> None:
-    fake_stages.not_promoted = {"06-student"}
-    assert list(steps_made(tmp_path, "rounds=2")) == [*ONE_ROUND[:-1], "12-evaluate"]
-    assert fake_stages.read["12-evaluate"] == ["00-data", *ONE_ROUND[1:-1]]
-    assert states(tmp_path) == {name: "not needed" if name in TWO_ROUNDS[6:9] else "done" for name in TWO_ROUNDS}
+def test_where_a_filter_leaves_nothing_there_is_no_student_and_the_last_choice_is_made_without_one(
+    tmp_path: Path, fake_stages: FakeStages
+) -> None:
+    fake_stages.leave_nothing_after("05-filter")
+    assert list(steps_made(tmp_path, "rounds=2")) == [*ONE_ROUND[:6], "11-choose", "12-evaluate"]
+    assert fake_stages.read["11-choose"] == ["00-data", "01-teacher", "02-baseline"]
+    assert fake_stages.read["12-evaluate"] == [*ONE_ROUND[:6], "11-choose"]
+    assert states(tmp_path) == {name: "not needed" if name in TWO_ROUNDS[6:11] else "done" for name in TWO_ROUNDS}
     assert steps_made(tmp_path, "rounds=2") == {}
 
 
-def test_a_student_that_is_promoted_after_all_brings_its_rounds_back(tmp_path: Path, fake_stages: FakeStages) -> None:
-    fake_stages.not_promoted = {"06-student"}
+def test_in_the_second_round_the_first_student_stays_among_the_choices(tmp_path: Path, fake_stages: FakeStages) -> None:
+    fake_stages.leave_nothing_after("09-filter")
+    assert list(steps_made(tmp_path, "rounds=2")) == [*TWO_ROUNDS[:10], "11-choose", "12-evaluate"]
+    assert fake_stages.read["11-choose"] == ["00-data", "01-teacher", "02-baseline", "06-student"]
+
+
+def test_a_filter_that_leaves_something_after_all_brings_its_rounds_back(
+    tmp_path: Path, fake_stages: FakeStages
+) -> None:
+    fake_stages.leave_nothing_after("05-filter")
     steps_made(tmp_path, "rounds=2")
-    fake_stages.not_promoted = set()
-    reasons = steps_made(tmp_path, "rounds=2", "student.promote_above=0.1")
-    assert list(reasons) == ["06-student", *TWO_ROUNDS[6:]]
+    fake_stages.leave_nothing_after()
+    reasons = steps_made(tmp_path, "rounds=2", "filter.epochs=20")
+    assert list(reasons) == TWO_ROUNDS[5:]
     assert fake_stages.read["12-evaluate"] == ["00-data", *TWO_ROUNDS[1:-1]]
 
 
-def test_what_a_former_promotion_left_is_not_gathered(tmp_path: Path, fake_stages: FakeStages) -> None:
+def test_what_a_former_round_left_is_not_gathered(tmp_path: Path, fake_stages: FakeStages) -> None:
     steps_made(tmp_path, "rounds=2")
-    fake_stages.not_promoted = {"06-student"}
-    reasons = steps_made(tmp_path, "rounds=2", "student.promote_above=0.9")
-    assert list(reasons) == ["06-student", "12-evaluate"]
-    assert fake_stages.read["12-evaluate"] == ["00-data", *ONE_ROUND[1:-1]]
+    fake_stages.leave_nothing_after("05-filter")
+    reasons = steps_made(tmp_path, "rounds=2", "filter.epochs=20")
+    assert list(reasons) == ["05-filter", "11-choose", "12-evaluate"]
+    assert fake_stages.read["11-choose"] == ["00-data", "01-teacher", "02-baseline"]
 
 
 def test_a_round_that_is_no_longer_needed_is_given_as_the_reason(tmp_path: Path, fake_stages: FakeStages) -> None:
-    """Equal settings, but a remade teacher is not beaten any more: the evaluation has fewer inputs than before."""
+    """Equal settings, but a remade filter leaves nothing: the last choice has fewer inputs than before."""
     steps_made(tmp_path, "rounds=2")
-    shutil.rmtree(tmp_path / "06-student")
-    fake_stages.not_promoted = {"06-student"}
-    reason = steps_made(tmp_path, "rounds=2")["12-evaluate"]
-    assert "another version" not in reason
-    assert reason.startswith(("08-pseudolabel", "09-filter", "10-student"))
+    shutil.rmtree(tmp_path / "05-filter")
+    fake_stages.leave_nothing_after("05-filter")
+    reasons = steps_made(tmp_path, "rounds=2")
+    assert "another version" not in reasons["11-choose"]
+    assert reasons["11-choose"].startswith(("06-student", "10-student"))
+
+
+def test_more_rounds_make_the_last_choice_of_before_a_labeller_and_train_nothing_again(
+    tmp_path: Path, fake_stages: FakeStages
+) -> None:
+    steps_made(tmp_path)
+    assert list(steps_made(tmp_path, "rounds=2")) == TWO_ROUNDS[7:]
+
+
+def test_the_limit_of_the_final_classifier_is_asked_of_the_last_choice_alone(
+    tmp_path: Path, fake_stages: FakeStages
+) -> None:
+    """What labels may cost more, and labels and students are not to be made again for the limit."""
+    steps_made(tmp_path, "rounds=2")
+    assert list(steps_made(tmp_path, "rounds=2", "final.max_gmacs=0.5")) == ["11-choose", "12-evaluate"]
+    asked = {name: Manifest.read(tmp_path / name).asked["settings"] for name in ("03-choose", "07-choose", "11-choose")}
+    assert {name for name, settings in asked.items() if "final.max_gmacs" in settings} == {"11-choose"}
 
 
 @pytest.fixture
@@ -272,28 +304,22 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def test_the_classifier_is_the_last_one_promoted(tmp_path: Path, fake_stages: FakeStages, loaded: list[str]) -> None:
+def test_the_classifier_is_what_the_last_choice_took(
+    tmp_path: Path, fake_stages: FakeStages, loaded: list[str]
+) -> None:
     from nstudent import Classifier
 
-    fake_stages.not_promoted = {"10-student"}
     steps_made(tmp_path, "rounds=2")
     Classifier.load(tmp_path, "cpu")
-    assert loaded == ["06-student"]
+    assert loaded == ["11-choose"]
 
 
-@pytest.mark.parametrize(
-    ("left_behind", "word", "final"),
-    [(set(), "rounds=1", "06-student"), ({"06-student"}, "student.promote_above=0.9", "01-teacher")],
-    ids=["fewer rounds", "no longer promoted"],
-)
-def test_the_classifier_is_the_one_that_was_scored(
-    tmp_path: Path, fake_stages: FakeStages, loaded: list[str], left_behind: set[str], word: str, final: str
-) -> None:
+def test_the_classifier_is_the_one_that_was_scored(tmp_path: Path, fake_stages: FakeStages, loaded: list[str]) -> None:
     """Folders of an earlier run with other settings still lie there: what they hold is not this run's result."""
     from nstudent import Classifier
 
     steps_made(tmp_path, "rounds=2")
-    fake_stages.not_promoted = left_behind
-    steps_made(tmp_path, "rounds=2", word)
+    steps_made(tmp_path, "rounds=1")
+    assert (tmp_path / "11-choose").exists()
     Classifier.load(tmp_path, "cpu")
-    assert loaded == [final]
+    assert loaded == ["07-choose"]

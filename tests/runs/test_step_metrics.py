@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from costless_runs import ONE_ROUND, states, steps_made
+from costless_runs import ONE_ROUND, TWO_ROUNDS, states, steps_made
 from nstudent.errors import ArtifactError
 from nstudent.evaluation.scores import HEADLINE, Difference, Interval
 from nstudent.runs.plan import STAGES
 from nstudent.runs.step_metrics import (
     METRICS,
+    Candidate,
+    ChoiceMetrics,
     DataMetrics,
     FilterIteration,
     FilterMetrics,
@@ -31,7 +33,16 @@ GAIN = Difference(0.1, -0.1, 0.2, 0.9)
 EACH = [
     DataMetrics(1, 2, 3, 4, 5, 6, 7, 8, classes=(2, 3), terminals=4, findings={"held_out_only": 1}),
     TrainedMetrics({HEADLINE: 0.5, "accuracy/fine": None}, 0.1, 10, history=(({"epoch": 1, "loss": 0.5},), ())),
-    TrainedMetrics({HEADLINE: 0.5}, 0.1, 10, (), training_gmacs=1.5, gain_over_teacher=GAIN, promoted=False),
+    TrainedMetrics({HEADLINE: 0.5}, 0.1, 10, (), training_gmacs=1.5, gain_over_labeller=GAIN),
+    ChoiceMetrics(
+        "pool of all",
+        labels_alone="01-teacher",
+        with_heap=None,
+        candidates=(
+            Candidate("01-teacher", {"01-teacher": 1.0}, False, 0.1, 0.5, None, 0.0, None, None),
+            Candidate("pool of all", {"a": 0.4, "b": 0.6}, True, 0.2, 0.6, GAIN, 0.01, (1.0, 0.9), (0.1, 0.0)),
+        ),
+    ),
     LabelMetrics(9, {"fine": 3}, shown=3, copies=4, temperatures=(1.0, 0.9), highest_confidence=0.99),
     FilterMetrics(
         "", ("A/a",), {"fine": 2}, {"fine": 1}, {"fine": 0}, 2, 3, (FilterIteration(0.5, 1, 8, 0.5),), 8, 0.5
@@ -55,8 +66,17 @@ def test_every_role_that_a_stage_provides_has_its_metrics() -> None:
     assert {stage.provides for stage in STAGES.values()} == set(METRICS)
 
 
-def test_what_a_baseline_reports_says_nothing_of_promotion() -> None:
+def test_what_a_teacher_reports_names_no_labeller() -> None:
     assert set(EACH[1].to_json()) == {"validation", "gmacs", "image_passes", "history"}
+
+
+def test_a_candidate_is_found_by_its_name() -> None:
+    metrics = EACH[3]
+    assert isinstance(metrics, ChoiceMetrics)
+    assert metrics.taken is metrics.candidates[1]
+    assert metrics.candidate("01-teacher") is metrics.candidates[0]
+    with pytest.raises(LookupError):
+        metrics.candidate("02-baseline")
 
 
 @pytest.mark.parametrize("role", ["labeller", "labels", "selection", "data", "scores", "pack", "", "clean labels"])
@@ -91,7 +111,7 @@ def test_a_run_folder_without_roles_is_up_to_date_and_read_as_before(tmp_path: P
     assert set(states(tmp_path).values()) == {"done"}
     assert steps_made(tmp_path) == {}
     assert {name: Manifest.read(tmp_path / name).id for name in ONE_ROUND} == ids
-    assert json.loads((tmp_path / "final.json").read_text()) == {"step": "06-student"}
+    assert json.loads((tmp_path / "final.json").read_text()) == {"step": "07-choose"}
 
 
 def test_scores_are_made_of_what_an_earlier_version_has_left(tmp_path: Path, fake_stages: FakeStages) -> None:
@@ -100,21 +120,22 @@ def test_scores_are_made_of_what_an_earlier_version_has_left(tmp_path: Path, fak
     shutil.rmtree(tmp_path / "08-evaluate")
     assert list(steps_made(tmp_path)) == ["08-evaluate"]
     scores = json.loads((tmp_path / "08-evaluate" / "scores.json").read_text())
-    assert list(scores["classifiers"]) == ["01-teacher", "02-baseline", "06-student"]
+    assert list(scores["classifiers"]) == ["01-teacher", "02-baseline", "03-choose", "06-student", "07-choose"]
 
 
-def test_a_student_of_an_earlier_version_that_was_not_promoted_ends_the_rounds(
+def test_a_filter_of_an_earlier_version_that_left_nothing_ends_the_rounds(
     tmp_path: Path, fake_stages: FakeStages
 ) -> None:
-    fake_stages.not_promoted = {"06-student"}
+    fake_stages.leave_nothing_after("05-filter")
     steps_made(tmp_path, "rounds=2")
     _without_roles(tmp_path)
-    assert {name for name, state in states(tmp_path).items() if state == "not needed"} == {
-        *("08-pseudolabel", "09-filter", "10-student")
-    }
+    assert [name for name, state in states(tmp_path).items() if state == "not needed"] == TWO_ROUNDS[6:11]
 
 
 def test_the_manifest_names_the_role(tmp_path: Path, fake_stages: FakeStages) -> None:
     steps_made(tmp_path)
     roles = {name: json.loads((tmp_path / name / "manifest.json").read_text())["role"] for name in ONE_ROUND}
-    assert list(roles.values()) == ["data", "labeller", "baseline", "labels", "selection", "labeller", "scores"]
+    assert list(roles.values()) == [
+        *("data", "classifier", "classifier", "labeller"),
+        *("labels", "selection", "classifier", "labeller", "scores"),
+    ]
