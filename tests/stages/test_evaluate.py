@@ -20,8 +20,11 @@ from nstudent.evaluation.scores import COMPARED, HEADLINE
 from nstudent.labels.path_posterior import Calibration
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble, pool_ensembles
-from nstudent.runs.run import run_stage
+from nstudent.runs.findings import findings
+from nstudent.runs.measured import Measured
+from nstudent.runs.run import run_all, run_stage
 from nstudent.runs.step_metrics import ChoiceMetrics
+from nstudent.runs.verdict import verdict
 from nstudent.storage.artifact import Artifact, Manifest
 from nstudent.storage.hdf5 import mapped
 from PIL import Image
@@ -261,3 +264,25 @@ def test_the_product_of_a_real_run_predicts_image_files(finished: Path, scores: 
     # The run is scored in float32; the classifier takes the precision that suits this machine.
     expected = scores["final"]["test"]["accuracy/coarse"]["value"]
     assert right == pytest.approx(expected, abs=0.02)
+
+
+def test_without_rounds_there_is_a_result_and_nothing_is_said_to_have_helped(
+    tiny: Callable[..., Config], go_on: Path
+) -> None:
+    run_all(tiny("rounds=0"), go_on)
+    measured = Measured.read(go_on, "03-evaluate")
+    assert list(measured.scores.test) == ["01-teacher"]
+    assert (measured.scores.heap_gain, measured.scores.equal_passes) == (None, None)
+    assert verdict(measured, findings(measured)).startswith("No unlabelled image was used, because rounds is 0.")
+
+
+def test_what_a_run_has_measured_is_read_from_the_steps_that_were_scored(finished: Path) -> None:
+    measured = Measured.read(finished, "08-evaluate")
+    assert list(measured.trained) == ["01-teacher", "02-baseline", "06-student"]
+    assert list(measured.students) == ["06-student"]
+    assert measured.labels_of == {"05-filter": "04-pseudolabel"}
+    assert list(measured.choices) == ["03-choose", "07-choose"]
+    assert measured.data is not None
+    assert measured.data.labelled == 100
+    # Whatever became of the student, the last sentence is about the heap.
+    assert "Your unlabelled images" in verdict(measured, findings(measured))
