@@ -213,10 +213,12 @@ def _labelling(context: Context, dataset: Dataset, made: Artifact) -> Labelling:
     found = assess(ensemble, dataset, dataset.validation, context.config.evaluate.batch_size)
     heap, truth = HeapLabels.open(made), dataset.labels[dataset.validation]
     given = dataset.labels[dataset.labelled]
+    # The labels were asked for with this threshold: with another one they, and so the scores, are out of date.
+    threshold = context.config.pseudolabel.threshold
     return Labelling(
         labeller=labeller.name,
         validation=score_of(found.tallies)[HEADLINE],
-        levels=held_out_quality(found, truth, heap, context.config.pseudolabel.threshold, dataset.taxonomy.levels),
+        levels=held_out_quality(found, truth, heap, threshold, dataset.taxonomy.levels),
         without_labels=labels_without_images(given, heap, dataset.taxonomy),
     )
 

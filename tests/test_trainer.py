@@ -273,6 +273,6 @@ def test_the_validation_score_is_the_headline_of_the_scores(
     trainer = make_trainer()
     trained = train(trainer)
     ensemble = trainer.ensemble(trainer._config.teacher.members[:1], [trained.network])
-    expected = scores(assess(ensemble, dataset, dataset.validation, 64).tallies)["contest alone"]
+    expected = scores(assess(ensemble, dataset, dataset.validation, 64).tallies)["level accuracy"]
     assert trainer.validation_score(ensemble) == pytest.approx(expected)
     assert trained.history[-1]["validation"] == pytest.approx(expected)

@@ -147,8 +147,8 @@ def print_plan(steps: Sequence[Step]) -> None:
 
 
 def print_status(rows: Sequence[tuple[str, str, str, str]]) -> None:
-    """(step, state, score, reason) of every step."""
-    table = Table("step", "state", "score", "why", box=None, pad_edge=False)
+    """(step, state, level accuracy on validation in percent, reason) of every step."""
+    table = Table("step", "state", "accuracy", "why", box=None, pad_edge=False)
     for row in rows:
         table.add_row(*map(safe, row))
     _wide_console().print(table)

@@ -76,12 +76,13 @@ def _print_end(run_dir: Path, steps: Sequence[Step]) -> None:
     measured = Measured.read(run_dir, names["scores"])
     found = findings(measured)
     print_scores(measured)
-    print_findings(measured, found)
+    said = verdict(measured, found)
+    print_findings(measured, [finding for finding in found if finding.sentence[1:] not in said])
     if measured.data:
         console.print_left_out(measured.data, run_dir / names["data"])
     typer.echo(f"picture: {run_dir / names['scores'] / FIGURE}")
     typer.echo(f"use it:  nstudent predict {run_dir} IMAGE...")
-    console.print_sentence(verdict(measured, found))
+    console.print_sentence(said)
     if measured.scores.ended:
         raise typer.Exit(USER_ERROR)
 

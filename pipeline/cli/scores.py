@@ -30,12 +30,12 @@ def print_scores(measured: Measured) -> None:
     """The tables at the end of a run: what each classifier scores on test, and what the two sides of the gain cost."""
     scores = measured.scores
     sides = scores.sides
-    for block in [*_blocks(_columns(scores)), _costs(sides)]:
-        for line in _table(block):
-            print_line(line)
-        print_line()
+    for block in _blocks(_columns(scores)):
+        _print_table(block)
     print_line("* final classifier, chosen on validation. Scores: of the test images, in %.")
     print_line(f"  {scores.confidence:.0%} intervals: bootstrap over the images, for the trainings of this seed.")
+    print_line()
+    _print_table(_costs(sides))
     for side in sides:
         if len(side.parts) > 1:
             print_sentence(f"{side.name}: {', '.join(f'{share:.0%} {step}' for step, share in side.parts.items())}")
@@ -49,10 +49,12 @@ def print_scores(measured: Measured) -> None:
 
 def print_findings(measured: Measured, found: Iterable[Finding]) -> None:
     """What the filters dropped, and whatever else is worth a sentence."""
+    # How much a filter drops stands in its line, whether it is much or not.
+    shown = [finding for finding in found if finding.kind != "filter drops much"]
     for step, judged in measured.filters.items():
         if (dropped := _dropped(judged)) and not judged.ended:
             print_sentence(f"{step} dropped {dropped}.")
-    for finding in found:
+    for finding in shown:
         print_sentence(finding.sentence + (f" Try: {finding.remedy}." if finding.remedy else ""))
 
 
@@ -95,16 +97,15 @@ def _width(columns: Sequence[Row]) -> int:
     return sum(max(map(cell_len, column)) for column in columns) + len(_GAP) * (len(columns) - 1)
 
 
-def _table(columns: Sequence[Row]) -> list[str]:
-    """Lines of text: the first column flush left, the others flush right."""
+def _print_table(columns: Sequence[Row]) -> None:
+    """The first column flush left, the others flush right."""
     widths = [max(map(cell_len, column)) for column in columns]
-    lines = []
     for cells in zip(*columns, strict=True):
         first, *rest = cells
         padded = [set_cell_size(first, widths[0])]
         padded += [" " * (width - cell_len(cell)) + cell for cell, width in zip(rest, widths[1:], strict=True)]
-        lines.append(_GAP.join(padded).rstrip())
-    return lines
+        print_line(_GAP.join(padded).rstrip())
+    print_line()
 
 
 def _short(name: str, width: int) -> str:

@@ -51,7 +51,7 @@ _FEWEST_EPOCHS = 8
 _SMALL_HEAP = 3
 """Unlabelled images for a labelled one below which a heap is called small."""
 _WIDE = 0.02
-"""Half of the width of the gain's interval above which the test is called small."""
+"""Half of the width of the gain's interval above which the test is called small, if the interval includes zero."""
 _NAMES_SHOWN = 5
 
 
@@ -280,7 +280,8 @@ def _small_test(measured: Measured) -> Iterator[Finding]:
         return
     found = gain.difference[HEADLINE]
     half = (found.high - found.low) / 2
-    if half > _WIDE or gain.differing < FEWEST_DIFFERING:
+    is_open = half > _WIDE and found.low <= 0 <= found.high
+    if is_open or gain.differing < FEWEST_DIFFERING:
         yield Finding(
             "small test",
             f"{data.test} test images, of which the two sides score {gain.differing} differently, know the gain to "

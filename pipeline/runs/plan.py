@@ -90,10 +90,7 @@ STAGES = {
             needs=("data",),
             gathers=("classifier", "labeller", "labels", "selection"),
             provides="scores",
-            settings=lambda config: (
-                _section("evaluate", without=["batch_size"])(config)
-                | {"pseudolabel.threshold": config.pseudolabel.model_dump(mode="json")["threshold"]}
-            ),
+            settings=_section("evaluate", without=["batch_size"]),
             version=3,
             resumes=False,
         ),

@@ -71,7 +71,7 @@ def _labels_alone_final(gain: HeapGain, found: Sequence[Finding], *, clear: bool
         )
     return (
         f"Your unlabelled images did not help: on validation {name} was chosen, made from the labels alone; on test "
-        f"the best that saw them is at {points(difference)} against it. {_why(found)}"
+        f"the best that saw them differs from it by {points(difference)}. {_why(found)}"
     )
 
 

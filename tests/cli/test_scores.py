@@ -136,6 +136,21 @@ def test_what_a_filter_drops_is_said_level_by_level(capsys: pytest.CaptureFixtur
     assert "dropped" not in told(capsys, measured(filters={FILTER: filtered(ended="it drops all")}))
 
 
+def test_a_filter_that_drops_much_has_one_line_and_not_two(capsys: pytest.CaptureFixture[str]) -> None:
+    said = told(capsys, measured(filters={FILTER: filtered(dropped=100)}))
+    assert said == "05-filter dropped 100 labels at level fine (50%).\n"
+
+
+def test_a_reason_that_the_last_sentence_names_is_said_once(ends: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    ends(measured(scores(gain(-0.014, -0.023, -0.006)), filters={FILTER: filtered(gone=("A/a",), dropped=150)}))
+    said = capsys.readouterr().out
+    assert said.count("A/a") == 1, "a smaller reason has its own line"
+    ends(measured(scores(gain(-0.014, -0.023, -0.006)), filters={FILTER: filtered(gone=("A/a",))}))
+    said = capsys.readouterr().out
+    assert said.count("A/a") == 1
+    assert "A/a" in said.splitlines()[-1]
+
+
 def test_classes_that_are_gone_and_a_weak_filter_are_lines(capsys: pytest.CaptureFixture[str]) -> None:
     said = told(capsys, measured(filters={FILTER: filtered(reached=0.7, gone=("A/a", "B/b\x1b[2J\n"))}))
     assert "leaves no label of 2 classes: A/a, B/b\\x1b[2J\\n. Try: filter.enabled=false.\n" in said

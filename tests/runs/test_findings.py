@@ -117,10 +117,11 @@ CASES: list[tuple[str, Measured, str, Measured]] = [
     ),
     (
         "small test",
-        measured(scores(gain(0.03, 0.005, 0.055))),
+        measured(scores(gain(0.02, -0.005, 0.045))),
         r"400 test images, of which the two sides score 60 differently, know the gain to ±2\.5",
-        measured(scores(gain(0.03, 0.012, 0.048))),
+        measured(scores(gain(0.01, -0.005, 0.03))),
     ),
+    ("small test", measured(scores(gain(0.02, -0.005, 0.045))), "±2", measured(scores(gain(-0.5, -0.6, -0.4)))),
     ("small test", measured(scores(gain(0.01, 0.01, 0.01, differing=9))), "score 9", measured()),
     (
         "nothing to learn from",

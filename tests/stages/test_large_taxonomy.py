@@ -79,7 +79,7 @@ def test_it_ends_with_scores(run: Path) -> None:
     scores = read_json(run / "08-evaluate" / "scores.json")
 
     assert len(scores["classifiers"]) == 3
-    assert scores["classifiers"][scores["final"]]["test"]["accuracy/coarse"]["value"] > 0.5
+    assert scores["final"]["test"]["accuracy/coarse"]["value"] > 0.5
 
 
 def test_of_the_fine_level_the_most_probable_classes_are_stored(run: Path) -> None:

@@ -37,7 +37,7 @@ def test_an_untrained_teacher_stops_the_run_though_it_has_luck(tiny: Callable[..
 
 def test_the_finished_teacher_is_clearly_better_than_chance(finished: Path) -> None:
     metrics = Manifest.read(finished / "01-teacher").metrics
-    assert metrics["validation"]["contest alone"] > 0.6
+    assert metrics["validation"]["level accuracy"] > 0.6
 
 
 @pytest.mark.slow
@@ -159,4 +159,4 @@ def test_the_history_stands_beside_the_scores(finished: Path) -> None:
     manifest = json.loads((finished / "01-teacher" / "manifest.json").read_text())
     (history,) = manifest["metrics"]["history"]
     assert history[-1]["loss"] < history[0]["loss"]
-    assert history[-1]["validation"] == pytest.approx(manifest["metrics"]["validation"]["contest alone"])
+    assert history[-1]["validation"] == pytest.approx(manifest["metrics"]["validation"]["level accuracy"])
