@@ -73,7 +73,8 @@ class TrainingConfig(Section):
     clip_norm: Positive | None = 5.0
     """Largest norm of the gradient; null: unlimited."""
     ema_decay: Annotated[Number, Field(ge=0, lt=1)] = 0.99
-    """Decay of the running average of the weights, a step. The average is what is kept and what labels."""
+    """Decay of the running average of the weights, a step. The average is what is kept and what labels. At step t it is
+    at most (1 + t) / (10 + t), so that a short training forgets its start: 0.99 holds from step 890 on."""
     loss: Annotated[Literal["cross_entropy"], Later("cross_entropy")] = "cross_entropy"
     """What is minimised at each level. cross_entropy: that between the labels' mass and the network's softmax."""
     label_smoothing: Annotated[Number, Field(ge=0, lt=1)] = 0.1
@@ -81,7 +82,7 @@ class TrainingConfig(Section):
     level_weights: tuple[Positive, ...] | None = None
     """Weight of each level's loss, coarse first; null: equal."""
     class_weights: Literal["none", "balanced"] = "none"
-    """balanced: weights inverse to the class's frequency among the labels, per level."""
+    """balanced: an image counts inverse to its class's frequency among the labels, per level. Smoothing stays even."""
     class_weight_cap: Annotated[Number, Field(ge=1)] = 10.0
     """Largest weight of a class."""
     class_weight_missing: Literal["one", "cap", "zero"] = "one"
@@ -172,7 +173,7 @@ class StudentConfig(TrainingConfig):
     unlabelled_weight: Annotated[Number, Field(ge=0)] = 1.0
     """Weight of the pseudo-labels' loss beside that of the labels."""
     ema_decay: Annotated[Number, Field(ge=0, lt=1)] = 0.995
-    """Decay of the running average of the weights, a step."""
+    """Decay of the running average of the weights, a step; at step t at most (1 + t) / (10 + t)."""
     noise: NoiseConfig = NoiseConfig(operations=2, dropout=0.2, drop_path=0.1, cutmix=0.5)
     promote_above: Share = 0.5
     """A student becomes the next labeller where its probability to beat its teacher on validation is above this."""
