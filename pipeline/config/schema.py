@@ -162,8 +162,8 @@ class FilterConfig(TrainingConfig):
 class StudentConfig(TrainingConfig):
     """A network of at least the teacher's size, trained under noise on labels and kept pseudo-labels."""
 
-    model: ModelConfig = ModelConfig(head_width=128)
-    """The student; its supervised-only baseline has the same architecture."""
+    model: ModelConfig = ModelConfig(backbone_options={"channels": (48, 72, 96, 144)}, head_width=128)
+    """The student, half as wide again as a member of the teacher; its supervised-only baseline has its architecture."""
     epochs: Count = 30
     """Passes over the unlabelled heap: an epoch has as many steps as showing every image once would take."""
     warmup_epochs: Annotated[Number, Field(ge=0)] = 1.0
