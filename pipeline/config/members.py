@@ -40,6 +40,11 @@ class ModelConfig(MemberConfig):
     head_width: Count = 64
     """Features that a level projects for itself (fine_to_coarse, coarse_to_fine)."""
 
+    def beside(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """As of any section; the options of its backbones hold for no others."""
+        of_backbones = {"backbone_options", "stem"} if "backbones" in given else set()
+        return {key: value for key, value in super().beside(given).items() if key not in of_backbones}
+
 
 NETWORK = "network"
 MEMBERS: dict[str, type[MemberConfig]] = {NETWORK: ModelConfig}

@@ -77,7 +77,8 @@ class TrainingConfig(Section):
     clip_norm: Positive | None = 5.0
     """Largest norm of the gradient; null: unlimited."""
     ema_decay: Annotated[Number, Field(ge=0, lt=1)] = 0.99
-    """Decay of the running average of the weights, a step. The average is what is kept and what labels."""
+    """Decay of the running average of the weights, a step. The average is what is kept and what labels. At step t it is
+    at most (1 + t) / (10 + t), so that a short training forgets its start: 0.99 holds from step 890 on."""
     loss: Annotated[Literal["cross_entropy"], Later("cross_entropy")] = "cross_entropy"
     """What is minimised at each level. cross_entropy: that between the labels' mass and the network's softmax."""
     label_smoothing: Annotated[Number, Field(ge=0, lt=1)] = 0.1
@@ -85,7 +86,7 @@ class TrainingConfig(Section):
     level_weights: tuple[Positive, ...] | None = None
     """Weight of each level's loss, coarse first; null: equal."""
     class_weights: Literal["none", "balanced"] = "none"
-    """balanced: weights inverse to the class's frequency among the labels, per level."""
+    """balanced: an image counts inverse to its class's frequency among the labels, per level. Smoothing stays even."""
     class_weight_cap: Annotated[Number, Field(ge=1)] = 10.0
     """Largest weight of a class."""
     class_weight_missing: Literal["one", "cap", "zero"] = "one"
@@ -166,8 +167,8 @@ class FilterConfig(TrainingConfig):
 class StudentConfig(TrainingConfig):
     """A network of at least the teacher's size, trained under noise on labels and kept pseudo-labels."""
 
-    model: ModelConfig = ModelConfig(head_width=128)
-    """The student; its supervised-only baseline has the same architecture."""
+    model: ModelConfig = ModelConfig(backbone_options={"channels": (48, 72, 96, 144)}, head_width=128)
+    """The student, half as wide again as a member of the teacher; its supervised-only baseline has its architecture."""
     epochs: Count = 30
     """Passes over the unlabelled heap: an epoch has as many steps as showing every image once would take."""
     warmup_epochs: Annotated[Number, Field(ge=0)] = 1.0
@@ -177,7 +178,7 @@ class StudentConfig(TrainingConfig):
     unlabelled_weight: Annotated[Number, Field(ge=0)] = 1.0
     """Weight of the pseudo-labels' loss beside that of the labels."""
     ema_decay: Annotated[Number, Field(ge=0, lt=1)] = 0.995
-    """Decay of the running average of the weights, a step."""
+    """Decay of the running average of the weights, a step; at step t at most (1 + t) / (10 + t)."""
     noise: NoiseConfig = NoiseConfig(operations=2, dropout=0.2, drop_path=0.1, cutmix=0.5)
 
 

@@ -90,6 +90,18 @@ class Network(nn.Module):
         logits: Logits = self.head(self.dropout(features))
         return logits
 
+    def no_weight_decay(self) -> set[str]:
+        """Patterns of the names of weights that backbones want to be kept from decaying: tokens and positions.
+
+        timm's optimisers ask a network for them under this name.
+        """
+        return {
+            f"backbones.{number}.network.{name}"
+            for number, backbone in enumerate(self.backbones)
+            if isinstance(backbone, Backbone)
+            for name in getattr(backbone.network, "no_weight_decay", set)()
+        }
+
 
 def is_of_classifier(name: str) -> bool:
     """Whether a weight of a network, by its name there, is one of the layers that give the logits."""
