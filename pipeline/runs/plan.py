@@ -36,7 +36,7 @@ STAGES = {
             needs=("data",),
             provides="labeller",
             settings=_training("teacher"),
-            version=2,
+            version=3,
             shared=True,
             apart=True,
         ),
@@ -45,7 +45,7 @@ STAGES = {
             needs=("data",),
             provides="baseline",
             settings=_training("student", without=["promote_above"]),
-            version=2,
+            version=3,
             shared=True,
             aside=True,
         ),
@@ -65,7 +65,7 @@ STAGES = {
             settings=lambda config: (
                 _training("filter")(config) | _section("pseudolabel", without=["batch_size"])(config)
             ),
-            version=4,
+            version=5,
             shared=True,
         ),
         Stage(
@@ -77,7 +77,7 @@ STAGES = {
                 | {"pseudolabel.targets": config.pseudolabel.targets}
                 | _section("evaluate", without=["batch_size"])(config)
             ),
-            version=2,
+            version=3,
             shared=True,
         ),
         Stage(
