@@ -24,11 +24,11 @@ class NoiseConfig(Section):
     """RandAugment (arXiv 1909.13719): number of random operations an image, applied in random order."""
     magnitude: Annotated[Number, Field(ge=0, le=10)] = 5.0
     """RandAugment: strength of each operation, 0 to 10. Every operation has it in full, in a random direction."""
-    magnitude_spread: Annotated[Number, Field(ge=0)] = 0.0
+    magnitude_spread: Annotated[Number, Field(ge=0), Later(0.0)] = 0.0
     """RandAugment: standard deviation of the magnitude around `magnitude`, cut off at 0 and 10; 0: it is fixed."""
     erase: Share = 0.0
     """Random erasing (arXiv 1708.04896): probability that a rectangle of the image is painted over."""
-    cutout: Share = 0.0
+    cutout: Annotated[Share, Later(0.0)] = 0.0
     """Cutout (arXiv 1708.04552): side of the grey square in every image, as a share of the image's; 0: none."""
     dropout: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     """Share of the pooled features dropped before the head."""

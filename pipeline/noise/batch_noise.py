@@ -178,7 +178,8 @@ def _fixed_tables(operation: npt.NDArray[np.int64], strength: npt.NDArray[np.flo
         (SOLARIZE_ADD, np.where(values < 128, np.minimum(values + s, 255), values)),
         (BRIGHTNESS, np.minimum(np.float32(s) * np.float32(values), 255)),
     ]
-    return np.select([kind == each for each, _ in tables], [table for _, table in tables]).astype(np.uint8)
+    chosen: npt.NDArray[np.float64] = np.select([kind == each for each, _ in tables], [table for _, table in tables])
+    return chosen.astype(np.uint8)
 
 
 def _stretching_tables(images: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ NOTHING, AUTOCONTRAST, EQUALIZE, INVERT, POSTERIZE, SOLARIZE, SOLARIZE_ADD = ran
 COLOUR, CONTRAST, BRIGHTNESS, SHARPNESS = range(7, 11)
 ROTATE, SHEAR_X, SHEAR_Y, TRANSLATE_X, TRANSLATE_Y = range(11, 16)
 NUM_OPERATIONS = 16
-"""The 14 operations of RandAugment (Cubuk et al., arXiv 1909.13719, section 4.5), and the two that the code of Noisy
+"""The 14 operations of RandAugment (Cubuk et al., arXiv 1909.13719, section 3), and the two that the code of Noisy
 Student and of FixMatch adds (github.com/google-research/fixmatch, imagenet/augment/rand_augment.py): Invert and
 SolarizeAdd. They are equally probable."""
 
@@ -42,7 +42,7 @@ _RANGES = {
 """Strength at magnitude 0, what magnitude 10 adds to it, and whether that may be subtracted instead: number of bits
 kept; value from which on values are inverted; what is added to values below 128; factors; degrees; shares. The numbers
 are those of timm's operations that grow with the magnitude (timm/data/auto_augment.py, ``inc1``), but for the bits:
-4 at least as in AutoAugment (arXiv 1805.09501, table 6) and FixMatch (arXiv 2001.07685, table 12), where timm goes down
+4 at least as in AutoAugment (arXiv 1805.09501) and FixMatch (arXiv 2001.07685), where timm goes down
 to none and so to black images."""
 _AT_ZERO, _ADDED, _SIGNED = (
     np.array([_RANGES.get(kind, (0, 0, False))[part] for kind in range(NUM_OPERATIONS)], dtype=float)
@@ -119,7 +119,8 @@ def strengths(operation: Integers, magnitude: Floats, negative: npt.NDArray[np.b
     """What a magnitude of 0..10 means for each operation, as in ``_RANGES``; those with a sign take ``negative``."""
     sign = np.where(negative, 1 - 2 * _SIGNED[operation], 1.0)
     found = _AT_ZERO[operation] + sign * _ADDED[operation] * magnitude / 10
-    return np.where(operation == POSTERIZE, np.rint(found), found)
+    whole: Floats = np.where(operation == POSTERIZE, np.rint(found), found)
+    return whole
 
 
 def operation_matrix(operation: Integers, strength: Floats, height_px: int, width_px: int) -> Floats:
