@@ -29,9 +29,17 @@ from nstudent.storage.files import write_json
 
 # No deadline: a slow machine is not a defect. Derandomised: a commit that was green stays green.
 hypothesis.settings.register_profile("nstudent", deadline=None, derandomize=True, database=None, max_examples=100)
+# In a quick run each property is tried on fewer examples; a run of all tests has the whole number.
+hypothesis.settings.register_profile("quick", hypothesis.settings.get_profile("nstudent"), max_examples=25)
 hypothesis.settings.load_profile("nstudent")
 
 NO_GPU = "needs a CUDA device"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Where the slow tests are left out, Hypothesis draws fewer examples."""
+    if config.option.markexpr == "not slow":
+        hypothesis.settings.load_profile("quick")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

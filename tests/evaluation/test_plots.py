@@ -51,6 +51,7 @@ def drawn(path: Path, scores: Scores, judged: dict[str, str] | None = None, hist
         return np.asarray(image.convert("RGB"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scores", [results(), results(labels=False), results(missing="accuracy/fine")])
 def test_the_figure_is_a_picture_with_something_in_each_panel(tmp_path: Path, scores: dict[str, Any]) -> None:
     pixels = drawn(tmp_path / "scores.png", scores)
@@ -62,6 +63,7 @@ def test_the_figure_is_a_picture_with_something_in_each_panel(tmp_path: Path, sc
             assert (panel < 200).mean() > 0.005
 
 
+@pytest.mark.slow
 def test_a_member_without_epochs_has_no_curve(tmp_path: Path) -> None:
     with_it = HISTORIES | {"01-teacher": [[], *HISTORIES["01-teacher"]]}
 

@@ -23,6 +23,12 @@ from torch import Tensor
 GOLDEN = Path(__file__).parent / "golden_losses.json"
 
 
+def learning_nothing(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> Loop:
+    """The loop, whose steps leave the network as it is: all that is about steps, and not about learning, is as fast."""
+    monkeypatch.setattr(loop.method, "learn", lambda prepared, step, done: torch.zeros(()))
+    return loop
+
+
 @pytest.mark.slow
 def test_the_losses_of_20_steps_are_golden(make_loop: Callable[..., Loop], tmp_path: Path) -> None:
     """A refactoring must give the same losses. To accept new ones, delete golden_losses.json and run this test twice:
@@ -140,14 +146,14 @@ def test_who_hears_that_a_training_begins_may_stop_it_before_its_first_step(
 
 
 def test_who_hears_of_an_epoch_may_stop_the_training_and_its_last_step_is_kept(
-    make_loop: Callable[..., Loop], tmp_path: Path
+    make_loop: Callable[..., Loop], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop(entry: dict[str, float]) -> None:
         if entry["epoch"] == 2:
             raise StoppedError("no better than the others")
 
     with pytest.raises(StoppedError, match="no better"):
-        fit(make_loop(LENGTH, checkpoint_seconds=1e9), tmp_path, tell=stop)
+        fit(learning_nothing(make_loop(LENGTH, MILD, checkpoint_seconds=1e9), monkeypatch), tmp_path, tell=stop)
     state = load_checkpoint(tmp_path / "checkpoint.safetensors", print)
     assert state is not None
     assert state["step"] == 2 * LENGTH.steps_per_epoch
@@ -157,7 +163,7 @@ def test_of_several_processes_one_that_is_told_to_stop_waits_until_all_are_asked
     make_loop: Callable[..., Loop], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not every step asks the others: what was said between two of them is not forgotten."""
-    loop = make_loop(Length(epochs=5, steps_per_epoch=3))
+    loop = learning_nothing(make_loop(Length(epochs=5, steps_per_epoch=3), MILD), monkeypatch)
     asked: list[bool] = []
 
     class Pair(Alone):
@@ -327,7 +333,8 @@ def test_checkpoints_take_at_most_2_percent_of_a_training(
     monkeypatch.setattr("nstudent.training.checkpoint.time.monotonic", lambda: clock[0])
     monkeypatch.setattr("nstudent.training.loop.save_checkpoint", save)
     clock[0] = 0.0
-    fit(make_loop(LENGTH, checkpoint_seconds=every_seconds), tmp_path, OneSecondAStep())
+    loop = learning_nothing(make_loop(LENGTH, MILD, checkpoint_seconds=every_seconds), monkeypatch)
+    fit(loop, tmp_path, OneSecondAStep())
     assert len(saved) == saves
 
 
@@ -365,6 +372,7 @@ def test_a_training_that_is_asked_to_stop_keeps_its_last_step(
     assert bytes_of(trained.network) == bytes_of(uninterrupted[False][1].network)
 
 
+@pytest.mark.slow
 def test_training_learns_the_digits(make_loop: Callable[..., Loop], tmp_path: Path) -> None:
     trained = fit(make_loop(Length(4, 8), MILD), tmp_path)
     first, *_, last = losses(trained)
