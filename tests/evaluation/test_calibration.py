@@ -57,9 +57,9 @@ def test_a_known_temperature_is_found(temperature: float) -> None:
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 1.7, 2.5])
 def test_the_temperature_of_a_level_by_itself_is_found(temperature: float) -> None:
-    probabilities, labels = overconfident(temperature)
+    raw, labels = drawn(FIVE, Calibration((temperature,), (0.0,)))
 
-    assert fit_temperatures([probabilities], labels[:, None], FIVE) == pytest.approx((temperature,), rel=0.06)
+    assert fit_temperatures(raw, labels, FIVE) == pytest.approx((temperature,), rel=0.06)
 
 
 def test_a_temperature_stays_within_a_third_and_three_though_every_answer_is_right_or_wrong() -> None:
