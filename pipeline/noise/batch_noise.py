@@ -22,6 +22,7 @@ from nstudent.noise.draws import (
     COLOUR,
     CONTRAST,
     EQUALIZE,
+    GREY,
     INVERT,
     MOVES,
     NOTHING,
@@ -123,7 +124,7 @@ def _operate(images: Tensor, operation: npt.NDArray[np.int64], strength: npt.NDA
         return array_sent(strength[rows].astype(np.float32), images.device)
 
     def moved(part: Tensor, rows: npt.NDArray[np.int64]) -> Tensor:
-        return _warp(part, operation_matrix(operation[rows], strength[rows], *images.shape[1:3]))
+        return _warp(part, operation_matrix(operation[rows], strength[rows], *images.shape[1:3]), outside=GREY)
 
     change(0, ends[3], lambda part, rows: _look_up(part, operation[rows], strength[rows]))
     change(ends[3], ends[4], lambda part, rows: _colour(part, factor(rows)))
@@ -131,8 +132,11 @@ def _operate(images: Tensor, operation: npt.NDArray[np.int64], strength: npt.NDA
     change(ends[5], ends[6], moved)
 
 
-def _warp(images: Tensor, matrix: npt.NDArray[np.float64]) -> Tensor:
-    """Every pixel of the result from its place in the image, linear between pixels, mirrored at the border."""
+def _warp(images: Tensor, matrix: npt.NDArray[np.float64], outside: int | None = None) -> Tensor:
+    """Every pixel of the result from its place in the image, linear between pixels.
+
+    ``outside`` is the value of what lies outside of the image; ``None``: the image is mirrored at its border.
+    """
     side = images.shape[1]
     # To the units of grid_sample: -1 is the centre of the first pixel, 1 that of the last.
     unit = 2 / (side - 1) * matrix - np.array([[0, 0, 1.0], [0, 0, 1.0]])
@@ -140,9 +144,12 @@ def _warp(images: Tensor, matrix: npt.NDArray[np.float64]) -> Tensor:
     at = torch.arange(side, dtype=torch.float32, device=images.device)
     columns, rows = at[None, None, None, :], at[None, None, :, None]
     grid = m[:, :, 0] * columns + (m[:, :, 1] * rows + m[:, :, 2])
-    warped = F.grid_sample(
-        _channels_first(images), grid.permute(0, 2, 3, 1), padding_mode="reflection", align_corners=True
-    )
+    values, places = _channels_first(images), grid.permute(0, 2, 3, 1)
+    if outside is None:
+        warped = F.grid_sample(values, places, padding_mode="reflection", align_corners=True)
+    else:
+        # grid_sample's own outside is zero.
+        warped = F.grid_sample(values.sub_(outside), places, align_corners=True).add_(outside)
     return warped.round_().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 

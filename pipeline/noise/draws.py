@@ -51,6 +51,9 @@ _AT_ZERO, _ADDED, _SIGNED = (
 
 MOVES = (ROTATE, SHEAR_X, SHEAR_Y, TRANSLATE_X, TRANSLATE_Y)
 """Operations that move pixels."""
+GREY = 128
+"""Value of what is moved in from outside of the image. Mirroring, as smaller moves do, would show an object twice where
+half of the image is moved out of sight: a 0 would become an 8."""
 
 
 @dataclass(frozen=True)

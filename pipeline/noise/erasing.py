@@ -15,12 +15,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from nstudent.data.transfer import array_sent
+from nstudent.noise.draws import GREY
 from nstudent.randomness import Key, generator
 from torch import Tensor
 
 _SHARE, _RATIO = (0.02, 0.2), (0.3, 3.3)
 """Ranges that random erasing draws from: share of the image's area, and ratio of width to height."""
-_GREY = 127
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def draw_squares(share: float, batch: int, side_px: int, key: Key) -> Holes:
     size = round(share * side_px)
     first = generator(*key).integers(0, side_px, (batch, 2)) - size // 2
     hole = np.concatenate([first, first + size], axis=1).clip(0, side_px)
-    return Holes(hole, np.full((batch, 3), _GREY, np.uint8))
+    return Holes(hole, np.full((batch, 3), GREY, np.uint8))
 
 
 def erased(images: Tensor, holes: Holes) -> Tensor:

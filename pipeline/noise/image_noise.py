@@ -68,9 +68,13 @@ def operated(image: Pixels, operation: int, strength: float) -> Pixels:
     """The image, uint8 (height, width, 3), after one operation of RandAugment; the one given stays as it is."""
     if operation in draws.MOVES:
         (matrix,) = draws.operation_matrix(np.array([operation]), np.array([strength]), *image.shape[:2])
-        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         moved: Pixels = cv2.warpAffine(
-            image, matrix, image.shape[1::-1], flags=flags, borderMode=cv2.BORDER_REFLECT_101
+            image,
+            matrix,
+            image.shape[1::-1],
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_CONSTANT,
+            borderValue=3 * (draws.GREY,),
         )
         return moved
     return np.asarray(_OPERATIONS[operation](Image.fromarray(image), strength))
