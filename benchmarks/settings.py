@@ -122,7 +122,7 @@ VARIANTS = {
     "threshold": [*SOFT, "pseudolabel.threshold=0.6"],
     "balance": [*SOFT, "pseudolabel.balance=true"],
     "filter": [*SOFT, "filter.enabled=true"],
-    "strict": ["pseudolabel.threshold=0.6", "pseudolabel.balance=true", "filter.enabled=true"],
+    "strict": [*SOFT, "pseudolabel.threshold=0.6", "pseudolabel.balance=true", "filter.enabled=true"],
     "hard": [*SOFT, "pseudolabel.targets=hard"],
     "under path": [*SOFT, "pseudolabel.targets=under_path"],
     "two rounds": [*SOFT, "rounds=2"],

@@ -84,7 +84,7 @@ print("heavy:", [name for name in ("torch", "timm", "albumentations", "sklearn")
 # The embedded run, made short: the same stages on the same images, of which fewer are unlabelled.
 _SHORT = [
     *("rounds=1", "data.unlabelled=300", "teacher.epochs=20", "teacher.members=[{}]"),
-    *("filter.epochs=1", "filter.iterations=1", "student.epochs=3", "evaluate.resamples=100"),
+    *("filter.enabled=true", "filter.epochs=1", "filter.iterations=1", "student.epochs=3", "evaluate.resamples=100"),
 ]
 _STEPS = ["00-data", "01-teacher", "02-baseline", "04-pseudolabel", "05-filter", "06-student", "08-evaluate"]
 

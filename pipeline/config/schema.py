@@ -112,9 +112,10 @@ class TeacherConfig(TrainingConfig):
 class PseudolabelConfig(Section):
     """How the heap is labelled."""
 
-    threshold: tuple[Share, ...] | Share = 0.6
-    """A level is kept where its probability, and that of those above, reaches this. One number, or one a level."""
-    balance: bool = True
+    threshold: tuple[Share, ...] | Share = 0.0
+    """A level is kept where its probability, and that of those above, reaches this. One number, or one a level. 0: all
+    of them; the images that a threshold leaves out are the hard ones, and soft targets say how doubtful they are."""
+    balance: bool = False
     """Bring every class to the same number of images among those whose label ends at its level, by dropping the least
     sure and copying."""
     images_per_class: Count | None = None
@@ -137,8 +138,8 @@ class PseudolabelConfig(Section):
 class FilterConfig(TrainingConfig):
     """SELF (arXiv 1910.01842): labels that labeller and self-ensemble together doubt are dropped, level by level."""
 
-    enabled: bool = True
-    """Doubt the pseudo-labels. false: every one of the step before goes on."""
+    enabled: bool = False
+    """Doubt the pseudo-labels. false: every one of the step before goes on, with its probabilities as it is."""
     labelled: bool = False
     """Doubt the labels people gave, too."""
     threshold: Share = 0.5

@@ -28,6 +28,8 @@ TINY = (
     "teacher.epochs=16",
     "teacher.ema_decay=0.9",
     "pseudolabel.threshold=0.3",
+    # Every stage has work to do.
+    *("pseudolabel.balance=true", "filter.enabled=true"),
     "filter.epochs=3",
     "filter.iterations=1",
     "filter.ema_decay=0.9",

@@ -35,6 +35,7 @@ WORDS = (
     "teacher.epochs=4",
     "teacher.ema_decay=0.9",
     "pseudolabel.threshold=0.05",
+    "filter.enabled=true",
     "filter.epochs=1",
     "filter.iterations=1",
     "filter.max_dropped_share=1.0",
