@@ -105,6 +105,14 @@ class Recipe(Section):
             precision=config.precision,
         )
 
+    def changed(self, **keys: Any) -> Self:
+        """The same recipe with other values of some keys, which are checked as all are.
+
+        Raises:
+            ValueError: A value is not one that a recipe can have.
+        """
+        return type(self)(**{name: getattr(self, name) for name in type(self).model_fields} | keys)
+
     @cached_property
     def outputs(self) -> Outputs:
         """What the ensemble, and each of its members, can say."""

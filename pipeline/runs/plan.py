@@ -36,7 +36,7 @@ STAGES = {
             needs=("data",),
             provides="labeller",
             settings=_training("teacher"),
-            version=2,
+            version=3,
             shared=True,
             apart=True,
         ),
@@ -45,7 +45,7 @@ STAGES = {
             needs=("data",),
             provides="baseline",
             settings=_training("student", without=["promote_above"]),
-            version=2,
+            version=3,
             shared=True,
             aside=True,
         ),
@@ -54,7 +54,7 @@ STAGES = {
             needs=("data", "labeller"),
             provides="labels",
             settings=_section("pseudolabel", without=["batch_size"]),
-            version=3,
+            version=4,
             shared=True,
             in_parts=True,
         ),
@@ -77,7 +77,7 @@ STAGES = {
                 | {"pseudolabel.targets": config.pseudolabel.targets}
                 | _section("evaluate", without=["batch_size"])(config)
             ),
-            version=2,
+            version=3,
             shared=True,
         ),
         Stage(
@@ -86,7 +86,7 @@ STAGES = {
             gathers=("labeller", "baseline", "labels", "selection"),
             provides="scores",
             settings=_section("evaluate", without=["batch_size"]),
-            version=2,
+            version=3,
             resumes=False,
         ),
     )
