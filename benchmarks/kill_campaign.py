@@ -28,10 +28,6 @@ from fork_server import ForkServer, fork_server
 from interrupted_run import Results, differences, finish, strike, stumps
 from tiny_run import results, run_all_words, stage_at_work
 
-PROMOTED = ("student.promote_above=0.0", "evaluate.resamples=500")
-"""Even a student that is almost surely worse is promoted: a second round happens."""
-
-
 _REPAIR_OPERATIONS = 60
 """A repair's kill is drawn from so many first operations: of a step that is trained again there are about so many."""
 
@@ -73,7 +69,7 @@ class Campaign:
     """A server, a whole run to compare with, and a folder to make runs in."""
 
     def __init__(self, server: ForkServer, folder: Path, seed: int, rounds: int) -> None:
-        self.overrides = (f"rounds={rounds}", *PROMOTED)
+        self.overrides = (f"rounds={rounds}", "evaluate.resamples=500")
         self.server = server
         self.folder = folder
         self.random = random.Random(seed)

@@ -74,7 +74,7 @@ def run(context: Context) -> ChoiceMetrics:
     pools = _pools([each for each in trained if _is_within(each, limit)], labels, limit)
     gains = expected_gains(_contenders(singles, pools))
     choices = {each.name: each for each in (*singles, *pools) if _is_within(each, limit)}
-    metrics = _chosen([_candidate(context, each, singles[0], gains[each.name]) for each in choices.values()])
+    metrics = _chosen([_candidate(each, singles[0], gains[each.name]) for each in choices.values()])
     choices[metrics.chosen].ensemble.save(context.folder)
     for line in _in_words(metrics, singles, limit):
         context.progress.say(line)
@@ -177,19 +177,15 @@ def _contenders(singles: Sequence[_Choice], pools: Sequence[_Choice]) -> Iterato
         yield Contender(each.name, "pool", tuple(each.parts), each.headline)
 
 
-def _candidate(context: Context, choice: _Choice, reference: _Choice, expected: float) -> Candidate:
-    evaluate, ratio = context.config.evaluate, choice.headline
-    gain = None
-    if choice is not reference:
-        gain = paired_difference(ratio, reference.headline, evaluate.resamples, evaluate.confidence)
-    recipe = choice.ensemble.recipe
+def _candidate(choice: _Choice, reference: _Choice, expected: float) -> Candidate:
+    ratio, recipe = choice.headline, choice.ensemble.recipe
     return Candidate(
         name=choice.name,
         parts=choice.parts,
         saw_heap=choice.saw_heap,
         gmacs=choice.gmacs,
         validation=float(ratio[:, 0].sum() / ratio[:, 1].sum()),
-        gain=gain,
+        gain=None if choice is reference else paired_difference(ratio, reference.headline),
         expected=expected,
         temperatures=recipe.temperatures,
         ends=recipe.ends,

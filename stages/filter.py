@@ -168,8 +168,8 @@ class _Judge:
         ]
         steps = max(len(pseudo) / beside if beside else 0, len(given) / config.batch_size)
         length = Length(config.epochs, math.ceil(steps))
-        # The momentum is that of a pass. Beside a large heap a labelled image is drawn many times in one, and its last few
-        # predictions alone would be those of a network that knows it by heart.
+        # The momentum is that of a pass. Beside a large heap a labelled image is drawn many times in one, and its last
+        # few predictions alone would be those of a network that knows it by heart.
         draws = [size * length.steps_per_epoch / max(1, len(examples.ids)) for examples, size in parts]
         momenta = [config.average_momentum ** (1 / max(1.0, each)) for each in draws]
         of_given, of_pseudo = map(trainer.running_average, (len(given), len(pseudo)), momenta)

@@ -9,7 +9,7 @@ from nstudent.data.batches import Examples
 from nstudent.data.dataset import Dataset
 from nstudent.evaluation.assess import assess
 from nstudent.evaluation.bootstrap import paired_difference
-from nstudent.evaluation.metrics import Tallies, scores
+from nstudent.evaluation.metrics import scores
 from nstudent.evaluation.scores import HEADLINE, Difference
 from nstudent.labels.heap_labels import HeapLabels
 from nstudent.labels.selection import load_given_keep
@@ -35,9 +35,9 @@ def run(context: Context) -> TrainedMetrics | None:
     labeller = Ensemble.load(context.inputs["labeller"], trainer.placement)
     batch_size = context.config.evaluate.batch_size
     ours, theirs = (assess(each, dataset, dataset.validation, batch_size).tallies for each in (student, labeller))
-    gap = _compare(context, ours, theirs)
+    gap = paired_difference(ours[HEADLINE], theirs[HEADLINE])
     student.save(context.folder)
-    context.progress.say(_in_words(gap, ChoiceMetrics.of(context.inputs["labeller"].manifest).chosen))
+    context.progress.say(in_words(gap, ChoiceMetrics.of(context.inputs["labeller"].manifest).chosen))
     spent = total([trained.spent])
     return TrainedMetrics(
         validation=scores(ours),
@@ -63,7 +63,8 @@ def _train(context: Context, trainer: Trainer) -> Trained:
     return trainer.train("student", config.model, config, lesson, context.key("network"))
 
 
-def _in_words(gap: Difference, labeller: str) -> str:
+def in_words(gap: Difference, labeller: str) -> str:
+    """How a student compares with its labeller on validation, as one line."""
     if gap.low > 0:
         said = "is better than"
     elif gap.high < 0:
@@ -74,8 +75,3 @@ def _in_words(gap: Difference, labeller: str) -> str:
         f"  the student {said} its labeller ({labeller}): {100 * gap.value:+.1f} points "
         f"[{100 * gap.low:+.1f}, {100 * gap.high:+.1f}] on validation"
     )
-
-
-def _compare(context: Context, student: Tallies, labeller: Tallies) -> Difference:
-    evaluate = context.config.evaluate
-    return paired_difference(student[HEADLINE], labeller[HEADLINE], evaluate.resamples, evaluate.confidence)

@@ -34,7 +34,7 @@ def add_step(
     name: str,
     logits: tuple[tuple[float, ...], ...],
     *,
-    promoted: bool | None,
+    stands: bool = True,
     image_size: int = 32,
     precision: str = "auto",
 ) -> Path:
@@ -57,11 +57,10 @@ def add_step(
     Ensemble.of_networks(recipe, [member], Placement(torch.device("cpu"), "float32")).save(
         open_partial(folder, "by hand")
     )
-    metrics = {} if promoted is None else {"promoted": promoted}
     stage = name.partition("-")[2]
     fields = {"stage": stage, "role": "labeller", "round": 0, "asked": {}, "inputs": {}, "seconds": 0.0}
-    commit(folder, fields | {"metrics": metrics})
-    if promoted:
+    commit(folder, fields | {"metrics": {}})
+    if stands:
         write_json(run_dir / FINAL, {"step": name})
     return run_dir
 
@@ -81,7 +80,7 @@ def threads_put_back() -> Iterator[None]:
 
 
 def classifier(tmp_path: Path, logits: tuple[tuple[float, ...], ...]) -> Classifier:
-    return Classifier.load(add_step(tmp_path / "run", "01-teacher", logits, promoted=True), device="cpu")
+    return Classifier.load(add_step(tmp_path / "run", "01-teacher", logits), device="cpu")
 
 
 @pytest.mark.parametrize(
@@ -89,7 +88,7 @@ def classifier(tmp_path: Path, logits: tuple[tuple[float, ...], ...]) -> Classif
     [(32, "auto", "auto"), (16, "auto", "float32"), (32, "float32", "float32"), (32, "bfloat16", "bfloat16")],
 )
 def test_it_computes_as_precisely_as_the_run_did(image_size: int, precision: str, used: str, tmp_path: Path) -> None:
-    run = add_step(tmp_path / "run", "01-teacher", SIX, promoted=True, image_size=image_size, precision=precision)
+    run = add_step(tmp_path / "run", "01-teacher", SIX, image_size=image_size, precision=precision)
     assert Classifier.load(run, device="cpu")._ensemble._placement.precision == used
 
 
@@ -165,17 +164,16 @@ def test_a_generator_of_images_is_taken(tmp_path: Path, image: Path) -> None:
 
 def test_it_is_the_one_that_the_run_points_at(tmp_path: Path, image: Path) -> None:
     run = tmp_path / "run"
-    add_step(run, "01-teacher", STROKE, promoted=True)
-    add_step(run, "02-baseline", SIX, promoted=None)
-    add_step(run, "06-student", TWO_LOOPS, promoted=True)
-    add_step(run, "10-student", SIX, promoted=False)
+    add_step(run, "01-teacher", STROKE, stands=False)
+    add_step(run, "07-choose", TWO_LOOPS)
+    add_step(run, "10-student", SIX, stands=False)
     (prediction,) = Classifier.load(run, device="cpu").predict([image])
     assert said(prediction) == {"coarse": "loop", "mid": "two loops"}
 
 
 def test_a_half_made_step_is_no_classifier(tmp_path: Path, image: Path) -> None:
-    run = add_step(tmp_path / "run", "01-teacher", STROKE, promoted=True)
-    add_step(run, "06-student", SIX, promoted=None).joinpath("06-student").rename(run / "06-student.partial")
+    run = add_step(tmp_path / "run", "01-teacher", STROKE)
+    add_step(run, "06-student", SIX, stands=False).joinpath("06-student").rename(run / "06-student.partial")
     (prediction,) = Classifier.load(run, device="cpu").predict([image])
     assert said(prediction) == {"coarse": "stroke"}
 
@@ -191,7 +189,7 @@ def test_a_folder_without_a_finished_classifier_says_what_to_run(tmp_path: Path)
 
 
 def test_damaged_weights_are_refused(tmp_path: Path) -> None:
-    run = add_step(tmp_path / "run", "01-teacher", SIX, promoted=True)
+    run = add_step(tmp_path / "run", "01-teacher", SIX)
     (run / "01-teacher" / "member-0.safetensors").write_bytes(b"damaged")
     with pytest.raises(ArtifactError, match=r"member-0\.safetensors has changed since it was made"):
         Classifier.load(run, device="cpu")
@@ -201,7 +199,7 @@ def test_nothing_in_the_folder_is_unpickled(tmp_path: Path, monkeypatch: pytest.
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("something was unpickled")
 
-    run = add_step(tmp_path / "run", "01-teacher", SIX, promoted=True)
+    run = add_step(tmp_path / "run", "01-teacher", SIX)
     for name in ("pickle.load", "pickle.loads", "pickle.Unpickler", "torch.load"):
         monkeypatch.setattr(name, refuse)
     buffer = io.BytesIO()
@@ -211,6 +209,6 @@ def test_nothing_in_the_folder_is_unpickled(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_device_that_does_not_exist_is_an_error_that_names_the_key(tmp_path: Path) -> None:
-    run = add_step(tmp_path / "run", "01-teacher", SIX, promoted=True)
+    run = add_step(tmp_path / "run", "01-teacher", SIX)
     with pytest.raises(NstudentError, match="device"):
         Classifier.load(run, device="gpu")

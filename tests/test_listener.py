@@ -55,7 +55,7 @@ def test_it_hears_nothing_of_a_step_that_is_up_to_date(tmp_path: Path, fake_stag
     run(tmp_path, again)
     assert again.steps == []
     run(tmp_path, again, "evaluate.resamples=99")
-    assert [name for name, _ in again.steps] == ["06-student", "08-evaluate"]
+    assert [name for name, _ in again.steps] == ["08-evaluate"]
 
 
 def test_it_hears_nothing_of_a_step_that_failed(tmp_path: Path, fake_stages: FakeStages) -> None:

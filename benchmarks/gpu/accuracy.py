@@ -41,7 +41,7 @@ from nstudent.signals import StopRequest  # noqa: E402
 from nstudent.storage.artifact import Artifact, Manifest  # noqa: E402
 from step import Bench, Variant  # noqa: E402
 
-CLASSIFIERS = ("labeller", "baseline")
+CLASSIFIERS = ("classifier",)
 """Roles of the steps that are scored."""
 SCORING_S = 30
 """Kept for labels, scores, and whatever a machine takes to begin."""

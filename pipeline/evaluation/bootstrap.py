@@ -9,6 +9,12 @@ from nstudent.randomness import generator
 _KEY = ("bootstrap",)
 
 
+RESAMPLES = 1000
+CONFIDENCE = 0.95
+"""Of the intervals that steps report before the scores are made. They are not those that the configuration sets for the
+scores, so that a run with other intervals makes its scores again and no network."""
+
+
 def interval(ratio: Ratio, resamples: int, confidence: float) -> Interval | None:
     """Interval of one score; ``None`` where no image has a say."""
     if not ratio[:, 1].any():
@@ -17,7 +23,9 @@ def interval(ratio: Ratio, resamples: int, confidence: float) -> Interval | None
     return Interval(_value(ratio), float(low), float(high))
 
 
-def paired_difference(first: Ratio, second: Ratio, resamples: int, confidence: float) -> Difference:
+def paired_difference(
+    first: Ratio, second: Ratio, resamples: int = RESAMPLES, confidence: float = CONFIDENCE
+) -> Difference:
     """First minus second, both scored on the same resampled images, so that hard images weigh on both alike."""
     gaps = _resampled(first, resamples) - _resampled(second, resamples)
     # A resample in which no image has a say says nothing of either.

@@ -54,7 +54,7 @@ STAGES = {
             needs=("data",),
             gathers=("classifier",),
             provides="labeller",
-            settings=_section("evaluate", without=["batch_size"]),
+            settings=lambda config: {},
             last_settings=_section("final"),
             resumes=False,
         ),
@@ -81,11 +81,7 @@ STAGES = {
             "student",
             needs=("data", "labeller", "labels", "selection"),
             provides="classifier",
-            settings=lambda config: (
-                _training("student")(config)
-                | {"pseudolabel.targets": config.pseudolabel.targets}
-                | _section("evaluate", without=["batch_size"])(config)
-            ),
+            settings=lambda config: _training("student")(config) | {"pseudolabel.targets": config.pseudolabel.targets},
             version=3,
             shared=True,
         ),

@@ -158,30 +158,33 @@ def test_a_dry_run_prints_the_plan_and_makes_nothing(command: Command, tmp_path:
     assert done.returncode == 0
     rows = [line.split(maxsplit=1) for line in done.stdout.splitlines()[1:]]
     assert [name for name, _ in rows] == [
-        *("00-data", "01-teacher", "02-baseline", "04-pseudolabel", "05-filter", "06-student", "08-evaluate")
+        *("00-data", "01-teacher", "02-baseline", "03-choose", "04-pseudolabel", "05-filter", "06-student"),
+        *("07-choose", "08-evaluate"),
     ]
-    assert rows[5][1].split() == ["00-data,", "01-teacher,", "04-pseudolabel,", "05-filter", "labeller"]
+    assert rows[3][1].split() == ["everything", "made", "before", "labeller"]
+    assert rows[6][1].split() == ["00-data,", "03-choose,", "04-pseudolabel,", "05-filter", "classifier"]
     assert list(tmp_path.iterdir()) == []
 
 
 def test_until_a_stage_the_states_and_scores_of_its_steps_are_shown(command: Command, fake_stages: FakeStages) -> None:
-    assert "baseline" not in command("run-all", "rounds=1", "--until", "student", "--dry-run").stdout
+    assert "evaluate" not in command("run-all", "rounds=1", "--until", "student", "--dry-run").stdout
     done = command("run-all", "rounds=1", "--until", "student")
     assert done.returncode == 0
     *rows, last = done.stdout.splitlines()[1:]
-    made = ["00-data", "01-teacher", "04-pseudolabel", "05-filter", "06-student"]
-    scored = ["01-teacher", "06-student"]
-    assert [row.split() for row in rows] == [[name, "done", *["0.500"] * (name in scored)] for name in made]
+    made = ["00-data", "01-teacher", "02-baseline", "03-choose", "04-pseudolabel", "05-filter", "06-student"]
+    scores = dict.fromkeys(("01-teacher", "02-baseline", "06-student"), "0.500")
+    scores["03-choose"] = "0.500 takes 01-teacher"
+    assert [row.split() for row in rows] == [[name, "done", *scores.get(name, "").split()] for name in made]
     assert last == "the same command without --until goes on from here"
     assert fake_stages.made == made
     assert "08-evaluate" in command("run-all", "rounds=1").stdout
 
 
 def test_a_student_that_is_asked_for_and_not_reached_is_an_error(command: Command, fake_stages: FakeStages) -> None:
-    fake_stages.not_promoted = {"06-student"}
+    fake_stages.leave_nothing_after("09-filter")
     done = command("run-all", "rounds=2", "--until", "student")
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1] == "nstudent: 06-student did not beat its teacher: 10-student was not made"
+    assert done.stderr.splitlines()[-1] == "nstudent: nothing is left: 10-student was not made"
 
 
 def test_run_all_ends_with_the_scores(command: Command, fake_stages: FakeStages) -> None:
@@ -189,8 +192,8 @@ def test_run_all_ends_with_the_scores(command: Command, fake_stages: FakeStages)
     assert done.returncode == 0
     assert done.stderr.splitlines()[1] == "01-teacher: not made yet"
     lines = [line.rstrip() for line in done.stdout.splitlines()]
-    assert [line.split() for line in lines if line.startswith("06-student")] == [
-        ["06-student", "*", part, "50.0", "±10.0"] for part in ("validation", "test")
+    assert [line.split() for line in lines if line.startswith("07-choose")] == [
+        ["07-choose", "*", part, "50.0", "±10.0"] for part in ("validation", "test")
     ]
     assert lines[-2:] == [
         "picture: runs/digits/08-evaluate/scores.png",
@@ -242,7 +245,6 @@ def test_stage_prints_the_folder_it_made(command: Command, fake_stages: FakeStag
 
 
 def test_status_shows_each_step(command: Command, fake_stages: FakeStages) -> None:
-    fake_stages.not_promoted = {"06-student"}
     command("run-all", "rounds=2")
     command("stage", "data", "seed=1")
     done = command("status", "runs/digits")
@@ -250,16 +252,18 @@ def test_status_shows_each_step(command: Command, fake_stages: FakeStages) -> No
     rows = {line.split()[0]: line.split(maxsplit=1)[1].rstrip() for line in done.stdout.splitlines()[1:]}
     assert rows["00-data"].split() == ["done"]
     assert rows["06-student"].split()[1] == rows["02-baseline"].split()[1] == "0.500"
+    assert rows["07-choose"].split()[:2] == ["stale", "0.500"]
     assert rows["01-teacher"].startswith("stale")
     assert "seed changed from 0 to 1" in rows["01-teacher"]
 
 
 def test_status_says_why_a_run_stopped(command: Command, fake_stages: FakeStages) -> None:
-    fake_stages.not_promoted = {"06-student"}
+    fake_stages.leave_nothing_after("05-filter")
     command("run-all", "rounds=2")
     rows = {line.split()[0]: line for line in command("status", "runs/digits").stdout.splitlines()[1:]}
-    assert rows["06-student"].rstrip().endswith("did not beat its teacher")
+    assert rows["06-student"].split(maxsplit=1)[1].strip() == "not needed         nothing is left"
     assert "not needed" in rows["10-student"]
+    assert "done" in rows["11-choose"]
 
 
 def test_square_brackets_are_shown_as_they_are(command: Command, fake_stages: FakeStages) -> None:

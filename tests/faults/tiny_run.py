@@ -16,7 +16,7 @@ TINY = (
     *("student.batch_size=15", "student.ema_decay=0.8", "student.epochs=2", "student.unlabelled_ratio=1"),
     "evaluate.resamples=20",
 )
-STAGES = ("data", "teacher", "baseline", "pseudolabel", "filter", "student", "evaluate")
+STAGES = ("data", "teacher", "baseline", "choose", "pseudolabel", "filter", "student", "evaluate")
 
 _OWN = {".lock"}
 """Files that are no result: they may stay or not."""

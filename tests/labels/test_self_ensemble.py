@@ -181,7 +181,7 @@ def test_a_given_label_that_the_ensemble_contradicts_falls_with_what_is_below_it
     stands, rates = given_verdict([[0, 0]] * 9 + [[1, 0]], [0.99] * 10)
 
     assert stands == [[True, True]] * 9 + [[False, False]]
-    assert rates == pytest.approx((0.108, 0.01))
+    assert rates == pytest.approx((0.108, 0.01), abs=1e-6)
 
 
 def test_a_given_label_stands_from_the_threshold_on() -> None:

@@ -174,14 +174,10 @@ def test_folds_are_asked_of_the_data_only_if_there_are_to_be_some(tmp_path: Path
     assert steps_made(tmp_path, "data.folds=4")["00-data"] == "data.folds changed from 5 to 4"
 
 
-@pytest.mark.parametrize("key", ["evaluate.resamples", "evaluate.confidence"])
-def test_what_an_interval_is_made_of_is_asked_of_the_steps_that_report_one(
-    tmp_path: Path, fake_stages: FakeStages, key: str
-) -> None:
-    """The paired differences on validation stand in the manifests of the student and of the choices."""
+@pytest.mark.parametrize("word", ["evaluate.resamples=7", "evaluate.confidence=0.9"])
+def test_other_intervals_ask_for_other_scores_alone(tmp_path: Path, fake_stages: FakeStages, word: str) -> None:
     steps_made(tmp_path)
-    for step in ("03-choose", "06-student", "07-choose"):
-        assert key in Manifest.read(tmp_path / step).asked["settings"]
+    assert list(steps_made(tmp_path, word)) == ["08-evaluate"]
 
 
 def test_changed_data_is_noticed(tmp_path: Path, fake_stages: FakeStages, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from nstudent.config.schema import Config
 from nstudent.runs.run import run_all, run_stage
+from nstudent.runs.step_metrics import ChoiceMetrics
 from nstudent.storage.artifact import Manifest
 
 
@@ -31,11 +32,15 @@ def test_it_sees_no_pseudo_label(tiny: Callable[..., Config], go_on: Path, finis
 @pytest.mark.slow
 def test_without_rounds_there_is_none(tiny: Callable[..., Config], untrained: Path) -> None:
     folder = run_all(tiny("rounds=0", "teacher.epochs=12"), untrained)
-    assert {path.name for path in folder.iterdir() if path.is_dir()} == {"00-data", "01-teacher", "03-evaluate"}
+    assert {path.name for path in folder.iterdir() if path.is_dir()} == {
+        *("00-data", "01-teacher", "02-choose", "03-evaluate")
+    }
 
 
-def test_it_is_never_the_final_classifier(finished: Path) -> None:
-    assert "promoted" not in Manifest.read(finished / "02-baseline").metrics
+def test_it_can_be_chosen(finished: Path) -> None:
+    for choice in ("03-choose", "07-choose"):
+        names = [each.name for each in ChoiceMetrics.of(Manifest.read(finished / choice)).candidates]
+        assert "02-baseline" in names
 
 
 @pytest.mark.slow

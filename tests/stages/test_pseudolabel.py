@@ -45,7 +45,7 @@ def test_the_labels_are_those_of_the_un_noised_labeller(
     from nstudent.models.temperature import apply_temperature
 
     dataset = Dataset(Artifact(finished / "00-data"))
-    labeller = Ensemble.load(Artifact(finished / "01-teacher"), Placement.from_config(tiny()))
+    labeller = Ensemble.load(Artifact(finished / "03-choose"), Placement.from_config(tiny()))
     temperatures = json.loads((finished / STEP / "labels.json").read_text())["temperatures"]
     raw = predict(labeller, dataset.pixels, dataset.unlabelled, batch_size=256)
     for stored, level, temperature in zip(store.probabilities, raw, temperatures, strict=True):

@@ -88,5 +88,5 @@ def test_only_labels_are_made_in_parts_and_only_where_they_are_needed(go_on: Pat
 
 
 def test_a_part_needs_its_labeller(untrained: Path, tiny: Callable[..., Config]) -> None:
-    with pytest.raises(ArtifactError, match="pseudolabel needs 01-teacher"):
+    with pytest.raises(ArtifactError, match="pseudolabel needs 03-choose"):
         run_part(tiny(), "pseudolabel", IndependentJob(0, 2), untrained)

@@ -7,8 +7,11 @@ import pytest
 from nstudent.classifier import Classifier
 from nstudent.config.schema import Config
 from nstudent.errors import ArtifactError
+from nstudent.evaluation.scores import HEADLINE, Difference
 from nstudent.runs.run import run_all, run_stage
 from nstudent.runs.status import status
+from nstudent.runs.step_metrics import ChoiceMetrics, TrainedMetrics
+from nstudent.stages.student import in_words
 from nstudent.storage.artifact import Manifest
 
 
@@ -20,59 +23,61 @@ def test_where_every_pseudo_label_is_rejected_the_run_ends_well_formed_and_names
     assert Manifest.read(go_on / "04-pseudolabel").metrics["shown"] == 0
     scores = json.loads((go_on / "08-evaluate" / "scores.json").read_text())
     assert re.search(r"no pseudo-label was kept.*pseudolabel\.threshold is 1\.0: lower it", scores["ended"])
-    assert scores["final"] == "01-teacher"
+    assert scores["final"] == "07-choose"
     assert "06-student" not in scores["classifiers"], "the student of the run before is not taken for this one's"
-    assert (status(go_on)[5].state, status(go_on)[6].state) == ("not needed", "done")
+    choice = ChoiceMetrics.of(Manifest.read(go_on / "07-choose"))
+    assert (choice.with_heap, choice.labels_alone) == (None, choice.chosen)
+    assert [state.state for state in status(go_on)[6:]] == ["not needed", "done", "done"]
     assert Classifier.load(go_on).taxonomy.num_levels == 3
 
 
 @pytest.mark.slow
-def test_a_student_that_is_not_promoted_ends_the_run(tiny: Callable[..., Config], go_on: Path) -> None:
-    run_all(tiny("rounds=3", "student.promote_above=1.0"), go_on)
-    assert Manifest.read(go_on / "06-student").metrics["promoted"] is False
-    made = {path.name for path in go_on.iterdir() if path.is_dir()}
-    # 08-evaluate is the last step of the run that this one goes on from.
-    assert made - {"08-evaluate"} == {
-        "00-data",
-        "01-teacher",
-        "02-baseline",
-        "04-pseudolabel",
-        "05-filter",
-        "06-student",
-        "16-evaluate",
-    }
-    scores = json.loads((go_on / "16-evaluate" / "scores.json").read_text())
-    assert scores["final"] == "01-teacher"
-    assert list(scores["classifiers"]) == ["01-teacher", "02-baseline", "06-student"]
-    assert list(scores["gain"]) == ["02-baseline"], "the gain is the final classifier's"
-    states = {state.step.name: state.state for state in status(go_on)}
-    assert states["06-student"] == states["16-evaluate"] == "done"
-    assert {states[name] for name in ("08-pseudolabel", "09-filter", "10-student", "14-student")} == {"not needed"}
+def test_a_student_that_is_worse_does_not_end_the_run(tiny: Callable[..., Config], go_on: Path) -> None:
+    """It is not chosen, and what labels the heap of the second round is the better teacher again."""
+    run_all(tiny("rounds=2", "student.learning_rate=1e-6"), go_on)
+    gain = TrainedMetrics.of(Manifest.read(go_on / "06-student")).gain_over_labeller
+    assert gain is not None
+    assert gain.high < 0
+    choices = [ChoiceMetrics.of(Manifest.read(go_on / name)) for name in ("07-choose", "11-choose")]
+    for choice in choices:
+        assert choice.taken.parts.keys().isdisjoint({"06-student", "10-student"})
+    assert Manifest.read(go_on / "08-pseudolabel").inputs["07-choose"] == Manifest.read(go_on / "07-choose").id
+    assert {state.state for state in status(go_on)} == {"done"}
 
 
 @pytest.mark.slow
 def test_the_classifier_of_a_run_is_the_one_that_its_scores_call_final(
     two_rounds: Callable[..., Config], go_on: Path
 ) -> None:
-    """A run of two rounds, run again so that its first student is not promoted: its second one is left behind."""
     run_all(two_rounds(), go_on)
-    assert (go_on / "10-student").exists()
-    run_all(two_rounds("student.promote_above=1.0"), go_on)
     scores = json.loads((go_on / "12-evaluate" / "scores.json").read_text())
-    assert scores["final"] == "01-teacher"
-    width = Classifier.load(go_on, device="cpu")._ensemble.recipe.members[0].head_width
-    assert width == 64, "64 is the teacher's head, 128 that of a student"
+    assert scores["final"] == "11-choose"
+    taken = ChoiceMetrics.of(Manifest.read(go_on / "11-choose")).taken
+    recipe = Classifier.load(go_on, device="cpu")._ensemble.recipe
+    assert (recipe.temperatures, recipe.ends) == (taken.temperatures, taken.ends)
+    assert len(recipe.members) == len(taken.parts), "every classifier of this run has one member"
 
 
-def test_the_gate_is_the_paired_comparison_on_validation(finished: Path) -> None:
-    metrics = Manifest.read(finished / "06-student").metrics
-    teacher = Manifest.read(finished / "01-teacher").metrics
-    gap = metrics["gain_over_teacher"]
-    assert gap["value"] == pytest.approx(
-        metrics["validation"]["contest alone"] - teacher["validation"]["contest alone"]
-    )
-    assert gap["low"] <= gap["value"] <= gap["high"]
-    assert metrics["promoted"] is (gap["probability"] > 0.5)
+def test_the_gain_over_the_labeller_is_paired_on_validation(finished: Path) -> None:
+    student = TrainedMetrics.of(Manifest.read(finished / "06-student"))
+    labeller = ChoiceMetrics.of(Manifest.read(finished / "03-choose")).taken
+    gain, score = student.gain_over_labeller, student.validation[HEADLINE]
+    assert gain is not None
+    assert score is not None
+    assert gain.value == pytest.approx(score - labeller.validation)
+    assert gain.low <= gain.value <= gain.high
+
+
+@pytest.mark.parametrize(
+    ("low", "value", "high", "said"),
+    [
+        (0.01, 0.02, 0.03, "is better than its labeller (pool of all): +2.0 points [+1.0, +3.0]"),
+        (-0.03, -0.02, -0.01, "is worse than its labeller (pool of all): -2.0 points [-3.0, -1.0]"),
+        (-0.01, 0.02, 0.05, "cannot be told from its labeller (pool of all): +2.0 points [-1.0, +5.0]"),
+    ],
+)
+def test_the_gain_is_said_in_words(low: float, value: float, high: float, said: str) -> None:
+    assert in_words(Difference(value, low, high, 0.5), "pool of all") == f"  the student {said} on validation"
 
 
 @pytest.mark.slow

@@ -37,7 +37,6 @@ def test_an_untrained_teacher_stops_the_run_though_it_has_luck(tiny: Callable[..
 
 def test_the_finished_teacher_is_clearly_better_than_chance(finished: Path) -> None:
     metrics = Manifest.read(finished / "01-teacher").metrics
-    assert metrics["promoted"] is True
     assert metrics["validation"]["contest alone"] > 0.6
 
 
@@ -62,6 +61,34 @@ def test_equal_members_start_and_end_apart(tiny: Callable[..., Config], untraine
     folder = run_stage(tiny("teacher.members=[{}, {}]", "teacher.epochs=6"), "teacher", untrained)
     files = Manifest.read(folder).files
     assert files["member-0.safetensors"]["sha256"] != files["member-1.safetensors"]["sha256"]
+
+
+@pytest.mark.parametrize(
+    ("rounds", "limit", "refused"),
+    [(1, 0.0012, "the student"), (1, 0.0014, None), (0, 0.0014, "the teacher"), (0, 0.0026, None)],
+)
+def test_a_limit_below_every_final_classifier_is_refused_before_anything_is_trained(
+    rounds: int,
+    limit: float,
+    refused: str | None,
+    tiny: Callable[..., Config],
+    untrained: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """At 16 px the teacher's two members need 0.0025 GMACs, and a student of one such network 0.00125."""
+
+    class TrainingBeganError(Exception):
+        pass
+
+    def begin(*_: object) -> None:
+        raise TrainingBeganError
+
+    monkeypatch.setattr("nstudent.stages.teacher._fit", begin)
+    student = "student.model={head_width: 64}"
+    config = tiny("teacher.members=[{}, {}]", student, f"rounds={rounds}", f"final.max_gmacs={limit}")
+    said = rf"final\.max_gmacs is {limit:g}, and the cheapest classifier, {refused}, needs 0\.00"
+    with pytest.raises(ConfigError if refused else TrainingBeganError, match=said if refused else None):
+        run_stage(config, "teacher", untrained)
 
 
 def test_the_whole_ensemble_is_held_under_the_cost_limit_before_anything_is_trained(
