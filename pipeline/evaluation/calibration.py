@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from nstudent.labels.path_posterior import Calibration
+from nstudent.labels.path_posterior import Calibration, path_masses, path_scale
 from nstudent.labels.path_tree import PathTree, logarithms
+from nstudent.randomness import generator
 from nstudent.taxonomy.outputs import SILENT, Outputs
-from nstudent.taxonomy.tree import ABSENT, UNKNOWN, LabelArray
+from nstudent.taxonomy.tree import ABSENT, LabelArray
 from scipy.optimize import minimize
 from torch import Tensor
 
@@ -23,7 +24,8 @@ _MOST_WEIGHT, _LEAST_WEIGHT = 3.0, 0.02
 """Bounds on 1 / temperature. A few hundred images that are all right would ask for ever more confidence; a level that
 adds nothing to the others may fall nearly silent."""
 _MOST_END = 10.0
-_WEIGHT_DEVIATION, _END_DEVIATION = 1.0, 2.0
+_SMALLEST = 1e-12
+_WEIGHT_DEVIATION, _END_DEVIATION = 1.0, 1.0
 """Standard deviations of the prior of a weight, around 1 / levels, and of an end, around 0: worth a few images."""
 _FEWEST_IMAGES = 10
 """Fewer labels fit noise: the calibration stays that of the prior."""
@@ -33,10 +35,13 @@ _FEWEST_TO_FIT = 2_000
 """A few numbers are known to a percent or two from so many images; more would only fill the memory."""
 _CELLS_AT_ONCE = 1 << 20
 
-_FEWEST_SHARE = 0.02
-"""A classifier with a smaller share of a pool does not pay for its forward pass."""
-_ROUNDS = 1000
-_STILL = 1e-6
+_SMALLEST_SHARE = 0.02
+"""A classifier with a smaller share of a pool is left out: it is not worth its forward pass."""
+_ROUNDS, _STILL = 1000, 1e-6
+"""Expectation maximisation ends after so many rounds, or when no weight moves by more."""
+
+_BINS = 15
+_SIMULATIONS = 200
 
 Distribution = npt.NDArray[np.float32]
 
@@ -101,7 +106,7 @@ class _Fit:
         weights, ends = x[:num_levels], torch.cat([x[num_levels:], x.new_zeros(1)])
         raw = (torch.from_numpy(level[rows]) for level in self._raw)
         logs = [logarithms(level.double()) * weight for level, weight in zip(raw, weights, strict=True)]
-        paths = (self._tree.scores(logs) + ends[self._tree.depths - 1]).softmax(dim=1)
+        paths = path_masses(self._tree, logs, path_scale(self._tree, weights), ends[self._tree.depths - 1])
         table, column = self._table[rows], self._column[rows]
         found = torch.zeros(len(table), dtype=torch.float64)
         for number, masses in enumerate((*self._tree.marginals(paths), paths)):
@@ -113,19 +118,22 @@ class _Fit:
 def _events(tree: PathTree, labels: LabelArray, outputs: Outputs) -> tuple[npt.NDArray[np.int64], ...]:
     """What each label says: a column of the marginals of a level, or of the paths, which stand behind the last level.
 
+    Args:
+        tree: The paths that the model can say.
+        labels: (images, levels), each with a class that is known.
+        outputs: Outputs of the model.
+
     Returns:
         The table and the column of each label, (images,) each.
     """
-    num_levels = labels.shape[1]
-    deepest = num_levels - 1 - (labels[:, ::-1] >= 0).argmax(axis=1)
-    column = labels[np.arange(len(labels)), deepest].astype(np.int64)
-    table = deepest.astype(np.int64)
+    rows, num_levels = np.arange(len(labels)), labels.shape[1]
+    table = num_levels - 1 - (labels[:, ::-1] >= 0).argmax(axis=1)
+    column = labels[rows, table].astype(np.int64)
     path_of = {tuple(path): number for number, path in enumerate(tree.terminals.tolist())}
-    below = np.minimum(deepest + 1, num_levels - 1)
-    ends = (labels[np.arange(len(labels)), below] == ABSENT) & (labels != UNKNOWN).all(axis=1)
-    for row in np.flatnonzero(ends).tolist():
+    says_nothing = np.array([outputs.has_nothing(level) for level in range(num_levels)])
+    for row in np.flatnonzero(((labels == ABSENT) & says_nothing).any(axis=1)).tolist():
         path = path_of.get(tuple(labels[row].tolist()))
-        if path is not None and outputs.has_nothing(int(below[row])):
+        if path is not None:
             table[row], column[row] = num_levels, path
     return table, column
 
@@ -148,34 +156,37 @@ def fit_pool_weights(raws: Sequence[Sequence[Distribution]], labels: LabelArray,
     right = outputs.indices(labels)
     known = right != SILENT
     images, levels = np.nonzero(known)
+    if len(np.unique(images)) < _FEWEST_IMAGES:
+        return (1 / len(raws),) * len(raws)
     shown = np.empty((len(images), len(raws)))
     for number, raw in enumerate(raws):
         for level, distribution in enumerate(raw):
             here = np.flatnonzero(levels == level)
             shown[here, number] = distribution[images[here], right[images[here], level]]
-    counts = 1 / known.sum(axis=1)[images] if len(images) else np.zeros(0)
-    weights = np.full(len(raws), 1 / len(raws))
-    if len(np.unique(images)) < _FEWEST_IMAGES:
-        return tuple(weights.tolist())
-    weights = _mixture(shown, counts, weights)
-    while (weights[weights > 0] < _FEWEST_SHARE).any():
-        weights = _mixture(shown, counts, np.where(weights < _FEWEST_SHARE, 0.0, weights))
-    return tuple(round(weight, 6) for weight in (weights / weights.sum()).tolist())
+    counts = 1 / known.sum(axis=1)[images]
+    weights = _mixture(shown, counts, np.ones(len(raws)))
+    while ((small := weights < _SMALLEST_SHARE) & (weights > 0)).any():
+        weights = _mixture(shown, counts, np.where(small, 0.0, weights))
+    return tuple(round(weight, 6) for weight in weights.tolist())
 
 
 def _mixture(
     shown: npt.NDArray[np.float64], counts: npt.NDArray[np.float64], weights: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
-    """Weights of the mixture of columns that makes the rows, which count differently, most likely."""
-    weights = weights / weights.sum()
-    shown = np.maximum(shown, 1e-12)
+    """The weights of columns whose weighted mean makes the rows most likely; those that start at 0 stay there.
+
+    Args:
+        shown: Probability of each row by each column, (rows, columns).
+        counts: How much each row counts, (rows,).
+        weights: Where to start, (columns,).
+    """
+    shown, weights = np.maximum(shown, _SMALLEST), weights / weights.sum()
     for _ in range(_ROUNDS):
         responsible = shown * weights
         responsible /= responsible.sum(axis=1, keepdims=True)
-        found: npt.NDArray[np.float64] = counts @ responsible / counts.sum()
-        if np.abs(found - weights).max() < _STILL:
-            return found
-        weights = found
+        before, weights = weights, np.asarray(counts @ responsible / counts.sum())
+        if np.abs(weights - before).max() < _STILL:
+            break
     return weights
 
 
@@ -186,26 +197,22 @@ class CalibrationError:
     value: float
     """Expected calibration error."""
     by_chance: float
-    """What perfect calibration shows on average with as many images of such confidence."""
-
-
-_BINS = 15
+    """What perfect calibration shows, on average, with as many answers of the same confidence."""
 
 
 def calibration_error(confidence: npt.NDArray[np.floating], right: npt.NDArray[np.bool_]) -> CalibrationError:
-    """Expected calibration error in bins of equal width (Naeini et al. 2015), and what chance alone makes of it.
+    """Expected calibration error (Naeini et al., AAAI 2015), in bins of equal width, and what chance alone makes of it.
 
     Args:
-        confidence: Probability that each answer is right, (answers,).
+        confidence: Probability that each answer is right, (answers,), at least one.
         right: Whether it is, (answers,).
     """
-    rng = np.random.default_rng(0)
-    confidence = confidence.astype(np.float64)
-    bins = np.minimum((confidence * _BINS).astype(np.int64), _BINS - 1)
+    sure = confidence.astype(np.float64)
+    bins = np.clip((sure * _BINS).astype(np.int64), 0, _BINS - 1)
 
     def error(truth: npt.NDArray[np.bool_]) -> float:
-        gaps = np.bincount(bins, confidence - truth, minlength=_BINS)
-        return float(np.abs(gaps).sum() / max(1, len(confidence)))
+        return float(np.abs(np.bincount(bins, sure - truth, minlength=_BINS)).sum() / len(sure))
 
-    chance = [error(rng.random(len(confidence)) < confidence) for _ in range(200)]
+    random = generator("calibration error", len(sure))
+    chance = [error(random.random(len(sure)) < sure) for _ in range(_SIMULATIONS)]
     return CalibrationError(error(right), float(np.mean(chance)))

@@ -29,9 +29,10 @@ class BestPath:
         num_images, device = len(probabilities[0]), probabilities[0].device
         # Kept where it was used last: a labelling stays on one device.
         tree = self._tree = self._tree.to(device)
+        says = tree.speaks.sum(dim=1)
         best = torch.empty(num_images, dtype=torch.int64, device=device)
         for rows in tree.portions(num_images):
             scores = tree.scores([logarithms(level[rows]) for level in probabilities])
-            best[rows] = scores.div_(tree.says).argmax(dim=1)
+            best[rows] = scores.div_(says).argmax(dim=1)
         paths = tree.terminals[best]
         return Decoded(paths, path_confidence(probabilities, paths, self._outputs))

@@ -4,10 +4,14 @@ from collections.abc import Callable
 
 from nstudent.labels.best_path import BestPath
 from nstudent.labels.decoding import Decoder
+from nstudent.labels.expected_score import ExpectedScore
 from nstudent.tables import chosen
 from nstudent.taxonomy.outputs import Outputs
 
-DECODERS: dict[str, Callable[[Outputs], Decoder]] = {"best_path": BestPath}
+DECODERS: dict[str, Callable[[Outputs], Decoder]] = {
+    "best_path": BestPath,
+    "expected_score": ExpectedScore,
+}
 """What makes a decoder from the outputs of a model, by the name in the model's recipe."""
 
 

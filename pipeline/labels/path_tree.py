@@ -61,10 +61,41 @@ class _Level:
     silent: Tensor | None
     """int64: the beginnings for which no output speaks; ``None``: there is one for all."""
     num_outputs: int
+    nothing: int | None
+    """The output for 'nothing'; ``None``: there is none."""
 
     def to(self, device: torch.device) -> _Level:
         silent = None if self.silent is None else self.silent.to(device)
-        return _Level(self.above.to(device), self.output.to(device), silent, self.num_outputs)
+        return _Level(self.above.to(device), self.output.to(device), silent, self.num_outputs, self.nothing)
+
+
+@dataclass(frozen=True)
+class _Ends:
+    """Where the paths end, in a table of the outputs of all levels side by side."""
+
+    column: Tensor
+    """int64 (terminals,): the class where each path ends."""
+    child: Tensor
+    """int64: the classes below one where a path ends."""
+    path: Tensor
+    """int64: for each of these, that path."""
+
+    @classmethod
+    def of(cls, outputs: Outputs, terminals: LabelArray, depths: npt.NDArray[np.int64]) -> _Ends:
+        firsts = np.cumsum([0, *outputs.sizes])
+        column = firsts[depths - 1] + terminals[np.arange(len(terminals)), depths - 1]
+        path_at = np.full(firsts[-1], -1, dtype=np.int64)
+        path_at[column] = np.arange(len(terminals))
+        children, paths = [], []
+        for level, parents in enumerate(outputs.taxonomy.parents):
+            path = path_at[firsts[level - 1] + np.array(parents, dtype=np.int64)]
+            below = np.flatnonzero(path >= 0)
+            children.append(firsts[level] + below)
+            paths.append(path[below])
+        return cls(*(torch.from_numpy(each) for each in (column, np.concatenate(children), np.concatenate(paths))))
+
+    def to(self, device: torch.device) -> _Ends:
+        return _Ends(self.column.to(device), self.child.to(device), self.path.to(device))
 
 
 @dataclass(frozen=True)
@@ -81,36 +112,46 @@ class PathTree:
     """int32 (terminals, levels): the paths, in ascending order; ``ABSENT`` below the end of a path."""
     depths: Tensor
     """int64 (terminals,): the number of classes on each path."""
-    says: Tensor
-    """float32 (terminals,): the number of levels that have a say for each path."""
+    speaks: Tensor
+    """float32 (terminals, levels): 1 where a level has a say for a path, else 0."""
     _levels: tuple[_Level, ...]
+    _ends: _Ends
+
+    ends_together: bool
+    """Whether all paths reach the last level."""
 
     @classmethod
     def of(cls, outputs: Outputs) -> PathTree:
         """The paths for a model with these outputs, on the CPU."""
         terminals = np.unique(_speakable(outputs), axis=0)
         levels: list[_Level] = []
-        says = np.zeros(len(terminals), dtype=np.float32)
+        speaks = np.zeros(terminals.shape, dtype=np.float32)
         above, num_above = np.zeros(len(terminals), dtype=np.int64), 1
         for level, size in enumerate(outputs.sizes):
             column = terminals[:, level]
-            speaks = (column != ABSENT) | outputs.has_nothing(level)
-            says += speaks
+            says = (column != ABSENT) | outputs.has_nothing(level)
+            speaks[:, level] = says
             # Terminals with the same beginning share its score, so that only the last level is as wide as the tree.
             _, first, beginning = np.unique(terminals[:, : level + 1], axis=0, return_index=True, return_inverse=True)
             output = np.where(column == ABSENT, size - 1, column)[first].astype(np.int64)
-            silent = None if speaks[first].all() else torch.from_numpy(np.flatnonzero(~speaks[first]))
-            levels.append(_Level(_Columns.of(above[first], num_above), _Columns.of(output, size), silent, size))
+            silent = None if says[first].all() else torch.from_numpy(np.flatnonzero(~says[first]))
+            nothing = outputs.nothing(level)
+            levels.append(
+                _Level(_Columns.of(above[first], num_above), _Columns.of(output, size), silent, size, nothing)
+            )
             above, num_above = beginning.reshape(-1).astype(np.int64), len(first)
         depths = (terminals != ABSENT).sum(axis=1).astype(np.int64)
-        return cls(torch.from_numpy(terminals), torch.from_numpy(depths), torch.from_numpy(says), tuple(levels))
+        known = torch.from_numpy(terminals), torch.from_numpy(depths), torch.from_numpy(speaks)
+        ends_together = bool((depths == len(levels)).all())
+        return cls(*known, tuple(levels), _Ends.of(outputs, terminals, depths), ends_together)
 
     def to(self, device: torch.device) -> PathTree:
         """The same tree on a device; itself where it is there already."""
         if self.terminals.device == device:
             return self
         levels = tuple(level.to(device) for level in self._levels)
-        return PathTree(self.terminals.to(device), self.depths.to(device), self.says.to(device), levels)
+        known = self.terminals.to(device), self.depths.to(device), self.speaks.to(device)
+        return PathTree(*known, levels, self._ends.to(device), self.ends_together)
 
     def portions(self, num_images: int) -> Iterator[slice]:
         """Rows that are worked on together, so that a batch needs little memory however many paths there are."""
@@ -145,7 +186,7 @@ class PathTree:
             paths: (images, terminals).
 
         Returns:
-            Per level, (images, outputs); the last may be ``paths`` itself.
+            Per level, (images, outputs); some may be ``paths`` itself.
         """
         levels: list[Tensor] = []
         mass = paths
@@ -156,6 +197,32 @@ class PathTree:
             if number:
                 mass = level.above.summed(mass, len(self._levels[number - 1].output.index))
         return tuple(reversed(levels))
+
+    def masses(self, marginals: Sequence[Tensor]) -> Tensor:
+        """The mass of each path, from those of the outputs: what ``marginals`` was given.
+
+        Args:
+            marginals: Per level, (images, outputs).
+
+        Returns:
+            (images, terminals): of the class where the path ends, what its children leave. It may be the last level.
+        """
+        if self.ends_together:
+            return self._levels[-1].output.taken(marginals[-1])
+        table = torch.cat(list(marginals), dim=1)
+        masses = table.index_select(1, self._ends.column)
+        if len(self._ends.child):
+            masses.index_add_(1, self._ends.path, table.index_select(1, self._ends.child), alpha=-1).clamp_min_(0)
+        return masses
+
+    def matches(self, marginals: Sequence[Tensor]) -> Tensor:
+        """The sum along each path of the mass of its classes, (images, terminals), from (images, outputs) per level."""
+        # New tensors, which are overwritten: two levels may be one and the same.
+        classes = [masses.clone() for masses in marginals]
+        for level, masses in zip(self._levels, classes, strict=True):
+            if level.nothing is not None:
+                masses[:, level.nothing] = 0.0
+        return self.scores(classes)
 
 
 def _speakable(outputs: Outputs) -> LabelArray:

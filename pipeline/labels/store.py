@@ -62,8 +62,10 @@ class Layout:
     def row_bytes(self) -> int:
         """Bytes of one image in a shard."""
         columns = zip(self.sizes, self.kept, self.tops, strict=True)
-        # A probability in half precision, and where not every class is there, its number.
-        per_level = [kept * (2 + (class_type(outputs)().itemsize if top else 0)) for outputs, kept, top in columns]
+        # A probability in half precision, and where not every class is there, its number, and what the others share.
+        per_level = [
+            kept * (2 + class_type(outputs)().itemsize) + 2 if top else kept * 2 for outputs, kept, top in columns
+        ]
         return 8 + 8 * len(self.levels) + sum(per_level)
 
     @property
@@ -91,6 +93,8 @@ class Layout:
                 wide = class_type(level.shape[1]) is np.int32
                 found[f"top/{name}/class"] = classes.to(torch.int32 if wide else torch.int16)
                 found[f"top/{name}/probability"] = chosen.half()
+                rest = level.sum(dim=1, keepdim=True) - chosen.sum(dim=1, keepdim=True)
+                found[f"top/{name}/rest"] = rest.clamp_min(0).half()
             else:
                 found[f"probability/{name}"] = level.half()
         return found
@@ -117,6 +121,7 @@ class Shard:
             if is_top:
                 self._arrays[f"top/{name}/class"] = np.empty((rows, kept), dtype=class_type(outputs))
                 self._arrays[f"top/{name}/probability"] = np.empty((rows, kept), dtype=np.float16)
+                self._arrays[f"top/{name}/rest"] = np.empty((rows, 1), dtype=np.float16)
             else:
                 self._arrays[f"probability/{name}"] = np.empty((rows, outputs), dtype=np.float16)
 
@@ -236,8 +241,10 @@ class LabelStore:
 
 
 def _distributions(first: Path, shards: Shards, level: str, number: int) -> JoinedRows | TopRows:
-    classes, probabilities = f"top/{level}/class", f"top/{level}/probability"
+    classes, probabilities, rest = (f"top/{level}/{name}" for name in ("class", "probability", "rest"))
     if classes not in mapped(first):
         return JoinedRows(shards, f"probability/{level}")
     outputs = int(attributes(first)["outputs"][number])
-    return TopRows(JoinedRows(shards, classes), JoinedRows(shards, probabilities), outputs)
+    # Earlier versions did not write it: every distribution summed to one.
+    others = JoinedRows(shards, rest) if rest in mapped(first) else None
+    return TopRows(JoinedRows(shards, classes), JoinedRows(shards, probabilities), outputs, others)

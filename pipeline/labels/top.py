@@ -47,8 +47,12 @@ def top_classes(probabilities: Tensor, count: int) -> tuple[Tensor, Tensor]:
 class TopRows:
     """Whole distributions from their most probable classes: indexing with rows gives float32 (rows, outputs)."""
 
-    def __init__(self, classes: JoinedRows, probabilities: JoinedRows, outputs: int) -> None:
+    def __init__(
+        self, classes: JoinedRows, probabilities: JoinedRows, outputs: int, rest: JoinedRows | None = None
+    ) -> None:
+        """``rest``: what the classes that are not kept share, (rows, 1); ``None``: what is left of 1."""
         self._classes = classes
+        self._rest = rest
         self._probabilities = probabilities
         self._outputs = outputs
 
@@ -60,8 +64,11 @@ class TopRows:
         kept = self._probabilities[rows].astype(np.float32)
         if classes.size and not 0 <= int(classes.min()) <= int(classes.max()) < self._outputs:
             raise ArtifactError(f"the label store names a class beyond the {self._outputs:,} of its level")
-        # Half precision may make them add up to a little more than one.
-        left = np.maximum(1.0 - kept.sum(axis=1, keepdims=True), 0.0)
+        if self._rest is None:
+            # Half precision may make them add up to a little more than one.
+            left = np.maximum(1.0 - kept.sum(axis=1, keepdims=True), 0.0)
+        else:
+            left = self._rest[rows].astype(np.float32)
         others = max(1, self._outputs - classes.shape[1])
         whole = np.empty((len(rows), self._outputs), dtype=np.float32)
         whole[:] = left / others

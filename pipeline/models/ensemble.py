@@ -84,12 +84,15 @@ class Ensemble:
         return pooled if self._posterior is None else self._posterior.marginals(pooled)
 
     def calibrated(self, calibration: Calibration | None) -> Ensemble:
-        """The same members with another calibration; ``None``: with none, so that ``vote`` gives the raw pool.
+        """The same members with another calibration, and the decoder that goes with it.
 
-        A calibrated ensemble is decoded by its posterior.
+        ``None``: none, so that ``vote`` gives the raw pool.
         """
-        temperatures, ends = (calibration.temperatures, calibration.ends) if calibration else (None, None)
-        return Ensemble(self.recipe.changed(temperatures=temperatures, ends=ends), self.members, self._placement)
+        keys: dict[str, object] = {"temperatures": None, "ends": None, "decoder": "best_path"}
+        if calibration is not None:
+            temperatures, ends = calibration.temperatures, calibration.ends
+            keys = {"temperatures": temperatures, "ends": ends, "decoder": "expected_score"}
+        return Ensemble(self.recipe.changed(**keys), self.members, self._placement)
 
     def save(self, folder: Path) -> None:
         """Write ``model.json`` and one safetensors file a member."""

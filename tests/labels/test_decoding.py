@@ -10,6 +10,7 @@ from nstudent.labels import best_path, decoding, path_tree
 from nstudent.labels.decoders import build_decoder
 from nstudent.taxonomy.outputs import Outputs
 from nstudent.taxonomy.tree import Taxonomy
+from trees import ragged_trees
 
 LEVELS = ("coarse", "mid", "fine")
 # A{A1{a,b},A2{c}}, B{B1{d,e}}; B and A2 are legal final labels too.
@@ -121,20 +122,8 @@ def test_many_images_are_decoded_in_parts_as_one_by_one(monkeypatch: pytest.Monk
     assert np.array_equal(np.concatenate([best_paths([p[i : i + 1] for p in levels], TREE) for i in range(50)]), whole)
 
 
-@st.composite
-def trees(draw: st.DrawFn) -> Taxonomy:
-    """Trees of one to four levels whose labels end anywhere; every level has a class."""
-    depth = draw(st.integers(1, 4))
-    paths = draw(
-        st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=depth), min_size=1, max_size=15, unique_by=tuple)
-    )
-    paths.append([0] * depth)
-    labels = [tuple([f"{i}-{c}" for i, c in enumerate(path)] + ["-"] * (depth - len(path))) for path in paths]
-    return Taxonomy.from_labels(labels, [f"level {i}" for i in range(depth)])
-
-
 @settings(max_examples=80, deadline=None, database=None)
-@given(tree=trees(), absent=st.sampled_from(["ignore", "class"]), seed=st.integers(0, 1000), sharp=st.booleans())
+@given(tree=ragged_trees(), absent=st.sampled_from(["ignore", "class"]), seed=st.integers(0, 1000), sharp=st.booleans())
 def test_whatever_is_predicted_the_path_is_a_legal_terminal(
     tree: Taxonomy, absent: str, seed: int, sharp: bool
 ) -> None:
@@ -179,7 +168,7 @@ def test_a_decoder_gives_the_confidence_of_the_paths_that_it_finds() -> None:
 
 
 def test_a_decoder_that_there_is_not_is_an_error_that_lists_those_that_there_are() -> None:
-    with pytest.raises(ConfigError, match="decoder: there is no 'worst_path': choose from best_path"):
+    with pytest.raises(ConfigError, match="decoder: there is no 'worst_path': choose from best_path, expected_score"):
         build_decoder("worst_path", Outputs(TREE))
 
 
@@ -191,7 +180,7 @@ def test_all_that_a_decoder_knows_follows_the_distributions_to_their_device(tree
     decoder = best_path.BestPath(outputs)
     found = decoder.decode([torch.empty(4, size, device="meta") for size in outputs.sizes])
     known = decoder._tree
-    tensors = [found.paths, found.confidence, known.terminals, known.says, known.depths]
+    tensors = [found.paths, found.confidence, known.terminals, known.speaks, known.depths]
     for level in known._levels:
         tensors += [level.above.index, level.output.index] + ([] if level.silent is None else [level.silent])
     assert {tensor.device.type for tensor in tensors} == {"meta"}

@@ -141,6 +141,7 @@ def test_the_description_says_where_the_labels_come_from(folder: Path) -> None:
 
     assert (description["schema"], description["labeller"]) == (1, "teacher-id")
     assert description["temperatures"] == [1.5, 0.8]
+    assert description["ends"] == [-0.5, 0.0]
     assert Taxonomy.from_json(description["taxonomy"]) == TREE
 
 
@@ -234,10 +235,11 @@ def test_the_number_of_the_last_class_fits(outputs: int, dtype: torch.dtype) -> 
     assert columns["top/fine/class"].tolist() == [[outputs - 1, 5]]
     assert columns["top/fine/probability"].dtype == torch.float16
     assert columns["top/fine/probability"].tolist() == [[0.75, 0.25]]
+    assert columns["top/fine/rest"].tolist() == [[0.0]]
 
 
 def test_few_classes_are_stored_whole_and_of_many_some() -> None:
     layout = store.Layout.of(outputs_of(256, 257, 40_000), None)
 
     assert layout.tops == (False, True, True)
-    assert layout.row_bytes == 8 + 3 * 8 + 256 * 2 + 64 * (2 + 2) + 64 * (2 + 4)
+    assert layout.row_bytes == 8 + 3 * 8 + 256 * 2 + 64 * (2 + 2) + 2 + 64 * (2 + 4) + 2

@@ -70,6 +70,20 @@ def test_what_is_left_is_spread_evenly(tmp_path: Path) -> None:
     assert whole.dtype == np.float32
 
 
+def test_of_paths_that_may_have_ended_above_only_what_the_others_share_is_spread(tmp_path: Path) -> None:
+    """A level can be read from a distribution over paths: then its classes sum to less than one."""
+    arrays = {
+        "class": np.array([[2, 0]], np.int16),
+        "probability": np.array([[0.5, 0.125]], np.float16),
+        "rest": np.array([[0.0625]], np.float16),
+    }
+    write(tmp_path / "shard.h5", arrays, {})
+    shards = Shards([tmp_path / "shard.h5"])
+    whole = TopRows(*(JoinedRows(shards, name) for name in ("class", "probability")), 6, JoinedRows(shards, "rest"))
+
+    assert whole[np.array([0])][0].tolist() == [0.125, 0.015625, 0.5, 0.015625, 0.015625, 0.015625]
+
+
 def test_rounding_never_leaves_less_than_nothing(tmp_path: Path) -> None:
     """Two thirds and a third, each rounded up to half precision, are more than one."""
     whole = stored(tmp_path, [[0, 1]], [[0.6669922, 0.33349609]], 5)[np.array([0])]

@@ -121,7 +121,7 @@ def test_what_is_not_a_recipe_is_refused(damaged: Any) -> None:
         ({"ends": [0.0, 0.0]}, "ends has 2 numbers for 3 levels"),
         ({"ends": [0.0, -101.0, 0.0]}, r"ends\.1 is -101\.0"),
         ({"ends": [0.0, "1", 0.0]}, r"ends\.1 is '1'"),
-        ({"decoder": "worst_path"}, "decoder: there is no 'worst_path': choose from best_path"),
+        ({"decoder": "worst_path"}, "decoder: there is no 'worst_path': choose from best_path, expected_score"),
         ({"link": "probit"}, "link: there is no 'probit': choose from softmax"),
         ({"wieghts": [1.0, 2.0]}, "wieghts: there is no such key .did you mean 'weights'"),
         ({"taxonomy": {"levels": []}}, "taxonomy is not a taxonomy"),
