@@ -70,15 +70,13 @@ def run(context: Context) -> FilterMetrics | None:
     dataset = Dataset(context.inputs["data"], context.config.data)
     before = HeapLabels.open(context.inputs["labels"])
     given = dataset.labels[dataset.labelled]
-    keep = _Keep(np.ones(given.shape, dtype=bool), before.keep)
+    judge: _Judge | None = None
     found: list[_Iteration] = []
-    labeller_score: float | None = None
     if (context.config.filter.enabled and before.keep.any()) or context.config.filter.labelled:
         judge = _Judge(context, dataset, before, given)
-        labeller_score = judge.labeller_score
         found = judge.iterate()
     best = max(found, key=lambda each: each.made.log_likelihood or -math.inf, default=None)
-    keep = best.stands if best else keep
+    keep = best.stands if best else _Keep(np.ones(given.shape, dtype=bool), before.keep)
     if not context.world.leads:
         return None
     terminal, config = before.labels.terminals(dataset.taxonomy), context.config.pseudolabel
@@ -87,7 +85,6 @@ def run(context: Context) -> FilterMetrics | None:
     selection.save(context.folder)
     save_given_keep(context.folder, keep.given)
     levels = dataset.taxonomy.levels
-    spent = total(Spent(each.made.image_passes or 0, each.made.training_gmacs or 0.0) for each in found)
     metrics = FilterMetrics(
         ended=_nothing_to_learn(context, keep.pseudo),
         classes_gone=_classes_gone(dataset, terminal, before.selection, selection),
@@ -97,16 +94,11 @@ def run(context: Context) -> FilterMetrics | None:
         shown=int((selection.copies > 0).sum()),
         copies=int(selection.copies.sum(dtype=np.int64)),
         iterations=tuple(each.made for each in found),
-        image_passes=spent.image_passes,
-        training_gmacs=spent.training_gmacs,
-        refused=best.refused if best else (),
-        validation=best.made.validation if best else None,
-        labeller_validation=labeller_score,
-        weights=_by_level(levels, best.weights) if best and context.config.filter.enabled else None,
-        given_error_rate=dict(zip(levels, best.given_error_rate, strict=True))
-        if best and best.given_error_rate
-        else None,
+        image_passes=0,
+        training_gmacs=0.0,
     )
+    if judge is not None and best is not None:
+        metrics = judge.reported(metrics, found, best)
     _say(context, metrics, before.keep)
     return metrics
 
@@ -125,8 +117,7 @@ class _Judge:
         self._held_out = images_to_fit(dataset.validation, self._outputs)
         check_memory(len(heap) + len(given) + len(self._held_out), self._outputs)
         labeller = Ensemble.load(context.inputs["labeller"], self._trainer.placement)
-        self.labeller_score = self._trainer.validation_score(labeller)
-        """Headline score of the labeller on validation."""
+        self._labeller_score = self._trainer.validation_score(labeller)
         self._labeller_says: Probabilities = ()
         if context.world.leads:
             size = context.config.pseudolabel.batch_size
@@ -145,6 +136,26 @@ class _Judge:
                 break
         return found
 
+    def reported(self, metrics: FilterMetrics, found: Sequence[_Iteration], best: _Iteration) -> FilterMetrics:
+        """The metrics with what was found, and what it has cost."""
+        levels = self._dataset.taxonomy.levels
+        weights = {
+            level: EvidenceWeights(weight.labeller, weight.ensemble)
+            for level, weight in zip(levels, best.weights, strict=True)
+        }
+        rates = dict(zip(levels, best.given_error_rate, strict=True)) if self._config.labelled else None
+        spent = total(Spent(each.made.image_passes or 0, each.made.training_gmacs or 0.0) for each in found)
+        return replace(
+            metrics,
+            image_passes=spent.image_passes,
+            training_gmacs=spent.training_gmacs,
+            refused=best.refused,
+            validation=best.made.validation,
+            labeller_validation=self._labeller_score,
+            weights=weights if self._config.enabled else None,
+            given_error_rate=rates,
+        )
+
     def _iteration(self, number: int, keep: _Keep) -> _Iteration:
         """Train once on what stands, and judge all labels anew."""
         config, trainer, key = self._config, self._trainer, self._context.key("iteration", number)
@@ -157,9 +168,12 @@ class _Judge:
         ]
         steps = max(len(pseudo) / beside if beside else 0, len(given) / config.batch_size)
         length = Length(config.epochs, math.ceil(steps))
-        momentum = config.average_momentum
-        of_given, of_pseudo = (trainer.running_average(len(rows), momentum) for rows in (given, pseudo))
-        held_out = trainer.held_out(self._held_out, momentum, length, key)
+        # The momentum is that of a pass. Beside a large heap a labelled image is drawn many times in one, and its last
+        # few predictions alone would be those of a network that knows it by heart.
+        draws = [size * length.steps_per_epoch / max(1, len(examples.ids)) for examples, size in parts]
+        momenta = [config.average_momentum ** (1 / max(1.0, each)) for each in draws]
+        of_given, of_pseudo = map(trainer.running_average, (len(given), len(pseudo)), momenta)
+        held_out = trainer.held_out(self._held_out, config.average_momentum, length, key)
         supervised = trainer.supervised(config, unlabelled_weight=1.0)
         strength = (config.consistency_weight, config.consistency_ramp)
         objective = SelfEnsembling(supervised, of_given, of_pseudo, *strength, held_out, gather=trainer.gather)
@@ -232,11 +246,6 @@ class _Judge:
         )
 
 
-def _by_level(levels: Sequence[str], weights: Sequence[Weights]) -> dict[str, EvidenceWeights]:
-    pairs = zip(levels, weights, strict=True)
-    return {level: EvidenceWeights(weight.labeller, weight.ensemble) for level, weight in pairs}
-
-
 def _classes_gone(dataset: Dataset, terminal: np.ndarray, before: Selection, after: Selection) -> tuple[str, ...]:
     """Final labels that some image was taught whole before the filter, and none after it."""
     taxonomy = dataset.taxonomy
@@ -274,7 +283,7 @@ def _say(context: Context, metrics: FilterMetrics, before: Keep) -> None:
     if metrics.validation < metrics.labeller_validation:
         say(
             f"  the filter network is weaker than its labeller on validation ({100 * metrics.validation:.1f} and "
-            f"{100 * metrics.labeller_validation:.1f}) and counts as much as that deserves{_weights_said(metrics)}"
+            f"{100 * metrics.labeller_validation:.1f})"
         )
     counts = zip(metrics.dropped.items(), before.sum(axis=0).tolist(), strict=True)
     if any(metrics.dropped.values()):
@@ -287,10 +296,3 @@ def _say(context: Context, metrics: FilterMetrics, before: Keep) -> None:
         named = ", ".join(metrics.classes_gone[:_NAMED_CLASSES])
         more = len(metrics.classes_gone) - _NAMED_CLASSES
         say(f"  classes that no pseudo-label names any more: {named}{f' and {more} more' if more > 0 else ''}")
-
-
-def _weights_said(metrics: FilterMetrics) -> str:
-    if metrics.weights is None:
-        return ""
-    said = ", ".join(f"{level} {each.filter:.2f} to {each.labeller:.2f}" for level, each in metrics.weights.items())
-    return f": {said}"

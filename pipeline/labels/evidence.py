@@ -31,8 +31,6 @@ _LARGEST = 5.0
 _LEAST_GAIN = 1.0
 """Log-likelihood of all held-out labels that a second voice has to add, or it is not heard (Akaike's criterion)."""
 _CELLS_AT_ONCE = 1 << 20
-_FIRST_ERROR_RATE = 0.1
-_MOST_ROUNDS = 1000
 
 
 @dataclass(frozen=True)
@@ -66,8 +64,7 @@ class Heard:
         return tuple(_fit_both(*level) for level in self._known())
 
     def ensemble_alone(self) -> tuple[Weights, ...]:
-        """The weight of the ensemble at each level, if nobody else is heard: it makes its probabilities mean what they
-        say."""
+        """The weight of the ensemble at each level, if nobody else is heard: it makes its probabilities true."""
         return tuple(_fit_ensemble(*level) for level in self._known())
 
     def log_likelihood(self, weights: Sequence[Weights]) -> float:
@@ -100,38 +97,6 @@ def pooled(labeller: Distribution, ensemble: Distribution, weights: Weights) -> 
     logs = weights.labeller * _log(labeller / np.maximum(exists, _SMALLEST)) + weights.ensemble * _log(ensemble)
     odds = np.exp(logs - logs.max(axis=1, keepdims=True))
     return np.asarray(exists * odds / odds.sum(axis=1, keepdims=True), dtype=np.float32)
-
-
-def error_rate(agreement: npt.NDArray[np.floating], num_outputs: int) -> float:
-    """Share of given labels that are wrong, if a wrong one is any other class as often as any.
-
-    The maximum of the likelihood of the noise model p(given | true) = (1 - e) if both are the same, else e / (K - 1),
-    with the true class as likely as is said of the image, found by expectation and maximisation.
-
-    Args:
-        agreement: Probability of the given class by somebody who has not been told it, (labels,).
-        num_outputs: K, number of outputs of the level.
-
-    Returns:
-        e, from 0 to (K - 1) / K: at the upper end labels say nothing.
-    """
-    if num_outputs < 2 or not len(agreement):
-        return 0.0
-    error, most = _FIRST_ERROR_RATE, (num_outputs - 1) / num_outputs
-    for _ in range(_MOST_ROUNDS):
-        before, error = error, float(np.mean(1 - probability_right(agreement, error, num_outputs)))
-        error = min(max(error, _SMALLEST), most)
-        if abs(error - before) < _SMALLEST:
-            break
-    return error
-
-
-def probability_right(agreement: npt.NDArray[np.floating], error: float, num_outputs: int) -> npt.NDArray[np.floating]:
-    """Probability that a given label is right, by the noise model of ``error_rate``, (labels,)."""
-    if num_outputs < 2:
-        return np.ones_like(agreement)
-    right = (1 - error) * agreement
-    return right / np.maximum(right + error / (num_outputs - 1) * (1 - agreement), 1e-12)
 
 
 def _log(distribution: Distribution) -> Distribution:

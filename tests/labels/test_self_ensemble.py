@@ -181,17 +181,28 @@ def test_a_given_label_that_the_ensemble_contradicts_falls_with_what_is_below_it
     stands, rates = given_verdict([[0, 0]] * 9 + [[1, 0]], [0.99] * 10)
 
     assert stands == [[True, True]] * 9 + [[False, False]]
-    assert rates[0] == pytest.approx(0.1, abs=0.02)
-    assert rates[1] == pytest.approx(0, abs=0.01)
+    assert rates == pytest.approx((0.108, 0.01), abs=1e-6)
 
 
-def test_the_more_labels_are_wrong_the_sooner_one_falls() -> None:
-    """The first image is the same in both: given class 0, which the ensemble believes with .4."""
-    few, _ = given_verdict([[0, 0]] * 10, [0.4] + [0.99] * 9)
-    many, _ = given_verdict([[0, 0]] * 10, [0.4] + [0.99] * 4 + [0.01] * 5)
+def test_a_given_label_stands_from_the_threshold_on() -> None:
+    stands, _ = given_verdict([[0, 0]] * 3, [0.74, 0.75, 0.76], threshold=0.75)
 
-    assert few[0][0]
-    assert not many[0][0]
+    assert [row[0] for row in stands] == [False, True, True]
+
+
+def test_the_words_of_the_ensemble_about_given_labels_count_as_they_are_weighed() -> None:
+    """.8 to the power of one half is 2 to 1: .67."""
+    outputs = outputs_of(2)
+    average = RunningAverage(1, outputs, 0.7)
+    average.update(torch.tensor([0]), [torch.tensor([[0.8, 0.2]])])
+
+    verdicts = [
+        standing_given_labels(np.array([[0]], np.int32), average, [Weights(0.0, weight)], outputs, 0.7)
+        for weight in (1.0, 0.5)
+    ]
+
+    assert [bool(stands[0, 0]) for stands, _ in verdicts] == [True, False]
+    assert verdicts[1][1] == pytest.approx((1 / 3,))
 
 
 @pytest.mark.parametrize("special", [-1, -2])

@@ -11,6 +11,7 @@ from nstudent.data.dataset import Dataset
 from nstudent.labels.evidence import Weights
 from nstudent.labels.heap_labels import HeapLabels
 from nstudent.labels.selection import Selection
+from nstudent.labels.self_ensemble import RunningAverage
 from nstudent.progress import Silence
 from nstudent.runs.run import run_all, run_stage
 from nstudent.runs.step_metrics import FilterIteration
@@ -19,6 +20,7 @@ from nstudent.stages import filter as filter_stage
 from nstudent.storage.artifact import Artifact, Manifest
 from nstudent.storage.files import read_json
 from nstudent.storage.hdf5 import mapped
+from nstudent.trainer import Trainer
 
 
 def keeps(folder: Path) -> list[np.ndarray]:
@@ -99,7 +101,7 @@ class Verdicts:
         stands[rows] = False
         kept, refused = judge._within_limit(filter_stage._Keep(np.ones(keep.given.shape, dtype=bool), stands))
         made = FilterIteration(0.5, 1, 10, 1.0, log_likelihood=score)
-        return filter_stage._Iteration(made, kept, (Weights(1.0, 0.25),) * 3, (), refused)
+        return filter_stage._Iteration(made, kept, (Weights(1.0, 0.25),) * 3, (0.0,) * 3, refused)
 
 
 def judged_by(monkeypatch: pytest.MonkeyPatch, scores: Sequence[float], dropped: Sequence[Any]) -> Verdicts:
@@ -224,6 +226,23 @@ def test_given_labels_alone_may_be_doubted(tiny: Callable[..., Config], go_on: P
     assert len(metrics["iterations"]) == 1
     assert metrics["given_error_rate"].keys() == {"coarse", "mid", "fine"}
     assert "weights" not in metrics
+
+
+@pytest.mark.slow
+def test_the_momentum_of_the_averages_is_that_of_a_pass_whatever_is_drawn_how_often(
+    tiny: Callable[..., Config], go_on: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a pass of 4 steps each of 100 labelled images is drawn 1.28 times, and each of 240 of the heap 1.6 times."""
+    momenta, make = {}, Trainer.running_average
+
+    def noted(trainer: Trainer, num_rows: int, momentum: float) -> RunningAverage:
+        momenta[num_rows] = momentum
+        return make(trainer, num_rows, momentum)
+
+    monkeypatch.setattr(Trainer, "running_average", noted)
+    run_stage(tiny("filter.epochs=1", "filter.average_momentum=0.8"), "filter", go_on)
+    held_out = len(Dataset(Artifact(go_on / "00-data")).validation)
+    assert momenta == {100: pytest.approx(0.8 ** (1 / 1.28)), 240: pytest.approx(0.8 ** (1 / 1.6)), held_out: 0.8}
 
 
 def test_what_was_dropped_and_which_classes_have_no_image_is_said(
