@@ -403,7 +403,6 @@ def test_any_text_is_a_value_or_a_config_error(text: str) -> None:
     assert said.startswith("page")
 
 
-@settings(max_examples=300)
 @given(_texts)
 def test_any_page_is_a_config_or_a_config_error(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     path = tmp_path_factory.getbasetemp() / "any.yaml"

@@ -120,6 +120,7 @@ def test_the_whole_ensemble_is_held_under_the_cost_limit_before_anything_is_trai
     assert not list((untrained / "01-teacher.partial" / "scratch").glob("*")), "no training began"
 
 
+@pytest.mark.slow
 def test_a_member_that_is_not_a_network_is_fitted_and_votes(
     tiny: Callable[..., Config], untrained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
