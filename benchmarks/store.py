@@ -198,7 +198,8 @@ def read_random(num_batches: int, folder: Path, arrays: dict[str, np.ndarray], f
     joined = {name: JoinedRows(shards, name) for name in maps}
     labels = store.LabelStore(store.shards(folder), LEVELS)
     num_rows = len(labels)
-    targets = PseudoTargets(labels.probabilities, np.ones((num_rows, 3), dtype=bool), hard=False)
+    outputs = Outputs(Taxonomy.from_json(read_json(folder / "taxonomy.json")))
+    targets = PseudoTargets(labels.probabilities, labels.path_rows, np.ones((num_rows, 3), bool), outputs, "soft")
     random = np.random.default_rng(1)
     rates: dict[str, list[float]] = {"store": [], "map": [], "targets": [], "files": []}
     for number in range(ROUNDS + 1):
@@ -245,7 +246,7 @@ def selecting(folder: Path) -> dict[str, float]:
     labels = store.LabelStore(store.shards(folder), LEVELS)
     keep = labels.deep_enough(0.6)
     key, config = (0, "pseudolabel", 1), PseudolabelConfig()
-    selection = select(labels.terminals(taxonomy), labels.kept_confidence(keep), keep, config, key)
+    selection = select(labels.terminals(taxonomy), labels.kept_confidence(keep), keep, taxonomy, config, key)
     selection.save(folder)
     seconds, worked = time.perf_counter() - began, time.process_time() - worked
     return {

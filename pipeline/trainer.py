@@ -11,13 +11,13 @@ import torch
 from nstudent.config.members import MemberConfig
 from nstudent.config.schema import Config, ModelConfig, TrainingConfig
 from nstudent.data.batches import Examples
-from nstudent.data.dataset import Dataset, PixelStore
+from nstudent.data.dataset import Dataset, Ids, PixelStore
 from nstudent.data.packing.shards import readable_size
 from nstudent.data.resident import ResidentPixels, fits_beside_training
 from nstudent.distributed.ranks import gathered_rows
 from nstudent.errors import ConfigError
 from nstudent.evaluation.assess import assess
-from nstudent.evaluation.calibration import fit_calibration, images_to_fit
+from nstudent.evaluation.calibration import fit_calibration, fit_temperatures, images_to_fit
 from nstudent.evaluation.metrics import scores
 from nstudent.evaluation.scores import HEADLINE
 from nstudent.labels.self_ensemble import RunningAverage
@@ -36,6 +36,7 @@ from nstudent.taxonomy.outputs import Outputs
 from nstudent.taxonomy.tree import LabelArray
 from nstudent.training.build import Lesson, Site, build_loop
 from nstudent.training.class_weights import class_weights
+from nstudent.training.held_out import HeldOut
 from nstudent.training.loop import Length, Trained
 from nstudent.training.losses import LossSettings, build_loss, even_weights
 from nstudent.training.objective import Supervised
@@ -90,10 +91,16 @@ class Trainer:
         return Ensemble.of_networks(self.recipe(members), networks, self.placement)
 
     def calibrated(self, ensemble: Ensemble) -> Ensemble:
-        """The same ensemble, calibrated on the validation images."""
+        """The same ensemble, calibrated on the validation images: first each member, then their pool."""
         ids = images_to_fit(self.dataset.validation, self.outputs)
-        raw = predict(ensemble.calibrated(None), self.dataset.pixels, ids, self._config.evaluate.batch_size)
-        return ensemble.calibrated(fit_calibration(raw, self.dataset.labels[ids], self.outputs))
+        labels, batch_size = self.dataset.labels[ids], self._config.evaluate.batch_size
+        votes = [
+            predict(ensemble.alone(number), self.dataset.pixels, ids, batch_size)
+            for number in range(len(ensemble.members))
+        ]
+        sharpened = ensemble.with_member_temperatures([fit_temperatures(vote, labels, self.outputs) for vote in votes])
+        raw = sharpened.pool([tuple(map(torch.from_numpy, vote)) for vote in votes])
+        return sharpened.calibrated(fit_calibration([level.numpy() for level in raw], labels, self.outputs))
 
     def labelled(self, labels: LabelArray | None = None) -> Examples:
         """The labelled training images; ``labels`` (labelled images, levels) replaces what is given for them."""
@@ -101,9 +108,18 @@ class Trainer:
         given = self.dataset.labels[ids] if labels is None else labels
         return Examples(ids, GivenTargets(given, self.outputs))
 
-    def supervised(self, training: TrainingConfig, unlabelled_weight: float = 0.0) -> Supervised:
+    def supervised(
+        self, training: TrainingConfig, unlabelled_weight: float = 0.0, heap_shares: Sequence[float] | None = None
+    ) -> Supervised:
         """The loss on labels, with the class weights of the labelled images, and on pseudo-labels, whose copies are
-        balanced instead."""
+        balanced instead.
+
+        Args:
+            training: How the network is trained.
+            unlabelled_weight: Weight of the pseudo-labels' loss.
+            heap_shares: Share of the shown images of the heap that could have a label at each level; see
+                ``Supervised``.
+        """
         labels, device = self.dataset.labels[self.dataset.labelled], self.placement.device
         weights = [weight.to(device) for weight in class_weights(labels, self.outputs, training)]
         even = even_weights(self.outputs, device)
@@ -112,6 +128,7 @@ class Trainer:
             heap=build_loss(LossSettings(self.outputs, even, training)),
             level_weights=training.level_weights or (1.0,) * self.dataset.taxonomy.num_levels,
             unlabelled_weight=unlabelled_weight,
+            heap_shares=heap_shares,
         )
 
     def student_length(self) -> Length:
@@ -204,6 +221,17 @@ class Trainer:
         outputs, device = self.outputs, self.placement.device
         fits = fits_beside_training(num_rows * sum(outputs.sizes) * torch.float32.itemsize, device)
         return RunningAverage(num_rows, outputs, momentum, device if fits else None)
+
+    def held_out(self, ids: Ids, momentum: float, length: Length, key: Key) -> HeldOut:
+        """Images, by id, that a training of this length predicts and does not learn from."""
+        pixels = self._site.pixels
+
+        def fetch(rows: Ids) -> Tensor:
+            images = pixels[ids[rows]]
+            return self.placement.images(images if isinstance(images, Tensor) else torch.from_numpy(images))
+
+        average = self.running_average(len(ids), momentum)
+        return HeldOut(average, fetch, length.steps, length.steps_per_epoch, key)
 
     def gather(self, rows: Tensor) -> Tensor:
         """The rows, (rows, ...), of every process end to end."""

@@ -1,156 +1,298 @@
-"""Drop labels that a self-ensemble does not come to agree with, level by level (SELF, arXiv 1910.01842).
+"""Drop labels that a self-ensemble and the labeller together doubt, level by level (SELF, arXiv 1910.01842).
 
 A network is trained on the labels as they are; while it trains, its averaged weights predict every image, and a label
-stays where the running average of these predictions agrees with it. The next iteration trains on what stayed, judges
-all labels anew (a dropped one can come back), and so on while validation improves. Dropped labels still feed the
-consistency loss.
+stays where the average of these predictions and what the labeller says, weighed by how right both are on validation,
+make it probable enough. The next iteration trains on what stayed, judges all labels anew (a dropped one can come back),
+and so on while validation improves. Dropped labels still feed the consistency loss.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from nstudent.data.batches import Examples
-from nstudent.data.dataset import Dataset, Ids
+from nstudent.data.dataset import Dataset
+from nstudent.evaluation.calibration import images_to_fit
+from nstudent.labels.evidence import Heard, Weights
 from nstudent.labels.heap_labels import HeapLabels
-from nstudent.labels.selection import save_given_keep, select
-from nstudent.labels.self_ensemble import RunningAverage, check_memory
+from nstudent.labels.selection import Selection, save_given_keep, select
+from nstudent.labels.self_ensemble import (
+    Keep,
+    RunningAverage,
+    check_memory,
+    standing_given_labels,
+    standing_pseudo_labels,
+)
 from nstudent.labels.targets import GivenTargets
 from nstudent.models.cost import Spent, total
+from nstudent.models.ensemble import Ensemble, Probabilities
+from nstudent.models.inference import predict
 from nstudent.runs.stage import Context
-from nstudent.runs.step_metrics import FilterIteration, FilterMetrics, LabelMetrics
-from nstudent.taxonomy.outputs import Outputs
+from nstudent.runs.step_metrics import EvidenceWeights, FilterIteration, FilterMetrics, LabelMetrics
 from nstudent.taxonomy.tree import UNKNOWN, LabelArray
 from nstudent.trainer import Trainer, heap_batch_size
 from nstudent.training.build import Lesson
-from nstudent.training.loop import Length
+from nstudent.training.loop import Length, Trained
 from nstudent.training.objective import CLEAN, SelfEnsembling
 
-
-@dataclass(frozen=True)
-class _Labels:
-    """The labels that are doubted: those that people gave and those of the heap, each (rows, levels)."""
-
-    given: LabelArray
-    pseudo: LabelArray
+_NAMED_CLASSES = 5
+"""Number of classes without an image that are named on the screen."""
 
 
 @dataclass(frozen=True)
 class _Keep:
-    """Which labels stand: bool (rows, levels), for both parts."""
+    """Which labels stand: bool (rows, levels), of those that people gave and of those of the heap."""
 
-    given: npt.NDArray[np.bool_]
-    pseudo: npt.NDArray[np.bool_]
+    given: Keep
+    pseudo: Keep
+
+
+@dataclass(frozen=True)
+class _Iteration:
+    """What one training of the filter has found."""
+
+    made: FilterIteration
+    stands: _Keep
+    weights: tuple[Weights, ...]
+    """How much labeller and filter network count, by level."""
+    given_error_rate: tuple[float, ...]
+    """By level."""
+    refused: tuple[str, ...]
+    """Verdicts that are not in ``stands`` because they would have dropped too much."""
 
 
 def run(context: Context) -> FilterMetrics | None:
     """Write the selection that is left, and which of the given labels are."""
     dataset = Dataset(context.inputs["data"], context.config.data)
     before = HeapLabels.open(context.inputs["labels"])
-    labels = _Labels(dataset.labels[dataset.labelled], before.kept_labels())
-    keep = _Keep(np.ones(labels.given.shape, dtype=bool), before.keep)
-    iterations: tuple[FilterIteration, ...] = ()
-    spent = Spent()
-    if context.config.filter.enabled and before.keep.any():
-        check_memory(len(before) + len(labels.given), Outputs(dataset.taxonomy, context.config.absent))
-        keep, iterations, spent = _self_ensemble(context, dataset, before.images, labels)
-        keep = _Keep(keep.given, keep.pseudo & before.keep)
+    given = dataset.labels[dataset.labelled]
+    judge: _Judge | None = None
+    found: list[_Iteration] = []
+    if (context.config.filter.enabled and before.keep.any()) or context.config.filter.labelled:
+        judge = _Judge(context, dataset, before, given)
+        found = judge.iterate()
+    best = max(found, key=lambda each: each.made.log_likelihood or -math.inf, default=None)
+    keep = best.stands if best else _Keep(np.ones(given.shape, dtype=bool), before.keep)
     if not context.world.leads:
         return None
-    ended = _nothing_to_learn(context, before.keep, keep.pseudo)
-    if ended:
-        context.progress.say(f"  {ended}")
-        keep = _Keep(keep.given, np.zeros_like(keep.pseudo))
-    terminal = before.labels.terminals(dataset.taxonomy)
+    terminal, config = before.labels.terminals(dataset.taxonomy), context.config.pseudolabel
     sure = before.labels.kept_confidence(keep.pseudo)
-    selection = select(terminal, sure, keep.pseudo, context.config.pseudolabel, context.key())
+    selection = select(terminal, sure, keep.pseudo, dataset.taxonomy, config, context.key())
     selection.save(context.folder)
     save_given_keep(context.folder, keep.given)
     levels = dataset.taxonomy.levels
-    num_images = [np.bincount(terminal[shown], minlength=1) for shown in (before.copies > 0, selection.copies > 0)]
-    gone = [i for i, was in enumerate(num_images[0]) if was and (i >= len(num_images[1]) or not num_images[1][i])]
-    return FilterMetrics(
-        ended=ended,
-        classes_gone=tuple("/".join(dataset.taxonomy.names(dataset.taxonomy.terminals[i]).values()) for i in gone),
+    metrics = FilterMetrics(
+        ended=_nothing_to_learn(context, keep.pseudo),
+        classes_gone=_classes_gone(dataset, terminal, before.selection, selection),
         kept=dict(zip(levels, keep.pseudo.sum(axis=0).tolist(), strict=True)),
         dropped=dict(zip(levels, (before.keep & ~keep.pseudo).sum(axis=0).tolist(), strict=True)),
-        dropped_given=dict(zip(levels, (~keep.given).sum(axis=0).tolist(), strict=True)),
+        dropped_given=dict(zip(levels, (~keep.given & (given >= 0)).sum(axis=0).tolist(), strict=True)),
         shown=int((selection.copies > 0).sum()),
-        copies=int(selection.copies.sum()),
-        iterations=iterations,
-        image_passes=spent.image_passes,
-        training_gmacs=spent.training_gmacs,
+        copies=int(selection.copies.sum(dtype=np.int64)),
+        iterations=tuple(each.made for each in found),
+        image_passes=0,
+        training_gmacs=0.0,
+    )
+    if judge is not None and best is not None:
+        metrics = judge.reported(metrics, found, best)
+    _say(context, metrics, before.keep)
+    return metrics
+
+
+class _Judge:
+    """Trains the filter network, and asks it and the labeller about every label."""
+
+    def __init__(self, context: Context, dataset: Dataset, heap: HeapLabels, given: LabelArray) -> None:
+        self._context = context
+        self._config = context.config.filter
+        self._dataset = dataset
+        self._heap = heap
+        self._given = given
+        self._trainer = Trainer(context, dataset)
+        self._outputs = self._trainer.outputs
+        self._held_out = images_to_fit(dataset.validation, self._outputs)
+        check_memory(len(heap) + len(given) + len(self._held_out), self._outputs)
+        labeller = Ensemble.load(context.inputs["labeller"], self._trainer.placement)
+        self._labeller_score = self._trainer.validation_score(labeller)
+        self._labeller_says: Probabilities = ()
+        if context.world.leads:
+            size = context.config.pseudolabel.batch_size
+            self._labeller_says = predict(labeller, dataset.pixels, self._held_out, size)
+
+    def iterate(self) -> list[_Iteration]:
+        """Iterate while validation improves."""
+        keep = _Keep(np.ones(self._given.shape, dtype=bool), self._heap.keep)
+        found: list[_Iteration] = []
+        for number in range(self._config.iterations):
+            found.append(self._iteration(number, keep))
+            keep = found[-1].stands
+            scores = [each.made.log_likelihood or 0.0 for each in found]
+            # Where a verdict is refused there is nothing to go on from.
+            if found[-1].refused or scores[-1] < max(scores):
+                break
+        return found
+
+    def reported(self, metrics: FilterMetrics, found: Sequence[_Iteration], best: _Iteration) -> FilterMetrics:
+        """The metrics with what was found, and what it has cost."""
+        levels = self._dataset.taxonomy.levels
+        weights = {
+            level: EvidenceWeights(weight.labeller, weight.ensemble)
+            for level, weight in zip(levels, best.weights, strict=True)
+        }
+        rates = dict(zip(levels, best.given_error_rate, strict=True)) if self._config.labelled else None
+        spent = total(Spent(each.made.image_passes or 0, each.made.training_gmacs or 0.0) for each in found)
+        return replace(
+            metrics,
+            image_passes=spent.image_passes,
+            training_gmacs=spent.training_gmacs,
+            refused=best.refused,
+            validation=best.made.validation,
+            labeller_validation=self._labeller_score,
+            weights=weights if self._config.enabled else None,
+            given_error_rate=rates,
+        )
+
+    def _iteration(self, number: int, keep: _Keep) -> _Iteration:
+        """Train once on what stands, and judge all labels anew."""
+        config, trainer, key = self._config, self._trainer, self._context.key("iteration", number)
+        given = np.where(keep.given, self._given, UNKNOWN).astype(np.int32)
+        pseudo = np.where(keep.pseudo, self._heap.kept_labels(), UNKNOWN).astype(np.int32)
+        beside = heap_batch_size(config.batch_size, config.unlabelled_ratio)
+        parts = [
+            (trainer.labelled(given), config.batch_size),
+            (Examples(self._heap.images, GivenTargets(pseudo, trainer.outputs)), beside),
+        ]
+        steps = max(len(pseudo) / beside if beside else 0, len(given) / config.batch_size)
+        length = Length(config.epochs, math.ceil(steps))
+        # The momentum is that of a pass. Beside a large heap a labelled image is drawn many times in one, and its last
+        # few predictions alone would be those of a network that knows it by heart.
+        draws = [size * length.steps_per_epoch / max(1, len(examples.ids)) for examples, size in parts]
+        momenta = [config.average_momentum ** (1 / max(1.0, each)) for each in draws]
+        of_given, of_pseudo = map(trainer.running_average, (len(given), len(pseudo)), momenta)
+        held_out = trainer.held_out(self._held_out, config.average_momentum, length, key)
+        supervised = trainer.supervised(config, unlabelled_weight=1.0)
+        strength = (config.consistency_weight, config.consistency_ramp)
+        objective = SelfEnsembling(supervised, of_given, of_pseudo, *strength, held_out, gather=trainer.gather)
+        lesson = Lesson(parts, objective, length, views={CLEAN: None})
+        trained = trainer.train(f"filter {number}", config.model, config, lesson, key)
+        return self._verdict(trained, of_given, of_pseudo, held_out.average)
+
+    def _verdict(
+        self, trained: Trained, of_given: RunningAverage, of_pseudo: RunningAverage, held_out: RunningAverage
+    ) -> _Iteration:
+        """What stands by what the averages say."""
+        config, outputs = self._config, self._outputs
+        network = self._trainer.ensemble([config.model], [trained.network])
+        both, alone, score = self._fitted(held_out)
+        stands = _Keep(np.ones(self._given.shape, dtype=bool), self._heap.keep)
+        rates: tuple[float, ...] = ()
+        if config.enabled:
+            pseudo = standing_pseudo_labels(self._heap.labels, of_pseudo, both, outputs, config.threshold)
+            stands = replace(stands, pseudo=pseudo & self._heap.keep)
+        if config.labelled:
+            given, rates = standing_given_labels(self._given, of_given, alone, outputs, config.threshold)
+            stands = replace(stands, given=given)
+        dropped = int((self._heap.keep & ~stands.pseudo).any(axis=1).sum())
+        stands, refused = self._within_limit(stands)
+        spent = trained.spent
+        passes = len(held_out) * config.epochs
+        made = FilterIteration(
+            validation=self._trainer.validation_score(network),
+            dropped=dropped,
+            image_passes=spent.image_passes,
+            training_gmacs=round(spent.training_gmacs + passes * network.gmacs, 6),
+            log_likelihood=round(score, 6),
+        )
+        return _Iteration(made, stands, both, rates, refused)
+
+    def _fitted(self, held_out: RunningAverage) -> tuple[tuple[Weights, ...], tuple[Weights, ...], float]:
+        """Weights of labeller and network, those of the network alone, and the log-likelihood of those that count."""
+        said: Any = None
+        if self._context.world.leads:
+            labels = self._dataset.labels[self._held_out]
+            heard = Heard(self._labeller_says, held_out.distributions(), labels, self._outputs)
+            both, alone = heard.weights(), heard.ensemble_alone()
+            score = heard.log_likelihood(both if self._config.enabled else alone)
+            said = [[[weight.labeller, weight.ensemble] for weight in each] for each in (both, alone)], score
+        # On GPUs processes may differ in the last digit; all of them go by the leader's.
+        (both_said, alone_said), score = self._context.world.agree(said)
+        return tuple(Weights(*each) for each in both_said), tuple(Weights(*each) for each in alone_said), score
+
+    def _within_limit(self, stands: _Keep) -> tuple[_Keep, tuple[str, ...]]:
+        """What stands, less the verdicts that would drop more than is allowed, and why they are refused."""
+        pseudo = self._too_much("pseudo-labels", self._heap.keep, stands.pseudo)
+        given = self._too_much("given labels", self._given >= 0, stands.given)
+        kept = _Keep(
+            np.ones(self._given.shape, dtype=bool) if given else stands.given,
+            self._heap.keep if pseudo else stands.pseudo,
+        )
+        return kept, tuple(why for why in (pseudo, given) if why)
+
+    def _too_much(self, which: str, before: Keep, after: Keep) -> str:
+        """Why a verdict is refused; empty if it is not."""
+        limit, had = self._config.max_dropped_share, before.sum(axis=0)
+        shares = (before & ~after).sum(axis=0) / np.maximum(1, had)
+        worst = int(shares.argmax())
+        if shares[worst] <= limit and (not had[worst] or shares[worst] < 1):
+            return ""
+        level = self._dataset.taxonomy.levels[worst]
+        return (
+            f"the filter would drop {shares[worst]:.0%} of the {level} {which} (filter.max_dropped_share is "
+            f"{limit:.0%}): they all stay; train the filter longer (filter.epochs)"
+        )
+
+
+def _classes_gone(dataset: Dataset, terminal: np.ndarray, before: Selection, after: Selection) -> tuple[str, ...]:
+    """Final labels that some image was taught whole before the filter, and none after it."""
+    taxonomy = dataset.taxonomy
+    depths = (taxonomy.terminal_rows >= 0).sum(axis=1)
+
+    def taught(selection: Selection) -> np.ndarray:
+        whole = (selection.copies > 0) & (selection.keep.sum(axis=1) >= depths[terminal])
+        return np.bincount(terminal[whole], minlength=len(depths))
+
+    gone = np.flatnonzero((taught(before) > 0) & (taught(after) == 0))
+    return tuple("/".join(taxonomy.names(taxonomy.terminals[i]).values()) for i in gone)
+
+
+def _nothing_to_learn(context: Context, keep: Keep) -> str:
+    """Why no student can be trained on what is left; empty where one can."""
+    if keep.any():
+        return ""
+    made = LabelMetrics.of(context.inputs["labels"].manifest)
+    return (
+        f"no pseudo-label was kept: of {made.labelled_images} images the surest has confidence "
+        f"{made.highest_confidence:.2f} and pseudolabel.threshold is {context.config.pseudolabel.threshold}: "
+        "lower it, or train the teacher longer"
     )
 
 
-def _self_ensemble(
-    context: Context, dataset: Dataset, heap: Ids, labels: _Labels
-) -> tuple[_Keep, tuple[FilterIteration, ...], Spent]:
-    """Iterate while validation improves; returns what stands after the best iteration, all of them, and their cost."""
-    config = context.config.filter
-    trainer = Trainer(context, dataset)
-    keep = _Keep(np.ones(labels.given.shape, dtype=bool), np.ones(labels.pseudo.shape, dtype=bool))
-    best, iterations, costs = -math.inf, [], []
-    for iteration in range(config.iterations):
-        score, agreed, spent = _iterate(context, trainer, heap, labels, keep, iteration)
-        dropped = int((~agreed.pseudo).any(axis=1).sum())
-        iterations.append(FilterIteration(score, dropped, spent.image_passes, spent.training_gmacs))
-        costs.append(spent)
-        if score <= best:
-            break
-        best = score
-        keep = _Keep(agreed.given if config.labelled else keep.given, agreed.pseudo)
-    return keep, tuple(iterations), total(costs)
-
-
-def _iterate(
-    context: Context, trainer: Trainer, heap: Ids, labels: _Labels, keep: _Keep, iteration: int
-) -> tuple[float, _Keep, Spent]:
-    """Train once on what stands; returns validation score, where the original labels are agreed with, and cost."""
-    config = context.config.filter
-    given = np.where(keep.given, labels.given, UNKNOWN).astype(np.int32)
-    pseudo = np.where(keep.pseudo, labels.pseudo, UNKNOWN).astype(np.int32)
-    of_given, of_pseudo = (trainer.running_average(len(rows), config.average_momentum) for rows in (given, pseudo))
-    supervised = trainer.supervised(config, unlabelled_weight=1.0)
-    strength = (config.consistency_weight, config.consistency_ramp, config.average_from)
-    objective = SelfEnsembling(supervised, of_given, of_pseudo, *strength, gather=trainer.gather)
-    beside = heap_batch_size(config.batch_size, config.unlabelled_ratio)
-    parts = [
-        (trainer.labelled(given), config.batch_size),
-        (Examples(heap, GivenTargets(pseudo, trainer.outputs)), beside),
-    ]
-    steps = max(len(heap) / beside if beside else 0, len(given) / config.batch_size)
-    lesson = Lesson(parts, objective, Length(config.epochs, math.ceil(steps)), views={CLEAN: None})
-    key = context.key("iteration", iteration)
-    trained = trainer.train(f"filter {iteration}", config.model, config, lesson, key)
-    score = trainer.validation_score(trainer.ensemble([config.model], [trained.network]))
-    agreed = _Keep(_path_agreement(of_given, labels.given), _path_agreement(of_pseudo, labels.pseudo))
-    return score, agreed, trained.spent
-
-
-def _path_agreement(average: RunningAverage, labels: LabelArray) -> npt.NDArray[np.bool_]:
-    """Where the average agrees, down to the first level where it does not: what is left is a path."""
-    return np.logical_and.accumulate(average.agrees(labels).numpy(), axis=1)
-
-
-def _nothing_to_learn(context: Context, before: npt.NDArray[np.bool_], after: npt.NDArray[np.bool_]) -> str:
-    """Why no student can be trained on what is left; empty where one can."""
-    images = before.any(axis=1)
-    if not images.any():
-        made = LabelMetrics.of(context.inputs["labels"].manifest)
-        return (
-            f"no pseudo-label was kept: of {made.labelled_images} images the surest has confidence "
-            f"{made.highest_confidence:.2f} and pseudolabel.threshold is {context.config.pseudolabel.threshold}: "
-            "lower it, or train the teacher longer"
+def _say(context: Context, metrics: FilterMetrics, before: Keep) -> None:
+    """Tell a person what the filter has found and done."""
+    say = context.progress.say
+    if metrics.ended:
+        say(f"  {metrics.ended}")
+    for why in metrics.refused:
+        say(f"  {why}")
+    if metrics.validation is None or metrics.labeller_validation is None:
+        return
+    if metrics.validation < metrics.labeller_validation:
+        say(
+            f"  the filter network is weaker than its labeller on validation ({100 * metrics.validation:.1f} and "
+            f"{100 * metrics.labeller_validation:.1f})"
         )
-    share = float((images & ~after.any(axis=1)).sum() / images.sum())
-    limit = context.config.filter.max_dropped_share
-    if share > limit:
-        return (
-            f"the filter would drop {share:.0%} of the pseudo-labelled images, more than filter.max_dropped_share "
-            f"({limit:.0%}): train the filter longer (filter.epochs), or set filter.enabled=false"
-        )
-    return "" if after.any() else "the filter drops every pseudo-label: set filter.enabled=false"
+    counts = zip(metrics.dropped.items(), before.sum(axis=0).tolist(), strict=True)
+    if any(metrics.dropped.values()):
+        said = ", ".join(f"{level} {dropped:,} of {had:,}" for (level, dropped), had in counts)
+        say(f"  pseudo-labels dropped: {said}")
+    if any(metrics.dropped_given.values()):
+        said = ", ".join(f"{level} {dropped:,}" for level, dropped in metrics.dropped_given.items())
+        say(f"  given labels dropped: {said}")
+    if metrics.classes_gone:
+        named = ", ".join(metrics.classes_gone[:_NAMED_CLASSES])
+        more = len(metrics.classes_gone) - _NAMED_CLASSES
+        say(f"  classes that no pseudo-label names any more: {named}{f' and {more} more' if more > 0 else ''}")

@@ -10,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from nstudent.data.dataset import Dataset, Ids
 from nstudent.labels import store
 from nstudent.labels.decoders import build_decoder
@@ -22,6 +23,9 @@ from nstudent.progress import Task
 from nstudent.runs.stage import Context
 from nstudent.runs.step_metrics import LabelMetrics
 from torch import Tensor
+
+_NEXT_TO_NOTHING = 0.02
+"""Share of a level's labels below which it is said that hardly any of them is kept."""
 
 
 def run(context: Context) -> LabelMetrics | None:
@@ -43,8 +47,9 @@ def run(context: Context) -> LabelMetrics | None:
 
     labels = store.LabelStore(store.shards(context.folder), taxonomy.levels)
     keep = labels.deep_enough(config.threshold)
-    selection = select(labels.terminals(taxonomy), labels.kept_confidence(keep), keep, config, context.key())
+    selection = select(labels.terminals(taxonomy), labels.kept_confidence(keep), keep, taxonomy, config, context.key())
     selection.save(context.folder)
+    _say_which_levels_are_bare(context, taxonomy.levels, labels, keep)
     return LabelMetrics(
         labelled_images=len(labels),
         kept=dict(zip(taxonomy.levels, keep.sum(axis=0).tolist(), strict=True)),
@@ -54,6 +59,21 @@ def run(context: Context) -> LabelMetrics | None:
         ends=calibration.ends if calibration else (),
         highest_confidence=max(float(part.confidence.max(initial=0.0)) for part in labels.parts()),
     )
+
+
+def _say_which_levels_are_bare(
+    context: Context, levels: Sequence[str], labels: store.LabelStore, keep: npt.NDArray[np.bool_]
+) -> None:
+    """Name the levels of which next to nothing is kept: of these a student learns from the given labels alone."""
+    could = np.zeros(keep.shape[1], dtype=np.int64)
+    for part in labels.parts():
+        could += (part.confidence > 0).sum(axis=0)
+    for level, had, kept in zip(levels, could.tolist(), keep.sum(axis=0).tolist(), strict=True):
+        if kept < _NEXT_TO_NOTHING * had:
+            context.progress.say(
+                f"  {kept:,} of {had:,} {level} labels reach pseudolabel.threshold "
+                f"({context.config.pseudolabel.threshold}): students learn next to nothing of the heap at that level"
+            )
 
 
 class _Labelling:

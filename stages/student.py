@@ -52,14 +52,15 @@ def run(context: Context) -> TrainedMetrics | None:
 def _train(context: Context, trainer: Trainer) -> Trained:
     config, dataset = context.config.student, trainer.dataset
     heap = HeapLabels.open(context.inputs["labels"], context.inputs["selection"])
-    targets = heap.targets(hard=context.config.pseudolabel.targets == "hard")
+    targets = heap.targets(context.config.pseudolabel.targets, trainer.outputs)
     keep = load_given_keep(context.inputs["selection"])
     given = np.where(keep, dataset.labels[dataset.labelled], UNKNOWN)
     parts = [
         (trainer.labelled(given), config.batch_size),
         (Examples(heap.images, targets, heap.copies), heap_batch_size(config.batch_size, config.unlabelled_ratio)),
     ]
-    lesson = Lesson(parts, trainer.supervised(config, config.unlabelled_weight), trainer.student_length())
+    objective = trainer.supervised(config, config.unlabelled_weight, heap.level_shares(heap.copies))
+    lesson = Lesson(parts, objective, trainer.student_length())
     return trainer.train("student", config.model, config, lesson, context.key("network"))
 
 

@@ -12,8 +12,11 @@ from nstudent.data.dataset import Dataset
 from nstudent.data.resident import ResidentPixels
 from nstudent.errors import StoppedError
 from nstudent.evaluation.assess import assess
+from nstudent.evaluation.calibration import fit_calibration
 from nstudent.evaluation.metrics import scores
+from nstudent.labels.path_posterior import Calibration
 from nstudent.listener import Listener, NoListener
+from nstudent.models.inference import predict
 from nstudent.models.kinds import kind_for
 from nstudent.models.network_member import NetworkMember
 from nstudent.randomness import Key
@@ -112,6 +115,7 @@ def test_the_loss_has_the_class_weights_of_the_labelled_images(
     assert objective.heap.smoothing == 0
 
 
+@pytest.mark.slow
 def test_a_listener_hears_of_a_training_from_where_it_begins(
     make_trainer: Callable[..., Trainer],
 ) -> None:
@@ -230,6 +234,7 @@ def test_activations_that_are_computed_twice_change_nothing(make_trainer: Callab
     assert bytes_of(train(trainer, name="twice")) == bytes_of(train(make_trainer(), name="once"))
 
 
+@pytest.mark.slow
 def test_a_network_is_fitted_as_it_is_trained(make_trainer: Callable[..., Trainer]) -> None:
     trainer = make_trainer()
     config, key = trainer._config.teacher, ("key", 0)
@@ -257,6 +262,7 @@ def bytes_of(trained: Trained) -> bytes:
     return b"".join(tensor.contiguous().numpy().tobytes() for tensor in trained.network.state_dict().values())
 
 
+@pytest.mark.slow
 def test_training_is_decided_by_its_key_and_kept_under_its_name(
     make_trainer: Callable[..., Trainer], tmp_path: Path
 ) -> None:
@@ -273,6 +279,26 @@ def test_the_validation_score_is_the_headline_of_the_scores(
     trainer = make_trainer()
     trained = train(trainer)
     ensemble = trainer.ensemble(trainer._config.teacher.members[:1], [trained.network])
-    expected = scores(assess(ensemble, dataset, dataset.validation, 64).tallies)["contest alone"]
+    expected = scores(assess(ensemble, dataset, dataset.validation, 64).tallies)["level accuracy"]
     assert trainer.validation_score(ensemble) == pytest.approx(expected)
     assert trained.history[-1]["validation"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "before", [None, Calibration((0.5, 0.5, 0.5), (4.0, 0.0, 0.0))], ids=["raw", "calibrated before"]
+)
+def test_a_calibration_is_fitted_to_the_raw_pool_on_the_validation_images(
+    before: Calibration | None, make_trainer: Callable[..., Trainer], dataset: Dataset
+) -> None:
+    trainer = make_trainer()
+    network = trainer.build(ModelConfig(), trainer._config.teacher, ("network",))
+    raw = trainer.ensemble([ModelConfig()], [network])
+    levels = predict(raw, dataset.pixels, dataset.validation, 64)
+    wanted = fit_calibration(levels, dataset.labels[dataset.validation], trainer.outputs)
+
+    found = trainer.calibrated(raw.calibrated(before))
+
+    assert found.recipe.calibration is not None
+    assert found.recipe.calibration.temperatures == pytest.approx(wanted.temperatures, rel=1e-3)
+    assert found.recipe.calibration.ends == pytest.approx(wanted.ends, abs=1e-3)
+    assert found.members == raw.members

@@ -17,7 +17,7 @@ from nstudent.data.dataset import Dataset, Ids
 from nstudent.errors import ArtifactError
 from nstudent.labels.decoding import Decoded
 from nstudent.labels.store import LabelStore, Layout
-from nstudent.labels.targets import Distributions
+from nstudent.labels.targets import StoredRows
 from nstudent.storage.artifact import Artifact
 from nstudent.storage.hdf5 import attributes, mapped, write
 from nstudent.taxonomy.outputs import Outputs
@@ -101,8 +101,8 @@ class Predictions:
     paths: LabelArray
     """The label that the classifier gives, (rows, levels); -1 below its end."""
     confidence: npt.NDArray[np.float32]
-    """Probability along that path, (rows, levels); it is not calibrated."""
-    probabilities: tuple[Distributions, ...]
+    """Probability along that path, (rows, levels), of the calibrated classifier."""
+    probabilities: tuple[StoredRows, ...]
     """Per level: indexing with rows gives the distributions, float16 or float32 (rows, outputs)."""
 
     @classmethod

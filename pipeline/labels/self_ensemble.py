@@ -1,23 +1,31 @@
-"""SELF: a label stays while the running average of the network's own predictions agrees with it.
+"""SELF: a network's own predictions of an image, averaged over its training, are what labels are held against.
 
 Nguyen et al., "SELF: learning to filter noisy labels with self-ensembling", arXiv 1910.01842. Here it works level by
-level: under a right coarse class, a wrong fine one becomes unknown and the image stays.
+level: under a right coarse class, a wrong fine one becomes unknown and the image stays. The average is an exponential
+one over the passes of the whole training, and corrected for its start as in temporal ensembling (arXiv 1610.02242,
+algorithm 2): in a short training every pass counts nearly the same, and the first one is not all there is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from nstudent.errors import TrainingError
+from nstudent.labels.evidence import Distribution, Weights, pooled
+from nstudent.labels.store import LabelStore
 from nstudent.machine import available_memory
-from nstudent.taxonomy.outputs import Outputs
+from nstudent.taxonomy.outputs import SILENT, Outputs
 from nstudent.taxonomy.tree import LabelArray
 from torch import Tensor
 
-_NEVER_SEEN = -1.0
 _COPIES = 3
 """How often the averages lie in memory: themselves, and while a checkpoint is written a copy and its content."""
+_CELLS_AT_ONCE = 1 << 22
+
+Keep = npt.NDArray[np.bool_]
 
 
 def check_memory(num_rows: int, outputs: Outputs) -> None:
@@ -26,7 +34,7 @@ def check_memory(num_rows: int, outputs: Outputs) -> None:
     Raises:
         TrainingError: they would not; the line names the bytes needed, those there are, and the ways out.
     """
-    numbers, available = sum(outputs.sizes), available_memory()
+    numbers, available = sum(outputs.sizes) + 1, available_memory()
     needed = _COPIES * num_rows * numbers * torch.float32.itemsize
     if available is not None and needed > available:
         raise TrainingError(
@@ -49,33 +57,106 @@ class RunningAverage:
             device: Where the averages are kept; default: the CPU. On the device that trains no step waits for them.
         """
         self._momentum = momentum
-        self._average = [torch.full((num_rows, size), _NEVER_SEEN, device=device) for size in outputs.sizes]
+        self._average = [torch.zeros((num_rows, size), device=device) for size in outputs.sizes]
+        self._seen = torch.zeros(num_rows, device=device)
+        """How often each image was predicted: float32, to calculate with."""
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self._seen)
 
     def update(self, rows: Tensor, probabilities: Sequence[Tensor]) -> None:
-        """Fold in the predictions for ``rows``, (b,): (b, outputs) per level; the first one is taken as it is."""
-        for average, seen in zip(self._average, probabilities, strict=True):
-            here = rows.to(average.device)
-            before = average[here]
-            now = seen.detach().float().to(average.device)
-            mixed = self._momentum * before + (1 - self._momentum) * now
-            average[here] = torch.where(before == _NEVER_SEEN, now, mixed)
+        """Fold in the predictions for ``rows``, (b,): (b, outputs) per level.
 
-    def agrees(self, labels: LabelArray) -> Tensor:
-        """bool (rows, levels): the average's most probable class is the label's. A level without a class agrees."""
-        given = torch.from_numpy(labels.astype("int64"))
-        agreement = torch.ones(given.shape, dtype=torch.bool)
-        for level, average in enumerate(self._average):
-            average = average.cpu()
-            # A row that was never drawn has had no say.
-            doubted = (average.argmax(dim=1) != given[:, level]) & (average[:, 0] != _NEVER_SEEN)
-            agreement[:, level] = ~(doubted & (given[:, level] >= 0))
-        return agreement
+        The n-th prediction of an image counts (1 - momentum) / (1 - momentum^n): the first one is taken as it is.
+        """
+        here = rows.to(self._seen.device)
+        seen = self._seen[here] + 1
+        self._seen[here] = seen
+        weight = ((1 - self._momentum) / (1 - self._momentum**seen))[:, None]
+        for average, said in zip(self._average, probabilities, strict=True):
+            before = average[here]
+            average[here] = before + weight * (said.detach().float().to(average.device) - before)
+
+    def distributions(self, rows: slice = slice(None)) -> list[Distribution]:
+        """The averages of some images, (rows, outputs) per level; of zeros where an image was never seen."""
+        return [average[rows].cpu().numpy() for average in self._average]
+
+    def has_seen(self, rows: slice = slice(None)) -> Keep:
+        """Which images were ever predicted, (rows,)."""
+        return np.asarray(self._seen[rows].cpu().numpy() > 0)
 
     def state_dict(self) -> dict[str, Tensor]:
         """For a checkpoint."""
-        return {f"level-{level}": average for level, average in enumerate(self._average)}
+        return {"seen": self._seen} | {f"level-{level}": average for level, average in enumerate(self._average)}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """From a checkpoint."""
-        for level, average in enumerate(self._average):
-            average.copy_(state[f"level-{level}"])
+        for name, ours in self.state_dict().items():
+            ours.copy_(state[name])
+
+
+def standing_pseudo_labels(
+    store: LabelStore, average: RunningAverage, weights: Sequence[Weights], outputs: Outputs, threshold: float
+) -> Keep:
+    """Which levels of the stored labels stand, (rows, levels).
+
+    A level stands where its class is at least as probable as ``threshold`` by what labeller and self-ensemble say
+    together, and those above it stand. Of an image that was never predicted the labels stand as they are.
+
+    Args:
+        store: The labels, and what the labeller says of their images.
+        average: What the self-ensemble says of them, row for row.
+        weights: How much either counts, by level.
+        outputs: Those of both.
+        threshold: Probability.
+    """
+    stands = np.ones((len(store), len(weights)), dtype=bool)
+    rows_at_once = max(1, _CELLS_AT_ONCE // max(outputs.sizes))
+    for part in store.parts():
+        for first in range(part.rows.start, part.rows.stop, rows_at_once):
+            rows = slice(first, min(first + rows_at_once, part.rows.stop))
+            here = slice(rows.start - part.rows.start, rows.stop - part.rows.start)
+            said = outputs.indices(part.paths[here])
+            for level, (ensemble, weight) in enumerate(zip(average.distributions(rows), weights, strict=True)):
+                labeller = np.asarray(store.probabilities[level][np.arange(rows.start, rows.stop)], dtype=np.float32)
+                probability = _of(pooled(labeller, ensemble, weight), said[:, level])
+                # Stored in full precision, so that a labeller that is heard alone has the last word to the last digit.
+                if not weight.ensemble:
+                    probability = part.confidence[here, level]
+                stands[rows, level] = (probability >= np.float32(threshold)) | (said[:, level] == SILENT)
+            stands[rows] |= ~average.has_seen(rows)[:, None]
+    return np.logical_and.accumulate(stands, axis=1)
+
+
+def standing_given_labels(
+    labels: LabelArray, average: RunningAverage, weights: Sequence[Weights], outputs: Outputs, threshold: float
+) -> tuple[Keep, tuple[float, ...]]:
+    """Which levels of the given labels stand, (images, levels), and the share that is estimated to be wrong, by level.
+
+    A level stands where its class is at least as probable as ``threshold`` by what the self-ensemble says, and those
+    above it stand. The self-ensemble has been told the label, so that what it says is already a judgement of both the
+    image and the label. To multiply it by a model of wrong labels, p(given | true), counts the label twice: on digits
+    with every fifth label flipped that finds 71 to 84 % of the wrong ones, and this rule 88 to 94 %.
+
+    Args:
+        labels: (images, levels).
+        average: What the self-ensemble says of the images.
+        weights: How much it counts, by level; the labeller has learnt from these labels and is not asked.
+        outputs: Those of the self-ensemble.
+        threshold: Probability.
+    """
+    given, stands, rates = outputs.indices(labels), np.ones(labels.shape, dtype=bool), []
+    seen = average.has_seen()
+    for level, (ensemble, weight) in enumerate(zip(average.distributions(), weights, strict=True)):
+        judged = np.flatnonzero((given[:, level] != SILENT) & seen)
+        said = ensemble[judged]
+        right = _of(pooled(said, said, Weights(0.0, weight.ensemble)), given[judged, level])
+        rates.append(float(1 - right.mean()) if len(judged) else 0.0)
+        stands[judged, level] = right >= np.float32(threshold)
+    return np.logical_and.accumulate(stands, axis=1), tuple(rates)
+
+
+def _of(distribution: Distribution, output: npt.NDArray[np.int32]) -> Distribution:
+    """The probability of one output of each row, (rows,); where it is ``SILENT``, of any."""
+    return np.asarray(distribution[np.arange(len(output)), np.maximum(output, 0)])

@@ -178,6 +178,8 @@ class LabelStore:
         shards = Shards(self._paths)
         self.probabilities = tuple(_distributions(self._paths[0], shards, name, i) for i, name in enumerate(levels))
         """Per level: indexing with rows gives the distributions, float16 or float32 (rows, outputs)."""
+        self.path_rows = JoinedRows(shards, "path")
+        """Indexing with rows gives the most probable paths, int32 (rows, levels)."""
 
     @classmethod
     def open(cls, artifact: Artifact) -> LabelStore:

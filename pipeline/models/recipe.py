@@ -54,6 +54,9 @@ class Recipe(Section):
     """Name of the rule by which the members' distributions become one (``models.pooling``)."""
     weights: tuple[_Weight, ...] | None = None
     """Weight of each member's vote, in any unit; null: all votes count the same."""
+    member_temperatures: tuple[tuple[_Temperature, ...], ...] | None = None
+    """Temperature of each member's distribution at each level, coarse first, before the members are pooled: one that
+    was trained to doubt (label smoothing, CutMix) would else have no say beside one that is sure. null: all 1."""
     temperatures: tuple[_Temperature, ...] | None = None
     """Temperature of each level in the path posterior (``labels.path_posterior``), coarse first; null: all 1."""
     ends: tuple[_End, ...] | None = None
@@ -86,11 +89,15 @@ class Recipe(Section):
     def _consistent(self) -> Self:
         for key, numbers, wanted, what in (
             ("weights", self.weights, len(self.members), "members"),
+            ("member_temperatures", self.member_temperatures, len(self.members), "members"),
             ("temperatures", self.temperatures, self.taxonomy.num_levels, "levels"),
             ("ends", self.ends, self.taxonomy.num_levels, "levels"),
         ):
             if numbers is not None and len(numbers) != wanted:
                 raise ValueError(f"{key} has {len(numbers)} numbers for {wanted} {what}")
+        shape = {len(each) for each in self.member_temperatures or ()}
+        if shape - {self.taxonomy.num_levels}:
+            raise ValueError(f"member_temperatures has not one number for each of {self.taxonomy.num_levels} levels")
         return self
 
     @classmethod
@@ -105,9 +112,13 @@ class Recipe(Section):
             precision=config.precision,
         )
 
-    def changed(self, **keys: Any) -> Recipe:
-        """The same recipe with these keys instead, checked anew."""
-        return Recipe(**{name: getattr(self, name) for name in Recipe.model_fields} | keys)
+    def changed(self, **keys: Any) -> Self:
+        """The same recipe with other values of some keys, which are checked as all are.
+
+        Raises:
+            ValueError: A value is not one that a recipe can have.
+        """
+        return type(self)(**{name: getattr(self, name) for name in type(self).model_fields} | keys)
 
     @cached_property
     def outputs(self) -> Outputs:

@@ -69,12 +69,12 @@ STAGES = {
         ),
         Stage(
             "filter",
-            needs=("data", "labels"),
+            needs=("data", "labeller", "labels"),
             provides="selection",
             settings=lambda config: (
                 _training("filter")(config) | _section("pseudolabel", without=["batch_size"])(config)
             ),
-            version=4,
+            version=5,
             shared=True,
         ),
         Stage(

@@ -129,10 +129,21 @@ class FilterIteration(JsonRecord):
     validation: float
     """Headline score on validation."""
     dropped: int
-    """Number of images of the heap with a label at some level that is not agreed with."""
+    """Number of images of the heap with a label at some level that would not stand."""
     image_passes: int | None = None
     """As of ``TrainedMetrics``; ``None`` if the step was made by a version that did not count."""
     training_gmacs: float | None = None
+    log_likelihood: float | None = None
+    """Mean logarithm of the probability of a validation label, after what labeller and filter network say; ``None`` if
+    the step was made by a version without it."""
+
+
+@dataclass(frozen=True)
+class EvidenceWeights(JsonRecord):
+    """How much the words of the labeller and of the filter network count at a level (``labels.evidence``)."""
+
+    labeller: float
+    filter: float
 
 
 @dataclass(frozen=True)
@@ -154,6 +165,16 @@ class FilterMetrics(Metrics):
     iterations: tuple[FilterIteration, ...]
     image_passes: int | None = None
     training_gmacs: float | None = None
+    refused: tuple[str, ...] = ()
+    """Verdicts that were not applied because they would have dropped too much of a level, in words."""
+    validation: float | None = None
+    """Headline score of the filter network on validation, in the iteration that counts; ``None``: there is none."""
+    labeller_validation: float | None = None
+    """That of the labeller."""
+    weights: dict[str, EvidenceWeights] | None = None
+    """By level, as fitted on validation; ``None`` if pseudo-labels were not judged."""
+    given_error_rate: dict[str, float] | None = None
+    """Share of given labels that is estimated to be wrong, by level; ``None`` if they were not judged."""
 
 
 @dataclass(frozen=True)
@@ -161,11 +182,11 @@ class ScoreMetrics(Metrics):
     """The scores of a run, in short."""
 
     final: str
-    """Step of the final classifier."""
+    """Name of the final classifier, as the step that chose calls it."""
     test: Intervals
     """Its scores on test."""
-    gain: dict[str, dict[str, Difference]]
-    """As in ``scores.json``."""
+    gain: dict[str, Difference] | None
+    """The heap's gain on test by score, as in ``scores.json``; ``None`` if no classifier learnt from the heap."""
 
 
 METRICS: Mapping[Role, type[Metrics]] = {

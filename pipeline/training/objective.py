@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import torch
 from nstudent.labels.self_ensemble import RunningAverage
 from nstudent.models.heads import Logits
+from nstudent.training.held_out import HeldOut
 from nstudent.training.losses import Loss
 from nstudent.training.schedules import sigmoid_ramp
 from torch import Tensor
@@ -105,7 +106,9 @@ class Stateful(Protocol):
         """The step is tried again."""
 
 
-def mean_loss(loss: Loss, part: Part, level_weights: Sequence[float]) -> Tensor:
+def mean_loss(
+    loss: Loss, part: Part, level_weights: Sequence[float], least_images: Sequence[float] | None = None
+) -> Tensor:
     """The loss of a part of a batch, averaged over its images and over levels.
 
     A level's loss is divided by what the images of the whole batch count there: one labelled image in a batch counts as
@@ -116,14 +119,17 @@ def mean_loss(loss: Loss, part: Part, level_weights: Sequence[float]) -> Tensor:
         loss: The loss of an image at each level.
         part: The images.
         level_weights: Weight of each level.
+        least_images: Per level, the smallest number of images that its loss is divided by; ``None``: any number above
+            zero.
 
     Returns:
         A scalar.
     """
     total = part.whole_mass[0].new_zeros(())
-    rows = zip(loss(part.logits, part.mass), loss.weight(part.whole_mass), level_weights, strict=True)
-    for of_images, counted, level_weight in rows:
-        total = total + level_weight * (of_images.sum() / counted.clamp_min(_LEAST_WEIGHT))
+    least = [_LEAST_WEIGHT] * len(part.whole_mass) if least_images is None else least_images
+    rows = zip(loss(part.logits, part.mass), loss.weight(part.whole_mass), level_weights, least, strict=True)
+    for of_images, counted, level_weight, at_least in rows:
+        total = total + level_weight * (of_images.sum() / counted.clamp_min(max(at_least, _LEAST_WEIGHT)))
     return total / sum(level_weights)
 
 
@@ -138,13 +144,24 @@ class Supervised:
     """That of the pseudo-labels: their classes are balanced by copies, and soft targets need no smoothing."""
     level_weights: Sequence[float]
     unlabelled_weight: float = 0.0
+    heap_shares: Sequence[float] | None = None
+    """Per level, the share of the shown images of the heap that could have a pseudo-label there, kept or not. The loss
+    of a level is divided by at least so many of a batch's images, as in FixMatch (arXiv 2001.07685, equation 4): the
+    fewer labels are kept, the less the level counts, and no image counts more because others have lost their label.
+    ``None``: it is divided by what is kept, as it is for given labels."""
 
     def __call__(self, moment: Moment) -> Tensor:
         """Labelled mean + weight * pseudo-labelled mean."""
         loss = mean_loss(self.labelled, moment.labelled, self.level_weights)
         if self.unlabelled_weight and len(moment.rows) > moment.num_labelled:
-            loss = loss + self.unlabelled_weight * mean_loss(self.heap, moment.heap, self.level_weights)
+            loss = loss + self.unlabelled_weight * self._of_heap(moment)
         return loss
+
+    def _of_heap(self, moment: Moment) -> Tensor:
+        # Numbers of the host that no step changes: a recorded step has them built in.
+        images = moment.whole_images[1]
+        least = None if self.heap_shares is None else [share * images for share in self.heap_shares]
+        return mean_loss(self.heap, moment.heap, self.level_weights, least)
 
 
 @dataclass(frozen=True)
@@ -152,7 +169,10 @@ class SelfEnsembling:
     """The loss of the filter: labels that still stand, and consistency with the mean teacher for every image.
 
     The mean teacher (arXiv 1703.01780) is the network with averaged weights, on the image without noise. Its
-    predictions are also what the running averages of SELF are made of.
+    predictions, over the whole of the training, are also what the running averages of SELF are made of.
+
+    The distance is the squared one, summed over the classes of a level. Mean Teacher takes its mean over the classes,
+    times 100 on CIFAR-10: at ten classes that is ``weight`` = 10.
     """
 
     # The ramp is a number of the host, and the averages that it feeds change what a step does.
@@ -163,7 +183,8 @@ class SelfEnsembling:
     unlabelled: RunningAverage
     weight: float
     ramp: float
-    average_from: float
+    held_out: HeldOut | None = None
+    """Held-out images, which the mean teacher predicts as often as the others."""
     gather: Callable[[Tensor], Tensor] = lambda rows: rows
     """The rows of every process end to end, where there are several."""
     _seen: list[tuple[int, Tensor, list[Tensor]]] = field(default_factory=list)
@@ -172,8 +193,9 @@ class SelfEnsembling:
     def __call__(self, moment: Moment) -> Tensor:
         """Supervised loss + ramp(t) * weight * mean squared difference of probabilities."""
         belief = [level.softmax(dim=1) for level in moment.believe(moment.views[CLEAN])]
-        if moment.done >= self.average_from:
-            self._seen.append((moment.num_labelled, moment.rows, belief))
+        self._seen.append((moment.num_labelled, moment.rows, belief))
+        if self.held_out is not None:
+            self.held_out.look(moment.done, moment.believe, len(moment.rows))
         gaps = [
             (level.softmax(dim=1) - taught).square().sum() / sum(moment.whole_images)
             for level, taught in zip(moment.logits, belief, strict=True)
@@ -187,18 +209,27 @@ class SelfEnsembling:
             for average, part in ((self.labelled, slice(None, n)), (self.unlabelled, slice(n, None))):
                 average.update(self.gather(rows[part]), [self.gather(level[part]) for level in belief])
         self._seen.clear()
+        if self.held_out is not None:
+            self.held_out.settle()
 
     def forget(self) -> None:
         """The step is tried again: its predictions will come once more."""
         self._seen.clear()
+        if self.held_out is not None:
+            self.held_out.forget()
+
+    @property
+    def _averages(self) -> dict[str, RunningAverage]:
+        held_out = {} if self.held_out is None else {"held_out": self.held_out.average}
+        return {"labelled": self.labelled, "unlabelled": self.unlabelled} | held_out
 
     def state_dict(self) -> dict[str, Tensor]:
         """The running averages, for a checkpoint."""
-        parts = {"labelled": self.labelled, "unlabelled": self.unlabelled}
-        return {f"{name}.{key}": value for name, part in parts.items() for key, value in part.state_dict().items()}
+        parts = self._averages.items()
+        return {f"{name}.{key}": value for name, part in parts for key, value in part.state_dict().items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """From a checkpoint."""
-        for name, part in {"labelled": self.labelled, "unlabelled": self.unlabelled}.items():
+        for name, part in self._averages.items():
             prefix = f"{name}."
             part.load_state_dict({key.removeprefix(prefix): v for key, v in state.items() if key.startswith(prefix)})

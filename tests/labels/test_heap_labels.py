@@ -7,10 +7,11 @@ import pytest
 from nstudent.errors import ArtifactError
 from nstudent.labels.heap_labels import HeapLabels
 from nstudent.labels.selection import Selection
-from nstudent.labels.targets import PseudoTargets
+from nstudent.labels.targets import PseudoTargets, Teaches
 from nstudent.storage.artifact import Artifact
 from nstudent.storage.commit import commit, open_partial
-from test_store import TOTAL, content, write_store
+from nstudent.taxonomy.outputs import Outputs
+from test_store import TOTAL, TREE, content, write_store
 
 KEEP = np.arange(2 * TOTAL).reshape(TOTAL, 2) % 3 > 0
 LATER = KEEP & (np.arange(TOTAL)[:, None] > 2)
@@ -52,14 +53,28 @@ def test_a_later_step_leaves_a_selection_of_its_own(labels: Artifact) -> None:
     assert np.array_equal(heap.kept_labels(), np.where(LATER, paths, -2))
 
 
-@pytest.mark.parametrize("hard", [True, False])
-def test_what_is_learnt_of_a_row_is_its_distribution_at_the_levels_that_are_kept(labels: Artifact, hard: bool) -> None:
-    heap = HeapLabels.open(labels, _selection(labels))
+@pytest.mark.parametrize("teaches", ["soft", "under_path", "hard"])
+def test_what_is_learnt_of_a_row_is_of_its_label_at_the_levels_that_are_kept(
+    labels: Artifact, teaches: Teaches
+) -> None:
+    keep = LATER & (content()["paths"] >= 0)
+    heap, outputs = HeapLabels.open(labels, _selection(labels, keep)), Outputs(TREE)
     rows = np.arange(TOTAL)
-    expected = PseudoTargets(heap.labels.probabilities, LATER, hard=hard)(rows)
-    for level, mass in enumerate(heap.targets(hard=hard)(rows)):
+    expected = PseudoTargets(heap.labels.probabilities, content()["paths"], keep, outputs, teaches)(rows)
+    for level, mass in enumerate(heap.targets(teaches, outputs)(rows)):
         assert np.array_equal(mass, expected[level])
-        assert np.array_equal(mass.any(axis=1), LATER[:, level])
+        assert np.array_equal(mass.any(axis=1), keep[:, level])
+
+
+def test_the_share_of_a_level_is_that_of_the_shown_images_whose_path_reaches_it(labels: Artifact) -> None:
+    """Kept or not; an image that is shown three times counts three times, one that is not shown not at all."""
+    heap = HeapLabels.open(labels)
+    reaches = content()["confidence"] > 0
+    assert not reaches.all(), "a path of the example ends early"
+    copies = np.arange(TOTAL) % 4
+    expected = [copies[reaches[:, level]].sum() / copies.sum() for level in range(2)]
+    assert heap.level_shares(copies.astype(np.uint8)) == pytest.approx(expected)
+    assert heap.level_shares(np.zeros(TOTAL, dtype=np.uint8)) == (0.0, 0.0)
 
 
 def test_a_selection_from_other_labels_is_refused(labels: Artifact) -> None:

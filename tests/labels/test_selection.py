@@ -19,8 +19,12 @@ from nstudent.labels.selection import (
 )
 from nstudent.randomness import Key, generator
 from nstudent.storage.hdf5 import mapped
+from nstudent.taxonomy.tree import Taxonomy
+from trees import outputs_of
 
 KEY = (0, "pseudolabel", 1)
+FLAT = outputs_of(1, 3).taxonomy
+"""One coarse class with three fine ones: fine class and terminal have the same number."""
 
 
 def balanced_share(confidence: np.ndarray, wanted: int, floor: float, max_copies: float) -> tuple[float, float]:
@@ -106,7 +110,7 @@ def selected(
     confidence = np.repeat(np.asarray(sure, np.float32)[:, None], 2, axis=1)
     keep = deep_enough(confidence, 0.3) if keep is None else keep
     sure = kept_confidence(confidence, keep)
-    return select(np.asarray(terminal, np.int32), sure, keep, PseudolabelConfig(**options), key)
+    return select(np.asarray(terminal, np.int32), sure, keep, FLAT, PseudolabelConfig(**options), key)
 
 
 def test_without_balance_every_kept_image_is_shown_once() -> None:
@@ -190,56 +194,159 @@ def test_nothing_kept_selects_nothing() -> None:
 # --- many rows and many classes ---------------------------------------------------------------------------------------
 
 
-def class_by_class(
-    terminal: np.ndarray, sure: np.ndarray, keep: np.ndarray, config: PseudolabelConfig, key: tuple[int, ...]
-) -> np.ndarray:
-    """What ``select`` is to give, written down one class after the other, each sorted."""
-    eligible = keep.any(axis=1)
-    groups = np.unique(terminal[eligible])
-    wanted = config.images_per_class or max(1, round(int(eligible.sum()) / max(1, len(groups))))
+def shares(
+    members: dict[tuple[int, ...], list[float]], config: PseudolabelConfig, node: tuple[int, ...], *more: float
+) -> tuple[float, float]:
+    """(threshold, copies) of a node, from the confidence of its images and of some more that join them."""
+    depth_mates = {path: [*found, *(more if path == node else ())] for path, found in members.items()}
+    depth_mates.setdefault(node, [*more])
+    sizes = [len(found) for path, found in depth_mates.items() if len(path) == len(node) and found]
+    wanted = config.images_per_class or max(1, round(sum(sizes) / max(1, len(sizes))))
     grid = np.append(np.arange(0.95, config.confidence_floor + 0.025, -0.05), config.confidence_floor)
+    counts = [sum(sure >= least - 1e-5 for sure in depth_mates[node]) for least in grid]
+    chosen = next((i for i, count in enumerate(counts) if count >= wanted), len(grid) - 1)
+    return float(grid[chosen]), min(config.max_copies, wanted / max(1, counts[chosen]))
+
+
+def node_by_node(
+    terminal: np.ndarray, sure: np.ndarray, keep: np.ndarray, tree: Taxonomy, config: PseudolabelConfig, key: Key
+) -> np.ndarray:
+    """What ``select`` is to give, written down one image after the other."""
+    members: dict[tuple[int, ...], list[float]] = {}
+    nodes = [tree.terminals[t][:depth] for t, depth in zip(terminal, keep.sum(axis=1), strict=True)]
+    for node, confidence in zip(nodes, sure, strict=True):
+        if node:
+            members.setdefault(node, []).append(float(confidence))
     exact = np.zeros(len(terminal))
-    for group in groups:
-        rows = np.flatnonzero(eligible & (terminal == group))
-        ordered = np.sort(sure[rows])
-        counts = len(ordered) - np.searchsorted(ordered, grid - 1e-5)
-        enough = np.flatnonzero(counts >= wanted)
-        chosen = int(enough[0]) if len(enough) else len(grid) - 1
-        copies = min(config.max_copies, wanted / max(1, int(counts[chosen])))
-        exact[rows[sure[rows] >= float(grid[chosen]) - 1e-5]] = copies
+    entry = max(float(np.max(config.threshold)), config.confidence_floor)
+    for row, node in enumerate(nodes):
+        if not node:
+            continue
+        threshold, copies = shares(members, config, node)
+        exact[row] = copies if sure[row] >= np.float32(threshold - 1e-5) else 0.0
+        path = tree.terminals[terminal[row]]
+        for depth in range(len(node) + 1, sum(c >= 0 for c in path) + 1):
+            threshold, copies = shares(members, config, path[:depth], entry)
+            exact[row] = min(exact[row], copies if entry >= threshold - 1e-5 else 0.0)
     return np.floor(exact + generator(*key, "copies").random(len(exact))).astype(int)
 
 
-@settings(max_examples=150, deadline=None, database=None)
-@given(
-    seed=st.integers(0, 10_000),
-    rows=st.integers(0, 400),
-    classes=st.integers(1, 40),
-    floor=st.sampled_from([0.0, 0.3, 0.31, 0.9, 0.97, 1.0]),
-    wanted=st.sampled_from([None, 1, 7, 60]),
-    max_copies=st.sampled_from([1.0, 2.5, 4.0, 300.0]),
-    on_the_grid=st.booleans(),
+# Terminals: three of depth 3, one of depth 2, one of depth 1.
+MIXED = Taxonomy.from_labels(
+    [("A", "k", "a"), ("A", "k", "b"), ("A", "l", "c"), ("A", "m", "-"), ("B", "-", "-")], ("coarse", "mid", "fine")
 )
-def test_all_classes_at_once_is_each_class_by_itself(
-    seed: int, rows: int, classes: int, floor: float, wanted: int | None, max_copies: float, on_the_grid: bool
-) -> None:
+SITUATIONS = {
+    "seed": st.integers(0, 10_000),
+    "rows": st.integers(1, 120),
+    "floor": st.sampled_from([0.0, 0.3, 0.31, 0.6]),
+    "threshold": st.sampled_from([0.3, 0.6, 0.62, 0.9]),
+    "wanted": st.sampled_from([None, 1, 7, 60]),
+    "max_copies": st.sampled_from([1.0, 2.5, 4.0, 300.0]),
+    "on_the_grid": st.booleans(),
+}
+
+
+def situation(
+    seed: int,
+    rows: int,
+    floor: float,
+    threshold: float,
+    wanted: int | None,
+    max_copies: float,
+    on_the_grid: bool,
+) -> tuple[np.ndarray, np.ndarray, PseudolabelConfig]:
+    """Terminals of ``MIXED``, confidence (rows, 3) that falls along the path, and how both are to be balanced."""
     random = np.random.default_rng(seed)
-    confidence = random.random((rows, 3)).astype(np.float32) ** np.float32(0.3)
+    terminal = (random.random(rows) ** 2 * len(MIXED.terminals)).astype(np.int32)
+    confidence = np.cumprod(random.random((rows, 3)).astype(np.float32) ** np.float32(0.2), axis=1)
     if on_the_grid:
         confidence = (np.round(confidence * 20) / 20).astype(np.float32)
-    keep = deep_enough(confidence, 0.4)
-    terminal = (random.random(rows) ** 2 * classes).astype(np.int32)
-    options = {"images_per_class": wanted, "confidence_floor": floor, "max_copies": max_copies}
-    config, sure = PseudolabelConfig(**options), kept_confidence(confidence, keep)
+    confidence[MIXED.terminal_rows[terminal] < 0] = 0.0
+    options = {"images_per_class": wanted, "confidence_floor": floor, "max_copies": max_copies, "threshold": threshold}
+    return terminal, confidence, PseudolabelConfig(**options)
 
-    found = select(terminal, sure, keep, config, (seed,))
 
-    assert found.copies.tolist() == class_by_class(terminal, sure, keep, config, (seed,)).tolist()
+def copies_of(terminal: np.ndarray, confidence: np.ndarray, config: PseudolabelConfig, key: Key = KEY) -> np.ndarray:
+    keep = deep_enough(confidence, config.threshold)
+    return select(terminal, kept_confidence(confidence, keep), keep, MIXED, config, key).copies.astype(int)
+
+
+@pytest.mark.slow
+@settings(max_examples=150, deadline=None, database=None)
+@given(**SITUATIONS)
+def test_all_nodes_at_once_is_each_image_by_itself(**drawn: Any) -> None:
+    terminal, confidence, config = situation(**drawn)
+    keep = deep_enough(confidence, config.threshold)
+    sure = kept_confidence(confidence, keep)
+
+    expected = node_by_node(terminal, sure, keep, MIXED, config, KEY)
+
+    assert copies_of(terminal, confidence, config).tolist() == expected.tolist()
+
+
+@pytest.mark.slow
+@settings(max_examples=300, deadline=None, database=None)
+@given(**SITUATIONS, chosen=st.integers(0, 1000), raised=st.floats(0, 1))
+def test_the_copies_of_an_image_never_fall_as_its_fine_confidence_rises(
+    chosen: int, raised: float, **drawn: Any
+) -> None:
+    """Between a threshold and a higher floor of balancing an image is kept and not shown: these are not drawn."""
+    drawn["floor"] = min(drawn["floor"], drawn["threshold"])
+    terminal, confidence, config = situation(**drawn)
+    row = chosen % len(terminal)
+    level = int((MIXED.terminal_rows[terminal[row]] >= 0).sum()) - 1
+    surer = confidence.copy()
+    surer[row, level] += np.float32(raised) * (1 - surer[row, level])
+
+    before, after = (copies_of(terminal, each, config)[row] for each in (confidence, surer))
+
+    assert after >= before
+
+
+def test_a_doubtful_image_never_stands_in_for_a_sure_one() -> None:
+    """Class 0: 60 images are sure down to the fine level at .75, and the fine level of 60 others is doubted."""
+    tree = outputs_of(1, 2).taxonomy
+    terminal = np.repeat([0, 0, 1], [60, 60, 60]).astype(np.int32)
+    fine = np.repeat([0.75, 0.4, 0.99], 60)
+    confidence = np.stack([np.full(180, 0.97), fine], axis=1).astype(np.float32)
+    keep = deep_enough(confidence, 0.6)
+
+    copies = select(terminal, kept_confidence(confidence, keep), keep, tree, PseudolabelConfig(), KEY).copies
+
+    assert (copies[:60] == 1).all()
+    assert (copies[120:] == 1).all()
+
+
+def test_each_depth_has_an_aim_of_its_own() -> None:
+    """200 images that are cut short do not raise what a fine class is to have: the mean of 10 and 30."""
+    tree = outputs_of(1, 2).taxonomy
+    terminal = np.repeat([0, 1, 0], [10, 30, 200]).astype(np.int32)
+    confidence = np.stack([np.full(240, 0.97), np.repeat([0.99, 0.99, 0.2], [10, 30, 200])], axis=1).astype(np.float32)
+    keep = deep_enough(confidence, 0.6)
+
+    copies = select(terminal, kept_confidence(confidence, keep), keep, tree, PseudolabelConfig(), KEY).copies
+
+    assert (copies[:10] == 2).all()
+    assert copies[10:40].sum(dtype=int) == pytest.approx(20, abs=8)
+
+
+def test_an_image_is_not_shown_for_its_coarse_class_if_its_fine_class_has_more_than_enough() -> None:
+    tree = outputs_of(1, 2).taxonomy
+    terminal = np.repeat([0, 0, 1], [90, 30, 10]).astype(np.int32)
+    fine = np.repeat([0.99, 0.2, 0.99], [90, 30, 10])
+    confidence = np.stack([np.full(130, 0.97), fine], axis=1).astype(np.float32)
+    keep = deep_enough(confidence, 0.6)
+    config = PseudolabelConfig(images_per_class=20)
+
+    copies = select(terminal, kept_confidence(confidence, keep), keep, tree, config, KEY).copies
+
+    assert not copies[90:120].any(), "an image that is just sure enough of the fine class would not be shown either"
+    assert (copies[120:] == 2).all()
 
 
 def test_many_rows_are_walked_in_parts_as_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(0)
-    sure, terminal = random.random(1000), random.integers(0, 9, 1000)
+    sure, terminal = random.random(1000), random.integers(0, 3, 1000)
     whole = selected(terminal, sure).copies
 
     monkeypatch.setattr("nstudent.labels.selection._ROWS_AT_ONCE", 7)

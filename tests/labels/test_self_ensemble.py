@@ -2,13 +2,23 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from nstudent.errors import TrainingError
-from nstudent.labels.self_ensemble import RunningAverage, check_memory
+from nstudent.labels.evidence import LABELLER_ALONE, Weights
+from nstudent.labels.self_ensemble import (
+    RunningAverage,
+    check_memory,
+    standing_given_labels,
+    standing_pseudo_labels,
+)
+from nstudent.labels.store import LabelStore, shards
+from nstudent.taxonomy.outputs import Outputs
+from test_store import LEVELS, TOTAL, TREE, write_store
 from trees import outputs_of
 
 
@@ -25,55 +35,36 @@ def average_of(
 def test_golden_average() -> None:
     average = average_of([([0], [[0.9, 0.1]]), ([0], [[0.4, 0.6]]), ([0], [[0.0, 1.0]])])
 
-    # .9, then .7 x .9 + .3 x .4 = .75, then .7 x .75 + 0 = .525
-    assert average.state_dict()["level-0"][0].tolist() == pytest.approx([0.525, 0.475])
+    # Weights .49, .7 and 1 of the first to the last, times .3 / (1 - .343).
+    assert average.distributions()[0][0].tolist() == pytest.approx([0.721 / 2.19, 1.469 / 2.19])
 
 
 def test_the_first_prediction_is_taken_as_it_is() -> None:
     average = average_of([([1], [[0.2, 0.8]])])
 
-    assert average.state_dict()["level-0"][1].tolist() == pytest.approx([0.2, 0.8])
+    assert average.distributions()[0][1].tolist() == pytest.approx([0.2, 0.8])
 
 
-def test_a_label_is_dropped_and_can_come_back() -> None:
-    labels = np.array([[0]], dtype=np.int32)
-    average = RunningAverage(1, outputs_of(2), momentum=0.5)
-    verdicts = []
-    for first in (0.9, 0.0, 0.0, 1.0, 1.0):
-        average.update(torch.tensor([0]), [torch.tensor([[first, 1 - first]])])
-        verdicts.append(bool(average.agrees(labels)[0, 0]))
+def test_in_a_short_training_every_pass_counts_nearly_the_same() -> None:
+    """An average that begins with the first prediction would give it .9^3 = .73 of four."""
+    average = average_of([([0], [[float(number == first), 0.0]]) for first in [0] for number in range(4)], momentum=0.9)
 
-    assert verdicts == [True, False, False, True, True]
+    assert average.distributions()[0][0, 0] == pytest.approx(0.729 / 3.439)
 
 
-def test_a_wrong_fine_label_falls_and_its_coarse_one_stays() -> None:
-    average = RunningAverage(2, outputs_of(2, 3), momentum=0.7)
-    average.update(
-        torch.tensor([0, 1]),
-        [torch.tensor([[0.9, 0.1], [0.9, 0.1]]), torch.tensor([[0.1, 0.8, 0.1], [0.8, 0.1, 0.1]])],
-    )
+def test_without_momentum_the_last_prediction_is_all_there_is() -> None:
+    average = average_of([([0], [[0.9, 0.1]]), ([0], [[0.4, 0.6]])], momentum=0.0)
 
-    assert average.agrees(np.array([[0, 0], [0, 0]], np.int32)).tolist() == [[True, False], [True, True]]
-
-
-@pytest.mark.parametrize("special", [-1, -2])
-def test_a_level_without_a_class_is_never_doubted(special: int) -> None:
-    average = average_of([([0, 1, 2], [[0.9, 0.1]] * 3)])
-
-    assert average.agrees(np.full((3, 1), special, np.int32)).all()
-
-
-def test_a_row_never_drawn_has_had_no_say() -> None:
-    average = average_of([([1], [[0.9, 0.1]])])
-
-    assert average.agrees(np.array([[1], [1], [1]], np.int32))[:, 0].tolist() == [True, False, True]
+    assert average.distributions()[0][0].tolist() == pytest.approx([0.4, 0.6])
 
 
 def test_rows_do_not_touch_each_other() -> None:
     average = average_of([([0, 2], [[0.9, 0.1], [0.3, 0.7]]), ([2], [[0.1, 0.9]])])
 
-    assert average.state_dict()["level-0"][0].tolist() == pytest.approx([0.9, 0.1])
-    assert average.state_dict()["level-0"][2].tolist() == pytest.approx([0.24, 0.76])
+    assert average.distributions()[0][0].tolist() == pytest.approx([0.9, 0.1])
+    assert average.distributions()[0][2].tolist() == pytest.approx([0.31 / 1.7, 1.39 / 1.7])
+    assert average.has_seen().tolist() == [True, False, True]
+    assert average.has_seen(slice(1, 2)).tolist() == [False]
 
 
 def test_the_average_goes_on_after_a_checkpoint() -> None:
@@ -84,7 +75,7 @@ def test_the_average_goes_on_after_a_checkpoint() -> None:
     for rows, values in history[1:]:
         resumed.update(torch.tensor(rows), [torch.tensor(values)])
 
-    assert torch.equal(resumed.state_dict()["level-0"], whole.state_dict()["level-0"])
+    assert all(torch.equal(value, whole.state_dict()[name]) for name, value in resumed.state_dict().items())
 
 
 def test_half_precision_predictions_are_averaged_in_full() -> None:
@@ -94,19 +85,159 @@ def test_half_precision_predictions_are_averaged_in_full() -> None:
     assert average.state_dict()["level-0"].dtype == torch.float32
 
 
+# --- what stands ------------------------------------------------------------------------------------------------------
+
+OUTPUTS = Outputs(TREE)
+BOTH = Weights(1.0, 1.0)
+
+
+def uniform(num_rows: int, outputs: Outputs = OUTPUTS) -> RunningAverage:
+    average = RunningAverage(num_rows, outputs, 0.7)
+    average.update(torch.arange(num_rows), [torch.full((num_rows, size), 1 / size) for size in outputs.sizes])
+    return average
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> LabelStore:
+    """Three shards; paths A/a, A/b and B."""
+    return LabelStore(shards(write_store(tmp_path)), LEVELS)
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.3, 0.6])
+def test_a_labeller_that_is_heard_alone_is_held_to_its_own_threshold(stored: LabelStore, threshold: float) -> None:
+    stands = standing_pseudo_labels(stored, uniform(TOTAL), [LABELLER_ALONE] * 2, OUTPUTS, threshold)
+
+    named = stored.paths >= 0
+    expected = np.logical_and.accumulate((stored.confidence >= np.float32(threshold)) | ~named, axis=1)
+    assert np.array_equal(stands, expected)
+    assert not expected.all() or threshold == 0
+
+
+def test_an_ensemble_that_knows_nothing_drops_nothing_that_the_labeller_would_not_drop(stored: LabelStore) -> None:
+    rows = np.arange(TOTAL)
+    stands = standing_pseudo_labels(stored, uniform(TOTAL), [BOTH] * 2, OUTPUTS, 0.5)
+
+    for level, probabilities in enumerate(stored.probabilities):
+        named = stored.paths[:, level] >= 0
+        sure = probabilities[rows][rows, stored.paths[:, level]] >= 0.5
+        above = stands[:, level - 1] if level else np.ones(TOTAL, bool)
+        assert np.array_equal(stands[named, level], (sure & above)[named])
+
+
+def test_the_ensemble_can_turn_a_verdict_either_way(stored: LabelStore) -> None:
+    sure = RunningAverage(TOTAL, OUTPUTS, 0.7)
+    paths = torch.from_numpy(stored.paths.astype(np.int64))
+    against = torch.arange(TOTAL) % 2 == 0
+    said = []
+    for level, size in enumerate(OUTPUTS.sizes):
+        named = paths[:, level].clamp_min(0)
+        named = torch.where(against, (named + 1) % size, named)
+        said.append(torch.full((TOTAL, size), 1e-5).scatter_(1, named[:, None], 1.0))
+    sure.update(torch.arange(TOTAL), said)
+
+    stands = standing_pseudo_labels(stored, sure, [Weights(0.2, 1.0)] * 2, OUTPUTS, 0.5)
+
+    assert not stands[::2, 0].any()
+    assert stands[1::2].all()
+
+
+def test_below_a_level_that_falls_nothing_stands(stored: LabelStore) -> None:
+    stands = standing_pseudo_labels(stored, uniform(TOTAL), [BOTH] * 2, OUTPUTS, 0.5)
+
+    assert not stands[:, 0].all()
+    assert not (stands[:, 1] & ~stands[:, 0]).any()
+
+
+def test_the_labels_of_an_image_that_was_never_predicted_stand(stored: LabelStore) -> None:
+    average = RunningAverage(TOTAL, OUTPUTS, 0.7)
+    average.update(torch.arange(5), [torch.full((5, size), 1 / size) for size in OUTPUTS.sizes])
+
+    stands = standing_pseudo_labels(stored, average, [BOTH] * 2, OUTPUTS, 1.0)
+
+    assert not stands[:5, 0].any()
+    assert stands[5:].all()
+
+
+def test_a_store_is_walked_in_parts_as_at_once(stored: LabelStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = standing_pseudo_labels(stored, uniform(TOTAL), [BOTH] * 2, OUTPUTS, 0.5)
+
+    monkeypatch.setattr("nstudent.labels.self_ensemble._CELLS_AT_ONCE", 4)
+
+    assert np.array_equal(standing_pseudo_labels(stored, uniform(TOTAL), [BOTH] * 2, OUTPUTS, 0.5), whole)
+
+
+def given_verdict(labels: list[list[int]], said: list[float], threshold: float = 0.5) -> tuple[Any, Any]:
+    """Verdict on labels of two levels; ``said``: probability of the first coarse class, and of the first fine one."""
+    outputs, rows = outputs_of(2, 2), torch.arange(len(labels))
+    average = RunningAverage(len(labels), outputs, 0.7)
+    level = torch.tensor([[each, 1 - each] for each in said])
+    average.update(rows, [level, level])
+    alone = [Weights(0.0, 1.0)] * 2
+    stands, rates = standing_given_labels(np.array(labels, np.int32), average, alone, outputs, threshold)
+    return stands.tolist(), rates
+
+
+def test_a_given_label_that_the_ensemble_contradicts_falls_with_what_is_below_it() -> None:
+    stands, rates = given_verdict([[0, 0]] * 9 + [[1, 0]], [0.99] * 10)
+
+    assert stands == [[True, True]] * 9 + [[False, False]]
+    assert rates == pytest.approx((0.108, 0.01), abs=1e-6)
+
+
+def test_a_given_label_stands_from_the_threshold_on() -> None:
+    stands, _ = given_verdict([[0, 0]] * 3, [0.74, 0.75, 0.76], threshold=0.75)
+
+    assert [row[0] for row in stands] == [False, True, True]
+
+
+def test_the_words_of_the_ensemble_about_given_labels_count_as_they_are_weighed() -> None:
+    """.8 to the power of one half is 2 to 1: .67."""
+    outputs = outputs_of(2)
+    average = RunningAverage(1, outputs, 0.7)
+    average.update(torch.tensor([0]), [torch.tensor([[0.8, 0.2]])])
+
+    verdicts = [
+        standing_given_labels(np.array([[0]], np.int32), average, [Weights(0.0, weight)], outputs, 0.7)
+        for weight in (1.0, 0.5)
+    ]
+
+    assert [bool(stands[0, 0]) for stands, _ in verdicts] == [True, False]
+    assert verdicts[1][1] == pytest.approx((1 / 3,))
+
+
+@pytest.mark.parametrize("special", [-1, -2])
+def test_a_given_level_without_a_class_is_never_doubted(special: int) -> None:
+    stands, _ = given_verdict([[special, special]] * 4, [0.1] * 4)
+
+    assert stands == [[True, True]] * 4
+
+
+def test_a_given_label_never_drawn_stands() -> None:
+    outputs = outputs_of(2)
+    average = RunningAverage(3, outputs, 0.7)
+    average.update(torch.tensor([0, 1]), [torch.tensor([[0.99, 0.01]] * 2)])
+
+    stands, _ = standing_given_labels(np.array([[0], [1], [1]], np.int32), average, [Weights(0, 1)], outputs, 0.5)
+
+    assert stands[:, 0].tolist() == [True, False, True]
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
 def test_averages_that_do_not_fit_are_refused_in_one_line_with_the_way_out() -> None:
     with pytest.raises(TrainingError) as caught:
         check_memory(10_000_000_000_000, outputs_of(2, 3, 5))
 
     said = str(caught.value)
-    assert "10 numbers for each of 10,000,000,000,000 images" in said
-    assert f"{3 * 4 * 10_000_000_000_000 * 10:,} bytes" in said
+    assert "11 numbers for each of 10,000,000,000,000 images" in said
+    assert f"{3 * 4 * 10_000_000_000_000 * 11:,} bytes" in said
     assert "filter.enabled=false" in said
     assert "\n" not in said
 
 
 def test_averages_that_fit_are_let_pass() -> None:
-    """No error is raised; 1000 rows of 5 numbers take 60 kB."""
+    """No error is raised; 1000 rows of 6 numbers take 72 kB."""
     check_memory(1000, outputs_of(2, 3))
 
 
@@ -126,5 +257,5 @@ def test_averages_on_a_gpu_are_those_on_a_cpu_and_no_step_waits_for_them(
         sent = rows.cuda(), [level.cuda() for level in seen]
         with not_waiting():
             there.update(*sent)
-    labels = np.stack([np.arange(50) % 3, np.arange(50) % 7], axis=1)
-    assert torch.equal(here.agrees(labels), there.agrees(labels))
+    for ours, theirs in zip(here.distributions(), there.distributions(), strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-6)

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from nstudent.errors import ArtifactError
 from nstudent.labels import top
 from nstudent.labels.rows import JoinedRows, Shards
-from nstudent.labels.targets import PseudoTargets
+from nstudent.labels.targets import PseudoTargets, Teaches
 from nstudent.labels.top import TopRows, class_type
 from nstudent.storage.hdf5 import write
+from trees import outputs_of
 
 
 def top_classes(probabilities: np.ndarray, count: int) -> tuple[np.ndarray, ...]:
@@ -91,15 +92,18 @@ def test_rounding_never_leaves_less_than_nothing(tmp_path: Path) -> None:
     assert whole[0, 2:].tolist() == [0, 0, 0]
 
 
-@pytest.mark.parametrize("hard", [False, True])
-def test_a_network_learns_from_them_as_from_a_whole_distribution(tmp_path: Path, hard: bool) -> None:
+@pytest.mark.parametrize(("teaches", "expected"), [("soft", 0.75), ("under_path", 0.75), ("hard", 1.0)])
+def test_a_network_learns_from_them_as_from_a_whole_distribution(
+    tmp_path: Path, teaches: Teaches, expected: float
+) -> None:
     distributions = stored(tmp_path, [[2, 0], [5, 1]], [[0.5, 0.25], [0.75, 0.125]], 6)
+    paths, keep = np.array([[2], [5]], np.int32), np.array([[True], [True]])
 
-    (mass,) = PseudoTargets([distributions], np.array([[True], [True]]), hard=hard)(np.array([1, 0]))
+    (mass,) = PseudoTargets([distributions], paths, keep, outputs_of(6), teaches)(np.array([1, 0]))
 
     assert mass.sum(axis=1) == pytest.approx([1, 1], abs=1e-6)
     assert mass.argmax(axis=1).tolist() == [5, 2]
-    assert mass[0, 5] == pytest.approx(1.0 if hard else 0.75)
+    assert mass[0, 5] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("wrong", [6, -1])

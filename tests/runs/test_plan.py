@@ -31,7 +31,7 @@ _FIRST_ROUND = {
     "02-baseline": ["00-data"],
     "03-choose": ["00-data"],
     "04-pseudolabel": ["00-data", "03-choose"],
-    "05-filter": ["00-data", "04-pseudolabel"],
+    "05-filter": ["00-data", "03-choose", "04-pseudolabel"],
     "06-student": ["00-data", "03-choose", "04-pseudolabel", "05-filter"],
     "07-choose": ["00-data"],
 }
@@ -44,7 +44,7 @@ def test_the_plan_of_one_round() -> None:
 def test_in_the_second_round_what_was_chosen_after_the_first_one_labels() -> None:
     assert planned(2) == _FIRST_ROUND | {
         "08-pseudolabel": ["00-data", "07-choose"],
-        "09-filter": ["00-data", "08-pseudolabel"],
+        "09-filter": ["00-data", "07-choose", "08-pseudolabel"],
         "10-student": ["00-data", "07-choose", "08-pseudolabel", "09-filter"],
         "11-choose": ["00-data"],
         "12-evaluate": ["00-data"],

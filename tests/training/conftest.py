@@ -19,6 +19,7 @@ from nstudent.runs.run import run_stage
 from nstudent.storage.artifact import Artifact
 from nstudent.taxonomy.outputs import Outputs
 from nstudent.training.build import Lesson, Site, build_loop
+from nstudent.training.held_out import HeldOut
 from nstudent.training.loop import Length, Loop, Trained
 from nstudent.training.objective import CLEAN, Objective, SelfEnsembling
 
@@ -26,6 +27,8 @@ NOISY = NoiseConfig(
     operations=2, erase=0.3, dropout=0.3, drop_path=0.2, cutmix=0.5, cutmix_schedule="constant", mixup=0.3
 )
 NUM_LABELLED, NUM_HEAP = 8, 8
+NUM_HELD_OUT = 12
+"""Held-out images that a self-ensemble predicts: fewer a step than there are in a batch."""
 SILENCE = Silence()
 
 
@@ -59,7 +62,10 @@ def kill_after() -> Callable[[int], KillAfter]:
 
 @pytest.fixture(scope="session")
 def make_loop(digits: Dataset) -> Callable[..., Loop]:
-    """A loop on the digits: 8 labelled images a step, and for the self-ensemble 8 of the heap beside them."""
+    """A loop on the digits: 8 labelled images a step, and for the self-ensemble 8 of the heap beside them.
+
+    The self-ensemble predicts some of the validation images beside them.
+    """
 
     def make(
         length: Length,
@@ -83,7 +89,14 @@ def make_loop(digits: Dataset) -> Callable[..., Loop]:
         of_labels = supervised(outputs, (1.0, 1.0, 1.0), placement.device)
         if self_ensemble:
             averages = [RunningAverage(len(part.ids), outputs, 0.7) for part in (labelled, heap)]
-            objective = SelfEnsembling(of_labels, *averages, weight=1.0, ramp=0.3, average_from=0.0)
+            ids = digits.validation[:NUM_HELD_OUT]
+            held_out = HeldOut(
+                RunningAverage(NUM_HELD_OUT, outputs, 0.7),
+                lambda rows: placement.images(torch.from_numpy(digits.pixels[ids[rows]])),
+                *(length.steps, length.steps_per_epoch),
+                key,
+            )
+            objective = SelfEnsembling(of_labels, *averages, weight=1.0, ramp=0.3, held_out=held_out)
         parts = [(labelled, NUM_LABELLED), (heap, NUM_HEAP)] if self_ensemble else [(labelled, NUM_LABELLED)]
         network = build_network(ModelConfig(), outputs, key, dropout=noise.dropout, drop_path=noise.drop_path)
         config = TrainingConfig(batch_size=NUM_LABELLED, noise=noise, **{"warmup_epochs": 1.0} | settings)

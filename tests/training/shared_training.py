@@ -6,6 +6,7 @@ Prints the loss of each step as JSON. The network has no batch normalisation, an
 import json
 import sys
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,6 +24,7 @@ from nstudent.progress import Silence
 from nstudent.storage.artifact import Artifact
 from nstudent.taxonomy.outputs import Outputs
 from nstudent.training.build import Lesson, Site, build_loop
+from nstudent.training.held_out import HeldOut
 from nstudent.training.loop import Length, Loop
 from nstudent.training.objective import CLEAN, SelfEnsembling
 
@@ -39,13 +41,19 @@ def make(dataset: Dataset, backbone: str, world: World) -> tuple[Loop, list[Runn
     )
     noise = NoiseConfig(flip=True, operations=1)
     averages = [RunningAverage(len(part.ids), outputs, 0.7) for part in (labelled, heap)]
-    objective = SelfEnsembling(
-        supervised(outputs, (1.0, 2.0, 1.0)), *averages, 1.0, 0.3, 0.0, gather=lambda rows: gathered_rows(world, rows)
+    placement = Placement(torch.device("cpu"), "float32")
+    held_out = HeldOut(
+        RunningAverage(len(dataset.validation), outputs, 0.7),
+        lambda rows: placement.images(torch.from_numpy(dataset.pixels[dataset.validation[rows]])),
+        *(6 * 2, 2),
+        KEY,
     )
+    loss, gather = supervised(outputs, (1.0, 2.0, 1.0)), partial(gathered_rows, world)
+    objective = SelfEnsembling(loss, *averages, 1.0, 0.3, held_out, gather=gather)
+    averages.append(held_out.average)
     parts = [(labelled, NUM_LABELLED), (heap, NUM_HEAP)]
     network = build_network(ModelConfig(backbones=(backbone,)), outputs, KEY)
     config = TrainingConfig(batch_size=NUM_LABELLED, noise=noise, optimizer="sgd")
-    placement = Placement(torch.device("cpu"), "float32")
     site = Site(placement, dataset.pixels, dataset.taxonomy.levels, dataset.name, world=world)
     loop = build_loop(network, Lesson(parts, objective, Length(6, 2), views={CLEAN: None}), config, site, KEY)
     return loop, averages

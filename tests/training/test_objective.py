@@ -1,13 +1,18 @@
+import dataclasses
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from nstudent.labels.self_ensemble import RunningAverage
 from nstudent.labels.targets import GivenTargets
 from nstudent.taxonomy.outputs import Outputs
 from nstudent.taxonomy.tree import Taxonomy
+from nstudent.training.held_out import HeldOut
 from nstudent.training.losses import CrossEntropy
 from nstudent.training.objective import CLEAN, Moment, SelfEnsembling, Supervised, mean_loss
 from torch.nn.functional import cross_entropy, one_hot
@@ -40,9 +45,14 @@ def level_cross_entropy(
     return mean_loss(CrossEntropy(class_weights, smoothing), labelled, level_weights)
 
 
-def supervised(class_weights: Levels = EVEN, smoothing: float = 0.0, unlabelled_weight: float = 1.0) -> Supervised:
+def supervised(
+    class_weights: Levels = EVEN,
+    smoothing: float = 0.0,
+    unlabelled_weight: float = 1.0,
+    heap_shares: Sequence[float] | None = None,
+) -> Supervised:
     labelled, heap = CrossEntropy(class_weights, smoothing), CrossEntropy(EVEN)
-    return Supervised(labelled, heap, (1, 1, 1), unlabelled_weight)
+    return Supervised(labelled, heap, (1, 1, 1), unlabelled_weight, heap_shares)
 
 
 def random_logits(rows: int = 6, seed: int = 0) -> Levels:
@@ -148,11 +158,78 @@ def test_class_weights_serve_the_given_labels_only() -> None:
     torch.testing.assert_close(plain, weighted)
 
 
+SOFT = tuple(level.detach().softmax(dim=1) for level in random_logits(seed=1))
+
+
+def kept_by(*images: int) -> Levels:
+    """Soft labels of six images; only some keep the fine level."""
+    fine = torch.zeros_like(SOFT[2])
+    fine[list(images)] = SOFT[2][list(images)]
+    return (*SOFT[:2], fine)
+
+
+def fine_gradient(targets: Levels, shares: Sequence[float] | None, num_labelled: int = 0) -> torch.Tensor:
+    """Length of the gradient of each image's fine logits."""
+    logits = random_logits()
+    supervised(heap_shares=shares)(moment(logits, num_labelled, targets=targets)).backward()
+    gradient = logits[2].grad
+    assert gradient is not None
+    return gradient.norm(dim=1)
+
+
+@given(st.sets(st.integers(0, 5), min_size=1), st.sets(st.integers(0, 5)), st.integers(0, 2))
+def test_no_heap_image_counts_more_because_others_lose_their_label(
+    kept: set[int], lost: set[int], num_labelled: int
+) -> None:
+    shares = (1.0, 1.0, 1.0)
+    before, after = (fine_gradient(kept_by(*images), shares, num_labelled) for images in (kept, kept - lost))
+    for image in kept - lost:
+        if image >= num_labelled:
+            torch.testing.assert_close(after[image], before[image])
+
+
+def test_one_label_in_a_batch_weighs_as_much_as_one_of_many() -> None:
+    """Divided by what is kept, the only label of a batch would weigh six times as much."""
+    alone, all_kept = fine_gradient(kept_by(4), (1, 1, 1))[4], fine_gradient(SOFT, (1, 1, 1))[4]
+    torch.testing.assert_close(alone, all_kept)
+    torch.testing.assert_close(fine_gradient(kept_by(4), None)[4], 6 * all_kept)
+
+
+def test_where_every_label_is_kept_the_heap_is_divided_by_what_is_kept() -> None:
+    torch.testing.assert_close(fine_gradient(SOFT, (1, 1, 1)), fine_gradient(SOFT, None))
+
+
+def test_images_whose_path_ends_above_a_level_are_not_among_those_that_could_have_it() -> None:
+    """Half of the heap's paths reach the fine level: one kept label is divided by three of six images."""
+    torch.testing.assert_close(fine_gradient(kept_by(4), (1, 1, 0.5)), 2 * fine_gradient(kept_by(4), (1, 1, 1)))
+    # A batch that happens to keep more than that is divided by what it keeps.
+    torch.testing.assert_close(fine_gradient(SOFT, (1, 1, 0.5)), fine_gradient(SOFT, None))
+
+
+def test_given_labels_are_divided_by_those_that_there_are() -> None:
+    torch.testing.assert_close(fine_gradient(kept_by(1), (1, 1, 1), 6), fine_gradient(kept_by(1), None, 6))
+
+
+def test_the_share_is_of_the_whole_batch_and_not_of_the_images_that_are_here() -> None:
+    """Two of the six heap images, as in a portion or in one of several processes."""
+    whole = supervised(heap_shares=(1, 1, 1))
+    parts = []
+    for rows in (slice(0, 2), slice(2, 6)):
+        here = moment(tuple(level[rows] for level in random_logits()), 0, targets=tuple(t[rows] for t in kept_by(4)))
+        everything = moment(random_logits(), 0, targets=kept_by(4))
+        parts.append(whole(replace(here, whole_mass=everything.whole_mass, whole_images=everything.whole_images)))
+    torch.testing.assert_close(sum(parts), whole(moment(random_logits(), 0, targets=kept_by(4))))
+
+
+def test_a_level_that_no_path_reaches_costs_nothing() -> None:
+    assert not fine_gradient(kept_by(), (1, 1, 0)).any()
+
+
 @pytest.fixture
 def self_ensembling() -> Callable[..., Any]:
-    def make(weight: float = 1.0, average_from: float = 0.0) -> SelfEnsembling:
+    def make(weight: float = 1.0, held_out: HeldOut | None = None) -> SelfEnsembling:
         averages = [RunningAverage(rows, OUTPUTS, 0.75) for rows in (2, 4)]
-        return SelfEnsembling(supervised(), *averages, weight=weight, ramp=1.0, average_from=average_from)
+        return SelfEnsembling(supervised(), *averages, weight=weight, ramp=1.0, held_out=held_out)
 
     return make
 
@@ -192,18 +269,73 @@ def test_the_mean_teachers_predictions_are_averaged_by_image(self_ensembling: Ca
     objective(moment(random_logits(), 2, belief=other))
     objective.settle()
     for level, belief in enumerate(each.softmax(dim=1) for each in other):
-        expected = 0.75 * before[f"labelled.level-{level}"] + 0.25 * belief[:2]
+        expected = (0.75 * before[f"labelled.level-{level}"] + belief[:2]) / 1.75
         torch.testing.assert_close(objective.state_dict()[f"labelled.level-{level}"], expected)
 
 
-def test_a_network_that_has_learnt_nothing_yet_has_no_say(self_ensembling: Callable[..., Any]) -> None:
-    objective = self_ensembling(average_from=0.3)
-    objective(moment(random_logits(), 2, done=0.29, belief=BELIEF))
-    objective.settle()
-    assert all((level == -1).all() for level in objective.state_dict().values())
-    objective(moment(random_logits(), 2, done=0.3, belief=BELIEF))
-    objective.settle()
-    assert all((level >= 0).all() for level in objective.state_dict().values())
+def held_out_images(num_images: int = 5, steps_per_pass: int = 2, passes: int = 3) -> HeldOut:
+    """Image ``row`` is full of that number."""
+    average = RunningAverage(num_images, OUTPUTS, 0.75)
+    fetch = lambda rows: torch.from_numpy(rows).float()[:, None, None, None].expand(-1, 3, 4, 4)  # noqa: E731
+    return HeldOut(average, fetch, steps_per_pass * passes, steps_per_pass, ("held out",))
+
+
+def believing(images: torch.Tensor) -> Levels:
+    """A mean teacher that tells the number of an image by its logits."""
+    return tuple(images[:, 0, 0, :1] * torch.arange(size) for size in OUTPUTS.sizes)
+
+
+def test_held_out_images_are_predicted_once_a_pass_and_nothing_is_learnt_from_them(
+    self_ensembling: Callable[..., Any],
+) -> None:
+    held_out = held_out_images()
+    objective, plain = self_ensembling(held_out=held_out), self_ensembling()
+    for step in range(6):
+        now = moment(random_logits(), 2, done=step / 6, belief=BELIEF)
+        seen = dataclasses.replace(now, believe=lambda images: BELIEF if len(images) == 6 else believing(images))
+        torch.testing.assert_close(objective(seen), plain(now))
+        objective.settle()
+        assert held_out.average.has_seen().all() == (step > 0)
+    for level, said in enumerate(believing(held_out.fetch(np.arange(5)))):
+        torch.testing.assert_close(torch.from_numpy(held_out.average.distributions()[level]), said.softmax(dim=1))
+    assert held_out.average.state_dict()["seen"].tolist() == [3] * 5
+
+
+def test_a_held_out_image_has_another_step_in_every_pass() -> None:
+    held_out = held_out_images(num_images=50, steps_per_pass=5)
+    passes = [[set(held_out.due(5 * number + step)) for step in range(5)] for number in range(3)]
+    assert all(set().union(*each) == set(range(50)) for each in passes)
+    assert all(len(due) == 10 for each in passes for due in each)
+    assert passes[0] != passes[1]
+
+
+def test_the_portions_of_a_step_and_one_that_is_tried_again_predict_them_once() -> None:
+    held_out = held_out_images()
+    calls = []
+
+    def believe(images: torch.Tensor) -> Levels:
+        calls.append(len(images))
+        return believing(images)
+
+    held_out.look(0.0, believe, 2)
+    held_out.look(0.0, believe, 2)
+    assert calls == [2, 1], "three of five are due, two at a time, and one portion is enough"
+    held_out.forget()
+    held_out.settle()
+    assert not held_out.average.has_seen().any()
+    held_out.look(0.0, believe, 2)
+    held_out.settle()
+    held_out.settle()
+    assert held_out.average.state_dict()["seen"].sum() == 3
+
+
+def test_the_average_of_held_out_images_goes_through_a_checkpoint(self_ensembling: Callable[..., Any]) -> None:
+    first, second = (self_ensembling(held_out=held_out_images()) for _ in range(2))
+    first.held_out.look(0.0, believing, 6)
+    first.settle()
+    second.load_state_dict({name: value.clone() for name, value in first.state_dict().items()})
+    assert second.held_out.average.has_seen().sum() == 3
+    assert all(torch.equal(value, second.state_dict()[name]) for name, value in first.state_dict().items())
 
 
 def test_no_gradient_reaches_the_mean_teacher(self_ensembling: Callable[..., Any]) -> None:
