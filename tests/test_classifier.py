@@ -8,6 +8,7 @@ import torch
 from nstudent.classifier import Classifier, Prediction
 from nstudent.config.schema import ModelConfig
 from nstudent.errors import ArtifactError, NstudentError
+from nstudent.labels.path_posterior import Calibration, PathPosterior
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble
 from nstudent.models.network import build_network
@@ -15,6 +16,7 @@ from nstudent.models.recipe import Recipe
 from nstudent.storage.artifact import FINAL
 from nstudent.storage.commit import commit, open_partial
 from nstudent.storage.files import write_json
+from nstudent.taxonomy.outputs import Outputs
 from nstudent.taxonomy.tree import Taxonomy
 from PIL import Image
 
@@ -37,6 +39,7 @@ def add_step(
     stands: bool = True,
     image_size: int = 32,
     precision: str = "auto",
+    calibration: Calibration | None = None,
 ) -> Path:
     """A committed step whose network says the same of every image."""
     with torch.random.fork_rng():
@@ -54,9 +57,8 @@ def add_step(
             layer.weight.zero_()
             layer.bias.copy_(torch.tensor(level, dtype=torch.float32))
     folder = run_dir / name
-    Ensemble.of_networks(recipe, [member], Placement(torch.device("cpu"), "float32")).save(
-        open_partial(folder, "by hand")
-    )
+    ensemble = Ensemble.of_networks(recipe, [member], Placement(torch.device("cpu"), "float32"))
+    ensemble.calibrated(calibration).save(open_partial(folder, "by hand"))
     stage = name.partition("-")[2]
     fields = {"stage": stage, "role": "labeller", "round": 0, "asked": {}, "inputs": {}, "seconds": 0.0}
     commit(folder, fields | {"metrics": {}})
@@ -122,6 +124,25 @@ def test_each_level_has_the_probability_of_its_class(tmp_path: Path, image: Path
     # Softmax of (3, 0), (2, 0) and (0, 4).
     probabilities = {level: entry.probability for level, entry in prediction.labels.items()}
     assert probabilities == pytest.approx({"coarse": 0.952574, "mid": 0.880797, "fine": 0.982014}, abs=5e-3)
+
+
+def test_it_shows_the_probabilities_that_its_calibration_makes(tmp_path: Path, image: Path) -> None:
+    """Those of the labels of the heap, and of the scores: paths of one, two and three classes are weighed together."""
+    calibration = Calibration((2.0, 1.5, 1.0), (-0.5, 0.25, 0.0))
+    run_dir = add_step(tmp_path / "run", "01-teacher", SIX, promoted=True, calibration=calibration)
+    softmax = [torch.tensor([level], dtype=torch.float32).softmax(dim=1) for level in SIX]
+    coarse, mid, fine = PathPosterior(Outputs(TAXONOMY), calibration).marginals(softmax)
+
+    (found,) = Classifier.load(run_dir, device="cpu").predict([image])
+
+    shown = {level: (said.name, said.probability) for level, said in found.labels.items()}
+    six = TAXONOMY.classes[2].index("six")
+    assert shown == {
+        "coarse": ("loop", pytest.approx(float(coarse[0, 0]), abs=1e-5)),
+        "mid": ("one loop", pytest.approx(float(mid[0, 0]), abs=1e-5)),
+        "fine": ("six", pytest.approx(float(fine[0, six]), abs=1e-5)),
+    }
+    assert shown["coarse"][1] >= shown["mid"][1] >= shown["fine"][1]
 
 
 def test_unreadable_files_get_an_error_and_the_others_their_labels(tmp_path: Path, image: Path) -> None:

@@ -70,7 +70,7 @@ def test_scores_are_those_of_the_recipes_decoder(dataset: Dataset, ensemble: Ens
 
 def test_pseudo_labels_are_those_of_the_recipes_decoder(dataset: Dataset, ensemble: Ensemble) -> None:
     outputs = ensemble.recipe.outputs
-    labelling = _Labelling(dataset, ensemble, Layout.of(outputs, None), (1.0,) * 3, BatchSize(8))
+    labelling = _Labelling(dataset, ensemble, Layout.of(outputs, None), BatchSize(8))
 
     found = labelling._labels(tuple(torch.full((5, size), 1 / size) for size in outputs.sizes))
 

@@ -12,8 +12,11 @@ from nstudent.data.dataset import Dataset
 from nstudent.data.resident import ResidentPixels
 from nstudent.errors import StoppedError
 from nstudent.evaluation.assess import assess
+from nstudent.evaluation.calibration import fit_calibration
 from nstudent.evaluation.metrics import scores
+from nstudent.labels.path_posterior import Calibration
 from nstudent.listener import Listener, NoListener
+from nstudent.models.inference import predict
 from nstudent.models.kinds import kind_for
 from nstudent.models.network_member import NetworkMember
 from nstudent.randomness import Key
@@ -276,3 +279,23 @@ def test_the_validation_score_is_the_headline_of_the_scores(
     expected = scores(assess(ensemble, dataset, dataset.validation, 64).tallies)["contest alone"]
     assert trainer.validation_score(ensemble) == pytest.approx(expected)
     assert trained.history[-1]["validation"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "before", [None, Calibration((0.5, 0.5, 0.5), (4.0, 0.0, 0.0))], ids=["raw", "calibrated before"]
+)
+def test_a_calibration_is_fitted_to_the_raw_pool_on_the_validation_images(
+    before: Calibration | None, make_trainer: Callable[..., Trainer], dataset: Dataset
+) -> None:
+    trainer = make_trainer()
+    network = trainer.build(ModelConfig(), trainer._config.teacher, ("network",))
+    raw = trainer.ensemble([ModelConfig()], [network])
+    levels = predict(raw, dataset.pixels, dataset.validation, 64)
+    wanted = fit_calibration(levels, dataset.labels[dataset.validation], trainer.outputs)
+
+    found = trainer.calibrated(raw.calibrated(before))
+
+    assert found.recipe.calibration is not None
+    assert found.recipe.calibration.temperatures == pytest.approx(wanted.temperatures, rel=1e-3)
+    assert found.recipe.calibration.ends == pytest.approx(wanted.ends, abs=1e-3)
+    assert found.members == raw.members

@@ -101,7 +101,7 @@ class Predictions:
     paths: LabelArray
     """The label that the classifier gives, (rows, levels); -1 below its end."""
     confidence: npt.NDArray[np.float32]
-    """Probability along that path, (rows, levels); it is not calibrated."""
+    """Probability along that path, (rows, levels), of the calibrated classifier."""
     probabilities: tuple[StoredRows, ...]
     """Per level: indexing with rows gives the distributions, float16 or float32 (rows, outputs)."""
 

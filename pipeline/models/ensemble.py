@@ -88,11 +88,12 @@ class Ensemble:
 
         ``None``: none, so that ``vote`` gives the raw pool.
         """
-        keys: dict[str, object] = {"temperatures": None, "ends": None, "decoder": "best_path"}
-        if calibration is not None:
-            temperatures, ends = calibration.temperatures, calibration.ends
-            keys = {"temperatures": temperatures, "ends": ends, "decoder": "expected_score"}
-        return Ensemble(self.recipe.changed(**keys), self.members, self._placement)
+        if calibration is None:
+            recipe = self.recipe.changed(temperatures=None, ends=None, decoder="best_path")
+        else:
+            numbers = {"temperatures": calibration.temperatures, "ends": calibration.ends}
+            recipe = self.recipe.changed(**numbers, decoder="expected_score")
+        return Ensemble(recipe, self.members, self._placement)
 
     def save(self, folder: Path) -> None:
         """Write ``model.json`` and one safetensors file a member."""
@@ -127,15 +128,21 @@ def pool_ensembles(ensembles: Sequence[Ensemble], weights: Sequence[float]) -> E
     """One ensemble, not calibrated, of the members of several that are on one device.
 
     Args:
-        ensembles: Classifiers of one taxonomy and image size.
+        ensembles: Classifiers of one run.
         weights: Weight of each classifier, above 0. It is divided over its members as they voted there.
+
+    Raises:
+        ConfigError: They differ in what they look at or in what they can say.
     """
-    members, shares = [], []
+    first = ensembles[0]
+    for key in ("taxonomy", "absent", "image_size", "max_pixels", "pooling", "link"):
+        if any(getattr(each.recipe, key) != getattr(first.recipe, key) for each in ensembles):
+            raise ConfigError(f"these classifiers cannot be pooled: they differ in {key}")
+    shares: list[float] = []
     for ensemble, weight in zip(ensembles, weights, strict=True):
         votes = ensemble.recipe.weights or (1.0,) * len(ensemble.members)
-        members += ensemble.members
         shares += [weight * vote / sum(votes) for vote in votes]
-    first = ensembles[0]
+    members = [member for ensemble in ensembles for member in ensemble.members]
     settings = tuple(settings for ensemble in ensembles for settings in ensemble.recipe.members)
     recipe = first.recipe.changed(members=settings, weights=tuple(shares))
     return Ensemble(recipe, members, first._placement).calibrated(None)

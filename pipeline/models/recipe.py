@@ -105,9 +105,13 @@ class Recipe(Section):
             precision=config.precision,
         )
 
-    def changed(self, **keys: Any) -> Recipe:
-        """The same recipe with these keys instead, checked anew."""
-        return Recipe(**{name: getattr(self, name) for name in Recipe.model_fields} | keys)
+    def changed(self, **keys: Any) -> Self:
+        """The same recipe with other values of some keys, which are checked as all are.
+
+        Raises:
+            ValueError: A value is not one that a recipe can have.
+        """
+        return type(self)(**{name: getattr(self, name) for name in type(self).model_fields} | keys)
 
     @cached_property
     def outputs(self) -> Outputs:

@@ -4,11 +4,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from nstudent.errors import ArtifactError
+from nstudent.config.schema import Config, ModelConfig
+from nstudent.errors import ArtifactError, ConfigError
+from nstudent.labels.path_posterior import Calibration, PathPosterior
 from nstudent.models.device import Placement
-from nstudent.models.ensemble import Ensemble
+from nstudent.models.ensemble import Ensemble, pool_ensembles
+from nstudent.models.network import build_network
+from nstudent.models.recipe import Recipe
 from nstudent.storage.artifact import Artifact
 from nstudent.storage.commit import commit, open_partial
+from nstudent.taxonomy.tree import Taxonomy
 from safetensors.torch import load_file, save_file
 
 
@@ -32,6 +37,102 @@ def test_members_vote_with_the_mean_of_their_probabilities(
     for both, a, b in zip(together, first, second, strict=True):
         assert np.abs(a - b).max() > 1e-3
         np.testing.assert_allclose(both, (a + b) / 2, atol=1e-7)
+
+
+CALIBRATION = Calibration((2.0, 0.7, 1.5), (0.5, -0.5, 0.0))
+
+
+def test_a_calibrated_ensemble_gives_the_levels_of_its_posterior(
+    make_ensemble: Callable[..., Ensemble], noise_images: Callable[[int], np.ndarray]
+) -> None:
+    raw = make_ensemble(1, 2)
+    images = raw.images(torch.from_numpy(noise_images(4)))
+    calibrated = raw.calibrated(CALIBRATION)
+
+    wanted = PathPosterior(raw.recipe.outputs, CALIBRATION).marginals(raw.vote(images))
+    for found, level in zip(calibrated.vote(images), wanted, strict=True):
+        assert torch.equal(found, level)
+    for found, level in zip(calibrated.pooled(images), raw.vote(images), strict=True):
+        assert torch.equal(found, level)
+    assert calibrated.recipe.decoder == "expected_score"
+    assert calibrated.members == raw.members
+
+
+def test_without_its_calibration_an_ensemble_is_what_it_was(make_ensemble: Callable[..., Ensemble]) -> None:
+    raw = make_ensemble(1, 2)
+
+    again = raw.calibrated(CALIBRATION).calibrated(None)
+
+    assert again.recipe == raw.recipe
+    assert again.recipe.calibration is None
+
+
+def test_a_calibration_is_saved_with_the_ensemble(
+    make_ensemble: Callable[..., Ensemble],
+    committed: Callable[[Ensemble], Artifact],
+    noise_images: Callable[[int], np.ndarray],
+    cpu: Placement,
+) -> None:
+    calibrated = make_ensemble(1).calibrated(CALIBRATION)
+
+    loaded = Ensemble.load(committed(calibrated), cpu)
+
+    assert loaded.recipe.calibration == CALIBRATION
+    for before, after in zip(
+        calibrated.probabilities(noise_images(3)), loaded.probabilities(noise_images(3)), strict=True
+    ):
+        assert before.tobytes() == after.tobytes()
+
+
+def test_a_pool_of_ensembles_is_the_weighted_mean_of_what_they_say_raw(
+    make_ensemble: Callable[..., Ensemble], noise_images: Callable[[int], np.ndarray]
+) -> None:
+    two, one = make_ensemble(1, 2), make_ensemble(3)
+    images = two.images(torch.from_numpy(noise_images(4)))
+
+    pool = pool_ensembles([two.calibrated(CALIBRATION), one], [3.0, 1.0])
+
+    assert len(pool.recipe.members) == len(pool.members) == 3
+    assert pool.recipe.weights == (1.5, 1.5, 1.0)
+    assert pool.recipe.calibration is None
+    for found, a, b in zip(pool.vote(images), two.pooled(images), one.pooled(images), strict=True):
+        assert torch.allclose(found, 0.75 * a + 0.25 * b, atol=1e-6)
+
+
+def test_a_pool_of_a_pool_keeps_the_votes_of_its_members(
+    make_ensemble: Callable[..., Ensemble], noise_images: Callable[[int], np.ndarray]
+) -> None:
+    first, second, third = (make_ensemble(seed) for seed in (1, 2, 3))
+
+    pool = pool_ensembles([pool_ensembles([first, second], [1.0, 4.0]), third], [0.5, 0.5])
+
+    assert pool.recipe.weights == pytest.approx((0.1, 0.4, 0.5))
+
+
+def test_the_members_of_a_pool_keep_their_own_settings(cpu: Placement) -> None:
+    taxonomy = Taxonomy.from_tree({"A": ["a", "b"]}, ("coarse", "fine"))
+    ensembles = []
+    for width in (16, 32):
+        settings = ModelConfig(head_width=width)
+        recipe = Recipe.of(Config(), taxonomy, [settings])
+        network = build_network(settings, recipe.outputs, (width,))
+        ensembles.append(Ensemble.of_networks(recipe, [network], cpu))
+
+    pool = pool_ensembles(ensembles, [1.0, 1.0])
+
+    assert [settings.head_width for settings in pool.recipe.members] == [16, 32]
+
+
+def test_ensembles_of_different_taxonomies_are_not_pooled(
+    make_ensemble: Callable[..., Ensemble], cpu: Placement
+) -> None:
+    first = make_ensemble(1)
+    taxonomy = Taxonomy.from_tree({"A": ["a", "b"]}, ("coarse", "fine"))
+    recipe = Recipe.of(Config(), taxonomy, [ModelConfig()])
+    other = Ensemble.of_networks(recipe, [build_network(ModelConfig(), recipe.outputs, (2,))], cpu)
+
+    with pytest.raises(ConfigError, match="cannot be pooled: they differ in taxonomy"):
+        pool_ensembles([first, other], [1.0, 1.0])
 
 
 def test_the_same_image_is_labelled_bit_identically_though_the_network_came_in_training_mode(

@@ -11,7 +11,11 @@ from nstudent.storage.artifact import Manifest
 
 def test_it_has_the_students_architecture_noise_and_number_of_steps(finished: Path) -> None:
     models = [json.loads((finished / step / "model.json").read_text()) for step in ("02-baseline", "06-student")]
-    assert models[0] == models[1]
+    # Each is calibrated by itself.
+    fitted = {"temperatures", "ends"}
+    assert [{key: value for key, value in model.items() if key not in fitted} for model in models] == [
+        {key: value for key, value in models[0].items() if key not in fitted}
+    ] * 2
     baseline, student = (Manifest.read(finished / step).metrics for step in ("02-baseline", "06-student"))
     assert baseline["gmacs"] == student["gmacs"]
     assert len(baseline["history"][0]) == len(student["history"][0])
