@@ -206,14 +206,12 @@ def _chosen(candidates: Sequence[Candidate]) -> ChoiceMetrics:
 
 def _in_words(metrics: ChoiceMetrics, singles: Sequence[_Choice], limit: float | None) -> Iterator[str]:
     """What could have been chosen, and what was."""
-    yield f"  on validation, and what is expected of each against {singles[0].name}:"
+    yield f"  on validation, expected against {singles[0].name}, and for one image:"
     for each in metrics.candidates:
-        yield (
-            f"  {each.name}: {100 * each.validation:.1f} %, expected {100 * each.expected:+.1f} points, "
-            f"{each.gmacs:.4g} GMACs an image"
-        )
+        score, expected = f"{100 * each.validation:5.1f} %", f"{100 * each.expected:+6.1f} points"
+        yield f"  {each.name:<18}{score}{expected}{each.gmacs:9.4g} GMACs"
     for dear in (each for each in singles if not _is_within(each, limit)):
-        yield f"  {dear.name}: {dear.gmacs:.4g} GMACs an image, more than final.max_gmacs ({limit:g})"
+        yield f"  {dear.name:<18}needs {dear.gmacs:.4g} GMACs, more than final.max_gmacs ({limit:g})"
     taken = metrics.taken
     shares = ", ".join(f"{share:.0%} {name}" for name, share in taken.parts.items())
-    yield f"  taken: {taken.name}" + (f" ({shares})" if len(taken.parts) > 1 else "")
+    yield f"  taken is the {taken.name}: {shares}" if len(taken.parts) > 1 else f"  taken is {taken.name}"

@@ -236,6 +236,27 @@ def test_a_small_share_is_left_out() -> None:
     assert fit_pool_weights(raws, labels, FIVE) == (1.0, 0.0)
 
 
+def test_with_few_images_neither_of_two_that_are_almost_equal_has_all_the_weight() -> None:
+    """Each image is a little more likely by the first: the likelihood alone would leave the second one out."""
+    first, second = np.full((100, 5), 0.1, np.float32), np.full((100, 5), 0.11, np.float32)
+    first[:, 0], second[:, 0] = 0.6, 0.56
+    labels = np.zeros((100, 1), np.int32)
+
+    found = fit_pool_weights([[first], [second]], labels, FIVE)
+    # The equation whose solution the weights are: the derivative of likelihood and prior is the same for both.
+    w = found[0]
+    assert 100 * (0.6 - 0.56) / (0.6 * w + 0.56 * (1 - w)) == pytest.approx(5 / (1 - w) - 5 / w, abs=1e-2)
+    assert 0.6 < w < 0.8
+
+
+def test_a_classifier_that_knows_nothing_is_left_out_on_few_images_too() -> None:
+    right = np.full((180, 5), 0.02, np.float32)
+    right[:, 0] = 0.92
+    labels = np.zeros((180, 1), np.int32)
+
+    assert fit_pool_weights([[right], [np.full((180, 5), 0.2, np.float32)]], labels, FIVE) == (1.0, 0.0)
+
+
 def test_equal_classifiers_share_alike() -> None:
     raws, labels = mixture([1.0], count=100)
 

@@ -17,9 +17,8 @@ from tiny_run import TINY, results, run_all_words
 
 THREE_MEMBERS = ("teacher.members=[{}, {}, {}]", "student.epochs=8")
 SIDE_BY_SIDE = (*THREE_MEMBERS, "jobs=2")
-MEMBER = "01-teacher.partial/scratch/member-1.safetensors"
-"""Of the member that the other process trains."""
 BASELINE = "02-baseline.partial/scratch/baseline.safetensors"
+"""Of the training that the other process begins with."""
 
 pytestmark = [
     pytest.mark.slow,
@@ -62,7 +61,7 @@ def test_side_by_side_the_bytes_are_those_of_one_after_another(
     assert differences(results(run_dir), one_after_another) == ["config.yaml differs"]
     # On a slow machine a line says from time to time how much is left.
     lines = [line.split(":")[0].strip() for line in done.stderr.splitlines() if " s left" not in line]
-    # The end of each is said once. The baseline is begun before the rounds, by a process that has trained a member.
+    # The end of each is said once. The baseline is begun with the first member.
     assert [lines.count(name) for name in ("member 0", "member 1", "member 2", "baseline", "02-baseline")] == [1] * 5
     assert lines.index("02-baseline") < lines.index("01-teacher")
 
@@ -83,13 +82,13 @@ def test_a_killed_run_leaves_no_process_behind_and_the_same_command_goes_on(
 def test_a_killed_training_is_said_in_a_line_and_the_same_command_goes_on(
     server: ForkServer, run_dir: Path, one_after_another: Results
 ) -> None:
-    with in_training(run_dir, *SIDE_BY_SIDE, checkpoint=MEMBER) as run:
+    with in_training(run_dir, *SIDE_BY_SIDE, checkpoint=BASELINE) as run:
         (training,) = _trainings(_children(run.pid))
         os.kill(training, signal.SIGKILL)
         _, error = run.communicate(timeout=300)
     assert run.returncode == 2, error
     assert error.splitlines()[-1] == (
-        "nstudent: a process that trains beside this one was killed (exit code -9), at 01-teacher, training 1: "
+        "nstudent: a process that trains beside this one was killed (exit code -9), at 02-baseline: "
         "probably out of memory; lower jobs, the same command goes on from there"
     )
     assert finish(server, run_dir, one_after_another, THREE_MEMBERS) == []

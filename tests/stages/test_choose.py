@@ -290,17 +290,17 @@ def test_all_candidates_and_what_was_taken_are_said(
     weigh(monkeypatch, (0.4, 0.6), (0.2, 0.3, 0.5))
     said = Said()
     metrics, _ = last_choice(setting("final.max_gmacs=0.0205"), four, said)
-    lines = [line.strip() for line in said.lines]
     student = 100 * metrics.candidate("06-student").validation
-    assert f"06-student: {student:.1f} %, expected +0.0 points, 0.01 GMACs an image" in lines
-    assert lines[-1] == "taken: pool of all (40% 02-baseline, 60% 06-student)"
+    assert f"  06-student        {student:5.1f} %  +0.0 points     0.01 GMACs" in said.lines
+    assert said.lines[-1] == "  taken is the pool of all: 40% 02-baseline, 60% 06-student"
     assert all(len(line) <= 80 for line in said.lines)
 
 
 def test_what_is_too_dear_is_said(setting: Setting, four: Path) -> None:
     said = Said()
     last_choice(setting("final.max_gmacs=0.015"), four, said)
-    assert "  01-teacher: 0.02 GMACs an image, more than final.max_gmacs (0.015)" in said.lines
+    assert "  01-teacher        needs 0.02 GMACs, more than final.max_gmacs (0.015)" in said.lines
+    assert said.lines[-1] in ("  taken is 06-student", "  taken is 02-baseline")
 
 
 def test_a_pool_of_members_of_several_kinds_labels_the_heap(
