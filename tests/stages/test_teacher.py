@@ -138,7 +138,7 @@ def test_a_member_that_is_not_a_network_is_fitted_and_votes(
     first, second = ensemble.members
     assert metrics["gmacs"] == round(first.gmacs(16) + means / 2 / 1e9, 6), "both are in the cost"
     dataset = Dataset(Artifact(untrained / "00-data"))
-    own = Ensemble(ensemble.recipe.model_copy(update={"members": (PixelMeans(side=8),)}), [second], ensemble._placement)
+    own = ensemble.alone(1)
     coarse = own.probabilities(dataset.pixels[dataset.test])[0].argmax(axis=1)
     assert (coarse == dataset.hidden_truth()[dataset.test, 0]).mean() > 0.6
     labels = Artifact(run_stage(config, "pseudolabel", untrained))
