@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from nearest_mean import NearestMeanKind, PixelMeans, add_nearest_mean
+from nearest_mean import NearestMeanKind, add_nearest_mean
 from nstudent.config.schema import Config
 from nstudent.data.dataset import Dataset
 from nstudent.errors import ConfigError, TrainingError
@@ -135,7 +135,7 @@ def test_a_member_that_is_not_a_network_is_fitted_and_votes(
     means = 3 * 8 * 8 * (3 + 4 + 8)
     ensemble = Ensemble.load(Artifact(folder), Placement.from_config(config))
     assert ensemble.recipe.members == config.teacher.members
-    first, second = ensemble.members
+    first, _second = ensemble.members
     assert metrics["gmacs"] == round(first.gmacs(16) + means / 2 / 1e9, 6), "both are in the cost"
     dataset = Dataset(Artifact(untrained / "00-data"))
     own = ensemble.alone(1)
