@@ -22,7 +22,7 @@ def run_all(checkout: Path, words: list[str], run_dir: Path) -> dict[str, dict[s
     Raises:
         SystemExit: the run has failed; the message is the end of what it said.
     """
-    code = _package(checkout, run_dir.with_name(f"{run_dir.name}-code"))
+    code = package(checkout, run_dir.with_name(f"{run_dir.name}-code"))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(code), os.environ.get("PYTHONPATH", "")])}
     command = [sys.executable, "-m", "nstudent", "run-all", *words, "--run-dir", str(run_dir)]
     done = subprocess.run(command, env=environment, cwd=run_dir.parent, capture_output=True, text=True, check=False)
@@ -35,10 +35,11 @@ def run_all(checkout: Path, words: list[str], run_dir: Path) -> dict[str, dict[s
     }
 
 
-def _package(checkout: Path, folder: Path) -> Path:
+def package(checkout: Path, folder: Path) -> Path:
     """A folder for PYTHONPATH in which ``nstudent`` is the code of a checkout: it stands before an installed one."""
-    package = folder / "nstudent"
-    package.mkdir(parents=True)
-    for path in (*(checkout / "pipeline").iterdir(), checkout / "stages"):
-        (package / path.name).symlink_to(path.resolve())
+    inner = folder / "nstudent"
+    if not inner.exists():
+        inner.mkdir(parents=True)
+        for path in (*(checkout / "pipeline").iterdir(), checkout / "stages"):
+            (inner / path.name).symlink_to(path.resolve())
     return folder

@@ -26,7 +26,14 @@ RUNS = {
     "everything": [
         *("rounds=2", "absent=class", "checkpoint_minutes=0", "data.image_size=16", "data.unlabelled=240"),
         *("teacher.epochs=8", "teacher.batch_size=25", f"teacher.noise={NOISE}"),
-        *("filter.labelled=true", "filter.epochs=14", "filter.iterations=1", "filter.max_dropped_share=1"),
+        *(
+            "pseudolabel.balance=true",
+            "filter.enabled=true",
+            "filter.labelled=true",
+            "filter.epochs=14",
+            "filter.iterations=1",
+            "filter.max_dropped_share=1",
+        ),
         f"filter.noise={NOISE}",
         *(
             "student.epochs=14",

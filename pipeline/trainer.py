@@ -17,7 +17,7 @@ from nstudent.data.resident import ResidentPixels, fits_beside_training
 from nstudent.distributed.ranks import gathered_rows
 from nstudent.errors import ConfigError
 from nstudent.evaluation.assess import assess
-from nstudent.evaluation.calibration import fit_calibration, images_to_fit
+from nstudent.evaluation.calibration import fit_calibration, fit_temperatures, images_to_fit
 from nstudent.evaluation.metrics import scores
 from nstudent.evaluation.scores import HEADLINE
 from nstudent.labels.self_ensemble import RunningAverage
@@ -91,10 +91,16 @@ class Trainer:
         return Ensemble.of_networks(self.recipe(members), networks, self.placement)
 
     def calibrated(self, ensemble: Ensemble) -> Ensemble:
-        """The same ensemble, calibrated on the validation images."""
+        """The same ensemble, calibrated on the validation images: first each member, then their pool."""
         ids = images_to_fit(self.dataset.validation, self.outputs)
-        raw = predict(ensemble.calibrated(None), self.dataset.pixels, ids, self._config.evaluate.batch_size)
-        return ensemble.calibrated(fit_calibration(raw, self.dataset.labels[ids], self.outputs))
+        labels, batch_size = self.dataset.labels[ids], self._config.evaluate.batch_size
+        votes = [
+            predict(ensemble.alone(number), self.dataset.pixels, ids, batch_size)
+            for number in range(len(ensemble.members))
+        ]
+        sharpened = ensemble.with_member_temperatures([fit_temperatures(vote, labels, self.outputs) for vote in votes])
+        raw = sharpened.pool([tuple(map(torch.from_numpy, vote)) for vote in votes])
+        return sharpened.calibrated(fit_calibration([level.numpy() for level in raw], labels, self.outputs))
 
     def labelled(self, labels: LabelArray | None = None) -> Examples:
         """The labelled training images; ``labels`` (labelled images, levels) replaces what is given for them."""
@@ -102,9 +108,18 @@ class Trainer:
         given = self.dataset.labels[ids] if labels is None else labels
         return Examples(ids, GivenTargets(given, self.outputs))
 
-    def supervised(self, training: TrainingConfig, unlabelled_weight: float = 0.0) -> Supervised:
+    def supervised(
+        self, training: TrainingConfig, unlabelled_weight: float = 0.0, heap_shares: Sequence[float] | None = None
+    ) -> Supervised:
         """The loss on labels, with the class weights of the labelled images, and on pseudo-labels, whose copies are
-        balanced instead."""
+        balanced instead.
+
+        Args:
+            training: How the network is trained.
+            unlabelled_weight: Weight of the pseudo-labels' loss.
+            heap_shares: Share of the shown images of the heap that could have a label at each level; see
+                ``Supervised``.
+        """
         labels, device = self.dataset.labels[self.dataset.labelled], self.placement.device
         weights = [weight.to(device) for weight in class_weights(labels, self.outputs, training)]
         even = even_weights(self.outputs, device)
@@ -113,6 +128,7 @@ class Trainer:
             heap=build_loss(LossSettings(self.outputs, even, training)),
             level_weights=training.level_weights or (1.0,) * self.dataset.taxonomy.num_levels,
             unlabelled_weight=unlabelled_weight,
+            heap_shares=heap_shares,
         )
 
     def student_length(self) -> Length:

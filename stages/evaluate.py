@@ -1,16 +1,19 @@
-"""Read the test images, once, and say by how much the final classifier beats the labels alone.
+"""Read the test images, once, and say by how much the best classifier that saw the heap beats the labels alone.
 
-Nothing is chosen here: the final classifier is the one that the last choice took, on validation.
+Nothing is chosen here: the final classifier, and the best with and without the heap, are what the last choice took on
+validation.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from nstudent.data.dataset import Dataset
-from nstudent.evaluation.assess import assess
+from nstudent.evaluation.assess import Assessed, assess
 from nstudent.evaluation.bootstrap import interval, paired_difference
-from nstudent.evaluation.label_quality import KeptQuality, detection_quality
+from nstudent.evaluation.calibration import calibration_error
+from nstudent.evaluation.label_quality import KeptQuality, detection_quality, held_out_quality, labels_without_images
 from nstudent.evaluation.metrics import Tallies
+from nstudent.evaluation.metrics import scores as score_of
 from nstudent.evaluation.plots import save_figure
 from nstudent.evaluation.predictions import PredictionWriter
 from nstudent.evaluation.scores import (
@@ -21,60 +24,202 @@ from nstudent.evaluation.scores import (
     ClassifierScores,
     DetectionQuality,
     Difference,
+    HeapGain,
     Intervals,
+    Labelling,
+    LevelCalibration,
     LevelQuality,
     Scores,
+    Side,
 )
 from nstudent.labels.heap_labels import HeapLabels
+from nstudent.labels.path_posterior import Calibration
 from nstudent.labels.selection import load_given_keep
 from nstudent.models.device import Placement
-from nstudent.models.ensemble import Ensemble
+from nstudent.models.ensemble import Ensemble, pool_ensembles
+from nstudent.models.recipe import Recipe
+from nstudent.runs.lineage import cost, made_from
 from nstudent.runs.stage import Context
-from nstudent.runs.step_metrics import ChoiceMetrics, FilterMetrics, ScoreMetrics, TrainedMetrics
+from nstudent.runs.step_metrics import Candidate, ChoiceMetrics, FilterMetrics, ScoreMetrics, TrainedMetrics
 from nstudent.storage.artifact import Artifact
 from nstudent.storage.files import write_json
+from nstudent.taxonomy.tree import UNKNOWN
 
-_Parts = dict[str, Tallies]
-"""Tallies on validation and test, by these names."""
+_Parts = Mapping[str, Assessed]
+"""What a classifier says of validation and test, by these names."""
 
 
 def run(context: Context) -> ScoreMetrics:
     """Score every classifier of the run on validation and test; write scores, a picture, and all predictions."""
     dataset = Dataset(context.inputs["data"], context.config.data)
-    classifiers, filters = context.all("classifier"), context.all("selection")
-    trained = {made.name: TrainedMetrics.of(made.manifest) for made in classifiers}
-    chosen = context.all("labeller")[-1]
-    classifiers += (chosen,)
-    trained[chosen.name] = _of_parts(ChoiceMetrics.of(chosen.manifest), trained)
-    tallies = _tallies(context, dataset, classifiers)
-    judged = _judged(context)
-    final = chosen.name
+    filters = context.all("selection")
+    trained = {made.name: TrainedMetrics.of(made.manifest) for made in context.all("classifier")}
+    scoring = _Scoring(context, dataset)
+    sides = {name: _side(context, candidate, scoring.of(candidate)) for name, candidate in scoring.candidates.items()}
+    choice, judged = scoring.choice, _judged(context)
     scores = Scores(
-        final=final,
+        final=sides[choice.chosen],
         ended=next((why for made in filters if (why := FilterMetrics.of(made.manifest).ended)), None),
         confidence=context.config.evaluate.confidence,
-        classifiers={name: _scores(context, trained[name], parts) for name, parts in tallies.items()},
-        gain=_gains(context, tallies, final, [made.name for made in classifiers[:-1] if not made.manifest.round]),
+        classifiers={name: _scores(context, trained[name], parts) for name, parts in scoring.steps.items()},
+        heap_gain=_heap_gain(context, scoring, sides),
+        equal_passes=_equal_passes(context, scoring.steps),
+        calibration=_calibration(dataset, scoring.of(choice.taken)["test"]),
+        labelling={made.name: _labelling(context, dataset, made) for made in context.all("labels")},
         pseudo_labels=_pseudo_label_quality(context.all("labels", "selection"), judged, dataset),
         given_labels=_given_label_quality(filters, dataset),
     )
     write_json(context.folder / SCORES, scores.to_json())
-    histories = {name: metrics.history for name, metrics in trained.items() if metrics.history}
+    histories = {name: metrics.history for name, metrics in trained.items()}
     save_figure(context.folder / FIGURE, scores, histories, {name: made.name for name, made in judged.items()})
-    return ScoreMetrics(final, scores.classifiers[final].test, scores.gain)
+    gain = scores.heap_gain.difference if scores.heap_gain else None
+    return ScoreMetrics(scores.final.name, scores.final.test, gain)
 
 
-def _of_parts(choice: ChoiceMetrics, trained: Mapping[str, TrainedMetrics]) -> TrainedMetrics:
-    """What was chosen, as if it had been trained: its cost is that of its parts."""
-    parts = [trained[name] for name in choice.taken.parts]
-    costs = [part.training_gmacs for part in parts]
-    known = [cost for cost in costs if cost is not None]
-    return TrainedMetrics(
-        validation={HEADLINE: choice.taken.validation},
-        gmacs=choice.taken.gmacs,
-        image_passes=sum(part.image_passes for part in parts),
-        history=(),
-        training_gmacs=sum(known) if len(known) == len(costs) else None,
+class _Scoring:
+    """What the classifiers of a run say of validation and test: those of its steps, its result, and the two sides."""
+
+    def __init__(self, context: Context, dataset: Dataset) -> None:
+        self._context = context
+        self._dataset = dataset
+        self._placement = Placement.from_config(context.config)
+        self._made = {made.name: made for made in context.all("classifier")}
+        result = context.all("labeller")[-1]
+        self.choice = ChoiceMetrics.of(result.manifest)
+        names = dict.fromkeys((self.choice.chosen, self.choice.with_heap, self.choice.labels_alone))
+        self.candidates = {name: self.choice.candidate(name) for name in names if name is not None}
+        """The final classifier, and the best one with and without the heap."""
+        pools = [each for each in self.candidates.values() if len(each.parts) > 1 and each != self.choice.taken]
+        with context.progress.task("evaluate", len(self._made) + 1 + len(pools), "classifiers") as task:
+            self.steps: dict[str, _Parts] = {}
+            """By step that trained."""
+            for made in self._made.values():
+                self.steps[made.name] = self._assess(Ensemble.load(made, self._placement), made.name)
+                task.advance(1)
+            # The result as it is used, which a pool of the same parts could differ from by rounding alone.
+            self._found = {self.choice.chosen: self._assess(Ensemble.load(result, self._placement), result.name)}
+            task.advance(1)
+            for pool in pools:
+                self._found[pool.name] = self._assess(self._pooled(pool))
+                task.advance(1)
+
+    def of(self, candidate: Candidate) -> _Parts:
+        """What a candidate says that is the final classifier or a side of the gain."""
+        return self._found[candidate.name] if candidate.name in self._found else self.steps[candidate.name]
+
+    def _pooled(self, pool: Candidate) -> Ensemble:
+        parts = [Ensemble.load(self._made[name], self._placement) for name in pool.parts]
+        raw = pool_ensembles(parts, list(pool.parts.values()))
+        if pool.temperatures is None or pool.ends is None:
+            return raw
+        return raw.calibrated(Calibration(pool.temperatures, pool.ends))
+
+    def _assess(self, ensemble: Ensemble, kept_as: str | None = None) -> _Parts:
+        """Score an ensemble, and keep its predictions under the name of a step."""
+        dataset, batch_size = self._dataset, self._context.config.evaluate.batch_size
+        parts = {"validation": dataset.validation, "test": dataset.test}
+        if kept_as is None:
+            return {part: assess(ensemble, dataset, ids, batch_size) for part, ids in parts.items()}
+        writer = PredictionWriter(self._context.folder, kept_as, dataset, ensemble.recipe.outputs)
+        self._context.reserve(writer.row_bytes * sum(map(len, parts.values())))
+        found = {part: assess(ensemble, dataset, ids, batch_size, writer) for part, ids in parts.items()}
+        writer.finish()
+        return found
+
+
+def _scores(context: Context, trained: TrainedMetrics, parts: _Parts) -> ClassifierScores:
+    return ClassifierScores(
+        gmacs=trained.gmacs,
+        image_passes=trained.image_passes,
+        training_gmacs=trained.training_gmacs,
+        validation=_intervals(context, parts["validation"].tallies),
+        test=_intervals(context, parts["test"].tallies),
+    )
+
+
+def _side(context: Context, candidate: Candidate, parts: _Parts) -> Side:
+    manifests = {made.name: made.manifest for made in context.gathered}
+    spent = cost(made_from(candidate.parts, manifests), manifests)
+    return Side(
+        name=candidate.name,
+        parts=candidate.parts,
+        gmacs=candidate.gmacs,
+        training_gmacs=spent.training_gmacs,
+        image_passes=spent.image_passes,
+        minutes=spent.minutes,
+        validation=_intervals(context, parts["validation"].tallies),
+        test=_intervals(context, parts["test"].tallies),
+    )
+
+
+def _intervals(context: Context, tallies: Tallies) -> Intervals:
+    evaluate = context.config.evaluate
+    return {name: interval(ratio, evaluate.resamples, evaluate.confidence) for name, ratio in tallies.items()}
+
+
+def _difference(context: Context, first: _Parts, second: _Parts) -> dict[str, Difference]:
+    """Paired on test, by score."""
+    evaluate = context.config.evaluate
+    ours, theirs = first["test"].tallies, second["test"].tallies
+    return {
+        name: paired_difference(ours[name], theirs[name], evaluate.resamples, evaluate.confidence) for name in COMPARED
+    }
+
+
+def _heap_gain(context: Context, scoring: _Scoring, sides: Mapping[str, Side]) -> HeapGain | None:
+    choice = scoring.choice
+    if choice.with_heap is None or choice.labels_alone is None:
+        return None
+    ours, theirs = (scoring.of(choice.candidate(name)) for name in (choice.with_heap, choice.labels_alone))
+    gaps = ours["test"].tallies[HEADLINE] - theirs["test"].tallies[HEADLINE]
+    return HeapGain(
+        with_heap=sides[choice.with_heap],
+        labels_alone=sides[choice.labels_alone],
+        difference=_difference(context, ours, theirs),
+        differing=int((np.abs(gaps[:, 0]) > 1e-9).sum()),
+    )
+
+
+def _equal_passes(context: Context, steps: Mapping[str, _Parts]) -> dict[str, Difference] | None:
+    """The last student minus what has its architecture, as many image passes, and nothing from the heap."""
+    students = [made for made in context.all("classifier") if made.manifest.round]
+    alone = [made for made in context.all("classifier") if not made.manifest.round]
+    for student in students[-1:]:
+        for other in alone:
+            passes = {TrainedMetrics.of(made.manifest).image_passes for made in (student, other)}
+            if len(passes) == 1 and Recipe.read(student).members == Recipe.read(other).members:
+                return _difference(context, steps[student.name], steps[other.name])
+    return None
+
+
+def _calibration(dataset: Dataset, found: Assessed) -> dict[str, LevelCalibration]:
+    """Of the classes that the paths name, level by level, on test."""
+    truth = dataset.labels[dataset.test]
+    judged = (found.paths >= 0) & (truth != UNKNOWN)
+    made = {}
+    for number, level in enumerate(dataset.taxonomy.levels):
+        rows = judged[:, number]
+        if rows.any():
+            right = found.paths[rows, number] == truth[rows, number]
+            error = calibration_error(found.confidence[rows, number], right)
+            made[level] = LevelCalibration(error.value, error.by_chance)
+    return made
+
+
+def _labelling(context: Context, dataset: Dataset, made: Artifact) -> Labelling:
+    """What can be said of the labels of a step without the truth about the heap: its labeller labels validation too."""
+    labeller = next(each for each in context.all("labeller") if each.name in made.manifest.inputs)
+    ensemble = Ensemble.load(labeller, Placement.from_config(context.config))
+    found = assess(ensemble, dataset, dataset.validation, context.config.evaluate.batch_size)
+    heap, truth = HeapLabels.open(made), dataset.labels[dataset.validation]
+    given = dataset.labels[dataset.labelled]
+    # The labels were asked for with this threshold: with another one they, and so the scores, are out of date.
+    threshold = context.config.pseudolabel.threshold
+    return Labelling(
+        labeller=labeller.name,
+        validation=score_of(found.tallies)[HEADLINE],
+        levels=held_out_quality(found, truth, heap, threshold, dataset.taxonomy.levels),
+        without_labels=labels_without_images(given, heap, dataset.taxonomy),
     )
 
 
@@ -85,52 +230,6 @@ def _judged(context: Context) -> dict[str, Artifact]:
         made.name: next(labels[name] for name in made.manifest.inputs if name in labels)
         for made in context.all("selection")
     }
-
-
-def _tallies(context: Context, dataset: Dataset, classifiers: Sequence[Artifact]) -> dict[str, _Parts]:
-    placement = Placement.from_config(context.config)
-    batch_size = context.config.evaluate.batch_size
-    tallies = {}
-    with context.progress.task("evaluate", len(classifiers), "classifiers") as task:
-        for made in classifiers:
-            ensemble = Ensemble.load(made, placement)
-            writer = PredictionWriter(context.folder, made.name, dataset, ensemble.recipe.outputs)
-            parts = {"validation": dataset.validation, "test": dataset.test}
-            context.reserve(writer.row_bytes * sum(map(len, parts.values())))
-            tallies[made.name] = {
-                part: assess(ensemble, dataset, ids, batch_size, writer).tallies for part, ids in parts.items()
-            }
-            writer.finish()
-            task.advance(1)
-    return tallies
-
-
-def _scores(context: Context, trained: TrainedMetrics, tallies: _Parts) -> ClassifierScores:
-    return ClassifierScores(
-        gmacs=trained.gmacs,
-        image_passes=trained.image_passes,
-        training_gmacs=trained.training_gmacs,
-        validation=_intervals(context, tallies["validation"]),
-        test=_intervals(context, tallies["test"]),
-    )
-
-
-def _intervals(context: Context, tallies: Tallies) -> Intervals:
-    evaluate = context.config.evaluate
-    return {name: interval(ratio, evaluate.resamples, evaluate.confidence) for name, ratio in tallies.items()}
-
-
-def _gains(
-    context: Context, tallies: dict[str, _Parts], final: str, others: Sequence[str]
-) -> dict[str, dict[str, Difference]]:
-    """Paired differences on test of the final classifier against those that learnt from the given labels alone."""
-    evaluate = context.config.evaluate
-
-    def gain(other: str, score: str) -> Difference:
-        ours, theirs = (tallies[name]["test"][score] for name in (final, other))
-        return paired_difference(ours, theirs, evaluate.resamples, evaluate.confidence)
-
-    return {name: {score: gain(name, score) for score in COMPARED} for name in others if name != final}
 
 
 def _pseudo_label_quality(

@@ -59,7 +59,8 @@ def _train(context: Context, trainer: Trainer) -> Trained:
         (trainer.labelled(given), config.batch_size),
         (Examples(heap.images, targets, heap.copies), heap_batch_size(config.batch_size, config.unlabelled_ratio)),
     ]
-    lesson = Lesson(parts, trainer.supervised(config, config.unlabelled_weight), trainer.student_length())
+    objective = trainer.supervised(config, config.unlabelled_weight, heap.level_shares(heap.copies))
+    lesson = Lesson(parts, objective, trainer.student_length())
     return trainer.train("student", config.model, config, lesson, context.key("network"))
 
 

@@ -29,7 +29,7 @@ SEEDS_ALBUMENTATIONS = "noise.image_noise"
 SET_BY_CUSTOM = {
     # Of weights, optimisers and layers; of a network of several processes; of a compiler; of an array.
     *("grad", "found_inf", "grad_scale", "momentum", "broadcast_buffers", "_compiled_call_impl", "recompile_limit"),
-    "writeable",
+    *("stride", "writeable"),
 }
 """Attributes of other libraries' objects that are meant to be assigned."""
 
@@ -143,7 +143,7 @@ def headlines_spelled(module: Module) -> Iterator[str]:
     """The score that choices are made by has a constant."""
     if module.name != SPELLS_THE_HEADLINE:
         for node in ast.walk(module.tree):
-            if isinstance(node, ast.Constant) and node.value == "contest alone":
+            if isinstance(node, ast.Constant) and node.value == "level accuracy":
                 yield f"line {node.lineno}"
 
 

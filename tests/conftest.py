@@ -12,7 +12,7 @@ from typing import Any
 
 import hypothesis
 import pytest
-from nstudent.evaluation.scores import HEADLINE, SCORES, ClassifierScores, Interval, Scores
+from nstudent.evaluation.scores import HEADLINE, SCORES, ClassifierScores, Interval, Scores, Side
 from nstudent.runs.stage import Context, Stage
 from nstudent.runs.step_metrics import (
     Candidate,
@@ -29,9 +29,17 @@ from nstudent.storage.files import write_json
 
 # No deadline: a slow machine is not a defect. Derandomised: a commit that was green stays green.
 hypothesis.settings.register_profile("nstudent", deadline=None, derandomize=True, database=None, max_examples=100)
+# In a quick run each property is tried on fewer examples; a run of all tests has the whole number.
+hypothesis.settings.register_profile("quick", hypothesis.settings.get_profile("nstudent"), max_examples=25)
 hypothesis.settings.load_profile("nstudent")
 
 NO_GPU = "needs a CUDA device"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Where the slow tests are left out, Hypothesis draws fewer examples."""
+    if config.option.markexpr == "not slow":
+        hypothesis.settings.load_profile("quick")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -172,16 +180,17 @@ REPORTED: dict[Role, Metrics] = {
     ),
     "labels": LabelMetrics(1, {}, shown=1, copies=1, temperatures=(), highest_confidence=1.0),
     "selection": FilterMetrics("", (), {}, {}, {}, shown=1, copies=1, iterations=()),
-    "scores": ScoreMetrics("01-teacher", {}, {}),
+    "scores": ScoreMetrics("01-teacher", {}, None),
 }
 """What steps that cost nothing report of their work."""
 
 
 def _scores(context: Context) -> Scores:
     found = {HEADLINE: Interval(0.5, 0.4, 0.6)}
-    names = [made.name for made in context.all("classifier", "labeller")]
+    names = [made.name for made in context.all("classifier")]
     classifiers = {name: ClassifierScores(1.0, 10, None, validation=found, test=found) for name in names}
-    return Scores(names[-1], None, 0.95, classifiers, gain={}, pseudo_labels={}, given_labels={})
+    final = Side(names[0], {names[0]: 1.0}, 1.0, None, 10, 0.1, validation=found, test=found)
+    return Scores(final, None, 0.95, classifiers, None, None, {}, {}, pseudo_labels={}, given_labels={})
 
 
 @pytest.fixture

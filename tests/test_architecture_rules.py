@@ -40,7 +40,7 @@ OFFENDING: dict[Rule, list[tuple[str, str]]] = {
         ("a", "[m for m in all if m.manifest.stage in ('teacher', 'student')]"),
         ("a", "name.endswith(('-teacher', '-baseline'))"),
     ],
-    rules.headlines_spelled: [("a", "scores['contest alone']"), ("cli.console", "HEADLINE = 'contest alone'")],
+    rules.headlines_spelled: [("a", "scores['level accuracy']"), ("cli.console", "HEADLINE = 'level accuracy'")],
     rules.unpickled_or_executed: [
         ("a", "import pickle"),
         ("a", "from subprocess import run"),
@@ -127,8 +127,8 @@ HARMLESS: dict[Rule, list[tuple[str, str]]] = {
     rules.stages_that_ask_for_more_than_a_context: [("stages.data", "def run(context): ...\ndef other(a, b): ...")],
     rules.going_by_stage: [("a", "made.manifest.role == 'labeller'\nsaid = f'{made.manifest.stage} step'")],
     rules.headlines_spelled: [
-        (rules.SPELLS_THE_HEADLINE, "HEADLINE = 'contest alone'"),
-        ("a", '"""Of contest alone."""\nscores[HEADLINE]'),
+        (rules.SPELLS_THE_HEADLINE, "HEADLINE = 'level accuracy'"),
+        ("a", '"""Of level accuracy."""\nscores[HEADLINE]'),
     ],
     rules.unpickled_or_executed: [("a", "import json\njson.load(x)\nevaluate(x)\nf(shell=False)\nre.compile('x')")],
     rules.imported_by_a_name_from_a_file: [

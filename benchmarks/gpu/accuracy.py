@@ -37,6 +37,7 @@ from nstudent.evaluation.scores import HEADLINE, SCORES, Scores  # noqa: E402
 from nstudent.models.device import Placement  # noqa: E402
 from nstudent.models.ensemble import Ensemble  # noqa: E402
 from nstudent.runs.step_metrics import TrainedMetrics  # noqa: E402
+from nstudent.runs.verdict import points  # noqa: E402
 from nstudent.signals import StopRequest  # noqa: E402
 from nstudent.storage.artifact import Artifact, Manifest  # noqa: E402
 from step import Bench, Variant  # noqa: E402
@@ -167,10 +168,12 @@ def report(config: Config, dataset: Dataset, run_dir: Path) -> None:
         )
     for path in run_dir.glob(f"[0-9][0-9]-*/{SCORES}"):
         scores = Scores.read(path)
-        print(f"\nFinal: {scores.final}. Paired differences on test, points:")
-        for name, gains in scores.gain.items():
-            gain = gains[HEADLINE]
-            print(f"- against {name}: {100 * gain.value:+.2f} [{100 * gain.low:+.2f}, {100 * gain.high:+.2f}]")
+        print(f"\nFinal: {scores.final.name}. Paired differences on test, points:")
+        gains = {"with the heap against the labels alone": scores.heap_gain and scores.heap_gain.difference}
+        gains["last student against one network of its architecture and passes"] = scores.equal_passes
+        for what, difference in gains.items():
+            if difference:
+                print(f"- {what}: {points(difference[HEADLINE])}")
         print(f"\nLabels of the heap: {json.dumps(scores.to_json()['pseudo_labels'])}")
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from nstudent.errors import one_line
-from nstudent.evaluation.scores import HEADLINE, Interval, Scores
 from nstudent.progress import Task
 from nstudent.runs.stage import Step
 from nstudent.runs.step_metrics import DataMetrics
@@ -53,7 +52,7 @@ class Screen:
 
     def say(self, text: str) -> None:
         """One line that stays."""
-        self._console.print(_safe(text))
+        self._console.print(safe(text))
 
     def task(self, name: str, total: int, unit: str, done: int = 0) -> AbstractContextManager[Task]:
         """Begin a piece of work."""
@@ -130,7 +129,7 @@ class _Lines:
         self._line(f"{self._done}/{self._total} {self._unit} in {seconds:.1f} s")
 
     def _line(self, text: str) -> None:
-        self._console.print(_safe(f"  {self._name}: {text.rstrip()}"))
+        self._console.print(safe(f"  {self._name}: {text.rstrip()}"))
 
 
 def _figures(shown: Mapping[str, float]) -> str:
@@ -148,38 +147,21 @@ def print_plan(steps: Sequence[Step]) -> None:
 
 
 def print_status(rows: Sequence[tuple[str, str, str, str]]) -> None:
-    """(step, state, score, reason) of every step."""
-    table = Table("step", "state", "score", "why", box=None, pad_edge=False)
+    """(step, state, level accuracy on validation in percent, reason) of every step."""
+    table = Table("step", "state", "accuracy", "why", box=None, pad_edge=False)
     for row in rows:
-        table.add_row(*map(_safe, row))
+        table.add_row(*map(safe, row))
     _wide_console().print(table)
 
 
-def print_scores(scores: Scores) -> None:
-    """The table at the end of a run."""
-    names = list(dict.fromkeys(name for each in scores.classifiers.values() for name in each.test))
-    table = Table("scores, %", "images", *map(_heading, names), box=None, pad_edge=False)
-    for part in ("validation", "test"):
-        for step, classifier in scores.classifiers.items():
-            mark = " *" if step == scores.final else ""
-            intervals = classifier.validation if part == "validation" else classifier.test
-            table.add_row(_safe(step + mark), part, *(_cell(intervals.get(name)) for name in names))
-        table.add_section()
-    console = _wide_console()
-    console.print(table)
-    console.print(
-        f"* final classifier. Intervals: {scores.confidence:.0%}, bootstrap over the images.",
-        highlight=False,
-    )
-    for name, gains in scores.gain.items():
-        gain = gains.get(HEADLINE)
-        if gain is None:
-            continue
-        console.print(
-            f"{_safe(scores.final)} against {_safe(name)} on test: {100 * gain.value:+.1f} points "
-            f"[{100 * gain.low:+.1f}, {100 * gain.high:+.1f}] (contest score, paired)",
-            highlight=False,
-        )
+def print_line(text: str = "") -> None:
+    """One line of any words."""
+    Console().print(safe(text), highlight=False, soft_wrap=True)
+
+
+def print_sentence(text: str) -> None:
+    """A sentence of any length and any words: broken between words on a terminal, one line anywhere else."""
+    Console().print(safe(text), highlight=False, soft_wrap=not sys.stdout.isatty())
 
 
 def print_left_out(metrics: DataMetrics, folder: Path) -> None:
@@ -192,10 +174,10 @@ def print_left_out(metrics: DataMetrics, folder: Path) -> None:
 def _print_counts(what: str, counts: Mapping[str, int], words: Mapping[str, str], file: Path) -> None:
     said = [f"{counts[name]} {text}" for name, text in words.items() if counts.get(name)]
     if said:
-        _wide_console().print(_safe(f"{what}: {', '.join(said)} ({file})"), highlight=False, soft_wrap=True)
+        _wide_console().print(safe(f"{what}: {', '.join(said)} ({file})"), highlight=False, soft_wrap=True)
 
 
-def _safe(text: str) -> str:
+def safe(text: str) -> str:
     """Text with names of strangers in it, as a terminal may show it: neither steered by it nor marked up."""
     return escape(one_line(text))
 
@@ -203,13 +185,3 @@ def _safe(text: str) -> str:
 def _wide_console() -> Console:
     # A pipe has no width: a table is not to be folded there.
     return Console() if sys.stdout.isatty() else Console(width=160)
-
-
-def _heading(name: str) -> str:
-    return _safe(name.removeprefix("accuracy/").replace("hierarchical ", "h-"))
-
-
-def _cell(entry: Interval | None) -> str:
-    if entry is None:
-        return "-"
-    return f"{100 * entry.value:.1f} ±{100 * (entry.high - entry.low) / 2:.1f}"

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 from nstudent.cli.arguments import ConfigOption, Overrides, RunDirOption, StageName
-from nstudent.cli.interruption import interruptible
+from nstudent.cli.interruption import USER_ERROR, interruptible
 from nstudent.cli.status import print_states
 from nstudent.distributed.world import Alone, IndependentJob, World
 from nstudent.errors import ConfigError, TrainingError
@@ -60,24 +60,31 @@ def run_all_command(
 
 
 def _print_end(run_dir: Path, steps: Sequence[Step]) -> None:
-    """Print the scores of a run that is complete.
+    """Print what a run that is complete has come to; the last line says in words whether the heap helped.
 
     Raises:
-        TrainingError: The rounds ended early, because nothing was left to train on.
+        typer.Exit: The rounds ended early, because nothing was left to train on.
     """
     from nstudent.cli import console
-    from nstudent.evaluation.scores import FIGURE, SCORES, Scores
-    from nstudent.runs.step_metrics import DataMetrics
-    from nstudent.storage.artifact import Manifest
+    from nstudent.cli.scores import print_findings, print_scores
+    from nstudent.evaluation.scores import FIGURE
+    from nstudent.runs.findings import findings
+    from nstudent.runs.measured import Measured
+    from nstudent.runs.verdict import verdict
 
-    folders = {step.stage.provides: run_dir / step.name for step in steps}
-    scores = Scores.read(folders["scores"] / SCORES)
-    console.print_scores(scores)
-    console.print_left_out(DataMetrics.of(Manifest.read(folders["data"])), folders["data"])
-    typer.echo(f"picture: {folders['scores'] / FIGURE}")
+    names = {step.stage.provides: step.name for step in steps}
+    measured = Measured.read(run_dir, names["scores"])
+    found = findings(measured)
+    print_scores(measured)
+    said = verdict(measured, found)
+    print_findings(measured, [finding for finding in found if finding.sentence[1:] not in said])
+    if measured.data:
+        console.print_left_out(measured.data, run_dir / names["data"])
+    typer.echo(f"picture: {run_dir / names['scores'] / FIGURE}")
     typer.echo(f"use it:  nstudent predict {run_dir} IMAGE...")
-    if scores.ended:
-        raise TrainingError(f"{scores.ended}. The run is complete without that; {scores.final} is what it gives")
+    console.print_sentence(said)
+    if measured.scores.ended:
+        raise typer.Exit(USER_ERROR)
 
 
 def _print_until(run_dir: Path, steps: Sequence[Step]) -> None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def status_command(run_dir: RunDirArgument) -> None:
-    """What is done, what is stale and why, and the score of each step on validation."""
+    """What is done, what is stale and why, and the level accuracy of each step on validation, in percent."""
     from nstudent.runs.status import status
 
     print_states(status(run_dir))
@@ -29,9 +29,9 @@ def print_states(states: Iterable[StepState]) -> None:
         score, note, trained = "", state.reason, state.metrics
         if isinstance(trained, TrainedMetrics):
             value = trained.validation.get(HEADLINE)
-            score = "" if value is None else f"{value:.3f}"
+            score = "" if value is None else f"{100 * value:.1f}"
         elif isinstance(trained, ChoiceMetrics):
-            score = f"{trained.taken.validation:.3f}"
+            score = f"{100 * trained.taken.validation:.1f}"
             note = note or f"takes {trained.chosen}"
         rows.append((state.step.name, state.state, score, note))
     console.print_status(rows)

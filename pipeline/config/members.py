@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from nstudent.config.types import Count, Section, Whole
+from nstudent.config.types import Count, Later, Section, Whole
 from nstudent.errors import ConfigError
 from pydantic import Field, PlainSerializer, PlainValidator
 
@@ -27,6 +27,9 @@ class ModelConfig(MemberConfig):
     """Names of timm models."""
     backbone_options: dict[str, bool | int | float | str | tuple[int, ...]] = Field(default={})
     """Further keyword arguments for timm.create_model, for every backbone of this member."""
+    stem: Annotated[Literal["timm", "small"], Later("timm")] = "timm"
+    """How a backbone begins. timm: as it is. small: for images of about 32 px, without its first two halvings of the
+    side (stride 1 in the first convolution, no max-pool or stride 1 where the side would be halved next)."""
     wide_channels: Annotated[Whole, Field(ge=0)] = 0
     """Channels of one wide convolution beside the backbones; 0: none."""
     pretrained: bool | str = False
@@ -36,6 +39,11 @@ class ModelConfig(MemberConfig):
     independent: each level reads the pooled features alone."""
     head_width: Count = 64
     """Features that a level projects for itself (fine_to_coarse, coarse_to_fine)."""
+
+    def beside(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """As of any section; the options of its backbones hold for no others."""
+        of_backbones = {"backbone_options", "stem"} if "backbones" in given else set()
+        return {key: value for key, value in super().beside(given).items() if key not in of_backbones}
 
 
 NETWORK = "network"

@@ -21,11 +21,15 @@ class NoiseConfig(Section):
     flip: bool = False
     """Mirror left and right half of the time. Not for digits or text."""
     operations: Annotated[Whole, Field(ge=0)] = 0
-    """RandAugment (arXiv 1909.13719): so many random operations an image."""
+    """RandAugment (arXiv 1909.13719): number of random operations an image, applied in random order."""
     magnitude: Annotated[Number, Field(ge=0, le=10)] = 5.0
-    """RandAugment: strength of each operation, 0 to 10."""
+    """RandAugment: strength of each operation, 0 to 10. Every operation has it in full, in a random direction."""
+    magnitude_spread: Annotated[Number, Field(ge=0), Later(0.0)] = 0.0
+    """RandAugment: standard deviation of the magnitude around `magnitude`, cut off at 0 and 10; 0: it is fixed."""
     erase: Share = 0.0
     """Random erasing (arXiv 1708.04896): probability that a rectangle of the image is painted over."""
+    cutout: Annotated[Share, Later(0.0)] = 0.0
+    """Cutout (arXiv 1708.04552): side of the grey square in every image, as a share of the image's; 0: none."""
     dropout: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     """Share of the pooled features dropped before the head."""
     drop_path: Annotated[Number, Field(ge=0, lt=1)] = 0.0
@@ -73,7 +77,8 @@ class TrainingConfig(Section):
     clip_norm: Positive | None = 5.0
     """Largest norm of the gradient; null: unlimited."""
     ema_decay: Annotated[Number, Field(ge=0, lt=1)] = 0.99
-    """Decay of the running average of the weights, a step. The average is what is kept and what labels."""
+    """Decay of the running average of the weights, a step. The average is what is kept and what labels. At step t it is
+    at most (1 + t) / (10 + t), so that a short training forgets its start: 0.99 holds from step 890 on."""
     loss: Annotated[Literal["cross_entropy"], Later("cross_entropy")] = "cross_entropy"
     """What is minimised at each level. cross_entropy: that between the labels' mass and the network's softmax."""
     label_smoothing: Annotated[Number, Field(ge=0, lt=1)] = 0.1
@@ -81,7 +86,7 @@ class TrainingConfig(Section):
     level_weights: tuple[Positive, ...] | None = None
     """Weight of each level's loss, coarse first; null: equal."""
     class_weights: Literal["none", "balanced"] = "none"
-    """balanced: weights inverse to the class's frequency among the labels, per level."""
+    """balanced: an image counts inverse to its class's frequency among the labels, per level. Smoothing stays even."""
     class_weight_cap: Annotated[Number, Field(ge=1)] = 10.0
     """Largest weight of a class."""
     class_weight_missing: Literal["one", "cap", "zero"] = "one"
@@ -107,9 +112,10 @@ class TeacherConfig(TrainingConfig):
 class PseudolabelConfig(Section):
     """How the heap is labelled."""
 
-    threshold: tuple[Share, ...] | Share = 0.6
-    """A level is kept where its probability, and that of those above, reaches this. One number, or one a level."""
-    balance: bool = True
+    threshold: tuple[Share, ...] | Share = 0.0
+    """A level is kept where its probability, and that of those above, reaches this. One number, or one a level. 0: all
+    of them; the images that a threshold leaves out are the hard ones, and soft targets say how doubtful they are."""
+    balance: bool = False
     """Bring every class to the same number of images among those whose label ends at its level, by dropping the least
     sure and copying."""
     images_per_class: Count | None = None
@@ -132,8 +138,8 @@ class PseudolabelConfig(Section):
 class FilterConfig(TrainingConfig):
     """SELF (arXiv 1910.01842): labels that labeller and self-ensemble together doubt are dropped, level by level."""
 
-    enabled: bool = True
-    """Doubt the pseudo-labels. false: every one of the step before goes on."""
+    enabled: bool = False
+    """Doubt the pseudo-labels. false: every one of the step before goes on, with its probabilities as it is."""
     labelled: bool = False
     """Doubt the labels people gave, too."""
     threshold: Share = 0.5
@@ -162,8 +168,8 @@ class FilterConfig(TrainingConfig):
 class StudentConfig(TrainingConfig):
     """A network of at least the teacher's size, trained under noise on labels and kept pseudo-labels."""
 
-    model: ModelConfig = ModelConfig(head_width=128)
-    """The student; its supervised-only baseline has the same architecture."""
+    model: ModelConfig = ModelConfig(backbone_options={"channels": (48, 72, 96, 144)}, head_width=128)
+    """The student, half as wide again as a member of the teacher; its supervised-only baseline has its architecture."""
     epochs: Count = 30
     """Passes over the unlabelled heap: an epoch has as many steps as showing every image once would take."""
     warmup_epochs: Annotated[Number, Field(ge=0)] = 1.0
@@ -173,7 +179,7 @@ class StudentConfig(TrainingConfig):
     unlabelled_weight: Annotated[Number, Field(ge=0)] = 1.0
     """Weight of the pseudo-labels' loss beside that of the labels."""
     ema_decay: Annotated[Number, Field(ge=0, lt=1)] = 0.995
-    """Decay of the running average of the weights, a step."""
+    """Decay of the running average of the weights, a step; at step t at most (1 + t) / (10 + t)."""
     noise: NoiseConfig = NoiseConfig(operations=2, dropout=0.2, drop_path=0.1, cutmix=0.5)
 
 

@@ -1,5 +1,6 @@
 """What the sections of the configuration are made of: their kinds of numbers, and a group that knows its keys."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -52,11 +53,15 @@ class Section(BaseModel):
         if not isinstance(given, dict):
             return given
         groups = {
-            name: field.default.model_dump() | given[name]
+            name: field.default.beside(given[name]) | given[name]
             for name, field in cls.model_fields.items()
             if isinstance(field.default, Section) and isinstance(given.get(name), dict)
         }
         return given | groups
+
+    def beside(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """What of this section, if it is a default, holds beside the keys that are given in its place."""
+        return self.model_dump()
 
     def asked(self) -> dict[str, Any]:
         """A JSON object of the section, also of those within it, less the keys that came later and change nothing."""

@@ -17,12 +17,14 @@ from nstudent.labels.path_tree import PathTree, logarithms
 from nstudent.randomness import generator
 from nstudent.taxonomy.outputs import SILENT, Outputs
 from nstudent.taxonomy.tree import ABSENT, LabelArray
-from scipy.optimize import minimize
+from scipy.optimize import minimize, minimize_scalar
 from torch import Tensor
 
 _MOST_WEIGHT, _LEAST_WEIGHT = 3.0, 0.02
 """Bounds on 1 / temperature. A few hundred images that are all right would ask for ever more confidence; a level that
 adds nothing to the others may fall nearly silent."""
+_LEAST_TEMPERED = 1 / 3
+"""The same for a level by itself, which cannot leave its say to others."""
 _MOST_END = 10.0
 _SMALLEST = 1e-12
 _WEIGHT_DEVIATION, _END_DEVIATION = 1.0, 1.0
@@ -53,6 +55,33 @@ def images_to_fit(ids: npt.NDArray[np.int64], outputs: Outputs) -> npt.NDArray[n
     """Ids of the images that a calibration is fitted on: all of ``ids``, (images,), or some for many classes."""
     most = max(_FEWEST_TO_FIT, _CELLS_TO_FIT // sum(outputs.sizes))
     return ids if len(ids) <= most else ids[np.linspace(0, len(ids) - 1, most).astype(np.int64)]
+
+
+def fit_temperatures(raw: Sequence[Distribution], labels: LabelArray, outputs: Outputs) -> tuple[float, ...]:
+    """The temperature of each level, by itself, that makes the labels most likely; 1 where few are known.
+
+    Args:
+        raw: Distributions per level, (images, outputs).
+        labels: (images, levels).
+        outputs: Outputs of the model that predicted.
+    """
+    right = outputs.indices(labels)
+    return tuple(_fit_temperature(level, right[:, number]) for number, level in enumerate(raw))
+
+
+def _fit_temperature(distribution: Distribution, right: npt.NDArray[np.int32]) -> float:
+    known = np.flatnonzero(right != SILENT)
+    if len(known) < _FEWEST_IMAGES:
+        return 1.0
+    logs, wanted = logarithms(torch.from_numpy(distribution[known]).double()), torch.from_numpy(right[known]).long()
+
+    def loss(weight: float) -> float:
+        # The prior is that of a weight in the posterior, around 1.
+        away = (weight - 1) / _WEIGHT_DEVIATION
+        return float(torch.nn.functional.cross_entropy(logs * weight, wanted)) + away**2 / (2 * len(known))
+
+    found = minimize_scalar(loss, bounds=(_LEAST_TEMPERED, _MOST_WEIGHT), method="bounded").x
+    return round(float(1 / found), 6)
 
 
 def fit_calibration(raw: Sequence[Distribution], labels: LabelArray, outputs: Outputs) -> Calibration:

@@ -4,8 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from nstudent.evaluation.scores import DetectionQuality, LevelQuality
-from nstudent.taxonomy.tree import LabelArray
+from nstudent.evaluation.assess import Assessed
+from nstudent.evaluation.scores import DetectionQuality, LevelLabelling, LevelQuality
+from nstudent.labels.heap_labels import HeapLabels
+from nstudent.labels.selection import deep_enough
+from nstudent.taxonomy.tree import UNKNOWN, LabelArray, Taxonomy
 
 Keep = npt.NDArray[np.bool_]
 
@@ -44,6 +47,59 @@ class KeptQuality:
             )
             for name, judged, right, kept in counts
         }
+
+
+def held_out_quality(
+    found: Assessed,
+    truth: LabelArray,
+    heap: HeapLabels,
+    threshold: Sequence[float] | float,
+    levels: Sequence[str],
+) -> dict[str, LevelLabelling]:
+    """Per level, how good the labels of a heap are as far as held-out images tell, which are labelled in the same way.
+
+    Args:
+        found: What the heap's labeller says of the held-out images.
+        truth: Their labels, (images, levels).
+        heap: The labels of the heap, as they were made.
+        threshold: Probability from which on a label is kept, one number or one a level.
+        levels: Names of the levels.
+    """
+    judged = deep_enough(found.confidence, threshold) & (found.paths >= 0) & (truth != UNKNOWN)
+    right = judged & (found.paths == truth)
+    sure, said = np.zeros(len(levels)), np.zeros(len(levels), dtype=np.int64)
+    for part in heap.labels.parts():
+        named = part.paths >= 0
+        sure += (part.confidence * named).sum(axis=0, dtype=np.float64)
+        said += named.sum(axis=0)
+    quality = {}
+    for i, name in enumerate(levels):
+        named, count = found.paths[:, i] >= 0, int(judged[:, i].sum())
+        quality[name] = LevelLabelling(
+            precision=int(right[:, i].sum()) / count if count else None,
+            judged=count,
+            share=float(heap.keep[:, i].mean()) if len(heap) else 0.0,
+            confidence=float(sure[i] / said[i]) if said[i] else None,
+            validation_confidence=float(found.confidence[named, i].mean()) if named.any() else None,
+        )
+    return quality
+
+
+def labels_without_images(given: LabelArray, heap: HeapLabels, taxonomy: Taxonomy) -> tuple[str, ...]:
+    """Whole labels that some image was given and that no image of a heap is taught, as ``coarse/mid/fine``, sorted.
+
+    Args:
+        given: Labels that people gave, (images, levels).
+        heap: The labels of the heap, and which of them are taught.
+        taxonomy: The classes.
+    """
+    whole = given[(given != UNKNOWN).all(axis=1)]
+    taught: set[tuple[int, ...]] = set()
+    for part in heap.labels.parts():
+        shown = (heap.copies[part.rows] > 0) & (heap.keep[part.rows] | (part.paths < 0)).all(axis=1)
+        taught.update(map(tuple, np.unique(part.paths[shown], axis=0).tolist()))
+    wanted = {tuple(row) for row in np.unique(whole, axis=0).tolist()}
+    return tuple(sorted("/".join(taxonomy.names(row).values()) for row in wanted - taught))
 
 
 def detection_quality(

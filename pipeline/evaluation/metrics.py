@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
-from nstudent.evaluation.scores import EXACT_PATH, HEADLINE
+from nstudent.evaluation.scores import HEADLINE, OF_A_LEVEL, STRICT, WHOLE_PATH
 from nstudent.taxonomy.tree import UNKNOWN, LabelArray
 
 Ratio = npt.NDArray[np.float64]
@@ -19,13 +19,14 @@ def tally(predicted: LabelArray, truth: LabelArray, levels: Sequence[str]) -> Ta
     """Per image, what each score sums up.
 
     A level whose truth is unknown counts nowhere. A predicted class where the truth is absent costs precision and the
-    exact path, and never the contest's score.
+    whole path, and never the level accuracy.
 
-    accuracy/<level>     share of the images with a class at the level for which it is the predicted one
-    contest alone        matched levels / levels that exist; each level by itself
-    contest prefix       the same, counting only the levels above the first mistake
-    exact path           the whole path is right, absent levels included (images with no unknown level)
-    hierarchical P, R, F1  precision, recall and F1 of the sets of predicted and true classes (Kiritchenko et al. 2006)
+    accuracy/<level>         share of the images with a class at the level for which it is the predicted one
+    level accuracy           matched levels / levels that exist; each level by itself
+    levels before a mistake  the same, counting only the levels above the first mistake
+    whole path               the whole path is right, absent levels included (images with no unknown level)
+    hierarchical P, R, F1    precision, recall and F1 of the sets of predicted and true classes (Kiritchenko et al.,
+                             2006)
 
     Args:
         predicted: (images, levels).
@@ -40,11 +41,11 @@ def tally(predicted: LabelArray, truth: LabelArray, levels: Sequence[str]) -> Ta
     complete = known.all(axis=1)
     share = np.maximum(existing, 1)
     labelled = existing > 0
-    tallies = {f"accuracy/{name}": _ratio(match[:, i], exists[:, i]) for i, name in enumerate(levels)}
+    tallies = {f"{OF_A_LEVEL}{name}": _ratio(match[:, i], exists[:, i]) for i, name in enumerate(levels)}
     return tallies | {
         HEADLINE: _ratio(matched / share, labelled),
-        "contest prefix": _ratio(prefix.sum(axis=1) / share, labelled),
-        EXACT_PATH: _ratio(complete & (predicted == truth).all(axis=1), complete),
+        STRICT: _ratio(prefix.sum(axis=1) / share, labelled),
+        WHOLE_PATH: _ratio(complete & (predicted == truth).all(axis=1), complete),
         "hierarchical precision": _ratio(matched, claimed),
         "hierarchical recall": _ratio(matched, existing),
         "hierarchical F1": _ratio(2 * matched, claimed + existing),

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from nstudent.evaluation.scores import COMPARED, LevelQuality, Scores
+from nstudent.evaluation.scores import COMPARED, HEADLINE, OF_A_LEVEL, Difference, LevelQuality, Scores
 from nstudent.storage.files import atomic_write
 
 Histories = Mapping[str, Sequence[Sequence[Mapping[str, float]]]]
@@ -15,7 +15,9 @@ Histories = Mapping[str, Sequence[Sequence[Mapping[str, float]]]]
 
 
 def save_figure(path: Path, scores: Scores, histories: Histories, judged: Mapping[str, str]) -> None:
-    """Draw test scores with their intervals, learning curves, and the precision of the pseudo-labels, as one PNG.
+    """Draw test scores, the gain of the heap, learning curves, and the precision of the pseudo-labels, as one PNG.
+
+    Scores and differences have their intervals.
 
     Args:
         path: Of the file to write.
@@ -23,10 +25,11 @@ def save_figure(path: Path, scores: Scores, histories: Histories, judged: Mappin
         histories: Of the networks that were trained, by step.
         judged: By filter step, the step whose pseudo-labels it judged, in the order of the rounds.
     """
-    figure = Figure(figsize=(16, 5.2), layout="constrained", dpi=110)
-    test_scores, curves, labels = figure.subplots(1, 3, width_ratios=[1.4, 1, 1])
-    colours = {step: f"C{number}" for number, step in enumerate(scores.classifiers)}
+    figure = Figure(figsize=(14, 9), layout="constrained", dpi=110)
+    (test_scores, gain), (curves, labels) = figure.subplots(2, 2, width_ratios=[1.3, 1])
+    colours = {name: f"C{number}" for number, name in enumerate(scores.test)}
     _draw_scores(test_scores, scores, colours)
+    _draw_gain(gain, scores)
     _draw_curves(curves, histories, colours)
     _draw_labels(labels, scores.pseudo_labels, judged)
     buffer = io.BytesIO()
@@ -36,27 +39,55 @@ def save_figure(path: Path, scores: Scores, histories: Histories, judged: Mappin
 
 
 def _draw_scores(axes: Axes, scores: Scores, colours: Mapping[str, str]) -> None:
-    classifiers = scores.classifiers
     # All are scored on the same images: a score that says nothing of one says nothing of any.
-    shown = {step: {name: each for name, each in made.test.items() if each} for step, made in classifiers.items()}
-    names = [name for name in next(iter(shown.values())) if name.startswith("accuracy/") or name in COMPARED]
-    width = 0.8 / len(classifiers)
+    shown = {step: {name: each for name, each in test.items() if each} for step, test in scores.test.items()}
+    names = [name for name in next(iter(shown.values())) if name.startswith(OF_A_LEVEL) or name in COMPARED]
+    width = 0.8 / len(shown)
     lowest = 1.0
-    for number, step in enumerate(classifiers):
+    for number, step in enumerate(shown):
         entries = [shown[step][name] for name in names]
         values = np.array([entry.value for entry in entries])
         spread = np.abs(np.array([[entry.low, entry.high] for entry in entries]).T - values)
-        places = np.arange(len(names)) + (number - (len(classifiers) - 1) / 2) * width
-        label = f"{step} (final)" if step == scores.final else step
+        places = np.arange(len(names)) + (number - (len(shown) - 1) / 2) * width
+        label = _text(f"{step} (final)" if step == scores.final.name else step)
         axes.bar(places, values, width * 0.92, color=colours[step], label=label)
         axes.errorbar(places, values, yerr=spread, fmt="none", ecolor="black", capsize=2, lw=0.9)
         lowest = min(lowest, float((values - spread[0]).min()))
-    axes.set_xticks(range(len(names)), [name.removeprefix("accuracy/") for name in names])
+    axes.set_xticks(range(len(names)), [_text(name.removeprefix(OF_A_LEVEL)) for name in names])
     axes.set_ylim(max(0.0, lowest - 0.03), 1.0)
     axes.set_ylabel("test score")
     axes.set_title(f"Test: accuracy per level and over paths ({scores.confidence:.0%} intervals)", fontsize=10)
     axes.grid(axis="y", alpha=0.3)
     _legend_below(axes)
+
+
+def _draw_gain(axes: Axes, scores: Scores) -> None:
+    """The two comparisons of a run, in points: best against best, and one network against one."""
+    axes.set_title("What the unlabelled images gave, on test", fontsize=10)
+    found = scores.heap_gain
+    rows: list[tuple[str, Difference, str]] = []
+    if found:
+        label = _text(f"{found.with_heap.name}\nagainst\n{found.labels_alone.name}")
+        rows += [(f"{label}\n({name})", found.difference[name], "C0") for name in COMPARED]
+    if scores.equal_passes:
+        rows += [
+            (f"last student against\nits baseline\n({name})", scores.equal_passes[name], "C7") for name in COMPARED
+        ]
+    if not rows:
+        axes.text(0.5, 0.5, "no classifier learnt from them", ha="center", va="center", transform=axes.transAxes)
+        axes.set_axis_off()
+        return
+    for place, (_, difference, colour) in enumerate(rows):
+        low, value, high = (100 * share for share in (difference.low, difference.value, difference.high))
+        axes.plot([low, high], [place, place], color=colour, lw=2.5)
+        axes.plot(value, place, marker="o", color=colour)
+        axes.annotate(f"{value:+.1f} [{low:.1f}, {high:.1f}]", (value, place - 0.15), ha="center", fontsize=9)
+    axes.axvline(0, color="black", lw=1)
+    axes.set_yticks(range(len(rows)), [label for label, _, _ in rows], fontsize=8)
+    axes.set_ylim(len(rows) - 0.5, -0.6)
+    axes.margins(x=0.15)
+    axes.set_xlabel(f"points ({scores.confidence:.0%} intervals)")
+    axes.grid(axis="x", alpha=0.3)
 
 
 def _draw_curves(axes: Axes, histories: Histories, colours: Mapping[str, str]) -> None:
@@ -69,7 +100,7 @@ def _draw_curves(axes: Axes, histories: Histories, colours: Mapping[str, str]) -
             label = step if number == 0 else None
             axes.plot(np.array(epochs) / epochs[-1], values, marker=".", lw=1.2, color=colours[step], label=label)
     axes.set_xlabel("share of training")
-    axes.set_ylabel("contest score (each level alone)")
+    axes.set_ylabel(HEADLINE)
     axes.set_title("Validation while training", fontsize=10)
     axes.grid(alpha=0.3)
     if axes.lines:
@@ -97,6 +128,11 @@ def _draw_labels(axes: Axes, quality: Mapping[str, Mapping[str, LevelQuality]], 
         _legend_below(axes, title="x before, o after; numbers are rounds")
     else:
         axes.text(0.5, 0.5, "the heap's true labels are not known", ha="center", va="center", transform=axes.transAxes)
+
+
+def _text(name: str) -> str:
+    """A name as it is drawn: a dollar sign would begin a formula."""
+    return name.replace("$", r"\$")
 
 
 def _legend_below(axes: Axes, title: str | None = None) -> None:

@@ -12,11 +12,16 @@ from nstudent.storage.json_record import JsonRecord, json_key
 SCORES = "scores.json"
 FIGURE = "scores.png"
 
-HEADLINE = "contest alone"
+HEADLINE = "level accuracy"
 """The score that choices are made by: matched levels / levels that exist, mean over images."""
-EXACT_PATH = "exact path"
-COMPARED = (HEADLINE, EXACT_PATH)
+STRICT = "levels before a mistake"
+"""As ``HEADLINE``, counting only the levels above the first mistake of an image."""
+WHOLE_PATH = "whole path"
+"""Share of the images whose whole path is right, its end included."""
+COMPARED = (HEADLINE, WHOLE_PATH)
 """The scores of whole paths that classifiers are compared by."""
+OF_A_LEVEL = "accuracy/"
+"""What the name of a level's own score begins with."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ Intervals = dict[str, Interval | None]
 
 @dataclass(frozen=True)
 class ClassifierScores(JsonRecord):
-    """One classifier of a run: its cost and its scores."""
+    """The classifier of one step: its cost and its scores."""
 
     gmacs: float
     """Billions of multiply-adds to label one image."""
@@ -55,6 +60,80 @@ class ClassifierScores(JsonRecord):
     """Billions of multiply-adds of its training; ``None`` if the step was made by a version that did not count them."""
     validation: Intervals
     test: Intervals
+
+
+@dataclass(frozen=True)
+class Side(JsonRecord):
+    """One classifier, or several as one, and what it took to make it: one side of a comparison."""
+
+    name: str
+    """As the step that chose calls it: the name of a step, or of a pool of several."""
+    parts: dict[str, float]
+    """Share of the vote by step whose classifier is a part; they add up to 1."""
+    gmacs: float
+    """Billions of multiply-adds to label one image."""
+    training_gmacs: float | None
+    """Billions of multiply-adds of all trainings that it was made from: those of its parts, of the filters whose
+    labels they learnt from, and of the classifiers that gave these labels; ``None`` if one of them was not counted."""
+    image_passes: int | None
+    """Number of images that went forward and backward in these trainings; ``None`` if one of them was not counted."""
+    minutes: float
+    """Time that all steps took that it was made from, labelling included, packing of the images left out."""
+    validation: Intervals
+    test: Intervals
+
+
+@dataclass(frozen=True)
+class HeapGain(JsonRecord):
+    """What the unlabelled images were worth in a run: the best classifier that learnt from them against the best one
+    that did not. Each side was chosen on validation by the same rule, and may be a pool; nothing is chosen on test."""
+
+    with_heap: Side
+    labels_alone: Side
+    difference: dict[str, Difference]
+    """The first minus the second on test, by score of ``COMPARED``."""
+    differing: int
+    """Number of test images for which the two sides differ in ``HEADLINE``: an interval rests on these alone."""
+
+
+@dataclass(frozen=True)
+class LevelCalibration(JsonRecord):
+    """How far the probabilities of a level are from the truth, on test."""
+
+    error: float
+    """Expected calibration error, a share."""
+    perfect: float
+    """The error that perfectly calibrated probabilities would show in the mean with as many images, simulated."""
+
+
+@dataclass(frozen=True)
+class LevelLabelling(JsonRecord):
+    """One level of the labels that a labeller gave the heap, and of those it gives validation by the same rule."""
+
+    precision: float | None
+    """Share of the labels it keeps on validation that are right; ``None`` if it keeps none whose truth is known."""
+    judged: int
+    """Number of the labels that ``precision`` is a share of."""
+    share: float
+    """Share of the heap that has a kept label at the level."""
+    confidence: float | None
+    """Mean probability of the labels of the level on the heap, kept or not; ``None`` if there are none."""
+    validation_confidence: float | None
+    """The same on validation."""
+
+
+@dataclass(frozen=True)
+class Labelling(JsonRecord):
+    """The labels of one labelling step, as far as they can be judged without knowing the truth about the heap."""
+
+    labeller: str
+    """Step whose classifier gave them."""
+    validation: float | None
+    """Headline score of the labeller on validation."""
+    levels: dict[str, LevelLabelling]
+    without_labels: tuple[str, ...]
+    """Labels that people gave to some images and that no image of the heap is taught, as ``coarse/mid/fine``; before
+    any filter."""
 
 
 @dataclass(frozen=True)
@@ -89,20 +168,38 @@ class DetectionQuality(JsonRecord):
 class Scores(JsonRecord):
     """The content of ``scores.json``. Steps are called by the names of their folders, such as ``01-teacher``."""
 
-    final: str
-    """Step of the final classifier."""
+    final: Side
+    """The final classifier, chosen on validation."""
     ended: str | None
     """Why the rounds ended before the last planned one, if a filter left nothing to learn from."""
     confidence: float
     """Share of the resamples that lie inside an interval."""
     classifiers: dict[str, ClassifierScores]
-    """By step."""
-    gain: dict[str, dict[str, Difference]]
-    """The final classifier minus each one that learnt from the given labels alone, on test: by step, by score."""
+    """By step that trained."""
+    heap_gain: HeapGain | None
+    """What the heap was worth; ``None`` if no classifier learnt from it, or none that may be chosen."""
+    equal_passes: dict[str, Difference] | None
+    """The last student minus the network of its architecture that made as many passes over the labelled images alone,
+    on test, by score of ``COMPARED``: one network against one network. ``None`` if there are not both."""
+    calibration: dict[str, LevelCalibration]
+    """Of the final classifier, by level; a level that no test image has is left out."""
+    labelling: dict[str, Labelling]
+    """By step that labelled the heap."""
     pseudo_labels: dict[str, dict[str, LevelQuality]]
     """The heap's labels as they were made and as a filter left them: by step, by level."""
     given_labels: dict[str, dict[str, DetectionQuality]]
     """By step that filtered, by level; empty if no given label is known to be wrong."""
+
+    @property
+    def sides(self) -> tuple[Side, ...]:
+        """The two sides of the heap's gain, with it first; without a gain the final classifier alone."""
+        return (self.heap_gain.with_heap, self.heap_gain.labels_alone) if self.heap_gain else (self.final,)
+
+    @property
+    def test(self) -> dict[str, Intervals]:
+        """Test scores by name of the classifier: of every step, and of the pools that are a side."""
+        found = {name: each.test for name, each in self.classifiers.items()}
+        return found | {side.name: side.test for side in self.sides if side.name not in found}
 
     @classmethod
     def read(cls, path: Path) -> Scores:
@@ -115,5 +212,5 @@ class Scores(JsonRecord):
             return cls.from_json(read_json(path))
         except ValueError as error:
             raise ArtifactError(
-                f"{path} holds no scores of a run ({error}): delete its folder and run again"
+                f"{path} holds no scores that this version reads ({error}): `nstudent stage evaluate` makes them again"
             ) from error

@@ -77,6 +77,19 @@ class HeapLabels:
         """The most probable paths as labels, (rows, levels), unknown at the levels that are not taught."""
         return self.labels.kept_labels(self.keep)
 
+    def level_shares(self, copies: npt.NDArray[Any]) -> tuple[float, ...]:
+        """Per level, the share of the shown images that could have a label there, be it kept or not.
+
+        That is where the most probable path names a class, or ends and the labeller has an output that says so.
+
+        Args:
+            copies: How often each image is shown, (rows,); it counts as often. All zero: every share is 0.
+        """
+        said = np.zeros(self.keep.shape[1])
+        for part in self.labels.parts():
+            said += copies[part.rows].astype(np.float64) @ (part.confidence > 0)
+        return tuple((said / max(1, int(copies.sum()))).tolist())
+
     def targets(self, teaches: Teaches, outputs: Outputs) -> PseudoTargets:
         """What a network is to learn of a row; ``outputs`` are those of the labeller and of the network."""
         return PseudoTargets(self.labels.probabilities, self.labels.path_rows, self.keep, outputs, teaches)

@@ -22,7 +22,7 @@ the side by up to 32, so below that such an input occurs."""
 
 
 _LARGEST_NOISED_IN_BATCHES_PX = 64
-"""Largest side, in pixels, that a CPU noises by the batch; above it albumentations is faster there."""
+"""Largest side, in pixels, that a CPU noises by the batch; above it noise image by image is faster there."""
 
 _MOST_WORKERS = 8
 """Number of loader processes that are started unasked; each prepares some 600 images of 224 px a second."""

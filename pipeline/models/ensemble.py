@@ -14,7 +14,7 @@ from nstudent.models.device import Placement
 from nstudent.models.kinds import kind_for
 from nstudent.models.members import Levels, Member
 from nstudent.models.network_member import NetworkMember
-from nstudent.models.pooling import POOLINGS
+from nstudent.models.pooling import POOLINGS, tempered
 from nstudent.models.recipe import MODEL, Recipe
 from nstudent.storage.artifact import Artifact
 from nstudent.storage.files import atomic_write, write_json
@@ -74,14 +74,34 @@ class Ensemble:
 
         ``images``, float32 (images, 3, side, side), are as the method of that name gives them.
         """
-        pool, weights = POOLINGS[self.recipe.pooling], self.recipe.weights
-        votes = [member.distributions(images) for member in self.members]
-        return tuple(pool(level, weights) for level in zip(*votes, strict=True))
+        return self.pool([member.distributions(images) for member in self.members])
+
+    @torch.inference_mode()
+    def pool(self, votes: Sequence[Levels]) -> Levels:
+        """What ``pooled`` makes of the distributions of all members, (images, outputs) per level of each."""
+        rule, weights, temperatures = (
+            POOLINGS[self.recipe.pooling],
+            self.recipe.weights,
+            self.recipe.member_temperatures,
+        )
+        if temperatures is not None:
+            votes = [tuple(map(tempered, vote, each)) for vote, each in zip(votes, temperatures, strict=True)]
+        return tuple(rule(level, weights) for level in zip(*votes, strict=True))
 
     @torch.inference_mode()
     def calibrate(self, pooled: Levels) -> Levels:
         """The levels of the path posterior that the recipe describes; ``pooled`` itself if it describes none."""
         return pooled if self._posterior is None else self._posterior.marginals(pooled)
+
+    def alone(self, number: int) -> Ensemble:
+        """One of the members as an ensemble of its own, as it was before any temperature was fitted."""
+        recipe = self.recipe.changed(members=(self.recipe.members[number],), weights=None, member_temperatures=None)
+        return Ensemble(recipe, [self.members[number]], self._placement).calibrated(None)
+
+    def with_member_temperatures(self, temperatures: Sequence[Sequence[float]]) -> Ensemble:
+        """The same members with other temperatures, by member and level."""
+        recipe = self.recipe.changed(member_temperatures=tuple(tuple(each) for each in temperatures))
+        return Ensemble(recipe, self.members, self._placement)
 
     def calibrated(self, calibration: Calibration | None) -> Ensemble:
         """The same members with another calibration, and the decoder that goes with it.
@@ -139,10 +159,13 @@ def pool_ensembles(ensembles: Sequence[Ensemble], weights: Sequence[float]) -> E
         if any(getattr(each.recipe, key) != getattr(first.recipe, key) for each in ensembles):
             raise ConfigError(f"these classifiers cannot be pooled: they differ in {key}")
     shares: list[float] = []
+    temperatures: list[tuple[float, ...]] = []
     for ensemble, weight in zip(ensembles, weights, strict=True):
         votes = ensemble.recipe.weights or (1.0,) * len(ensemble.members)
+        even = ((1.0,) * ensemble.recipe.taxonomy.num_levels,) * len(ensemble.members)
+        temperatures += ensemble.recipe.member_temperatures or even
         shares += [weight * vote / sum(votes) for vote in votes]
     members = [member for ensemble in ensembles for member in ensemble.members]
     settings = tuple(settings for ensemble in ensembles for settings in ensemble.recipe.members)
-    recipe = first.recipe.changed(members=settings, weights=tuple(shares))
+    recipe = first.recipe.changed(members=settings, weights=tuple(shares), member_temperatures=tuple(temperatures))
     return Ensemble(recipe, members, first._placement).calibrated(None)

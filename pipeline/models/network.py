@@ -12,6 +12,7 @@ from nstudent.errors import ConfigError, NstudentError, summary
 from nstudent.models.activation_checkpointing import checkpoint_activations
 from nstudent.models.heads import LAST_LAYERS, Logits, build_head
 from nstudent.models.options import MAX_BACKBONES, check_network, check_options
+from nstudent.models.stem import keep_side
 from nstudent.randomness import Key, seed
 from nstudent.taxonomy.outputs import Outputs
 from safetensors import SafetensorError
@@ -88,6 +89,18 @@ class Network(nn.Module):
         features = torch.cat([backbone(images) for backbone in self.backbones], dim=1)
         logits: Logits = self.head(self.dropout(features))
         return logits
+
+    def no_weight_decay(self) -> set[str]:
+        """Patterns of the names of weights that backbones want to be kept from decaying: tokens and positions.
+
+        timm's optimisers ask a network for them under this name.
+        """
+        return {
+            f"backbones.{number}.network.{name}"
+            for number, backbone in enumerate(self.backbones)
+            if isinstance(backbone, Backbone)
+            for name in getattr(backbone.network, "no_weight_decay", set)()
+        }
 
 
 def is_of_classifier(name: str) -> bool:
@@ -166,6 +179,8 @@ def _build_backbone(name: str, config: ModelConfig, drop_path: float, load_pretr
         raise ConfigError(f"timm cannot build '{name}' with {options}: {error}{remedy}") from error
     if load_pretrained and isinstance(config.pretrained, str):
         _load_weights(network, name, Path(config.pretrained))
+    if config.stem == "small":
+        keep_side(network, name)
     if options.get("in_chans", 3) != 3 or options.get("global_pool") == "":
         raise ConfigError(f"'{name}' with {options} does not turn a colour image into one row of features")
     mean, std = network.pretrained_cfg["mean"], network.pretrained_cfg["std"]

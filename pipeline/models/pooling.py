@@ -10,6 +10,23 @@ Pooling = Callable[[Sequence[Tensor], Sequence[float] | None], Tensor]
 count the same), to one distribution of the same shape."""
 
 
+_SMALLEST = 1e-12
+
+
+def tempered(distribution: Tensor, temperature: float) -> Tensor:
+    """A distribution to the power 1 / temperature, normalised: what dividing logits by the temperature does.
+
+    Above 1 it becomes less sure, below 1 surer (Guo et al., arXiv 1706.04599), and the order of the classes stays.
+
+    Args:
+        distribution: float32 (images, outputs), on any device.
+        temperature: Above 0.
+    """
+    if temperature == 1:
+        return distribution
+    return distribution.add(_SMALLEST).log_().div_(temperature).softmax(dim=1)
+
+
 def mean(votes: Sequence[Tensor], weights: Sequence[float] | None) -> Tensor:
     """The mean of the probabilities, (images, outputs) a vote, weighted if there are weights."""
     if len(votes) == 1:

@@ -54,6 +54,9 @@ class Recipe(Section):
     """Name of the rule by which the members' distributions become one (``models.pooling``)."""
     weights: tuple[_Weight, ...] | None = None
     """Weight of each member's vote, in any unit; null: all votes count the same."""
+    member_temperatures: tuple[tuple[_Temperature, ...], ...] | None = None
+    """Temperature of each member's distribution at each level, coarse first, before the members are pooled: one that
+    was trained to doubt (label smoothing, CutMix) would else have no say beside one that is sure. null: all 1."""
     temperatures: tuple[_Temperature, ...] | None = None
     """Temperature of each level in the path posterior (``labels.path_posterior``), coarse first; null: all 1."""
     ends: tuple[_End, ...] | None = None
@@ -86,11 +89,15 @@ class Recipe(Section):
     def _consistent(self) -> Self:
         for key, numbers, wanted, what in (
             ("weights", self.weights, len(self.members), "members"),
+            ("member_temperatures", self.member_temperatures, len(self.members), "members"),
             ("temperatures", self.temperatures, self.taxonomy.num_levels, "levels"),
             ("ends", self.ends, self.taxonomy.num_levels, "levels"),
         ):
             if numbers is not None and len(numbers) != wanted:
                 raise ValueError(f"{key} has {len(numbers)} numbers for {wanted} {what}")
+        shape = {len(each) for each in self.member_temperatures or ()}
+        if shape - {self.taxonomy.num_levels}:
+            raise ValueError(f"member_temperatures has not one number for each of {self.taxonomy.num_levels} levels")
         return self
 
     @classmethod

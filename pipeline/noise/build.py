@@ -13,7 +13,7 @@ import torch
 from nstudent.config.schema import NoiseConfig
 from nstudent.data.decode import Pixels
 from nstudent.noise.batch_noise import BatchNoise
-from nstudent.noise.erasing import Erasing
+from nstudent.noise.erasing import Painting, cutout, erasing
 from nstudent.noise.image_noise import ImageNoise
 from nstudent.noise.mixing import Mixing
 from nstudent.noise.resizing import Resizing
@@ -78,6 +78,8 @@ def build_noise(course: Course, places: Places, key: Key, *, in_batches: bool) -
         pixels.append(_Pixelwise(BatchNoise, course, places, (*key, "noise")))
     if full.erase:
         pixels.append(_Pixelwise(_erasing, course, places, (*key, "erase")))
+    if full.cutout:
+        pixels.append(_Pixelwise(_cutout, course, places, (*key, "cutout")))
     batch: list[BatchStep] = []
     if course.side_at is not None:
         batch.append(Resizing(course.side_at, course.steps))
@@ -127,5 +129,9 @@ class _Pixelwise:
         return noised[0] if len(noised) == 1 else torch.cat(noised)
 
 
-def _erasing(noise: NoiseConfig) -> Erasing:
-    return Erasing(noise.erase)
+def _erasing(noise: NoiseConfig) -> Painting:
+    return erasing(noise.erase)
+
+
+def _cutout(noise: NoiseConfig) -> Painting:
+    return cutout(noise.cutout)

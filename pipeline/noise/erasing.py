@@ -1,19 +1,26 @@
-"""Random erasing (Zhong et al., arXiv 1708.04896) of a batch, on the device that trains."""
+"""Images painted over in part, a batch at a time, on the device that trains.
+
+Random erasing (Zhong et al., arXiv 1708.04896): in some images a rectangle of 2 to 20 % of the area, in one random
+colour. Cutout (DeVries & Taylor, arXiv 1708.04552): in every image a square of one size, in grey, whose centre may be
+any pixel, so that part of it may lie outside. FixMatch (arXiv 2001.07685) ends with a Cutout of half the side.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from nstudent.data.transfer import array_sent
+from nstudent.noise.draws import GREY
 from nstudent.randomness import Key, generator
 from torch import Tensor
 
 _SHARE, _RATIO = (0.02, 0.2), (0.3, 3.3)
-"""Ranges that are drawn from: share of the image's area, and ratio of width to height."""
+"""Ranges that random erasing draws from: share of the image's area, and ratio of width to height."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +33,12 @@ class Holes:
     """(b, 3)."""
 
 
-class Erasing:
-    """Paints over a rectangle of some images, decided by a key alone."""
+class Painting:
+    """Paints over a part of some images, decided by a key alone."""
 
-    def __init__(self, probability: float) -> None:
-        self._probability = probability
+    def __init__(self, draw: Callable[[int, int, Key], Holes]) -> None:
+        """Make the step from a function (images of a batch, their side in pixels, key) -> the holes of the batch."""
+        self._draw = draw
 
     def __call__(self, images: Tensor, key: Key, places: npt.NDArray[np.int64], batch: int) -> Tensor:
         """uint8 (b, side, side, 3) -> the same shape: those at ``places`` of a whole ``batch``, however it is divided.
@@ -41,13 +49,23 @@ class Erasing:
 
     def together(self, images: Tensor, keys: Sequence[Key], places: npt.NDArray[np.int64], batch: int) -> Tensor:
         """The same for several batches that lie end to end, uint8 (keys * b, side, side, 3), each with its own key."""
-        drawn = [draw_holes(self._probability, batch, images.shape[1], key) for key in keys]
+        drawn = [self._draw(batch, images.shape[1], key) for key in keys]
         hole, colour = (np.concatenate([getattr(each, name)[places] for each in drawn]) for name in ("hole", "colour"))
         return erased(images, Holes(hole, colour))
 
 
+def erasing(probability: float) -> Painting:
+    """Random erasing of an image with this probability."""
+    return Painting(partial(draw_holes, probability))
+
+
+def cutout(share: float) -> Painting:
+    """Cutout of a square whose side is this share of the image's."""
+    return Painting(partial(draw_squares, share))
+
+
 def draw_holes(probability: float, batch: int, side_px: int, key: Key) -> Holes:
-    """The rectangles of the batch with this key; every image's is independent of the others'."""
+    """The rectangles of random erasing of the batch with this key; every image's is independent of the others'."""
     random = generator(*key)
     chosen = random.random(batch) < probability
     area = random.uniform(*_SHARE, batch) * side_px**2
@@ -58,9 +76,17 @@ def draw_holes(probability: float, batch: int, side_px: int, key: Key) -> Holes:
     return Holes(hole, random.integers(0, 256, (batch, 3), dtype=np.uint8))
 
 
+def draw_squares(share: float, batch: int, side_px: int, key: Key) -> Holes:
+    """The squares of Cutout of the batch with this key; every image's is independent of the others'."""
+    size = round(share * side_px)
+    first = generator(*key).integers(0, side_px, (batch, 2)) - size // 2
+    hole = np.concatenate([first, first + size], axis=1).clip(0, side_px)
+    return Holes(hole, np.full((batch, 3), GREY, np.uint8))
+
+
 def erased(images: Tensor, holes: Holes) -> Tensor:
     """The images, uint8 (b, side, side, 3), with their holes."""
-    rows = np.flatnonzero(holes.hole[:, 2] > 0)
+    rows = np.flatnonzero((holes.hole[:, :2] < holes.hole[:, 2:]).all(axis=1))
     if not len(rows):
         return images
     index, colour = (array_sent(array, images.device) for array in (rows, holes.colour[rows]))

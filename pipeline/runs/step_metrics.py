@@ -182,11 +182,11 @@ class ScoreMetrics(Metrics):
     """The scores of a run, in short."""
 
     final: str
-    """Step of the final classifier."""
+    """Name of the final classifier, as the step that chose calls it."""
     test: Intervals
     """Its scores on test."""
-    gain: dict[str, dict[str, Difference]]
-    """As in ``scores.json``."""
+    gain: dict[str, Difference] | None
+    """The heap's gain on test by score, as in ``scores.json``; ``None`` if no classifier learnt from the heap."""
 
 
 METRICS: Mapping[Role, type[Metrics]] = {

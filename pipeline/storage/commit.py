@@ -1,5 +1,6 @@
 """How a step comes to exist: made in a partial folder, and committed by one rename after its manifest."""
 
+import functools
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -122,7 +123,7 @@ def commit(folder: Path, manifest_fields: Mapping[str, Any]) -> Artifact:
         name: {"sha256": digest, "bytes": path.stat().st_size}
         for (name, path), digest in zip(made.items(), hashes, strict=True)
     }
-    manifest = Manifest(**manifest_fields, files=files, environment=_environment())
+    manifest = Manifest(**manifest_fields, files=files, environment=dict(_environment()))
     for below in (path for path in partial.rglob("*") if path.is_dir()):
         sync_folder(below)
     write_json(partial / MANIFEST, asdict(manifest))
@@ -170,7 +171,9 @@ def _put_in_place(folder: Path) -> None:
     remove_folder(before)
 
 
+@functools.cache
 def _environment() -> dict[str, str]:
+    # Once a process: reading the versions from the installed packages takes longer than the rest of a small commit.
     packages = ("nstudent", "torch", "timm", "albumentations", "numpy", "h5py", "scikit-learn")
     return {
         "python": platform.python_version(),

@@ -17,6 +17,9 @@ from nstudent.tables import chosen
 from nstudent.taxonomy.outputs import Outputs
 from torch import Tensor
 
+_NO_MASS = 1e-12
+"""Below this an image has nothing to teach at a level."""
+
 
 class Loss(Protocol):
     """The loss of every level of a tree. A level's loss may depend on the logits and the mass of all levels.
@@ -65,7 +68,10 @@ class LossSettings:
 class CrossEntropy:
     """Cross-entropy against mass on classes, with a weight for every class.
 
-    With one class an image it is that of torch, with its weights and its label smoothing (arXiv 1512.00567).
+    An image counts as much as the classes that its mass names: mass * class weight, summed. Label smoothing (arXiv
+    1512.00567) comes after that and spreads evenly what is to be learnt. If the classes were weighted after it, as in
+    torch's own cross-entropy, smoothing would draw every image towards the rare classes. Without smoothing and with one
+    class an image, or without class weights, it is torch's own.
     """
 
     def __init__(self, class_weights: Sequence[Tensor], smoothing: float = 0.0) -> None:
@@ -74,23 +80,21 @@ class CrossEntropy:
         self.smoothing = smoothing
 
     def __call__(self, logits: Logits, mass: Sequence[Tensor]) -> Sequence[Tensor]:
-        """-sum of mass * weight * log softmax, per level, float32 (b,)."""
-        rows = zip(self.weighted(mass), logits, strict=True)
-        return [-(taught * level.log_softmax(dim=1)).sum(dim=1) for taught, level in rows]
+        """What the image counts * its cross-entropy against the smoothed mass, per level, float32 (b,)."""
+        rows = zip(logits, mass, self.weight(mass), strict=True)
+        return [-(self._taught(level, counted) * said.log_softmax(dim=1)).sum(dim=1) for said, level, counted in rows]
 
     def weight(self, mass: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Sum over classes of mass * weight, per level: (..., outputs) -> (...,)."""
-        return [level.sum(dim=-1) for level in self.weighted(mass)]
+        """Sum over classes of mass * class weight, per level: (..., outputs) -> (...,)."""
+        return [(level * weights).sum(dim=-1) for level, weights in zip(mass, self.class_weights, strict=True)]
 
-    def weighted(self, mass: Sequence[Tensor]) -> list[Tensor]:
-        """The mass, smoothed and times the weight of each class, per level, (..., outputs)."""
-        return [self._smoothed(level) * weights for level, weights in zip(mass, self.class_weights, strict=True)]
-
-    def _smoothed(self, mass: Tensor) -> Tensor:
-        if not self.smoothing:
-            return mass
-        spread = mass.sum(dim=-1, keepdim=True) / mass.shape[-1]
-        return (1 - self.smoothing) * mass + self.smoothing * spread
+    def _taught(self, mass: Tensor, counted: Tensor) -> Tensor:
+        """The mass, (b, outputs), smoothed and brought to what the image counts, (b,), in all."""
+        total = mass.sum(dim=1, keepdim=True)
+        if self.smoothing:
+            mass = (1 - self.smoothing) * mass + self.smoothing * total / mass.shape[1]
+        # An image without mass counts nothing, so that what it is divided by does not matter.
+        return mass * (counted[:, None] / total.clamp_min(_NO_MASS))
 
 
 LOSSES: dict[str, Callable[[LossSettings], Loss]] = {

@@ -106,7 +106,9 @@ class Stateful(Protocol):
         """The step is tried again."""
 
 
-def mean_loss(loss: Loss, part: Part, level_weights: Sequence[float]) -> Tensor:
+def mean_loss(
+    loss: Loss, part: Part, level_weights: Sequence[float], least_images: Sequence[float] | None = None
+) -> Tensor:
     """The loss of a part of a batch, averaged over its images and over levels.
 
     A level's loss is divided by what the images of the whole batch count there: one labelled image in a batch counts as
@@ -117,14 +119,17 @@ def mean_loss(loss: Loss, part: Part, level_weights: Sequence[float]) -> Tensor:
         loss: The loss of an image at each level.
         part: The images.
         level_weights: Weight of each level.
+        least_images: Per level, the smallest number of images that its loss is divided by; ``None``: any number above
+            zero.
 
     Returns:
         A scalar.
     """
     total = part.whole_mass[0].new_zeros(())
-    rows = zip(loss(part.logits, part.mass), loss.weight(part.whole_mass), level_weights, strict=True)
-    for of_images, counted, level_weight in rows:
-        total = total + level_weight * (of_images.sum() / counted.clamp_min(_LEAST_WEIGHT))
+    least = [_LEAST_WEIGHT] * len(part.whole_mass) if least_images is None else least_images
+    rows = zip(loss(part.logits, part.mass), loss.weight(part.whole_mass), level_weights, least, strict=True)
+    for of_images, counted, level_weight, at_least in rows:
+        total = total + level_weight * (of_images.sum() / counted.clamp_min(max(at_least, _LEAST_WEIGHT)))
     return total / sum(level_weights)
 
 
@@ -139,13 +144,24 @@ class Supervised:
     """That of the pseudo-labels: their classes are balanced by copies, and soft targets need no smoothing."""
     level_weights: Sequence[float]
     unlabelled_weight: float = 0.0
+    heap_shares: Sequence[float] | None = None
+    """Per level, the share of the shown images of the heap that could have a pseudo-label there, kept or not. The loss
+    of a level is divided by at least so many of a batch's images, as in FixMatch (arXiv 2001.07685, equation 4): the
+    fewer labels are kept, the less the level counts, and no image counts more because others have lost their label.
+    ``None``: it is divided by what is kept, as it is for given labels."""
 
     def __call__(self, moment: Moment) -> Tensor:
         """Labelled mean + weight * pseudo-labelled mean."""
         loss = mean_loss(self.labelled, moment.labelled, self.level_weights)
         if self.unlabelled_weight and len(moment.rows) > moment.num_labelled:
-            loss = loss + self.unlabelled_weight * mean_loss(self.heap, moment.heap, self.level_weights)
+            loss = loss + self.unlabelled_weight * self._of_heap(moment)
         return loss
+
+    def _of_heap(self, moment: Moment) -> Tensor:
+        # Numbers of the host that no step changes: a recorded step has them built in.
+        images = moment.whole_images[1]
+        least = None if self.heap_shares is None else [share * images for share in self.heap_shares]
+        return mean_loss(self.heap, moment.heap, self.level_weights, least)
 
 
 @dataclass(frozen=True)

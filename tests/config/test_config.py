@@ -103,10 +103,24 @@ def test_a_group_that_is_given_in_part_keeps_the_rest_of_its_section(tmp_path: P
     student, before = load_config(None, words).student, Config().student
     assert (before.noise.operations, before.model.head_width) == (2, 128)
     assert student.noise == before.noise.model_copy(update={"flip": True})
-    assert student.model == before.model.model_copy(update={"backbones": ("resnet18",)})
+    assert (student.model.backbones, student.model.head_width) == (("resnet18",), 128)
     assert load_config(_page(tmp_path, "student: {noise: {flip: yes}}\n")).student.noise == student.noise
     assert load_config(None, ["teacher.noise.flip=true"]).teacher.noise.operations == 0
     assert load_config(None, ["student.noise={}"]) == Config()
+
+
+def test_the_options_of_the_default_backbones_hold_for_no_others() -> None:
+    """Channels of one network are no option of another; who changes only the head keeps the network."""
+
+    class Owner(Section):
+        model: ModelConfig = ModelConfig(backbone_options={"depth": 3}, stem="small", head_width=7)
+
+    assert Owner.model_validate({"model": {"backbones": ["resnet18"]}}).model == ModelConfig(
+        backbones=("resnet18",), head_width=7
+    )
+    other_head = Owner.model_validate({"model": {"head": "independent"}}).model
+    assert (other_head.backbone_options, other_head.stem, other_head.head_width) == ({"depth": 3}, "small", 7)
+    assert Owner.model_validate({"model": {"backbones": ["resnet18"], "stem": "small"}}).model.stem == "small"
 
 
 def test_overrides_win_over_the_page_and_keep_its_neighbours(tmp_path: Path) -> None:
@@ -389,7 +403,6 @@ def test_any_text_is_a_value_or_a_config_error(text: str) -> None:
     assert said.startswith("page")
 
 
-@settings(max_examples=300)
 @given(_texts)
 def test_any_page_is_a_config_or_a_config_error(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     path = tmp_path_factory.getbasetemp() / "any.yaml"

@@ -134,6 +134,7 @@ def shard(photos: np.ndarray, tmp_path: Path) -> tuple[Path, bytes, range]:
     return path, content, range(first, first + len(hdf5.mapped(path)["jpeg"]))
 
 
+@pytest.mark.slow
 def test_no_flipped_bit_is_shown_as_an_image(shard: tuple[Path, bytes, range]) -> None:
     """libjpeg alone decodes more than half of them, to something."""
     path, content, images = shard

@@ -6,7 +6,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nstudent.evaluation import calibration as room
-from nstudent.evaluation.calibration import calibration_error, fit_calibration, fit_pool_weights, images_to_fit
+from nstudent.evaluation.calibration import (
+    calibration_error,
+    fit_calibration,
+    fit_pool_weights,
+    fit_temperatures,
+    images_to_fit,
+)
 from nstudent.labels.path_posterior import Calibration, PathPosterior
 from nstudent.labels.path_tree import PathTree
 from nstudent.taxonomy.outputs import Outputs
@@ -47,6 +53,30 @@ def test_a_known_temperature_is_found(temperature: float) -> None:
 
     assert found.temperatures == pytest.approx((temperature,), rel=0.06)
     assert found.ends == (0.0,)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 1.7, 2.5])
+def test_the_temperature_of_a_level_by_itself_is_found(temperature: float) -> None:
+    raw, labels = drawn(FIVE, Calibration((temperature,), (0.0,)))
+
+    assert fit_temperatures(raw, labels, FIVE) == pytest.approx((temperature,), rel=0.06)
+
+
+def test_a_temperature_stays_within_a_third_and_three_though_every_answer_is_right_or_wrong() -> None:
+    sure = np.full((30, 5), 0.01, dtype=np.float32)
+    sure[:, 0] = 0.96
+    right, wrong = np.zeros((30, 1), dtype=np.int32), np.ones((30, 1), dtype=np.int32)
+
+    assert 1 / 3 <= fit_temperatures([sure], right, FIVE)[0] < 0.7
+    assert 2 < fit_temperatures([sure], wrong, FIVE)[0] <= 3
+
+
+def test_fewer_than_ten_labels_fit_no_temperature() -> None:
+    sure = np.full((12, 5), 0.2, dtype=np.float32)
+    labels = np.zeros((12, 1), dtype=np.int32)
+    labels[9:] = -2
+
+    assert fit_temperatures([sure], labels, FIVE) == (1.0,)
 
 
 @pytest.mark.parametrize("absent", ["ignore", "class"])

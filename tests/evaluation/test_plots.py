@@ -1,15 +1,24 @@
 """The figure of a run: a valid picture that is not empty, the same bytes every time."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from measured_runs import LABELS_ALONE, difference, gain
+from measured_runs import scores as made
 from nstudent.evaluation.plots import save_figure
-from nstudent.evaluation.scores import COMPARED, ClassifierScores, Interval, LevelQuality, Scores
+from nstudent.evaluation.scores import COMPARED, ClassifierScores, HeapGain, Interval, LevelQuality, Scores
 from PIL import Image
 
 JUDGED = {"05-filter": "04-pseudolabel"}
+
+
+def compared(found: HeapGain, scored: ClassifierScores) -> HeapGain:
+    """A gain whose sides have these scores."""
+    sides = [replace(side, test=scored.test) for side in (found.with_heap, found.labels_alone)]
+    return replace(found, with_heap=sides[0], labels_alone=sides[1])
 
 
 def results(labels: bool = True, missing: str | None = None, student: float = 0.8, filtered: float = 0.95) -> Scores:
@@ -21,14 +30,10 @@ def results(labels: bool = True, missing: str | None = None, student: float = 0.
     def quality(precision: float) -> dict[str, LevelQuality]:
         return {"coarse": LevelQuality(precision, 90, 0.9), "fine": LevelQuality(0.8 if labels else None, 50, 0.5)}
 
-    return Scores(
-        final="06-student",
-        ended=None,
-        confidence=0.95,
+    return made(
+        compared(gain(0.02, -0.01, 0.05), scored(0.8)),
         classifiers={"01-teacher": scored(0.8), "02-baseline": scored(0.8), "06-student": scored(student)},
-        gain={},
         pseudo_labels={"04-pseudolabel": quality(0.95), "05-filter": quality(filtered)} if labels else {},
-        given_labels={},
     )
 
 
@@ -46,16 +51,19 @@ def drawn(path: Path, scores: Scores, judged: dict[str, str] | None = None, hist
         return np.asarray(image.convert("RGB"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scores", [results(), results(labels=False), results(missing="accuracy/fine")])
 def test_the_figure_is_a_picture_with_something_in_each_panel(tmp_path: Path, scores: dict[str, Any]) -> None:
     pixels = drawn(tmp_path / "scores.png", scores)
 
     height, width = pixels.shape[:2]
-    assert width > 1000 > height > 300
-    for third in np.array_split(pixels, 3, axis=1):
-        assert (third < 200).mean() > 0.005
+    assert width > height > 600
+    for half in np.array_split(pixels, 2):
+        for panel in np.array_split(half, 2, axis=1):
+            assert (panel < 200).mean() > 0.005
 
 
+@pytest.mark.slow
 def test_a_member_without_epochs_has_no_curve(tmp_path: Path) -> None:
     with_it = HISTORIES | {"01-teacher": [[], *HISTORIES["01-teacher"]]}
 
@@ -92,3 +100,23 @@ def test_a_filter_is_drawn_beside_the_labels_that_it_judged(tmp_path: Path) -> N
     assert np.array_equal(drawn(tmp_path / "one.png", one), drawn(tmp_path / "two.png", other))
     nothing = drawn(tmp_path / "two.png", other, judged={})
     assert not np.array_equal(drawn(tmp_path / "one.png", one), nothing)
+
+
+@pytest.mark.slow
+def test_the_gain_and_the_sides_are_drawn(tmp_path: Path) -> None:
+    one = drawn(tmp_path / "one.png", results())
+
+    def differs(**changed: Any) -> bool:
+        return not np.array_equal(one, drawn(tmp_path / "two.png", replace(results(), **changed)))
+
+    baseline = results().classifiers["02-baseline"]
+    assert differs(heap_gain=compared(gain(0.02, 0.01, 0.03), baseline))
+    assert differs(heap_gain=None, final=replace(LABELS_ALONE, test=baseline.test))
+    assert differs(equal_passes=difference(0.01, 0.0, 0.02))
+    assert not differs()
+
+
+def test_names_that_would_begin_a_formula_are_drawn_as_they_are(tmp_path: Path) -> None:
+    found = results()
+    found.classifiers["a $ and a $x^ b"] = found.classifiers["01-teacher"]
+    drawn(tmp_path / "one.png", found)

@@ -45,7 +45,7 @@ def test_side_by_side_the_bytes_are_those_of_one_after_another(
         "from nstudent.listener import NoListener\n"
         "class Steps(NoListener):\n"
         "    def made(self, step, metrics):\n"
-        "        print(step, metrics['validation']['contest alone'] if step == '02-baseline' else '')\n"
+        "        print(step, metrics['validation']['level accuracy'] if step == '02-baseline' else '')\n"
         "session = Session(progress=Screen(), listener=Steps())\n"
         f"run_all(load_config(None, {[*TINY, *SIDE_BY_SIDE]}), {str(run_dir)!r}, session)\n"
         "print('once')\n"
@@ -55,7 +55,7 @@ def test_side_by_side_the_bytes_are_those_of_one_after_another(
     *made, last = done.stdout.splitlines()
     assert last == "once"
     # The baseline was made by another process.
-    score = Manifest.read(run_dir / "02-baseline").metrics["validation"]["contest alone"]
+    score = Manifest.read(run_dir / "02-baseline").metrics["validation"]["level accuracy"]
     assert f"02-baseline {score}" in made
     assert sorted(line.split()[0] for line in made) == [step.name for step in plan(load_config(None, TINY))]
     assert differences(results(run_dir), one_after_another) == ["config.yaml differs"]

@@ -11,6 +11,7 @@ TINY = (
     *("teacher.members=[{}]", "teacher.batch_size=30", "teacher.epochs=8", "teacher.ema_decay=0.8"),
     "teacher.learning_rate=0.02",
     *("pseudolabel.threshold=0.2", "pseudolabel.shard_rows=16"),
+    *("pseudolabel.balance=true", "filter.enabled=true"),
     *("filter.epochs=2", "filter.iterations=1", "filter.ema_decay=0.8", "filter.batch_size=15"),
     "filter.max_dropped_share=1.0",
     *("student.batch_size=15", "student.ema_decay=0.8", "student.epochs=2", "student.unlabelled_ratio=1"),

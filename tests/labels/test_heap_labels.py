@@ -66,6 +66,17 @@ def test_what_is_learnt_of_a_row_is_of_its_label_at_the_levels_that_are_kept(
         assert np.array_equal(mass.any(axis=1), keep[:, level])
 
 
+def test_the_share_of_a_level_is_that_of_the_shown_images_whose_path_reaches_it(labels: Artifact) -> None:
+    """Kept or not; an image that is shown three times counts three times, one that is not shown not at all."""
+    heap = HeapLabels.open(labels)
+    reaches = content()["confidence"] > 0
+    assert not reaches.all(), "a path of the example ends early"
+    copies = np.arange(TOTAL) % 4
+    expected = [copies[reaches[:, level]].sum() / copies.sum() for level in range(2)]
+    assert heap.level_shares(copies.astype(np.uint8)) == pytest.approx(expected)
+    assert heap.level_shares(np.zeros(TOTAL, dtype=np.uint8)) == (0.0, 0.0)
+
+
 def test_a_selection_from_other_labels_is_refused(labels: Artifact) -> None:
     with pytest.raises(ArtifactError, match=r"05-filter was not made from .* 04-pseudolabel holds now: .*stage filter"):
         HeapLabels.open(labels, _selection(labels, id_="of other labels"))

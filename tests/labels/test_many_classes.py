@@ -65,7 +65,7 @@ from nstudent.labels.selection import select
 terminal = random.integers(0, 10_000, 1_000_000, dtype=np.int32)
 sure = random.random(1_000_000, dtype=np.float32)
 keep = np.repeat((sure > 0.3)[:, None], 3, axis=1)
-copies = select(terminal, sure, keep, tree, PseudolabelConfig(), (0,)).copies
+copies = select(terminal, sure, keep, tree, PseudolabelConfig(balance=True), (0,)).copies
 each = np.bincount(terminal, copies, minlength=10_000)
 assert abs(each.mean() - (sure > 0.3).sum() / 10_000) < 1
 """)

@@ -26,11 +26,12 @@ TOTAL = sum(SIZES)
 
 def content() -> dict[str, Any]:
     random = np.random.default_rng(0)
+    paths = np.array([[0, 0], [0, 1], [1, -1]] * 4, dtype=np.int32)[:TOTAL]
     return {
         "images": np.arange(TOTAL, dtype=np.int64) * 3 + 5,
         "probabilities": [random.dirichlet(np.ones(n), TOTAL).astype(np.float32) for n in (2, 2)],
-        "paths": np.array([[0, 0], [0, 1], [1, -1]] * 4, dtype=np.int32)[:TOTAL],
-        "confidence": random.random((TOTAL, 2)).astype(np.float32),
+        "paths": paths,
+        "confidence": np.where(paths >= 0, random.random((TOTAL, 2)), 0).astype(np.float32),
     }
 
 

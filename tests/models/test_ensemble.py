@@ -250,3 +250,43 @@ def test_weights_that_were_committed_damaged_are_refused(
     }
     with pytest.raises(ArtifactError, match=r"member-0\.safetensors does not hold the weights of"):
         Ensemble.load(commit(folder, fields), cpu)
+
+
+def test_the_temperature_of_a_member_acts_before_the_members_are_pooled(
+    make_ensemble: Callable[..., Ensemble], noise_images: Callable[[int], np.ndarray]
+) -> None:
+    images, both = noise_images(4), make_ensemble(1, 2)
+    apart = [both.alone(number).probabilities(images) for number in (0, 1)]
+    found = both.with_member_temperatures([(0.5, 1, 1), (1, 1, 2)]).probabilities(images)
+    coarse = apart[0][0] ** 2 / (apart[0][0] ** 2).sum(axis=1, keepdims=True)
+    fine = apart[1][2] ** 0.5 / (apart[1][2] ** 0.5).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(found[0], (coarse + apart[1][0]) / 2, atol=1e-6)
+    np.testing.assert_allclose(found[1], (apart[0][1] + apart[1][1]) / 2, atol=1e-6)
+    np.testing.assert_allclose(found[2], (apart[0][2] + fine) / 2, atol=1e-6)
+
+
+def test_pooled_ensembles_keep_the_temperatures_of_their_members(
+    make_ensemble: Callable[..., Ensemble], noise_images: Callable[[int], np.ndarray]
+) -> None:
+    images = noise_images(4)
+    sharp, plain = make_ensemble(1).with_member_temperatures([(0.5, 0.5, 0.5)]), make_ensemble(2)
+    found = pool_ensembles([sharp, plain], [3.0, 1.0])
+    assert found.recipe.member_temperatures == ((0.5, 0.5, 0.5), (1.0, 1.0, 1.0))
+    for pooled, first, second in zip(
+        found.probabilities(images), sharp.probabilities(images), plain.probabilities(images), strict=True
+    ):
+        np.testing.assert_allclose(pooled, 0.75 * first + 0.25 * second, atol=1e-6)
+
+
+def test_a_member_alone_is_as_it_was_trained(make_ensemble: Callable[..., Ensemble]) -> None:
+    alone = make_ensemble(1, 2).with_member_temperatures([(0.5, 1, 1), (1, 1, 2)]).alone(1)
+    assert alone.recipe.member_temperatures is None
+    assert len(alone.members) == len(alone.recipe.members) == 1
+
+
+@pytest.mark.parametrize("given", [[(1.0, 1.0, 1.0)], [(1.0, 1.0), (1.0, 1.0)], [(1.0, 1.0, 0.0), (1.0, 1.0, 1.0)]])
+def test_a_recipe_has_a_temperature_for_every_member_and_level(
+    make_ensemble: Callable[..., Ensemble], given: list[tuple[float, ...]]
+) -> None:
+    with pytest.raises(ValueError, match="member_temperatures"):
+        make_ensemble(1, 2).with_member_temperatures(given)

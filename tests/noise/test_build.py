@@ -9,6 +9,7 @@ from nstudent.config.schema import NoiseConfig
 from nstudent.data.batches import Batch
 from nstudent.noise.batch_noise import BatchNoise
 from nstudent.noise.build import Course, LoadedNoise, Noise, Places, build_noise
+from nstudent.noise.erasing import cutout, erasing
 from nstudent.noise.image_noise import ImageNoise
 from nstudent.noise.mixing import Mixing
 from nstudent.noise.resizing import Resizing
@@ -44,6 +45,8 @@ def stronger(full: NoiseConfig, done: float) -> NoiseConfig:
         (STRONG, False, True, 1, [Mixing]),
         (QUIET, True, False, 1, []),
         (QUIET, False, True, 0, []),
+        (QUIET.model_copy(update={"cutout": 0.5}), False, True, 1, []),
+        (STRONG.model_copy(update={"cutout": 0.5}), True, False, 3, [Mixing]),
         (NoiseConfig(mixup=0.1), False, True, 0, [Mixing]),
     ],
 )
@@ -79,6 +82,13 @@ def test_what_is_painted_over_is_painted_over_last() -> None:
     expected = BatchNoise(STRONG)(pixels, (*KEY, "noise", 3))
     assert torch.equal(augment(pixels, [3]), expected)
     assert not torch.equal(erase(expected, [3]), expected)
+
+
+def test_squares_and_rectangles_are_painted_by_keys_of_their_own() -> None:
+    pixels = images(6)
+    _, erase, square = built(Course(STRONG.model_copy(update={"cutout": 0.5}), STEPS)).pixels
+    assert torch.equal(erase(pixels, [3]), erasing(STRONG.erase)(pixels, (*KEY, "erase", 3), np.arange(6), 6))
+    assert torch.equal(square(pixels, [3]), cutout(0.5)(pixels, (*KEY, "cutout", 3), np.arange(6), 6))
 
 
 def test_noise_by_the_batch_follows_how_far_the_training_is() -> None:

@@ -1,4 +1,4 @@
-"""Random erasing of whole batches: what albumentations does image by image, drawn at once."""
+"""Random erasing of whole batches: what albumentations does image by image, drawn at once; and Cutout."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -7,7 +7,7 @@ import albumentations as A
 import numpy as np
 import pytest
 import torch
-from nstudent.noise.erasing import Erasing, Holes, draw_holes, erased
+from nstudent.noise.erasing import Holes, Painting, cutout, draw_holes, draw_squares, erased, erasing
 from scipy.stats import ks_2samp
 
 NUM_DRAWS, SIDE = 3000, 40
@@ -19,8 +19,12 @@ def pictures(number: int = 16, side: int = SIDE) -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(3).integers(1, 255, (number, side, side, 3), dtype=np.uint8))
 
 
+def painted(painting: Painting, images: torch.Tensor, *key: int | str) -> torch.Tensor:
+    return painting(images, key, np.arange(len(images)), len(images))
+
+
 def run(probability: float, images: torch.Tensor, *key: int | str) -> torch.Tensor:
-    return Erasing(probability)(images, key, np.arange(len(images)), len(images))
+    return painted(erasing(probability), images, *key)
 
 
 def measures(images: list[np.ndarray] | np.ndarray) -> dict[str, np.ndarray]:
@@ -73,13 +77,45 @@ def test_equal_keys_give_equal_holes_and_no_two_images_or_keys_share_theirs() ->
     assert torch.equal(run(1.0, black, "step", 3), run(1.0, black, "step", 3))
 
 
-def test_the_images_given_are_not_changed_and_how_a_batch_is_divided_does_not_matter() -> None:
+@pytest.mark.parametrize("painting", [erasing(0.7), cutout(0.5)])
+def test_the_images_given_are_not_changed_and_how_a_batch_is_divided_does_not_matter(painting: Painting) -> None:
     images = pictures()
-    before, whole = images.clone(), run(0.7, images, "k")
+    before, whole = images.clone(), painted(painting, images, "k")
     assert torch.equal(images, before)
+    assert not torch.equal(whole, before)
     parts = [np.arange(5), np.arange(5, 16)]
-    divided = [Erasing(0.7)(images[part], ("k",), part, 16) for part in parts]
+    divided = [painting(images[part], ("k",), part, 16) for part in parts]
     assert torch.equal(torch.cat(divided), whole)
+
+
+def test_cutout_paints_a_grey_square_around_any_pixel_and_cuts_it_off_at_the_border() -> None:
+    side, size = 8, 4
+    found = painted(cutout(0.5), torch.zeros(6400, side, side, 3, dtype=torch.uint8), "k")
+    assert set(found.unique().tolist()) == {0, 128}
+    # A centre near the border loses what lies outside: rows 0..1, 0..2, then 0..3 to 4..7, then 5..7.
+    first = [max(0, centre - 2) for centre in range(side)]
+    last = [min(side, centre + 2) for centre in range(side)]
+    height = np.array(last) - first
+    rows = (found[..., 0] > 0).any(dim=2).sum(dim=1).numpy()
+    columns = (found[..., 0] > 0).any(dim=1).sum(dim=1).numpy()
+    for lines in (rows, columns):
+        counts = np.bincount(lines, minlength=size + 1)
+        expected = np.bincount(height, minlength=size + 1) * len(found) / side
+        assert counts == pytest.approx(expected, rel=0.12)
+    assert not np.array_equal(rows, columns)
+
+
+@pytest.mark.parametrize(("share", "size"), [(0.5, 20), (0.25, 10), (0.01, 0), (1.0, 40)])
+def test_a_square_of_cutout_has_the_share_of_the_side(share: float, size: int) -> None:
+    hole = draw_squares(share, 3000, SIDE, ("k",)).hole
+    assert (hole[:, 2:] - hole[:, :2]).max() == size
+    assert hole.min() >= 0
+    assert hole.max() <= SIDE
+
+
+def test_cutout_of_nothing_changes_nothing() -> None:
+    images = pictures()
+    assert torch.equal(painted(cutout(0.0), images, "k"), images)
 
 
 @pytest.mark.gpu

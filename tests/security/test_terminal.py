@@ -3,18 +3,24 @@
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from measured_runs import WITH_HEAP, filtered, gain, measured
+from measured_runs import scores as made
 from nstudent import cli
 from nstudent.cli import console
+from nstudent.cli.scores import print_findings, print_scores
 from nstudent.config.file import load_config
 from nstudent.errors import ArtifactError, ConfigError, DataError, NstudentError, one_line
-from nstudent.evaluation.scores import HEADLINE, ClassifierScores, Difference, Interval, Scores
+from nstudent.evaluation.scores import Interval, Scores
+from nstudent.runs.findings import findings
 from nstudent.runs.step_metrics import DataMetrics
+from nstudent.runs.verdict import verdict
 from nstudent.taxonomy.tree import Taxonomy
 from strangers import Stranger
 
@@ -116,9 +122,12 @@ def test_tables_and_lines_of_progress_show_names_as_they_are(name: str, capsys: 
     screen = console.Screen()
     screen.say(name)
     found = {"accuracy/" + name: Interval(0.5, 0.4, 0.6)}
-    gain = {name: {HEADLINE: Difference(0.1, 0.0, 0.2, 0.9)}}
-    classifiers = {name: ClassifierScores(0.1, 1, None, validation=found, test=found)}
-    console.print_scores(Scores(name, None, 0.95, classifiers, gain, pseudo_labels={}, given_labels={}))
+    heap = replace(WITH_HEAP, name=name, parts={name: 0.5, name + "2": 0.5}, test=found)
+    gone = {"05-filter": filtered(gone=(name,))}
+    run = measured(made(replace(gain(-0.1, -0.2, 0.1), with_heap=heap), final=heap), filters=gone)
+    print_scores(run)
+    print_findings(run, findings(run))
+    console.print_sentence(verdict(run, findings(run)))
     counts = DataMetrics(*(1, 1, 1, 1), 3, 0, 0, 0, classes=(2,), terminals=2, findings={"held_out_only": 4})
     console.print_left_out(counts, Path(name))
     said = capsys.readouterr()
@@ -133,12 +142,12 @@ def test_tables_and_lines_of_progress_show_names_as_they_are(name: str, capsys: 
 )
 def test_scores_that_are_none_are_an_error_in_words(scores: dict[str, Any] | list[Any], tmp_path: Path) -> None:
     (tmp_path / "scores.json").write_text(json.dumps(scores))
-    with pytest.raises(ArtifactError, match=r"scores\.json holds no scores of a run"):
+    with pytest.raises(ArtifactError, match=r"scores\.json holds no scores that this version reads"):
         Scores.read(tmp_path / "scores.json")
 
 
 def test_scores_without_a_classifier_are_an_empty_table(capsys: pytest.CaptureFixture[str]) -> None:
-    console.print_scores(Scores("01-teacher", None, 0.95, {}, {}, {}, {}))
+    print_scores(measured(made(classifiers={})))
     assert "final classifier" in capsys.readouterr().out
 
 

@@ -2,13 +2,14 @@
 
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 from nstudent.config.file import load_config
 from nstudent.config.schema import Config
-from nstudent.runs.run import run_all
+from nstudent.runs.run import run_all, run_stage
 from small_folders import Bench
 
 TINY = (
@@ -27,6 +28,8 @@ TINY = (
     "teacher.epochs=16",
     "teacher.ema_decay=0.9",
     "pseudolabel.threshold=0.3",
+    # Every stage has work to do.
+    *("pseudolabel.balance=true", "filter.enabled=true"),
     "filter.epochs=3",
     "filter.iterations=1",
     "filter.ema_decay=0.9",
@@ -53,6 +56,14 @@ BETTER_STUDENTS = (
 )
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of a finished run are slow, however little they do: the first of them has to make the whole run."""
+    for item in items:
+        if "finished" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
     torch.set_num_threads(1)
@@ -77,6 +88,12 @@ def tiny_words() -> tuple[str, ...]:
 
 
 @pytest.fixture(scope="session")
+def packed(tiny: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder that holds the packed data alone. Tests only read it."""
+    return run_stage(tiny(), "data", tmp_path_factory.mktemp("packed") / "run").parent
+
+
+@pytest.fixture(scope="session")
 def finished(tiny: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run. Tests only read it."""
     return run_all(tiny(), tmp_path_factory.mktemp("finished"))
@@ -89,10 +106,9 @@ def go_on(finished: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def untrained(finished: Path, tmp_path: Path) -> Path:
-    """A run folder that holds the packed data alone."""
-    shutil.copytree(finished / "00-data", tmp_path / "run" / "00-data")
-    return tmp_path / "run"
+def untrained(packed: Path, tmp_path: Path) -> Path:
+    """A run folder that holds the packed data alone, to go on from."""
+    return Path(shutil.copytree(packed, tmp_path / "run"))
 
 
 @pytest.fixture
@@ -100,4 +116,6 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     """A source folder, and the data stage run on it."""
     # The order of writes is tested elsewhere; here nobody waits for the disk.
     monkeypatch.setattr("nstudent.storage.files.os.fsync", lambda descriptor: None)
+    # So are the processes that decode: to start them for a dozen images takes longer than to decode those here.
+    monkeypatch.setattr("nstudent.data.packing.decoders.Decoders", lambda reader, processes: nullcontext(reader))
     return Bench(tmp_path)

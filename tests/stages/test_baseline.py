@@ -12,7 +12,7 @@ from nstudent.storage.artifact import Manifest
 def test_it_has_the_students_architecture_noise_and_number_of_steps(finished: Path) -> None:
     models = [json.loads((finished / step / "model.json").read_text()) for step in ("02-baseline", "06-student")]
     # Each is calibrated by itself.
-    fitted = {"temperatures", "ends"}
+    fitted = {"member_temperatures", "temperatures", "ends"}
     assert [{key: value for key, value in model.items() if key not in fitted} for model in models] == [
         {key: value for key, value in models[0].items() if key not in fitted}
     ] * 2

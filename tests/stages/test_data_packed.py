@@ -364,7 +364,8 @@ def test_too_many_unreadable_images_stop_it(photos: Bench) -> None:
 
 
 @pytest.mark.slow
-def test_one_process_at_a_time(photos: Bench) -> None:
+def test_one_process_at_a_time(photos: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nstudent.storage.lock._GRACE_SECONDS", 0.0)
     with hold_beside(photos.tmp_path / "pack"), pytest.raises(BusyError, match=r"pack is in use by process \d+ on"):
         packed(photos)
     packed(photos)

@@ -2,17 +2,20 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from nstudent.classifier import Classifier
 from nstudent.config.schema import Config
-from nstudent.errors import ArtifactError
+from nstudent.errors import ArtifactError, TrainingError
 from nstudent.evaluation.scores import HEADLINE, Difference
+from nstudent.labels.heap_labels import HeapLabels
 from nstudent.runs.run import run_all, run_stage
 from nstudent.runs.status import status
 from nstudent.runs.step_metrics import ChoiceMetrics, TrainedMetrics
 from nstudent.stages.student import in_words
-from nstudent.storage.artifact import Manifest
+from nstudent.storage.artifact import Artifact, Manifest
+from nstudent.trainer import Trainer
 
 
 @pytest.mark.slow
@@ -105,3 +108,22 @@ def test_a_filter_of_other_labels_is_not_learnt_from(tiny: Callable[..., Config]
     run_stage(tiny(*words), "pseudolabel", go_on)
     with pytest.raises(ArtifactError, match="05-filter was not made from the labels that 04-pseudolabel holds now"):
         run_stage(tiny(*words), "student", go_on)
+
+
+def test_the_heap_counts_at_a_level_by_the_shown_images_that_could_have_a_label_there(
+    tiny: Callable[..., Config], go_on: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def supervised(trainer: Trainer, *args: Any) -> None:
+        asked.append(args)
+        raise TrainingError("enough was seen")
+
+    monkeypatch.setattr(Trainer, "supervised", supervised)
+    with pytest.raises(TrainingError, match="enough was seen"):
+        run_stage(tiny("student.weight_decay=0.5"), "student", go_on)
+    heap = HeapLabels.open(*(Artifact(go_on / step) for step in ("04-pseudolabel", "05-filter")))
+    ((_, weight, shares),) = asked
+    assert weight == 1.0
+    assert shares == heap.level_shares(heap.copies)
+    assert all(0 < share <= 1 for share in shares)

@@ -140,7 +140,7 @@ def test_a_run_folder_that_was_moved_is_whole_and_up_to_date(shards: Path, tmp_p
 
 @pytest.mark.parametrize(
     "change",
-    [{"asked": {}}, {"asked": {"settings": [], "inputs": 3}}, {"metrics": {"validation": {"contest alone": "<b>"}}}],
+    [{"asked": {}}, {"asked": {"settings": [], "inputs": 3}}, {"metrics": {"validation": {"level accuracy": "<b>"}}}],
     ids=["asked nothing", "asked strangely", "a score that is none"],
 )
 def test_the_status_of_a_stranger_s_manifest_is_a_table(

@@ -84,7 +84,7 @@ def test_trained_steps_say_what_they_cost_and_how_they_went(step: str, finished:
     assert metrics["training_gmacs"] == pytest.approx(3 * metrics["gmacs"] * metrics["image_passes"], rel=1e-3)
     (history,) = metrics["history"]
     assert [entry["epoch"] for entry in history] == list(range(1, len(history) + 1))
-    assert 0 < metrics["validation"]["contest alone"] < 1
+    assert 0 < metrics["validation"]["level accuracy"] < 1
 
 
 def test_the_same_configuration_and_seed_make_the_same_bytes(
@@ -147,7 +147,7 @@ def test_nothing_as_a_class_of_its_own_runs_through(tiny: Callable[..., Config],
 
     assert [len(level) for level in Classifier.load(folder, device="cpu").taxonomy.classes] == [3, 4, 8]
     scores = json.loads((folder / "08-evaluate" / "scores.json").read_text())
-    assert scores["classifiers"]["01-teacher"]["test"]["contest alone"]["value"] > 0.5
+    assert scores["classifiers"]["01-teacher"]["test"]["level accuracy"]["value"] > 0.5
 
 
 @pytest.mark.gpu
@@ -158,5 +158,5 @@ def test_a_whole_run_on_a_gpu_is_scored_and_is_up_to_date_afterwards(
     folder = run_all(asked, tmp_path)
     made = ids(folder)
     assert {state.state for state in status(folder)} == {"done"}
-    assert Manifest.read(folder / "06-student").metrics["validation"]["contest alone"] > 0.3
+    assert Manifest.read(folder / "06-student").metrics["validation"]["level accuracy"] > 0.3
     assert ids(run_all(asked, folder)) == made

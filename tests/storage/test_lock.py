@@ -3,12 +3,14 @@
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from nstudent.errors import ArtifactError, BusyError
-from nstudent.storage.lock import hold
+from nstudent.storage.lock import LOCK, hold
 
 _HOLDER = """
 import sys
@@ -18,6 +20,12 @@ with hold(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """
+
+
+@pytest.fixture
+def no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that is held is refused at once, for tests of what is then said."""
+    monkeypatch.setattr("nstudent.storage.lock._GRACE_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -31,6 +39,7 @@ def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
+@pytest.mark.usefixtures("no_grace")
 def test_a_second_process_is_told_who_holds_the_folder(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
     said = rf"run is in use by process {holder.pid} on \S+ since 20\S+: wait for it, or choose another --run-dir"
     with pytest.raises(BusyError, match=said), hold(tmp_path / "run"):
@@ -54,6 +63,16 @@ def test_the_folder_is_free_when_its_holder_ends(tmp_path: Path, holder: subproc
     assert not (tmp_path / "run" / ".holder.json").exists()
 
 
+def test_a_folder_that_is_let_go_of_in_a_moment_is_waited_for(tmp_path: Path) -> None:
+    """As by the loaders of a run that was killed, which end a little later."""
+    lock = FileLock(tmp_path / LOCK, thread_local=False)
+    lock.acquire()
+    threading.Timer(0.1, lock.release).start()
+    with hold(tmp_path):
+        assert not lock.is_locked
+
+
+@pytest.mark.usefixtures("no_grace")
 def test_a_second_run_in_the_same_process_is_refused(tmp_path: Path) -> None:
     with hold(tmp_path), pytest.raises(BusyError, match=f"process {os.getpid()}"), hold(tmp_path):
         pytest.fail("held twice")
@@ -68,6 +87,7 @@ def test_an_error_lets_go(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.usefixtures("no_grace")
 @pytest.mark.parametrize("note", [b"", b"{}", b"[]", b"\xff"])
 def test_an_unreadable_note_is_not_needed_to_refuse(tmp_path: Path, holder: subprocess.Popen[str], note: bytes) -> None:
     (tmp_path / "run" / ".holder.json").write_bytes(note)

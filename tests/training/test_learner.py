@@ -116,6 +116,7 @@ def test_a_warm_up_rises_and_then_a_cosine_falls_to_zero(
     assert (falling < 0).all()
 
 
+@pytest.mark.slow
 def test_the_length_of_a_warm_up_is_counted_in_epochs(make_loop: Callable[..., Loop], tmp_path: Path) -> None:
     loop = make_loop(Length(3, 3), MILD, learning_rate=HEIGHT, warmup_epochs=2)
     rates = [entry["learning_rate"] for entry in fit(loop, tmp_path).history]

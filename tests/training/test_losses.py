@@ -2,14 +2,16 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
 from nstudent.config.schema import TrainingConfig
+from nstudent.config.types import Absent
 from nstudent.errors import ConfigError
 from nstudent.taxonomy.outputs import Outputs
 from nstudent.taxonomy.tree import Taxonomy
-from nstudent.training.losses import LOSSES, LossSettings, build_loss, even_weights
+from nstudent.training.losses import LOSSES, CrossEntropy, LossSettings, build_loss, even_weights
 from nstudent.training.objective import Part, mean_loss
 
 OUTPUTS = Outputs(Taxonomy.from_tree({"A": {"a": None, "b": None}, "B": {"c": None}}, ("coarse", "fine")))
@@ -115,10 +117,55 @@ def test_the_cross_entropy_of_one_image_by_hand() -> None:
     assert torch.stack(list(loss(logits, target))).flatten().tolist() == pytest.approx(
         [0.5 * math.log(2), 1.25 * math.log(4)]
     )
-    # Smoothed by .1 the mass is (.95, .05), with weights (.5, 2) it is (.475, .1); both classes have -ln .5.
+    # The image counts what its class does, .5, however its mass is smoothed; both classes have -ln .5.
     loss = build_loss(settings("cross_entropy", smoothing=0.1))
-    assert loss(logits, target)[0].item() == pytest.approx(0.575 * math.log(2))
-    assert loss.weight(target)[0].item() == pytest.approx(0.575)
+    assert loss(logits, target)[0].item() == pytest.approx(0.5 * math.log(2))
+    assert loss.weight(target)[0].item() == pytest.approx(0.5)
+
+
+def learnt_from(mass: list[float], weights: list[float], smoothing: float) -> torch.Tensor:
+    """The distribution that an image alone draws its level's softmax to: 1/K minus the gradient at even logits."""
+    logits = torch.zeros(1, len(mass), requires_grad=True)
+    loss = CrossEntropy([torch.tensor(weights)], smoothing)
+    part = part_of((logits,), [torch.tensor([mass])])
+    mean_loss(loss, part, (1,)).backward()
+    assert logits.grad is not None
+    return 1 / len(mass) - logits.grad[0]
+
+
+def test_smoothing_does_not_draw_an_image_towards_the_classes_that_weigh_more() -> None:
+    """The second class is common, the first rare: if weights acted after smoothing, it would be (.256, .718, .026)."""
+    drawn = learnt_from([0.0, 1.0, 0.0], [10.0, 1.0, 1.0], smoothing=0.1)
+    torch.testing.assert_close(drawn, torch.tensor([0.1 / 3, 0.9 + 0.1 / 3, 0.1 / 3]))
+
+
+def test_what_is_learnt_of_a_soft_label_does_not_depend_on_the_weights_of_its_classes() -> None:
+    for smoothing in (0.0, 0.2):
+        weighted = learnt_from([0.5, 0.25, 0.25], [4.0, 1.0, 0.5], smoothing)
+        torch.testing.assert_close(weighted, learnt_from([0.5, 0.25, 0.25], [1.0, 1.0, 1.0], smoothing))
+
+
+@pytest.mark.parametrize("absent", ["ignore", "class"])
+def test_smoothing_and_class_weights_commute(absent: Absent) -> None:
+    """The mean is that of the images' smoothed cross-entropies, each with the weight that it has without smoothing."""
+    outputs = Outputs(TREE, absent)
+    logits, mass = some_logits(outputs), some_mass(outputs)
+    settled = settings("cross_entropy", 0.3, outputs)
+    even = replace(settled, class_weights=even_weights(outputs, torch.device("cpu")))
+    for level, weights in enumerate(settled.class_weights):
+        counted = (mass[level] * weights).sum(dim=1)
+        expected = counted * build_loss(even)(logits, mass)[level]
+        torch.testing.assert_close(build_loss(settled)(logits, mass)[level], expected)
+        torch.testing.assert_close(build_loss(settled).weight(mass)[level], counted)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
+def test_with_even_weights_it_is_the_smoothed_cross_entropy_of_torch(smoothing: float) -> None:
+    logits = some_logits()[1]
+    mass = torch.eye(3)[torch.arange(IMAGES) % 3]
+    loss = CrossEntropy([torch.ones(3)], smoothing)
+    expected = torch.nn.functional.cross_entropy(logits, torch.arange(IMAGES) % 3, label_smoothing=smoothing)
+    torch.testing.assert_close(mean_loss(loss, part_of((logits,), [mass]), (1,)), expected)
 
 
 def test_a_loss_may_look_at_all_levels_and_have_a_key_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -153,6 +153,7 @@ def test_activations_are_let_go_before_the_batch_is_tried_in_portions(
     assert alive == [False]
 
 
+@pytest.mark.slow
 def test_what_a_batch_has_taught_before_it_is_cut_is_forgotten(make_loop: Callable[..., Loop], tmp_path: Path) -> None:
     """Memory may run out at a later portion: the images of those before it would count twice."""
     averages = []

@@ -1,10 +1,13 @@
 import dataclasses
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from nstudent.labels.self_ensemble import RunningAverage
 from nstudent.labels.targets import GivenTargets
 from nstudent.taxonomy.outputs import Outputs
@@ -42,9 +45,14 @@ def level_cross_entropy(
     return mean_loss(CrossEntropy(class_weights, smoothing), labelled, level_weights)
 
 
-def supervised(class_weights: Levels = EVEN, smoothing: float = 0.0, unlabelled_weight: float = 1.0) -> Supervised:
+def supervised(
+    class_weights: Levels = EVEN,
+    smoothing: float = 0.0,
+    unlabelled_weight: float = 1.0,
+    heap_shares: Sequence[float] | None = None,
+) -> Supervised:
     labelled, heap = CrossEntropy(class_weights, smoothing), CrossEntropy(EVEN)
-    return Supervised(labelled, heap, (1, 1, 1), unlabelled_weight)
+    return Supervised(labelled, heap, (1, 1, 1), unlabelled_weight, heap_shares)
 
 
 def random_logits(rows: int = 6, seed: int = 0) -> Levels:
@@ -148,6 +156,73 @@ def test_class_weights_serve_the_given_labels_only() -> None:
     rare = tuple(torch.linspace(0.5, 3, size) for size in OUTPUTS.sizes)
     plain, weighted = (supervised(weights)(moment(logits, 0)) for weights in (EVEN, rare))
     torch.testing.assert_close(plain, weighted)
+
+
+SOFT = tuple(level.detach().softmax(dim=1) for level in random_logits(seed=1))
+
+
+def kept_by(*images: int) -> Levels:
+    """Soft labels of six images; only some keep the fine level."""
+    fine = torch.zeros_like(SOFT[2])
+    fine[list(images)] = SOFT[2][list(images)]
+    return (*SOFT[:2], fine)
+
+
+def fine_gradient(targets: Levels, shares: Sequence[float] | None, num_labelled: int = 0) -> torch.Tensor:
+    """Length of the gradient of each image's fine logits."""
+    logits = random_logits()
+    supervised(heap_shares=shares)(moment(logits, num_labelled, targets=targets)).backward()
+    gradient = logits[2].grad
+    assert gradient is not None
+    return gradient.norm(dim=1)
+
+
+@given(st.sets(st.integers(0, 5), min_size=1), st.sets(st.integers(0, 5)), st.integers(0, 2))
+def test_no_heap_image_counts_more_because_others_lose_their_label(
+    kept: set[int], lost: set[int], num_labelled: int
+) -> None:
+    shares = (1.0, 1.0, 1.0)
+    before, after = (fine_gradient(kept_by(*images), shares, num_labelled) for images in (kept, kept - lost))
+    for image in kept - lost:
+        if image >= num_labelled:
+            torch.testing.assert_close(after[image], before[image])
+
+
+def test_one_label_in_a_batch_weighs_as_much_as_one_of_many() -> None:
+    """Divided by what is kept, the only label of a batch would weigh six times as much."""
+    alone, all_kept = fine_gradient(kept_by(4), (1, 1, 1))[4], fine_gradient(SOFT, (1, 1, 1))[4]
+    torch.testing.assert_close(alone, all_kept)
+    torch.testing.assert_close(fine_gradient(kept_by(4), None)[4], 6 * all_kept)
+
+
+def test_where_every_label_is_kept_the_heap_is_divided_by_what_is_kept() -> None:
+    torch.testing.assert_close(fine_gradient(SOFT, (1, 1, 1)), fine_gradient(SOFT, None))
+
+
+def test_images_whose_path_ends_above_a_level_are_not_among_those_that_could_have_it() -> None:
+    """Half of the heap's paths reach the fine level: one kept label is divided by three of six images."""
+    torch.testing.assert_close(fine_gradient(kept_by(4), (1, 1, 0.5)), 2 * fine_gradient(kept_by(4), (1, 1, 1)))
+    # A batch that happens to keep more than that is divided by what it keeps.
+    torch.testing.assert_close(fine_gradient(SOFT, (1, 1, 0.5)), fine_gradient(SOFT, None))
+
+
+def test_given_labels_are_divided_by_those_that_there_are() -> None:
+    torch.testing.assert_close(fine_gradient(kept_by(1), (1, 1, 1), 6), fine_gradient(kept_by(1), None, 6))
+
+
+def test_the_share_is_of_the_whole_batch_and_not_of_the_images_that_are_here() -> None:
+    """Two of the six heap images, as in a portion or in one of several processes."""
+    whole = supervised(heap_shares=(1, 1, 1))
+    parts = []
+    for rows in (slice(0, 2), slice(2, 6)):
+        here = moment(tuple(level[rows] for level in random_logits()), 0, targets=tuple(t[rows] for t in kept_by(4)))
+        everything = moment(random_logits(), 0, targets=kept_by(4))
+        parts.append(whole(replace(here, whole_mass=everything.whole_mass, whole_images=everything.whole_images)))
+    torch.testing.assert_close(sum(parts), whole(moment(random_logits(), 0, targets=kept_by(4))))
+
+
+def test_a_level_that_no_path_reaches_costs_nothing() -> None:
+    assert not fine_gradient(kept_by(), (1, 1, 0)).any()
 
 
 @pytest.fixture

@@ -2,9 +2,11 @@ from copy import deepcopy
 
 import pytest
 import torch
-from nstudent.config.schema import TrainingConfig
+from nstudent.config.schema import ModelConfig, TrainingConfig
+from nstudent.models.network import build_network
 from nstudent.training.optimizer import build_optimizer, resume_optimizer
 from torch import nn
+from trees import outputs_of
 
 
 @pytest.mark.parametrize(
@@ -24,6 +26,23 @@ def test_what_is_decayed_and_learnt_is_what_the_configuration_says() -> None:
     )
     assert sorted(group["weight_decay"] for group in optimizer.param_groups) == [0.0, 0.3]
     assert {group["lr"] for group in optimizer.param_groups} == {0.1}
+
+
+def test_tokens_and_positions_of_a_transformer_do_not_decay() -> None:
+    model = ModelConfig(backbones=("test_resnet", "test_vit"), backbone_options={}, wide_channels=4)
+    network = build_network(model, outputs_of(2, 3), ("key",))
+    optimizer = build_optimizer(network, TrainingConfig(weight_decay=0.3), torch.device("cpu"))
+    decay = {id(weight): group["weight_decay"] for group in optimizer.param_groups for weight in group["params"]}
+    decays = {name: decay[id(weight)] > 0 for name, weight in network.named_parameters()}
+    tokens = {name for name in decays if name.endswith(("cls_token", "pos_embed", "reg_token"))}
+    assert tokens
+    assert not any(decays[name] for name in tokens)
+    assert all(is_decayed for name, is_decayed in decays.items() if name.endswith("conv1.weight"))
+    # Matrices decay, biases and scales do not.
+    of_others = {name for name in decays if name not in tokens}
+    assert {name for name in of_others if decays[name]} == {
+        name for name, weight in network.named_parameters() if name in of_others and weight.ndim > 1
+    }
 
 
 def test_what_is_loaded_lies_in_memory_as_the_weights_do() -> None:

@@ -143,6 +143,7 @@ def test_the_next_batch_is_begun_once_a_step_and_not_by_what_is_recorded(make_lo
     assert counted == list(range(1, LENGTH.steps + 1))
 
 
+@pytest.mark.slow
 def test_a_batch_that_has_to_be_cut_is_not_replayed_as_a_whole(make_loop: Callable[..., Loop]) -> None:
     """Memory may run out later on, for whatever else the GPU has to do."""
     loop = make_loop(LENGTH, NOISY)
@@ -154,6 +155,7 @@ def test_a_batch_that_has_to_be_cut_is_not_replayed_as_a_whole(make_loop: Callab
     assert replays[:8] == [0, 0, 0, 1, 2, 3, 3, 4]
 
 
+@pytest.mark.slow
 def test_images_of_another_size_are_recorded_anew(make_loop: Callable[..., Loop]) -> None:
     loop = make_loop(LENGTH, NOISY)
     again = Again(loop)
@@ -166,6 +168,7 @@ def test_images_of_another_size_are_recorded_anew(make_loop: Callable[..., Loop]
     assert replays == [0, 0, 0, 1, 2, 3, 3, 3, 3, 4, 5, 6]
 
 
+@pytest.mark.slow
 def test_a_replayed_step_sees_the_rows_and_views_of_its_own_batch(make_loop: Callable[..., Loop]) -> None:
     """What stood in the recorded batch would be learnt from again and again, without a word."""
     rows, views = [], []

@@ -60,6 +60,13 @@ def test_processes_give_what_one_process_gives(reader: Reader) -> None:
     assert there[7].reason == "it cannot be read"
 
 
+def test_only_what_is_encoded_is_worth_processes(reader: Reader) -> None:
+    arrays = Reader(open_source(DataConfig(source="digits")), SIDE, 10_000)
+    with reading(reader) as read, reading(arrays) as read_arrays:
+        assert isinstance(read, Decoders)
+        assert read_arrays is arrays
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("crashing", [{0}, {17}, {3, 4, 49}, {30, 31}])
 def test_an_image_that_crashes_its_decoder_is_left_out_alone(

@@ -1,0 +1,147 @@
+"""The core settings of docs/RESULTS.md and the variants that are measured on them, by name.
+
+A setting is the defaults and what its data needs: paths, sizes, the number of labels, and the backbone where the
+weights are given. A variant is a list of ``KEY=VALUE`` words on top.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import core_data
+from core_data import found
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where files of settings are looked for, and where those are made that are made of others."""
+
+    folders: tuple[Path, ...]
+    made: Path
+
+    @classmethod
+    def of(cls, folders: Sequence[Path], made: Path) -> "Data":
+        """The folders that were named, then those of ``NSTUDENT_DATA``, then that of Debian's data sets."""
+        named = [Path(name) for name in os.environ.get("NSTUDENT_DATA", "").split(os.pathsep) if name]
+        return cls((*folders, *named, Path("/usr/share/datasets")), made)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Data and network of a run."""
+
+    words: Callable[[Data, int], list[str]]
+    """``KEY=VALUE`` words, by the data and the run's seed."""
+    device: Literal["cpu", "cuda"]
+    """Where a run of it is made on a machine that has both: networks of a few milliseconds gain nothing from a GPU."""
+    seconds: float
+    """What a run with the defaults takes there, roughly: which runs begin first is decided by it."""
+
+
+LITE0 = "tf_efficientnet_lite0"
+
+
+def _digits(data: Data, seed: int) -> list[str]:
+    return []
+
+
+def _fashion(data: Data, seed: int) -> list[str]:
+    root = found(data.folders, "fashion-mnist", "Debian's package dataset-fashion-mnist holds its four IDX files.")
+    paths = (
+        *("clothes/tops/T-shirt", "clothes/bottoms/trouser", "clothes/tops/pullover", "clothes/dresses/dress"),
+        *("clothes/outers/coat", "goods/shoes/sandal", "clothes/tops/shirt", "goods/shoes/sneaker"),
+        *("goods/accessories/bag", "goods/shoes/ankle boot"),
+    )
+    return [
+        *("data.source=idx", f"data.root={root}", f"data.class_paths=[{', '.join(paths)}]"),
+        *("data.labelled=1000", "data.validation=1000", "data.duplicates=drop"),
+    ]
+
+
+def _grocery(data: Data, seed: int) -> list[str]:
+    return [
+        *("data.source=hdf5", f"data.root={_pack(data)}", "data.image_size=64"),
+        *("data.labelled=0.25", "data.duplicates=drop", *_pretrained(data)),
+    ]
+
+
+def _cifar(data: Data, seed: int) -> list[str]:
+    heap = data.made / "cifar10_lite.h5"
+    if not heap.exists():
+        where = "The first 12,000 training images of CIFAR-10, with clean labels, and 3,000 test images."
+        heap.parent.mkdir(parents=True, exist_ok=True)
+        core_data.cifar(found(data.folders, "cifar10n_lite_lossless.npz", where), heap)
+    return [
+        *("data.source=hdf5", f"data.root={heap}", "data.image_size=32"),
+        *("data.labelled=1000", "data.validation=1000", "data.duplicates=drop"),
+    ]
+
+
+def _newcomer(data: Data, seed: int) -> list[str]:
+    folder = data.made / f"newcomer-{seed}"
+    if not (folder / "heap" / "Thumbs.db").exists():
+        core_data.newcomer(_pack(data), folder, seed)
+    root = f"data.root={folder / 'photos'}"
+    return ["data.source=folder", root, f"data.unlabelled_root={folder / 'heap'}", "data.image_size=64"]
+
+
+def _newcomer_pretrained(data: Data, seed: int) -> list[str]:
+    return [*_newcomer(data, seed), *_pretrained(data)]
+
+
+def _pack(data: Data) -> Path:
+    return found(data.folders, "grocery_64.h5", "The Grocery Store photos at 64 px, packed as docs/DATA.md describes.")
+
+
+def _pretrained(data: Data) -> list[str]:
+    where = f"timm's {LITE0} with ImageNet weights, as a safetensors file."
+    file = found(data.folders, "lite0.safetensors", where)
+    member = f"{{backbones: [{LITE0}], pretrained: {file}}}"
+    return [f"teacher.members=[{member}, {member}]", f"student.model={member}"]
+
+
+SETTINGS = {
+    "digits": Setting(_digits, "cpu", 110),
+    "fashion": Setting(_fashion, "cuda", 120),
+    "grocery": Setting(_grocery, "cuda", 60),
+    "cifar": Setting(_cifar, "cuda", 60),
+    "newcomer": Setting(_newcomer, "cuda", 30),
+    "newcomer_pretrained": Setting(_newcomer_pretrained, "cuda", 40),
+}
+CHOSEN_ON = ("digits", "fashion", "grocery")
+"""Settings whose seed 0 decides what becomes a default. The others are only reported."""
+
+SOFT = ["pseudolabel.threshold=0", "pseudolabel.balance=false", "filter.enabled=false"]
+"""The null recipe: calibrated soft labels of the whole heap. A rule has to beat it, or is off by default."""
+
+VARIANTS = {
+    "defaults": [],
+    "null": SOFT,
+    "threshold": [*SOFT, "pseudolabel.threshold=0.6"],
+    "balance": [*SOFT, "pseudolabel.balance=true"],
+    "filter": [*SOFT, "filter.enabled=true"],
+    "strict": [*SOFT, "pseudolabel.threshold=0.6", "pseudolabel.balance=true", "filter.enabled=true"],
+    "hard": [*SOFT, "pseudolabel.targets=hard"],
+    "under path": [*SOFT, "pseudolabel.targets=under_path"],
+    "two rounds": [*SOFT, "rounds=2"],
+    "cutout": [*SOFT, "student.noise.cutout=0.5"],
+    "magnitude 10": [*SOFT, "student.noise.magnitude=10"],
+    "magnitude 10, cutout": [*SOFT, "student.noise.magnitude=10", "student.noise.cutout=0.5"],
+    "small stem": [*SOFT, "student.model.stem=small"],
+    "wide student": [
+        *SOFT,
+        "student.model.backbones=[test_resnet]",
+        "student.model.backbone_options={channels: [64, 96, 128, 192]}",
+    ],
+    "equal labels": [*SOFT, "student.unlabelled_ratio=1"],
+    "more labels": [*SOFT, "student.unlabelled_weight=0.5"],
+    "longer student": [*SOFT, "student.epochs=60"],
+}
+"""Each a list of ``KEY=VALUE`` words. Others: ``results.py --as NAME KEY=VALUE...``."""
+
+
+def one_core(commit: str) -> list[str]:
+    """Words that keep a run of a commit in one process and one thread. The key ``jobs`` came after 8b18941."""
+    return ["threads=1", "workers=0", *([] if commit == "8b18941" else ["jobs=1"])]

@@ -1,0 +1,121 @@
+"""The last sentence of a run: whether the unlabelled images helped, by how much, and if not, why.
+
+It speaks of points of level accuracy on test, of what is printed, rounded, and never of more than the interval allows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nstudent.evaluation.scores import HEADLINE, Difference, HeapGain, Scores
+from nstudent.runs.findings import FEWEST_DIFFERING, Finding, Kind
+from nstudent.runs.measured import Measured
+
+_REASONS: tuple[Kind, ...] = (
+    "wrong labels",
+    "other images",
+    "filter weaker than its labeller",
+    "filter drops much",
+    "classes gone",
+    "few labels kept",
+    "classes without labels",
+    "still rising",
+    "small heap",
+    "labels alone are strong",
+)
+"""Findings that can be the reason why a student that was trained does not help, the most likely first."""
+_BEST = "the best that the labels alone gave"
+
+
+def points(difference: Difference) -> str:
+    """A difference and its interval in points, such as ``+1.4 points [0.6, 2.3]``."""
+    value, low, high = (_tenths(share) / 10 for share in (difference.value, difference.low, difference.high))
+    return f"{value:+.1f} points [{low:.1f}, {high:.1f}]" if value else f"0.0 points [{low:.1f}, {high:.1f}]"
+
+
+def reason(found: Sequence[Finding]) -> Finding | None:
+    """The most likely reason why a heap did not help; ``None`` if no finding is one."""
+    return next((finding for kind in _REASONS for finding in found if finding.kind == kind), None)
+
+
+def verdict(measured: Measured, found: Sequence[Finding]) -> str:
+    """The last sentence of a run, and what follows from it.
+
+    Args:
+        measured: What the run measured.
+        found: Its findings.
+    """
+    scores = measured.scores
+    gain = scores.heap_gain
+    if gain is None:
+        return _without_gain(measured)
+    difference = gain.difference[HEADLINE]
+    clear = gain.differing >= FEWEST_DIFFERING
+    if scores.final.name == gain.with_heap.name:
+        if clear and _tenths(difference.low) > 0:
+            return f"Your unlabelled images helped: {points(difference)} over {_BEST}."
+        if _tenths(difference.value) > 0:
+            return f"Your unlabelled images may have helped: {points(difference)} over {_BEST}; {_doubt(gain)}."
+        return f"Your unlabelled images did not help: {points(difference)} against {_BEST}. {_why(found)}"
+    return _labels_alone_final(gain, found, clear=clear)
+
+
+def _labels_alone_final(gain: HeapGain, found: Sequence[Finding], *, clear: bool) -> str:
+    """The last sentence if the classifier that was chosen on validation learnt nothing from the heap."""
+    difference, name = gain.difference[HEADLINE], gain.labels_alone.name
+    if clear and _tenths(difference.low) > 0:
+        return (
+            f"Your unlabelled images are not in the final classifier: on validation {name} was chosen, made from the "
+            f"labels alone, but on test the best that saw them is better by {points(difference)}. "
+            "Try: more validation images (data.validation)."
+        )
+    return (
+        f"Your unlabelled images did not help: on validation {name} was chosen, made from the labels alone; on test "
+        f"the best that saw them differs from it by {points(difference)}. {_why(found)}"
+    )
+
+
+def _without_gain(measured: Measured) -> str:
+    """The last sentence if no classifier that saw the heap can be compared."""
+    scores = measured.scores
+    given = f"The final classifier is made from the labels alone{_reached(scores)}."
+    if scores.ended:
+        return f"Your unlabelled images did not help: {scores.ended.rstrip('.')}. {given}"
+    if not measured.labels:
+        return f"No unlabelled image was used, because rounds is 0. {given}"
+    if any(measured.rounds.get(part) for part in scores.final.parts):
+        return (
+            "Whether your unlabelled images helped is not known: every classifier made from the labels alone costs "
+            "more than final.max_gmacs. Try: a smaller teacher, or a higher final.max_gmacs. "
+            f"The final classifier learnt from them{_reached(scores)}."
+        )
+    if measured.students:
+        return (
+            "Your unlabelled images did not help: every classifier that saw them costs more than final.max_gmacs. Try: "
+            f"a smaller student (student.model), or a higher final.max_gmacs. {given}"
+        )
+    return f"Your unlabelled images were not used: no student was trained. {given}"
+
+
+def _reached(scores: Scores) -> str:
+    reached = scores.final.test.get(HEADLINE)
+    return "" if reached is None else f" and reaches {100 * reached.value:.1f}% {HEADLINE} on test"
+
+
+def _why(found: Sequence[Finding]) -> str:
+    likely = reason(found)
+    if likely is None:
+        return "No measurement says why. Try: more unlabelled images, or a larger student (student.model)."
+    sentence = f"Likely why: {likely.sentence[:1].lower()}{likely.sentence[1:]}"
+    return f"{sentence} Try: {likely.remedy}." if likely.remedy else sentence
+
+
+def _doubt(gain: HeapGain) -> str:
+    if _tenths(gain.difference[HEADLINE].low) <= 0:
+        return "the interval includes 0"
+    return f"only {gain.differing} test images decide that"
+
+
+def _tenths(share: float) -> int:
+    """A share as it is shown, in tenths of a point."""
+    return round(1000 * share)
