@@ -75,7 +75,9 @@ def run(context: Context) -> ChoiceMetrics:
     gains = expected_gains(_contenders(singles, pools))
     choices = {each.name: each for each in (*singles, *pools) if _is_within(each, limit)}
     metrics = _chosen([_candidate(each, singles[0], gains[each.name]) for each in choices.values()])
-    choices[metrics.chosen].ensemble.save(context.folder)
+    taken = choices[metrics.chosen].ensemble
+    context.reserve(sum(tensor.nbytes for member in taken.members for tensor in member.tensors().values()))
+    taken.save(context.folder)
     for line in _in_words(metrics, singles, limit):
         context.progress.say(line)
     return metrics
@@ -145,9 +147,9 @@ def _pool(name: str, trained: Sequence[_Trained], labels: LabelArray, limit: flo
 def _pooled(name: str, voting: dict[_Trained, float], labels: LabelArray) -> _Choice:
     parts, weights = list(voting), list(voting.values())
     pool = pool_ensembles([part.ensemble for part in parts], weights)
-    raw = tuple(
-        np.average(np.stack(level), axis=0, weights=weights).astype(np.float32)
-        for level in zip(*(part.raw for part in parts), strict=True)
+    raw: Probabilities = tuple(
+        sum((weight * level for level, weight in zip(levels, weights, strict=True)), np.zeros_like(levels[0]))
+        for levels in zip(*(part.raw for part in parts), strict=True)
     )
     ensemble = pool.calibrated(fit_calibration(raw, labels, pool.recipe.outputs))
     return _Choice(

@@ -129,7 +129,7 @@ def test_each_level_has_the_probability_of_its_class(tmp_path: Path, image: Path
 def test_it_shows_the_probabilities_that_its_calibration_makes(tmp_path: Path, image: Path) -> None:
     """Those of the labels of the heap, and of the scores: paths of one, two and three classes are weighed together."""
     calibration = Calibration((2.0, 1.5, 1.0), (-0.5, 0.25, 0.0))
-    run_dir = add_step(tmp_path / "run", "01-teacher", SIX, stands=True, calibration=calibration)
+    run_dir = add_step(tmp_path / "run", "01-teacher", SIX, calibration=calibration)
     softmax = [torch.tensor([level], dtype=torch.float32).softmax(dim=1) for level in SIX]
     coarse, mid, fine = PathPosterior(Outputs(TAXONOMY), calibration).marginals(softmax)
 

@@ -86,7 +86,10 @@ _SHORT = [
     *("rounds=1", "data.unlabelled=300", "teacher.epochs=20", "teacher.members=[{}]"),
     *("filter.enabled=true", "filter.epochs=1", "filter.iterations=1", "student.epochs=3", "evaluate.resamples=100"),
 ]
-_STEPS = ["00-data", "01-teacher", "02-baseline", "04-pseudolabel", "05-filter", "06-student", "08-evaluate"]
+_STEPS = [
+    *("00-data", "01-teacher", "02-baseline", "03-choose", "04-pseudolabel", "05-filter", "06-student"),
+    *("07-choose", "08-evaluate"),
+]
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from nstudent.data.dataset import Dataset
 from nstudent.data.resident import ResidentPixels
 from nstudent.errors import StoppedError
 from nstudent.evaluation.assess import assess
-from nstudent.evaluation.calibration import fit_calibration
+from nstudent.evaluation.calibration import fit_calibration, fit_temperatures
 from nstudent.evaluation.metrics import scores
 from nstudent.labels.path_posterior import Calibration
 from nstudent.listener import Listener, NoListener
@@ -294,10 +294,15 @@ def test_a_calibration_is_fitted_to_the_raw_pool_on_the_validation_images(
     network = trainer.build(ModelConfig(), trainer._config.teacher, ("network",))
     raw = trainer.ensemble([ModelConfig()], [network])
     levels = predict(raw, dataset.pixels, dataset.validation, 64)
-    wanted = fit_calibration(levels, dataset.labels[dataset.validation], trainer.outputs)
+    labels = dataset.labels[dataset.validation]
+    alone = fit_temperatures(levels, labels, trainer.outputs)
+    sharpened = predict(raw.with_member_temperatures([alone]), dataset.pixels, dataset.validation, 64)
+    wanted = fit_calibration(sharpened, labels, trainer.outputs)
 
     found = trainer.calibrated(raw.calibrated(before))
 
+    assert found.recipe.member_temperatures is not None
+    np.testing.assert_allclose(found.recipe.member_temperatures, [alone], rtol=1e-3)
     assert found.recipe.calibration is not None
     assert found.recipe.calibration.temperatures == pytest.approx(wanted.temperatures, rel=1e-3)
     assert found.recipe.calibration.ends == pytest.approx(wanted.ends, abs=1e-3)
