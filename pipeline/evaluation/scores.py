@@ -78,8 +78,8 @@ class Side(JsonRecord):
     image_passes: int | None
     """Number of images that went forward and backward in these trainings; ``None`` if one of them was not counted."""
     made_from: tuple[str, ...]
-    """All steps that it was made from, labelling included, packing of the images left out: what they took in time stands in
-    their manifests, and not here, because equal runs have equal scores and not equal times."""
+    """All steps that it was made from, labelling included, packing of the images left out. What they took in time
+    stands in their manifests and not here: equal runs have equal scores, and not equal times."""
     validation: Intervals
     test: Intervals
 
