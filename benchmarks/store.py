@@ -245,7 +245,7 @@ def selecting(folder: Path) -> dict[str, float]:
     before, began, worked = peak(), time.perf_counter(), time.process_time()
     labels = store.LabelStore(store.shards(folder), LEVELS)
     keep = labels.deep_enough(0.6)
-    key, config = (0, "pseudolabel", 1), PseudolabelConfig()
+    key, config = (0, "pseudolabel", 1), PseudolabelConfig(balance=True, threshold=0.6)
     selection = select(labels.terminals(taxonomy), labels.kept_confidence(keep), keep, taxonomy, config, key)
     selection.save(folder)
     seconds, worked = time.perf_counter() - began, time.process_time() - worked

@@ -44,6 +44,8 @@ from torch import Tensor, nn
 
 _WORTH_SAYING = 0.05
 """Share of a training's time above which waiting for images is reported."""
+_FEWEST_EPOCHS, _FEWEST_STEPS = 30, 400
+"""Length of a student that is not given one: in a hundred steps a network from scratch learns little."""
 _CHECKPOINT_COPIES = 13
 """How often a network's bytes lie on disk: weights, their average and two moments of the optimiser, in two generations
 and one being written, and the weights that are left at the end."""
@@ -135,7 +137,8 @@ class Trainer:
         """How long a student trains, and its baseline with it: known before any label is made."""
         student = self._config.student
         heap = max(1, len(self.dataset.unlabelled))
-        return Length(student.epochs, math.ceil(heap / heap_batch_size(student.batch_size, student.unlabelled_ratio)))
+        steps = math.ceil(heap / heap_batch_size(student.batch_size, student.unlabelled_ratio))
+        return Length(student.epochs or max(_FEWEST_EPOCHS, math.ceil(_FEWEST_STEPS / steps)), steps)
 
     def build(self, model: ModelConfig, training: TrainingConfig, key: Key) -> Network:
         """A new network with the noise of its training built in."""

@@ -139,14 +139,15 @@ def _scores(context: Context, trained: TrainedMetrics, parts: _Parts) -> Classif
 
 def _side(context: Context, candidate: Candidate, parts: _Parts) -> Side:
     manifests = {made.name: made.manifest for made in context.gathered}
-    spent = cost(made_from(candidate.parts, manifests), manifests)
+    steps = made_from(candidate.parts, manifests)
+    spent = cost(steps, manifests)
     return Side(
         name=candidate.name,
         parts=candidate.parts,
         gmacs=candidate.gmacs,
         training_gmacs=spent.training_gmacs,
         image_passes=spent.image_passes,
-        minutes=spent.minutes,
+        made_from=tuple(sorted(steps)),
         validation=_intervals(context, parts["validation"].tallies),
         test=_intervals(context, parts["test"].tallies),
     )

@@ -189,7 +189,7 @@ def _scores(context: Context) -> Scores:
     found = {HEADLINE: Interval(0.5, 0.4, 0.6)}
     names = [made.name for made in context.all("classifier")]
     classifiers = {name: ClassifierScores(1.0, 10, None, validation=found, test=found) for name in names}
-    final = Side(names[0], {names[0]: 1.0}, 1.0, None, 10, 0.1, validation=found, test=found)
+    final = Side(names[0], {names[0]: 1.0}, 1.0, None, 10, (names[0],), validation=found, test=found)
     return Scores(final, None, 0.95, classifiers, None, None, {}, {}, pseudo_labels={}, given_labels={})
 
 

@@ -41,7 +41,7 @@ def difference(value: float, low: float, high: float) -> dict[str, Difference]:
 def side(name: str, *parts: str, gmacs: float = 0.01) -> Side:
     """One side of the gain: a step, or a pool of some."""
     weights = dict.fromkeys(parts or (name,), 1 / len(parts or (name,)))
-    return Side(name, weights, gmacs, 1234.5, 94_080, 1.25, validation=FOUND, test=FOUND)
+    return Side(name, weights, gmacs, 1234.5, 94_080, tuple(weights), validation=FOUND, test=FOUND)
 
 
 WITH_HEAP, LABELS_ALONE = side("pool of all", "01-teacher", STUDENT), side("02-baseline")
@@ -123,5 +123,6 @@ def measured(found: Scores | None = None, **changed: Any) -> Measured:
         choices={"07-choose": choice()},
         rounds={STUDENT: 1, LABELS: 1, FILTER: 1, "07-choose": 1},
         labels_of={FILTER: LABELS},
+        seconds={"01-teacher": 30.0, "02-baseline": 75.0, LABELS: 10.0, STUDENT: 700.4},
     )
     return replace(made, **changed)

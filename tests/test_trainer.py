@@ -79,6 +79,21 @@ def test_a_students_epoch_shows_the_heap_once(
     assert make_trainer("student.epochs=7", *words).student_length() == Length(7, steps_per_epoch)
 
 
+@pytest.mark.parametrize(
+    ("words", "length"),
+    [
+        # 90 images of the heap, so many of them in a batch that an epoch has 2, 1 and 15 steps.
+        (["student.batch_size=16"], Length(200, 2)),
+        (["student.batch_size=60"], Length(400, 1)),
+        (["student.batch_size=2"], Length(30, 15)),
+    ],
+)
+def test_a_student_that_is_given_no_length_has_30_epochs_and_at_least_400_steps(
+    words: list[str], length: Length, make_trainer: Callable[..., Trainer]
+) -> None:
+    assert make_trainer("student.epochs=null", "student.unlabelled_ratio=3", *words).student_length() == length
+
+
 def test_a_ratio_that_rounds_to_no_image_does_not_divide_by_zero(make_trainer: Callable[..., Trainer]) -> None:
     trainer = make_trainer("student.batch_size=4", "student.unlabelled_ratio=0.1")
     assert trainer.student_length().steps > 0

@@ -60,8 +60,6 @@ class NoiseConfig(Section):
 class TrainingConfig(Section):
     """How one network is trained."""
 
-    epochs: Count = 60
-    """Passes over the images."""
     batch_size: Count = 32
     """Labelled images a step."""
     optimizer: str = "adamw"
@@ -170,8 +168,9 @@ class StudentConfig(TrainingConfig):
 
     model: ModelConfig = ModelConfig(backbone_options={"channels": (48, 72, 96, 144)}, head_width=128)
     """The student, half as wide again as a member of the teacher; its supervised-only baseline has its architecture."""
-    epochs: Count = 30
-    """Passes over the unlabelled heap: an epoch has as many steps as showing every image once would take."""
+    epochs: Count | None = None
+    """Passes over the unlabelled heap: an epoch has as many steps as showing every image once would take. null: 30, and
+    over a small heap so many more that the training has 400 steps."""
     warmup_epochs: Annotated[Number, Field(ge=0)] = 1.0
     """Epochs over which the learning rate rises from a hundredth of its height."""
     unlabelled_ratio: Annotated[Number, Field(gt=0)] = 3.0

@@ -77,8 +77,9 @@ class Side(JsonRecord):
     labels they learnt from, and of the classifiers that gave these labels; ``None`` if one of them was not counted."""
     image_passes: int | None
     """Number of images that went forward and backward in these trainings; ``None`` if one of them was not counted."""
-    minutes: float
-    """Time that all steps took that it was made from, labelling included, packing of the images left out."""
+    made_from: tuple[str, ...]
+    """All steps that it was made from, labelling included, packing of the images left out. What they took in time
+    stands in their manifests and not here: equal runs have equal scores, and not equal times."""
     validation: Intervals
     test: Intervals
 

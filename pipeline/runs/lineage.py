@@ -17,7 +17,6 @@ class Cost:
     """Billions of multiply-adds of their trainings; ``None`` if one of them was not counted."""
     image_passes: int | None
     """Number of images that went forward and backward in them; ``None`` if one of them was not counted."""
-    minutes: float
 
 
 def made_from(parts: Iterable[str], manifests: Mapping[str, Manifest]) -> set[str]:
@@ -44,13 +43,12 @@ def made_from(parts: Iterable[str], manifests: Mapping[str, Manifest]) -> set[st
 
 
 def cost(steps: Iterable[str], manifests: Mapping[str, Manifest]) -> Cost:
-    """The cost of some steps; labelling and choosing take time and train nothing."""
-    made = [manifests[name] for name in sorted(steps)]
-    trained = [each for made_ in made if isinstance(each := read_metrics(made_), TrainedMetrics | FilterMetrics)]
+    """The cost of the trainings of some steps; labelling and choosing train nothing."""
+    reported = (read_metrics(manifests[name]) for name in sorted(steps))
+    trained = [each for each in reported if isinstance(each, TrainedMetrics | FilterMetrics)]
     gmacs = [each.training_gmacs for each in trained]
     passes = [each.image_passes for each in trained]
     return Cost(
         training_gmacs=None if None in gmacs else round(sum(each for each in gmacs if each is not None), 3),
         image_passes=None if None in passes else sum(each for each in passes if each is not None),
-        minutes=round(sum(each.seconds for each in made) / 60, 3),
     )

@@ -36,6 +36,8 @@ class Measured:
     """Round of each step; 0: before the first."""
     labels_of: Mapping[str, str]
     """By filter step, the step whose labels it judged."""
+    seconds: Mapping[str, float]
+    """How long each step took."""
 
     @classmethod
     def read(cls, run_dir: Path, step: str) -> Self:
@@ -58,6 +60,7 @@ class Measured:
             labels=labels,
             filters=filters,
             choices=those(ChoiceMetrics),
+            seconds={name: manifest.seconds for name, manifest in manifests.items()},
             rounds={name: manifest.round for name, manifest in manifests.items()},
             labels_of={
                 name: next(read for read in manifests[name].inputs if read in labels)

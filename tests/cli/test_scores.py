@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from measured_runs import FILTER, STUDENT, difference, filtered, gain, measured, scores, side
+from measured_runs import FILTER, LABELS, STUDENT, difference, filtered, gain, measured, scores, side
 from nstudent.cli import run
 from nstudent.cli.scores import print_findings, print_scores
 from nstudent.evaluation.scores import (
@@ -100,10 +100,11 @@ def test_what_a_classifier_is_not_scored_for_is_a_dash(capsys: pytest.CaptureFix
 
 
 def test_the_costs_of_both_sides_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
-    heap = replace(side("06-student"), training_gmacs=None, image_passes=None, gmacs=0.012345, minutes=12.34)
+    heap = replace(side("06-student"), training_gmacs=None, image_passes=None, gmacs=0.012345)
+    heap = replace(heap, made_from=("01-teacher", LABELS, "06-student"))
     lines = shown(capsys, scores(replace(HELPED, with_heap=heap), final=heap))
     costs = next(number for number, line in enumerate(lines) if line.startswith("cost"))
-    assert lines[costs + 1].split() == ["06-student", "-", "-", "12.3", "0.01235"]
+    assert lines[costs + 1].split() == ["06-student", "-", "-", "12.3", "0.01235"], "30 + 10 + 700.4 seconds"
     assert lines[costs + 2].split() == ["02-baseline", "1,234", "94,080", "1.2", "0.01"]
 
 

@@ -34,25 +34,28 @@ def grown_mib(script: str) -> int:
 
 
 @pytest.mark.slow
-def test_a_batch_is_decoded_and_stored_in_little_memory() -> None:
+def test_a_batch_is_calibrated_decoded_and_stored_in_little_memory() -> None:
     """Scores of 256 images for 10,000 labels, three levels at once, would be 30 MB and several copies of it."""
     grown = grown_mib("""
 from nstudent.labels.decoders import build_decoder
+from nstudent.labels.path_posterior import Calibration, PathPosterior
 from nstudent.labels.store import Layout, Shard
 from nstudent.taxonomy.outputs import Outputs
 outputs = Outputs(tree)
 levels = [random.random((256, n), dtype=np.float32) for n in outputs.sizes]
 levels = [torch.from_numpy(level / level.sum(axis=1, keepdims=True)) for level in levels]
 layout = Layout.of(outputs, None)
-decoder, shard = build_decoder("best_path", outputs), Shard(np.arange(2048), layout)
+posterior = PathPosterior(outputs, Calibration((2.0, 1.5, 1.0), (0.0, 0.0, 0.0)))
+decoder, shard = build_decoder("expected_score", outputs), Shard(np.arange(2048), layout)
 for first in range(0, 2048, 256):
-    found = decoder.decode(levels)
-    columns = layout.columns(levels, found.paths, found.confidence)
+    calibrated = posterior.marginals(levels)
+    found = decoder.decode(calibrated)
+    columns = layout.columns(calibrated, found.paths, found.confidence)
     shard.put(first, {name: tensor.numpy() for name, tensor in columns.items()})
     assert (tree.terminal_of(found.paths.numpy()) >= 0).all()
 """)
 
-    # 21 MB of distributions made here, 20 MB of positions to choose the top classes by, one batch of sums.
+    # 21 MB of distributions made here and as much calibrated, 20 MB of positions to choose the top classes by.
     assert grown < 110
 
 

@@ -25,6 +25,7 @@ from trees import outputs_of
 KEY = (0, "pseudolabel", 1)
 FLAT = outputs_of(1, 3).taxonomy
 """One coarse class with three fine ones: fine class and terminal have the same number."""
+BALANCED = PseudolabelConfig(balance=True, threshold=0.6)
 
 
 def balanced_share(confidence: np.ndarray, wanted: int, floor: float, max_copies: float) -> tuple[float, float]:
@@ -111,7 +112,12 @@ def selected(
     keep = deep_enough(confidence, 0.3) if keep is None else keep
     sure = kept_confidence(confidence, keep)
     return select(
-        np.asarray(terminal, np.int32), sure, keep, FLAT, PseudolabelConfig(**({"balance": True} | options)), key
+        np.asarray(terminal, np.int32),
+        sure,
+        keep,
+        FLAT,
+        PseudolabelConfig(**{"balance": True, "threshold": 0.3} | options),
+        key,
     )
 
 
@@ -313,9 +319,7 @@ def test_a_doubtful_image_never_stands_in_for_a_sure_one() -> None:
     confidence = np.stack([np.full(180, 0.97), fine], axis=1).astype(np.float32)
     keep = deep_enough(confidence, 0.6)
 
-    copies = select(
-        terminal, kept_confidence(confidence, keep), keep, tree, PseudolabelConfig(balance=True), KEY
-    ).copies
+    copies = select(terminal, kept_confidence(confidence, keep), keep, tree, BALANCED, KEY).copies
 
     assert (copies[:60] == 1).all()
     assert (copies[120:] == 1).all()
@@ -328,9 +332,7 @@ def test_each_depth_has_an_aim_of_its_own() -> None:
     confidence = np.stack([np.full(240, 0.97), np.repeat([0.99, 0.99, 0.2], [10, 30, 200])], axis=1).astype(np.float32)
     keep = deep_enough(confidence, 0.6)
 
-    copies = select(
-        terminal, kept_confidence(confidence, keep), keep, tree, PseudolabelConfig(balance=True), KEY
-    ).copies
+    copies = select(terminal, kept_confidence(confidence, keep), keep, tree, BALANCED, KEY).copies
 
     assert (copies[:10] == 2).all()
     assert copies[10:40].sum(dtype=int) == pytest.approx(20, abs=8)
@@ -342,7 +344,7 @@ def test_an_image_is_not_shown_for_its_coarse_class_if_its_fine_class_has_more_t
     fine = np.repeat([0.99, 0.2, 0.99], [90, 30, 10])
     confidence = np.stack([np.full(130, 0.97), fine], axis=1).astype(np.float32)
     keep = deep_enough(confidence, 0.6)
-    config = PseudolabelConfig(balance=True, images_per_class=20)
+    config = BALANCED.model_copy(update={"images_per_class": 20})
 
     copies = select(terminal, kept_confidence(confidence, keep), keep, tree, config, KEY).copies
 
