@@ -4,17 +4,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from nstudent.classifier import Classifier
 from nstudent.config.schema import Config
+from nstudent.data.dataset import Dataset
 from nstudent.errors import ArtifactError, TrainingError
 from nstudent.evaluation.scores import HEADLINE, Difference
 from nstudent.labels.heap_labels import HeapLabels
+from nstudent.labels.selection import load_given_keep
 from nstudent.runs.run import run_all, run_stage
 from nstudent.runs.status import status
 from nstudent.runs.step_metrics import ChoiceMetrics, TrainedMetrics
 from nstudent.stages.student import in_words
 from nstudent.storage.artifact import Artifact, Manifest
+from nstudent.taxonomy.tree import UNKNOWN, LabelArray
 from nstudent.trainer import Trainer
 
 
@@ -94,13 +98,25 @@ def test_it_learns_from_hard_and_from_soft_labels(
     assert (Manifest.read(go_on / "06-student").id == before) is (targets == "soft")
 
 
-@pytest.mark.slow
 def test_given_labels_that_the_filter_dropped_teach_nothing(
-    tiny: Callable[..., Config], go_on: Path, finished: Path
+    tiny: Callable[..., Config], go_on: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_all(tiny("filter.labelled=true"), go_on)
-    assert sum(Manifest.read(go_on / "05-filter").metrics["dropped_given"].values()) > 0
-    assert Manifest.read(go_on / "06-student").id != Manifest.read(finished / "06-student").id
+    keep = load_given_keep(Artifact(go_on / "05-filter"))
+    keep[3, 2] = keep[5] = False
+    monkeypatch.setattr("nstudent.stages.student.load_given_keep", lambda _: keep)
+    taught = []
+
+    def labelled(_: Trainer, labels: LabelArray) -> None:
+        taught.append(labels)
+        raise TrainingError("enough was seen")
+
+    monkeypatch.setattr(Trainer, "labelled", labelled)
+    with pytest.raises(TrainingError, match="enough was seen"):
+        run_stage(tiny("student.weight_decay=0.5"), "student", go_on)
+    dataset = Dataset(Artifact(go_on / "00-data"))
+    expected = dataset.labels[dataset.labelled].copy()
+    expected[~keep] = UNKNOWN
+    np.testing.assert_array_equal(taught, [expected])
 
 
 def test_a_filter_of_other_labels_is_not_learnt_from(tiny: Callable[..., Config], go_on: Path) -> None:
