@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -20,6 +20,13 @@ _MAX_VALUES = 50_000
 _MAX_DIGITS = 100
 _MAX_LISTED = 20
 """Problems that one error names."""
+
+GONE: Mapping[str, str] = {
+    "pseudolabel.calibrate": "every classifier is calibrated where it is trained",
+    "filter.average_from": "predictions are averaged over the whole training",
+    "student.promote_above": "the classifier is chosen by what is expected of each",
+}
+"""Keys that earlier versions had, and why there is no need for them."""
 
 
 _Section = TypeVar("_Section", bound=BaseModel)
@@ -131,6 +138,20 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -
     return check(page, where=str(path) if path is not None else "the command line")
 
 
+def reload_config(path: Path) -> Config:
+    """The configuration that a run has kept. A key of an earlier version that is gone since is passed over.
+
+    Raises:
+        ConfigError: As ``load_config``.
+    """
+    page = read_yaml(path)
+    for name in GONE:
+        section, _, key = name.partition(".")
+        if isinstance(page, dict) and isinstance(page.get(section), dict):
+            page[section].pop(key, None)
+    return check(page or {}, where=str(path))
+
+
 def check(page: dict[str, Any], where: str) -> Config:
     """Turn a nested mapping into a ``Config``; ``where`` names it in errors.
 
@@ -193,7 +214,7 @@ def _problems(error: ValidationError, kind: type[BaseModel]) -> list[str]:
             lines.append(said)
         elif unknown:
             name = ".".join([*path, str(location[-1])])
-            lines.append(f"{name}: there is no such key{_nearest(section, str(location[-1]))}")
+            lines.append(f"{name}: {_why_unknown(name, section)}")
             named.add(name)
         else:
             said = problem["msg"].replace("valid tuple", "list").replace("valid dictionary", "group of keys")
@@ -234,6 +255,12 @@ def _section_in(annotation: Any) -> type[BaseModel] | None:
         return annotation
     inner = (_section_in(part) for part in get_args(annotation))
     return next((section for section in inner if section is not None), None)
+
+
+def _why_unknown(name: str, section: type[BaseModel] | None) -> str:
+    if name in GONE:
+        return f"this key is gone, because {GONE[name]}: delete it"
+    return f"there is no such key{_nearest(section, name.rpartition('.')[2])}"
 
 
 def _nearest(section: type[BaseModel] | None, name: str) -> str:

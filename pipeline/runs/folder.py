@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from nstudent.config.file import dump_yaml, load_config
+from nstudent.config.file import dump_yaml, reload_config
 from nstudent.config.schema import Config
 from nstudent.data.sources import source_stamp
 from nstudent.distributed.world import IndependentJob, World
@@ -70,7 +70,7 @@ class Run:
         path = Path(run_dir) / CONFIG
         if not path.exists():
             raise ArtifactError(f"{run_dir} is not a run folder: it has no {CONFIG}")
-        return cls.open(load_config(path), run_dir, session)
+        return cls.open(reload_config(path), run_dir, session)
 
     @contextmanager
     def locked(self, *, beside_parts: bool = False) -> Iterator[None]:

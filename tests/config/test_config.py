@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nstudent.config.file import dump_yaml, load_config, parse_yaml
+from nstudent.config.file import GONE, dump_yaml, load_config, parse_yaml, reload_config
 from nstudent.config.members import MEMBERS, MemberConfig
 from nstudent.config.schema import Config, ModelConfig, Section
 from nstudent.config.types import Count
@@ -421,3 +421,19 @@ def test_any_override_is_a_config_or_a_config_error(key: str, text: str) -> None
     except ConfigError:
         return
     assert isinstance(config, Config)
+
+
+@pytest.mark.parametrize("name", GONE)
+def test_a_key_that_is_gone_says_why_and_what_to_do(name: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        load_config(None, [f"{name}=0.5"])
+    assert str(refused.value) == f"the command line: {name}: this key is gone, because {GONE[name]}: delete it"
+
+
+def test_the_configuration_that_an_earlier_version_kept_with_its_run_is_read_without_what_is_gone(
+    tmp_path: Path,
+) -> None:
+    text = "seed: 3\n" + "".join(f"{section}: {{{key}: 0.5}}\n" for section, key in (name.split(".") for name in GONE))
+    assert reload_config(_page(tmp_path, text)) == load_config(None, ["seed=3"])
+    with pytest.raises(ConfigError, match=r"seeds: there is no such key \(did you mean 'seed'\?\)"):
+        reload_config(_page(tmp_path, "seeds: 3\n"))
