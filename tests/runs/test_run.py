@@ -36,7 +36,7 @@ def test_each_step_reads_what_the_plan_says(tmp_path: Path, fake_stages: FakeSta
     assert fake_stages.read == planned(1) | {
         "03-choose": ONE_ROUND[:3],
         "07-choose": [*ONE_ROUND[:3], "06-student"],
-        "08-evaluate": ONE_ROUND[:-1],
+        "08-evaluate": ["00-data", "07-choose", *ONE_ROUND[1:-1]],
     }
 
 
@@ -199,6 +199,14 @@ def test_labels_without_a_choice_name_the_stage_to_run(tmp_path: Path, fake_stag
         run_stage(config, stage, tmp_path)
     with pytest.raises(ArtifactError, match=r"pseudolabel needs 03-choose, .* run `nstudent stage choose` first"):
         run_stage(config, "pseudolabel", tmp_path)
+
+
+def test_scores_are_made_of_the_last_choice_and_of_no_earlier_one(tmp_path: Path, fake_stages: FakeStages) -> None:
+    config = load_config(None, ["rounds=1"])
+    for stage in ("data", "teacher", "choose", "pseudolabel", "filter", "student"):
+        run_stage(config, stage, tmp_path)
+    with pytest.raises(ArtifactError, match=r"evaluate needs 07-choose, .* run `nstudent stage choose` first"):
+        run_stage(config, "evaluate", tmp_path)
 
 
 def test_a_stage_without_its_inputs_names_the_one_to_run(tmp_path: Path, fake_stages: FakeStages) -> None:
