@@ -20,6 +20,12 @@ _MAX_VALUES = 50_000
 _MAX_DIGITS = 100
 _MAX_LISTED = 20
 """Problems that one error names."""
+_GONE = {
+    "pseudolabel.calibrate": "every classifier is calibrated where it is trained",
+    "filter.average_from": "predictions are averaged over the whole training",
+    "student.promote_above": "the step choose decides, and a student that is not better ends nothing",
+}
+"""Keys of earlier versions, which stand in their pages and run folders, and what became of them."""
 
 
 _Section = TypeVar("_Section", bound=BaseModel)
@@ -193,7 +199,8 @@ def _problems(error: ValidationError, kind: type[BaseModel]) -> list[str]:
             lines.append(said)
         elif unknown:
             name = ".".join([*path, str(location[-1])])
-            lines.append(f"{name}: there is no such key{_nearest(section, str(location[-1]))}")
+            gone = f" any more: {_GONE[name]}; delete it" if name in _GONE else ""
+            lines.append(f"{name}: there is no such key{gone or _nearest(section, str(location[-1]))}")
             named.add(name)
         else:
             said = problem["msg"].replace("valid tuple", "list").replace("valid dictionary", "group of keys")
