@@ -4,17 +4,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from nstudent.classifier import Classifier
 from nstudent.config.schema import Config
+from nstudent.data.dataset import Dataset
 from nstudent.errors import ArtifactError, TrainingError
 from nstudent.evaluation.scores import HEADLINE, Difference
 from nstudent.labels.heap_labels import HeapLabels
+from nstudent.labels.selection import load_given_keep
 from nstudent.runs.run import run_all, run_stage
 from nstudent.runs.status import status
 from nstudent.runs.step_metrics import ChoiceMetrics, TrainedMetrics
 from nstudent.stages.student import in_words
 from nstudent.storage.artifact import Artifact, Manifest
+from nstudent.taxonomy.tree import UNKNOWN, LabelArray
 from nstudent.trainer import Trainer
 
 
@@ -26,7 +30,7 @@ def test_where_every_pseudo_label_is_rejected_the_run_ends_well_formed_and_names
     assert Manifest.read(go_on / "04-pseudolabel").metrics["shown"] == 0
     scores = json.loads((go_on / "08-evaluate" / "scores.json").read_text())
     assert re.search(r"no pseudo-label was kept.*pseudolabel\.threshold is 1\.0: lower it", scores["ended"])
-    assert scores["final"] == "07-choose"
+    assert scores["final"]["name"] == ChoiceMetrics.of(Manifest.read(go_on / "07-choose")).chosen
     assert "06-student" not in scores["classifiers"], "the student of the run before is not taken for this one's"
     choice = ChoiceMetrics.of(Manifest.read(go_on / "07-choose"))
     assert (choice.with_heap, choice.labels_alone) == (None, choice.chosen)
@@ -54,8 +58,8 @@ def test_the_classifier_of_a_run_is_the_one_that_its_scores_call_final(
 ) -> None:
     run_all(two_rounds(), go_on)
     scores = json.loads((go_on / "12-evaluate" / "scores.json").read_text())
-    assert scores["final"] == "11-choose"
     taken = ChoiceMetrics.of(Manifest.read(go_on / "11-choose")).taken
+    assert scores["final"]["name"] == taken.name
     recipe = Classifier.load(go_on, device="cpu")._ensemble.recipe
     assert (recipe.temperatures, recipe.ends) == (taken.temperatures, taken.ends)
     assert len(recipe.members) == len(taken.parts), "every classifier of this run has one member"
@@ -94,13 +98,25 @@ def test_it_learns_from_hard_and_from_soft_labels(
     assert (Manifest.read(go_on / "06-student").id == before) is (targets == "soft")
 
 
-@pytest.mark.slow
 def test_given_labels_that_the_filter_dropped_teach_nothing(
-    tiny: Callable[..., Config], go_on: Path, finished: Path
+    tiny: Callable[..., Config], go_on: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_all(tiny("filter.labelled=true"), go_on)
-    assert sum(Manifest.read(go_on / "05-filter").metrics["dropped_given"].values()) > 0
-    assert Manifest.read(go_on / "06-student").id != Manifest.read(finished / "06-student").id
+    keep = load_given_keep(Artifact(go_on / "05-filter"))
+    keep[3, 2] = keep[5] = False
+    monkeypatch.setattr("nstudent.stages.student.load_given_keep", lambda _: keep)
+    taught = []
+
+    def labelled(_: Trainer, labels: LabelArray) -> None:
+        taught.append(labels)
+        raise TrainingError("enough was seen")
+
+    monkeypatch.setattr(Trainer, "labelled", labelled)
+    with pytest.raises(TrainingError, match="enough was seen"):
+        run_stage(tiny("student.weight_decay=0.5"), "student", go_on)
+    dataset = Dataset(Artifact(go_on / "00-data"))
+    expected = dataset.labels[dataset.labelled].copy()
+    expected[~keep] = UNKNOWN
+    np.testing.assert_array_equal(taught, [expected])
 
 
 def test_a_filter_of_other_labels_is_not_learnt_from(tiny: Callable[..., Config], go_on: Path) -> None:

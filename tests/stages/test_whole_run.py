@@ -33,7 +33,6 @@ FILES = {
     },
     "01-teacher": NETWORK,
     "02-baseline": NETWORK,
-    "03-choose": NETWORK,
     "04-pseudolabel": {
         "manifest.json",
         "labels.h5",
@@ -43,15 +42,28 @@ FILES = {
     },
     "05-filter": {"manifest.json", "selection.h5", "labelled.h5"},
     "06-student": NETWORK,
-    "07-choose": NETWORK,
     "08-evaluate": {
         "manifest.json",
         "scores.json",
         "scores.png",
         # 539 images of validation and test.
-        *(f"predictions-{step}-000000000-000000539.h5" for step in ("01-teacher", "02-baseline", "06-student")),
+        *(
+            f"predictions-{step}-000000000-000000539.h5"
+            for step in ("01-teacher", "02-baseline", "06-student", "07-choose")
+        ),
     },
 }
+
+
+# A choice holds the members of whatever it takes.
+CHOICES = ("03-choose", "07-choose")
+
+
+def _files(step: str, run_dir: Path) -> set[str]:
+    if step not in CHOICES:
+        return FILES[step]
+    members = json.loads((run_dir / step / "model.json").read_text())["members"]
+    return NETWORK | {f"member-{number}.safetensors" for number in range(len(members))}
 
 
 def ids(folder: Path) -> dict[str, str]:
@@ -61,8 +73,8 @@ def ids(folder: Path) -> dict[str, str]:
 @pytest.mark.parametrize("step", STEPS)
 def test_each_step_leaves_the_files_it_promised_and_nothing_else(step: str, finished: Path) -> None:
     folder = finished / step
-    assert {path.relative_to(folder).as_posix() for path in folder.rglob("*")} == FILES[step]
-    assert set(Manifest.read(folder).files) == FILES[step] - {"manifest.json"}
+    assert {path.relative_to(folder).as_posix() for path in folder.rglob("*")} == _files(step, finished)
+    assert set(Manifest.read(folder).files) == _files(step, finished) - {"manifest.json"}
 
 
 def test_the_run_folder_holds_the_steps_and_the_configuration(finished: Path) -> None:
@@ -133,7 +145,7 @@ def test_two_rounds_walk_on_from_the_student(two_rounds: Callable[..., Config], 
     assert Manifest.read(go_on / "08-pseudolabel").inputs["07-choose"] == choice.id
     assert Manifest.read(go_on / "10-student").round == 2
     scores = json.loads((go_on / "12-evaluate" / "scores.json").read_text())
-    assert list(scores["classifiers"]) == ["01-teacher", "02-baseline", "06-student", "10-student", "11-choose"]
+    assert list(scores["classifiers"]) == ["01-teacher", "02-baseline", "06-student", "10-student"]
     assert list(scores["pseudo_labels"]) == ["04-pseudolabel", "05-filter", "08-pseudolabel", "09-filter"]
 
 
