@@ -64,6 +64,11 @@ class _Iteration:
     refused: tuple[str, ...]
     """Verdicts that are not in ``stands`` because they would have dropped too much."""
 
+    @property
+    def score(self) -> float:
+        """Log-likelihood of validation, by which iterations are compared."""
+        return -math.inf if self.made.log_likelihood is None else self.made.log_likelihood
+
 
 def run(context: Context) -> FilterMetrics | None:
     """Write the selection that is left, and which of the given labels are."""
@@ -75,7 +80,7 @@ def run(context: Context) -> FilterMetrics | None:
     if (context.config.filter.enabled and before.keep.any()) or context.config.filter.labelled:
         judge = _Judge(context, dataset, before, given)
         found = judge.iterate()
-    best = max(found, key=lambda each: each.made.log_likelihood or -math.inf, default=None)
+    best = max(found, key=lambda each: each.score, default=None)
     keep = best.stands if best else _Keep(np.ones(given.shape, dtype=bool), before.keep)
     if not context.world.leads:
         return None
@@ -130,9 +135,8 @@ class _Judge:
         for number in range(self._config.iterations):
             found.append(self._iteration(number, keep))
             keep = found[-1].stands
-            scores = [each.made.log_likelihood or 0.0 for each in found]
             # Where a verdict is refused there is nothing to go on from.
-            if found[-1].refused or scores[-1] < max(scores):
+            if found[-1].refused or found[-1].score < max(each.score for each in found):
                 break
         return found
 
