@@ -203,12 +203,11 @@ class _Judge:
         dropped = int((self._heap.keep & ~stands.pseudo).any(axis=1).sum())
         stands, refused = self._within_limit(stands)
         spent = trained.spent
-        passes = len(held_out) * config.epochs
         made = FilterIteration(
             validation=self._trainer.validation_score(network),
             dropped=dropped,
             image_passes=spent.image_passes,
-            training_gmacs=round(spent.training_gmacs + passes * network.gmacs, 6),
+            training_gmacs=round(spent.training_gmacs + config.epochs * len(held_out) * network.gmacs, 6),
             log_likelihood=round(score, 6),
         )
         return _Iteration(made, stands, both, rates, refused)
@@ -217,8 +216,9 @@ class _Judge:
         """Weights of labeller and network, those of the network alone, and the log-likelihood of those that count."""
         said: Any = None
         if self._context.world.leads:
-            labels = self._dataset.labels[self._held_out]
-            heard = Heard(self._labeller_says, held_out.distributions(), labels, self._outputs)
+            heard = Heard(
+                self._labeller_says, held_out.distributions(), self._dataset.labels[self._held_out], self._outputs
+            )
             both, alone = heard.weights(), heard.ensemble_alone()
             score = heard.log_likelihood(both if self._config.enabled else alone)
             said = [[[weight.labeller, weight.ensemble] for weight in each] for each in (both, alone)], score
