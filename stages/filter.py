@@ -64,11 +64,6 @@ class _Iteration:
     refused: tuple[str, ...]
     """Verdicts that are not in ``stands`` because they would have dropped too much."""
 
-    @property
-    def score(self) -> float:
-        """Log-likelihood of validation, by which iterations are compared."""
-        return -math.inf if self.made.log_likelihood is None else self.made.log_likelihood
-
 
 def run(context: Context) -> FilterMetrics | None:
     """Write the selection that is left, and which of the given labels are."""
@@ -80,7 +75,7 @@ def run(context: Context) -> FilterMetrics | None:
     if (context.config.filter.enabled and before.keep.any()) or context.config.filter.labelled:
         judge = _Judge(context, dataset, before, given)
         found = judge.iterate()
-    best = max(found, key=lambda each: each.score, default=None)
+    best = max(found, key=lambda each: each.made.score, default=None)
     keep = best.stands if best else _Keep(np.ones(given.shape, dtype=bool), before.keep)
     if not context.world.leads:
         return None
@@ -125,8 +120,9 @@ class _Judge:
         self._labeller_score = self._trainer.validation_score(labeller)
         self._labeller_says: Probabilities = ()
         if context.world.leads:
-            size = context.config.pseudolabel.batch_size
-            self._labeller_says = predict(labeller, dataset.pixels, self._held_out, size)
+            self._labeller_says = predict(
+                labeller, dataset.pixels, self._held_out, context.config.pseudolabel.batch_size
+            )
 
     def iterate(self) -> list[_Iteration]:
         """Iterate while validation improves."""
@@ -136,7 +132,7 @@ class _Judge:
             found.append(self._iteration(number, keep))
             keep = found[-1].stands
             # Where a verdict is refused there is nothing to go on from.
-            if found[-1].refused or found[-1].score < max(each.score for each in found):
+            if found[-1].refused or found[-1].made.score < max(each.made.score for each in found):
                 break
         return found
 
@@ -216,9 +212,8 @@ class _Judge:
         """Weights of labeller and network, those of the network alone, and the log-likelihood of those that count."""
         said: Any = None
         if self._context.world.leads:
-            heard = Heard(
-                self._labeller_says, held_out.distributions(), self._dataset.labels[self._held_out], self._outputs
-            )
+            labels = self._dataset.labels[self._held_out]
+            heard = Heard(self._labeller_says, held_out.distributions(), labels, self._outputs)
             both, alone = heard.weights(), heard.ensemble_alone()
             score = heard.log_likelihood(both if self._config.enabled else alone)
             said = [[[weight.labeller, weight.ensemble] for weight in each] for each in (both, alone)], score

@@ -210,6 +210,14 @@ def test_an_unknown_key_is_named_with_the_nearest_known_one(word: str, said: str
     assert _problems(word) == [said]
 
 
+def test_a_teacher_has_no_more_members_than_a_pool_of_classifiers_has_room_for() -> None:
+    """More were refused after they had been trained."""
+    assert len(load_config(None, [f"teacher.members={[{}] * 64}"]).teacher.members) == 64
+    (said,) = _problems(f"teacher.members={[{}] * 65}")
+    assert "teacher.members" in said
+    assert "64" in said
+
+
 def test_every_problem_is_reported_at_once(tmp_path: Path) -> None:
     page = _page(tmp_path, "seed: x\nrounds: -1\nstudent: {epoch: 3, epochs: 0}\n")
     with pytest.raises(ConfigError, match="4 problems") as error:

@@ -113,13 +113,6 @@ def judged_by(monkeypatch: pytest.MonkeyPatch, scores: Sequence[float], dropped:
 NOTHING = slice(0, 0)
 
 
-def test_an_iteration_that_leaves_no_doubt_at_all_is_not_taken_for_one_without_a_score() -> None:
-    """The logarithm of a probability of one is zero."""
-    made = FilterIteration(1.0, 0, 10, 1.0, log_likelihood=0.0)
-    keep = filter_stage._Keep(np.ones((1, 3), dtype=bool), np.ones((1, 3), dtype=bool))
-    assert filter_stage._Iteration(made, keep, (), (), ()).score == 0.0
-
-
 class Heard(Silence):
     """Keeps what is said to a person, in one line."""
 
