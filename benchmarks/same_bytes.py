@@ -5,8 +5,7 @@
 
 Two runs of each, in float32 on one thread of a CPU: the embedded one, and a small one of two rounds with every switch
 on (a filter of human labels too, CutMix, MixUp, erasing, dropout, stochastic depth, two members, absent as a class).
-The teacher of that one is trained for so short a time that its student beats it: only then there is a second round. It
-is for changes that are to move code and not numbers. Prints Markdown, and ends with 1 where a file differs.
+It is for changes that are to move code and not numbers. Prints Markdown, and ends with 1 where a file differs.
 """
 
 import argparse

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from nstudent.data.dataset import Dataset
 from nstudent.evaluation.assess import Assessed, assess
-from nstudent.evaluation.bootstrap import interval, paired_difference
+from nstudent.evaluation.bootstrap import compared, interval
 from nstudent.evaluation.calibration import calibration_error
 from nstudent.evaluation.label_quality import KeptQuality, detection_quality, held_out_quality, labels_without_images
 from nstudent.evaluation.metrics import Tallies
@@ -17,7 +17,6 @@ from nstudent.evaluation.metrics import scores as score_of
 from nstudent.evaluation.plots import save_figure
 from nstudent.evaluation.predictions import PredictionWriter
 from nstudent.evaluation.scores import (
-    COMPARED,
     FIGURE,
     HEADLINE,
     SCORES,
@@ -84,7 +83,7 @@ class _Scoring:
         self._dataset = dataset
         self._placement = Placement.from_config(context.config)
         self._made = {made.name: made for made in context.all("classifier")}
-        result = context.all("labeller")[-1]
+        result = context.inputs["labeller"]
         self.choice = ChoiceMetrics.of(result.manifest)
         names = dict.fromkeys((self.choice.chosen, self.choice.with_heap, self.choice.labels_alone))
         self.candidates = {name: self.choice.candidate(name) for name in names if name is not None}
@@ -161,10 +160,7 @@ def _intervals(context: Context, tallies: Tallies) -> Intervals:
 def _difference(context: Context, first: _Parts, second: _Parts) -> dict[str, Difference]:
     """Paired on test, by score."""
     evaluate = context.config.evaluate
-    ours, theirs = first["test"].tallies, second["test"].tallies
-    return {
-        name: paired_difference(ours[name], theirs[name], evaluate.resamples, evaluate.confidence) for name in COMPARED
-    }
+    return compared(first["test"].tallies, second["test"].tallies, evaluate.resamples, evaluate.confidence)
 
 
 def _heap_gain(context: Context, scoring: _Scoring, sides: Mapping[str, Side]) -> HeapGain | None:

@@ -75,7 +75,7 @@ def run(context: Context) -> FilterMetrics | None:
     if (context.config.filter.enabled and before.keep.any()) or context.config.filter.labelled:
         judge = _Judge(context, dataset, before, given)
         found = judge.iterate()
-    best = max(found, key=lambda each: each.made.log_likelihood or -math.inf, default=None)
+    best = max(found, key=lambda each: each.made.score, default=None)
     keep = best.stands if best else _Keep(np.ones(given.shape, dtype=bool), before.keep)
     if not context.world.leads:
         return None
@@ -120,8 +120,9 @@ class _Judge:
         self._labeller_score = self._trainer.validation_score(labeller)
         self._labeller_says: Probabilities = ()
         if context.world.leads:
-            size = context.config.pseudolabel.batch_size
-            self._labeller_says = predict(labeller, dataset.pixels, self._held_out, size)
+            self._labeller_says = predict(
+                labeller, dataset.pixels, self._held_out, context.config.pseudolabel.batch_size
+            )
 
     def iterate(self) -> list[_Iteration]:
         """Iterate while validation improves."""
@@ -130,9 +131,8 @@ class _Judge:
         for number in range(self._config.iterations):
             found.append(self._iteration(number, keep))
             keep = found[-1].stands
-            scores = [each.made.log_likelihood or 0.0 for each in found]
             # Where a verdict is refused there is nothing to go on from.
-            if found[-1].refused or scores[-1] < max(scores):
+            if found[-1].refused or found[-1].made.score < max(each.made.score for each in found):
                 break
         return found
 
@@ -199,12 +199,11 @@ class _Judge:
         dropped = int((self._heap.keep & ~stands.pseudo).any(axis=1).sum())
         stands, refused = self._within_limit(stands)
         spent = trained.spent
-        passes = len(held_out) * config.epochs
         made = FilterIteration(
             validation=self._trainer.validation_score(network),
             dropped=dropped,
             image_passes=spent.image_passes,
-            training_gmacs=round(spent.training_gmacs + passes * network.gmacs, 6),
+            training_gmacs=round(spent.training_gmacs + config.epochs * len(held_out) * network.gmacs, 6),
             log_likelihood=round(score, 6),
         )
         return _Iteration(made, stands, both, rates, refused)

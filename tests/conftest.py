@@ -138,7 +138,7 @@ class FakeStages:
         self.made: list[str] = []
         """Names of the steps that ran, in order."""
         self.read: dict[str, list[str]] = {}
-        """Names of the artifacts that each step was given."""
+        """Names of the artifacts that each step was given, each once, in the order of the run."""
         self.failing: dict[str, BaseException] = {}
         self.content: dict[str, str] = {}
         """What a step writes, where it is not its own name."""
@@ -148,7 +148,7 @@ class FakeStages:
     def work(self, context: Context) -> Metrics:
         name = context.step.name
         self.made.append(name)
-        self.read[name] = [made.name for made in (*context.inputs.values(), *context.gathered)]
+        self.read[name] = sorted({made.name for made in (*context.inputs.values(), *context.gathered)})
         (context.folder / "made.txt").write_text(self.content.get(name, name))
         (context.scratch / "checkpoint").write_text("half")
         if name in self.failing:

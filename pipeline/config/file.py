@@ -24,7 +24,7 @@ _MAX_LISTED = 20
 GONE: Mapping[str, str] = {
     "pseudolabel.calibrate": "every classifier is calibrated where it is trained",
     "filter.average_from": "predictions are averaged over the whole training",
-    "student.promote_above": "the classifier is chosen by what is expected of each",
+    "student.promote_above": "the step choose decides, and a student that is not better ends nothing",
 }
 """Keys that earlier versions had, and why there is no need for them."""
 

@@ -101,7 +101,7 @@ class TeacherConfig(TrainingConfig):
     """Passes over the labelled images."""
     batch_size: Count = 50
     """Labelled images a step."""
-    members: Annotated[tuple[AnyMember, ...], Field(min_length=1)] = (ModelConfig(), ModelConfig())
+    members: Annotated[tuple[AnyMember, ...], Field(min_length=1, max_length=64)] = (ModelConfig(), ModelConfig())
     """Members, trained apart, whose probabilities are averaged. The key kind names another kind than network."""
     max_gmacs: Positive | None = None
     """Limit on the multiply-adds of the whole ensemble for one image, in billions; null: none."""

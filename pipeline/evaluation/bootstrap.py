@@ -2,17 +2,15 @@
 
 import numpy as np
 import numpy.typing as npt
-from nstudent.evaluation.metrics import Ratio
-from nstudent.evaluation.scores import Difference, Interval
+from nstudent.evaluation.metrics import Ratio, Tallies
+from nstudent.evaluation.scores import COMPARED, CONFIDENCE_OF_STEPS, Difference, Interval
 from nstudent.randomness import generator
 
 _KEY = ("bootstrap",)
 
 
-RESAMPLES = 1000
-CONFIDENCE = 0.95
-"""Of the intervals that steps report before the scores are made. They are not those that the configuration sets for the
-scores, so that a run with other intervals makes its scores again and no network."""
+RESAMPLES_OF_STEPS = 1000
+"""Resamples of the intervals that steps report before the scores are made; see ``CONFIDENCE_OF_STEPS``."""
 
 
 def interval(ratio: Ratio, resamples: int, confidence: float) -> Interval | None:
@@ -24,7 +22,7 @@ def interval(ratio: Ratio, resamples: int, confidence: float) -> Interval | None
 
 
 def paired_difference(
-    first: Ratio, second: Ratio, resamples: int = RESAMPLES, confidence: float = CONFIDENCE
+    first: Ratio, second: Ratio, resamples: int = RESAMPLES_OF_STEPS, confidence: float = CONFIDENCE_OF_STEPS
 ) -> Difference:
     """First minus second, both scored on the same resampled images, so that hard images weigh on both alike."""
     gaps = _resampled(first, resamples) - _resampled(second, resamples)
@@ -34,6 +32,18 @@ def paired_difference(
     # A gap of rounding size is a tie.
     ahead = float((gaps > 1e-12).mean() + (np.abs(gaps) <= 1e-12).mean() / 2)
     return Difference(_value(first) - _value(second), float(low), float(high), ahead)
+
+
+def compared(first: Tallies, second: Tallies, resamples: int, confidence: float) -> dict[str, Difference]:
+    """First minus second by score of ``COMPARED``; a score that no image counts for is left out.
+
+    Of images that all have a level where nobody knows the class, that is the whole path.
+    """
+    return {
+        name: paired_difference(first[name], second[name], resamples, confidence)
+        for name in COMPARED
+        if first[name][:, 1].any()
+    }
 
 
 def _resampled(ratio: Ratio, resamples: int) -> npt.NDArray[np.float64]:

@@ -68,10 +68,11 @@ def _draw_gain(axes: Axes, scores: Scores) -> None:
     rows: list[tuple[str, Difference, str]] = []
     if found:
         label = _text(f"{found.with_heap.name}\nagainst\n{found.labels_alone.name}")
-        rows += [(f"{label}\n({name})", found.difference[name], "C0") for name in COMPARED]
+        rows += [(f"{label}\n({name})", difference, "C0") for name, difference in found.difference.items()]
     if scores.equal_passes:
         rows += [
-            (f"last student against\nits baseline\n({name})", scores.equal_passes[name], "C7") for name in COMPARED
+            (f"last student against\nits baseline\n({name})", difference, "C7")
+            for name, difference in scores.equal_passes.items()
         ]
     if not rows:
         axes.text(0.5, 0.5, "no classifier learnt from them", ha="center", va="center", transform=axes.transAxes)

@@ -22,6 +22,9 @@ COMPARED = (HEADLINE, WHOLE_PATH)
 """The scores of whole paths that classifiers are compared by."""
 OF_A_LEVEL = "accuracy/"
 """What the name of a level's own score begins with."""
+CONFIDENCE_OF_STEPS = 0.95
+"""Confidence of the intervals that steps report before the scores are made. It is not the one that the configuration
+sets for the scores, so that a run with other intervals makes its scores again and no network."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ class HeapGain(JsonRecord):
     with_heap: Side
     labels_alone: Side
     difference: dict[str, Difference]
-    """The first minus the second on test, by score of ``COMPARED``."""
+    """The first minus the second on test, by score of ``COMPARED``; without a score that no test image counts for."""
     differing: int
     """Number of test images for which the two sides differ in ``HEADLINE``: an interval rests on these alone."""
 

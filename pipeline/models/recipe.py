@@ -24,7 +24,8 @@ from pydantic import Field, PlainSerializer, PlainValidator, ValidationInfo, fie
 MODEL = "model.json"
 # Limits on a file that may come from a stranger.
 _MAX_LEVELS = 16
-_MAX_MEMBERS = 64
+# A pool has the members of several classifiers of a run, of which one alone may have 64.
+_MAX_MEMBERS = 256
 
 _Weight = Annotated[Number, Field(ge=1e-6, le=1e6)]
 _Temperature = Annotated[Number, Field(ge=1e-2, le=1e2)]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from statistics import NormalDist, mean
 from typing import Literal
 
-from nstudent.evaluation.scores import HEADLINE, Difference
+from nstudent.evaluation.scores import CONFIDENCE_OF_STEPS, HEADLINE, Difference
 from nstudent.runs.measured import Measured
 from nstudent.runs.step_metrics import Epochs, FilterMetrics
 
@@ -258,7 +258,7 @@ def _small_validation(measured: Measured) -> Iterator[Finding]:
     *_, choice = measured.choices.values()
     sides = {gain.with_heap.name, gain.labels_alone.name}
     errors = [
-        standard_error(each.gain, measured.scores.confidence)
+        standard_error(each.gain, CONFIDENCE_OF_STEPS)
         for each in choice.candidates
         if each.name in sides and each.gain is not None
     ]

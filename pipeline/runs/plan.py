@@ -87,7 +87,7 @@ STAGES = {
         ),
         Stage(
             "evaluate",
-            needs=("data",),
+            needs=("data", "labeller"),
             gathers=("classifier", "labeller", "labels", "selection"),
             provides="scores",
             settings=_section("evaluate", without=["batch_size"]),

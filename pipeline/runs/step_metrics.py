@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -136,6 +137,11 @@ class FilterIteration(JsonRecord):
     log_likelihood: float | None = None
     """Mean logarithm of the probability of a validation label, after what labeller and filter network say; ``None`` if
     the step was made by a version without it."""
+
+    @property
+    def score(self) -> float:
+        """The log-likelihood as iterations are compared by it: the least of all if there is none."""
+        return -math.inf if self.log_likelihood is None else self.log_likelihood
 
 
 @dataclass(frozen=True)

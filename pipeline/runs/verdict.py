@@ -79,8 +79,6 @@ def _without_gain(measured: Measured) -> str:
     """The last sentence if no classifier that saw the heap can be compared."""
     scores = measured.scores
     given = f"The final classifier is made from the labels alone{_reached(scores)}."
-    if scores.ended:
-        return f"Your unlabelled images did not help: {scores.ended.rstrip('.')}. {given}"
     if not measured.labels:
         return f"No unlabelled image was used, because rounds is 0. {given}"
     if any(measured.rounds.get(part) for part in scores.final.parts):
@@ -94,6 +92,8 @@ def _without_gain(measured: Measured) -> str:
             "Your unlabelled images did not help: every classifier that saw them costs more than final.max_gmacs. Try: "
             f"a smaller student (student.model), or a higher final.max_gmacs. {given}"
         )
+    if scores.ended:
+        return f"Your unlabelled images did not help: {scores.ended.rstrip('.')}. {given}"
     return f"Your unlabelled images were not used: no student was trained. {given}"
 
 

@@ -199,10 +199,23 @@ def test_a_network_is_kept_without_its_kind() -> None:
         ("teacher.members=[{kind: oracle}]", "teacher.members.0: kind: there is no 'oracle': choose from network"),
         ("clip_norm=3", "clip_norm: there is no such key (did you mean 'teacher.clip_norm'?)"),
         ("zzzz=3", "zzzz: there is no such key"),
+        (
+            "pseudolabel.calibrate=true",
+            "pseudolabel.calibrate: there is no such key any more: every classifier is calibrated where it is trained; "
+            "delete it",
+        ),
     ],
 )
 def test_an_unknown_key_is_named_with_the_nearest_known_one(word: str, said: str) -> None:
     assert _problems(word) == [said]
+
+
+def test_a_teacher_has_no_more_members_than_a_pool_of_classifiers_has_room_for() -> None:
+    """More were refused after they had been trained."""
+    assert len(load_config(None, [f"teacher.members={[{}] * 64}"]).teacher.members) == 64
+    (said,) = _problems(f"teacher.members={[{}] * 65}")
+    assert "teacher.members" in said
+    assert "64" in said
 
 
 def test_every_problem_is_reported_at_once(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
-from nstudent.evaluation.bootstrap import interval, paired_difference
+from nstudent.evaluation.bootstrap import compared, interval, paired_difference
+from nstudent.evaluation.metrics import tally
+from nstudent.evaluation.scores import COMPARED, HEADLINE
 
 
 def ratio(right: np.ndarray) -> np.ndarray:
@@ -112,3 +114,16 @@ def test_the_difference_is_the_same_every_time() -> None:
     first, second = ratio(answers(60, 0.7)), ratio(answers(60, 0.6, seed=1))
 
     assert paired_difference(first, second, 300, 0.9) == paired_difference(first, second, 300, 0.9)
+
+
+def test_classifiers_are_compared_by_the_scores_that_some_image_counts_for() -> None:
+    """Where nobody knows the last level of any image, no whole path can be right or wrong."""
+    levels, right, wrong = ("coarse", "fine"), np.tile([0, 1], (20, 1)), np.tile([1, 1], (20, 1))
+    known, partly = np.tile([0, 1], (20, 1)), np.tile([0, -2], (20, 1))
+
+    whole = compared(tally(right, known, levels), tally(wrong, known, levels), 100, 0.95)
+    cut = compared(tally(right, partly, levels), tally(wrong, partly, levels), 100, 0.95)
+
+    assert list(whole) == list(COMPARED)
+    assert list(cut) == [HEADLINE]
+    assert cut[HEADLINE].value == 1

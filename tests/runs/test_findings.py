@@ -11,7 +11,6 @@ from measured_runs import (
     FILTER,
     FLAT,
     LABELS,
-    LABELS_ALONE,
     STUDENT,
     WITH_HEAP,
     choice,
@@ -204,5 +203,11 @@ def test_a_standard_error_is_read_from_an_interval() -> None:
     )
 
 
-def test_labels_alone_are_one_of_the_sides() -> None:
-    assert HELPED.labels_alone == LABELS_ALONE
+def test_the_error_of_the_choice_is_read_with_the_confidence_that_steps_report() -> None:
+    """The intervals of the scores may have another one: these were made earlier."""
+    runs = [
+        measured(scores(DID_NOT, confidence=confidence), choices={"07-choose": choice(0.03)})
+        for confidence in (0.5, 0.95)
+    ]
+    first, second = (of_kind("small validation", run) for run in runs)
+    assert first == second != []

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def test_the_plan_without_rounds() -> None:
     data = ["00-data"]
-    assert planned(0) == {"00-data": [], "01-teacher": data, "02-choose": data, "03-evaluate": data}
+    assert planned(0) == {"00-data": [], "01-teacher": data, "02-choose": data, "03-evaluate": [*data, "02-choose"]}
 
 
 _FIRST_ROUND = {
@@ -38,7 +38,7 @@ _FIRST_ROUND = {
 
 
 def test_the_plan_of_one_round() -> None:
-    assert planned(1) == _FIRST_ROUND | {"08-evaluate": ["00-data"]}
+    assert planned(1) == _FIRST_ROUND | {"08-evaluate": ["00-data", "07-choose"]}
 
 
 def test_in_the_second_round_what_was_chosen_after_the_first_one_labels() -> None:
@@ -47,7 +47,7 @@ def test_in_the_second_round_what_was_chosen_after_the_first_one_labels() -> Non
         "09-filter": ["00-data", "07-choose", "08-pseudolabel"],
         "10-student": ["00-data", "07-choose", "08-pseudolabel", "09-filter"],
         "11-choose": ["00-data"],
-        "12-evaluate": ["00-data"],
+        "12-evaluate": ["00-data", "11-choose"],
     }
 
 

@@ -28,7 +28,7 @@ def test_a_changed_key_is_named_and_what_follows_from_it_is_made_again(tmp_path:
         "05-filter": "filter.epochs changed from 4 to 9",
         "06-student": "05-filter was asked for differently",
         "07-choose": "06-student was asked for differently",
-        "08-evaluate": "05-filter was asked for differently",
+        "08-evaluate": "07-choose was asked for differently",
     }
 
 

@@ -139,3 +139,10 @@ def test_the_manifest_names_the_role(tmp_path: Path, fake_stages: FakeStages) ->
         *("data", "classifier", "classifier", "labeller"),
         *("labels", "selection", "classifier", "labeller", "scores"),
     ]
+
+
+def test_an_iteration_that_leaves_no_doubt_at_all_is_not_taken_for_one_without_a_score() -> None:
+    """The logarithm of a probability of one is zero."""
+    certain, old = FilterIteration(1.0, 0, log_likelihood=0.0), FilterIteration(1.0, 0)
+    doubtful = FilterIteration(1.0, 0, log_likelihood=-0.1)
+    assert sorted((certain, doubtful, old), key=lambda each: each.score) == [old, doubtful, certain]

@@ -134,6 +134,15 @@ def test_without_anything_to_compare_it_with_a_student_is_not_said_to_help() -> 
     assert "learnt from them and reaches 80.0%" in found
 
 
+def test_a_round_without_labels_makes_no_final_classifier_of_the_labels_alone() -> None:
+    """The second round ended; the student of the first is all that is within the limit, or all that is not."""
+    ended = "no pseudo-label was kept"
+    found = said(scores(None, final=WITH_HEAP, ended=ended))
+    assert found.startswith("Whether your unlabelled images helped is not known")
+    assert "labels alone and reaches" not in found
+    assert "costs more than final.max_gmacs" in said(scores(None, ended=ended))
+
+
 def test_no_student_that_nobody_can_account_for() -> None:
     found = said(scores(None), trained={})
     assert found.startswith("Your unlabelled images were not used: no student was trained.")
