@@ -174,7 +174,8 @@ class _Judge:
         momenta = [config.average_momentum ** (1 / max(1.0, each)) for each in draws]
         of_given, of_pseudo = map(trainer.running_average, (len(given), len(pseudo)), momenta)
         held_out = trainer.held_out(self._held_out, config.average_momentum, length, key)
-        supervised = trainer.supervised(config, unlabelled_weight=1.0)
+        every = np.ones(len(pseudo), dtype=np.int64)
+        supervised = trainer.supervised(config, 1.0, self._heap.level_shares(every))
         strength = (config.consistency_weight, config.consistency_ramp)
         objective = SelfEnsembling(supervised, of_given, of_pseudo, *strength, held_out, gather=trainer.gather)
         lesson = Lesson(parts, objective, length, views={CLEAN: None})

@@ -23,7 +23,7 @@ class Assessed:
     """What an ensemble says of images whose labels are known, and how right that is."""
 
     paths: LabelArray
-    """The most probable path of each image, (images, levels); -1 below its end."""
+    """The path that each image is labelled with, (images, levels); -1 below its end."""
     confidence: npt.NDArray[np.float32]
     """Probability along that path, (images, levels); where it has ended, of 'nothing', or 0."""
     tallies: Tallies
@@ -33,7 +33,7 @@ class Assessed:
 def assess(
     ensemble: Ensemble, dataset: Dataset, ids: Ids, batch_size: int | None, writer: PredictionWriter | None = None
 ) -> Assessed:
-    """Label images with their most probable paths, and score them.
+    """Label images as the classifier decodes them, and score the labels.
 
     Args:
         ensemble: The classifier.

@@ -74,13 +74,13 @@ class HeapLabels:
         return self.selection.copies
 
     def kept_labels(self) -> LabelArray:
-        """The most probable paths as labels, (rows, levels), unknown at the levels that are not taught."""
+        """The paths of the labels, (rows, levels), unknown at the levels that are not taught."""
         return self.labels.kept_labels(self.keep)
 
     def level_shares(self, copies: npt.NDArray[Any]) -> tuple[float, ...]:
         """Per level, the share of the shown images that could have a label there, be it kept or not.
 
-        That is where the most probable path names a class, or ends and the labeller has an output that says so.
+        That is where the path of the label names a class, or ends and the labeller has an output that says so.
 
         Args:
             copies: How often each image is shown, (rows,); it counts as often. All zero: every share is 0.

@@ -140,7 +140,7 @@ def select(
     Walks the rows twice and sorts nothing: the time grows with the rows, whatever the number of classes.
 
     Args:
-        terminal: Index of the terminal that the most probable path leads to, (rows,).
+        terminal: Index of the terminal that the path of the label leads to, (rows,).
         confidence: Probability of its deepest kept class, (rows,), as ``kept_confidence`` gives it.
         keep: (rows, levels).
         taxonomy: The tree.

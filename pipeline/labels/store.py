@@ -83,7 +83,7 @@ class Layout:
 
         Args:
             levels: Calibrated distribution per level, (rows, outputs).
-            paths: The most probable path, (rows, levels).
+            paths: The path of each label, (rows, levels).
             confidence: Probability along the path, (rows, levels).
         """
         found = {"path": paths.to(torch.int32), "confidence": confidence.float()}
@@ -179,7 +179,7 @@ class LabelStore:
         self.probabilities = tuple(_distributions(self._paths[0], shards, name, i) for i, name in enumerate(levels))
         """Per level: indexing with rows gives the distributions, float16 or float32 (rows, outputs)."""
         self.path_rows = JoinedRows(shards, "path")
-        """Indexing with rows gives the most probable paths, int32 (rows, levels)."""
+        """Indexing with rows gives the paths of the labels, int32 (rows, levels)."""
 
     @classmethod
     def open(cls, artifact: Artifact) -> LabelStore:
@@ -206,7 +206,7 @@ class LabelStore:
 
     @property
     def paths(self) -> LabelArray:
-        """Most probable path, (rows, levels): a new array of the whole heap."""
+        """Path of each label, (rows, levels): a new array of the whole heap."""
         return np.concatenate([part.paths for part in self.parts()])
 
     @property

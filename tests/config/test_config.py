@@ -199,11 +199,6 @@ def test_a_network_is_kept_without_its_kind() -> None:
         ("teacher.members=[{kind: oracle}]", "teacher.members.0: kind: there is no 'oracle': choose from network"),
         ("clip_norm=3", "clip_norm: there is no such key (did you mean 'teacher.clip_norm'?)"),
         ("zzzz=3", "zzzz: there is no such key"),
-        (
-            "pseudolabel.calibrate=true",
-            "pseudolabel.calibrate: there is no such key any more: every classifier is calibrated where it is trained; "
-            "delete it",
-        ),
     ],
 )
 def test_an_unknown_key_is_named_with_the_nearest_known_one(word: str, said: str) -> None:
