@@ -87,7 +87,7 @@ def test_what_is_labelled_has_the_bytes_it_has_of_pixels(tiny: Callable[..., Con
     labels = []
     for storage in ("pixels", "original"):
         config, run = tiny(f"data.storage={storage}", "data.unlabelled=60"), tmp_path / storage
-        for stage in ("data", "teacher", "pseudolabel"):
+        for stage in ("data", "teacher", "choose", "pseudolabel"):
             folder = run_stage(config, stage, run)
         labels.append({path.name: path.read_bytes() for path in folder.glob("*.h5")})
     assert len(labels[0]) >= 2

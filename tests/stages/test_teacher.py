@@ -141,6 +141,7 @@ def test_a_member_that_is_not_a_network_is_fitted_and_votes(
     own = ensemble.alone(1)
     coarse = own.probabilities(dataset.pixels[dataset.test])[0].argmax(axis=1)
     assert (coarse == dataset.hidden_truth()[dataset.test, 0]).mean() > 0.6
+    run_stage(config, "choose", untrained)
     labels = Artifact(run_stage(config, "pseudolabel", untrained))
     assert LabelMetrics.of(labels.manifest).labelled_images == 240
 
