@@ -57,7 +57,8 @@ def of_run(run_dir: Path) -> Json:
         FileNotFoundError: the run has not come to its scores.
     """
     manifests = {path.parent.name: json.loads(path.read_text()) for path in sorted(run_dir.glob("*/manifest.json"))}
-    scored = next(iter(run_dir.glob("*/scores.json")), run_dir / "scores.json")
+    # A folder that an earlier version has used may hold its scores, too, at a step with a lower number.
+    scored = max(run_dir.glob("*/scores.json"), default=run_dir / "scores.json")
     scores = json.loads(scored.read_text())
     data = next(made for made in manifests.values() if made["stage"] == "data")["metrics"]
     classifiers = {
