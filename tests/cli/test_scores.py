@@ -187,7 +187,7 @@ def test_a_run_without_labels_to_learn_from_ends_with_why_and_another_exit_code(
     ends: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(Exit) as error:
-        ends(measured(scores(None, ended="no pseudo-label was kept: lower pseudolabel.threshold")))
+        ends(measured(scores(None, ended="no pseudo-label was kept: lower pseudolabel.threshold"), trained={}))
     assert error.value.exit_code == 2
     said = capsys.readouterr()
     assert said.err == ""

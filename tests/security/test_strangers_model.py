@@ -160,7 +160,7 @@ def test_sizes_that_fill_the_memory_are_refused_before_it_is_taken(
     "change",
     [
         {"members": []},
-        {"members": [{}] * 100},
+        {"members": [{}] * 257},
         {"members": "x"},
         {"members": [{"bogus": 1}]},
         {"members": [[]]},
