@@ -52,7 +52,8 @@ class Screen:
 
     def say(self, text: str) -> None:
         """One line that stays."""
-        self._console.print(safe(text))
+        # A log file has no width to fold a line at; a terminal folds it by itself.
+        self._console.print(safe(text), soft_wrap=True)
 
     def task(self, name: str, total: int, unit: str, done: int = 0) -> AbstractContextManager[Task]:
         """Begin a piece of work."""

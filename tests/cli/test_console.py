@@ -63,3 +63,8 @@ def test_in_a_log_nothing_is_said_of_work_that_was_done_before(
     shown = capsys.readouterr().err
     assert shown.startswith(said)
     assert bool(shown) is bool(said)
+
+
+def test_a_line_that_is_said_stays_one_line_in_a_log_file(capsys: pytest.CaptureFixture[str]) -> None:
+    Screen().say("word " * 60)
+    assert len(capsys.readouterr().err.splitlines()) == 1
