@@ -56,7 +56,7 @@ def mount(tmp_path: Path) -> Iterator[Mount]:
     ("room", "said"),
     [
         ("size=100k", r"run/00-data.partial needs about [\d,]+ bytes more and [\d,]+ bytes are free there: make room"),
-        ("size=64m,nr_inodes=40", r"No space left on device, [\d,]+ bytes are free there: make room"),
+        ("size=256m,nr_inodes=40", r"No space left on device, [\d,]+ bytes are free there: make room"),
     ],
     ids=["too few bytes, asked for before the step", "no file more, found out in the middle of one"],
 )
@@ -71,7 +71,7 @@ def test_a_full_disk_is_said_and_after_making_room_the_run_goes_on(
     assert unhelpful(failed) == []
     assert re.search(said, failed.error.splitlines()[-1])
     assert stumps(run_dir) == []
-    _remount(disk, "size=64m,nr_inodes=10k")
+    _remount(disk, "size=256m,nr_inodes=10k")
     assert finish(server, run_dir, whole.results) == []
 
 
