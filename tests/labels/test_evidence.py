@@ -88,11 +88,14 @@ def test_many_images_are_read_in_parts_as_at_once(labels: np.ndarray, monkeypatc
     assert (parts.labeller, parts.ensemble) == pytest.approx((whole.labeller, whole.ensemble), abs=1e-4)
 
 
-def test_few_labels_change_nothing(labels: np.ndarray) -> None:
+@pytest.mark.parametrize(("count", "is_heard"), [(9, False), (10, True)])
+def test_few_labels_change_nothing(labels: np.ndarray, count: int, is_heard: bool) -> None:
     few = labels.copy()
-    few[9:] = -2
+    few[count:] = -2
 
-    assert heard(few, voice(labels[:, 0], 0.5, 0.9, 1), voice(labels[:, 0], 0.9, 0.9, 2)).weights() == (LABELLER_ALONE,)
+    both = heard(few, voice(labels[:, 0], 0.5, 0.9, 1), voice(labels[:, 0], 1.0, 0.9, 2))
+    assert (both.weights() != (LABELLER_ALONE,)) == is_heard
+    assert (both.ensemble_alone() != (Weights(0.0, 1.0),)) == is_heard
 
 
 def test_unknown_labels_do_not_count(labels: np.ndarray) -> None:
