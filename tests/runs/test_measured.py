@@ -36,7 +36,9 @@ def test_what_the_steps_of_a_run_report_is_read_from_their_folders(tmp_path: Pat
     leave(tmp_path, "08-evaluate", "scores", ScoreMetrics("pool of all", found.final.test, None), *read)
     write_json(tmp_path / "08-evaluate" / SCORES, found.to_json())
 
-    assert Measured.read(tmp_path, "08-evaluate") == Measured(
+    measured = Measured.read(tmp_path, "08-evaluate")
+    assert list(measured.seconds) == sorted(read), "in the order of the run"
+    assert measured == Measured(
         scores=found,
         data=data(),
         trained={"01-teacher": trained(), STUDENT: trained(0.5)},
