@@ -171,9 +171,10 @@ class Squeezed(nn.Module):
         return weighed
 
 
-def test_patches_cut_in_two_steps_are_no_stem() -> None:
+@pytest.mark.parametrize("first", [nn.Conv2d(3, 3, 2, 2), nn.Conv2d(3, 3, 1, 2), nn.MaxPool2d(2)])
+def test_a_network_whose_first_layer_sees_no_pixel_twice_has_no_stem(first: nn.Module) -> None:
     with pytest.raises(ConfigError, match="'patches' has no stem"):
-        keep_side(TwoLayers(nn.Conv2d(3, 4, 2, 2), nn.Conv2d(4, 4, 2, 2)), "patches")
+        keep_side(TwoLayers(first, nn.Conv2d(3, 4, 3, 2, 1)), "patches")
 
 
 def test_neither_a_block_nor_the_mean_over_a_map_is_a_layer_that_halves_the_side() -> None:
