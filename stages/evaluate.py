@@ -23,6 +23,7 @@ from nstudent.evaluation.scores import (
     ClassifierScores,
     DetectionQuality,
     Difference,
+    Gap,
     HeapGain,
     Intervals,
     Labelling,
@@ -85,9 +86,10 @@ class _Scoring:
         self._made = {made.name: made for made in context.all("classifier")}
         result = context.inputs["labeller"]
         self.choice = ChoiceMetrics.of(result.manifest)
-        names = dict.fromkeys((self.choice.chosen, self.choice.with_heap, self.choice.labels_alone))
+        alone = [each.name for each in self.choice.candidates if not each.saw_heap]
+        names = dict.fromkeys((self.choice.chosen, self.choice.with_heap, *alone))
         self.candidates = {name: self.choice.candidate(name) for name in names if name is not None}
-        """The final classifier, and the best one with and without the heap."""
+        """The final classifier, the best one with the heap, and all that learnt from the labels alone."""
         pools = [each for each in self.candidates.values() if len(each.parts) > 1 and each != self.choice.taken]
         with context.progress.task("evaluate", len(self._made) + 1 + len(pools), "classifiers") as task:
             self.steps: dict[str, _Parts] = {}
@@ -167,14 +169,25 @@ def _heap_gain(context: Context, scoring: _Scoring, sides: Mapping[str, Side]) -
     choice = scoring.choice
     if choice.with_heap is None or choice.labels_alone is None:
         return None
-    ours, theirs = (scoring.of(choice.candidate(name)) for name in (choice.with_heap, choice.labels_alone))
-    gaps = ours["test"].tallies[HEADLINE] - theirs["test"].tallies[HEADLINE]
+    ours = scoring.of(scoring.candidates[choice.with_heap])
+    gaps = {
+        name: _gap(context, ours, scoring.of(each), sides[name].test)
+        for name, each in scoring.candidates.items()
+        if not each.saw_heap
+    }
+    chosen = gaps.pop(choice.labels_alone)
     return HeapGain(
         with_heap=sides[choice.with_heap],
         labels_alone=sides[choice.labels_alone],
-        difference=_difference(context, ours, theirs),
-        differing=int((np.abs(gaps[:, 0]) > 1e-9).sum()),
+        difference=chosen.difference,
+        differing=chosen.differing,
+        others=gaps,
     )
+
+
+def _gap(context: Context, ours: _Parts, theirs: _Parts, test: Intervals) -> Gap:
+    apart = ours["test"].tallies[HEADLINE] - theirs["test"].tallies[HEADLINE]
+    return Gap(_difference(context, ours, theirs), int((np.abs(apart[:, 0]) > 1e-9).sum()), test)
 
 
 def _equal_passes(context: Context, steps: Mapping[str, _Parts]) -> dict[str, Difference] | None:

@@ -88,6 +88,18 @@ class Side(JsonRecord):
 
 
 @dataclass(frozen=True)
+class Gap(JsonRecord):
+    """By how much the side with the heap is ahead of one classifier that learnt from the labels alone, on test."""
+
+    difference: dict[str, Difference]
+    """By score of ``COMPARED``."""
+    differing: int
+    """Number of test images for which the two differ in ``HEADLINE``: an interval rests on these alone."""
+    test: Intervals
+    """Scores of the other classifier."""
+
+
+@dataclass(frozen=True)
 class HeapGain(JsonRecord):
     """What the unlabelled images were worth in a run: the best classifier that learnt from them against the best one
     that did not. Each side was chosen on validation by the same rule, and may be a pool; nothing is chosen on test."""
@@ -98,6 +110,16 @@ class HeapGain(JsonRecord):
     """The first minus the second on test, by score of ``COMPARED``; without a score that no test image counts for."""
     differing: int
     """Number of test images for which the two sides differ in ``HEADLINE``: an interval rests on these alone."""
+    others: dict[str, Gap] = field(default_factory=dict)
+    """The same against each of the others that learnt from the labels alone, by name. Of few validation images a weaker
+    one may have been chosen, and a gain over that one alone would flatter."""
+
+    @property
+    def hardest(self) -> tuple[str, Gap]:
+        """Of all that learnt from the labels alone, the one that the side with the heap is least ahead of on test."""
+        chosen = Gap(self.difference, self.differing, self.labels_alone.test)
+        gaps = {self.labels_alone.name: chosen, **self.others}
+        return min(gaps.items(), key=lambda each: each[1].difference[HEADLINE].value)
 
 
 @dataclass(frozen=True)
@@ -201,9 +223,12 @@ class Scores(JsonRecord):
 
     @property
     def test(self) -> dict[str, Intervals]:
-        """Test scores by name of the classifier: of every step, and of the pools that are a side."""
+        """Test scores by name of the classifier: of every step, of the sides, and of the pool of the labels alone."""
+        pools = {side.name: side.test for side in self.sides}
+        if self.heap_gain:
+            pools |= {name: gap.test for name, gap in self.heap_gain.others.items()}
         found = {name: each.test for name, each in self.classifiers.items()}
-        return found | {side.name: side.test for side in self.sides if side.name not in found}
+        return found | {name: test for name, test in pools.items() if name not in found}
 
     @classmethod
     def read(cls, path: Path) -> Scores:

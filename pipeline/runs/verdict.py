@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nstudent.evaluation.scores import HEADLINE, Difference, HeapGain, Scores
+from nstudent.evaluation.scores import HEADLINE, Difference, Gap, HeapGain, Scores
 from nstudent.runs.findings import FEWEST_DIFFERING, Finding, Kind
 from nstudent.runs.measured import Measured
 
@@ -49,21 +49,23 @@ def verdict(measured: Measured, found: Sequence[Finding]) -> str:
     gain = scores.heap_gain
     if gain is None:
         return _without_gain(measured)
-    difference = gain.difference[HEADLINE]
-    clear = gain.differing >= FEWEST_DIFFERING
-    if scores.final.name == gain.with_heap.name:
-        if clear and _tenths(difference.low) > 0:
-            return f"Your unlabelled images helped: {points(difference)} over {_BEST}."
-        if _tenths(difference.value) > 0:
-            return f"Your unlabelled images may have helped: {points(difference)} over {_BEST}; {_doubt(gain)}."
-        return f"Your unlabelled images did not help: {points(difference)} against {_BEST}. {_why(found)}"
-    return _labels_alone_final(gain, found, clear=clear)
+    if scores.final.name != gain.with_heap.name:
+        return _labels_alone_final(gain, found)
+    # Which of the classifiers without the heap is the best is known on test alone; a gain over a weaker one flatters.
+    name, gap = gain.hardest
+    difference, chosen = gap.difference[HEADLINE], gain.labels_alone.name
+    best = _BEST if name == chosen else f"{_BEST} ({name}; on validation {chosen} was chosen)"
+    if gap.differing >= FEWEST_DIFFERING and _tenths(difference.low) > 0:
+        return f"Your unlabelled images helped: {points(difference)} over {best}."
+    if _tenths(difference.value) > 0:
+        return f"Your unlabelled images may have helped: {points(difference)} over {best}; {_doubt(gap)}."
+    return f"Your unlabelled images did not help: {points(difference)} against {best}. {_why(found)}"
 
 
-def _labels_alone_final(gain: HeapGain, found: Sequence[Finding], *, clear: bool) -> str:
+def _labels_alone_final(gain: HeapGain, found: Sequence[Finding]) -> str:
     """The last sentence if the classifier that was chosen on validation learnt nothing from the heap."""
     difference, name = gain.difference[HEADLINE], gain.labels_alone.name
-    if clear and _tenths(difference.low) > 0:
+    if gain.differing >= FEWEST_DIFFERING and _tenths(difference.low) > 0:
         return (
             f"Your unlabelled images are not in the final classifier: on validation {name} was chosen, made from the "
             f"labels alone, but on test the best that saw them is better by {points(difference)}. "
@@ -110,10 +112,10 @@ def _why(found: Sequence[Finding]) -> str:
     return f"{sentence} Try: {likely.remedy}." if likely.remedy else sentence
 
 
-def _doubt(gain: HeapGain) -> str:
-    if _tenths(gain.difference[HEADLINE].low) <= 0:
+def _doubt(gap: Gap) -> str:
+    if _tenths(gap.difference[HEADLINE].low) <= 0:
         return "the interval includes 0"
-    return f"only {gain.differing} test images decide that"
+    return f"only {gap.differing} test images decide that"
 
 
 def _tenths(share: float) -> int:

@@ -8,16 +8,18 @@ from typing import Any
 import pytest
 from measured_runs import (
     FILTER,
+    FOUND,
     LABELS,
     LABELS_ALONE,
     WITH_HEAP,
+    difference,
     filtered,
     gain,
     labelling,
     measured,
     scores,
 )
-from nstudent.evaluation.scores import Difference, HeapGain, Scores
+from nstudent.evaluation.scores import Difference, Gap, HeapGain, Scores
 from nstudent.runs.findings import findings
 from nstudent.runs.measured import Measured
 from nstudent.runs.verdict import points, verdict
@@ -161,3 +163,21 @@ def test_the_last_sentence_is_one_line_whatever_is_measured() -> None:
     ]
     for run in runs:
         assert "\n" not in verdict(run, findings(run))
+
+
+def test_the_gain_is_said_over_the_hardest_of_those_without_the_heap_not_over_a_weaker_one_that_was_chosen() -> None:
+    """Of thirty validation images the weaker one was chosen: a gain over it alone would flatter."""
+    chosen, harder = gain(0.056, 0.045, 0.068), gain(0.014, 0.006, 0.023)
+    weaker = gain(0.09, 0.08, 0.1)
+    others = {
+        name: Gap(each.difference, each.differing, FOUND)
+        for name, each in {"labels-alone pool": harder, "01-teacher": weaker}.items()
+    }
+    assert said(scores(replace(chosen, others=others))) == (
+        "Your unlabelled images helped: +1.4 points [0.6, 2.3] over the best that the labels alone gave "
+        "(labels-alone pool; on validation 02-baseline was chosen)."
+    )
+    others["labels-alone pool"] = replace(others["labels-alone pool"], differing=9)
+    assert "may have helped: +1.4 points" in said(scores(replace(chosen, others=others)))
+    others["labels-alone pool"] = Gap(difference(-0.001, -0.01, 0.01), 60, FOUND)
+    assert "did not help: -0.1 points" in said(scores(replace(chosen, others=others)))

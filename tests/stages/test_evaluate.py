@@ -87,6 +87,22 @@ def test_the_gain_of_the_heap_is_the_best_with_it_minus_the_best_without_it_on_t
         assert gain["difference"][score]["value"] == pytest.approx(ours - theirs)
 
 
+def test_the_gain_is_known_against_everything_that_learnt_from_the_labels_alone(
+    scores: dict[str, Any], finished: Path
+) -> None:
+    choice, gain = ChoiceMetrics.of(Manifest.read(finished / "07-choose")), scores["heap_gain"]
+    alone = {each.name for each in choice.candidates if not each.saw_heap}
+    assert alone == {"01-teacher", "02-baseline", "labels-alone pool"}
+    assert gain["others"].keys() == alone - {choice.labels_alone}
+    for gap in gain["others"].values():
+        for score in COMPARED:
+            ahead = gain["with_heap"]["test"][score]["value"] - gap["test"][score]["value"]
+            assert gap["difference"][score]["value"] == pytest.approx(ahead)
+        assert gap["differing"] > 0
+    for name in gain["others"].keys() & scores["classifiers"].keys():
+        assert gain["others"][name]["test"] == scores["classifiers"][name]["test"]
+
+
 def test_a_side_that_is_a_pool_is_rebuilt_as_the_choice_scored_it(
     tiny: Callable[..., Config], go_on: Path, finished: Path
 ) -> None:
