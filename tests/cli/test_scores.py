@@ -112,6 +112,10 @@ def test_the_parts_of_a_pool_have_their_shares(capsys: pytest.CaptureFixture[str
     assert "pool of all: 50% 01-teacher, 50% 06-student" in shown(capsys, scores(HELPED))
 
 
+def test_one_classifier_has_no_shares(capsys: pytest.CaptureFixture[str]) -> None:
+    assert not [line for line in shown(capsys, scores(HELPED)) if line.startswith("02-baseline:")]
+
+
 def test_one_network_is_held_against_one_network(capsys: pytest.CaptureFixture[str]) -> None:
     found = scores(HELPED, equal_passes=difference(0.025, -0.001, 0.05))
     text = "\n".join(shown(capsys, found))

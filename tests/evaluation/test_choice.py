@@ -55,6 +55,11 @@ def test_what_is_expected_of_a_student(gap: float, error: float, expected: float
     assert PRIORS["heap"].mean_given(gap * POINT, error * POINT) / POINT == pytest.approx(expected, abs=0.01)
 
 
+@pytest.mark.parametrize(("kind", "expected"), [("labels", 0.47), ("pool", 0.35)])
+def test_what_is_expected_of_others_that_are_a_point_better(kind: Kind, expected: float) -> None:
+    assert PRIORS[kind].mean_given(POINT, 1.1 * POINT) / POINT == pytest.approx(expected, abs=0.01)
+
+
 def test_a_large_difference_is_believed_although_it_is_unusual() -> None:
     """With a normal prior alone 10 points at an error of 2 would be 3.6: trainings that fail would stay in the race."""
     assert PRIORS["heap"].mean_given(-0.10, 0.02) < -0.07

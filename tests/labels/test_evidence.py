@@ -61,9 +61,20 @@ def test_two_independent_voices_are_both_heard(labels: np.ndarray) -> None:
 
 def test_the_weaker_of_two_voices_counts_less(labels: np.ndarray) -> None:
     """The weaker one is as sure of itself as the other."""
-    (weights,) = heard(labels, voice(labels[:, 0], 0.8, 5 / 6, 1), voice(labels[:, 0], 0.4, 5 / 6, 2)).weights()
+    strong, weak = voice(labels[:, 0], 0.8, 5 / 6, 1), voice(labels[:, 0], 0.4, 5 / 6, 2)
 
-    assert 0 < weights.ensemble < 0.5 < weights.labeller
+    (first,), (second,) = heard(labels, strong, weak).weights(), heard(labels, weak, strong).weights()
+
+    assert 0 < first.ensemble < 0.5 < first.labeller
+    assert 0 < second.labeller < 0.5 < second.ensemble
+
+
+def test_the_log_likelihood_is_the_mean_over_the_labels_that_are_known() -> None:
+    said = np.array([[0.8, 0.2], [0.5, 0.5], [0.1, 0.9]], np.float32)
+    both = heard(np.array([[0], [1], [-2]], np.int32), said, said)
+
+    assert both.log_likelihood([LABELLER_ALONE]) == pytest.approx(np.log([0.8, 0.5]).mean(), abs=1e-5)
+    assert heard(np.full((3, 1), -2, np.int32), said, said).log_likelihood([LABELLER_ALONE]) == 0
 
 
 def test_the_weights_are_those_of_the_greatest_likelihood(labels: np.ndarray) -> None:
@@ -88,11 +99,14 @@ def test_many_images_are_read_in_parts_as_at_once(labels: np.ndarray, monkeypatc
     assert (parts.labeller, parts.ensemble) == pytest.approx((whole.labeller, whole.ensemble), abs=1e-4)
 
 
-def test_few_labels_change_nothing(labels: np.ndarray) -> None:
+@pytest.mark.parametrize(("count", "is_heard"), [(9, False), (10, True)])
+def test_few_labels_change_nothing(labels: np.ndarray, count: int, is_heard: bool) -> None:
     few = labels.copy()
-    few[9:] = -2
+    few[count:] = -2
 
-    assert heard(few, voice(labels[:, 0], 0.5, 0.9, 1), voice(labels[:, 0], 0.9, 0.9, 2)).weights() == (LABELLER_ALONE,)
+    both = heard(few, voice(labels[:, 0], 0.5, 0.9, 1), voice(labels[:, 0], 1.0, 0.9, 2))
+    assert (both.weights() != (LABELLER_ALONE,)) == is_heard
+    assert (both.ensemble_alone() != (Weights(0.0, 1.0),)) == is_heard
 
 
 def test_unknown_labels_do_not_count(labels: np.ndarray) -> None:

@@ -338,6 +338,20 @@ def test_each_depth_has_an_aim_of_its_own() -> None:
     assert copies[10:40].sum(dtype=int) == pytest.approx(20, abs=8)
 
 
+def test_images_of_which_nothing_is_kept_raise_no_aim() -> None:
+    """20 images of the one coarse class are what it is to have, whatever the 100 others are."""
+    tree = outputs_of(1, 2).taxonomy
+    terminal = np.repeat([0, 0, 0, 1], [20, 100, 2, 58]).astype(np.int32)
+    coarse = np.repeat([0.97, 0.1, 0.97], [20, 100, 60])
+    confidence = np.stack([coarse, np.repeat([0.2, 0.1, 0.99], [20, 100, 60])], axis=1).astype(np.float32)
+    keep = deep_enough(confidence, 0.6)
+
+    copies = select(terminal, kept_confidence(confidence, keep), keep, tree, BALANCED, KEY).copies
+
+    assert (copies[:20] == 1).all()
+    assert not copies[20:120].any()
+
+
 def test_an_image_is_not_shown_for_its_coarse_class_if_its_fine_class_has_more_than_enough() -> None:
     tree = outputs_of(1, 2).taxonomy
     terminal = np.repeat([0, 0, 1], [90, 30, 10]).astype(np.int32)

@@ -143,3 +143,42 @@ def test_a_saved_network_with_a_small_stem_predicts_bit_identically(
 def test_a_training_of_the_small_stem_is_another_one_and_that_of_timm_is_the_one_before_there_was_the_key() -> None:
     assert ModelConfig(stem="small").asked()["stem"] == "small"
     assert "stem" not in ModelConfig().asked()
+
+
+class TwoLayers(nn.Module):
+    """The first two layers of a network, each of which halves the side."""
+
+    def __init__(self, first: nn.Module, second: nn.Module) -> None:
+        super().__init__()
+        self.first, self.second = first, second
+
+    def forward_features(self, images: torch.Tensor) -> torch.Tensor:
+        halved: torch.Tensor = self.second(self.first(images))
+        return halved
+
+
+class Squeezed(nn.Module):
+    """A block that has a stride, of which its convolution is the layer, and weighs channels by their means."""
+
+    stride = (2, 2)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.squeeze = nn.Conv2d(4, 4, 3, 2, 1), nn.AdaptiveAvgPool2d(1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        weighed: torch.Tensor = self.conv(images) * self.squeeze(images)
+        return weighed
+
+
+@pytest.mark.parametrize("first", [nn.Conv2d(3, 3, 2, 2), nn.Conv2d(3, 3, 1, 2), nn.MaxPool2d(2)])
+def test_a_network_whose_first_layer_sees_no_pixel_twice_has_no_stem(first: nn.Module) -> None:
+    with pytest.raises(ConfigError, match="'patches' has no stem"):
+        keep_side(TwoLayers(first, nn.Conv2d(3, 4, 3, 2, 1)), "patches")
+
+
+def test_neither_a_block_nor_the_mean_over_a_map_is_a_layer_that_halves_the_side() -> None:
+    network = TwoLayers(nn.Conv2d(3, 4, 3, 2, 1), Squeezed())
+    keep_side(network, "squeezed")
+    assert final_side(network, 32) == 32
+    assert isinstance(network.second.squeeze, nn.AdaptiveAvgPool2d)

@@ -26,7 +26,7 @@ from measured_runs import (
 )
 from nstudent.config.schema import Config
 from nstudent.evaluation.scores import HeapGain
-from nstudent.runs.findings import Finding, findings, standard_error
+from nstudent.runs.findings import Finding, findings, listed, standard_error
 from nstudent.runs.measured import Measured
 
 HELPED = gain(0.014, 0.006, 0.023)
@@ -211,3 +211,10 @@ def test_the_error_of_the_choice_is_read_with_the_confidence_that_steps_report()
     ]
     first, second = (of_kind("small validation", run) for run in runs)
     assert first == second != []
+
+
+@pytest.mark.parametrize(
+    ("names", "said"), [("a", "a"), ("abcde", "a, b, c, d, e"), ("abcdefg", "a, b, c, d, e and 2 more")]
+)
+def test_of_many_names_the_first_five_are_listed(names: str, said: str) -> None:
+    assert listed(tuple(names)) == said
