@@ -203,7 +203,7 @@ def _equal_passes(context: Context, steps: Mapping[str, _Parts]) -> dict[str, Di
 
 
 def _calibration(dataset: Dataset, found: Assessed) -> dict[str, LevelCalibration]:
-    """Of the classes that the paths name, level by level, on test."""
+    """Calibration errors of the classes that the paths name, level by level, on test."""
     truth = dataset.labels[dataset.test]
     judged = (found.paths >= 0) & (truth != UNKNOWN)
     made = {}

@@ -40,7 +40,7 @@ _CELLS_AT_ONCE = 1 << 20
 _SMALLEST_SHARE = 0.05
 """A classifier with a smaller share of a pool is left out: it is not worth its forward pass."""
 _IMAGES_FOR_EACH = 5.0
-"""So many images more speak for each classifier of a pool. On the 180 validation images of digits the likelihood alone
+"""Number of images that speak for each classifier of a pool beside the real ones. On the 180 validation images of digits the likelihood alone
 gave all of the weight to the student, and .68 or .32 to either of two equals."""
 _ROUNDS, _STILL = 1000, 1e-6
 """Expectation maximisation ends after so many rounds, or when no weight moves by more."""
@@ -133,7 +133,7 @@ class _Fit:
         return total + float(away @ away) / (2 * num_images), gradient + away / self._deviation / num_images
 
     def _log_likelihood(self, rows: slice, x: Tensor) -> Tensor:
-        """Of the labels of some images, float64 (images,)."""
+        """Log-likelihood of the labels of some images, float64 (images,)."""
         num_levels = len(self._raw)
         weights, ends = x[:num_levels], torch.cat([x[num_levels:], x.new_zeros(1)])
         raw = (torch.from_numpy(level[rows]) for level in self._raw)

@@ -116,7 +116,7 @@ class HeapGain(JsonRecord):
 
     @property
     def hardest(self) -> tuple[str, Gap]:
-        """Of all that learnt from the labels alone, the one that the side with the heap is least ahead of on test."""
+        """The classifier that learnt from the labels alone and that the side with the heap is least ahead of on test."""
         chosen = Gap(self.difference, self.differing, self.labels_alone.test)
         gaps = {self.labels_alone.name: chosen, **self.others}
         return min(gaps.items(), key=lambda each: each[1].difference[HEADLINE].value)
@@ -208,7 +208,7 @@ class Scores(JsonRecord):
     """The last student minus the network of its architecture that made as many passes over the labelled images alone,
     on test, by score of ``COMPARED``: one network against one network. ``None`` if there are not both."""
     calibration: dict[str, LevelCalibration]
-    """Of the final classifier, by level; a level that no test image has is left out."""
+    """Calibration of the final classifier, by level; a level that no test image has is left out."""
     labelling: dict[str, Labelling]
     """By step that labelled the heap."""
     pseudo_labels: dict[str, dict[str, LevelQuality]]

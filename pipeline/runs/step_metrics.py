@@ -117,10 +117,10 @@ class LabelMetrics(Metrics):
     copies: int
     """How many images that makes in a pass over the heap, repetitions included."""
     temperatures: tuple[float, ...]
-    """Those of the labeller by level, coarse first; empty if it is not calibrated."""
+    """Temperatures of the labeller by level, coarse first; empty if it is not calibrated."""
     highest_confidence: float
     ends: tuple[float, ...] = ()
-    """Those of the labeller by depth; empty if it is not calibrated."""
+    """Ends of the labeller by depth; empty if it is not calibrated."""
 
 
 @dataclass(frozen=True)
