@@ -40,8 +40,8 @@ _CELLS_AT_ONCE = 1 << 20
 _SMALLEST_SHARE = 0.05
 """A classifier with a smaller share of a pool is left out: it is not worth its forward pass."""
 _IMAGES_FOR_EACH = 5.0
-"""Number of images that speak for each classifier of a pool beside the real ones. On the 180 validation images of digits the likelihood alone
-gave all of the weight to the student, and .68 or .32 to either of two equals."""
+"""Number of images that speak for each classifier of a pool beside the real ones. On the 180 validation images of
+digits the likelihood alone gave all of the weight to the student, and .68 or .32 to either of two equals."""
 _ROUNDS, _STILL = 1000, 1e-6
 """Expectation maximisation ends after so many rounds, or when no weight moves by more."""
 

@@ -116,7 +116,7 @@ class HeapGain(JsonRecord):
 
     @property
     def hardest(self) -> tuple[str, Gap]:
-        """The classifier that learnt from the labels alone and that the side with the heap is least ahead of on test."""
+        """The one that learnt from the labels alone and that the side with the heap is least ahead of on test."""
         chosen = Gap(self.difference, self.differing, self.labels_alone.test)
         gaps = {self.labels_alone.name: chosen, **self.others}
         return min(gaps.items(), key=lambda each: each[1].difference[HEADLINE].value)
