@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from nstudent.data.dataset import Dataset, Ids
 from nstudent.errors import ArtifactError
@@ -24,6 +23,7 @@ from nstudent.models.cost import check_final_cost
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble, Probabilities, pool_ensembles
 from nstudent.models.inference import predict
+from nstudent.models.pooling import POOLINGS
 from nstudent.runs.stage import Context
 from nstudent.runs.step_metrics import Candidate, ChoiceMetrics, TrainedMetrics
 from nstudent.taxonomy.tree import LabelArray
@@ -147,8 +147,9 @@ def _pool(name: str, trained: Sequence[_Trained], labels: LabelArray, limit: flo
 def _pooled(name: str, voting: dict[_Trained, float], labels: LabelArray) -> _Choice:
     parts, weights = list(voting), list(voting.values())
     pool = pool_ensembles([part.ensemble for part in parts], weights)
+    rule = POOLINGS[pool.recipe.pooling]
     raw: Probabilities = tuple(
-        sum((weight * level for level, weight in zip(levels, weights, strict=True)), np.zeros_like(levels[0]))
+        rule([torch.from_numpy(level) for level in levels], weights).numpy()
         for levels in zip(*(part.raw for part in parts), strict=True)
     )
     ensemble = pool.calibrated(fit_calibration(raw, labels, pool.recipe.outputs))

@@ -79,14 +79,10 @@ class Ensemble:
     @torch.inference_mode()
     def pool(self, votes: Sequence[Levels]) -> Levels:
         """What ``pooled`` makes of the distributions of all members, (images, outputs) per level of each."""
-        rule, weights, temperatures = (
-            POOLINGS[self.recipe.pooling],
-            self.recipe.weights,
-            self.recipe.member_temperatures,
-        )
+        rule, temperatures = POOLINGS[self.recipe.pooling], self.recipe.member_temperatures
         if temperatures is not None:
             votes = [tuple(map(tempered, vote, each)) for vote, each in zip(votes, temperatures, strict=True)]
-        return tuple(rule(level, weights) for level in zip(*votes, strict=True))
+        return tuple(rule(level, self.recipe.weights) for level in zip(*votes, strict=True))
 
     @torch.inference_mode()
     def calibrate(self, pooled: Levels) -> Levels:

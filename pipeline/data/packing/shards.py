@@ -40,7 +40,7 @@ class Layout:
 
     side_px: int
     rows: int
-    """Of every shard but the last."""
+    """Number of images of every shard but the last."""
     num_bytes: int
     """About what all shards take."""
     storage: str
