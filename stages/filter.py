@@ -31,6 +31,7 @@ from nstudent.labels.targets import GivenTargets
 from nstudent.models.cost import Spent, total
 from nstudent.models.ensemble import Ensemble, Probabilities
 from nstudent.models.inference import predict
+from nstudent.runs.findings import listed
 from nstudent.runs.stage import Context
 from nstudent.runs.step_metrics import EvidenceWeights, FilterIteration, FilterMetrics, LabelMetrics
 from nstudent.taxonomy.tree import UNKNOWN, LabelArray
@@ -38,9 +39,6 @@ from nstudent.trainer import Trainer, heap_batch_size
 from nstudent.training.build import Lesson
 from nstudent.training.loop import Length, Trained
 from nstudent.training.objective import CLEAN, SelfEnsembling
-
-_NAMED_CLASSES = 5
-"""Number of classes without an image that are named on the screen."""
 
 
 @dataclass(frozen=True)
@@ -293,6 +291,4 @@ def _say(context: Context, metrics: FilterMetrics, before: Keep) -> None:
         said = ", ".join(f"{level} {dropped:,}" for level, dropped in metrics.dropped_given.items())
         say(f"  given labels dropped: {said}")
     if metrics.classes_gone:
-        named = ", ".join(metrics.classes_gone[:_NAMED_CLASSES])
-        more = len(metrics.classes_gone) - _NAMED_CLASSES
-        say(f"  classes that no pseudo-label names any more: {named}{f' and {more} more' if more > 0 else ''}")
+        say(f"  classes that no pseudo-label names any more: {listed(metrics.classes_gone)}")
