@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from nstudent.config.types import Count, Later, Section, Whole
+from nstudent.config.types import Count, ImageSize, Later, Section, Whole
 from nstudent.errors import ConfigError
 from pydantic import Field, PlainSerializer, PlainValidator
 
@@ -30,6 +30,8 @@ class ModelConfig(MemberConfig):
     stem: Annotated[Literal["timm", "small"], Later("timm")] = "timm"
     """How a backbone begins. timm: as it is. small: for images of about 32 px, without its first two halvings of the
     side (stride 1 in the first convolution, no max-pool or stride 1 where the side would be halved next)."""
+    image_size: Annotated[ImageSize | None, Later(None)] = None
+    """Side, in pixels, that larger images are brought to before the network sees them. null: they stay as they are."""
     wide_channels: Annotated[Whole, Field(ge=0)] = 0
     """Channels of one wide convolution beside the backbones; 0: none."""
     pretrained: bool | str = False
@@ -46,8 +48,28 @@ class ModelConfig(MemberConfig):
         return {key: value for key, value in super().beside(given).items() if key not in of_backbones}
 
 
+class ProbeConfig(MemberConfig):
+    """A regression on features that are not trained, fitted in seconds: what the labels give without a training."""
+
+    features: Literal["gradients", "backbone", "both"] = "gradients"
+    """gradients: histograms of gradient orientations. backbone: the pooled features of a frozen network, which should
+    be a pretrained one. both: side by side."""
+    regression: Literal["kernel_ridge", "logistic"] = "kernel_ridge"
+    """What is fitted to the features."""
+    mirror: bool | None = None
+    """Fit to mirror images, too. null: if held-out labels are more likely so."""
+    backbone: str = "test_resnet"
+    """Name of a timm model."""
+    backbone_options: dict[str, bool | int | float | str | tuple[int, ...]] = Field(default={})
+    """Further keyword arguments for timm.create_model."""
+    pretrained: bool | str = False
+    """true: timm's weights, downloaded. A path: a safetensors file, or a folder with <backbone>.safetensors in it."""
+    image_size: ImageSize | None = None
+    """Side, in pixels, that the images are brought to for the backbone. null: they stay as they are."""
+
+
 NETWORK = "network"
-MEMBERS: dict[str, type[MemberConfig]] = {NETWORK: ModelConfig}
+MEMBERS: dict[str, type[MemberConfig]] = {NETWORK: ModelConfig, "probe": ProbeConfig}
 """The settings of each kind of member, by the key ``kind``. What fits and loads a member stands in ``models.kinds``."""
 
 

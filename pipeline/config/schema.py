@@ -107,6 +107,14 @@ class TeacherConfig(TrainingConfig):
     """Limit on the multiply-adds of the whole ensemble for one image, in billions; null: none."""
 
 
+class ProbeStageConfig(Section):
+    """What the labels give in a minute: regressions on features that are not trained."""
+
+    members: tuple[AnyMember, ...] | None = None
+    """Probes, whose probabilities are averaged. null: one, of the pretrained backbone that the teacher begins with, or
+    where there is none of gradient histograms. []: no probe."""
+
+
 class PseudolabelConfig(Section):
     """How the heap is labelled."""
 
@@ -238,6 +246,7 @@ class Config(Section):
     checkpoint_minutes: Annotated[Number, Field(ge=0)] = 0.2
     """A training is kept on disk so often, or less where that would cost it 2 % of its time. 0: after every step."""
     data: DataConfig = DataConfig()
+    probe: ProbeStageConfig = ProbeStageConfig()
     teacher: TeacherConfig = TeacherConfig()
     pseudolabel: PseudolabelConfig = PseudolabelConfig()
     filter: FilterConfig = FilterConfig()
