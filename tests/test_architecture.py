@@ -39,7 +39,7 @@ FLOORS = [
     {"distributed.ranks"},
     {"data", "labels"},
     {"storage.commit"},
-    {"storage.artifact", "storage.hdf5", "storage.lock", "config.file", "session"},
+    {"storage.artifact", "storage.hdf5", "storage.lock", "config.file", "config.rules", "session"},
     {"machine", "distributed.world", "taxonomy.outputs"},
     {
         "config.schema",

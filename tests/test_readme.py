@@ -83,7 +83,7 @@ print("heavy:", [name for name in ("torch", "timm", "albumentations", "sklearn")
 """
 # The embedded run, made short: the same stages on the same images, of which fewer are unlabelled.
 _SHORT = [
-    *("rounds=1", "data.unlabelled=300", "teacher.epochs=20", "teacher.members=[{}]"),
+    *("rounds=1", "probe.members=[]", "data.unlabelled=300", "teacher.epochs=20", "teacher.members=[{}]"),
     *("filter.enabled=true", "filter.epochs=1", "filter.iterations=1", "student.epochs=3", "evaluate.resamples=100"),
 ]
 _STEPS = [

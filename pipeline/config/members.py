@@ -11,6 +11,10 @@ HeadName = Literal["fine_to_coarse", "coarse_to_fine", "independent"]
 """The heads of a network; what each builds stands in the table of ``models.heads``."""
 
 
+GRADIENTS_PX = 32
+"""Side of the images that gradient histograms are taken of: their cells are so many pixels wide."""
+
+
 class MemberConfig(Section):
     """One member of an ensemble. Each kind of member has a section of its own, with its row in ``MEMBERS``."""
 
@@ -18,6 +22,10 @@ class MemberConfig(Section):
         """As of any section; the kind is asked for too, unless it is a network: so it was before there were kinds."""
         kind = kind_of(self)
         return super().asked() if kind == NETWORK else {"kind": kind, **super().asked()}
+
+    def side_seen(self, image_size: int) -> int:
+        """Side of the images that the member sees, of those that it is given with ``image_size``, in pixels."""
+        return image_size
 
 
 class ModelConfig(MemberConfig):
@@ -41,6 +49,10 @@ class ModelConfig(MemberConfig):
     independent: each level reads the pooled features alone."""
     head_width: Count = 64
     """Features that a level projects for itself (fine_to_coarse, coarse_to_fine)."""
+
+    def side_seen(self, image_size: int) -> int:
+        """As of any member; smaller images stay as they are."""
+        return min(image_size, self.image_size or image_size)
 
     def beside(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """As of any section; the options of its backbones hold for no others."""
@@ -66,6 +78,12 @@ class ProbeConfig(MemberConfig):
     """true: timm's weights, downloaded. A path: a safetensors file, or a folder with <backbone>.safetensors in it."""
     image_size: ImageSize | None = None
     """Side, in pixels, that the images are brought to for the backbone. null: they stay as they are."""
+
+    def side_seen(self, image_size: int) -> int:
+        """As of any member: no more is seen in an image that was made larger."""
+        if self.features == "gradients":
+            return min(image_size, GRADIENTS_PX)
+        return min(image_size, self.image_size or image_size)
 
 
 NETWORK = "network"

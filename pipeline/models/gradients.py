@@ -7,11 +7,9 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from nstudent.config.members import GRADIENTS_PX
 from nstudent.models.resizing import resized
 from torch import Tensor, nn
-
-SIDE_PX = 32
-"""Images are brought to this side: cells are so many pixels wide."""
 
 
 class _Cells(NamedTuple):
@@ -43,7 +41,7 @@ class Gradients(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """float32 (b, 3, side, side) in 0..1 -> float32 (b, features)."""
-        images = resized(images, SIDE_PX)
+        images = resized(images, GRADIENTS_PX)
         maps = _oriented(_smoothed(images))
         scales = [_cells(maps, cells) for cells in _SCALES]
         thumbnail = F.avg_pool2d(images, _COLOUR_CELL_PX).flatten(1) * (_COLOUR_WEIGHT / math.sqrt(3))

@@ -26,6 +26,7 @@ _MISSING = "missing"
 _LINK = "a link to a file elsewhere"
 _ROLE_OF_STAGE = {
     "data": "data",
+    "probe": "classifier",
     "teacher": "classifier",
     "baseline": "classifier",
     "choose": "labeller",

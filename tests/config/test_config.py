@@ -196,7 +196,10 @@ def test_a_network_is_kept_without_its_kind() -> None:
             "teacher.members=[{backbone: x}]",
             "teacher.members.0.backbone: there is no such key (did you mean 'backbones'?)",
         ),
-        ("teacher.members=[{kind: oracle}]", "teacher.members.0: kind: there is no 'oracle': choose from network"),
+        (
+            "teacher.members=[{kind: oracle}]",
+            "teacher.members.0: kind: there is no 'oracle': choose from network, probe",
+        ),
         ("clip_norm=3", "clip_norm: there is no such key (did you mean 'teacher.clip_norm'?)"),
         ("zzzz=3", "zzzz: there is no such key"),
     ],
