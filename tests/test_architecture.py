@@ -21,12 +21,12 @@ FLOORS = [
     {"__main__"},
     {"cli"},
     {"__init__"},
-    {"runs.verification", "runs.status"},
+    {"runs.verification", "runs.status", "report"},
     {"runs.run"},
     {"runs.jobs"},
     {"runs.job_process"},
     {"runs.folder"},
-    {"runs.plan", "runs.outcome", "runs.verdict"},
+    {"runs.plan", "runs.outcome", "runs.verdict", "runs.curves", "runs.tensorboard"},
     {f"stages.{name}" for name in STAGES} | {"stages"},
     {"classifier", "trainer"},
     {"runs.stage", "runs.lineage", "runs.findings"},
@@ -73,6 +73,7 @@ LIGHT = {room for rooms in FLOORS[FLOOR_OF["data"] + 1 :] for room in rooms} | {
     "runs.measured",
     "runs.findings",
     "runs.verdict",
+    "runs.curves",
     # Whatever shows the scores of a run reads them here.
     "evaluation.scores",
 }

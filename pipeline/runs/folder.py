@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,13 @@ from nstudent.config.schema import Config
 from nstudent.data.sources import source_stamp
 from nstudent.distributed.world import IndependentJob, World
 from nstudent.errors import ArtifactError, StoppedError
-from nstudent.listener import NoListener
+from nstudent.listener import Listener, NoListener, Several
 from nstudent.progress import Progress, Silence, Watched
 from nstudent.runs import outcome
+from nstudent.runs.curves import CurveFiles
 from nstudent.runs.plan import plan
 from nstudent.runs.stage import Context, Step
+from nstudent.runs.tensorboard import TensorBoard
 from nstudent.session import Session
 from nstudent.storage.artifact import FINAL, Artifact, Manifest
 from nstudent.storage.commit import commit, difference, open_partial, partial_folder
@@ -244,9 +246,19 @@ class Run:
             folder=partial_folder(self.folder(step.name)),
             inputs={role: read[name] for role, name in step.inputs},
             gathered=tuple(read[name] for name in step.gathered if name in read),
-            session=replace(self.session, progress=self.progress),
+            session=replace(self.session, progress=self.progress, listener=self._listener()),
             turns=partial(self._turns, step),
         )
+
+    @cached_property
+    def _records(self) -> tuple[Listener, ...]:
+        """Who writes down what this process trains. Other processes of the run write down what they train."""
+        curves = CurveFiles(self.run_dir)
+        return (curves, TensorBoard(self.run_dir)) if self.config.track == "tensorboard" else (curves,)
+
+    def _listener(self) -> Listener:
+        """Who hears of the trainings of this process: of several that train together the leader's listener alone."""
+        return Several(*self._records, self.session.listener) if self.world.leads else NoListener()
 
     def needed_steps(self) -> Iterator[Step]:
         """The steps in order, without those of rounds that cannot go on."""

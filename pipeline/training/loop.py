@@ -25,7 +25,7 @@ _ASK_EVERY_STEPS = 8
 
 Validate = Callable[[nn.Module], float]
 Entry = dict[str, float]
-"""One epoch: its number (from 1), mean loss, learning rate, and the validation score if it was measured."""
+"""One epoch: its number (from 1), the steps that are behind it, its mean loss, learning rate, and the validation score if it was measured."""
 History = list[Entry]
 
 
@@ -224,7 +224,7 @@ class Loop:
         epoch = self._step // self._length.steps_per_epoch
         loss = float(self._loss) / self._length.steps_per_epoch
         self._loss.zero_()
-        entry = {"epoch": epoch, "loss": loss, "learning_rate": self.method.learning_rate}
+        entry = {"epoch": epoch, "step": self._step, "loss": loss, "learning_rate": self.method.learning_rate}
         stride = max(1, self._length.epochs // _VALIDATIONS)
         if validate is not None and (epoch % stride == 0 or self._step == self._length.steps):
             entry["validation"] = validate(self.method.kept)
