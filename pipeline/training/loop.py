@@ -25,7 +25,8 @@ _ASK_EVERY_STEPS = 8
 
 Validate = Callable[[nn.Module], float]
 Entry = dict[str, float]
-"""One epoch: its number (from 1), the steps that are behind it, its mean loss, learning rate, and the validation score if it was measured."""
+"""One epoch: its number (from 1), the training steps behind it, its mean loss, the learning rate of its last step, and
+the validation score if it was measured."""
 History = list[Entry]
 
 
