@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 from nstudent.cli.arguments import ConfigOption, Overrides, RunDirOption, StageName
 from nstudent.cli.interruption import USER_ERROR, interruptible
+from nstudent.cli.report import reported
 from nstudent.cli.status import print_states
 from nstudent.distributed.world import Alone, IndependentJob, World
 from nstudent.errors import ConfigError, TrainingError
@@ -81,6 +82,7 @@ def _print_end(run_dir: Path, steps: Sequence[Step]) -> None:
     if measured.data:
         console.print_left_out(measured.data, run_dir / names["data"])
     typer.echo(f"picture: {run_dir / names['scores'] / FIGURE}")
+    typer.echo(reported(run_dir))
     typer.echo(f"use it:  nstudent predict {run_dir} IMAGE...")
     console.print_sentence(said)
     if measured.scores.ended:

@@ -165,9 +165,11 @@ def interval_chart(title: str, rows: Sequence[tuple[str, Interval | Difference]]
     sign = "+" if points else ""
     drawn = tuple(
         IntervalRow(
-            name,
-            f"{100 * each.value:{sign}.1f} [{100 * each.low:.1f}, {100 * each.high:.1f}]",
-            *(at(share) for share in (each.value, each.low, each.high)),
+            name=name,
+            said=f"{100 * each.value:{sign}.1f} [{100 * each.low:.1f}, {100 * each.high:.1f}]",
+            at=at(each.value),
+            low=at(each.low),
+            high=at(each.high),
             top=_NAME_TOP + number * _ROW,
             colour=number,
         )
@@ -186,11 +188,12 @@ def reliability_chart(
 
 
 def bars(values: Sequence[tuple[str, float]]) -> tuple[Bar, ...]:
-    """Bars for the figures of a finding: shares by themselves, larger numbers beside the largest of them."""
-    largest = max((abs(value) for _, value in values), default=0.0)
-    whole = 1.0 if largest <= 1 else largest
+    """Bars for the figures of a finding: a share of the whole width each, and whole numbers beside the largest."""
+    largest = max((abs(value) for _, value in values if isinstance(value, int)), default=0)
     return tuple(
-        Bar(name, f"{100 * value:.1f} %" if whole == 1.0 else f"{value:,.0f}", abs(value) / whole)
+        Bar(name, f"{value:,}", abs(value) / max(1, largest))
+        if isinstance(value, int)
+        else Bar(name, f"{100 * value:.1f} %", abs(value))
         for name, value in values
     )
 
