@@ -222,8 +222,8 @@ class _Answers:
         shown = [*classes, *ended]
         rows = rows & np.isin(self.truth, shown) & np.isin(self.said, shown)
         names = tuple(self._name(i) for i in shown)
-        if not rows.any():
-            return Matrix(title, names, tuple((0,) * len(shown) for _ in shown))
+        if not rows.any() or len(shown) == 1:
+            return Matrix(title, names, tuple((int(rows.sum()),) * len(shown) for _ in shown))
         counts = confusion_matrix(self.truth[rows], self.said[rows], labels=shown)
         return Matrix(title, names, tuple(tuple(map(int, row)) for row in counts))
 
