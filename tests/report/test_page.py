@@ -163,8 +163,8 @@ def test_a_name_of_any_length_is_cut_in_its_middle(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_no_run_makes_a_page_of_more_than_five_megabytes(tmp_path: Path) -> None:
-    """Thousands of classes with long hostile names, every answer wrong, photos of noise, many rounds."""
-    labels = [(f"{i % 7}" + '<"&' * 60, f"{i % 90} " + "'>&" * 60, f"{i} " + '"&<' * 60) for i in range(3000)]
+    """Hundreds of classes with long hostile names, every answer wrong, photos of noise, many rounds."""
+    labels = [(f"{i % 7}" + '<"&' * 60, f"{i % 90} " + "'>&" * 60, f"{i} " + '"&<' * 60) for i in range(400)]
     count = np.arange(len(labels))
     run = WrittenRun(
         tmp_path / "run",
@@ -173,7 +173,7 @@ def test_no_run_makes_a_page_of_more_than_five_megabytes(tmp_path: Path) -> None
         test=count,
         said=np.roll(count, 1),
         heap=count,
-        rounds=8,
+        rounds=12,
         names="<" * 100 + "{}" + "&" * 100,
         side=128,
         dropped=tuple((row, 2) for row in range(100)),
