@@ -29,7 +29,8 @@ FLOORS = [
     {"runs.plan", "runs.outcome", "runs.verdict", "runs.curves", "runs.tensorboard"},
     {f"stages.{name}" for name in STAGES} | {"stages"},
     {"classifier", "trainer"},
-    {"runs.stage", "runs.lineage", "runs.findings"},
+    {"runs.remaining"},
+    {"runs.stage", "runs.lineage", "runs.findings", "runs.lengths"},
     {"runs.measured"},
     {"runs.step_metrics"},
     {"training"},
@@ -74,6 +75,8 @@ LIGHT = {room for rooms in FLOORS[FLOOR_OF["data"] + 1 :] for room in rooms} | {
     "runs.findings",
     "runs.verdict",
     "runs.curves",
+    "runs.lengths",
+    "runs.remaining",
     # Whatever shows the scores of a run reads them here.
     "evaluation.scores",
 }

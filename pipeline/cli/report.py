@@ -7,6 +7,8 @@ from pathlib import Path
 import typer
 from nstudent.cli.arguments import RunDirArgument
 from nstudent.errors import one_line, summary
+from nstudent.report.mark import REPORT, is_current, mark
+from nstudent.runs.folder import CONFIG
 
 
 def report_command(run_dir: RunDirArgument) -> None:
@@ -19,14 +21,20 @@ def report_command(run_dir: RunDirArgument) -> None:
     typer.echo(str(write_report(run_dir)))
 
 
-def reported(run_dir: Path) -> str:
-    """Write the report of a run that has ended, and say in a line where it is.
+def reported(run_dir: Path, scores: str) -> str:
+    """Write the report of a run that has ended, unless it is there, and say in a line where it is.
 
     The run stands without its report: whatever goes wrong with it is said, and not raised.
+
+    Args:
+        run_dir: The run folder.
+        scores: Name of the step that scored.
     """
     try:
-        from nstudent.report.page import write_report
+        if not is_current(run_dir, mark(run_dir, scores, CONFIG)):
+            from nstudent.report.page import write_report
 
-        return f"report:  {write_report(run_dir)}"
+            write_report(run_dir)
+        return f"report:  {run_dir / REPORT}"
     except Exception as error:
         return one_line(f"no report could be written: {summary(error)}; nstudent report {run_dir} tries it again")

@@ -144,7 +144,7 @@ def line_chart(
         width=_WIDTH,
         height=_HEIGHT,
         left=_LEFT,
-        xs=tuple(Tick(x_at(x), f"{x:g}") for x in _ticks([x for x, _ in points], 5)),
+        xs=tuple(Tick(x_at(x), f"{x:g}") for x in _ticks([x for x, _ in points], 5, whole=True)),
         ys=tuple(Tick(y_at(y), _value(y, percent)) for y in _ticks([y for _, y in points], 4)),
         lines=lines,
         x_title=x_title,
@@ -166,7 +166,7 @@ def interval_chart(title: str, rows: Sequence[tuple[str, Interval | Difference]]
     drawn = tuple(
         IntervalRow(
             name=name,
-            said=f"{100 * each.value:{sign}.1f} [{100 * each.low:.1f}, {100 * each.high:.1f}]",
+            said=f"{_tenths(each.value):{sign}.1f} [{_tenths(each.low):.1f}, {_tenths(each.high):.1f}]",
             at=at(each.value),
             low=at(each.low),
             high=at(each.high),
@@ -229,13 +229,18 @@ def _scale(values: Sequence[float], first: float, last: float) -> _Scale:
     return _Scale(low, (last - first) / (high - low) if high > low else 0.0, first)
 
 
-def _ticks(values: Sequence[float], most: int) -> list[float]:
+def _ticks(values: Sequence[float], most: int, *, whole: bool = False) -> list[float]:
     low, high = min(values), max(values)
     if low == high:
         return [low]
-    found = [float(value) for value in MaxNLocator(most).tick_values(low, high)]
+    found = [float(value) for value in MaxNLocator(most, integer=whole).tick_values(low, high)]
     return [value for value in found if low <= value <= high] or [low, high]
 
 
 def _value(value: float, percent: bool) -> str:
     return f"{100 * value:.4g} %" if percent else f"{value:.3g}"
+
+
+def _tenths(share: float) -> float:
+    """A share in percent, rounded as it is shown; no zero is negative."""
+    return round(100 * share, 1) + 0.0

@@ -240,6 +240,6 @@ class _Answers:
             # Of many siblings those that are mistaken most often are shown.
             often = np.bincount(self.truth[within & inside], minlength=len(parents))[members]
             often += np.bincount(self.said[within & inside], minlength=len(parents))[members]
-            most = np.sort(members[np.argsort(-often, kind="stable")[: limits.matrix]])
+            most = np.sort(members[np.argsort(-often, kind="stable")[: limits.siblings]])
             left = f" ({len(members) - len(most)} more classes are not shown)" if len(most) < len(members) else ""
             yield self._matrix(f"{above[group]}{left}", most.tolist(), inside)

@@ -42,7 +42,7 @@ def _training(name: str, epochs: Sequence[Mapping[str, float]], images: int, lim
         line_chart(f"{HEADLINE} on validation", [("validation", measured)], "epoch", percent=True, best=best),
         line_chart("learning rate", [("rate", _line(epochs, "learning_rate", limits.points))], "epoch", percent=False),
     )
-    return Training(name, tuple(chart for chart in charts if chart), _said(measured, best), best is not None)
+    return Training(name, tuple(chart for chart in charts if chart), _said(measured, best, images), best is not None)
 
 
 def overfit_from(epochs: Sequence[Mapping[str, float]], images: int) -> float | None:
@@ -65,16 +65,21 @@ def overfit_from(epochs: Sequence[Mapping[str, float]], images: int) -> float | 
     return best["epoch"] if fell and last["loss"] < best["loss"] else None
 
 
-def _said(measured: Sequence[Point], best: float | None) -> str:
+def _said(measured: Sequence[Point], best: float | None, images: int) -> str:
     if not measured:
         return "No score was measured in this training."
     last = measured[-1][1]
-    if best is None:
-        return f"It ends at {100 * last:.1f} %; no over-fitting."
-    top = max(score for _, score in measured)
+    epoch, top = max(measured, key=lambda point: (point[1], point[0]))
+    if best is not None:
+        return (
+            f"Over-fitting: after epoch {best:g} the loss goes on falling and the score falls from {100 * top:.1f} % "
+            f"to {100 * last:.1f} %. Try fewer epochs, more noise or a smaller network."
+        )
+    if top <= last:
+        return f"It ends at its best score, {100 * last:.1f} %."
     return (
-        f"Over-fitting: after epoch {best:g} the loss goes on falling and the score falls from {100 * top:.1f} % to "
-        f"{100 * last:.1f} %. Try fewer epochs, more noise or a smaller network."
+        f"It ends at {100 * last:.1f} %; the best score was {100 * top:.1f} %, after epoch {epoch:g}. No over-fitting "
+        f"that {images:,} validation images could tell from chance or from a rising loss."
     )
 
 

@@ -18,8 +18,10 @@ class Limits:
     """Longer side of a picture."""
     rows: int = 200
     """Rows of a table of classes."""
-    matrix: int = 24
-    """Classes of a confusion matrix."""
+    matrix: int = 48
+    """Classes of the confusion matrix of a level."""
+    siblings: int = 24
+    """Classes of the confusion matrix of a sibling group."""
     groups: int = 12
     """Sibling groups of a level with a matrix of their own."""
     pairs: int = 15
@@ -38,6 +40,7 @@ class Limits:
             picture_px=self.picture_px,
             rows=max(5, self.rows // by),
             matrix=max(2, self.matrix // by),
+            siblings=max(2, self.siblings // by),
             groups=self.groups // by,
             pairs=max(2, self.pairs // by),
             points=max(20, self.points // by),

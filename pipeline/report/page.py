@@ -11,13 +11,14 @@ from markupsafe import Markup, escape
 from nstudent.errors import ArtifactError
 from nstudent.report import classes, curves, heap, summary
 from nstudent.report.limits import MAX_BYTES, Limits
+from nstudent.report.mark import REPORT, mark
 from nstudent.report.material import Material
 from nstudent.report.pictures import Pictures
 from nstudent.report.sheets import sheets
+from nstudent.runs.folder import CONFIG
 from nstudent.storage.artifact import Artifact
 from nstudent.storage.files import atomic_write
 
-REPORT = "report.html"
 _LONGEST, _LONGEST_SENTENCE = 160, 2_000
 """Characters of a text that is shown: of a name, and of a sentence with names in it."""
 _LESS = (1, 2, 4, 8, 16, 64)
@@ -56,6 +57,7 @@ def _page(material: Material, limits: Limits) -> str:
     shown, left_out = curves.trainings(material, limits)
     found: Mapping[str, Any] = {
         "name": material.config.run_name,
+        "mark": mark(material.run_dir, material.step("scores"), CONFIG),
         "verdict": material.verdict,
         "summary": summary.summary(material, limits),
         "trainings": shown,

@@ -1,7 +1,7 @@
 """A run folder and the plan for it: what is up to date, and how a step is made there."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import cached_property, partial
@@ -14,10 +14,11 @@ from nstudent.data.sources import source_stamp
 from nstudent.distributed.world import IndependentJob, World
 from nstudent.errors import ArtifactError, StoppedError
 from nstudent.listener import Listener, NoListener, Several
-from nstudent.progress import Progress, Silence, Watched
+from nstudent.progress import Beside, Progress, Silence, Watched
 from nstudent.runs import outcome
 from nstudent.runs.curves import CurveFiles
 from nstudent.runs.plan import plan
+from nstudent.runs.remaining import Remaining
 from nstudent.runs.stage import Context, Step
 from nstudent.runs.tensorboard import TensorBoard
 from nstudent.session import Session
@@ -108,6 +109,17 @@ class Run:
         with self.locked():
             yield True
             self.world.agree(None)
+
+    @contextmanager
+    def foreseen(self, steps: Sequence[Step]) -> Iterator[None]:
+        """Tell beside the work, and keep in the folder, how long these steps will still take."""
+        remaining = Remaining(self.config, steps, self.run_dir)
+        self.session = replace(self.session, listener=Several(remaining, self.session.listener))
+        self.progress = Beside(self.progress, remaining.figures)
+        try:
+            yield
+        finally:
+            remaining.end()
 
     def train_beside(self, turns: Turns, check: Callable[[], None]) -> None:
         """Let other processes do some of the trainings.

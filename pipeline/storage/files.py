@@ -166,6 +166,13 @@ def sweep(folder: Path) -> None:
         path.unlink()
 
 
+def remove_file(path: Path) -> None:
+    """Remove a file, where it is there, and what a killed write of it left."""
+    with explained(path, "remove"):
+        path.unlink(missing_ok=True)
+        path.with_name(f".{path.name}{_UNFINISHED}").unlink(missing_ok=True)
+
+
 def rename(source: Path, target: Path) -> None:
     """Move a file or folder to another name in the same folder, in place of what had that name."""
     with explained(source, f"rename to {target.name}"):

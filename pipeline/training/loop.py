@@ -208,13 +208,18 @@ class Loop:
         try:
             if tell is not None:
                 tell(self._history[-1])
-            loss = {"loss": self._history[-1]["loss"]} if self._history else {}
-            task.advance(1, **loss, **{"data wait %": round(100 * data_wait)})
+            task.advance(1, **self._figures(), **{"data wait %": round(100 * data_wait)})
         except StoppedError as error:
             self._asked = error
         if self._world.size > 1 and self._step % _ASK_EVERY_STEPS:
             return
         self._stop_if_asked()
+
+    def _figures(self) -> dict[str, float]:
+        """The last loss and the last score, as far as there are."""
+        loss = {"loss": self._history[-1]["loss"]} if self._history else {}
+        scored = next((entry["validation"] for entry in reversed(self._history) if "validation" in entry), None)
+        return loss if scored is None else loss | {"validation %": round(100 * scored, 1)}
 
     def _stop_if_asked(self) -> None:
         """Stop in every process, where one of them was asked to; each of them makes the same call."""

@@ -68,3 +68,10 @@ def test_in_a_log_nothing_is_said_of_work_that_was_done_before(
 def test_a_line_that_is_said_stays_one_line_in_a_log_file(capsys: pytest.CaptureFixture[str]) -> None:
     Screen().say("word " * 60)
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_what_is_said_of_a_step_begins_with_its_number(capsys: pytest.CaptureFixture[str]) -> None:
+    screen = Screen(["00-data", "01-teacher"])
+    screen.say("01-teacher: not made yet")
+    screen.say("  left as it is: 01-teacher")
+    assert capsys.readouterr().err == "[2/2] 01-teacher: not made yet\n  left as it is: 01-teacher\n"

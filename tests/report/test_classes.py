@@ -105,7 +105,7 @@ def test_many_classes_have_no_matrix_but_the_pairs_that_are_confused_most(tmp_pa
     labels = [("all", f"class {number:03}") for number in range(40)]
     test = np.array([0] * 5 + [1] * 3 + [2] * 4)
     run = WrittenRun(tmp_path / "run", labels=labels, test=test, said=np.array([7] * 5 + [8, 8, 1] + [2] * 4))
-    found = classes.levels(Material.read(run.write()), [], Limits(matrix=10, rows=6, pairs=1))[1]
+    found = classes.levels(Material.read(run.write()), [], Limits(matrix=10, siblings=10, rows=6, pairs=1))[1]
     assert found.matrix is None
     assert [(pair.truth, pair.said, pair.images, pair.of) for pair in found.pairs] == [("class 000", "class 007", 5, 5)]
     assert (len(found.rows), found.rows_left_out) == (6, 34)

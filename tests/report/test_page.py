@@ -5,17 +5,18 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+from nstudent.cli.report import reported
 from nstudent.errors import ArtifactError
 from nstudent.report import page as room
 from nstudent.report.limits import MAX_BYTES
+from nstudent.report.mark import REPORT
 from nstudent.report.material import Material
-from nstudent.report.page import REPORT, render, write_report
+from nstudent.report.page import render, write_report
 from written_run import WrittenRun
 
 SECTIONS = (
@@ -249,14 +250,25 @@ def test_what_each_step_took_is_summed_up(page: str) -> None:
     assert "<td>all steps</td><td>9.0</td>" in rows
 
 
-@pytest.mark.parametrize("break_it", [lambda folder: (folder / REPORT).mkdir()])
-def test_a_report_that_fails_does_not_fail_the_run(
-    tmp_path: Path, break_it: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
-) -> None:
-    from nstudent.cli.report import reported
+SCORES = "08-evaluate"
 
+
+def test_a_report_that_fails_does_not_fail_the_run(tmp_path: Path) -> None:
     folder = WrittenRun(tmp_path / "run").write()
-    assert reported(folder) == f"report:  {folder / REPORT}"
-    (folder / REPORT).unlink()
-    break_it(folder)
-    assert re.fullmatch(r"no report could be written: .*; nstudent report .* tries it again", reported(folder))
+    (folder / REPORT).mkdir()
+    assert re.fullmatch(r"no report could be written: .*; nstudent report .* tries it again", reported(folder, SCORES))
+    (folder / REPORT).rmdir()
+    assert reported(folder, SCORES) == f"report:  {folder / REPORT}"
+    assert (folder / REPORT).read_bytes() == render(folder)
+
+
+def test_a_run_that_has_not_changed_keeps_its_report(tmp_path: Path) -> None:
+    folder = WrittenRun(tmp_path / "run").write()
+    reported(folder, SCORES)
+    before = (folder / REPORT).stat().st_mtime_ns
+    reported(folder, SCORES)
+    assert (folder / REPORT).stat().st_mtime_ns == before
+    page = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(page.replace("name: written", "name: other"))
+    reported(folder, SCORES)
+    assert "<h1>other</h1>" in (folder / REPORT).read_text()
