@@ -152,14 +152,18 @@ def line_chart(
     )
 
 
-def interval_chart(title: str, rows: Sequence[tuple[str, Interval | Difference]], *, points: bool) -> IntervalChart:
-    """A chart of shares with their intervals.
+def interval_chart(
+    title: str, rows: Sequence[tuple[str, Interval | Difference]], *, points: bool
+) -> IntervalChart | None:
+    """A chart of shares with their intervals; ``None`` if there is no row.
 
     Args:
         title: What it shows.
-        rows: Name and numbers of each row, at least one.
+        rows: Name and numbers of each row.
         points: Whether they are differences, shown in points, and zero is marked.
     """
+    if not rows:
+        return None
     values = [share for _, each in rows for share in (each.low, each.value, each.high)] + [0.0] * points
     at = _scale(values, 12, _WIDTH - 12)
     sign = "+" if points else ""

@@ -175,9 +175,7 @@ class _Answers:
 
     def _rows(self, taught: npt.NDArray[np.int64]) -> list[ClassRow]:
         everything = range(len(self._names))
-        precision, recall, f1, support = precision_recall_fscore_support(
-            self.truth, self.said, labels=list(everything), zero_division=0.0
-        )
+        precision, recall, f1, support = self._scored()
         predicted = np.bincount(self.said[self.said >= 0], minlength=len(self._names))
         own = self.images.labels[self.images.usable(TRAIN), self.level]
         trained = np.bincount(own[own >= 0], minlength=len(self._names))
@@ -197,6 +195,13 @@ class _Answers:
         ]
         # A class without a test image says nothing: it stands last.
         return sorted(found, key=lambda row: (not row.images, row.f1, -row.images))
+
+    def _scored(self) -> tuple[npt.NDArray[np.float64], ...]:
+        """Precision, recall, F1 and number of images of each class, (classes,) each."""
+        classes = list(range(len(self._names)))
+        if not len(self.truth):
+            return (np.zeros(len(classes)),) * 4
+        return tuple(precision_recall_fscore_support(self.truth, self.said, labels=classes, zero_division=0.0))
 
     @cached_property
     def _mistaken(self) -> list[tuple[int, int, int]]:

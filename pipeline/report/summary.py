@@ -89,7 +89,7 @@ class Summary:
     confidence: float
     score_names: tuple[str, ...]
     scores: tuple[ScoreRow, ...]
-    score_chart: IntervalChart
+    score_chart: IntervalChart | None
     gain_chart: IntervalChart | None
     rounds: IntervalChart | None
     """Score of the student of each round, below the best of the labels alone; ``None`` without a round."""
@@ -172,7 +172,7 @@ def _gain_chart(scores: Scores) -> IntervalChart | None:
         rows = [(f"{gain.labels_alone.name} (chosen on validation)", gain.difference[HEADLINE])]
         rows += [(name, gap.difference[HEADLINE]) for name, gap in gain.others.items()]
     title = f"{gain.with_heap.name} against the labels alone, points of {HEADLINE} on test" if gain else ""
-    return interval_chart(title, rows, points=True) if rows else None
+    return interval_chart(title, rows, points=True)
 
 
 def _rounds(material: Material) -> IntervalChart | None:
@@ -186,7 +186,7 @@ def _rounds(material: Material) -> IntervalChart | None:
         if name in scores.classifiers and (test := scores.classifiers[name].test.get(HEADLINE)):
             rows.append((f"round {measured.rounds[name]}: {name}", test))
     title = f"{HEADLINE} on test by round, %"
-    return interval_chart(title, rows, points=False) if measured.students and rows else None
+    return interval_chart(title, rows, points=False) if measured.students else None
 
 
 def _costs(material: Material) -> list[Cost]:

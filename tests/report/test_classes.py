@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from nstudent.report import classes
 from nstudent.report.limits import Limits
 from nstudent.report.material import Material
+from nstudent.taxonomy.tree import UNKNOWN
 from written_run import FRUIT, WrittenRun
 
 # FRUIT: 0 apple, 1 pear (fruit); 2 carrot, 3 beet (root). Terminals are sorted: apple, pear, beet, carrot.
@@ -121,6 +123,18 @@ def test_mistakes_are_told_by_the_first_level_that_is_wrong(material: Material) 
         ("another class at coarse", 1),
     ]
     assert sum(row.share for row in classes.severities(material)) == pytest.approx(1.0)
+
+
+def test_a_level_whose_truth_nobody_knows_is_shown_without_numbers(material: Material) -> None:
+    truth = material.final.truth.copy()
+    truth[:, 1] = UNKNOWN
+    vars(material)["final"] = replace(material.final, truth=truth)
+    found = fine(material)
+    assert {row.images for row in found.rows} == {0}
+    assert (found.mistakes, found.pairs, found.groups) == (0, (), ())
+    assert found.matrix is not None
+    assert sum(map(sum, found.matrix.counts)) == 0
+    assert classes.severities(material) == []
 
 
 def test_a_label_that_ends_too_early_or_goes_on_is_a_mistake_of_its_own_kind(tmp_path: Path) -> None:

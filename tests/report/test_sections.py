@@ -86,14 +86,20 @@ def test_a_chart_without_a_point_is_none_and_equal_values_draw_a_line() -> None:
 def test_intervals_stand_in_their_order_and_zero_is_marked_for_differences() -> None:
     rows = [("a", Interval(0.5, 0.4, 0.6)), ("b", Interval(0.7, 0.6, 0.8))]
     chart = interval_chart("t", rows, points=False)
+    assert chart is not None
     assert chart.zero is None
     assert [row.said for row in chart.rows] == ["50.0 [40.0, 60.0]", "70.0 [60.0, 80.0]"]
     assert chart.rows[0].low < chart.rows[0].at < chart.rows[0].high < chart.rows[1].high
     assert chart.rows[0].high == pytest.approx(chart.rows[1].low)
     with_zero = interval_chart("t", rows, points=True)
+    assert with_zero is not None
     assert with_zero.zero is not None
     assert with_zero.zero < with_zero.rows[0].low
     assert with_zero.rows[0].said == "+50.0 [40.0, 60.0]"
+    assert interval_chart("t", [], points=True) is None
+    none = interval_chart("t", [("a", Interval(0.0, -0.0001, 0.0001))], points=True)
+    assert none is not None
+    assert none.rows[0].said == "+0.0 [0.0, 0.0]"
 
 
 def test_shares_fill_their_part_of_a_bar_and_counts_are_drawn_beside_the_largest() -> None:
