@@ -39,6 +39,8 @@ _FOUND = {
     "conflicting_labels": "groups of equal images with different labels",
     "near_duplicates": "pairs of near-duplicates",
 }
+_WIDE = 110
+"""Columns of a terminal from which on a line of progress has room for everything."""
 _PLAIN_SECONDS = 10.0
 """Where there is no terminal, a piece of work says where it is at most this often."""
 
@@ -87,13 +89,14 @@ class Screen:
 
 
 def _block(console: Console) -> Progress:
+    is_wide = console.width >= _WIDE
     return Progress(
-        TextColumn("  {task.description:<12}"),
-        BarColumn(bar_width=28),
+        TextColumn("  {task.description:<12}" if is_wide else "{task.description}"),
+        BarColumn(bar_width=28 if is_wide else 6),
         MofNCompleteColumn(),
         TextColumn("{task.fields[unit]}"),
         TextColumn("{task.fields[figures]}"),
-        TimeElapsedColumn(),
+        *([TimeElapsedColumn()] if is_wide else []),
         TimeRemainingColumn(),
         console=console,
     )

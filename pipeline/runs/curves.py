@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -65,6 +66,8 @@ def read_curves(run_dir: Path) -> dict[str, list[dict[str, float]]]:
                 raise ValueError("no file of curves")
             for row in csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))):
                 entry = {name: float(row[name]) for name in COLUMNS[1:] if row[name]}
+                if not (math.isfinite(entry["epoch"]) and 0 <= entry.get("validation", 0) <= 1):
+                    raise ValueError("a number out of range")
                 found.setdefault(row["training"], []).append(entry)
         except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
             raise ArtifactError(f"{path} does not hold curves of a training ({error}): delete it") from error

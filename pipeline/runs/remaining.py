@@ -121,7 +121,7 @@ class Remaining(NoListener):
     def figures(self) -> dict[str, float]:
         """The minutes to the end of the run, for a training to show beside its own figures; empty if unknown."""
         left = self.seconds_left()
-        return {} if left is None else {"minutes to the end": round(left / 60, 1)}
+        return {} if left is None else {"min to end": round(left / 60, 1)}
 
     def _under_way(self, training: str, entry: Mapping[str, float]) -> UnderWay:
         plan, left = self._expected.get(training.split("/")[0]), self.seconds_left()

@@ -22,6 +22,8 @@ from torch import Tensor, nn
 
 _VALIDATIONS = 10
 _ASK_EVERY_STEPS = 8
+_WORTH_SHOWING = 0.02
+"""Share of the time that is spent waiting for images from which on it is shown."""
 
 Validate = Callable[[nn.Module], float]
 Entry = dict[str, float]
@@ -208,18 +210,19 @@ class Loop:
         try:
             if tell is not None:
                 tell(self._history[-1])
-            task.advance(1, **self._figures(), **{"data wait %": round(100 * data_wait)})
+            task.advance(1, **self._figures(data_wait))
         except StoppedError as error:
             self._asked = error
         if self._world.size > 1 and self._step % _ASK_EVERY_STEPS:
             return
         self._stop_if_asked()
 
-    def _figures(self) -> dict[str, float]:
-        """The last loss and the last score, as far as there are."""
-        loss = {"loss": self._history[-1]["loss"]} if self._history else {}
-        scored = next((entry["validation"] for entry in reversed(self._history) if "validation" in entry), None)
-        return loss if scored is None else loss | {"validation %": round(100 * scored, 1)}
+    def _figures(self, data_wait: float) -> dict[str, float]:
+        """The last loss and the last score, as far as there are, and how much of the time it waits, if that is much."""
+        found = {"loss": self._history[-1]["loss"]} if self._history else {}
+        for entry in [entry for entry in self._history if "validation" in entry][-1:]:
+            found["score %"] = round(100 * entry["validation"], 1)
+        return found | ({"data wait %": round(100 * data_wait)} if data_wait >= _WORTH_SHOWING else {})
 
     def _stop_if_asked(self) -> None:
         """Stop in every process, where one of them was asked to; each of them makes the same call."""

@@ -4,7 +4,7 @@ import io
 import re
 
 import pytest
-from nstudent.cli.console import Screen
+from nstudent.cli.console import Screen, _block, _figures
 from rich.console import Console
 
 
@@ -75,3 +75,16 @@ def test_what_is_said_of_a_step_begins_with_its_number(capsys: pytest.CaptureFix
     screen.say("01-teacher: not made yet")
     screen.say("  left as it is: 01-teacher")
     assert capsys.readouterr().err == "[2/2] 01-teacher: not made yet\n  left as it is: 01-teacher\n"
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_line_of_progress_fits_its_terminal(width: int) -> None:
+    console = Console(file=io.StringIO(), width=width, force_terminal=True)
+    bars = _block(console)
+    figures = _figures({"loss": 1.23456, "score %": 97.1, "min to end": 12.3})
+    bars.add_task("member 12", total=12345, completed=10, unit="steps", figures=figures)
+    with console.capture() as shown:
+        console.print(bars)
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in shown.get().splitlines()]
+    assert len(lines) == 1
+    assert figures in lines[0]

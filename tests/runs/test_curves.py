@@ -58,9 +58,19 @@ def test_a_row_that_was_cut_off_is_gone_when_the_training_goes_on(tmp_path: Path
     assert read_curves(tmp_path) == {TRAINING: EPOCHS}
 
 
-def test_a_file_that_holds_no_curves_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        "what,why\nmine,none\n",
+        f"{','.join(COLUMNS)}\n01-teacher/member 0,,4,2.5,0.1,\n",
+        f"{','.join(COLUMNS)}\n01-teacher/member 0,inf,4,2.5,0.1,\n",
+        f"{','.join(COLUMNS)}\n01-teacher/member 0,1,4,2.5,0.1,3\n",
+        f"{','.join(COLUMNS)}\n01-teacher/member 0,1,4,2.5,0.1,nan\n",
+    ],
+)
+def test_a_file_that_holds_no_curves_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "curves").mkdir()
-    (tmp_path / "curves" / "notes.csv").write_text("what,why\nmine,none\n")
+    (tmp_path / "curves" / "notes.csv").write_text(text)
     with pytest.raises(ArtifactError, match=r"curves/notes\.csv does not hold curves"):
         read_curves(tmp_path)
 

@@ -74,7 +74,7 @@ def test_the_time_that_is_left_follows_from_the_work_that_is_left(remaining: Rem
     remaining.epoch("01-teacher/member 0", entry(5))
     # 500 of 9,000 image passes took 10 seconds.
     assert remaining.seconds_left() == pytest.approx(170)
-    assert remaining.figures() == {"minutes to the end": 2.8}
+    assert remaining.figures() == {"min to end": 2.8}
 
 
 def test_networks_of_other_costs_count_by_what_they_cost(remaining: Remaining, clock: Clock) -> None:
@@ -167,7 +167,7 @@ def test_figures_of_the_run_stand_beside_those_of_the_work() -> None:
         def advance(self, amount: int, **figures: float) -> None:
             shown.append(figures)
 
-    progress: Any = Beside(Shows(), lambda: {"minutes to the end": 3.0})
+    progress: Any = Beside(Shows(), lambda: {"min to end": 3.0})
     with progress.task("member 0", 10, "steps") as task:
         task.advance(1, loss=0.5)
-    assert shown == [{"loss": 0.5, "minutes to the end": 3.0}]
+    assert shown == [{"loss": 0.5, "min to end": 3.0}]
