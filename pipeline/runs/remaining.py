@@ -23,7 +23,7 @@ from nstudent.storage.lock import is_held
 PROGRESS = "progress.json"
 """In the run folder while a run trains: how far it is."""
 _KEEP_SECONDS = 1.0
-"""It is written at most so often."""
+"""It is written, and the time that is left estimated anew, at most so often."""
 _FEWEST_SECONDS = 2.0
 """After less nothing is said of the time that is left: the first epochs load what the others use."""
 
@@ -68,7 +68,8 @@ class Remaining(NoListener):
         """By stage, billions of multiply-adds of an image pass, as far as they are known."""
         self._data: DataMetrics | None = None
         self._began: float | None = None
-        self._kept = 0.0
+        self._kept = self._figured = 0.0
+        self._figures: dict[str, float] = {}
 
     def begins(self, training: str, behind: Sequence[Mapping[str, float]]) -> None:
         """Take the epochs behind a training as done; those of its first beginning were done before."""
@@ -120,8 +121,13 @@ class Remaining(NoListener):
 
     def figures(self) -> dict[str, float]:
         """The minutes to the end of the run, for a training to show beside its own figures; empty if unknown."""
-        left = self.seconds_left()
-        return {} if left is None else {"min to end": round(left / 60, 1)}
+        # Asked after every training step, which takes a GPU less than a millisecond.
+        now = time.monotonic()
+        if now - self._figured >= _KEEP_SECONDS:
+            self._figured = now
+            left = self.seconds_left()
+            self._figures = {} if left is None else {"min to end": round(left / 60, 1)}
+        return self._figures
 
     def _under_way(self, training: str, entry: Mapping[str, float]) -> UnderWay:
         plan, left = self._expected.get(training.split("/")[0]), self.seconds_left()
