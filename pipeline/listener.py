@@ -33,8 +33,9 @@ class Listener(Protocol):
 
         Args:
             training: Name of the step and of one of its trainings, such as ``04-student/student``.
-            entry: ``epoch`` (from 1), ``loss`` (mean over the epoch), ``learning_rate`` (of its last step) and, where
-                it was measured, ``validation`` (the score on the validation images, 0 to 1).
+            entry: ``epoch`` (from 1), ``step`` (number of training steps that are behind it), ``loss`` (mean over the
+                epoch), ``learning_rate`` (of its last step) and, where it was measured, ``validation`` (the score on
+                the validation images, 0 to 1).
         """
 
     def made(self, step: str, metrics: Mapping[str, Any]) -> None:
@@ -61,3 +62,25 @@ class NoListener:
 
     def made(self, step: str, metrics: Mapping[str, Any]) -> None:
         """Ignore the event."""
+
+
+class Several:
+    """Several listeners as one; each event goes to them in their order."""
+
+    def __init__(self, *listeners: Listener) -> None:
+        self._listeners = listeners
+
+    def begins(self, training: str, behind: Sequence[Mapping[str, float]]) -> None:
+        """Pass the event on."""
+        for listener in self._listeners:
+            listener.begins(training, behind)
+
+    def epoch(self, training: str, entry: Mapping[str, float]) -> None:
+        """Pass the event on."""
+        for listener in self._listeners:
+            listener.epoch(training, entry)
+
+    def made(self, step: str, metrics: Mapping[str, Any]) -> None:
+        """Pass the event on."""
+        for listener in self._listeners:
+            listener.made(step, metrics)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -30,6 +29,7 @@ from nstudent.models.members import FitInputs, Fitted
 from nstudent.models.network import Network, build_network
 from nstudent.models.recipe import Recipe
 from nstudent.randomness import Key
+from nstudent.runs.lengths import student_length
 from nstudent.runs.stage import Context
 from nstudent.storage.files import reserve
 from nstudent.taxonomy.outputs import Outputs
@@ -44,8 +44,6 @@ from torch import Tensor, nn
 
 _WORTH_SAYING = 0.05
 """Share of a training's time above which waiting for images is reported."""
-_FEWEST_EPOCHS, _FEWEST_STEPS = 30, 400
-"""Length of a student that is not given one: in a hundred steps a network from scratch learns little."""
 _CHECKPOINT_COPIES = 13
 """How often a network's bytes lie on disk: weights, their average and two moments of the optimiser, in two generations
 and one being written, and the weights that are left at the end."""
@@ -135,10 +133,7 @@ class Trainer:
 
     def student_length(self) -> Length:
         """How long a student trains, and its baseline with it: known before any label is made."""
-        student = self._config.student
-        heap = max(1, len(self.dataset.unlabelled))
-        steps = math.ceil(heap / heap_batch_size(student.batch_size, student.unlabelled_ratio))
-        return Length(student.epochs or max(_FEWEST_EPOCHS, math.ceil(_FEWEST_STEPS / steps)), steps)
+        return Length(*student_length(self._config, len(self.dataset.unlabelled)))
 
     def build(self, model: ModelConfig, training: TrainingConfig, key: Key) -> Network:
         """A new network with the noise of its training built in."""
@@ -275,8 +270,3 @@ def training_pixels(config: Config, dataset: Dataset, device: torch.device) -> P
     here = noises_in_batches(config) and not loader_workers(config, dataset.pixels.are_mapped)
     resident = here and fits_beside_training(images * side**2 * 3, device)
     return ResidentPixels(dataset.pixels, images, side, device) if resident else dataset.pixels
-
-
-def heap_batch_size(batch_size: int, ratio: float) -> int:
-    """Pseudo-labelled images beside ``batch_size`` labelled ones."""
-    return max(1, round(batch_size * ratio)) if ratio else 0

@@ -8,9 +8,10 @@ from nstudent.data.dataset import Dataset
 from nstudent.evaluation.assess import assess
 from nstudent.evaluation.metrics import scores
 from nstudent.models.cost import total
+from nstudent.runs.lengths import heap_batch_size
 from nstudent.runs.stage import Context
 from nstudent.runs.step_metrics import TrainedMetrics
-from nstudent.trainer import Trainer, heap_batch_size
+from nstudent.trainer import Trainer
 from nstudent.training.build import Lesson
 
 

@@ -7,10 +7,11 @@ validation.
 from collections.abc import Iterable, Mapping
 
 import numpy as np
+import numpy.typing as npt
 from nstudent.data.dataset import Dataset
 from nstudent.evaluation.assess import Assessed, assess
 from nstudent.evaluation.bootstrap import compared, interval
-from nstudent.evaluation.calibration import calibration_error
+from nstudent.evaluation.calibration import calibration_error, reliability
 from nstudent.evaluation.label_quality import KeptQuality, detection_quality, held_out_quality, labels_without_images
 from nstudent.evaluation.metrics import Tallies
 from nstudent.evaluation.metrics import scores as score_of
@@ -43,7 +44,7 @@ from nstudent.runs.stage import Context
 from nstudent.runs.step_metrics import Candidate, ChoiceMetrics, FilterMetrics, ScoreMetrics, TrainedMetrics
 from nstudent.storage.artifact import Artifact
 from nstudent.storage.files import write_json
-from nstudent.taxonomy.tree import UNKNOWN
+from nstudent.taxonomy.tree import UNKNOWN, LabelArray
 
 _Parts = Mapping[str, Assessed]
 """What a classifier says of validation and test, by these names."""
@@ -64,7 +65,7 @@ def run(context: Context) -> ScoreMetrics:
         classifiers={name: _scores(context, trained[name], parts) for name, parts in scoring.steps.items()},
         heap_gain=_heap_gain(context, scoring, sides),
         equal_passes=_equal_passes(context, scoring.steps),
-        calibration=_calibration(dataset, scoring.of(choice.taken)["test"]),
+        calibration=_calibration(dataset, scoring.of(choice.taken)["test"], scoring.uncalibrated),
         labelling={made.name: _labelling(context, dataset, made) for made in context.all("labels")},
         pseudo_labels=_pseudo_label_quality(context.all("labels", "selection"), judged, dataset),
         given_labels=_given_label_quality(filters, dataset),
@@ -98,7 +99,11 @@ class _Scoring:
                 self.steps[made.name] = self._assess(Ensemble.load(made, self._placement), made.name)
                 task.advance(1)
             # The result as it is used, which a pool of the same parts could differ from by rounding alone.
-            self._found = {self.choice.chosen: self._assess(Ensemble.load(result, self._placement), result.name)}
+            final = Ensemble.load(result, self._placement)
+            self._found = {self.choice.chosen: self._assess(final, result.name)}
+            raw = final.with_member_temperatures(None).calibrated(None)
+            self.uncalibrated = assess(raw, dataset, dataset.test, context.config.evaluate.batch_size)
+            """What the networks of the result say of test without any temperature."""
             task.advance(1)
             for pool in pools:
                 self._found[pool.name] = self._assess(self._pooled(pool))
@@ -202,18 +207,28 @@ def _equal_passes(context: Context, steps: Mapping[str, _Parts]) -> dict[str, Di
     return None
 
 
-def _calibration(dataset: Dataset, found: Assessed) -> dict[str, LevelCalibration]:
-    """Calibration errors of the classes that the paths name, level by level, on test."""
-    truth = dataset.labels[dataset.test]
-    judged = (found.paths >= 0) & (truth != UNKNOWN)
-    made = {}
+def _calibration(dataset: Dataset, found: Assessed, uncalibrated: Assessed) -> dict[str, LevelCalibration]:
+    """Calibration of the classes that the paths name, level by level, on test."""
+    truth, made = dataset.labels[dataset.test], {}
     for number, level in enumerate(dataset.taxonomy.levels):
-        rows = judged[:, number]
-        if rows.any():
-            right = found.paths[rows, number] == truth[rows, number]
-            error = calibration_error(found.confidence[rows, number], right)
-            made[level] = LevelCalibration(error.value, error.by_chance)
+        confidence, right = _answers(found, truth, number)
+        raw = _answers(uncalibrated, truth, number)
+        if len(right):
+            error = calibration_error(confidence, right)
+            made[level] = LevelCalibration(
+                error=error.value,
+                perfect=error.by_chance,
+                bins=reliability(confidence, right),
+                uncalibrated_error=calibration_error(*raw).value if len(raw[1]) else None,
+                uncalibrated_bins=reliability(*raw),
+            )
     return made
+
+
+def _answers(found: Assessed, truth: LabelArray, level: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """Confidence of the classes named at a level whose truth is known, and whether each is right, (answers,) both."""
+    rows = (found.paths[:, level] >= 0) & (truth[:, level] != UNKNOWN)
+    return found.confidence[rows, level], found.paths[rows, level] == truth[rows, level]
 
 
 def _labelling(context: Context, dataset: Dataset, made: Artifact) -> Labelling:

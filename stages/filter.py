@@ -32,10 +32,11 @@ from nstudent.models.cost import Spent, total
 from nstudent.models.ensemble import Ensemble, Probabilities
 from nstudent.models.inference import predict
 from nstudent.runs.findings import listed
+from nstudent.runs.lengths import heap_batch_size
 from nstudent.runs.stage import Context
 from nstudent.runs.step_metrics import EvidenceWeights, FilterIteration, FilterMetrics, LabelMetrics
 from nstudent.taxonomy.tree import UNKNOWN, LabelArray
-from nstudent.trainer import Trainer, heap_batch_size
+from nstudent.trainer import Trainer
 from nstudent.training.build import Lesson
 from nstudent.training.loop import Length, Trained
 from nstudent.training.objective import CLEAN, SelfEnsembling

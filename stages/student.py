@@ -16,10 +16,11 @@ from nstudent.labels.selection import load_given_keep
 from nstudent.models.cost import total
 from nstudent.models.ensemble import Ensemble
 from nstudent.models.recipe import Recipe
+from nstudent.runs.lengths import heap_batch_size
 from nstudent.runs.stage import Context
 from nstudent.runs.step_metrics import ChoiceMetrics, TrainedMetrics
 from nstudent.taxonomy.tree import UNKNOWN
-from nstudent.trainer import Trainer, heap_batch_size
+from nstudent.trainer import Trainer
 from nstudent.training.build import Lesson
 from nstudent.training.loop import Trained
 

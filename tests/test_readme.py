@@ -96,7 +96,9 @@ _STEPS = [
 def test_the_run_command(nstudent: Command, python: Command, tmp_path: Path) -> None:
     done = nstudent("run-all", *_SHORT)
     assert done.returncode == 0, done.stderr
-    assert [line.partition(":")[0] for line in done.stderr.splitlines() if line.endswith("not made yet")] == _STEPS
+    made = [line.partition(":")[0] for line in done.stderr.splitlines() if line.endswith("not made yet")]
+    assert made == [f"[{number}/9] {step}" for number, step in enumerate(_STEPS, start=1)]
+    assert (tmp_path / "runs" / "digits" / "report.html").stat().st_size < 5_000_000
     assert all(name in done.stdout for name in ("01-teacher", "02-baseline", "06-student", "level accuracy", "±"))
     _check_scores(tmp_path / "runs" / "digits" / "08-evaluate")
 

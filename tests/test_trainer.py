@@ -20,6 +20,7 @@ from nstudent.models.inference import predict
 from nstudent.models.kinds import kind_for
 from nstudent.models.network_member import NetworkMember
 from nstudent.randomness import Key
+from nstudent.runs.lengths import heap_batch_size
 from nstudent.runs.plan import plan
 from nstudent.runs.run import run_stage
 from nstudent.runs.stage import Context
@@ -27,7 +28,7 @@ from nstudent.session import Session
 from nstudent.storage.artifact import Artifact
 from nstudent.storage.commit import SCRATCH
 from nstudent.taxonomy.tree import UNKNOWN
-from nstudent.trainer import Trainer, heap_batch_size
+from nstudent.trainer import Trainer
 from nstudent.training.build import Lesson
 from nstudent.training.loop import Length, Loop, Trained
 from timm.layers import DropPath

@@ -11,6 +11,7 @@ from typing import Any
 
 from nstudent.errors import one_line
 from nstudent.progress import Task
+from nstudent.runs.remaining import UnderWay, in_words
 from nstudent.runs.stage import Step
 from nstudent.runs.step_metrics import DataMetrics
 from rich.console import Console
@@ -38,22 +39,27 @@ _FOUND = {
     "conflicting_labels": "groups of equal images with different labels",
     "near_duplicates": "pairs of near-duplicates",
 }
+_WIDE = 110
+"""Columns of a terminal from which on a line of progress has room for everything."""
 _PLAIN_SECONDS = 10.0
 """Where there is no terminal, a piece of work says where it is at most this often."""
 
 
 class Screen:
-    """Progress as rich bars on a terminal, and as lines of text in a log file."""
+    """Progress as rich bars on a terminal, and as lines of text in a log file or a notebook."""
 
-    def __init__(self) -> None:
+    def __init__(self, steps: Sequence[str] = ()) -> None:
+        """``steps``: names of the steps of a run; what is said of one begins with its number."""
+        self._numbers = {name: f"[{number}/{len(steps)}] " for number, name in enumerate(steps, start=1)}
         self._console = Console(stderr=True, highlight=False)
         self._bars: Progress | None = None
         self._num_bars = 0
 
     def say(self, text: str) -> None:
         """One line that stays."""
+        number = self._numbers.get(text.partition(": ")[0], "")
         # A log file has no width to fold a line at; a terminal folds it by itself.
-        self._console.print(safe(text), soft_wrap=True)
+        self._console.print(safe(f"{number}{text}"), soft_wrap=True)
 
     def task(self, name: str, total: int, unit: str, done: int = 0) -> AbstractContextManager[Task]:
         """Begin a piece of work."""
@@ -83,13 +89,14 @@ class Screen:
 
 
 def _block(console: Console) -> Progress:
+    is_wide = console.width >= _WIDE
     return Progress(
-        TextColumn("  {task.description:<12}"),
-        BarColumn(bar_width=28),
+        TextColumn("  {task.description:<12}" if is_wide else "{task.description}"),
+        BarColumn(bar_width=28 if is_wide else 6),
         MofNCompleteColumn(),
         TextColumn("{task.fields[unit]}"),
         TextColumn("{task.fields[figures]}"),
-        TimeElapsedColumn(),
+        *([TimeElapsedColumn()] if is_wide else []),
         TimeRemainingColumn(),
         console=console,
     )
@@ -163,6 +170,20 @@ def print_line(text: str = "") -> None:
 def print_sentence(text: str) -> None:
     """A sentence of any length and any words: broken between words on a terminal, one line anywhere else."""
     Console().print(safe(text), highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def far(found: UnderWay, steps: Sequence[str]) -> str:
+    """How far a run is, in a line; ``steps`` are the names of all of its steps."""
+    step = found.training.split("/")[0]
+    number = f"step {steps.index(step) + 1} of {len(steps)}, " if step in steps else ""
+    said = [f"running: {number}{found.training}, epoch {found.epoch}" + (f" of {found.epochs}" if found.epochs else "")]
+    if found.loss is not None:
+        said.append(f"loss {found.loss:.4g}")
+    if found.validation is not None:
+        said.append(f"validation {100 * found.validation:.1f} %")
+    if found.seconds_left is not None:
+        said.append(f"{in_words(found.seconds_left)} to the end of the run")
+    return ", ".join(said)
 
 
 def print_left_out(metrics: DataMetrics, folder: Path) -> None:

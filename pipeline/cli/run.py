@@ -50,7 +50,8 @@ def run_all_command(
         console.print_plan(steps)
         return
     with interruptible() as stop, _together(settings.device) as world:
-        folder = run_all(settings, run_dir, Session(progress=console.Screen(), stop=stop, world=world), until=until)
+        screen = console.Screen([step.name for step in steps])
+        folder = run_all(settings, run_dir, Session(progress=screen, stop=stop, world=world), until=until)
     if not world.leads:
         return
     if steps[-1].stage.provides != "scores":
@@ -66,6 +67,7 @@ def _print_end(run_dir: Path, steps: Sequence[Step]) -> None:
         typer.Exit: The rounds ended early, because nothing was left to train on.
     """
     from nstudent.cli import console
+    from nstudent.cli.report import reported
     from nstudent.cli.scores import print_findings, print_scores
     from nstudent.evaluation.scores import FIGURE
     from nstudent.runs.findings import findings
@@ -80,6 +82,7 @@ def _print_end(run_dir: Path, steps: Sequence[Step]) -> None:
     print_findings(measured, [finding for finding in found if finding.sentence[1:] not in said])
     if measured.data:
         console.print_left_out(measured.data, run_dir / names["data"])
+    typer.echo(reported(run_dir, names["scores"]))
     typer.echo(f"picture: {run_dir / names['scores'] / FIGURE}")
     typer.echo(f"use it:  nstudent predict {run_dir} IMAGE...")
     console.print_sentence(said)

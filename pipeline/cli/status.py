@@ -12,10 +12,19 @@ if TYPE_CHECKING:
 
 
 def status_command(run_dir: RunDirArgument) -> None:
-    """What is done, what is stale and why, and the level accuracy of each step on validation, in percent."""
+    """What is done, what is stale and why, and the level accuracy of each step on validation, in percent.
+
+    Beside a process that makes the run: how far it is, and about how long it will still take.
+    """
+    from nstudent.cli import console
+    from nstudent.runs.remaining import under_way
     from nstudent.runs.status import status
 
-    print_states(status(run_dir))
+    states = status(run_dir)
+    print_states(states)
+    if (found := under_way(run_dir)) is not None:
+        names = [state.step.name for state in states]
+        console.print_line(console.far(found, names))
 
 
 def print_states(states: Iterable[StepState]) -> None:

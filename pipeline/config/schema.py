@@ -245,6 +245,9 @@ class Config(Section):
     many as there are cores and memory for. 1: one after another. No result changes. A GPU trains one at a time."""
     checkpoint_minutes: Annotated[Number, Field(ge=0)] = 0.2
     """A training is kept on disk so often, or less where that would cost it 2 % of its time. 0: after every step."""
+    track: Annotated[Literal["none", "tensorboard"], Later("none")] = "none"
+    """Where the curves of the trainings go beside curves/*.csv. tensorboard: RUN/tensorboard, for `tensorboard
+    --logdir`; it needs the extra nstudent[track]."""
     data: DataConfig = DataConfig()
     probe: ProbeStageConfig = ProbeStageConfig()
     teacher: TeacherConfig = TeacherConfig()

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
+from nstudent.evaluation.scores import ReliabilityBin
 from nstudent.labels.path_posterior import Calibration, path_masses, path_scale
 from nstudent.labels.path_tree import PathTree, logarithms
 from nstudent.randomness import generator
@@ -241,7 +242,7 @@ def calibration_error(confidence: npt.NDArray[np.floating], right: npt.NDArray[n
         right: Whether it is, (answers,).
     """
     sure = confidence.astype(np.float64)
-    bins = np.clip((sure * _BINS).astype(np.int64), 0, _BINS - 1)
+    bins = _bins_of(sure)
 
     def error(truth: npt.NDArray[np.bool_]) -> float:
         return float(np.abs(np.bincount(bins, sure - truth, minlength=_BINS)).sum() / len(sure))
@@ -249,3 +250,20 @@ def calibration_error(confidence: npt.NDArray[np.floating], right: npt.NDArray[n
     random = generator("calibration error", len(sure))
     chance = [error(random.random(len(sure)) < sure) for _ in range(_SIMULATIONS)]
     return CalibrationError(error(right), float(np.mean(chance)))
+
+
+def reliability(confidence: npt.NDArray[np.floating], right: npt.NDArray[np.bool_]) -> tuple[ReliabilityBin, ...]:
+    """The bins of ``calibration_error`` that hold an answer, the least sure first; the arguments are the same."""
+    sure = confidence.astype(np.float64)
+    bins = _bins_of(sure)
+    answers = np.bincount(bins, minlength=_BINS)
+    sums = np.bincount(bins, sure, minlength=_BINS), np.bincount(bins, right, minlength=_BINS)
+    return tuple(
+        ReliabilityBin(float(sums[0][i] / answers[i]), float(sums[1][i] / answers[i]), int(answers[i]))
+        for i in np.flatnonzero(answers)
+    )
+
+
+def _bins_of(confidence: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """The bin of each answer, (answers,)."""
+    return np.clip((confidence * _BINS).astype(np.int64), 0, _BINS - 1)

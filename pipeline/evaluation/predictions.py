@@ -9,20 +9,23 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from nstudent.data.dataset import Dataset, Ids
 from nstudent.errors import ArtifactError
-from nstudent.labels.decoding import Decoded
 from nstudent.labels.store import LabelStore, Layout
 from nstudent.labels.targets import StoredRows
 from nstudent.storage.artifact import Artifact
 from nstudent.storage.hdf5 import attributes, mapped, write
 from nstudent.taxonomy.outputs import Outputs
 from nstudent.taxonomy.tree import LabelArray
-from torch import Tensor
+
+if TYPE_CHECKING:
+    # A report reads predictions without torch.
+    from nstudent.labels.decoding import Decoded
+    from torch import Tensor
 
 _FILE = re.compile(r"predictions-(.+)-\d{9,}-\d{9,}\.h5")
 _FILE_BYTES = 64 << 20

@@ -123,6 +123,18 @@ class HeapGain(JsonRecord):
 
 
 @dataclass(frozen=True)
+class ReliabilityBin(JsonRecord):
+    """Answers of about the same confidence, and how often they are right."""
+
+    confidence: float
+    """Their mean confidence, a share."""
+    right: float
+    """Share of them that is right."""
+    answers: int
+    """Number of them."""
+
+
+@dataclass(frozen=True)
 class LevelCalibration(JsonRecord):
     """How far the probabilities of a level are from the truth, on test."""
 
@@ -130,6 +142,12 @@ class LevelCalibration(JsonRecord):
     """Expected calibration error, a share."""
     perfect: float
     """The error that perfectly calibrated probabilities would show in the mean with as many images, simulated."""
+    bins: tuple[ReliabilityBin, ...] = ()
+    """Answers by their confidence, the least sure first; empty if the step was made by a version without them."""
+    uncalibrated_error: float | None = None
+    """``error`` of the same networks without any temperature; ``None`` if the step was made by a version without it."""
+    uncalibrated_bins: tuple[ReliabilityBin, ...] = ()
+    """``bins`` of the same networks without any temperature."""
 
 
 @dataclass(frozen=True)

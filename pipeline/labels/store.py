@@ -11,12 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from nstudent.labels.path_posterior import Calibration
 from nstudent.labels.rows import JoinedRows, Shards
 from nstudent.labels.selection import deep_enough, kept_confidence
 from nstudent.labels.top import TopRows, class_type, classes_kept, top_classes
@@ -25,7 +23,11 @@ from nstudent.storage.files import write_json
 from nstudent.storage.hdf5 import attributes, mapped, write, write_joined
 from nstudent.taxonomy.outputs import Outputs
 from nstudent.taxonomy.tree import UNKNOWN, LabelArray, Taxonomy
-from torch import Tensor
+
+if TYPE_CHECKING:
+    # A report reads the store without torch.
+    from nstudent.labels.path_posterior import Calibration
+    from torch import Tensor
 
 JOINED = "labels.h5"
 DESCRIPTION = "labels.json"
@@ -86,12 +88,12 @@ class Layout:
             paths: The path of each label, (rows, levels).
             confidence: Probability along the path, (rows, levels).
         """
-        found = {"path": paths.to(torch.int32), "confidence": confidence.float()}
+        found = {"path": paths.int(), "confidence": confidence.float()}
         for name, kept, is_top, level in zip(self.levels, self.kept, self.tops, levels, strict=True):
             if is_top:
                 classes, chosen = top_classes(level, kept)
                 wide = class_type(level.shape[1]) is np.int32
-                found[f"top/{name}/class"] = classes.to(torch.int32 if wide else torch.int16)
+                found[f"top/{name}/class"] = classes.int() if wide else classes.short()
                 found[f"top/{name}/probability"] = chosen.half()
                 rest = level.sum(dim=1, keepdim=True) - chosen.sum(dim=1, keepdim=True)
                 found[f"top/{name}/rest"] = rest.clamp_min(0).half()

@@ -6,13 +6,15 @@ are 256 bytes. What the other classes share is spread evenly over them when it i
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from nstudent.errors import ArtifactError
 from nstudent.labels.rows import JoinedRows, Rows
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MOST_WHOLE_OUTPUTS = 256
 DEFAULT_CLASSES = 64

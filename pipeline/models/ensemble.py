@@ -94,9 +94,10 @@ class Ensemble:
         recipe = self.recipe.changed(members=(self.recipe.members[number],), weights=None, member_temperatures=None)
         return Ensemble(recipe, [self.members[number]], self._placement).calibrated(None)
 
-    def with_member_temperatures(self, temperatures: Sequence[Sequence[float]]) -> Ensemble:
-        """The same members with other temperatures, by member and level."""
-        recipe = self.recipe.changed(member_temperatures=tuple(tuple(each) for each in temperatures))
+    def with_member_temperatures(self, temperatures: Sequence[Sequence[float]] | None) -> Ensemble:
+        """The same members with other temperatures, by member and level; ``None``: with none."""
+        each = None if temperatures is None else tuple(map(tuple, temperatures))
+        recipe = self.recipe.changed(member_temperatures=each)
         return Ensemble(recipe, self.members, self._placement)
 
     def calibrated(self, calibration: Calibration | None) -> Ensemble:

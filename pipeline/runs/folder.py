@@ -1,10 +1,10 @@
 """A run folder and the plan for it: what is up to date, and how a step is made there."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,14 @@ from nstudent.config.schema import Config
 from nstudent.data.sources import source_stamp
 from nstudent.distributed.world import IndependentJob, World
 from nstudent.errors import ArtifactError, StoppedError
-from nstudent.listener import NoListener
-from nstudent.progress import Progress, Silence, Watched
+from nstudent.listener import Listener, NoListener, Several
+from nstudent.progress import Beside, Progress, Silence, Watched
 from nstudent.runs import outcome
+from nstudent.runs.curves import CurveFiles
 from nstudent.runs.plan import plan
+from nstudent.runs.remaining import Remaining
 from nstudent.runs.stage import Context, Step
+from nstudent.runs.tensorboard import TensorBoard
 from nstudent.session import Session
 from nstudent.storage.artifact import FINAL, Artifact, Manifest
 from nstudent.storage.commit import commit, difference, open_partial, partial_folder
@@ -106,6 +109,17 @@ class Run:
         with self.locked():
             yield True
             self.world.agree(None)
+
+    @contextmanager
+    def foreseen(self, steps: Sequence[Step]) -> Iterator[None]:
+        """Tell beside the work, and keep in the folder, how long these steps will still take."""
+        remaining = Remaining(self.config, steps, self.run_dir)
+        self.session = replace(self.session, listener=Several(remaining, self.session.listener))
+        self.progress = Beside(self.progress, remaining.figures)
+        try:
+            yield
+        finally:
+            remaining.end()
 
     def train_beside(self, turns: Turns, check: Callable[[], None]) -> None:
         """Let other processes do some of the trainings.
@@ -244,9 +258,19 @@ class Run:
             folder=partial_folder(self.folder(step.name)),
             inputs={role: read[name] for role, name in step.inputs},
             gathered=tuple(read[name] for name in step.gathered if name in read),
-            session=replace(self.session, progress=self.progress),
+            session=replace(self.session, progress=self.progress, listener=self._listener()),
             turns=partial(self._turns, step),
         )
+
+    @cached_property
+    def _records(self) -> tuple[Listener, ...]:
+        """Who writes down what this process trains. Other processes of the run write down what they train."""
+        curves = CurveFiles(self.run_dir)
+        return (curves, TensorBoard(self.run_dir)) if self.config.track == "tensorboard" else (curves,)
+
+    def _listener(self) -> Listener:
+        """Who hears of the trainings of this process: of several that train together the leader's listener alone."""
+        return Several(*self._records, self.session.listener) if self.world.leads else NoListener()
 
     def needed_steps(self) -> Iterator[Step]:
         """The steps in order, without those of rounds that cannot go on."""

@@ -100,7 +100,7 @@ STAGES = {
             gathers=("classifier", "labeller", "labels", "selection"),
             provides="scores",
             settings=_section("evaluate", without=["batch_size"]),
-            version=3,
+            version=4,
             resumes=False,
         ),
     )

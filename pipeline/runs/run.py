@@ -41,7 +41,7 @@ def run_all(
     with run.as_leader() as leads:
         if leads:
             run.write_config()
-            with side_by_side(run, steps) as jobs:
+            with run.foreseen(steps), side_by_side(run, steps) as jobs:
                 _make_all(run, steps, jobs)
             run.write_final()
     return run.run_dir

@@ -99,6 +99,17 @@ def atomic_write(path: Path, content: bytes) -> None:
     sync_folder(path.parent)
 
 
+def append(path: Path, content: bytes) -> None:
+    """Add to the end of a file in one call; it outlives this process, and only what was synced outlives the machine."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+    with explained(path, f"write {len(content):,} bytes to"):
+        descriptor = os.open(path, flags, 0o666)
+        try:
+            os.write(descriptor, content)
+        finally:
+            os.close(descriptor)
+
+
 def can_link(source: Path, folder: Path) -> bool:
     """Whether a file can get a second name in another folder: tried, because mounts and owners decide it, too."""
     name = folder / f".{source.name}{_UNFINISHED}"
@@ -153,6 +164,13 @@ def sweep(folder: Path) -> None:
     """Remove what killed writes left beside the files of a folder and of those below it."""
     for path in folder.rglob(f".*{_UNFINISHED}"):
         path.unlink()
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file, where it is there, and what a killed write of it left."""
+    with explained(path, "remove"):
+        path.unlink(missing_ok=True)
+        path.with_name(f".{path.name}{_UNFINISHED}").unlink(missing_ok=True)
 
 
 def rename(source: Path, target: Path) -> None:

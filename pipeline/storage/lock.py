@@ -61,6 +61,20 @@ def hold(run_dir: Path, *, beside_parts: bool = False) -> Iterator[None]:
             lock.release()
 
 
+def is_held(run_dir: Path) -> bool:
+    """Whether a process holds a run folder now; nothing is changed in it."""
+    if (run_dir / MARK).exists():
+        return True
+    try:
+        with FileLock(run_dir / LOCK, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except (OSError, NotImplementedError):
+        # No locks here, and no mark of one.
+        return False
+
+
 @contextmanager
 def hold_beside(folder: Path) -> Iterator[None]:
     """Hold a folder that is replaced as a whole and cannot hold its own lock: that lies beside it, in ``.NAME.lock``.

@@ -22,10 +22,13 @@ from torch import Tensor, nn
 
 _VALIDATIONS = 10
 _ASK_EVERY_STEPS = 8
+_WORTH_SHOWING = 0.02
+"""Share of the time that is spent waiting for images from which on it is shown."""
 
 Validate = Callable[[nn.Module], float]
 Entry = dict[str, float]
-"""One epoch: its number (from 1), mean loss, learning rate, and the validation score if it was measured."""
+"""One epoch: its number (from 1), the training steps behind it, its mean loss, the learning rate of its last step, and
+the validation score if it was measured."""
 History = list[Entry]
 
 
@@ -207,13 +210,19 @@ class Loop:
         try:
             if tell is not None:
                 tell(self._history[-1])
-            loss = {"loss": self._history[-1]["loss"]} if self._history else {}
-            task.advance(1, **loss, **{"data wait %": round(100 * data_wait)})
+            task.advance(1, **self._figures(data_wait))
         except StoppedError as error:
             self._asked = error
         if self._world.size > 1 and self._step % _ASK_EVERY_STEPS:
             return
         self._stop_if_asked()
+
+    def _figures(self, data_wait: float) -> dict[str, float]:
+        """The last loss and the last score, as far as there are, and how much of the time it waits, if that is much."""
+        found = {"loss": self._history[-1]["loss"]} if self._history else {}
+        for entry in [entry for entry in self._history if "validation" in entry][-1:]:
+            found["score %"] = round(100 * entry["validation"], 1)
+        return found | ({"data wait %": round(100 * data_wait)} if data_wait >= _WORTH_SHOWING else {})
 
     def _stop_if_asked(self) -> None:
         """Stop in every process, where one of them was asked to; each of them makes the same call."""
@@ -224,7 +233,7 @@ class Loop:
         epoch = self._step // self._length.steps_per_epoch
         loss = float(self._loss) / self._length.steps_per_epoch
         self._loss.zero_()
-        entry = {"epoch": epoch, "loss": loss, "learning_rate": self.method.learning_rate}
+        entry = {"epoch": epoch, "step": self._step, "loss": loss, "learning_rate": self.method.learning_rate}
         stride = max(1, self._length.epochs // _VALIDATIONS)
         if validate is not None and (epoch % stride == 0 or self._step == self._length.steps):
             entry["validation"] = validate(self.method.kept)

@@ -4,7 +4,7 @@ import io
 import re
 
 import pytest
-from nstudent.cli.console import Screen
+from nstudent.cli.console import Screen, _block, _figures
 from rich.console import Console
 
 
@@ -68,3 +68,23 @@ def test_in_a_log_nothing_is_said_of_work_that_was_done_before(
 def test_a_line_that_is_said_stays_one_line_in_a_log_file(capsys: pytest.CaptureFixture[str]) -> None:
     Screen().say("word " * 60)
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_what_is_said_of_a_step_begins_with_its_number(capsys: pytest.CaptureFixture[str]) -> None:
+    screen = Screen(["00-data", "01-teacher"])
+    screen.say("01-teacher: not made yet")
+    screen.say("  left as it is: 01-teacher")
+    assert capsys.readouterr().err == "[2/2] 01-teacher: not made yet\n  left as it is: 01-teacher\n"
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_line_of_progress_fits_its_terminal(width: int) -> None:
+    console = Console(file=io.StringIO(), width=width, force_terminal=True)
+    bars = _block(console)
+    figures = _figures({"loss": 1.23456, "score %": 97.1, "min to end": 12.3})
+    bars.add_task("member 12", total=12345, completed=10, unit="steps", figures=figures)
+    with console.capture() as shown:
+        console.print(bars)
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in shown.get().splitlines()]
+    assert len(lines) == 1
+    assert figures in lines[0]

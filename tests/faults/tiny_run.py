@@ -28,8 +28,8 @@ TINY = (
 )
 STAGES = ("data", "teacher", "baseline", "choose", "pseudolabel", "filter", "student", "evaluate")
 
-_OWN = {".lock"}
-"""Files that are no result: they may stay or not."""
+_OWN = {".lock", "report.html"}
+"""Files that are no result: they may stay or not, and a report says how long the steps took."""
 _VARYING = ("seconds", "environment")
 """Entries of a manifest that say how it was made and not what was."""
 

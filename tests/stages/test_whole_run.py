@@ -81,6 +81,7 @@ def test_the_run_folder_holds_the_steps_and_the_configuration(finished: Path) ->
     assert {path.name for path in finished.iterdir() if not path.name.startswith(".")} == {
         *STEPS,
         "config.yaml",
+        "curves",
         "final.json",
     }
     assert [state.state for state in status(finished)] == ["done"] * len(STEPS)

@@ -1,0 +1,40 @@
+"""``nstudent report``: everything that a run has to show, as one page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+from nstudent.cli.arguments import RunDirArgument
+from nstudent.errors import one_line, summary
+from nstudent.report.mark import REPORT, is_current, mark
+from nstudent.runs.folder import CONFIG
+
+
+def report_command(run_dir: RunDirArgument) -> None:
+    """Write RUN_DIR/report.html: scores, curves, confusion, mistakes, labels and pictures of a run in one page.
+
+    The page needs no network and runs no code. run-all writes it at its end, too.
+    """
+    from nstudent.report.page import write_report
+
+    typer.echo(str(write_report(run_dir)))
+
+
+def reported(run_dir: Path, scores: str) -> str:
+    """Write the report of a run that has ended, unless it is there, and say in a line where it is.
+
+    The run stands without its report: whatever goes wrong with it is said, and not raised.
+
+    Args:
+        run_dir: The run folder.
+        scores: Name of the step that scored.
+    """
+    try:
+        if not is_current(run_dir, mark(run_dir, scores, CONFIG)):
+            from nstudent.report.page import write_report
+
+            write_report(run_dir)
+        return f"report:  {run_dir / REPORT}"
+    except Exception as error:
+        return one_line(f"no report could be written: {summary(error)}; nstudent report {run_dir} tries it again")

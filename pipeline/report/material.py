@@ -1,0 +1,166 @@
+"""What a report is made from: everything that it reads of a run folder, opened once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from nstudent.config.file import reload_config
+from nstudent.config.schema import Config
+from nstudent.data.dataset import INDEX, LEFT_OUT, OK, TAXONOMY, TRUTH, Ids
+from nstudent.errors import ArtifactError
+from nstudent.evaluation.predictions import Predictions
+from nstudent.labels.heap_labels import HeapLabels
+from nstudent.runs.curves import read_curves
+from nstudent.runs.findings import Finding, findings
+from nstudent.runs.folder import CONFIG
+from nstudent.runs.measured import Measured
+from nstudent.runs.plan import plan
+from nstudent.runs.verdict import verdict
+from nstudent.storage.artifact import Artifact, Manifest
+from nstudent.storage.hdf5 import mapped
+from nstudent.taxonomy.tree import LabelArray, Taxonomy
+
+Epochs = Sequence[Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Images:
+    """What the data step says of every image, by id; the pixels are read elsewhere."""
+
+    artifact: Artifact
+    taxonomy: Taxonomy
+    labels: LabelArray
+    """As training may see them, (images, levels)."""
+    truth: LabelArray
+    """True labels where the source knew them, (images, levels)."""
+    split: npt.NDArray[np.int8]
+    status: npt.NDArray[np.uint8]
+    left_out: tuple[Mapping[str, Any], ...]
+    """Name and reason of each image that is not used, in the order of the ids."""
+    names: npt.NDArray[np.bytes_]
+
+    @classmethod
+    def open(cls, artifact: Artifact) -> Images:
+        """Open a committed data step."""
+        index = mapped(artifact.path(INDEX))
+        return cls(
+            artifact=artifact,
+            taxonomy=Taxonomy.from_json(artifact.json(TAXONOMY)),
+            labels=np.asarray(index["label"]),
+            truth=np.asarray(mapped(artifact.path(TRUTH))["label"]),
+            split=np.asarray(index["split"]),
+            status=np.asarray(index["status"]),
+            left_out=tuple(artifact.json(LEFT_OUT)),
+            names=index["name"],
+        )
+
+    def name(self, image: int) -> str:
+        """Name of an image in its source."""
+        name: bytes = self.names[image]
+        return name.decode("utf-8", "surrogateescape")
+
+    def usable(self, split: int) -> Ids:
+        """Ids of the usable images of one split, ascending."""
+        return np.flatnonzero((self.split == split) & (self.status == OK))
+
+    def path(self, row: Sequence[int] | npt.NDArray[Any]) -> str:
+        """A label in words, such as ``fruit / apple``."""
+        return " / ".join(self.taxonomy.names([int(index) for index in row]).values()) or "no class"
+
+
+@dataclass(frozen=True)
+class Round:
+    """The labels of the unlabelled images of one round, before and after the filter."""
+
+    number: int
+    labels: str
+    """Name of the step that made them."""
+    made: HeapLabels
+    filtered: HeapLabels | None
+    """``None`` if no filter step judged them."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """A finished run, opened for its report."""
+
+    run_dir: Path
+    config: Config
+    measured: Measured
+    findings: tuple[Finding, ...]
+    verdict: str
+    manifests: Mapping[str, Manifest]
+    """Of every step that the scores were made from and of that which scored, by name in the order of the run."""
+
+    @classmethod
+    def read(cls, run_dir: Path) -> Self:
+        """Open a run folder.
+
+        Raises:
+            ArtifactError: It is not the folder of a run, or the run has no scores yet, or a file is damaged.
+            ConfigError: Its configuration cannot be read.
+        """
+        if not (run_dir / CONFIG).exists():
+            raise ArtifactError(f"{run_dir} is not a run folder: it has no {CONFIG}")
+        config = reload_config(run_dir / CONFIG)
+        step = next(step.name for step in plan(config) if step.stage.provides == "scores")
+        step = _scored(run_dir, step)
+        measured = Measured.read(run_dir, step)
+        found = findings(measured)
+        names = [*sorted(Manifest.read(run_dir / step).inputs), step]
+        manifests = {name: Manifest.read(run_dir / name) for name in names}
+        return cls(run_dir, config, measured, tuple(found), verdict(measured, found), manifests)
+
+    def step(self, role: str) -> str:
+        """Name of the last step of a role; the scores have one of each role that is asked for here."""
+        *_, last = (name for name, manifest in self.manifests.items() if manifest.role == role)
+        return last
+
+    @cached_property
+    def images(self) -> Images:
+        """What the data step says of every image."""
+        return Images.open(Artifact(self.run_dir / self.step("data")))
+
+    @cached_property
+    def final(self) -> Predictions:
+        """What the final classifier says of the validation and test images."""
+        return Predictions.open(Artifact(self.run_dir / self.step("scores")), self.step("labeller"))
+
+    @cached_property
+    def rounds(self) -> tuple[Round, ...]:
+        """The labels of the unlabelled images, round by round."""
+        judges = {labels: step for step, labels in self.measured.labels_of.items()}
+        found = []
+        for step in self.measured.labels:
+            labels = Artifact(self.run_dir / step)
+            judge = judges.get(step)
+            filtered = HeapLabels.open(labels, Artifact(self.run_dir / judge)) if judge else None
+            found.append(Round(self.measured.rounds[step], step, HeapLabels.open(labels), filtered))
+        return tuple(found)
+
+    @cached_property
+    def curves(self) -> dict[str, Epochs]:
+        """The epochs of each training of the run. Steps of an earlier version have them in their manifests alone."""
+        kept = {name: each for name, each in read_curves(self.run_dir).items() if name.split("/")[0] in self.manifests}
+        have = {name.split("/")[0] for name in kept}
+        for step, metrics in self.measured.trained.items():
+            if step not in have:
+                kept |= {f"{step}/{number}": list(each) for number, each in enumerate(metrics.history) if each}
+        return dict(sorted(kept.items()))
+
+
+def _scored(run_dir: Path, step: str) -> str:
+    """The step, if it was made.
+
+    Raises:
+        ArtifactError: It was not.
+    """
+    if not (run_dir / step).exists():
+        raise ArtifactError(f"{run_dir} has no scores yet ({step}): nstudent run-all makes them, then the report")
+    return step

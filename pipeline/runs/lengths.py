@@ -1,0 +1,58 @@
+"""How long trainings are: passes and steps that follow from the configuration and the number of images."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nstudent.config.schema import Config
+
+_FEWEST_EPOCHS, _FEWEST_STEPS = 30, 400
+"""Length of a student that is not given one: in a hundred steps a network from scratch learns little."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """The trainings of one step, before any of them is done."""
+
+    trainings: int
+    """Number of networks, trained one after the other or at once."""
+    epochs: int
+    """Of each of them."""
+    image_passes: int
+    """Number of images that go forward and backward in each of them."""
+
+
+def heap_batch_size(batch_size: int, ratio: float) -> int:
+    """Pseudo-labelled images beside ``batch_size`` labelled ones."""
+    return max(1, round(batch_size * ratio)) if ratio else 0
+
+
+def student_length(config: Config, unlabelled: int) -> tuple[int, int]:
+    """Epochs of a student, and steps of each; ``unlabelled``: number of unlabelled images."""
+    student = config.student
+    steps = math.ceil(max(1, unlabelled) / heap_batch_size(student.batch_size, student.unlabelled_ratio))
+    return student.epochs or max(_FEWEST_EPOCHS, math.ceil(_FEWEST_STEPS / steps)), steps
+
+
+def expected(config: Config, stage: str, labelled: int, unlabelled: int) -> Expected | None:
+    """The trainings of a step of a stage, as far as they are known before; ``None`` if the stage trains nothing.
+
+    A filter that stops after fewer iterations takes less.
+    """
+    if stage == "teacher":
+        batch = config.teacher.batch_size
+        passes = config.teacher.epochs * math.ceil(labelled / batch) * batch
+        return Expected(len(config.teacher.members), config.teacher.epochs, passes)
+    if stage in ("baseline", "student"):
+        epochs, steps = student_length(config, unlabelled)
+        batch = config.student.batch_size
+        return Expected(1, epochs, epochs * steps * (batch + heap_batch_size(batch, config.student.unlabelled_ratio)))
+    judge = config.filter
+    if stage == "filter" and (judge.enabled or judge.labelled):
+        beside = heap_batch_size(judge.batch_size, judge.unlabelled_ratio)
+        steps = math.ceil(max(unlabelled / beside if beside else 0, labelled / judge.batch_size))
+        return Expected(judge.iterations, judge.epochs, judge.epochs * steps * (judge.batch_size + beside))
+    return None
