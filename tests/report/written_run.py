@@ -73,7 +73,7 @@ class WrittenRun:
     def config(self) -> Config:
         """The configuration of the run."""
         page = {"source": "folder", "root": "/nowhere", "levels": list(self.levels), "image_size": self.side}
-        return Config.model_validate({"name": "written", "rounds": self.rounds, "data": page})
+        return Config.model_validate({"name": "written", "rounds": self.rounds, "probe": {"members": []}, "data": page})
 
     @property
     def taxonomy(self) -> Taxonomy:

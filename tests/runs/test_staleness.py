@@ -88,8 +88,8 @@ def test_every_key_decides_what_some_step_makes_or_is_known_not_to(tmp_path: Pat
     only_speed |= {f"{section}.checkpoint_activations" for section in ("teacher", "filter", "student")}
     # Keys that came later are asked for if they are not what was done before them.
     later = {key for key in _leaves(Config) if _is_later(key)}
-    # The number of rounds decides which steps there are.
-    assert _leaves(Config) - asked == only_speed | later | {"name", "rounds"}
+    # The number of rounds, and whether there is a probe, decide which steps there are.
+    assert _leaves(Config) - asked == only_speed | later | {"name", "rounds", "probe.members"}
 
 
 def _is_later(key: str) -> bool:
