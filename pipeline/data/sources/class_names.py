@@ -1,5 +1,6 @@
 """The one spelling of the names of classes, for every source."""
 
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -43,9 +44,14 @@ def _merged(labels: Iterable[Label]) -> list[str]:
     several = [written for written in ways.values() if len(written) > 1]
     if not several:
         return []
-    shown = [" and ".join(f"'{printable(name)}'" for name in written) for written in several[:_NAMES_SHOWN]]
+    shown = [" and ".join(f"'{_told_apart(name)}'" for name in written) for written in several[:_NAMES_SHOWN]]
     rest = f", and {len(several) - _NAMES_SHOWN} more" if len(several) > _NAMES_SHOWN else ""
     return [f"names of classes that read the same are one class: {', '.join(shown)}{rest}"]
+
+
+def _told_apart(name: str) -> str:
+    """A name as it can be told from one that reads the same."""
+    return printable(name) if unicodedata.is_normalized("NFC", name) else ascii(name)[1:-1]
 
 
 def _refuse_case(records: Sequence[Record], of: dict[Label, Label]) -> None:

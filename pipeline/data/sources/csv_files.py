@@ -37,16 +37,17 @@ class Files:
         reason = ""
         for spelling, shown in self._spellings(name):
             folder, leaf = os.path.split(spelling)
-            path = os.path.join(self._real_folder(folder), leaf)
+            real = self._real_folder(folder)
+            path = os.path.join(real, leaf)
             try:
                 mode = os.lstat(path).st_mode
             except OSError as error:
                 reason = reason or str(error.strerror)
                 continue
-            entry = stat.S_ISREG(mode) or stat.S_ISLNK(mode)
-            if not self._is_inside(os.path.dirname(path) if entry else os.path.realpath(path)):
+            is_file = stat.S_ISREG(mode)
+            if not self._is_inside(real if is_file or stat.S_ISLNK(mode) else os.path.realpath(path)):
                 raise self._leads_out(name, where)
-            if not os.path.isfile(path):
+            if not (is_file or os.path.isfile(path)):
                 raise DataError(f"{where}: {printable(name)} is not a file")
             return path, shown
         if not self._is_inside(os.path.realpath(os.path.join(self._root, name.strip()))):

@@ -45,6 +45,8 @@ def rows(table: Path) -> Iterator[tuple[int, list[str]]]:
         with open(table, "rb") as raw:
             start = raw.read(4)
         encoding = next((name for mark, name in _MARKS if start.startswith(mark)), "utf-8")
+        if encoding == "utf-8" and b"\0" in start:
+            raise UnicodeError("every other byte is zero")
         with open(table, encoding=encoding, newline="") as file:
             # A blank before a quote would otherwise make the quotes a part of the text.
             reader = csv.reader(file, strict=True, skipinitialspace=True)
@@ -58,8 +60,7 @@ def rows(table: Path) -> Iterator[tuple[int, list[str]]]:
         ) from error
     except csv.Error as error:
         near = f" near line {reader.line_num}" if reader is not None else ""
-        remedy = ": save it as UTF-8" if b"\0" in start else ""
-        raise DataError(f"{printable(table)} is not a readable CSV table: {error}{near}{remedy}") from error
+        raise DataError(f"{printable(table)} is not a readable CSV table: {error}{near}") from error
     except OSError as error:
         raise DataError(f"cannot read {printable(table)}: {error.strerror}") from error
 

@@ -165,7 +165,8 @@ class _Tree:
             inside = [each for each in self._listing.passed_over if each.name.startswith(f"{name}/")]
             held = f" (not taken there: {printable(summary_of(inside))})" if inside else ""
             path = printable(self._listing.root / name)
-            raise DataError(f"the class folder {path} holds no image{held}: fill it or remove it")
+            what = "folder" if name in self._splits else "class folder"
+            raise DataError(f"the {what} {path} holds no image{held}: fill it or remove it")
 
     def _check_names(self, folders: Iterable[str]) -> None:
         for folder in folders:

@@ -154,10 +154,11 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 def _is_looked_into(listing: Listing, below: str, entry: os.DirEntry[str], apart: set[str]) -> bool:
     """Whether a folder is a part of the data; if not, it is noted why."""
     name = below + entry.name
-    if entry.name[0] == ".":
-        listing.passed_over.append(PassedOver(name, HIDDEN, _num_files(entry)))
-    elif alike(entry.name) in _MACHINE_FOLDERS:
-        listing.passed_over.append(PassedOver(name, f"in {entry.name} (a folder of a machine)", _num_files(entry)))
+    machine = alike(entry.name) in _MACHINE_FOLDERS
+    if machine or entry.name[0] == ".":
+        why = f"in {entry.name} (a folder of a machine)" if machine else HIDDEN
+        files = _num_files(entry)
+        listing.passed_over.extend([PassedOver(name, why, files)] if files else [])
     elif apart and os.path.realpath(entry.path) in apart:
         listing.apart.append(name)
     elif entry.is_symlink():

@@ -138,3 +138,45 @@ def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(NstudentError, match=r"data\.h5"):
         opened(tmp_path / "data.h5").catalogue()
+
+
+# --- levels and names of classes --------------------------------------------------------------------------------------
+
+
+def test_levels_follow_from_the_lists_of_classes(tmp_path: Path) -> None:
+    source = open_source(DataConfig(source="hdf5", root=str(packed(tmp_path / "data.h5"))))
+
+    assert source.catalogue().levels == ("coarse", "fine")
+
+
+@pytest.mark.parametrize("name", ["", " ", "-", "–", "\u200b"])
+def test_a_class_without_a_name_is_refused(tmp_path: Path, name: str) -> None:
+    path = packed(tmp_path / "data.h5", meta=json.dumps({"levels": [["cat", "dog"], ["husky", name, "siamese"]]}))
+
+    with pytest.raises(NstudentError, match=r"class 1 of level 1 is called .* absent or unknown: give it a name"):
+        opened(path).catalogue()
+
+
+@pytest.mark.parametrize("twin", ["cat", " cat", "cat\u00a0", '"cat"'])
+def test_two_classes_of_one_name_are_not_made_one(tmp_path: Path, twin: str) -> None:
+    meta = json.dumps({"levels": [["cat", twin], LEVELS[1]]})
+
+    with pytest.raises(NstudentError, match="classes 0 and 1 of level 0 are both called 'cat' below the same parents"):
+        opened(packed(tmp_path / "data.h5", meta=meta)).catalogue()
+
+
+def test_two_classes_of_one_name_below_one_parent_are_not_made_one(tmp_path: Path) -> None:
+    meta = json.dumps({"levels": [["cat", "dog"], ["husky", "poodle", "poodle"]]})
+    label = np.array([[1, 1], [1, 2], [0, -1], [-2, -2]], dtype=np.int16)
+
+    with pytest.raises(NstudentError, match="classes 1 and 2 of level 1 are both called 'poodle'"):
+        opened(packed(tmp_path / "data.h5", meta=meta, label=label)).catalogue()
+
+
+def test_one_name_below_two_parents_is_two_classes(tmp_path: Path) -> None:
+    meta = json.dumps({"levels": [["cat", "dog"], ["other", "other", "siamese"]]})
+    label = np.array([[0, 0], [1, 1], [0, 2], [-2, -2]], dtype=np.int16)
+
+    records = opened(packed(tmp_path / "data.h5", meta=meta, label=label)).catalogue().records
+
+    assert [record.label for record in records[:2]] == [("cat", "other"), ("dog", "other")]

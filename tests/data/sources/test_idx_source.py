@@ -155,3 +155,27 @@ def test_fashion_mnist_as_debian_installs_it() -> None:
     assert sum(record.split == "test" for record in records) == 10_000
     assert source.read(0).shape == (28, 28)
     assert int(source.read(0).sum()) == 76_247
+
+
+@pytest.mark.parametrize(
+    ("classes", "levels"),
+    [(("a", "b", "c"), ("class",)), (CLASSES, ("coarse", "fine")), (("a/b/c", "a", "d"), ("coarse", "mid", "fine"))],
+)
+def test_levels_follow_from_the_paths_of_classes(
+    tmp_path: Path, classes: tuple[str, ...], levels: tuple[str, ...]
+) -> None:
+    plant(tmp_path)
+
+    catalogue = open_source(DataConfig(source="idx", root=str(tmp_path), class_paths=classes)).catalogue()
+
+    assert catalogue.levels == levels
+    assert {len(record.label) for record in catalogue.records} == {len(levels)}
+
+
+def test_numbers_that_are_made_one_class_are_said(tmp_path: Path) -> None:
+    plant(tmp_path)
+
+    catalogue = opened(tmp_path, ("top/shirt", "bag", " top/shirt")).catalogue()
+
+    assert catalogue.notes == ("numbers that data.class_paths makes one class: 0, 2",)
+    assert catalogue.records[2].label == ("top", "shirt")
