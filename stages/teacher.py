@@ -5,10 +5,10 @@ so in their architecture, or in kind. Their errors differ with it, and averaging
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from nstudent.config.members import MemberConfig
-from nstudent.config.schema import TeacherConfig
+from nstudent.config.schema import Config, ModelConfig, TeacherConfig
 from nstudent.data.dataset import Dataset
 from nstudent.errors import TrainingError
 from nstudent.evaluation.assess import assess, best_constant
@@ -24,6 +24,7 @@ from nstudent.runs.step_metrics import TrainedMetrics
 from nstudent.trainer import Trainer
 from nstudent.training.build import Lesson
 from nstudent.training.loop import Length
+from nstudent.training.trial import PlannedTraining
 
 _SURE = 0.95
 """Probability, by paired bootstrap, with which a teacher has to beat the best constant answer."""
@@ -53,6 +54,14 @@ def run(context: Context) -> TrainedMetrics | None:
         history=tuple(each.history for each in fitted),
         training_gmacs=spent.training_gmacs,
     )
+
+
+def planned(config: Config) -> Iterator[PlannedTraining]:
+    """The networks among the members, as they will be trained."""
+    teacher = config.teacher
+    for number, member in enumerate(teacher.members):
+        if isinstance(member, ModelConfig):
+            yield PlannedTraining(f"teacher.members.{number}", "teacher", member, teacher, (teacher.batch_size,))
 
 
 def train_ahead(context: Context, number: int) -> None:

@@ -16,7 +16,7 @@ from nstudent.noise.steps import Prepared
 from nstudent.training.clipping import Clip
 from nstudent.training.finite import FiniteCheck, largest_numbers
 from nstudent.training.objective import Moment, Objective, Stateful
-from nstudent.training.portions import Portion, halved, portions
+from nstudent.training.portions import Portion, halved, one_value_explained, portions
 from nstudent.training.surroundings import Surroundings
 from torch import Tensor, nn
 
@@ -126,7 +126,7 @@ class Gradient:
         def part(tensor: Tensor) -> Tensor:
             return tensor if whole else tensor[chosen]
 
-        with self._autocast:
+        with one_value_explained(len(portion.rows), seen.images.shape[-1]), self._autocast:
             logits = tuple(level.float() for level in self._shared(part(seen.images)))
         moment = Moment(
             logits=logits,

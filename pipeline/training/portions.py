@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from nstudent.data.resident import free_memory
 from nstudent.errors import TrainingError
 from torch import Tensor
+
+ONE_VALUE = "Expected more than 1 value per channel"
+"""Beginning of what torch says where batch normalisation has a single value to take the mean of."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,24 @@ def portions(batch_size: int, num_labelled: int, number: int) -> Iterator[Portio
         if labelled or rest:
             rows = torch.cat([torch.arange(part.start, part.stop) for part in (labelled, rest)])
             yield Portion(rows, len(labelled))
+
+
+@contextmanager
+def one_value_explained(images: int, side_px: int) -> Iterator[None]:
+    """Say in a line that a portion was cut down to where batch normalisation cannot work.
+
+    Raises:
+        TrainingError: It was.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if not str(error).startswith(ONE_VALUE):
+            raise
+        raise TrainingError(
+            f"a portion of {images} image of {side_px} px leaves the batch normalisation one value for each channel, "
+            "and the memory does not hold a larger one: lower data.image_size, or choose a smaller network"
+        ) from error
 
 
 def halved(number: int, batch_size: int, device: torch.device, side_px: int) -> int:
