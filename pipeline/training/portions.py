@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from nstudent.data.resident import free_memory
-from nstudent.errors import TrainingError
+from nstudent.errors import RefusedError
 from torch import Tensor
 
 ONE_VALUE = "Expected more than 1 value per channel"
@@ -39,14 +39,14 @@ def one_value_explained(images: int, side_px: int) -> Iterator[None]:
     """Say in a line that a portion was cut down to where batch normalisation cannot work.
 
     Raises:
-        TrainingError: It was.
+        RefusedError: It was.
     """
     try:
         yield
     except ValueError as error:
         if not str(error).startswith(ONE_VALUE):
             raise
-        raise TrainingError(
+        raise RefusedError(
             f"a portion of {images} image of {side_px} px leaves the batch normalisation one value for each channel, "
             "and the memory does not hold a larger one: lower data.image_size, or choose a smaller network"
         ) from error
@@ -56,10 +56,10 @@ def halved(number: int, batch_size: int, device: torch.device, side_px: int) -> 
     """Twice as many portions as before, after the device ran out of memory.
 
     Raises:
-        TrainingError: a portion of one image did not fit; the message says what to change.
+        RefusedError: a portion of one image did not fit; the message says what to change.
     """
     if number >= batch_size:
-        raise TrainingError(
+        raise RefusedError(
             f"one image of {side_px} px does not fit in the memory of {device}{_free(device)}: memory falls with the "
             f"square of the side, so data.image_size={max(8, side_px // 2)} needs about a quarter; or choose a smaller "
             "network"
