@@ -51,7 +51,8 @@ FLOORS = [
         "storage.files",
         "storage.hdf5_guard",
     },
-    {"config.data", "config.members", "tables", "taxonomy.reading"},
+    {"config.as_typed"},
+    {"config.data", "config.members", "config.yaml_text", "tables", "taxonomy.reading"},
     {"config.types", "errors", "runs", "distributed", "taxonomy", "config", "storage", "storage.json_record"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -8,8 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from nstudent.config.file import dump_yaml, reload_config
+from nstudent.config.file import reload_config
 from nstudent.config.schema import Config
+from nstudent.config.yaml_text import dump_yaml
 from nstudent.data.sources import source_stamp
 from nstudent.distributed.world import IndependentJob, World
 from nstudent.errors import ArtifactError, ConfigError, DataError, RefusedError, StoppedError
