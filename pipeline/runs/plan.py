@@ -30,7 +30,7 @@ def _training(name: str, *, without: Sequence[str] = ()) -> Callable[[Config], d
 STAGES = {
     stage.name: stage
     for stage in (
-        Stage("data", needs=(), provides="data", settings=_section("data"), version=2),
+        Stage("data", needs=(), provides="data", settings=_section("data"), version=3),
         Stage(
             "teacher",
             needs=("data",),

@@ -152,7 +152,10 @@ def test_a_pack_is_the_same_wherever_it_lies(photos: Bench) -> None:
         ({"image_size": 16}, "was packed with data.image_size=8: ask for that, or pack the source again"),
         ({"storage": "jpeg"}, "was packed with data.storage=pixels: ask for that"),
         ({"levels": ["fine", "coarse"]}, "was packed with data.levels=['coarse', 'fine']: ask for that"),
-        ({"max_bad_share": 0.01}, "2 of 33 images cannot be read, the first is train/pet/cat/broken.png"),
+        (
+            {"max_bad_share": 0.01, "max_bad_images": 1},
+            "2 of 33 images cannot be read, the first is train/pet/cat/broken.png",
+        ),
         ({"root": "root"}, "root is no pack: nstudent data pack"),
         ({"root": "nowhere"}, "data.root: there is no folder"),
     ],
@@ -360,7 +363,7 @@ def test_a_label_that_fits_no_tree_is_said_before_anything_is_decoded(photos: Be
 
 def test_too_many_unreadable_images_stop_it(photos: Bench) -> None:
     with pytest.raises(DataError, match="1 of 33 images cannot be read, the first is train/pet/cat/broken"):
-        packed(photos, max_bad_share=0.0)
+        packed(photos, max_bad_share=0.0, max_bad_images=0)
 
 
 @pytest.mark.slow

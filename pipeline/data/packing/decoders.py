@@ -52,6 +52,8 @@ class Reader:
     source: Source
     size_px: int
     max_pixels: int
+    bits: int | None = None
+    """As ``data.bits``."""
     jpeg_quality: int | None = None
     """Squares are encoded with it; ``None``: they stay pixels."""
     keeps: bool = True
@@ -67,7 +69,7 @@ class Reader:
             content = self.source.read(image)
             digest = hashlib.sha256(content if isinstance(content, bytes) else content.tobytes()).digest()
             if isinstance(content, bytes):
-                pixels = decode(content, self.size_px, self.max_pixels)
+                pixels = decode(content, self.size_px, self.max_pixels, self.bits)
             else:
                 pixels = square(content, self.size_px)
             if not self.keeps:

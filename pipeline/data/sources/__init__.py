@@ -7,9 +7,10 @@ Light to import: ``status`` and ``--dry-run`` ask a source for its stamp without
 import importlib
 
 from nstudent.config.schema import DataConfig
-from nstudent.data.sources.source import Record, Source
+from nstudent.data.sources.class_names import spelled_alike
+from nstudent.data.sources.source import Catalogue, Record, Source
 
-__all__ = ["Record", "Source", "open_source", "source_stamp"]
+__all__ = ["Catalogue", "Record", "Source", "catalogue_of", "open_source", "source_stamp"]
 
 
 def open_source(config: DataConfig) -> Source:
@@ -21,6 +22,15 @@ def open_source(config: DataConfig) -> Source:
     module = importlib.import_module(f"nstudent.data.sources.{config.source}")
     source: Source = module.open_source(config)
     return source
+
+
+def catalogue_of(source: Source, config: DataConfig) -> Catalogue:
+    """What a source holds, each name of a class in its one spelling, whichever source it is.
+
+    Raises:
+        DataError: What it holds cannot be read, or names of classes differ in case alone.
+    """
+    return spelled_alike(source.catalogue(), allow_case=config.allow_case)
 
 
 def source_stamp(config: DataConfig) -> str:

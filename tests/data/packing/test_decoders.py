@@ -124,7 +124,7 @@ def test_of_a_packed_file_that_is_cut_short_meanwhile_the_images_before_the_cut_
         file["split"], file["jpeg"] = np.zeros(20, np.int8), np.frombuffer(b"".join(blobs), np.uint8)
         file.attrs["meta"] = json.dumps({"levels": [["a", "b"]]})
     source = open_source(DataConfig(source="hdf5", root=str(path), levels=("coarse",)))
-    source.records()
+    source.catalogue()
     faulthandler.disable()
     with Decoders(Reader(source, SIDE, 10_000), 2) as read:
         os.truncate(path, path.stat().st_size // 2)

@@ -31,12 +31,12 @@ def opened(root: Path, text: bytes | str, **options: Any) -> Source:
 
 
 def found(root: Path, *lines: str, **options: Any) -> list[tuple[str, tuple[str, ...], str | None]]:
-    return [(r.name, r.label, r.split) for r in opened(root, "\n".join(lines) + "\n", **options).records()]
+    return [(r.name, r.label, r.split) for r in opened(root, "\n".join(lines) + "\n", **options).catalogue().records]
 
 
-def refused(root: Path, *lines: str) -> str:
+def refused(root: Path, *lines: str, **options: Any) -> str:
     with pytest.raises(DataError) as caught:
-        found(root, *lines)
+        found(root, *lines, **options)
     return str(caught.value)
 
 
@@ -59,7 +59,7 @@ def test_columns_may_stand_in_any_order_beside_others(root: Path) -> None:
 def test_tables_of_spreadsheets_are_read(root: Path, start: bytes, end: str) -> None:
     content = start + end.join([HEADER, '"a, b.jpg", a ,"b ""x""",c', "", "고양이.jpg,a,b,c", ""]).encode()
 
-    records = opened(root, content).records()
+    records = opened(root, content).catalogue().records
 
     assert [record.name for record in records] == ["a, b.jpg", "고양이.jpg"]
     assert records[0].label == ("a", 'b "x"', "c")
@@ -71,7 +71,7 @@ def test_reading_gives_the_bytes_of_that_row(root: Path, tmp_path: Path) -> None
     (heap / "9.jpg").write_bytes(b"nine")
     source = opened(root, f"{HEADER}\n2.jpg,a,b,c\n1.jpg,a,b,c\n", unlabelled_root=str(heap))
 
-    records = source.records()
+    records = source.catalogue().records
 
     assert [source.read(i) for i in range(3)] == [b"2.jpg", b"1.jpg", b"nine"]
     assert (records[2].name, records[2].label, records[2].split) == ("unlabelled:9.jpg", ("", "", ""), "unlabelled")
@@ -86,7 +86,7 @@ def test_a_row_of_another_length_names_its_line(root: Path, row: str) -> None:
 
 
 def test_a_missing_column_is_named(root: Path) -> None:
-    message = refused(root, "path,coarse,fine", "1.jpg,a,c")
+    message = refused(root, "path,coarse,fine", "1.jpg,a,c", levels=("coarse", "mid", "fine"))
 
     assert "no column mid" in message
 
@@ -110,10 +110,9 @@ def test_a_missing_image_names_its_line(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["../secret.jpg", "{outside}", "link.jpg", "sub/../../secret.jpg", "folder/secret.jpg"]
+    "name", ["../secret.jpg", "{outside}", "sub/../../secret.jpg", "folder/secret.jpg", "..", "../gone.jpg"]
 )
 def test_a_path_out_of_the_root_is_refused(root: Path, tmp_path: Path, name: str) -> None:
-    (root / "link.jpg").symlink_to(tmp_path / "secret.jpg")
     (root / "folder").symlink_to(tmp_path)
     name = name.format(outside=tmp_path / "secret.jpg")
 
@@ -135,13 +134,13 @@ def test_what_is_no_path_is_refused(root: Path, name: str) -> None:
 )
 def test_what_is_no_table_is_refused(root: Path, content: bytes) -> None:
     with pytest.raises(DataError, match=r"t\.csv"):
-        opened(root, content).records()
+        opened(root, content).catalogue()
 
 
 @pytest.mark.parametrize("content", ["", HEADER, f"{HEADER}\n\n\n"])
 def test_a_table_without_a_row_is_refused(root: Path, content: str) -> None:
     with pytest.raises(DataError, match=r"t\.csv"):
-        opened(root, content).records()
+        opened(root, content).catalogue()
 
 
 def test_a_missing_table_names_the_key(root: Path) -> None:
@@ -151,7 +150,7 @@ def test_a_missing_table_names_the_key(root: Path) -> None:
 
 def test_a_folder_is_no_table(root: Path) -> None:
     with pytest.raises(DataError):
-        open_source(DataConfig(source="csv", root=str(root), table=".")).records()
+        open_source(DataConfig(source="csv", root=str(root), table=".")).catalogue()
 
 
 def test_the_stamp_changes_with_the_table_and_the_images(root: Path) -> None:
@@ -236,7 +235,7 @@ def test_a_name_is_found_however_its_accents_are_spelled(root: Path, on_disk: st
 
     source = opened(root, f"{HEADER}\n{in_table},a,b,c\n")
 
-    assert [record.name for record in source.records()] == [in_table]
+    assert [record.name for record in source.catalogue().records] == [in_table]
     assert source.read(0) == b"found"
 
 
@@ -247,7 +246,7 @@ def test_two_names_that_differ_in_the_spelling_of_accents_are_two_images(root: P
 
     source = opened(root, "\n".join([HEADER, *(f"{name},a,b,c" for name in names)]))
 
-    assert [record.name for record in source.records()] == names
+    assert [record.name for record in source.catalogue().records] == names
     assert [source.read(i) for i in range(2)] == [name.encode() for name in names]
 
 
@@ -256,7 +255,7 @@ def test_a_link_inside_the_root_is_followed(root: Path) -> None:
 
     source = opened(root, f"{HEADER}\nlink.jpg,a,b,c\n")
 
-    assert [source.read(i) for i in range(len(source.records()))] == [b"1.jpg"]
+    assert [source.read(i) for i in range(len(source.catalogue().records))] == [b"1.jpg"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there are no such files")

@@ -13,7 +13,7 @@ from nstudent.taxonomy.tree import Taxonomy
 @pytest.fixture(scope="module")
 def digits() -> tuple[Source, list[Record]]:
     source = open_source(DataConfig())
-    return source, source.records()
+    return source, source.catalogue().records
 
 
 def test_every_digit_is_there_once(digits: tuple[Source, list[Record]]) -> None:

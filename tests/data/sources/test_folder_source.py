@@ -22,18 +22,23 @@ def config(root: Path, **options: Any) -> DataConfig:
 
 
 def found(root: Path, **options: Any) -> dict[str, tuple[tuple[str, ...], str | None]]:
-    return {record.name: (record.label, record.split) for record in open_source(config(root, **options)).records()}
+    catalogue = open_source(config(root, **options)).catalogue()
+    return {record.name: (record.label, record.split) for record in catalogue.records}
 
 
 def test_depth_is_the_depth_of_the_label(tmp_path: Path) -> None:
     plant(tmp_path, "a/b/c/1.jpg", "a/b/2.png", "a/3.webp", "4.jpg")
 
-    assert found(tmp_path) == {
-        "4.jpg": (("", "", ""), None),
-        "a/3.webp": (("a", "-", "-"), None),
-        "a/b/2.png": (("a", "b", "-"), None),
-        "a/b/c/1.jpg": (("a", "b", "c"), None),
-    }
+    assert (
+        found(tmp_path, levels=("coarse", "mid", "fine"))
+        == found(tmp_path)
+        == {
+            "4.jpg": (("", "", ""), None),
+            "a/3.webp": (("a", "-", "-"), None),
+            "a/b/2.png": (("a", "b", "-"), None),
+            "a/b/c/1.jpg": (("a", "b", "c"), None),
+        }
+    )
 
 
 def test_folders_of_splits_are_no_classes(tmp_path: Path) -> None:
@@ -65,7 +70,7 @@ def test_reading_gives_the_bytes_of_that_record(tmp_path: Path) -> None:
     plant(tmp_path / "heap", "3.jpg")
     source = open_source(config(tmp_path / "root", unlabelled_root=str(tmp_path / "heap"), levels=("c",)))
 
-    names = [record.name for record in source.records()]
+    names = [record.name for record in source.catalogue().records]
 
     assert [source.read(i) for i in range(3)] == [b"a/1.jpg", b"b/2.jpg", b"3.jpg"]
     assert names == ["a/1.jpg", "b/2.jpg", "unlabelled:3.jpg"]
@@ -84,7 +89,7 @@ def test_odd_names_are_kept_as_they_are(tmp_path: Path) -> None:
     records = found(tmp_path)
 
     assert sorted(records) == sorted(names)
-    assert records[names[0]][0] == ("고양이", "코숏", "-")
+    assert records[names[0]][0] == ("고양이", "코숏")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="names are UTF-16 there")
@@ -173,7 +178,8 @@ def test_a_link_to_a_folder_is_named_and_not_followed(tmp_path: Path, link: str)
 def test_a_linked_folder_of_the_heap_is_named(tmp_path: Path) -> None:
     plant(tmp_path / "root", "a/1.jpg")
     plant(tmp_path / "heap", "2.jpg")
-    (tmp_path / "heap" / "more").symlink_to(tmp_path / "root", target_is_directory=True)
+    plant(tmp_path / "elsewhere", "3.jpg")
+    (tmp_path / "heap" / "more").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
 
     with pytest.raises(DataError, match="heap/more is a link to a folder"):
         found(tmp_path / "root", unlabelled_root=str(tmp_path / "heap"))
@@ -185,7 +191,7 @@ def test_a_link_to_an_image_is_an_image(tmp_path: Path) -> None:
     (tmp_path / "root" / "a" / "1.jpg").symlink_to(tmp_path / "store" / "1.jpg")
     source = open_source(config(tmp_path / "root"))
 
-    assert [record.name for record in source.records()] == ["a/1.jpg"]
+    assert [record.name for record in source.catalogue().records] == ["a/1.jpg"]
     assert source.read(0) == b"1.jpg"
 
 

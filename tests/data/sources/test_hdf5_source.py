@@ -42,7 +42,7 @@ def opened(path: Path, levels: tuple[str, ...] = ("coarse", "fine")) -> Source:
 def test_a_valid_file_is_read(tmp_path: Path) -> None:
     source = opened(packed(tmp_path / "data.h5"))
 
-    assert [(r.name, r.label, r.split) for r in source.records()] == [
+    assert [(r.name, r.label, r.split) for r in source.catalogue().records] == [
         ("one", ("cat", "siamese"), "train"),
         ("고양이", ("dog", "husky"), "validation"),
         ("bad\ufffd", ("dog", "-"), "test"),
@@ -52,7 +52,7 @@ def test_a_valid_file_is_read(tmp_path: Path) -> None:
 
 
 def test_names_are_made_where_there_are_none(tmp_path: Path) -> None:
-    records = opened(packed(tmp_path / "data.h5", name=None)).records()
+    records = opened(packed(tmp_path / "data.h5", name=None)).catalogue().records
 
     assert [record.name for record in records] == [f"image-000000{i}" for i in range(4)]
 
@@ -106,12 +106,12 @@ def test_a_broken_file_is_refused_by_name(tmp_path: Path, name: str) -> None:
     path = packed(tmp_path / "data.h5", **BROKEN[name])
 
     with pytest.raises(NstudentError, match=r"data\.h5"):
-        opened(path).records()
+        opened(path).catalogue()
 
 
 def test_the_configuration_must_name_as_many_levels(tmp_path: Path) -> None:
     with pytest.raises(NstudentError, match=r"2 levels, data\.levels names 3"):
-        opened(packed(tmp_path / "data.h5"), levels=("a", "b", "c")).records()
+        opened(packed(tmp_path / "data.h5"), levels=("a", "b", "c")).catalogue()
 
 
 def test_a_missing_file_names_the_key(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_a_missing_file_names_the_key(tmp_path: Path) -> None:
 
 def test_a_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NstudentError):
-        opened(tmp_path).records()
+        opened(tmp_path).catalogue()
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>404</html>", b"\x89HDF\r\n\x1a\n" + b"\0" * 100])
@@ -129,7 +129,7 @@ def test_garbage_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "data.h5").write_bytes(content)
 
     with pytest.raises(NstudentError, match=r"data\.h5"):
-        opened(tmp_path / "data.h5").records()
+        opened(tmp_path / "data.h5").catalogue()
 
 
 def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
@@ -137,4 +137,4 @@ def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data.h5").write_bytes(content[: len(content) // 2])
 
     with pytest.raises(NstudentError, match=r"data\.h5"):
-        opened(tmp_path / "data.h5").records()
+        opened(tmp_path / "data.h5").catalogue()

@@ -44,7 +44,7 @@ def opened(root: Path, classes: tuple[str, ...] = CLASSES) -> Source:
 
 def refused(root: Path, classes: tuple[str, ...] = CLASSES) -> str:
     with pytest.raises(DataError) as caught:
-        opened(root, classes).records()
+        opened(root, classes).catalogue()
     return str(caught.value)
 
 
@@ -53,7 +53,7 @@ def test_train_and_test_images_with_their_labels(tmp_path: Path, zipped: bool) -
     plant(tmp_path, zipped)
     source = opened(tmp_path)
 
-    records = source.records()
+    records = source.catalogue().records
 
     assert [(r.name, r.label, r.split) for r in records[:3]] == [
         ("train-000000", ("top", "shirt"), "train"),
@@ -148,7 +148,7 @@ def test_fashion_mnist_as_debian_installs_it() -> None:
     source = open_source(
         DataConfig(source="idx", root=str(FASHION), class_paths=tuple(f"c{i}" for i in range(10)), levels=("only",))
     )
-    records = source.records()
+    records = source.catalogue().records
 
     labels = [record.label[0] for record in records]
     assert (len(records), labels.count("c0"), labels[:5]) == (70_000, 7_000, ["c9", "c0", "c0", "c3", "c0"])
