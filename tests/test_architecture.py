@@ -26,7 +26,7 @@ FLOORS = [
     {"runs.jobs"},
     {"runs.job_process"},
     {"runs.folder"},
-    {"runs.plan", "runs.outcome", "runs.verdict"},
+    {"runs.plan", "runs.outcome", "runs.verdict", "runs.rehearsal"},
     {f"stages.{name}" for name in STAGES} | {"stages"},
     {"classifier", "trainer"},
     {"runs.stage", "runs.lineage", "runs.findings"},
@@ -51,7 +51,8 @@ FLOORS = [
         "storage.files",
         "storage.hdf5_guard",
     },
-    {"config.data", "config.members", "tables", "taxonomy.reading"},
+    {"config.as_typed"},
+    {"config.data", "config.members", "config.yaml_text", "tables", "taxonomy.reading"},
     {"config.types", "errors", "runs", "distributed", "taxonomy", "config", "storage", "storage.json_record"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
@@ -66,6 +67,7 @@ LIGHT = {room for rooms in FLOORS[FLOOR_OF["data"] + 1 :] for room in rooms} | {
     "runs.job_process",
     "runs.folder",
     "runs.plan",
+    "runs.rehearsal",
     "runs.outcome",
     "runs.stage",
     "runs.step_metrics",

@@ -8,19 +8,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from nstudent.config.file import dump_yaml, reload_config
+from nstudent.config.file import reload_config
 from nstudent.config.schema import Config
+from nstudent.config.yaml_text import dump_yaml
 from nstudent.data.sources import source_stamp
 from nstudent.distributed.world import IndependentJob, World
-from nstudent.errors import ArtifactError, StoppedError
+from nstudent.errors import ArtifactError, ConfigError, DataError, RefusedError, StoppedError
 from nstudent.listener import NoListener
 from nstudent.progress import Progress, Silence, Watched
 from nstudent.runs import outcome
 from nstudent.runs.plan import plan
 from nstudent.runs.stage import Context, Step
 from nstudent.session import Session
-from nstudent.storage.artifact import FINAL, Artifact, Manifest
-from nstudent.storage.commit import commit, difference, open_partial, partial_folder
+from nstudent.storage.artifact import FINAL, Artifact, Manifest, Metrics
+from nstudent.storage.commit import commit, difference, note_refusal, open_partial, partial_folder
 from nstudent.storage.files import atomic_write, explained, fingerprint_of, write_json
 from nstudent.storage.lock import hold, hold_part
 
@@ -195,7 +196,7 @@ class Run:
         open_partial(folder, request, anew=not step.stage.resumes)
         if step.stage.shared:
             self.world.agree(step.index)
-        metrics = step.stage.load()(self._context(step, request["inputs"]))
+        metrics = self._work(step, request["inputs"])
         assert metrics is not None, "the process that leads reports"
         reported = metrics.to_json()
         fields = {
@@ -209,6 +210,14 @@ class Run:
         manifest = commit(folder, fields).manifest
         self.session.listener.made(step.name, reported)
         return manifest
+
+    def _work(self, step: Step, inputs: Iterable[str]) -> Metrics | None:
+        """Run the stage. What ends in a refusal is no unfinished work: the remedy is other settings."""
+        try:
+            return step.stage.load()(self._context(step, inputs))
+        except (ConfigError, DataError, RefusedError) as error:
+            note_refusal(self.folder(step.name), str(error))
+            raise
 
     def make_part(self, step: Step, part: IndependentJob) -> None:
         """Make one part of a step's files and leave them there: a later call that finds all of them commits it."""

@@ -1,5 +1,6 @@
 """How a step comes to exist: made in a partial folder, and committed by one rename after its manifest."""
 
+import contextlib
 import functools
 import platform
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,8 @@ ASKED = "asked.json"
 """In a partial folder: what it is being made for."""
 SCRATCH = "scratch"
 """Folder of a partial step for its checkpoints: removed when the step commits."""
+_REFUSED = "refused.json"
+"""In the scratch folder of a partial step whose settings cannot lead to an end: why."""
 _REOPENED = "reopened.json"
 """In the scratch folder of a step that was committed once."""
 
@@ -51,7 +54,7 @@ def open_partial(folder: Path, asked: Mapping[str, Any], *, beside_others: bool 
         raise ArtifactError(f"{partial} is a link: remove it and run the same command again")
     before = _asked(partial)
     if partial.exists() and (anew or before != dict(asked)):
-        if not anew and before is not None and _work(partial):
+        if not anew and before is not None and _work(partial) and refusal(folder) is None:
             then = before.get("asked") if isinstance(before, dict) else None
             changed = difference(then, asked["asked"]) or "an input was made again"
             raise ArtifactError(
@@ -66,6 +69,21 @@ def open_partial(folder: Path, asked: Mapping[str, Any], *, beside_others: bool 
     if not beside_others:
         sweep(partial)
     return partial
+
+
+def note_refusal(folder: Path, why: str) -> None:
+    """Mark the partial folder of a step: other settings may begin anew there, since these cannot lead to an end."""
+    partial = partial_folder(folder)
+    # The refusal itself is what a person is to see, whatever the disk says.
+    with contextlib.suppress(ArtifactError):
+        make_folder(partial / SCRATCH)
+        write_json(partial / SCRATCH / _REFUSED, {"why": why})
+
+
+def refusal(folder: Path) -> str | None:
+    """Why the settings of a step that is partial cannot lead to an end; ``None`` if nobody has found that."""
+    note = partial_folder(folder) / SCRATCH / _REFUSED
+    return str(read_json(note).get("why", "")) if note.is_file() else None
 
 
 def _asked(partial: Path) -> Any:

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from nstudent.config.file import read_yaml
 from nstudent.config.schema import DataConfig
+from nstudent.config.yaml_text import as_names, read_words
 from nstudent.data.curation.split import TEST, TRAIN, VALIDATION
 from nstudent.data.sources import Catalogue, Record
 from nstudent.data.sources.source import printable
@@ -30,7 +30,7 @@ def taxonomy_of(found: Catalogue, config: DataConfig) -> Taxonomy:
         _check_order(taxonomy)
     else:
         tree = config.taxonomy
-        content = read_yaml(Path(tree)) if isinstance(tree, str) else tree
+        content = as_names(read_words(Path(tree))) if isinstance(tree, str) else tree
         if not isinstance(content, dict | list):
             raise ConfigError("data.taxonomy is not a tree: write nested class names")
         taxonomy = Taxonomy.from_tree(content, found.levels)
