@@ -21,7 +21,6 @@ from nstudent.session import Session
 from nstudent.storage.artifact import MANIFEST, Manifest, damage, refuse_strays, strays
 from nstudent.storage.commit import (
     ASKED,
-    SCRATCH,
     commit,
     difference,
     finish_commit,
@@ -31,6 +30,7 @@ from nstudent.storage.commit import (
 )
 from nstudent.storage.files import explained, fingerprint_of
 from nstudent.storage.lock import hold_beside
+from nstudent.storage.sealed import SCRATCH
 
 _VERSION = 1
 """Raised when the same source and settings should give another pack."""
