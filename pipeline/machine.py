@@ -48,6 +48,19 @@ def available_memory() -> int | None:
     return min(found, default=None)
 
 
+def limit_memory(num_bytes: int) -> None:
+    """Let this process take so many bytes beside what it has: beyond them it meets a ``MemoryError``, on Linux."""
+    status = Path("/proc/self/status")
+    held = re.search(r"VmData:\s+(\d+) kB", status.read_text()) if status.exists() else None
+    if held:
+        import resource
+
+        _, most = resource.getrlimit(resource.RLIMIT_DATA)
+        wanted = int(held[1]) * 1024 + num_bytes
+        if most == resource.RLIM_INFINITY or wanted < most:
+            resource.setrlimit(resource.RLIMIT_DATA, (wanted, most))
+
+
 def allow_open_files(count: int) -> None:
     """Let this process hold so many files open beside what it holds anyway: a map keeps its file open.
 

@@ -14,8 +14,8 @@ from nstudent.progress import Progress
 from nstudent.runs.step_metrics import Role
 from nstudent.session import Session
 from nstudent.storage.artifact import Artifact, Metrics
-from nstudent.storage.commit import SCRATCH
 from nstudent.storage.files import make_folder, reserve
+from nstudent.storage.sealed import SCRATCH
 
 if TYPE_CHECKING:
     # They take longer to import than all the rest, and `nstudent --help` needs neither.

@@ -49,7 +49,7 @@ def stores(photos: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> dict
             rows = photos[first : first + ROWS]
             images = [Decoded(row) if kind == "pixels" else Decoded(None, jpeg=encode(row, 95)) for row in rows]
             paths.append(folder / f"{kind}-{first:05d}.h5")
-            layout.write(paths[-1], images)
+            paths[-1].write_bytes(layout.encoded(images))
         found[kind] = PixelStore(paths)
     return found
 
