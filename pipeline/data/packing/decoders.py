@@ -146,7 +146,7 @@ class Decoders:
         self._processes = processes
         self._context: BaseContext = get_context("fork" if sys.platform == "linux" else "spawn")
         # Shared memory without a lock, which a process that is killed could not let go of.
-        self._ended: Any = self._context.RawValue("b", 0)
+        self._ended: Any = self._context.RawArray("b", 1)
 
     def __enter__(self) -> Self:
         self._others = {child.pid for child in active_children()}
@@ -155,7 +155,7 @@ class Decoders:
 
     def __exit__(self, kind: type[BaseException] | None, error: object, traceback: TracebackType | None) -> None:
         # Each process ends after the image that it is at, or is made to.
-        self._ended.value = 1
+        self._ended[0] = 1
         self._pool.shutdown(wait=False, cancel_futures=True)
         until = time.monotonic() + _PATIENCE_SECONDS
         for process in active_children():
@@ -245,7 +245,7 @@ def _begin(reader: Reader, ended: Any) -> None:
 
 
 def _read(ids: Sequence[int]) -> list[Decoded]:
-    return [_timed(_reader, image) for image in ids if not _ended.value]
+    return [_timed(_reader, image) for image in ids if not _ended[0]]
 
 
 def _read_alone(connection: Connection, reader: Reader, image: int) -> None:
