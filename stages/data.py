@@ -77,7 +77,7 @@ def run(context: Context) -> DataMetrics:
     metrics = _metrics(split, left.status, taxonomy, {name: len(entries) for name, entries in odd.items()})
     metrics = replace(metrics, not_taken=sum(each.files for each in found.passed_over))
     _say_left_out(context, metrics)
-    _check_enough(metrics, context.config.rounds)
+    _check_enough(metrics, context.config.rounds, context.folder)
     return metrics
 
 
@@ -129,11 +129,11 @@ def _say_left_out(context: Context, metrics: DataMetrics) -> None:
         context.progress.say(f"  images not used: {counts}; each is listed in {LEFT_OUT}")
 
 
-def _check_enough(metrics: DataMetrics, rounds: int) -> None:
+def _check_enough(metrics: DataMetrics, rounds: int, folder: Path) -> None:
     """Whether what was left out has left enough."""
     for part, images in (("labelled", metrics.labelled), ("validation", metrics.validation), ("test", metrics.test)):
         if not images:
-            raise DataError(f"no usable {part} image is left: left_out.json says why the others are not used")
+            raise DataError(f"no usable {part} image is left: {folder / LEFT_OUT} says why the others are not used")
     if metrics.terminals < 2:
         raise DataError("every image has the same label, so there is nothing to tell apart: add images of another")
     if rounds and not metrics.unlabelled:

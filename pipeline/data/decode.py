@@ -19,7 +19,7 @@ import numpy.typing as npt
 import simplejpeg
 from nstudent.data import depths
 from nstudent.data.image_cost import FORMATS, MAX_PARTS, MeteredBytes, check_scans
-from nstudent.data.sources.kinds import HEAD_BYTES, HEIC, INSTALL_HEIC, heic_is_read, kind_of
+from nstudent.data.sources.kinds import HEAD_BYTES, HEIC, INSTALL_HEIC, heic_is_read, is_decoded, kind_of
 from nstudent.errors import ImageError, summary
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -196,7 +196,9 @@ def _not_an_image(content: bytes) -> str:
     kind = kind_of(content[:HEAD_BYTES])
     if kind == HEIC and not heic_is_read():
         return f"a HEIC image: {INSTALL_HEIC}, or convert it to JPEG"
-    return f"{kind}, which is not read or damaged" if kind else "not an image, or of an unknown kind"
+    if kind is None:
+        return "not an image, or of an unknown kind"
+    return f"a damaged {kind}" if is_decoded(kind) else f"{kind}, a kind of image that is not read"
 
 
 def _reason(error: Exception) -> str:
