@@ -163,18 +163,20 @@ def _png(content: bytes, bits: int | None) -> Pixels:
 def _with_pillow(header: Image.Image, content: bytes, bits: int | None) -> Pixels:
     header.seek(0)
     depths.refuse_signed(header)
-    deep = depths.declared_bits(header, content) > 8
+    declared = depths.declared_bits(header, content)
     header.load()
     if depths.is_wide(header):
         return depths.grey(header, content, bits)
     image: Image.Image = header
     if {"A", "a"} & set(header.getbands()) or "transparency" in header.info:
         image = header.convert("RGBA")
-    elif deep and header.mode not in ("RGB", "RGBX"):
+    elif declared > 8 and header.mode not in ("RGB", "RGBX"):
         raise ImageError(f"{header.mode} with more than 8 bits a channel: convert it to 8 bits")
     else:
         image = header.convert("RGB")
-    if deep:
+    if declared > 8 and header.format == "JPEG2000":
+        image = Image.fromarray(depths.colour_of_jpeg_2000(content, declared, bits))
+    elif declared > 8:
         image = Image.fromarray(depths.colour(np.asarray(image), content, bits))
     if image.mode == "RGBA":
         below = Image.new("RGBA", image.size, (_BACKGROUND, _BACKGROUND, _BACKGROUND, 255))
@@ -198,7 +200,9 @@ def _not_an_image(content: bytes) -> str:
         return f"a HEIC image: {INSTALL_HEIC}, or convert it to JPEG"
     if kind is None:
         return "not an image, or of an unknown kind"
-    return f"a damaged {kind}" if is_decoded(kind) else f"{kind}, a kind of image that is not read"
+    if is_decoded(kind):
+        return f"a {kind} that is damaged, or has channels or bits that are not read: save it as PNG"
+    return f"{kind}, a kind of image that is not read"
 
 
 def _reason(error: Exception) -> str:
