@@ -19,6 +19,7 @@ from nstudent.config.schema import DataConfig
 from nstudent.data.packing import decoders
 from nstudent.data.packing.decoders import CRASHED, Decoded, Decoders, Reader, reading
 from nstudent.data.sources import open_source
+from nstudent.data.sources.seen import Seen
 from nstudent.errors import DataError, ImageError
 
 NUM_IMAGES, SIDE = 50, 8
@@ -29,8 +30,8 @@ class Photos:
 
     encoded = True
 
-    def stamp(self) -> str:
-        return ""
+    def seen(self) -> Seen:
+        return Seen()
 
     def records(self) -> list:
         return []
