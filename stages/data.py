@@ -24,6 +24,7 @@ from nstudent.data.curation.folds import draw_folds
 from nstudent.data.curation.given_labels import encode_labels, findings, taxonomy_of
 from nstudent.data.curation.near_duplicates import NearDuplicate, near_duplicates
 from nstudent.data.curation.split import TEST, TRAIN, UNLABELLED, VALIDATION, draw_splits, flip_labels, thin_heap
+from nstudent.data.curation.thumbnails import BYTES, Thumbnails
 from nstudent.data.decode import VERSION
 from nstudent.data.left_out import LEFT_OUT, announce, write_left_out
 from nstudent.data.packing.shards import fill
@@ -33,6 +34,7 @@ from nstudent.runs.stage import Context
 from nstudent.runs.step_metrics import DataMetrics
 from nstudent.storage import hdf5
 from nstudent.storage.files import write_json
+from nstudent.storage.sealed import SealedFiles
 from nstudent.taxonomy.tree import UNKNOWN, LabelArray, Taxonomy
 
 _Splits = npt.NDArray[np.int8]
@@ -75,7 +77,7 @@ def run(context: Context) -> DataMetrics:
     metrics = _metrics(split, left.status, taxonomy, {name: len(entries) for name, entries in odd.items()})
     metrics = replace(metrics, not_taken=sum(each.files for each in found.passed_over))
     _say_left_out(context, metrics)
-    _check_enough(metrics, context.config.rounds)
+    _check_enough(metrics, context.config.rounds, context.folder)
     return metrics
 
 
@@ -107,11 +109,12 @@ def _similar(context: Context, split: _Splits, usable: packed.Ids) -> list[NearD
     config = context.config.data
     if config.near_duplicates == "ignore":
         return []
-    store = packed.PixelStore(sorted(context.folder.glob(f"{packed.PIXELS}*.h5")), config)
-    with context.progress.task("compare", len(usable), "images") as task:
-        found = near_duplicates(store, split, usable, config.near_duplicate_distance)
-        task.advance(len(usable))
-    return found
+    shards = sorted(context.folder.glob(f"{packed.PIXELS}*.h5"))
+    store = packed.PixelStore(shards, config)
+    context.reserve(sum(shard.stat().st_size for shard in shards) + BYTES * len(usable))
+    sealed = SealedFiles(context.folder, context.progress.say)
+    looks = Thumbnails.make(store, usable, sealed, context.progress)
+    return near_duplicates(looks, split, usable, config.near_duplicate_distance, context.progress)
 
 
 def _say_left_out(context: Context, metrics: DataMetrics) -> None:
@@ -126,11 +129,11 @@ def _say_left_out(context: Context, metrics: DataMetrics) -> None:
         context.progress.say(f"  images not used: {counts}; each is listed in {LEFT_OUT}")
 
 
-def _check_enough(metrics: DataMetrics, rounds: int) -> None:
+def _check_enough(metrics: DataMetrics, rounds: int, folder: Path) -> None:
     """Whether what was left out has left enough."""
     for part, images in (("labelled", metrics.labelled), ("validation", metrics.validation), ("test", metrics.test)):
         if not images:
-            raise DataError(f"no usable {part} image is left: left_out.json says why the others are not used")
+            raise DataError(f"no usable {part} image is left: {folder / LEFT_OUT} says why the others are not used")
     if metrics.terminals < 2:
         raise DataError("every image has the same label, so there is nothing to tell apart: add images of another")
     if rounds and not metrics.unlabelled:

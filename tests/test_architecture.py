@@ -39,8 +39,8 @@ FLOORS = [
     {"distributed.ranks"},
     {"data", "labels"},
     {"storage.commit"},
-    {"storage.artifact", "storage.hdf5", "storage.lock", "config.file", "session"},
-    {"machine", "distributed.world", "taxonomy.outputs"},
+    {"storage.artifact", "storage.hdf5", "storage.lock", "storage.sealed", "config.file", "session"},
+    {"machine", "storage.links", "distributed.world", "taxonomy.outputs"},
     {
         "config.schema",
         "taxonomy.tree",

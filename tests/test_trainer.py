@@ -25,7 +25,7 @@ from nstudent.runs.run import run_stage
 from nstudent.runs.stage import Context
 from nstudent.session import Session
 from nstudent.storage.artifact import Artifact
-from nstudent.storage.commit import SCRATCH
+from nstudent.storage.sealed import SCRATCH
 from nstudent.taxonomy.tree import UNKNOWN
 from nstudent.trainer import Trainer, batch_parts
 from nstudent.training.build import Lesson

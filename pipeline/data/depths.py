@@ -5,8 +5,6 @@ dark image that uses all 16 would come out bright if it were taken for one of 12
 and does not, the image is refused.
 """
 
-from typing import Any
-
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -73,7 +71,7 @@ def grey(image: Image.Image, content: bytes, bits: int | None) -> Pixels:
     white = _white_of_floats(values, bits) if image.mode == "F" else _white_of_integers(image, content, values, bits)
     if image.format == "TIFF" and _tag(image, _PHOTOMETRIC, 1) == (_WHITE_IS_ZERO,):
         values = white - values
-    pixels = np.clip(np.rint(values / (white / 255)), 0, 255).astype(np.uint8)
+    pixels = _scaled(values, white)
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):
         pixels[values == transparent] = _BACKGROUND
@@ -91,25 +89,42 @@ def colour(pixels: Pixels, content: bytes, bits: int | None) -> Pixels:
     Raises:
         ImageError: It cannot be told what white is.
     """
-    shown = pixels[..., :3]
-    if bits in (None, 16) and (bits == 16 or 256 * int(shown.max()) >= _LEAST_OF_FULL):
+    if bits in (None, 16) and (bits == 16 or 256 * int(pixels[..., :3].max()) >= _LEAST_OF_FULL):
         return pixels
-    found = _as_it_is(content)
-    if found is None or found.ndim != 3 or found.shape[2] not in (3, 4) or found.dtype != np.uint16:
-        raise ImageError("a file of 16 bits a channel of which not all are used: convert it to 8 bits")
-    values = np.asarray(found, dtype=np.float64)[..., [2, 1, 0, *range(3, found.shape[2])]]
-    white = _white(values[..., :3], bits, 16)
-    return np.clip(np.rint(values / (white / 255)), 0, 255).astype(np.uint8)
+    values = _as_it_is(content)
+    return _scaled(values, _white(values[..., :3], bits, 16))
 
 
-def _as_it_is(content: bytes) -> npt.NDArray[Any] | None:
-    """Channels as the file has them, in the order of OpenCV: blue, green, red, alpha."""
+def colour_of_jpeg_2000(content: bytes, declared: int, bits: int | None) -> Pixels:
+    """Channels of more than 8 bits as 8 bits: Pillow 13 rounds white up to 256, which is black in a byte.
+
+    Args:
+        content: Bytes of the file.
+        declared: Bits a channel, as the file says.
+        bits: ``data.bits``.
+
+    Raises:
+        ImageError: It cannot be told what white is, or the channels are not those of a colour image.
+    """
+    values = _as_it_is(content)
+    return _scaled(values, float(2**declared - 1) if declared < 16 else _white(values[..., :3], bits, declared))
+
+
+def _as_it_is(content: bytes) -> _Values:
+    """Red, green, blue and alpha if there is one, as the file has them: (height, width, channels)."""
     log = cv2.utils.logging
     before = log.setLogLevel(log.LOG_LEVEL_SILENT)
     try:
-        return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+        found = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
     finally:
         log.setLogLevel(before)
+    if found is None or found.ndim != 3 or found.shape[2] not in (3, 4) or found.dtype != np.uint16:
+        raise ImageError("channels of more than 8 bits that are not read: convert it to 8 bits")
+    return np.asarray(found, dtype=np.float64)[..., [2, 1, 0, *range(3, found.shape[2])]]
+
+
+def _scaled(values: _Values, white: float) -> Pixels:
+    return np.clip(np.rint(values / (white / 255)), 0, 255).astype(np.uint8)
 
 
 def _white_of_floats(values: _Values, bits: int | None) -> float:

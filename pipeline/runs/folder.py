@@ -25,7 +25,8 @@ from nstudent.session import Session
 from nstudent.storage.artifact import FINAL, Artifact, Manifest, Metrics
 from nstudent.storage.commit import SOURCE_CHANGED, commit, note_refusal, open_partial, partial_folder
 from nstudent.storage.files import atomic_write, explained, write_json
-from nstudent.storage.lock import hold, hold_part
+from nstudent.storage.links import links_of_run, refuse_links
+from nstudent.storage.lock import HOLDER, LOCK, MARK, hold, hold_part
 
 CONFIG = "config.yaml"
 Turns = Callable[[Step, int], Iterable[int]]
@@ -71,22 +72,24 @@ class Run:
             ConfigError: its configuration cannot be read.
         """
         path = Path(run_dir) / CONFIG
+        refuse_links(Path(run_dir), (CONFIG,) if path.is_symlink() else ())
         if not path.exists():
             raise ArtifactError(f"{run_dir} is not a run folder: it has no {CONFIG}")
         return cls.open(reload_config(path), run_dir, session)
 
     @contextmanager
     def locked(self, *, beside_parts: bool = False) -> Iterator[None]:
-        """Hold the lock of the run folder, and note there why the run was stopped, if it is.
+        """Hold the lock of the run folder, where no link is allowed, and note there why the run was stopped, if it is.
 
         Args:
             beside_parts: Whether jobs that make parts of a labelling may be at work in the folder meanwhile.
 
         Raises:
             BusyError: another process holds the folder.
-            ArtifactError: the disk refuses something; the message is one line.
+            ArtifactError: the disk refuses something, or something of the run is a link; the message is one line.
         """
         with explained(self.run_dir, "use"), hold(self.run_dir, beside_parts=beside_parts):
+            refuse_links(self.run_dir, self.links())
             note = self.run_dir / STOPPED
             note.unlink(missing_ok=True)
             try:
@@ -94,6 +97,10 @@ class Run:
             except StoppedError as error:
                 write_json(note, {"why": str(error)})
                 raise
+
+    def links(self) -> Iterator[str]:
+        """Every link that stands in place of something of the run, by its path in the run folder."""
+        return links_of_run(self.run_dir, (CONFIG, FINAL, STOPPED, LOCK, MARK, HOLDER))
 
     @contextmanager
     def as_leader(self) -> Iterator[bool]:

@@ -16,6 +16,7 @@ from types import ModuleType
 
 from nstudent import errors
 from nstudent.errors import ArtifactError, ConfigError, NstudentError, TrainingError
+from nstudent.machine import out_of_working_folder, safe_start
 from nstudent.progress import Task
 from nstudent.runs.folder import Run
 from nstudent.runs.job_process import Job, receive, send, work
@@ -48,7 +49,8 @@ def _processes_beside(run: Run, steps: Sequence[Step]) -> int:
     trainings = [step for step in steps if step.stage.apart or step.stage.aside]
     if run.world.size > 1 or not any(is_to_be_made(run, step) for step in trainings):
         return 0
-    from nstudent.models.device import trainings_at_once
+    with out_of_working_folder():
+        from nstudent.models.device import trainings_at_once
 
     return trainings_at_once(run.config) - 1
 
@@ -162,7 +164,7 @@ class _JobProcess:
         self.connection, theirs = context.Pipe()
         settings = run.config.model_dump_json()
         self._process = context.Process(target=work, args=(theirs, settings, str(run.run_dir)), name="nstudent job")
-        with _no_main_module():
+        with _no_main_module(), safe_start():
             self._process.start()
         theirs.close()
 

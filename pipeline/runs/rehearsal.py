@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from nstudent.config.data import USUAL_LEVELS
 from nstudent.config.schema import Config
 from nstudent.progress import Progress
 from nstudent.runs.stage import Step
-
-_ANY_LEVELS = ("coarse", "fine")
-"""Of data that were not looked at yet, whose levels follow from what is there."""
 
 
 def rehearse(config: Config, steps: Iterable[Step], progress: Progress, processes: int = 1) -> None:
@@ -31,5 +29,5 @@ def rehearse(config: Config, steps: Iterable[Step], progress: Progress, processe
     from nstudent.training.trial import Conditions, any_outputs, try_out
 
     planned = [each for stage in stages.values() for each in stage.load_planned()(config)]
-    outputs = any_outputs(config.data.levels or _ANY_LEVELS, config.absent)
+    outputs = any_outputs(config.data.known_levels or USUAL_LEVELS[-1], config.absent)
     try_out(planned, Conditions(config.data.image_size, outputs, processes), progress)

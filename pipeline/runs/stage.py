@@ -6,16 +6,18 @@ import importlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
 from nstudent.distributed.world import World
 from nstudent.listener import Listener
+from nstudent.machine import out_of_working_folder
 from nstudent.progress import Progress
 from nstudent.runs.step_metrics import Role
 from nstudent.session import Session
 from nstudent.storage.artifact import Artifact, Metrics
-from nstudent.storage.commit import SCRATCH
 from nstudent.storage.files import make_folder, reserve
+from nstudent.storage.sealed import SCRATCH
 
 if TYPE_CHECKING:
     # They take longer to import than all the rest, and `nstudent --help` needs neither.
@@ -59,13 +61,15 @@ class Stage:
 
     def load(self) -> Work:
         """Import the stage's module and return its ``run``."""
-        module = importlib.import_module(f"nstudent.stages.{self.name}")
-        return cast(Work, module.run)
+        return cast(Work, self._module().run)
 
     def load_training(self) -> Callable[[Context, int], None]:
         """Import the stage's module and return its ``train_ahead``, which trains one of its independent networks."""
-        module = importlib.import_module(f"nstudent.stages.{self.name}")
-        return cast(Callable[[Context, int], None], module.train_ahead)
+        return cast(Callable[[Context, int], None], self._module().train_ahead)
+
+    def _module(self) -> ModuleType:
+        with out_of_working_folder():
+            return importlib.import_module(f"nstudent.stages.{self.name}")
 
     def load_planned(self) -> Callable[[Config], Iterable[PlannedTraining]]:
         """Import the stage's module and return its ``planned``, which says what networks it trains."""

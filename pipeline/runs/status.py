@@ -10,6 +10,7 @@ from nstudent.runs.step_metrics import read_metrics
 from nstudent.storage.artifact import Manifest, Metrics
 from nstudent.storage.commit import partial_folder, refusal
 from nstudent.storage.files import read_json
+from nstudent.storage.links import refuse_links
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,14 @@ class StepState:
 
 
 def status(run_dir: str | Path) -> list[StepState]:
-    """Where each step of a run folder stands, and why."""
+    """Where each step of a run folder stands, and why.
+
+    Raises:
+        ArtifactError: The folder holds no run, or something of it is a link.
+        ConfigError: Its configuration cannot be read.
+    """
     run = Run.reopen(run_dir)
+    refuse_links(run.run_dir, run.links())
     needed = set(run.needed_steps())
     return [_state(run, step, step in needed) for step in run.steps]
 

@@ -21,12 +21,12 @@ from nstudent.storage.files import (
     sync_folder,
     write_json,
 )
+from nstudent.storage.links import links_below, refuse_links
+from nstudent.storage.sealed import SCRATCH, SealedFiles
 
 ASKED = "asked.json"
 """In a partial folder: what it is being made for."""
 SOURCE_CHANGED = "the source has changed"
-SCRATCH = "scratch"
-"""Folder of a partial step for its checkpoints: removed when the step commits."""
 _REFUSED = "refused.json"
 """In the scratch folder of a partial step whose settings cannot lead to an end: why."""
 _REOPENED = "reopened.json"
@@ -53,6 +53,8 @@ def open_partial(folder: Path, asked: Mapping[str, Any], *, beside_others: bool 
     partial = partial_folder(folder)
     if partial.is_symlink():
         raise ArtifactError(f"{partial} is a link: remove it and run the same command again")
+    if partial.exists():
+        refuse_links(partial, links_below(partial))
     before = _asked(partial)
     if partial.exists() and (anew or before != dict(asked)):
         if not anew and before is not None and _work(partial) and refusal(folder) is None:
@@ -144,6 +146,9 @@ def commit(folder: Path, manifest_fields: Mapping[str, Any]) -> Artifact:
     found = {path.relative_to(partial).as_posix(): path for path in sorted(partial.rglob("*")) if path.is_file()}
     made = {name: path for name, path in found.items() if name != ASKED and not name.startswith(f"{SCRATCH}/")}
     hashes = sha256_of_each(list(made.values()))
+    sealed = SealedFiles(partial)
+    for name, digest in zip(made, hashes, strict=True):
+        sealed.check(name, digest)
     files = {
         name: {"sha256": digest, "bytes": path.stat().st_size}
         for (name, path), digest in zip(made.items(), hashes, strict=True)
@@ -165,13 +170,17 @@ def finish_commit(folder: Path) -> None:
 def reopen(folder: Path, asked: Mapping[str, Any], damaged: Sequence[str]) -> None:
     """Turn a committed step back into a partial one without its damaged files, so that only these are made again."""
     partial = partial_folder(folder)
+    files = Manifest.read(folder).files
     remove_folder(partial)
     rename(folder, partial)
     write_json(partial / ASKED, asked)
     make_folder(partial / SCRATCH)
+    sealed = SealedFiles(partial)
+    for name in files.keys() - set(damaged):
+        sealed.seal(name, files[name]["sha256"])
     write_json(partial / SCRATCH / _REOPENED, list(damaged))
     # The manifest last: while it is there, a crash leaves a step that is committed and still known to be damaged.
-    # Without it all that lies there is taken for whole.
+    # Without it all that fits its seal is taken for whole.
     for name in (*damaged, MANIFEST):
         with explained(partial / name, "remove"):
             (partial / name).unlink(missing_ok=True)

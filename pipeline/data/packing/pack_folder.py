@@ -16,22 +16,23 @@ from nstudent.data.left_out import LEFT_OUT, announce, write_left_out
 from nstudent.data.packing.shards import Layout, pack
 from nstudent.data.sources import catalogue_of, open_source
 from nstudent.data.sources.packed import INFO, RECORDS, SHARD, STAGE, Info, PackMetrics, is_pack, write_records
-from nstudent.errors import ArtifactError, ConfigError
+from nstudent.errors import ArtifactError, ConfigError, DataError
 from nstudent.progress import Progress
 from nstudent.session import Session
 from nstudent.storage.artifact import MANIFEST, Manifest, damage, refuse_strays, strays
 from nstudent.storage.commit import (
     ASKED,
-    SCRATCH,
     commit,
     difference,
     finish_commit,
+    note_refusal,
     open_partial,
     partial_folder,
     reopen,
 )
 from nstudent.storage.files import explained, fingerprint_of
 from nstudent.storage.lock import hold_beside
+from nstudent.storage.sealed import SCRATCH
 
 _VERSION = 2
 """Raised when the same source and settings should give another pack."""
@@ -71,7 +72,11 @@ def make_pack(config: DataConfig, out: str | Path, session: Session | None = Non
         elif (folder / MANIFEST).exists():
             refuse_strays(folder, strays(folder), "the pack, which is to be replaced")
         shown.say(f"{folder}: {reason}")
-        _make(folder, request, config, shown)
+        try:
+            _make(folder, request, config, shown)
+        except (ConfigError, DataError) as error:
+            note_refusal(folder, str(error))
+            raise
     return folder
 
 

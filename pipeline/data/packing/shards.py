@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,9 @@ from nstudent.config.schema import DataConfig
 from nstudent.data.dataset import PIXELS
 from nstudent.data.decode import VERSION
 from nstudent.data.left_out import LEFT_OUT, write_left_out
-from nstudent.data.packing.decoders import Decoded, Reader, reading
+from nstudent.data.packing.decoders import IMAGE_CPU_SECONDS, Decoded, EndlessImageError, Reader, reading
 from nstudent.data.packing.jpeg_shards import EncodedShards, joined, unreadable_rows
+from nstudent.data.packing.pieces import Pieces
 from nstudent.data.sources import Record, Source
 from nstudent.data.sources.packed import Info, Pack
 from nstudent.data.sources.source import printable
@@ -19,6 +21,7 @@ from nstudent.errors import ArtifactError, DataError
 from nstudent.progress import Progress
 from nstudent.storage import hdf5
 from nstudent.storage.files import reserve
+from nstudent.storage.sealed import SealedFiles
 
 MAX_RAW_BYTES = 8 << 30
 """Largest number of bytes of squares that are kept as pixels without being told to. They stay in the page cache of a
@@ -66,8 +69,8 @@ class Layout:
         row_bytes, quality = (jpeg_bytes, config.jpeg_quality) if storage == "jpeg" else (square_bytes, None)
         return cls(config.image_size, max(1, SHARD_BYTES // row_bytes), num_images * row_bytes, storage, quality)
 
-    def write(self, path: Path, images: Sequence[Decoded]) -> None:
-        """One shard. An unreadable image keeps its row and is black."""
+    def encoded(self, images: Sequence[Decoded]) -> bytes:
+        """The content of a shard. An unreadable image keeps its row and is black."""
         unreadable = {str(row): image.reason for row, image in enumerate(images) if not image.readable}
         attributes: dict[str, object] = {"unreadable": json.dumps(unreadable)}
         arrays: dict[str, hdf5.Array] = {}
@@ -78,7 +81,7 @@ class Layout:
             arrays |= joined([image.jpeg for image in images])
             attributes["side"] = self.side_px
         arrays["digest"] = np.stack([np.frombuffer(image.digest, np.uint8) for image in images])
-        hdf5.write(path, arrays, attributes)
+        return hdf5.encoded(arrays, attributes)
 
 
 def shard_name(number: int) -> str:
@@ -118,24 +121,43 @@ def pack(
         DataError: too many are (``check_unreadable``); nothing of that shard is written.
     """
     reserve(folder, layout.num_bytes + len(records) * _INDEX_BYTES)
+    sealed = SealedFiles(folder, progress.say)
     digests: list[bytes] = []
     reasons: dict[int, str] = {}
-    keeps = layout.storage != "original"
-    reader = Reader(source, layout.side_px, config.max_pixels, config.bits, layout.jpeg_quality, keeps)
+    reader = Reader(
+        source, layout.side_px, config.max_pixels, config.bits, layout.jpeg_quality, layout.storage != "original"
+    )
+
+    def check(first: int, images: Sequence[Decoded]) -> None:
+        bad = {first + row: image.reason for row, image in enumerate(images) if not image.readable}
+        # Before anything is written: a folder that is back the next time must not stay unreadable.
+        check_unreadable(records, reasons | bad, config, folder)
+
     with progress.task("decode", len(records), "images") as task, reading(reader) as read:
         for shard, first in enumerate(range(0, len(records), layout.rows)):
-            path = folder / shard_name(shard)
-            ids = range(first, min(first + layout.rows, len(records)))
-            if not path.exists():
-                images = read(ids)
-                bad = {i: image.reason for i, image in zip(ids, images, strict=True) if not image.readable}
-                # Before anything is written: a folder that is back the next time must not stay unreadable.
-                check_unreadable(records, reasons | bad, config, folder)
-                layout.write(path, images)
+            name, ids = shard_name(shard), range(first, min(first + layout.rows, len(records)))
+            if sealed.has(name):
+                task.advance(len(ids))
+            else:
+                pieces = Pieces(sealed, name, layout.encoded, partial(check, first))
+                try:
+                    images = pieces.gather(ids, read, task)
+                except EndlessImageError as error:
+                    raise DataError(_endless(records[error.image].name)) from error
+                check(first, images)
+                sealed.write(name, layout.encoded(images))
+                pieces.remove()
+            path = folder / name
             digests += [row.tobytes() for row in hdf5.mapped(path)["digest"]]
             reasons |= {first + row: reason for row, reason in unreadable_rows(path, len(ids)).items()}
-            task.advance(len(ids))
     return digests, reasons
+
+
+def _endless(name: str) -> str:
+    return (
+        f"the decoder of {printable(name)} has not ended after {IMAGE_CPU_SECONDS:,.0f} s of processor time: "
+        "remove that file, or save it again as PNG, and run the same command"
+    )
 
 
 def _take(

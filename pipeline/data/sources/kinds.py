@@ -49,6 +49,11 @@ def kind_of(head: bytes) -> str | None:
     return next((name for name, signature in _SIGNATURES if signature.match(head)), None)
 
 
+def is_decoded(kind: str) -> bool:
+    """Whether images of a kind are read here."""
+    return kind in _DECODED or (kind == HEIC and heic_is_read())
+
+
 def heic_is_read() -> bool:
     """Whether the extra that decodes HEIC is installed."""
     return find_spec("pi_heif") is not None
@@ -77,10 +82,10 @@ def why_not(name: str, head: bytes) -> str | None:
         head: Its first ``HEAD_BYTES`` bytes.
     """
     kind = kind_of(head)
-    if kind in _DECODED or (kind == HEIC and heic_is_read()):
+    if kind is None:
+        return f"not an image ({suffix_of(name)[:12] or 'no suffix'})"
+    if is_decoded(kind):
         return None
     if kind == HEIC:
         return f"HEIC images ({INSTALL_HEIC}, or convert them to JPEG)"
-    if kind is not None:
-        return f"{kind} files (convert them to PNG or JPEG)"
-    return f"not an image ({suffix_of(name)[:12] or 'no suffix'})"
+    return f"{kind} files (convert them to PNG or JPEG)"
