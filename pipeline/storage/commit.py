@@ -26,6 +26,7 @@ from nstudent.storage.sealed import SCRATCH, SealedFiles
 
 ASKED = "asked.json"
 """In a partial folder: what it is being made for."""
+SOURCE_CHANGED = "the source has changed"
 _REFUSED = "refused.json"
 """In the scratch folder of a partial step whose settings cannot lead to an end: why."""
 _REOPENED = "reopened.json"
@@ -112,6 +113,10 @@ def _difference(made: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
     if changed:
         key = changed[0]
         more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+        if key == "source":
+            return f"{SOURCE_CHANGED}{more}"
+        if ".sha256" in key and key in before:
+            return f"the content of {key.partition('.sha256')[0]} changed{more}"
         if key not in before:
             return f"{key} was not set, or not known to the version that made it{more}"
         return f"{key} changed from {before[key]!r:.60} to {now.get(key)!r:.60}{more}"
@@ -124,10 +129,12 @@ def _difference(made: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
     return "made by another version of the stage" if made != asked else ""
 
 
-def _single_keys(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+def _single_keys(settings: Mapping[Any, Any], above: str = "") -> dict[str, Any]:
     """Groups of keys, such as noise, as their keys: else a difference drowns in what is equal."""
     found: dict[str, Any] = {}
     for key, value in settings.items():
+        if isinstance(value, list) and value and isinstance(value[0], Mapping):
+            value = dict(enumerate(value))
         inner = _single_keys(value, f"{above}{key}.") if isinstance(value, Mapping) and value else None
         found |= inner if inner is not None else {f"{above}{key}": value}
     return found

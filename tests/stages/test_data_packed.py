@@ -140,10 +140,10 @@ def test_from_another_disk_they_are_copied(photos: Bench) -> None:
 
 def test_a_pack_is_the_same_wherever_it_lies(photos: Bench) -> None:
     out, _ = packed(photos)
-    stamp = open_source(settings(photos, source="packed", root=str(out))).stamp()
+    stamp = open_source(settings(photos, source="packed", root=str(out))).seen().stamp
     moved = photos.tmp_path / "moved" / "pack"
     shutil.copytree(out, moved)
-    assert open_source(settings(photos, source="packed", root=str(moved))).stamp() == stamp
+    assert open_source(settings(photos, source="packed", root=str(moved))).seen().stamp == stamp
 
 
 @pytest.mark.parametrize(

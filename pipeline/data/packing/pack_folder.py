@@ -108,7 +108,7 @@ def _is_ours(folder: Path) -> bool:
 def _asked(config: DataConfig) -> dict[str, Any]:
     values = config.model_dump(mode="json")
     settings = {f"data.{key}": values[key] for key in _DECIDING}
-    stamp = {"source": open_source(config).stamp(), "decode_version": VERSION}
+    stamp = {"source": open_source(config).seen().stamp, "decode_version": VERSION}
     return {"stage": STAGE, "version": _VERSION, "round": 0, "settings": stamp | settings, "inputs": {}}
 
 

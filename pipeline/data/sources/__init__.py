@@ -8,9 +8,10 @@ import importlib
 
 from nstudent.config.schema import DataConfig
 from nstudent.data.sources.class_names import spelled_alike
+from nstudent.data.sources.seen import Seen
 from nstudent.data.sources.source import Catalogue, Record, Source
 
-__all__ = ["Catalogue", "Record", "Source", "catalogue_of", "open_source", "source_stamp"]
+__all__ = ["Catalogue", "Record", "Source", "catalogue_of", "open_source", "source_seen"]
 
 
 def open_source(config: DataConfig) -> Source:
@@ -33,6 +34,10 @@ def catalogue_of(source: Source, config: DataConfig) -> Catalogue:
     return spelled_alike(source.catalogue(), allow_case=config.allow_case)
 
 
-def source_stamp(config: DataConfig) -> str:
-    """A cheap identity of what lies on disk: changes when the data may have changed."""
-    return open_source(config).stamp()
+def source_seen(config: DataConfig) -> Seen:
+    """What the source looks like on disk now: another stamp if the data may have changed.
+
+    Raises:
+        DataError: its files are not there.
+    """
+    return open_source(config).seen()

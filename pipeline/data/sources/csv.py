@@ -11,6 +11,7 @@ from nstudent.data.sources.csv_files import Files
 from nstudent.data.sources.csv_table import Columns, SplitWatch, read_header, rows
 from nstudent.data.sources.folder import heap_records, passed_over_in_heap
 from nstudent.data.sources.listing import Listing, list_folder
+from nstudent.data.sources.seen import Seen, seen_files
 from nstudent.data.sources.source import (
     SPLITS,
     Catalogue,
@@ -20,7 +21,6 @@ from nstudent.data.sources.source import (
     existing,
     printable,
     read_file,
-    stamp_files,
 )
 from nstudent.data.sources.splits import ambiguous_split, split_named
 from nstudent.errors import DataError
@@ -51,13 +51,11 @@ class Table:
         self._located = Files(root)
         self._labels: dict[Label, Label] = {}
 
-    def stamp(self) -> str:
+    def seen(self) -> Seen:
         """The table, and names, sizes and times of change of the files that its rows name, and of the heap."""
-        stamps = [stamp_files(self._table.parent, [self._table.name]), stamp_files(self._root, self._named_files())]
         heap = self._heap(set())
-        if heap is not None:
-            stamps.append(stamp_files(heap.root, heap.images))
-        return " ".join(stamps)
+        of_heap = [(heap.root, heap.images)] if heap is not None else []
+        return seen_files((self._root, self._named_files()), *of_heap, tables=[self._table])
 
     def catalogue(self) -> Catalogue:
         """One image a row, then those of the unlabelled folder.

@@ -9,6 +9,7 @@ from importlib import metadata
 import numpy as np
 import numpy.typing as npt
 from nstudent.config.schema import DataConfig
+from nstudent.data.sources.seen import Seen
 from nstudent.data.sources.source import Catalogue, Record
 
 PATHS = {
@@ -34,9 +35,9 @@ class Digits:
         self._levels = levels
         self._images: npt.NDArray[np.uint8] | None = None
 
-    def stamp(self) -> str:
+    def seen(self) -> Seen:
         """The data came with the installed scikit-learn."""
-        return f"scikit-learn {metadata.version('scikit-learn')}"
+        return Seen(f"scikit-learn {metadata.version('scikit-learn')}")
 
     def catalogue(self) -> Catalogue:
         """All digits, without splits."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from nstudent.config.schema import DataConfig
 from nstudent.data.sources.kinds import IMAGE_SUFFIXES, suffix_of
 from nstudent.data.sources.listing import Listing, PassedOver, list_folder, summary_of
+from nstudent.data.sources.seen import Seen, seen_files
 from nstudent.data.sources.source import (
     SPLITS,
     Catalogue,
@@ -21,7 +22,6 @@ from nstudent.data.sources.source import (
     levels_of,
     printable,
     read_file,
-    stamp_files,
 )
 from nstudent.data.sources.splits import all_say_splits, ambiguous_split, paired, says_split, split_in, split_named
 from nstudent.errors import DataError
@@ -42,9 +42,9 @@ class Folder:
         self._config = config
         self._files: list[tuple[Path, str]] = []
 
-    def stamp(self) -> str:
+    def seen(self) -> Seen:
         """Names, sizes and times of change of all images."""
-        return " ".join(stamp_files(listing.root, listing.images) for listing in self._listings())
+        return seen_files(*((listing.root, listing.images) for listing in self._listings()))
 
     def catalogue(self) -> Catalogue:
         """Every image, with the label its folders spell.

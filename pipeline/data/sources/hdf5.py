@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 from nstudent.config.schema import DataConfig
-from nstudent.data.sources.source import SPLITS, Catalogue, Label, Record, existing, levels_of, printable, stamp_files
+from nstudent.data.sources.seen import Seen, seen_files
+from nstudent.data.sources.source import SPLITS, Catalogue, Label, Record, existing, levels_of, printable
 from nstudent.errors import DataError
 from nstudent.storage.hdf5 import Array, attributes, mapped
 from nstudent.taxonomy.reading import ABSENT_ENTRY, UNKNOWN_ENTRY, is_name
@@ -41,9 +42,9 @@ class Packed:
         # Another process opens its own map: pickling one would copy the whole file.
         return self.__dict__ | {"_arrays": {}}
 
-    def stamp(self) -> str:
+    def seen(self) -> Seen:
         """Name, size and time of change of the file."""
-        return stamp_files(self._path.parent, [self._path.name])
+        return seen_files((self._path.parent, [self._path.name]))
 
     def catalogue(self) -> Catalogue:
         """Every image, with its label spelled in class names.

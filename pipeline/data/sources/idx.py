@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from nstudent.config.schema import DataConfig
-from nstudent.data.sources.source import Catalogue, Label, Record, Split, existing, levels_of, stamp_files
+from nstudent.data.sources.seen import Seen, seen_files
+from nstudent.data.sources.source import Catalogue, Label, Record, Split, existing, levels_of
 from nstudent.errors import DataError
 from nstudent.taxonomy.reading import ABSENT_ENTRY
 from nstudent.taxonomy.spelling import spelled
@@ -29,10 +30,10 @@ class Idx:
         self._labels = [_padded(path, len(levels)) for path in class_paths]
         self._images: list[npt.NDArray[np.uint8]] = []
 
-    def stamp(self) -> str:
+    def seen(self) -> Seen:
         """Names, sizes and times of change of the four files."""
         files = [_find(self._root, f"{prefix}-{kind}") for prefix in _FILES.values() for kind in ("images", "labels")]
-        return stamp_files(self._root, [path.name for path in files])
+        return seen_files((self._root, [path.name for path in files]))
 
     def catalogue(self) -> Catalogue:
         """Training images, then test images.

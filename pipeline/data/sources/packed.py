@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from nstudent.config.schema import DataConfig
+from nstudent.data.sources.seen import Seen
 from nstudent.data.sources.source import SPLITS, Catalogue, Record, existing
 from nstudent.errors import ArtifactError, DataError
 from nstudent.storage.artifact import MANIFEST, Manifest, Metrics
@@ -91,9 +92,9 @@ class Pack:
         self.info = Info.read(self._file(INFO))
         self.shards = sorted(name for name in self.manifest.files if SHARD.fullmatch(name))
 
-    def stamp(self) -> str:
+    def seen(self) -> Seen:
         """What the pack holds, wherever and whenever it was made."""
-        return f"pack {self.manifest.id}"
+        return Seen(f"pack {self.manifest.id}")
 
     def catalogue(self) -> Catalogue:
         """Every image, as the source it was packed from gave it."""

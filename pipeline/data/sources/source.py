@@ -1,10 +1,8 @@
 """The interface between the data set and the places images come from."""
 
-import hashlib
 import os
 import stat
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -13,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from nstudent.config.data import USUAL_LEVELS
 from nstudent.data.sources.listing import PassedOver
+from nstudent.data.sources.seen import Seen
 from nstudent.errors import DataError, ImageError
 
 Split = Literal["train", "validation", "test", "unlabelled"]
@@ -56,8 +55,8 @@ class Source(Protocol):
     encoded: bool
     """Whether images are files to decode, and not pixels."""
 
-    def stamp(self) -> str:
-        """A cheap identity of what lies on disk."""
+    def seen(self) -> Seen:
+        """What it looks like on disk: exactly the files that it reads, none of them opened but small tables."""
 
     def catalogue(self) -> Catalogue:
         """What it holds, with labels as they are written there."""
@@ -69,19 +68,6 @@ class Source(Protocol):
             ImageError: this image cannot be read; the others may be.
             DataError: the whole source is gone.
         """
-
-
-def stamp_files(root: Path, names: Iterable[str]) -> str:
-    """Hash of paths below ``root``, sizes and times of change: a stat a file, no content is read."""
-    digest = hashlib.sha256()
-    for name in names:
-        try:
-            found = os.stat(root / name)
-            seen = f"{found.st_size}\0{found.st_mtime_ns}"
-        except OSError:
-            seen = "a link to nothing"
-        digest.update(f"{name}\0{seen}\n".encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
 
 
 def levels_of(named: tuple[str, ...] | None, depth: int, what: str) -> tuple[str, ...]:

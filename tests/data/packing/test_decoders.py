@@ -23,6 +23,7 @@ from nstudent.config.schema import DataConfig
 from nstudent.data.packing import decoders
 from nstudent.data.packing.decoders import CRASHED, Decoded, Decoders, Reader, reading
 from nstudent.data.sources import open_source
+from nstudent.data.sources.seen import Seen
 from nstudent.errors import DataError, ImageError, StoppedError
 
 NUM_IMAGES, SIDE = 50, 8
@@ -33,8 +34,8 @@ class Photos:
 
     encoded = True
 
-    def stamp(self) -> str:
-        return ""
+    def seen(self) -> Seen:
+        return Seen()
 
     def records(self) -> list:
         return []

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from nstudent.config.schema import DataConfig
-from nstudent.data.sources import open_source, source_stamp
+from nstudent.data.sources import open_source, source_seen
 from nstudent.data.sources.class_names import spelled_alike
 from nstudent.data.sources.source import Source
 from nstudent.errors import DataError
@@ -159,10 +159,10 @@ def test_the_stamp_changes_with_the_table_and_the_images(root: Path) -> None:
     stamps = set()
     for text in (f"{HEADER}\n1.jpg,a,b,c\n", f"{HEADER}\n1.jpg,a,b,cc\n"):
         opened(root, text)
-        stamps.add(source_stamp(config))
+        stamps.add(source_seen(config).stamp)
     (root / "1.jpg").write_bytes(b"another image")
 
-    assert len(stamps | {source_stamp(config)}) == 3
+    assert len(stamps | {source_seen(config).stamp}) == 3
 
 
 # --- what people's programs write -------------------------------------------------------------------------------------
@@ -455,12 +455,12 @@ def test_the_stamp_is_of_the_files_of_the_rows_whatever_their_names(root: Path, 
     (root / name).write_bytes(b"before")
     opened(root, f"path,class\n{name},a\n")
     config = DataConfig(source="csv", root=str(root), table="t.csv")
-    before = source_stamp(config)
+    before = source_seen(config).stamp
 
     (root / "other.jpg").write_bytes(b"no row names it")
-    assert source_stamp(config) == before
+    assert source_seen(config).stamp == before
     (root / name).write_bytes(b"and after")
-    assert source_stamp(config) != before
+    assert source_seen(config).stamp != before
 
 
 @pytest.mark.parametrize(
@@ -469,7 +469,7 @@ def test_the_stamp_is_of_the_files_of_the_rows_whatever_their_names(root: Path, 
 def test_a_table_that_cannot_be_read_has_a_stamp_all_the_same(root: Path, content: bytes) -> None:
     opened(root, content)
 
-    assert source_stamp(DataConfig(source="csv", root=str(root), table="t.csv"))
+    assert source_seen(DataConfig(source="csv", root=str(root), table="t.csv")).stamp
 
 
 def test_the_heap_may_be_the_folder_of_the_table(root: Path) -> None:

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 from nstudent.config.schema import DataConfig
-from nstudent.data.sources import open_source, source_stamp
+from nstudent.data.sources import open_source, source_seen
 from nstudent.data.sources.source import Record, Source
 from nstudent.taxonomy.tree import Taxonomy
 
@@ -57,4 +57,4 @@ def test_pixels_use_the_whole_range(digits: tuple[Source, list[Record]]) -> None
 
 
 def test_the_stamp_is_that_of_the_library(digits: tuple[Source, list[Record]]) -> None:
-    assert source_stamp(DataConfig()).startswith("scikit-learn ")
+    assert source_seen(DataConfig()).stamp.startswith("scikit-learn ")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from nstudent.config.schema import DataConfig
-from nstudent.data.sources import open_source, source_stamp
+from nstudent.data.sources import open_source, source_seen
 from nstudent.errors import DataError
 
 
@@ -144,16 +144,16 @@ def test_a_missing_folder_names_the_key(tmp_path: Path, key: str) -> None:
 
 def test_the_stamp_changes_with_the_data(tmp_path: Path) -> None:
     plant(tmp_path, "a/1.jpg")
-    before = source_stamp(config(tmp_path))
-    assert source_stamp(config(tmp_path)) == before
+    before = source_seen(config(tmp_path)).stamp
+    assert source_seen(config(tmp_path)).stamp == before
 
     plant(tmp_path, "a/2.jpg")
-    added = source_stamp(config(tmp_path))
+    added = source_seen(config(tmp_path)).stamp
     (tmp_path / "a" / "2.jpg").write_bytes(b"longer than it was")
-    edited = source_stamp(config(tmp_path))
+    edited = source_seen(config(tmp_path)).stamp
     (tmp_path / "a" / "2.jpg").rename(tmp_path / "a" / "3.jpg")
 
-    assert len({before, added, edited, source_stamp(config(tmp_path))}) == 4
+    assert len({before, added, edited, source_seen(config(tmp_path)).stamp}) == 4
 
 
 def test_a_class_folder_beside_the_splits_is_not_passed_over_in_silence(tmp_path: Path) -> None:
@@ -197,10 +197,10 @@ def test_a_link_to_an_image_is_an_image(tmp_path: Path) -> None:
 
 def test_the_stamp_of_a_dead_link_is_taken(tmp_path: Path) -> None:
     plant(tmp_path, "a/1.jpg")
-    before = source_stamp(config(tmp_path))
+    before = source_seen(config(tmp_path)).stamp
     (tmp_path / "a" / "2.jpg").symlink_to("gone.jpg")
 
-    assert source_stamp(config(tmp_path)) != before
+    assert source_seen(config(tmp_path)).stamp != before
 
 
 def test_names_of_the_greatest_length_and_of_both_spellings_of_an_accent(tmp_path: Path) -> None:
@@ -429,11 +429,11 @@ def test_a_heap_that_is_the_root_is_refused(tmp_path: Path) -> None:
 def test_the_stamp_is_of_the_images_alone(tmp_path: Path) -> None:
     """A run within the root, a text beside the images and a hidden file are not read, and make nothing stale."""
     plant(tmp_path, "cat/1.jpg", "dog/2.jpg")
-    before = source_stamp(config(tmp_path))
+    before = source_seen(config(tmp_path)).stamp
 
     plant(tmp_path, "notes.txt", "cat/.DS_Store", "cat/@eaDir/1.jpg/x.jpg", "runs/a/config.yaml", "runs/a/.lock")
     plant(tmp_path, "runs/a/03-evaluate/scores.png")
-    assert source_stamp(config(tmp_path)) == before
+    assert source_seen(config(tmp_path)).stamp == before
 
     (tmp_path / "cat" / "3").write_bytes(b"\xff\xd8\xff\xe0")
-    assert source_stamp(config(tmp_path)) != before
+    assert source_seen(config(tmp_path)).stamp != before

@@ -58,10 +58,10 @@ def test_names_are_made_where_there_are_none(tmp_path: Path) -> None:
 
 
 def test_the_stamp_changes_with_the_file(tmp_path: Path) -> None:
-    before = opened(packed(tmp_path / "data.h5")).stamp()
+    before = opened(packed(tmp_path / "data.h5")).seen().stamp
     packed(tmp_path / "data.h5", split=np.zeros(4, np.int8), more=np.zeros(1000))
 
-    assert opened(tmp_path / "data.h5").stamp() != before
+    assert opened(tmp_path / "data.h5").seen().stamp != before
 
 
 BROKEN = {

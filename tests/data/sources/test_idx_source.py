@@ -71,7 +71,7 @@ def test_train_and_test_images_with_their_labels(tmp_path: Path, zipped: bool) -
 def test_the_stamp_does_not_need_the_content(tmp_path: Path) -> None:
     plant(tmp_path, train_images_idx3_ubyte=b"anything")
 
-    assert opened(tmp_path).stamp() == opened(tmp_path).stamp()
+    assert opened(tmp_path).seen().stamp == opened(tmp_path).seen().stamp
 
 
 @pytest.mark.parametrize("cut", [0, 3, 10, 16, 30])
