@@ -12,7 +12,7 @@ from nstudent.config.file import dump_yaml, reload_config
 from nstudent.config.schema import Config
 from nstudent.data.sources import source_stamp
 from nstudent.distributed.world import IndependentJob, World
-from nstudent.errors import ArtifactError, StoppedError
+from nstudent.errors import ArtifactError, OverdueStop, StoppedError
 from nstudent.listener import NoListener
 from nstudent.progress import Progress, Silence, Watched
 from nstudent.runs import outcome
@@ -91,7 +91,7 @@ class Run:
             note.unlink(missing_ok=True)
             try:
                 yield
-            except StoppedError as error:
+            except (StoppedError, OverdueStop) as error:
                 write_json(note, {"why": str(error)})
                 raise
 
