@@ -83,7 +83,8 @@ class FitInputs:
     name: str
     """Name of the member among the trainings of its step, for messages and files."""
     examples: Examples
-    """The labelled training images: their ids and, for rows of them, the mass on each output of each level."""
+    """The labelled images to fit it to, all or those of some folds: their ids and, for rows of them, the mass on each
+    output of each level."""
     pixels: PixelStore
     """The images by id."""
     outputs: Outputs

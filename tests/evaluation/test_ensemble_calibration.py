@@ -11,7 +11,7 @@ import pytest
 import torch
 from nstudent.config.schema import Config, ModelConfig
 from nstudent.data.dataset import Dataset, Ids
-from nstudent.evaluation.calibration import calibration_error, fit_temperatures
+from nstudent.evaluation.calibration import calibration_error, fit_temperatures, images_to_fit
 from nstudent.evaluation.ensemble_calibration import calibrated
 from nstudent.evaluation.out_of_fold import OutOfFold, predict_out_of_fold
 from nstudent.models.device import Placement
@@ -129,6 +129,19 @@ def test_a_member_is_calibrated_on_its_own_fold_and_on_validation_only_if_that_w
         ids = np.concatenate([ids, dataset.validation]) if drawn else ids
         said = predict(ensemble.alone(member), dataset.pixels, ids, 512)
         assert temperatures == pytest.approx(fit_temperatures(said, dataset.labels[ids], OUTPUTS), rel=1e-3)
+
+
+def test_of_a_large_fold_some_images_are_fitted_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nstudent.evaluation.calibration._FEWEST_TO_FIT", 60)
+    monkeypatch.setattr("nstudent.evaluation.calibration._CELLS_TO_FIT", 0)
+    ensemble, dataset = scene(drawn=False)
+    found = calibrated(ensemble, dataset, 512, own_folds(ensemble, dataset))
+
+    for member, temperatures in enumerate(found.recipe.member_temperatures or ()):
+        some = images_to_fit(dataset.labelled[dataset.folds() == member], OUTPUTS)
+        assert len(some) == 60
+        said = predict(ensemble.alone(member), dataset.pixels, some, 512)
+        assert temperatures == pytest.approx(fit_temperatures(said, dataset.labels[some], OUTPUTS), rel=1e-3)
 
 
 @pytest.mark.parametrize("harder", [1.0, 1.5], ids=["validation alike", "validation harder"])
