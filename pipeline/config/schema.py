@@ -115,8 +115,8 @@ class ProbeStageConfig(Section):
     """What the labels give in a minute: regressions on features that are not trained."""
 
     members: tuple[AnyMember, ...] | None = None
-    """Probes, whose probabilities are averaged. null: one, of the pretrained backbone that the teacher begins with, or
-    where there is none of gradient histograms. []: no probe."""
+    """Probes, whose probabilities are averaged. null: one, of the backbones of the teacher's first pretrained
+    member, or where there is none of gradient histograms. []: no probe."""
 
 
 class PseudolabelConfig(Section):

@@ -146,7 +146,7 @@ def _found(features: Features, inputs: FitInputs, ids: Ids, *, flip: bool) -> Ma
             try:
                 made = features(images.flip(3) if flip else images)
             except (RuntimeError, AssertionError, ValueError) as error:
-                raise ConfigError(f"{inputs.name}: the backbone cannot take these images: {summary(error)}") from error
+                raise ConfigError(f"{inputs.name}: a backbone cannot take these images: {summary(error)}") from error
             found[first : first + len(images)] = made.cpu().numpy()
             task.advance(len(images))
     return found

@@ -151,22 +151,8 @@ class Run:
         return self.run_dir / name
 
     def asked(self, step: Step, inputs: dict[str, Manifest]) -> dict[str, Any]:
-        """Everything that decides what the step makes, as JSON: its hash is the fingerprint of the step.
-
-        Args:
-            step: A step of the plan.
-            inputs: Manifests of its inputs, by step.
-        """
-        common = {key: getattr(self.config, key) for key in ("seed", "absent", "precision", "augment", "compile")}
-        if step.stage.provides == "data":
-            common = {"seed": self.config.seed, "source": self._source().stamp}
-        return {
-            "stage": step.stage.name,
-            "version": step.stage.version,
-            "round": step.round,
-            "settings": common | asked.by_content(step.settings(self.config)),
-            "inputs": {name: each.id if each.role == "data" else each.fingerprint for name, each in inputs.items()},
-        }
+        """Everything that decides what a step makes from these inputs (``runs.asked``)."""
+        return asked.everything(self.config, step, inputs, lambda: self._source().stamp)
 
     def _source(self) -> Seen:
         """What the source of the data looks like; it is looked at once."""
@@ -226,14 +212,8 @@ class Run:
         metrics = self._work(step, request["inputs"])
         assert metrics is not None, "the process that leads reports"
         reported = metrics.to_json()
-        fields = {
-            "stage": step.stage.name,
-            "role": step.stage.provides,
-            "round": step.round,
-            **request,
-            "metrics": reported,
-            "seconds": round(time.monotonic() - began, 1),
-        }
+        identity = {"stage": step.stage.name, "role": step.stage.provides, "round": step.round}
+        fields = {**identity, **request, "metrics": reported, "seconds": round(time.monotonic() - began, 1)}
         manifest = commit(folder, fields).manifest
         if step.stage.provides == "data":
             keep_seen(self.run_dir, self._source())

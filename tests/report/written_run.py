@@ -13,7 +13,7 @@ from measured_runs import FOUND, choice, data, difference, history
 from nstudent.config.schema import Config
 from nstudent.config.yaml_text import dump_yaml
 from nstudent.data.curation.split import TEST, TRAIN, UNLABELLED, VALIDATION
-from nstudent.data.dataset import DUPLICATE, INDEX, LEFT_OUT, OK, TAXONOMY, TRUTH
+from nstudent.data.dataset import DUPLICATE, INDEX, OK, TAXONOMY, TRUTH
 from nstudent.data.packing.shards import shard_name
 from nstudent.evaluation.scores import (
     HEADLINE,
