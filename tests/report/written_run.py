@@ -14,6 +14,7 @@ from nstudent.config.schema import Config
 from nstudent.config.yaml_text import dump_yaml
 from nstudent.data.curation.split import TEST, TRAIN, UNLABELLED, VALIDATION
 from nstudent.data.dataset import DUPLICATE, INDEX, OK, TAXONOMY, TRUTH
+from nstudent.data.left_out import LEFT_OUT
 from nstudent.data.packing.shards import shard_name
 from nstudent.evaluation.scores import (
     HEADLINE,
