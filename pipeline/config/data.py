@@ -68,7 +68,7 @@ class DataConfig(Section):
     """Larger images are refused from their header, before they are decoded (178 million is Pillow's own limit)."""
     bits: Annotated[Bits | None, Later(None)] = None
     """Depth of images whose files have more than 8 bits and do not say how many of them are used: the 12 of a camera in
-    16-bit TIFF, say. null: all 16; an image that leaves the upper quarters of that range empty is refused."""
+    16-bit TIFF, say. null: all 16; an image that leaves the upper three quarters of that range empty is refused."""
     label_noise: Share = 0.0
     """For studies: this share of the labels is replaced by another, and the truth kept for scoring."""
 

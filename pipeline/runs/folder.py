@@ -14,7 +14,7 @@ from nstudent.config.yaml_text import dump_yaml
 from nstudent.data.sources import source_seen
 from nstudent.data.sources.seen import Seen
 from nstudent.distributed.world import IndependentJob, World
-from nstudent.errors import ArtifactError, ConfigError, DataError, RefusedError, StoppedError
+from nstudent.errors import ArtifactError, ConfigError, DataError, OverdueStop, RefusedError, StoppedError
 from nstudent.listener import NoListener
 from nstudent.progress import Progress, Silence, Watched
 from nstudent.runs import asked, outcome
@@ -94,7 +94,7 @@ class Run:
             note.unlink(missing_ok=True)
             try:
                 yield
-            except StoppedError as error:
+            except (StoppedError, OverdueStop) as error:
                 write_json(note, {"why": str(error)})
                 raise
 

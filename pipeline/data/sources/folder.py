@@ -4,6 +4,7 @@
 nothing else but images and ``root/unlabelled``; images directly under ``root`` have no label.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -70,7 +71,7 @@ class Folder:
         if not records:
             raise DataError(f"{printable(self._root)} holds no image: put them in {self._root}/class/…/image.jpg")
         passed_over = (*listings[0].passed_over, *(each for heap in listings[1:] for each in passed_over_in_heap(heap)))
-        notes = [] if self._config.levels else [f"data.levels=[{', '.join(levels)}], by the depth of the class folders"]
+        notes = [] if self._config.levels else tree.notes_on_levels(levels)
         return Catalogue(records, levels, passed_over, (*notes, *tree.notes()))
 
     def read(self, index: int) -> bytes:
@@ -125,6 +126,18 @@ class _Tree:
             if split != "unlabelled" and len(folders) > deepest:
                 deepest, first = len(folders), str(self._listing.root / name)
         return deepest, first
+
+    def notes_on_levels(self, levels: tuple[str, ...]) -> list[str]:
+        """A line about levels that follow from the folders, with what may be odd about these."""
+        depths = Counter(len(folders) for _, folders, split in self.images() if split != "unlabelled" and folders)
+        tops = {folders[0] for _, folders, split in self.images() if split != "unlabelled" and folders}
+        said = f"data.levels=[{', '.join(levels)}], by the depth of the class folders"
+        ending = sum(depths.values()) - depths[len(levels)]
+        if ending:
+            said += f"; {ending:,} of {sum(depths.values()):,} images lie above the deepest"
+        if len(levels) > 1 and len(tops) == 1:
+            said += f"; all lie in '{printable(min(tops))}': if that is no class, set data.root to it"
+        return [said]
 
     def notes(self) -> list[str]:
         """A line about folders that are splits under another name than ours."""

@@ -1,6 +1,7 @@
 """A table of paths and labels, as people and spreadsheets write them."""
 
 import os
+import shutil
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -493,3 +494,13 @@ def test_what_of_the_heap_is_not_taken_is_counted(root: Path, tmp_path: Path) ->
     assert [(each.name, each.reason) for each in catalogue.passed_over] == [
         ("unlabelled:notes.txt", "not an image (.txt)")
     ]
+
+
+def test_what_was_seen_is_the_same_where_the_folder_lies_elsewhere(root: Path, tmp_path: Path) -> None:
+    opened(root, "path,class\n1.jpg,a\n./2.jpg,b\n")
+    elsewhere = shutil.copytree(root, tmp_path / "elsewhere")
+
+    before, after = (source_seen(DataConfig(source="csv", root=str(each), table="t.csv")) for each in (root, elsewhere))
+
+    assert before == after
+    assert set(before.files) == {"1.jpg", "2.jpg"}
