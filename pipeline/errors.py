@@ -55,9 +55,17 @@ class TrainingError(NstudentError):
     """Training that cannot lead anywhere: a loss that is not finite, a teacher no better than chance."""
 
 
+class RefusedError(TrainingError):
+    """Training that the same settings end in the same way: what was done of it is of no use to others."""
+
+
 class BusyError(NstudentError):
     """Another process holds the run folder."""
 
 
 class StoppedError(NstudentError):
     """Somebody asked the run to stop (SIGTERM, Ctrl-C); what it was doing is on disk, and the same call goes on."""
+
+
+class OverdueStop(KeyboardInterrupt):
+    """Somebody asked the run to stop, and work that did not ask whether to go on is cut off: it is done again."""

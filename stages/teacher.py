@@ -5,15 +5,16 @@ so in their architecture, or in kind. Their errors differ with it, and averaging
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from nstudent.config.members import MemberConfig
-from nstudent.config.schema import TeacherConfig
-from nstudent.data.dataset import Dataset
-from nstudent.errors import TrainingError
+from nstudent.config.schema import Config, ModelConfig, TeacherConfig
+from nstudent.data.dataset import Dataset, Ids
+from nstudent.errors import RefusedError
 from nstudent.evaluation.assess import assess, best_constant
-from nstudent.evaluation.bootstrap import paired_difference
+from nstudent.evaluation.chance import counted_labels, skill_of
 from nstudent.evaluation.metrics import scores
+from nstudent.evaluation.out_of_fold import OutOfFold, predict_out_of_fold
 from nstudent.evaluation.scores import HEADLINE
 from nstudent.models.cost import check_cost, total
 from nstudent.models.ensemble import Ensemble
@@ -24,9 +25,7 @@ from nstudent.runs.step_metrics import TrainedMetrics
 from nstudent.trainer import Trainer
 from nstudent.training.build import Lesson
 from nstudent.training.loop import Length
-
-_SURE = 0.95
-"""Probability, by paired bootstrap, with which a teacher has to beat the best constant answer."""
+from nstudent.training.trial import PlannedTraining
 
 
 def run(context: Context) -> TrainedMetrics | None:
@@ -42,7 +41,8 @@ def run(context: Context) -> TrainedMetrics | None:
         return None
     fitted = [turns[number] for number in range(len(config.members))]
     members = [each.member for each in fitted]
-    teacher = trainer.calibrated(Ensemble(trainer.recipe(config.members), members, trainer.placement))
+    teacher = Ensemble(trainer.recipe(config.members), members, trainer.placement)
+    teacher = trainer.calibrated(teacher, _out_of_fold(context, dataset, teacher) if config.cross_fit else None)
     validation = _better_than_chance(context, dataset, teacher)
     teacher.save(context.folder)
     spent = total(each.spent for each in fitted)
@@ -53,6 +53,14 @@ def run(context: Context) -> TrainedMetrics | None:
         history=tuple(each.history for each in fitted),
         training_gmacs=spent.training_gmacs,
     )
+
+
+def planned(config: Config) -> Iterator[PlannedTraining]:
+    """The networks among the members, as they will be trained."""
+    teacher = config.teacher
+    for number, member in enumerate(teacher.members):
+        if isinstance(member, ModelConfig):
+            yield PlannedTraining(f"teacher.members.{number}", "teacher", member, teacher, (teacher.batch_size,))
 
 
 def train_ahead(context: Context, number: int) -> None:
@@ -78,31 +86,51 @@ def _fit(settings: MemberConfig, inputs: FitInputs) -> Fitted:
 
 def _inputs(context: Context, trainer: Trainer, number: int) -> FitInputs:
     config = context.config.teacher
-    parts = [(trainer.labelled(), config.batch_size)]
-    lesson = Lesson(parts, trainer.supervised(config), _length(context, trainer.dataset))
+    ids = _taught(config, trainer.dataset, number)
+    parts = [(trainer.labelled(ids=ids), config.batch_size)]
+    length = Length(config.epochs, math.ceil(len(ids) / config.batch_size))
+    lesson = Lesson(parts, trainer.supervised(config, ids=ids), length)
     return trainer.fit_inputs(f"member {number}", config, lesson, context.key("member", number))
 
 
-def _length(context: Context, dataset: Dataset) -> Length:
-    config = context.config.teacher
-    return Length(config.epochs, math.ceil(len(dataset.labelled) / config.batch_size))
+def _taught(config: TeacherConfig, dataset: Dataset, number: int) -> Ids:
+    """Ids of the labelled images that a member is trained on: all of them, or those of the other members' folds."""
+    return dataset.labelled[dataset.folds() != number] if config.cross_fit else dataset.labelled
+
+
+def _out_of_fold(context: Context, dataset: Dataset, teacher: Ensemble) -> OutOfFold:
+    """What each member says of the fold that it was trained without, which is kept with the classifier."""
+    said = predict_out_of_fold(teacher, dataset, context.config.evaluate.batch_size)
+    context.reserve(said.num_bytes)
+    said.save(context.folder)
+    return said
 
 
 def _better_than_chance(context: Context, dataset: Dataset, teacher: Ensemble) -> dict[str, float | None]:
     """Scores on validation.
 
     Raises:
-        TrainingError: saying one and the same label of every image does as well, or nearly so.
+        RefusedError: Saying one and the same label of every image does as well, or nearly so.
     """
     ids, evaluate = dataset.validation, context.config.evaluate
+    truth = dataset.labels[ids]
     made = assess(teacher, dataset, ids, evaluate.batch_size).tallies
-    chance = best_constant(dataset.labels[ids], dataset.taxonomy)
-    ahead = paired_difference(made[HEADLINE], chance[HEADLINE], evaluate.resamples, evaluate.confidence)
+    chance = best_constant(truth, dataset.taxonomy)
+    skill = skill_of(made[HEADLINE], chance[HEADLINE])
     validation = scores(made)
-    if ahead.probability <= _SURE:
-        raise TrainingError(
-            f"the teacher is no better than chance: {HEADLINE} {validation[HEADLINE]:.3f} on validation, saying the "
-            f"same label of every image reaches {scores(chance)[HEADLINE]:.3f}: train longer (teacher.epochs), lower "
+    reached = (
+        f"{HEADLINE} {validation[HEADLINE]:.3f} on validation, saying the same label of every image reaches "
+        f"{scores(chance)[HEADLINE]:.3f}"
+    )
+    if skill == "none":
+        raise RefusedError(
+            f"the teacher is no better than chance: {reached}: train longer (teacher.epochs), lower "
             "teacher.learning_rate, or check the labels"
+        )
+    if skill == "too few images":
+        context.progress.say(
+            f"  too few validation images to tell whether the teacher is better than chance ({reached}): "
+            f"{counted_labels(truth, dataset.taxonomy)}. It goes on; a larger data.validation, or more labelled "
+            "images of the rare classes, would tell"
         )
     return validation

@@ -96,7 +96,7 @@ def test_a_listener_may_hear_of_some_events_alone() -> None:
 
 
 def test_a_training_has_one_name_in_a_run(tmp_path: Path) -> None:
-    config = load_config(None, ["rounds=2"])
+    config = load_config(None, ["rounds=2", "probe.members=[]"])
     students = [step for step in plan(config) if step.stage.name == "student"]
     names = [Context(config, step, tmp_path, {}).training("student") for step in students]
     assert names == ["06-student/student", "10-student/student"]

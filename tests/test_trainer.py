@@ -7,7 +7,7 @@ import pytest
 import torch
 from nstudent import trainer as trainer_module
 from nstudent.config.file import load_config
-from nstudent.config.schema import ModelConfig
+from nstudent.config.schema import FilterConfig, ModelConfig
 from nstudent.data.dataset import Dataset
 from nstudent.data.resident import ResidentPixels
 from nstudent.errors import StoppedError
@@ -20,13 +20,13 @@ from nstudent.models.inference import predict
 from nstudent.models.kinds import kind_for
 from nstudent.models.network_member import NetworkMember
 from nstudent.randomness import Key
-from nstudent.runs.lengths import heap_batch_size
+from nstudent.runs.lengths import batch_parts
 from nstudent.runs.plan import plan
 from nstudent.runs.run import run_stage
 from nstudent.runs.stage import Context
 from nstudent.session import Session
 from nstudent.storage.artifact import Artifact
-from nstudent.storage.commit import SCRATCH
+from nstudent.storage.sealed import SCRATCH
 from nstudent.taxonomy.tree import UNKNOWN
 from nstudent.trainer import Trainer
 from nstudent.training.build import Lesson
@@ -63,7 +63,7 @@ def make_trainer(dataset: Dataset, tmp_path: Path) -> Callable[..., Trainer]:
 
 @pytest.mark.parametrize(("batch_size", "ratio", "share"), [(32, 3.0, 96), (32, 0.5, 16), (7, 1.5, 10), (32, 0.0, 0)])
 def test_pseudo_labelled_images_beside_the_labelled_ones(batch_size: int, ratio: float, share: int) -> None:
-    assert heap_batch_size(batch_size, ratio) == share
+    assert batch_parts(FilterConfig(batch_size=batch_size, unlabelled_ratio=ratio)) == (batch_size, share)
 
 
 @pytest.mark.parametrize(
@@ -132,6 +132,22 @@ def test_the_loss_has_the_class_weights_of_the_labelled_images(
 
 
 @pytest.mark.slow
+def test_a_part_of_the_labelled_images_has_labels_and_class_weights_of_its_own(
+    make_trainer: Callable[..., Trainer], dataset: Dataset
+) -> None:
+    trainer = make_trainer("teacher.class_weights=balanced")
+    part = dataset.labelled[dataset.labels[dataset.labelled, 0] != 1][:20]
+    labels = dataset.labels[part, 0]
+
+    examples = trainer.labelled(ids=part)
+    weights = trainer.supervised(trainer._config.teacher, ids=part).labelled.class_weights[0]
+
+    assert np.array_equal(examples.ids, part)
+    assert np.array_equal(examples.targets(np.arange(20))[0].argmax(axis=1), labels)
+    # No image of the part is of class 1, which so has the weight of a class without images.
+    assert weights.tolist() == pytest.approx([20 / (2 * (labels == 0).sum()), 1.0, 20 / (2 * (labels == 2).sum())])
+
+
 def test_a_listener_hears_of_a_training_from_where_it_begins(
     make_trainer: Callable[..., Trainer],
 ) -> None:

@@ -63,21 +63,21 @@ class ModelConfig(MemberConfig):
 class ProbeConfig(MemberConfig):
     """A regression on features that are not trained, fitted in seconds: what the labels give without a training."""
 
-    features: Literal["gradients", "backbone", "both"] = "gradients"
-    """gradients: histograms of gradient orientations. backbone: the pooled features of a frozen network, which should
-    be a pretrained one. both: side by side."""
+    features: Literal["gradients", "backbones", "both"] = "gradients"
+    """gradients: histograms of gradient orientations. backbones: the pooled features of frozen networks, which should
+    be pretrained ones. both: side by side."""
     regression: Literal["kernel_ridge", "logistic"] = "kernel_ridge"
     """What is fitted to the features."""
     mirror: bool | None = None
     """Fit to mirror images, too. null: if held-out labels are more likely so."""
-    backbone: str = "test_resnet"
-    """Name of a timm model."""
+    backbones: Annotated[tuple[str, ...], Field(min_length=1)] = ("test_resnet",)
+    """Names of timm models, whose features stand side by side."""
     backbone_options: dict[str, bool | int | float | str | tuple[int, ...]] = Field(default={})
-    """Further keyword arguments for timm.create_model."""
+    """Further keyword arguments for timm.create_model, for each of them."""
     pretrained: bool | str = False
     """true: timm's weights, downloaded. A path: a safetensors file, or a folder with <backbone>.safetensors in it."""
     image_size: ImageSize | None = None
-    """Side, in pixels, that the images are brought to for the backbone. null: they stay as they are."""
+    """Side, in pixels, that the images are brought to for the backbones. null: they stay as they are."""
 
     def side_seen(self, image_size: int) -> int:
         """As of any member: no more is seen in an image that was made larger."""

@@ -15,10 +15,6 @@ def probe_members(config: Config) -> tuple[MemberConfig, ...]:
     networks = [each for each in config.teacher.members if isinstance(each, ModelConfig)]
     for network in networks:
         if network.pretrained:
-            (name, *_), options = network.backbones, network.backbone_options
-            return (
-                ProbeConfig(
-                    features="backbone", backbone=name, backbone_options=options, pretrained=network.pretrained
-                ),
-            )
+            same = {key: getattr(network, key) for key in ("backbones", "backbone_options", "pretrained")}
+            return (ProbeConfig(features="backbones", **same),)
     return (ProbeConfig(),)

@@ -1,5 +1,6 @@
 """Everything a user can set. The defaults are the embedded run: digits with 100 labels, on a laptop's CPU."""
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from nstudent.config.data import DataConfig as DataConfig
@@ -105,14 +106,17 @@ class TeacherConfig(TrainingConfig):
     """Members, trained apart, whose probabilities are averaged. The key kind names another kind than network."""
     max_gmacs: Positive | None = None
     """Limit on the multiply-adds of the whole ensemble for one image, in billions; null: none."""
+    cross_fit: Annotated[bool, Later(False)] = False
+    """Train each member without a fold of its own of the labelled images, so that every labelled image has a prediction
+    by a member that has not seen it. Needs as many members as data.folds, three or more."""
 
 
 class ProbeStageConfig(Section):
     """What the labels give in a minute: regressions on features that are not trained."""
 
     members: tuple[AnyMember, ...] | None = None
-    """Probes, whose probabilities are averaged. null: one, of the pretrained backbone that the teacher begins with, or
-    where there is none of gradient histograms. []: no probe."""
+    """Probes, whose probabilities are averaged. null: one, of the backbones of the teacher's first pretrained
+    member, or where there is none of gradient histograms. []: no probe."""
 
 
 class PseudolabelConfig(Section):
@@ -264,14 +268,24 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Config":
-        depth = len(self.data.levels)
+        folds, members = self.data.folds, len(self.teacher.members)
+        if self.teacher.cross_fit and not 3 <= folds == members:
+            raise ValueError(
+                f"teacher.cross_fit needs a fold for each member, and three or more of both: data.folds is {folds}, "
+                f"teacher.members has {members}"
+            )
+        levels = self.data.known_levels
+        problem = next(self.misfits(len(levels)), None) if levels is not None else None
+        if problem is not None:
+            raise ValueError(problem)
+        return self
+
+    def misfits(self, depth: int) -> Iterator[str]:
+        """Keys with one number a level that are not for so many levels, a sentence each."""
         thresholds = self.pseudolabel.threshold
         if isinstance(thresholds, tuple) and len(thresholds) != depth:
-            raise ValueError(f"pseudolabel.threshold has {len(thresholds)} numbers for {depth} levels of data.levels")
+            yield f"pseudolabel.threshold has {len(thresholds)} numbers for {depth} levels of data.levels"
         for section in ("teacher", "filter", "student"):
             weights = getattr(self, section).level_weights
             if weights is not None and len(weights) != depth:
-                raise ValueError(
-                    f"{section}.level_weights has {len(weights)} numbers for {depth} levels of data.levels"
-                )
-        return self
+                yield f"{section}.level_weights has {len(weights)} numbers for {depth} levels of data.levels"

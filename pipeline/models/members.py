@@ -12,17 +12,24 @@ from nstudent.config.members import ModelConfig
 from nstudent.data.batches import Examples
 from nstudent.data.dataset import Ids, PixelStore
 from nstudent.errors import ArtifactError, summary
+from nstudent.models.allocation import AllocationLimit
 from nstudent.models.cost import Spent
 from nstudent.models.device import Placement
 from nstudent.progress import Progress
 from nstudent.randomness import Key
 from nstudent.taxonomy.outputs import Outputs
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load
 from torch import Tensor, nn
 
 Levels = tuple[Tensor, ...]
 """Distributions per level, coarse first: float32 (images, outputs of the level), on the device."""
+
+
+_SPARE_BYTES = 256 << 20
+"""What building a network may take beside twice its weights: tables of positions, starting values."""
+_MODULES_PER_TENSOR, _SPARE_MODULES = 8, 1000
+"""Modules that a network may have for each tensor of its weights, and beside them. timm's have up to two."""
 
 
 class Member(Protocol):
@@ -94,7 +101,8 @@ class FitInputs:
     name: str
     """Name of the member among the trainings of its step, for messages and files."""
     examples: Examples
-    """The labelled training images: their ids and, for rows of them, the mass on each output of each level."""
+    """The labelled images to fit it to, all or those of some folds: their ids and, for rows of them, the mass on each
+    output of each level."""
     pixels: PixelStore
     """The images by id."""
     outputs: Outputs
@@ -153,6 +161,17 @@ class Kind(Protocol):
             ArtifactError: The file does not fit the settings.
             ConfigError: The settings do not describe a member.
         """
+
+
+def building_limit(path: Path) -> AllocationLimit:
+    """What may be built for the weights of a safetensors file, by its size and its header."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = len(file.keys())
+    except (SafetensorError, OSError):
+        tensors = 0
+    modules = _MODULES_PER_TENSOR * tensors + _SPARE_MODULES
+    return AllocationLimit(2 * path.stat().st_size + _SPARE_BYTES, modules, f"the recipe of {path}")
 
 
 def read_tensors(path: Path, expected: Mapping[str, Tensor], what: str) -> dict[str, Tensor]:

@@ -102,11 +102,11 @@ def build_features(settings: ProbeConfig, *, load_pretrained: bool = True) -> Fe
         ConfigError: timm has no such backbone, or its weights cannot be had.
     """
     blocks: list[Gradients | Frozen] = []
-    if settings.features != "backbone":
+    if settings.features != "backbones":
         blocks.append(Gradients())
     if settings.features != "gradients":
-        name, options = settings.backbone, settings.backbone_options
-        as_network = ModelConfig(backbones=(name,), backbone_options=options, pretrained=settings.pretrained)
-        backbone, width = build_backbone(name, as_network, 0.0, load_pretrained)
-        blocks.append(Frozen(backbone, width, settings.image_size))
+        same = {key: getattr(settings, key) for key in ("backbones", "backbone_options", "pretrained")}
+        for name in settings.backbones:
+            backbone, width = build_backbone(name, ModelConfig(**same), 0.0, load_pretrained)
+            blocks.append(Frozen(backbone, width, settings.image_size))
     return Features(blocks).eval()

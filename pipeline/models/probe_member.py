@@ -13,10 +13,9 @@ from nstudent.config.members import ProbeConfig
 from nstudent.data.dataset import Ids
 from nstudent.errors import ArtifactError, ConfigError, summary
 from nstudent.labels.path_tree import PathTree, logarithms
-from nstudent.models.allocation import AllocationLimit
 from nstudent.models.cost import Spent, gmacs
 from nstudent.models.device import Placement
-from nstudent.models.members import FitInputs, Fitted, Levels, read_tensors
+from nstudent.models.members import FitInputs, Fitted, Levels, building_limit, read_tensors
 from nstudent.models.probe import Features, Probe, build_features
 from nstudent.models.regression import KernelRidge, Logistic, Matrix, Points, Regression, choose, mirrored, most_anchors
 from nstudent.randomness import Key, generator
@@ -29,7 +28,6 @@ _AT_ONCE = 64
 _MOST_IMAGES = 50_000
 """Labelled images that a probe is fitted to; of more, so many are drawn."""
 _LEAST_MASS = 1e-6
-_SPARE_BYTES = 256 << 20
 
 
 class _Distributions(nn.Module):
@@ -119,7 +117,7 @@ class ProbeKind:
     def load(self, settings: ProbeConfig, path: Path, outputs: Outputs, link: str, placement: Placement) -> ProbeMember:
         """Build the probe around what was saved of it; see ``Kind``."""
         anchors = _anchors(path)
-        with AllocationLimit(2 * path.stat().st_size + _SPARE_BYTES, f"the recipe of {path}"):
+        with building_limit(path):
             features = build_features(settings, load_pretrained=False)
             probe = Probe(features, len(PathTree.of(outputs).terminals), anchors)
         probe.load_state_dict(read_tensors(path, probe.state_dict(), f"a probe on {settings.features}"))
@@ -166,7 +164,7 @@ def _found(features: Features, inputs: FitInputs, ids: Ids, *, flip: bool) -> Ma
             try:
                 made = features(images.flip(3) if flip else images)
             except (RuntimeError, AssertionError, ValueError) as error:
-                raise ConfigError(f"{inputs.name}: the backbone cannot take these images: {summary(error)}") from error
+                raise ConfigError(f"{inputs.name}: a backbone cannot take these images: {summary(error)}") from error
             found[first : first + len(images)] = made.cpu().numpy()
             task.advance(len(images))
     return found

@@ -184,7 +184,7 @@ def test_until_a_stage_the_states_and_scores_of_its_steps_are_shown(command: Com
 
 def test_a_student_that_is_asked_for_and_not_reached_is_an_error(command: Command, fake_stages: FakeStages) -> None:
     fake_stages.leave_nothing_after("09-filter")
-    done = command("run-all", "rounds=2", "--until", "student")
+    done = command("run-all", "rounds=2", "probe.members=[]", "--until", "student")
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == "nstudent: nothing is left: 10-student was not made"
 

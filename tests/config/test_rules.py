@@ -15,15 +15,11 @@ from nstudent.config.rules import probe_members
         (("student.model={pretrained: true}",), (ProbeConfig(),)),
         (
             ("teacher.members=[{backbones: [resnet18]}, {backbones: [vgg11, resnet34], pretrained: weights}]",),
-            (ProbeConfig(features="backbone", backbone="vgg11", pretrained="weights"),),
+            (ProbeConfig(features="backbones", backbones=("vgg11", "resnet34"), pretrained="weights"),),
         ),
         (
             ("teacher.members=[{kind: probe}, {pretrained: true, backbone_options: {widths: 8}}]",),
-            (
-                ProbeConfig(
-                    features="backbone", backbone="test_resnet", backbone_options={"widths": 8}, pretrained=True
-                ),
-            ),
+            (ProbeConfig(features="backbones", backbone_options={"widths": 8}, pretrained=True),),
         ),
     ],
 )

@@ -86,7 +86,7 @@ def images(label: np.ndarray, seed: int = 1) -> torch.Tensor:
     return Placement(torch.device("cpu"), "float32").images(torch.from_numpy(pictures(label, seed)))
 
 
-@pytest.mark.parametrize("settings", [{}, {"regression": "logistic"}, {"features": "both"}, {"features": "backbone"}])
+@pytest.mark.parametrize("settings", [{}, {"regression": "logistic"}, {"features": "both"}, {"features": "backbones"}])
 def test_it_knows_pictures_that_are_like_those_it_was_fitted_to(settings: dict[str, str], inputs: FitInputs) -> None:
     label = np.arange(20) % len(LABELS)
     coarse, mid, fine = fit(inputs, **settings).distributions(images(label))
@@ -175,7 +175,7 @@ def test_of_very_many_images_some_are_drawn(inputs: FitInputs, monkeypatch: pyte
     assert len(_anchors(fit(inputs, mirror=False))) == 30
 
 
-@pytest.mark.parametrize("settings", [{}, {"regression": "logistic"}, {"features": "both"}, {"features": "backbone"}])
+@pytest.mark.parametrize("settings", [{}, {"regression": "logistic"}, {"features": "both"}, {"features": "backbones"}])
 def test_it_is_the_same_when_it_is_loaded(
     settings: dict[str, str],
     inputs: FitInputs,
@@ -208,7 +208,7 @@ def test_a_file_that_is_none_is_refused(tmp_path: Path, cpu: Placement) -> None:
         kind_for(ProbeConfig()).load(ProbeConfig(), path, Outputs(TREE), "softmax", cpu)
 
 
-@pytest.mark.parametrize("settings", [{}, {"regression": "logistic"}, {"features": "backbone"}])
+@pytest.mark.parametrize("settings", [{}, {"regression": "logistic"}, {"features": "backbones"}])
 def test_its_cost_is_counted_and_known_beforehand(settings: dict[str, str], inputs: FitInputs) -> None:
     config = ProbeConfig.model_validate(settings)
     expected = kind_for(config).cost(config, inputs)(SIDE)
@@ -220,18 +220,18 @@ def test_its_cost_is_counted_and_known_beforehand(settings: dict[str, str], inpu
 
 
 def test_a_backbone_that_cannot_take_the_images_is_a_line(inputs: FitInputs) -> None:
-    with pytest.raises(ConfigError, match=r"probe: the backbone cannot take these images.*224"):
-        fit(inputs, features="backbone", backbone="vit_tiny_patch16_224")
-    assert fit(inputs, features="backbone", backbone="test_vit", image_size=160)
+    with pytest.raises(ConfigError, match=r"probe: a backbone cannot take these images.*224"):
+        fit(inputs, features="backbones", backbones=["vit_tiny_patch16_224"])
+    assert fit(inputs, features="backbones", backbones=["test_vit"], image_size=160)
 
 
 def test_the_backbone_sees_images_at_its_own_size(inputs: FitInputs) -> None:
     shown = images(np.arange(2))
     small, large = (
-        build_features(ProbeConfig(features="backbone", image_size=side))(shown) for side in (None, 2 * SIDE)
+        build_features(ProbeConfig(features="backbones", image_size=side))(shown) for side in (None, 2 * SIDE)
     )
     doubled = torch.nn.functional.interpolate(shown, scale_factor=2, mode="bilinear", antialias=True)
-    plain = build_features(ProbeConfig(features="backbone"))
+    plain = build_features(ProbeConfig(features="backbones"))
     assert small.shape == large.shape == plain(doubled).shape
 
 

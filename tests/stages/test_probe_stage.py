@@ -91,12 +91,12 @@ def test_it_stands_on_the_side_of_the_labels_and_is_not_what_others_are_compared
 def test_a_run_of_probes_and_no_rounds_ends(tiny: Tiny, untrained: Path) -> None:
     """One that looks at frozen features and one that looks at gradients, averaged; and probes among a teacher's
     members."""
-    both = "probe.members=[{kind: probe}, {kind: probe, features: backbone, regression: logistic}]"
+    both = "probe.members=[{kind: probe}, {kind: probe, features: backbones, regression: logistic}]"
     run_all(tiny(both, "rounds=0", "teacher.members=[{kind: probe}, {}]", "teacher.epochs=12"), untrained)
     model = json.loads((untrained / "01-probe" / "model.json").read_text())
     assert [ProbeConfig(**{k: v for k, v in each.items() if k != "kind"}) for each in model["members"]] == [
         ProbeConfig(),
-        ProbeConfig(features="backbone", regression="logistic"),
+        ProbeConfig(features="backbones", regression="logistic"),
     ]
     teacher = json.loads((untrained / "02-teacher" / "model.json").read_text())
     assert [each["kind"] for each in teacher["members"]] == ["probe", "network"]
