@@ -71,7 +71,7 @@ class Classifier:
         """
         asked: dict[str, Any] = {"device": device}
         check(asked, where="device")
-        final = _final(Path(run_dir))
+        final = final_step(Path(run_dir))
         recipe = Recipe.read(final)
         asked |= {"precision": recipe.precision, "data": {"image_size": recipe.image_size}}
         return cls(Ensemble.load(final, Placement.from_config(check(asked, where="device"))))
@@ -131,7 +131,12 @@ class Classifier:
             at += 1
 
 
-def _final(run_dir: Path) -> Artifact:
+def final_step(run_dir: Path) -> Artifact:
+    """The committed step whose classifier is the result of a run.
+
+    Raises:
+        ArtifactError: the folder holds no finished classifier.
+    """
     pointer = run_dir / FINAL
     if not pointer.exists():
         raise ArtifactError(f"{run_dir} holds no trained classifier: run `nstudent run-all --run-dir {run_dir}` first")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from nstudent.config.members import ModelConfig
@@ -50,6 +50,17 @@ class Member(Protocol):
 
     def tensors(self) -> Mapping[str, Tensor]:
         """All that has to be kept of it beside its settings, by name; written as a safetensors file."""
+
+
+@runtime_checkable
+class Exportable(Protocol):
+    """A member that can be part of an exported program."""
+
+    def module(self) -> nn.Module:
+        """What turns float32 images, (images, 3, side, side) in 0..1, into ``Levels``, in float32.
+
+        torch.export traces it for any number of images, so that nothing in it may go by that number or by a pixel.
+        """
 
 
 @dataclass(frozen=True)

@@ -91,11 +91,16 @@ class Network(nn.Module):
 
     def forward(self, images: Tensor) -> Logits:
         """(batch, 3, side, side) in 0..1 -> logits per level, each (batch, outputs)."""
-        if self._side is not None and images.shape[-1] > self._side:
-            images = resized(images, self._side)
-        features = torch.cat([backbone(images) for backbone in self.backbones], dim=1)
+        seen = self.seen(images)
+        features = torch.cat([backbone(seen) for backbone in self.backbones], dim=1)
         logits: Logits = self.head(self.dropout(features))
         return logits
+
+    def seen(self, images: Tensor) -> Tensor:
+        """The images at the size at which the backbones see them."""
+        if self._side is not None and images.shape[-1] > self._side:
+            return resized(images, self._side)
+        return images
 
     def no_weight_decay(self) -> set[str]:
         """Patterns of the names of weights that backbones want to be kept from decaying: tokens and positions.

@@ -16,6 +16,18 @@ from nstudent.taxonomy.outputs import Outputs
 from torch import Tensor, nn
 
 
+class _Distributions(nn.Module):
+    """A network and its link."""
+
+    def __init__(self, network: nn.Module, link: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.network = network
+        self._link = link
+
+    def forward(self, images: Tensor) -> Levels:
+        return tuple(self._link(level) for level in self.network(images))
+
+
 class NetworkMember:
     """A trained network, un-noised; the ``Member`` of most ensembles."""
 
@@ -30,6 +42,10 @@ class NetworkMember:
         with self._placement.autocast(self.network):
             logits = self.network(images)
         return tuple(self._link(level.float()) for level in logits)
+
+    def module(self) -> nn.Module:
+        """The network with its link; see ``Exportable``."""
+        return _Distributions(self.network, self._link)
 
     def compile(self) -> None:
         """Let torch compile the network, if the configuration asks for it."""

@@ -21,7 +21,7 @@ from nstudent.models.regression import KernelRidge, Logistic, Matrix, Points, Re
 from nstudent.randomness import Key, generator
 from nstudent.taxonomy.outputs import Outputs
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 _AT_ONCE = 64
 """Images whose features are computed together."""
@@ -30,20 +30,38 @@ _MOST_IMAGES = 50_000
 _LEAST_MASS = 1e-6
 
 
+class _Distributions(nn.Module):
+    """A probe, and the tree on which the scores of paths become distributions per level."""
+
+    def __init__(self, probe: nn.Module, tree: PathTree) -> None:
+        super().__init__()
+        self.probe = probe
+        self._tree = tree
+
+    def forward(self, images: Tensor) -> Levels:
+        paths = self.probe(images).softmax(dim=1)
+        # Kept where it was used last: a member stays on one device.
+        tree = self._tree = self._tree.to(paths.device)
+        return tuple(_normalised(level) for level in tree.marginals(paths))
+
+
 class ProbeMember:
     """A fitted probe; a ``Member``."""
 
     def __init__(self, probe: Probe, outputs: Outputs, placement: Placement) -> None:
         """Put a probe to its device; its paths are those that a model with these outputs can say."""
         self.probe = placement.put(probe).eval()
-        self._tree = PathTree.of(outputs)
+        self._distributions = _Distributions(self.probe, PathTree.of(outputs))
 
     def distributions(self, images: Tensor) -> Levels:
         """What it says of (images, 3, side, side): per level, (images, outputs)."""
         # In full precision: how images are put together in batches is not to be seen in the numbers.
-        paths = self.probe(images).softmax(dim=1)
-        tree = self._tree = self._tree.to(paths.device)
-        return tuple(_normalised(level) for level in tree.marginals(paths))
+        levels: Levels = self._distributions(images)
+        return levels
+
+    def module(self) -> nn.Module:
+        """The probe with its tree; see ``Exportable``."""
+        return self._distributions
 
     def compile(self) -> None:
         """Nothing: most of the time goes into products of matrices."""
