@@ -12,13 +12,14 @@ from nstudent.config.file import dump_yaml, reload_config
 from nstudent.config.schema import Config
 from nstudent.data.sources import source_stamp
 from nstudent.distributed.world import IndependentJob, World
-from nstudent.errors import ArtifactError, OverdueStop, StoppedError
+from nstudent.errors import ArtifactError, StoppedError
 from nstudent.listener import NoListener
 from nstudent.progress import Progress, Silence, Watched
 from nstudent.runs import outcome
 from nstudent.runs.plan import plan
 from nstudent.runs.stage import Context, Step
 from nstudent.session import Session
+from nstudent.signals import OverdueStop
 from nstudent.storage.artifact import FINAL, Artifact, Manifest
 from nstudent.storage.commit import commit, difference, open_partial, partial_folder
 from nstudent.storage.files import atomic_write, explained, fingerprint_of, write_json
