@@ -9,7 +9,7 @@ from functools import cached_property, partial
 
 import torch
 from nstudent.config.members import MemberConfig
-from nstudent.config.schema import Config, ModelConfig, TrainingConfig
+from nstudent.config.schema import Config, FilterConfig, ModelConfig, StudentConfig, TrainingConfig
 from nstudent.data.batches import Examples
 from nstudent.data.dataset import Dataset, Ids, PixelStore
 from nstudent.data.packing.shards import readable_size
@@ -138,7 +138,7 @@ class Trainer:
         """How long a student trains, and its baseline with it: known before any label is made."""
         student = self._config.student
         heap = max(1, len(self.dataset.unlabelled))
-        steps = math.ceil(heap / heap_batch_size(student.batch_size, student.unlabelled_ratio))
+        steps = math.ceil(heap / batch_parts(student)[1])
         return Length(student.epochs or max(_FEWEST_EPOCHS, math.ceil(_FEWEST_STEPS / steps)), steps)
 
     def build(self, model: ModelConfig, training: TrainingConfig, key: Key) -> Network:
@@ -281,6 +281,7 @@ def training_pixels(config: Config, dataset: Dataset, device: torch.device) -> P
     return ResidentPixels(dataset.pixels, images, side, device) if resident else dataset.pixels
 
 
-def heap_batch_size(batch_size: int, ratio: float) -> int:
-    """Pseudo-labelled images beside ``batch_size`` labelled ones."""
-    return max(1, round(batch_size * ratio)) if ratio else 0
+def batch_parts(training: FilterConfig | StudentConfig) -> tuple[int, int]:
+    """Number of labelled images in a batch, and of pseudo-labelled ones beside them."""
+    ratio = training.unlabelled_ratio
+    return training.batch_size, max(1, round(training.batch_size * ratio)) if ratio else 0

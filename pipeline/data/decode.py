@@ -11,16 +11,19 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
+from nstudent.data import depths
 from nstudent.data.image_cost import FORMATS, MAX_PARTS, MeteredBytes, check_scans
+from nstudent.data.sources.kinds import HEAD_BYTES, HEIC, INSTALL_HEIC, heic_is_read, is_decoded, kind_of
 from nstudent.errors import ImageError, summary
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-VERSION = 1
+VERSION = 2
 """Raised when the same bytes should give other pixels; stands in every data artifact."""
 
 MIN_SIDE_PX = 2
@@ -29,24 +32,32 @@ _BACKGROUND = 127
 
 TOO_MUCH_MEMORY = "its decoder asks for more memory than an image of its size needs"
 _ORIENTATION = 0x0112
+_PNG_DEPTH = 24
+"""Offset of the byte that says how many bits a channel has."""
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PILLOW = threading.Lock()
 
 Pixels = npt.NDArray[np.uint8]
 
 
-def decode(content: bytes, size_px: int, max_pixels: int) -> Pixels:
+def decode(content: bytes, size_px: int, max_pixels: int, bits: int | None = None) -> Pixels:
     """Decode one image to a square.
 
-    EXIF orientation is applied, transparency laid on grey, 16-bit scaled, the first frame taken of an animation; the
-    centre is cut out and resized.
+    EXIF orientation is applied, transparency laid on grey, more than 8 bits scaled, the first frame taken of an
+    animation; the centre is cut out and resized.
+
+    Args:
+        content: Bytes of the file.
+        size_px: Side of the square.
+        max_pixels: Larger images are refused from their header.
+        bits: ``data.bits``: depth of images of more than 8 bits, where their file does not say it.
 
     Returns:
         uint8, (size_px, size_px, 3), RGB.
 
     Raises:
-        ImageError: the bytes are not an image, are damaged, have more than ``max_pixels``, or would cost a decoder more
-            than a picture does (``data.image_cost``).
+        ImageError: the bytes are not an image, are damaged, have more than ``max_pixels``, would cost a decoder more
+            than a picture does (``data.image_cost``), or have a depth that cannot be told (``data.depths``).
     """
     try:
         metered = MeteredBytes(content)
@@ -60,10 +71,10 @@ def decode(content: bytes, size_px: int, max_pixels: int) -> Pixels:
             if kind in ("JPEG", "MPO"):
                 check_scans(content)
             if kind not in ("JPEG", "PNG") or mode not in ("RGB", "L") or transparent:
-                pixels = _with_pillow(header)
+                pixels = _with_pillow(header, content, bits)
                 # Asked again: Pillow has turned a TIFF while it loaded it.
                 return square(_oriented(pixels, header.getexif().get(_ORIENTATION, 1)), size_px)
-        pixels = _jpeg(content, header.size, size_px) if kind == "JPEG" else _png(content)
+        pixels = _jpeg(content, header.size, size_px) if kind == "JPEG" else _png(content, bits)
     except ImageError:
         raise
     except UnidentifiedImageError as error:
@@ -98,10 +109,15 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _formats() -> list[str]:
+@cache
+def _formats() -> tuple[str, ...]:
     """What Pillow is to try, of that which it can read here."""
+    if heic_is_read():
+        import pi_heif  # an extra
+
+        pi_heif.register_heif_opener()
     Image.init()
-    return [name for name in FORMATS if name in Image.OPEN]
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def _check_size(size: tuple[int, int], max_pixels: int) -> None:
@@ -136,28 +152,36 @@ def _jpeg(content: bytes, size: tuple[int, int], size_px: int) -> Pixels:
     return np.asarray(array, dtype=np.uint8)
 
 
-def _png(content: bytes) -> Pixels:
+def _png(content: bytes, bits: int | None) -> Pixels:
     array = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
     if array is None:
         raise ImageError("damaged PNG data")
-    return np.asarray(array, dtype=np.uint8)
+    pixels = np.asarray(array, dtype=np.uint8)
+    return depths.colour(pixels, content, bits) if content[_PNG_DEPTH] > 8 else pixels
 
 
-def _with_pillow(header: Image.Image) -> Pixels:
+def _with_pillow(header: Image.Image, content: bytes, bits: int | None) -> Pixels:
     header.seek(0)
+    depths.refuse_signed(header)
+    declared = depths.declared_bits(header, content)
     header.load()
-    if _sixteen_bit(header):
-        wide = np.asarray(header, dtype=np.float64)
-        return np.clip(np.rint(wide / 257.0), 0, 255).astype(np.uint8)
-    if "A" in header.getbands() or "transparency" in header.info:
+    if depths.is_wide(header):
+        return depths.grey(header, content, bits)
+    image: Image.Image = header
+    if {"A", "a"} & set(header.getbands()) or "transparency" in header.info:
         image = header.convert("RGBA")
+    elif declared > 8 and header.mode not in ("RGB", "RGBX"):
+        raise ImageError(f"{header.mode} with more than 8 bits a channel: convert it to 8 bits")
+    else:
+        image = header.convert("RGB")
+    if declared > 8 and header.format == "JPEG2000":
+        image = Image.fromarray(depths.colour_of_jpeg_2000(content, declared, bits))
+    elif declared > 8:
+        image = Image.fromarray(depths.colour(np.asarray(image), content, bits))
+    if image.mode == "RGBA":
         below = Image.new("RGBA", image.size, (_BACKGROUND, _BACKGROUND, _BACKGROUND, 255))
-        return np.asarray(Image.alpha_composite(below, image).convert("RGB"))
-    return np.asarray(header.convert("RGB"))
-
-
-def _sixteen_bit(header: Image.Image) -> bool:
-    return header.mode.startswith("I")
+        image = Image.alpha_composite(below, image).convert("RGB")
+    return np.asarray(image)
 
 
 def _oriented(pixels: Pixels, orientation: int) -> Pixels:
@@ -169,7 +193,16 @@ def _oriented(pixels: Pixels, orientation: int) -> Pixels:
 
 
 def _not_an_image(content: bytes) -> str:
-    return "not an image, or of an unknown kind" if content else "the file is empty"
+    if not content:
+        return "the file is empty"
+    kind = kind_of(content[:HEAD_BYTES])
+    if kind == HEIC and not heic_is_read():
+        return f"a HEIC image: {INSTALL_HEIC}, or convert it to JPEG"
+    if kind is None:
+        return "not an image, or of an unknown kind"
+    if is_decoded(kind):
+        return f"{kind} data that are damaged, or of channels or bits that are not read: save it as PNG"
+    return f"{kind}, a kind of image that is not read"
 
 
 def _reason(error: Exception) -> str:

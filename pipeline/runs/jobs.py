@@ -48,7 +48,7 @@ def side_by_side(run: Run, steps: Sequence[Step]) -> Iterator[Jobs]:
 def _processes_beside(run: Run, steps: Sequence[Step]) -> int:
     """How many processes to start. Where all trainings are up to date this is known before torch takes its time."""
     trainings = [step for step in steps if step.stage.apart or step.stage.aside]
-    if run.world.size > 1 or not any(_is_to_be_made(run, step) for step in trainings):
+    if run.world.size > 1 or not any(is_to_be_made(run, step) for step in trainings):
         return 0
     with out_of_working_folder():
         from nstudent.models.device import trainings_at_once
@@ -56,7 +56,7 @@ def _processes_beside(run: Run, steps: Sequence[Step]) -> int:
     return trainings_at_once(run.config) - 1
 
 
-def _is_to_be_made(run: Run, step: Step) -> bool:
+def is_to_be_made(run: Run, step: Step) -> bool:
     """Whether a step is stale, or what it is made from: that will be made again, and so perhaps will it."""
     names = [*(name for _, name in step.inputs), step.name]
     try:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     # They take longer to import than all the rest, and `nstudent --help` needs neither.
     from nstudent.config.schema import Config
     from nstudent.randomness import Key
+    from nstudent.training.trial import PlannedTraining
 
 Work = Callable[["Context"], Metrics | None]
 """What a stage does: returns what it reports, or ``None`` in a process that does not lead."""
@@ -55,6 +56,8 @@ class Stage:
     """Whether it trains networks that are independent of one another, so that other processes can train some ahead."""
     aside: bool = False
     """Whether it needs nothing that is trained, so that another process can make it beside the trainings."""
+    trains: bool = False
+    """Whether it trains networks. Its module then says which (``planned``), so that they can be tried beforehand."""
 
     def load(self) -> Work:
         """Import the stage's module and return its ``run``."""
@@ -67,6 +70,11 @@ class Stage:
     def _module(self) -> ModuleType:
         with out_of_working_folder():
             return importlib.import_module(f"nstudent.stages.{self.name}")
+
+    def load_planned(self) -> Callable[[Config], Iterable[PlannedTraining]]:
+        """Import the stage's module and return its ``planned``, which says what networks it trains."""
+        module = importlib.import_module(f"nstudent.stages.{self.name}")
+        return cast("Callable[[Config], Iterable[PlannedTraining]]", module.planned)
 
 
 @dataclass(frozen=True)

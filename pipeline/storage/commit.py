@@ -1,5 +1,6 @@
 """How a step comes to exist: made in a partial folder, and committed by one rename after its manifest."""
 
+import contextlib
 import functools
 import platform
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,9 @@ from nstudent.storage.sealed import SCRATCH, SealedFiles
 
 ASKED = "asked.json"
 """In a partial folder: what it is being made for."""
+SOURCE_CHANGED = "the source has changed"
+_REFUSED = "refused.json"
+"""In the scratch folder of a partial step whose settings cannot lead to an end: why."""
 _REOPENED = "reopened.json"
 """In the scratch folder of a step that was committed once."""
 
@@ -53,7 +57,7 @@ def open_partial(folder: Path, asked: Mapping[str, Any], *, beside_others: bool 
         refuse_links(partial, links_below(partial))
     before = _asked(partial)
     if partial.exists() and (anew or before != dict(asked)):
-        if not anew and before is not None and _work(partial):
+        if not anew and before is not None and _work(partial) and refusal(folder) is None:
             then = before.get("asked") if isinstance(before, dict) else None
             changed = difference(then, asked["asked"]) or "an input was made again"
             raise ArtifactError(
@@ -68,6 +72,21 @@ def open_partial(folder: Path, asked: Mapping[str, Any], *, beside_others: bool 
     if not beside_others:
         sweep(partial)
     return partial
+
+
+def note_refusal(folder: Path, why: str) -> None:
+    """Mark the partial folder of a step: other settings may begin anew there, since these cannot lead to an end."""
+    partial = partial_folder(folder)
+    # The refusal itself is what a person is to see, whatever the disk says.
+    with contextlib.suppress(ArtifactError):
+        make_folder(partial / SCRATCH)
+        write_json(partial / SCRATCH / _REFUSED, {"why": why})
+
+
+def refusal(folder: Path) -> str | None:
+    """Why the settings of a step that is partial cannot lead to an end; ``None`` if nobody has found that."""
+    note = partial_folder(folder) / SCRATCH / _REFUSED
+    return str(read_json(note).get("why", "")) if note.is_file() else None
 
 
 def _asked(partial: Path) -> Any:
@@ -94,6 +113,10 @@ def _difference(made: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
     if changed:
         key = changed[0]
         more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+        if key == "source":
+            return f"{SOURCE_CHANGED}{more}"
+        if ".sha256" in key and key in before:
+            return f"the content of {key.partition('.sha256')[0]} changed{more}"
         if key not in before:
             return f"{key} was not set, or not known to the version that made it{more}"
         return f"{key} changed from {before[key]!r:.60} to {now.get(key)!r:.60}{more}"
@@ -106,10 +129,12 @@ def _difference(made: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
     return "made by another version of the stage" if made != asked else ""
 
 
-def _single_keys(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+def _single_keys(settings: Mapping[Any, Any], above: str = "") -> dict[str, Any]:
     """Groups of keys, such as noise, as their keys: else a difference drowns in what is equal."""
     found: dict[str, Any] = {}
     for key, value in settings.items():
+        if isinstance(value, list) and value and isinstance(value[0], Mapping):
+            value = dict(enumerate(value))
         inner = _single_keys(value, f"{above}{key}.") if isinstance(value, Mapping) and value else None
         found |= inner if inner is not None else {f"{above}{key}": value}
     return found

@@ -165,7 +165,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[object]]:
 def test_no_program_is_run_on_a_picture(started: Callable[[], list[object]]) -> None:
     """Pillow would hand PostScript to Ghostscript, whatever the file is called."""
     eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n%%EndComments\n(x) print\n%%EOF\n"
-    with pytest.raises(ImageError, match="not an image, or of an unknown kind"):
+    with pytest.raises(ImageError, match=r"not an image, or of an unknown kind|a kind of image that is not read"):
         decode(eps, 8, 10_000)
     assert started() == []
 
@@ -174,5 +174,5 @@ def test_no_program_is_run_on_a_picture(started: Callable[[], list[object]]) -> 
 def test_formats_whose_cost_nobody_has_looked_at_are_not_read(kind: str) -> None:
     buffer = io.BytesIO()
     Image.new("1" if kind == "MSP" else "RGB", (SIDE, SIDE)).save(buffer, kind)
-    with pytest.raises(ImageError, match="not an image, or of an unknown kind"):
+    with pytest.raises(ImageError, match=r"not an image, or of an unknown kind|a kind of image that is not read"):
         decode(buffer.getvalue(), 8, 10_000)

@@ -140,10 +140,10 @@ def test_from_another_disk_they_are_copied(photos: Bench) -> None:
 
 def test_a_pack_is_the_same_wherever_it_lies(photos: Bench) -> None:
     out, _ = packed(photos)
-    stamp = open_source(settings(photos, source="packed", root=str(out))).stamp()
+    stamp = open_source(settings(photos, source="packed", root=str(out))).seen().stamp
     moved = photos.tmp_path / "moved" / "pack"
     shutil.copytree(out, moved)
-    assert open_source(settings(photos, source="packed", root=str(moved))).stamp() == stamp
+    assert open_source(settings(photos, source="packed", root=str(moved))).seen().stamp == stamp
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,10 @@ def test_a_pack_is_the_same_wherever_it_lies(photos: Bench) -> None:
         ({"image_size": 16}, "was packed with data.image_size=8: ask for that, or pack the source again"),
         ({"storage": "jpeg"}, "was packed with data.storage=pixels: ask for that"),
         ({"levels": ["fine", "coarse"]}, "was packed with data.levels=['coarse', 'fine']: ask for that"),
-        ({"max_bad_share": 0.01}, "2 of 33 images cannot be read, the first is train/pet/cat/broken.png"),
+        (
+            {"max_bad_share": 0.01, "max_bad_images": 1},
+            "2 of 33 images cannot be read, the first is train/pet/cat/broken.png",
+        ),
         ({"root": "root"}, "root is no pack: nstudent data pack"),
         ({"root": "nowhere"}, "data.root: there is no folder"),
     ],
@@ -251,7 +254,7 @@ def test_a_pack_made_anew_leaves_the_runs_of_the_old_one_alone(photos: Bench) ->
     plant(photos.root, {"train/stone/new.png": png(900)})
     _, said = packed(photos)
 
-    assert said[0].startswith(f"{out}: source changed from ")
+    assert said[0].startswith(f"{out}: the source has changed")
     assert contents(artifact.folder) == before
     assert verify(photos.tmp_path / "run") == []
     assert len(run_packed(photos, "run", out).json("left_out.json")) == 3
@@ -360,7 +363,7 @@ def test_a_label_that_fits_no_tree_is_said_before_anything_is_decoded(photos: Be
 
 def test_too_many_unreadable_images_stop_it(photos: Bench) -> None:
     with pytest.raises(DataError, match="1 of 33 images cannot be read, the first is train/pet/cat/broken"):
-        packed(photos, max_bad_share=0.0)
+        packed(photos, max_bad_share=0.0, max_bad_images=0)
 
 
 @pytest.mark.slow

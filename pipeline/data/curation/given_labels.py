@@ -1,24 +1,26 @@
 """From the labels a source spells to rows of class indices, and what is odd about them that a person should know."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from nstudent.config.file import read_yaml
 from nstudent.config.schema import DataConfig
+from nstudent.config.yaml_text import as_names, read_words
 from nstudent.data.curation.split import TEST, TRAIN, VALIDATION
-from nstudent.data.sources import Record
+from nstudent.data.sources import Catalogue, Record
 from nstudent.data.sources.source import printable
 from nstudent.errors import ConfigError, DataError
 from nstudent.taxonomy.tree import LabelArray, Taxonomy
 
+_CLASSES_SHOWN = 5
 _MIN_REVERSED = 3
 """Number of classes with one class below each, all sharing fewer, from which levels seem to be in the wrong order."""
 
 
-def taxonomy_of(records: Sequence[Record], config: DataConfig) -> Taxonomy:
+def taxonomy_of(found: Catalogue, config: DataConfig) -> Taxonomy:
     """The tree that the configuration gives, or the one that the labels spell.
 
     Raises:
@@ -26,14 +28,14 @@ def taxonomy_of(records: Sequence[Record], config: DataConfig) -> Taxonomy:
         ConfigError: ``data.taxonomy`` is not a tree.
     """
     if config.taxonomy is None:
-        taxonomy = Taxonomy.from_labels((record.label for record in records), config.levels)
+        taxonomy = Taxonomy.from_labels((record.label for record in found.records), found.levels)
         _check_order(taxonomy)
     else:
         tree = config.taxonomy
-        content = read_yaml(Path(tree)) if isinstance(tree, str) else tree
+        content = as_names(read_words(Path(tree))) if isinstance(tree, str) else tree
         if not isinstance(content, dict | list):
             raise ConfigError("data.taxonomy is not a tree: write nested class names")
-        taxonomy = Taxonomy.from_tree(content, config.levels)
+        taxonomy = Taxonomy.from_tree(content, found.levels)
     for level, num_classes in zip(taxonomy.levels, taxonomy.num_classes, strict=True):
         if not num_classes:
             raise DataError(f"no label names a class of the level '{level}': leave it out of data.levels")
@@ -115,3 +117,16 @@ def _several_parents(taxonomy: Taxonomy) -> list[dict[str, Any]]:
             if len(parents) > 1
         ]
     return found
+
+
+def counted_labels(truth: LabelArray, taxonomy: Taxonomy) -> str:
+    """How many images there are of each label, the rarest first, such as ``1 of defect, 15 of ok``.
+
+    Args:
+        truth: (images, levels).
+        taxonomy: The classes.
+    """
+    names = ("/".join(taxonomy.names(row).values()) for row in truth.tolist())
+    rarest = sorted(Counter(name for name in names if name).items(), key=lambda item: (item[1], item[0]))
+    said = ", ".join(f"{count} of {name}" for name, count in rarest[:_CLASSES_SHOWN])
+    return said + (f" and {len(rarest) - _CLASSES_SHOWN} more classes" if len(rarest) > _CLASSES_SHOWN else "")

@@ -26,7 +26,7 @@ from nstudent.data.decode import TOO_MUCH_MEMORY, Pixels, decode, square
 from nstudent.data.packing.jpeg_shards import encode
 from nstudent.data.sources import Source
 from nstudent.errors import ImageError
-from nstudent.machine import available_cores, available_memory, limit_memory, serve_parent
+from nstudent.machine import available_cores, available_memory, limit_memory, may_start_processes, serve_parent
 
 CRASHED = "its decoder crashed"
 """Why an image is left out that ended the process which decoded it."""
@@ -84,6 +84,8 @@ class Reader:
     source: Source
     size_px: int
     max_pixels: int
+    bits: int | None = None
+    """As ``data.bits``."""
     jpeg_quality: int | None = None
     """Squares are encoded with it; ``None``: they stay pixels."""
     keeps: bool = True
@@ -99,7 +101,7 @@ class Reader:
             content = self.source.read(image)
             digest = hashlib.sha256(content if isinstance(content, bytes) else content.tobytes()).digest()
             if isinstance(content, bytes):
-                pixels = decode(content, self.size_px, self.max_pixels)
+                pixels = decode(content, self.size_px, self.max_pixels, self.bits)
             else:
                 pixels = square(content, self.size_px)
             if not self.keeps:
@@ -119,8 +121,11 @@ Read = Callable[[Sequence[int]], Iterator[list[Decoded]]]
 
 
 def reading(reader: Reader) -> AbstractContextManager[Read]:
-    """A reader for the time of a ``with``: in a process a core, where there is something to decode."""
-    if not reader.source.encoded:
+    """A reader for the time of a ``with``: in a process a core, where there is something to decode.
+
+    In a process that cannot have others below it everything is decoded there, without their limits.
+    """
+    if not reader.source.encoded or not may_start_processes():
         return nullcontext(lambda ids: (reader(chunk) for chunk in _chunks(ids)))
     return Decoders(reader, _processes(reader.max_pixels))
 

@@ -10,6 +10,7 @@ import numpy as np
 from nstudent.config.schema import DataConfig
 from nstudent.data.dataset import PIXELS
 from nstudent.data.decode import VERSION
+from nstudent.data.left_out import LEFT_OUT, write_left_out
 from nstudent.data.packing.decoders import IMAGE_CPU_SECONDS, Decoded, EndlessImageError, Reader, reading
 from nstudent.data.packing.jpeg_shards import EncodedShards, joined, unreadable_rows
 from nstudent.data.packing.pieces import Pieces
@@ -97,7 +98,7 @@ def fill(
 
     Raises:
         ArtifactError: the disk has no room for them, or a pack is damaged.
-        DataError: more than ``data.max_bad_share`` are unreadable.
+        DataError: too many are unreadable.
     """
     if isinstance(source, Pack):
         reserve(folder, source.num_bytes(folder) + len(records) * _INDEX_BYTES)
@@ -117,18 +118,20 @@ def pack(
 
     Raises:
         ArtifactError: the disk has no room for them.
-        DataError: more than ``data.max_bad_share`` are; nothing of that shard is written.
+        DataError: too many are (``check_unreadable``); nothing of that shard is written.
     """
     reserve(folder, layout.num_bytes + len(records) * _INDEX_BYTES)
     sealed = SealedFiles(folder, progress.say)
     digests: list[bytes] = []
     reasons: dict[int, str] = {}
-    reader = Reader(source, layout.side_px, config.max_pixels, layout.jpeg_quality, keeps=layout.storage != "original")
+    reader = Reader(
+        source, layout.side_px, config.max_pixels, config.bits, layout.jpeg_quality, layout.storage != "original"
+    )
 
     def check(first: int, images: Sequence[Decoded]) -> None:
         bad = {first + row: image.reason for row, image in enumerate(images) if not image.readable}
         # Before anything is written: a folder that is back the next time must not stay unreadable.
-        check_unreadable(records, reasons | bad, config.max_bad_share)
+        check_unreadable(records, reasons | bad, config, folder)
 
     with progress.task("decode", len(records), "images") as task, reading(reader) as read:
         for shard, first in enumerate(range(0, len(records), layout.rows)):
@@ -176,7 +179,7 @@ def _take(
             task.advance(len(found))
     if len(digests) != len(records):
         raise ArtifactError(f"{source.folder} has {len(digests)} images and {len(records)} names: pack again")
-    check_unreadable(records, reasons, config.max_bad_share)
+    check_unreadable(records, reasons, config, folder)
     return digests, reasons
 
 
@@ -192,17 +195,19 @@ def _take_shard(folder: Path, source: Pack, name: str) -> tuple[list[bytes], dic
         raise ArtifactError(f"{source.folder} does not hold what it says ({said})") from error
 
 
-def check_unreadable(records: Sequence[Record], reasons: dict[int, str], max_share: float) -> None:
-    """Whether few enough images are unreadable to go on.
+def check_unreadable(records: Sequence[Record], reasons: dict[int, str], config: DataConfig, folder: Path) -> None:
+    """Whether few enough images are unreadable to go on: too many are more than a share and more than a number.
 
     Raises:
-        DataError: names the first of them.
+        DataError: names the first of them, and the file in ``folder`` that lists all that were found so far.
     """
-    if len(reasons) > max_share * len(records):
+    if len(reasons) > max(config.max_bad_images, config.max_bad_share * len(records)):
         first = min(reasons)
+        write_left_out(folder, records, reasons)
         raise DataError(
             f"{len(reasons)} of {len(records)} images cannot be read, the first is {printable(records[first].name)} "
-            f"({reasons[first]}): repair or remove them, or raise data.max_bad_share (now {max_share:g})"
+            f"({reasons[first]}); {folder / LEFT_OUT} lists them: repair or remove them, or raise data.max_bad_images "
+            f"(now {config.max_bad_images}) or data.max_bad_share (now {config.max_bad_share:g})"
         )
 
 

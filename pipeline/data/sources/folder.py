@@ -1,23 +1,25 @@
 """A folder whose tree is the taxonomy: ``root/coarse/mid/fine/x.jpg``; the depth of an image is the depth of its label.
 
-``root/train``, ``root/validation``, ``root/test`` and ``root/unlabelled`` give the division where ``root`` holds them;
-images directly under ``root`` have no label.
+``root/train``, ``root/val`` and the like, in any usual spelling, give the division where ``root`` holds them and
+nothing else but images and ``root/unlabelled``; images directly under ``root`` have no label.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from nstudent.config.schema import DataConfig
+from nstudent.data.sources.folder_tree import FolderTree
+from nstudent.data.sources.listing import Listing, PassedOver, list_folder
+from nstudent.data.sources.seen import Seen, seen_files
 from nstudent.data.sources.source import (
-    SPLITS,
+    Catalogue,
+    Label,
     Record,
-    Split,
     existing,
-    images_below,
+    levels_of,
     printable,
     read_file,
-    refuse_linked_folders,
-    stamp_files,
 )
 from nstudent.errors import DataError
 from nstudent.taxonomy.reading import ABSENT_ENTRY, UNKNOWN_ENTRY
@@ -28,83 +30,84 @@ class Folder:
 
     encoded = True
 
-    def __init__(self, root: Path, unlabelled_root: Path | None, num_levels: int) -> None:
+    def __init__(self, root: Path, unlabelled_root: Path | None, config: DataConfig) -> None:
         self._root = root
-        self._unlabelled_root = unlabelled_root
-        self._num_levels = num_levels
-        self._files: list[Path] = []
+        self._heap = unlabelled_root
+        self._config = config
+        self._files: list[tuple[Path, str]] = []
 
-    def stamp(self) -> str:
+    def seen(self) -> Seen:
         """Names, sizes and times of change of all images."""
-        stamps = [stamp_files(root, images_below(root)) for root in self._roots()]
-        return " ".join(stamps)
+        return seen_files(*((listing.root, listing.images) for listing in self._listings()))
 
-    def records(self) -> list[Record]:
+    def catalogue(self) -> Catalogue:
         """Every image, with the label its folders spell.
 
         Raises:
-            DataError: There is no image, a class folder is empty, or a folder is a link.
+            DataError: There is no image, a class folder is empty, a folder is a link, or it is not clear which folders
+                are splits.
         """
-        records = list(self._labelled())
-        if self._unlabelled_root is not None:
-            unknown = (UNKNOWN_ENTRY,) * self._num_levels
-            refuse_linked_folders(self._unlabelled_root)
-            for path in images_below(self._unlabelled_root):
-                self._files.append(path)
-                name = f"unlabelled:{path.relative_to(self._unlabelled_root).as_posix()}"
-                records.append(Record(name, unknown, "unlabelled"))
+        listings = self._listings()
+        for listing in listings:
+            listing.refuse_linked_folders()
+        tree = FolderTree(listings[0], self._config.split_folders == "auto")
+        tree.check()
+        levels = self._levels(tree)
+        records = [
+            Record(name, _padded(folders, len(levels), split != "unlabelled"), split)
+            for name, folders, split in tree.images()
+        ]
+        for heap in listings[1:]:
+            records += heap_records(heap, len(levels))
+        self._files = [(self._root, name) for name, _, _ in tree.images()]
+        self._files += [(heap.root, name) for heap in listings[1:] for name in heap.images]
         if not records:
             raise DataError(f"{printable(self._root)} holds no image: put them in {self._root}/class/…/image.jpg")
-        return records
+        passed_over = (*listings[0].passed_over, *(each for heap in listings[1:] for each in passed_over_in_heap(heap)))
+        notes = [] if self._config.levels else tree.notes_on_levels(levels)
+        return Catalogue(records, levels, passed_over, (*notes, *tree.notes()))
 
     def read(self, index: int) -> bytes:
         """Encoded bytes."""
-        path = self._files[index]
-        return read_file(path, next(root for root in self._roots() if path.is_relative_to(root)))
+        root, name = self._files[index]
+        return read_file(root / name, root)
 
-    def _roots(self) -> Iterator[Path]:
-        yield self._root
-        if self._unlabelled_root is not None:
-            yield self._unlabelled_root
+    def _listings(self) -> list[Listing]:
+        """Of the root, without the heap where that lies within, and of the heap, likewise."""
+        if self._heap is None:
+            return [list_folder(self._root)]
+        return [list_folder(self._root, [self._heap]), list_folder(self._heap, [self._root])]
 
-    def _labelled(self) -> Iterator[Record]:
-        refuse_linked_folders(self._root)
-        splits = {split: self._root / split for split in SPLITS if (self._root / split).is_dir()}
-        if not splits:
-            self._check_empty(self._root)
-            yield from self._below(self._root, None)
-        stray = sorted(path for path in self._root.iterdir() if path.is_dir() and path.name not in SPLITS)
-        stray = [path for path in stray if splits and images_below(path)]
-        if stray:
+    def _levels(self, tree: FolderTree) -> tuple[str, ...]:
+        deepest, name = tree.deepest()
+        named = self._config.levels
+        if named is not None and deepest > len(named):
+            raise DataError(f"{printable(name)} lies {deepest} folders deep, but data.levels names {len(named)}")
+        if not deepest and named is None:
             raise DataError(
-                f"{printable(stray[0])} lies beside the split folders of {printable(self._root)}: "
-                "move it into one of them"
+                f"{printable(self._root)} holds no image in a class folder: put them in {self._root}/class/image.jpg"
             )
-        for split, root in splits.items():
-            if split != "unlabelled":
-                self._check_empty(root)
-            yield from self._below(root, split)
+        levels = levels_of(named, deepest, f"{printable(name)} lies {deepest} folders deep, and the tree")
+        if named is None:
+            tree.refuse_crossed(levels)
+        return levels
 
-    def _below(self, root: Path, split: Split | None) -> Iterator[Record]:
-        for path in images_below(root):
-            folders = path.relative_to(root).parts[:-1]
-            if split == "unlabelled" or not folders:
-                label = (UNKNOWN_ENTRY,) * self._num_levels
-            elif len(folders) > self._num_levels:
-                raise DataError(
-                    f"{printable(path)} lies {len(folders)} folders deep, but data.levels names {self._num_levels}"
-                )
-            else:
-                label = (*folders, *(ABSENT_ENTRY,) * (self._num_levels - len(folders)))
-            self._files.append(path)
-            yield Record(path.relative_to(self._root).as_posix(), label, split)
 
-    def _check_empty(self, root: Path) -> None:
-        occupied = {folder for path in images_below(root) for folder in path.relative_to(root).parents}
-        for folder in sorted(path for path in root.rglob("*") if path.is_dir()):
-            hidden = any(part.startswith(".") for part in folder.relative_to(root).parts)
-            if folder.relative_to(root) not in occupied and not hidden:
-                raise DataError(f"the class folder {printable(folder)} holds no image: fill it or remove it")
+def heap_records(listing: Listing, num_levels: int) -> Iterator[Record]:
+    """Records of a folder of unlabelled images."""
+    unknown = (UNKNOWN_ENTRY,) * num_levels
+    yield from (Record(f"unlabelled:{name}", unknown, "unlabelled") for name in listing.images)
+
+
+def passed_over_in_heap(listing: Listing) -> tuple[PassedOver, ...]:
+    """What was not taken of a folder of unlabelled images, named as its images are."""
+    return tuple(replace(each, name=f"unlabelled:{each.name}") for each in listing.passed_over)
+
+
+def _padded(folders: list[str], num_levels: int, labelled: bool) -> Label:
+    if not labelled or not folders:
+        return (UNKNOWN_ENTRY,) * num_levels
+    return (*folders, *(ABSENT_ENTRY,) * (num_levels - len(folders)))
 
 
 def open_source(config: DataConfig) -> Folder:
@@ -112,4 +115,17 @@ def open_source(config: DataConfig) -> Folder:
     root = existing(config.root, "data.root", folder=True)
     more = config.unlabelled_root
     unlabelled = existing(more, "data.unlabelled_root", folder=True) if more is not None else None
-    return Folder(root, unlabelled, len(config.levels))
+    refuse_same(root, unlabelled)
+    return Folder(root, unlabelled, config)
+
+
+def refuse_same(root: Path, unlabelled_root: Path | None) -> None:
+    """Refuse a heap that is the folder of the labelled images itself.
+
+    Raises:
+        DataError: It is.
+    """
+    if unlabelled_root is not None and unlabelled_root.samefile(root):
+        raise DataError(
+            "data.unlabelled_root is data.root itself: name the folder of the unlabelled images, or leave it out"
+        )

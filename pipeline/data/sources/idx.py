@@ -2,6 +2,7 @@
 
 import gzip
 import math
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -9,11 +10,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from nstudent.config.schema import DataConfig
-from nstudent.data.sources.source import Record, Split, existing, stamp_files
+from nstudent.data.sources.seen import Seen, seen_files
+from nstudent.data.sources.source import Catalogue, Label, Record, Split, existing, levels_of, printable
 from nstudent.errors import DataError
 from nstudent.taxonomy.reading import ABSENT_ENTRY
+from nstudent.taxonomy.spelling import spelled
 
-_FILES: dict[Split, str] = {"train": "train", "test": "t10k"}
+_FILES: dict[Split, tuple[str, ...]] = {"train": ("train",), "test": ("t10k", "test")}
+"""How the names of the files of a split begin; the first is that of MNIST."""
 _MAX_BYTES = 4 << 30
 
 
@@ -22,27 +26,29 @@ class Idx:
 
     encoded = False
 
-    def __init__(self, root: Path, class_paths: tuple[str, ...], num_levels: int) -> None:
+    def __init__(self, root: Path, class_paths: tuple[str, ...], levels: tuple[str, ...]) -> None:
         self._root = root
-        self._labels = [_padded(path, num_levels) for path in class_paths]
+        self._levels = levels
+        self._labels = [_padded(path, len(levels)) for path in class_paths]
         self._images: list[npt.NDArray[np.uint8]] = []
 
-    def stamp(self) -> str:
+    def seen(self) -> Seen:
         """Names, sizes and times of change of the four files."""
-        files = [_find(self._root, f"{prefix}-{kind}") for prefix in _FILES.values() for kind in ("images", "labels")]
-        return stamp_files(self._root, files)
+        files = [_find(self._root, split, kind) for split in _FILES for kind in ("images", "labels")]
+        return seen_files((self._root, [path.name for path in files]))
 
-    def records(self) -> list[Record]:
+    def catalogue(self) -> Catalogue:
         """Training images, then test images.
 
         Raises:
             DataError: A file is missing or damaged, the numbers of images and labels differ, or a class is not among
                 ``data.class_paths``.
         """
+        self._images = []
         records = []
-        for split, prefix in _FILES.items():
-            images = _read(_find(self._root, f"{prefix}-images"), dimensions=3)
-            classes = _read(_find(self._root, f"{prefix}-labels"), dimensions=1)
+        for split, (prefix, *_) in _FILES.items():
+            images = _read(_find(self._root, split, "images"), dimensions=3)
+            classes = _read(_find(self._root, split, "labels"), dimensions=1)
             if len(images) != len(classes):
                 raise DataError(f"{self._root}: {len(images)} {prefix} images and {len(classes)} labels")
             if int(classes.max(initial=0)) >= len(self._labels):
@@ -51,7 +57,14 @@ class Idx:
                 )
             self._images.extend(images)
             records += [Record(f"{split}-{i:06d}", self._labels[c], split) for i, c in enumerate(classes)]
-        return records
+        return Catalogue(records, self._levels, notes=self._merged())
+
+    def _merged(self) -> tuple[str, ...]:
+        numbers: dict[Label, list[str]] = {}
+        for number, label in enumerate(self._labels):
+            numbers.setdefault(label, []).append(str(number))
+        several = [f"{', '.join(each)}" for each in numbers.values() if len(each) > 1]
+        return (f"numbers that data.class_paths makes one class: {'; '.join(several)}",) if several else ()
 
     def read(self, index: int) -> npt.NDArray[np.uint8]:
         """Pixels, (height, width)."""
@@ -59,16 +72,25 @@ class Idx:
 
 
 def _padded(path: str, num_levels: int) -> tuple[str, ...]:
-    names = tuple(path.split("/"))
+    names = tuple(map(spelled, path.split("/")))
     if len(names) > num_levels or not all(names):
         raise DataError(f"data.class_paths: '{path}' does not fit {num_levels} levels")
     return names + (ABSENT_ENTRY,) * (num_levels - len(names))
 
 
-def _find(root: Path, start: str) -> Path:
-    found = sorted(root.glob(f"{start}-idx?-ubyte*"))
+def _find(root: Path, split: Split, kind: str) -> Path:
+    """The file of a split, also with a point for a hyphen, or with the name of a data set before it as in EMNIST."""
+    words = "|".join(_FILES[split])
+    name = re.compile(rf"(?:.*-)?(?:{words})-{kind}[-.]idx\d-ubyte(?:\.gz)?")
+    found = sorted(path for path in root.iterdir() if name.fullmatch(path.name) and path.is_file())
     if not found:
-        raise DataError(f"data.root: {root} holds no {start}-idx*-ubyte[.gz]")
+        raise DataError(f"data.root: {printable(root)} holds no {_FILES[split][0]}-{kind}-idx*-ubyte[.gz]")
+    several = {path.name.removesuffix(".gz") for path in found}
+    if len(several) > 1:
+        raise DataError(
+            f"data.root: {printable(root)} holds several of {split} {kind} ({', '.join(sorted(several)[:3])}): "
+            "keep those of one data set there"
+        )
     return found[0]
 
 
@@ -90,4 +112,5 @@ def open_source(config: DataConfig) -> Idx:
     """Check that the folder is there."""
     root = existing(config.root, "data.root", folder=True)
     assert config.class_paths is not None, "the configuration demands it"
-    return Idx(root, config.class_paths, len(config.levels))
+    deepest = max((path.count("/") + 1 for path in config.class_paths), default=0)
+    return Idx(root, config.class_paths, levels_of(config.levels, deepest, "the deepest of data.class_paths"))

@@ -112,7 +112,7 @@ def test_two_photos_of_one_thing_are_two_photos() -> None:
 def test_honest_digits_are_left_alone(side: int) -> None:
     """1,797 digits of 8 x 8 pixels are as alike as images of different things can be."""
     source = open_source(DataConfig())
-    images = np.stack([square(source.read(i), side) for i in range(len(source.records()))])
+    images = np.stack([square(source.read(i), side) for i in range(len(source.catalogue().records))])
 
     assert found(images, np.arange(len(images)) % 4) == []
 

@@ -23,6 +23,7 @@ from nstudent.config.schema import DataConfig
 from nstudent.data.packing import decoders
 from nstudent.data.packing.decoders import CRASHED, Decoded, Decoders, Reader, reading
 from nstudent.data.sources import open_source
+from nstudent.data.sources.seen import Seen
 from nstudent.errors import DataError, ImageError, StoppedError
 
 NUM_IMAGES, SIDE = 50, 8
@@ -33,8 +34,8 @@ class Photos:
 
     encoded = True
 
-    def stamp(self) -> str:
-        return ""
+    def seen(self) -> Seen:
+        return Seen()
 
     def records(self) -> list:
         return []
@@ -71,7 +72,7 @@ def test_processes_give_what_one_process_gives(reader: Reader) -> None:
 
 def test_only_what_is_encoded_is_worth_processes(reader: Reader) -> None:
     digits = open_source(DataConfig(source="digits"))
-    digits.records()
+    digits.catalogue()
     arrays = Reader(digits, SIDE, 10_000)
     with reading(reader) as read, reading(arrays) as read_arrays:
         assert isinstance(read, Decoders)
@@ -136,7 +137,7 @@ def test_of_a_packed_file_that_is_cut_short_meanwhile_the_images_before_the_cut_
         file["split"], file["jpeg"] = np.zeros(20, np.int8), np.frombuffer(b"".join(blobs), np.uint8)
         file.attrs["meta"] = json.dumps({"levels": [["a", "b"]]})
     source = open_source(DataConfig(source="hdf5", root=str(path), levels=("coarse",)))
-    source.records()
+    source.catalogue()
     faulthandler.disable()
     with Decoders(Reader(source, SIDE, 10_000), 2) as read:
         os.truncate(path, path.stat().st_size // 2)
