@@ -14,7 +14,7 @@ from nstudent.config.yaml_text import dump_yaml
 from nstudent.data.sources import source_seen
 from nstudent.data.sources.seen import Seen
 from nstudent.distributed.world import IndependentJob, World
-from nstudent.errors import ArtifactError, ConfigError, DataError, OverdueStop, RefusedError, StoppedError
+from nstudent.errors import ArtifactError, ConfigError, DataError, RefusedError, StoppedError
 from nstudent.listener import Listener, NoListener, Several
 from nstudent.progress import Beside, Progress, Silence, Watched
 from nstudent.runs import asked, outcome
@@ -25,6 +25,7 @@ from nstudent.runs.source_seen import SOURCE_SEEN, changes, keep_seen
 from nstudent.runs.stage import Context, Step
 from nstudent.runs.tensorboard import TensorBoard
 from nstudent.session import Session
+from nstudent.signals import OverdueStop
 from nstudent.storage.artifact import FINAL, Artifact, Manifest, Metrics
 from nstudent.storage.commit import SOURCE_CHANGED, commit, note_refusal, open_partial, partial_folder
 from nstudent.storage.files import atomic_write, explained, write_json
