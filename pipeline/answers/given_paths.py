@@ -1,0 +1,53 @@
+"""Images as a command line names them: files, folders, patterns, and lists on standard input."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from nstudent.data.sources.listing import images_below
+from nstudent.errors import DataError, one_line
+
+LIST = "-"
+"""Stands for a list on standard input, one path a line."""
+
+
+def each_path(given: Iterable[str], listed: Iterable[str]) -> Iterator[str]:
+    """The path of every image, in the order of what was given.
+
+    A folder stands for all images below it and a pattern (``*``, ``?``, ``[...]``, ``**`` for any depth) for what it
+    matches, sorted. What exists under the very name of a pattern is that file. A path that is not there is passed on:
+    it is an error of that image alone, and so is a folder without images.
+
+    Args:
+        given: Paths, patterns, and ``-`` for ``listed``.
+        listed: Lines that each are a path; empty lines are nothing.
+
+    Raises:
+        DataError: A pattern matches nothing, or a folder cannot be listed.
+    """
+    for path in given:
+        if path == LIST:
+            for line in listed:
+                if name := line.rstrip("\r\n"):
+                    yield from _at(name)
+        elif glob.has_magic(path) and not os.path.lexists(path):
+            found = sorted(glob.iglob(path, recursive=True))
+            if not found:
+                raise DataError(f"nothing matches {one_line(path)}")
+            for name in found:
+                # What ``**`` matches are folders, too, and their images stand among the other matches.
+                if not ("**" in path and os.path.isdir(name)):
+                    yield from _at(name)
+        else:
+            yield from _at(path)
+
+
+def _at(path: str) -> Iterator[str]:
+    if not os.path.isdir(path):
+        yield path
+        return
+    found = images_below(Path(path))
+    yield from map(str, found) if found else [path]
