@@ -15,7 +15,7 @@ SIGNALS = tuple(
     number for name in ("SIGINT", "SIGTERM", "SIGUSR1") if (number := getattr(signal, name, None)) is not None
 )
 """Ctrl-C; what schedulers send before they kill; what SLURM is often told to send. Windows has no SIGUSR1."""
-GRACE_SECONDS = 6.0
+GRACE_SECONDS = 5.0
 """How long work that is no training may go on after the signal: it has the rest of ten seconds to let go of things."""
 _ALARM = getattr(signal, "SIGALRM", None)
 """The signal of the timer; Windows has none."""

@@ -9,6 +9,7 @@ import sys
 import typer
 from nstudent.cli import data, evaluate, export, predict, report, run, status, verify
 from nstudent.cli.interruption import USER_ERROR
+from nstudent.cli.streams import lenient_streams
 from nstudent.errors import NstudentError
 
 app = typer.Typer(
@@ -31,8 +32,9 @@ app.add_typer(data.app, name="data")
 
 def main() -> None:
     """Entry point of ``nstudent``: errors a person can repair are one line and exit code 2."""
-    try:
-        app()
-    except NstudentError as error:
-        typer.echo(f"nstudent: {error}", err=True)
-        sys.exit(USER_ERROR)
+    with lenient_streams():
+        try:
+            app()
+        except NstudentError as error:
+            typer.echo(f"nstudent: {error}", err=True)
+            sys.exit(USER_ERROR)

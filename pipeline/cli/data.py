@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from nstudent.cli.arguments import ConfigOption
+from nstudent.cli.arguments import ConfigOption, Overrides
 from nstudent.cli.interruption import interruptible
 from nstudent.machine import out_of_working_folder
 from nstudent.session import Session
@@ -46,3 +46,29 @@ def data_pack_command(
     metrics = PackMetrics.of(Manifest.read(folder))
     typer.echo(f"{folder}: {metrics.images} images, {metrics.unreadable} of them unreadable")
     typer.echo(f"use it:  data.source=packed data.root={folder} data.image_size={settings.image_size}")
+
+
+@app.command("check")
+def data_check_command(overrides: Overrides = None, config: ConfigOption = None) -> None:
+    """See whether a run would work, and make nothing: what its data are, and whether its networks can be trained.
+
+    Lists the images and labels, divides them as the run would, decodes a few hundred, and builds every network of
+    teacher, filter and student once. Takes the page and the keys of the run.
+    """
+    from nstudent.cli import console
+    from nstudent.config.file import load_config
+    from nstudent.data.curation.report import report_on
+    from nstudent.runs.plan import plan
+    from nstudent.runs.preflight import check_named
+    from nstudent.runs.rehearsal import rehearse
+
+    settings = load_config(config, overrides or [])
+    steps = plan(settings)
+    check_named(settings, steps)
+    screen = console.Screen()
+    with interruptible() as stop:
+        progress = Session(progress=screen, stop=stop).watched()
+        report = report_on(settings.data, settings.seed, progress)
+        console.print_report(report)
+        rehearse(settings, steps, progress)
+    typer.echo(f"networks: all can be trained at {settings.data.image_size} px")

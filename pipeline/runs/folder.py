@@ -21,7 +21,7 @@ from nstudent.runs import asked, outcome
 from nstudent.runs.curves import CurveFiles
 from nstudent.runs.plan import plan
 from nstudent.runs.remaining import Remaining
-from nstudent.runs.source_seen import changes, keep_seen
+from nstudent.runs.source_seen import SOURCE_SEEN, changes, keep_seen
 from nstudent.runs.stage import Context, Step
 from nstudent.runs.tensorboard import TensorBoard
 from nstudent.session import Session
@@ -103,7 +103,7 @@ class Run:
 
     def links(self) -> Iterator[str]:
         """Every link that stands in place of something of the run, by its path in the run folder."""
-        return links_of_run(self.run_dir, (CONFIG, FINAL, STOPPED, LOCK, MARK, HOLDER))
+        return links_of_run(self.run_dir, (CONFIG, FINAL, STOPPED, SOURCE_SEEN, LOCK, MARK, HOLDER))
 
     @contextmanager
     def as_leader(self) -> Iterator[bool]:

@@ -321,6 +321,10 @@ def test_a_column_that_reads_split_is_the_split(root: Path, column: str) -> None
     assert found(root, f"{TWO},{column}", "1.jpg,a,b,validation") == [("1.jpg", ("a", "b"), "validation")]
 
 
+def test_a_level_may_be_called_split(root: Path) -> None:
+    assert found(root, "path,split", "1.jpg,a", levels=("split",)) == [("1.jpg", ("a",), None)]
+
+
 def test_a_column_of_splits_under_another_name_is_refused(root: Path) -> None:
     message = refused(root, f"{TWO},usage", "1.jpg,a,b,Train", "2.jpg,a,b,", "3.jpg,a,b,val")
 
