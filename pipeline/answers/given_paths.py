@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from nstudent.data.sources.listing import images_below
-from nstudent.errors import DataError, one_line
 
 LIST = "-"
 """Stands for a list on standard input, one path a line."""
@@ -19,14 +18,14 @@ def each_path(given: Iterable[str], listed: Iterable[str]) -> Iterator[str]:
 
     A folder stands for all images below it and a pattern (``*``, ``?``, ``[...]``, ``**`` for any depth) for what it
     matches, sorted. What exists under the very name of a pattern is that file. A path that is not there is passed on:
-    it is an error of that image alone, and so is a folder without images.
+    it is an error of that image alone; so is a pattern that matches nothing, and a folder without images.
 
     Args:
         given: Paths, patterns, and ``-`` for ``listed``.
         listed: Lines that each are a path; empty lines are nothing.
 
     Raises:
-        DataError: A pattern matches nothing, or a folder cannot be listed.
+        DataError: A folder cannot be listed.
     """
     for path in given:
         if path == LIST:
@@ -34,10 +33,7 @@ def each_path(given: Iterable[str], listed: Iterable[str]) -> Iterator[str]:
                 if name := line.rstrip("\r\n"):
                     yield from _at(name)
         elif glob.has_magic(path) and not os.path.lexists(path):
-            found = sorted(glob.iglob(path, recursive=True))
-            if not found:
-                raise DataError(f"nothing matches {one_line(path)}")
-            for name in found:
+            for name in sorted(glob.iglob(path, recursive=True)) or [path]:
                 # What ``**`` matches are folders, too, and their images stand among the other matches.
                 if not ("**" in path and os.path.isdir(name)):
                     yield from _at(name)
