@@ -21,7 +21,7 @@ FLOORS = [
     {"__main__"},
     {"cli"},
     {"__init__"},
-    {"runs.verification", "runs.status", "report", "export"},
+    {"runs.verification", "runs.status", "report", "export", "answers"},
     {"runs.run"},
     {"runs.jobs"},
     {"runs.job_process"},

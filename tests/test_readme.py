@@ -54,7 +54,7 @@ def test_continuous_integration_runs_the_test_command() -> None:
 def test_every_command_of_the_readme_is_one() -> None:
     command = typer.main.get_command(app)
     found = list(_commands())
-    assert {words[0] for words in found} == {"run-all", "stage", "status", "verify", "predict"}
+    assert {words[0] for words in found} == {"run-all", "stage", "status", "verify", "predict", "evaluate", "export"}
     for words in found:
         context = command.make_context("nstudent", list(words))
         below = command.commands[words[0]]  # type: ignore[attr-defined]

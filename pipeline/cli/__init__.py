@@ -7,7 +7,7 @@ that needs it: help is there at once.
 import sys
 
 import typer
-from nstudent.cli import data, export, predict, report, run, status, verify
+from nstudent.cli import data, evaluate, export, predict, report, run, status, verify
 from nstudent.cli.interruption import USER_ERROR
 from nstudent.cli.streams import lenient_streams
 from nstudent.errors import NstudentError
@@ -24,6 +24,7 @@ app.command("stage")(run.stage_command)
 app.command("status")(status.status_command)
 app.command("verify")(verify.verify_command)
 app.command("predict")(predict.predict_command)
+app.command("evaluate")(evaluate.evaluate_command)
 app.command("export")(export.export_command)
 app.command("report")(report.report_command)
 app.add_typer(data.app, name="data")

@@ -9,7 +9,7 @@ from typing import Any
 import timm
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from nstudent.classifier import final_step
-from nstudent.config.members import ModelConfig, ProbeConfig
+from nstudent.config.members import ProbeConfig
 from nstudent.errors import NstudentError, one_line
 from nstudent.evaluation.scores import OF_A_LEVEL, SCORES, Scores
 from nstudent.export.description import description
@@ -59,12 +59,8 @@ def _backbones(ensemble: Ensemble) -> list[dict[str, str]]:
     """Each backbone once: its name, where its weights come from, and the licence of those."""
     found: dict[str, dict[str, str]] = {}
     for settings in ensemble.recipe.members:
-        names: tuple[str, ...] = ()
-        if isinstance(settings, ModelConfig):
-            names = settings.backbones
-        elif isinstance(settings, ProbeConfig) and settings.features != "gradients":
-            names = (settings.backbone,)
-        for name in names:
+        is_deep = not isinstance(settings, ProbeConfig) or settings.features != "gradients"
+        for name in getattr(settings, "backbones", ()) if is_deep else ():
             found[name] = {"name": name, **_origin(name, getattr(settings, "pretrained", False))}
     return list(found.values())
 

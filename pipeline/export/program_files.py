@@ -106,6 +106,6 @@ def _written(run_dir: Path, folder: Path, ensemble: Ensemble, made: tuple[str, b
     text = card(run_dir, ensemble, name)
     make_folder(folder)
     atomic_write(folder / name, content)
-    atomic_write(folder / EXAMPLE, (_TEMPLATES / f"{name}.py").read_bytes())
+    atomic_write(folder / EXAMPLE, (_TEMPLATES / f"{name}.txt").read_bytes())
     atomic_write(folder / CARD, text.encode())
     return Exported(folder, f"probabilities differ from the classifier's by at most {apart:.0e} on {which}")
