@@ -83,7 +83,7 @@ def main() -> None:
 def originals(config: DataConfig, most: int, mosaic: int) -> list[bytes]:
     """Files of the source, or photos joined from them."""
     source = open_source(config)
-    number = min(most, len(source.records()) // mosaic**2)
+    number = min(most, len(source.catalogue().records) // mosaic**2)
     contents = [source.read(i) for i in range(number * mosaic**2)]
     files = [content for content in contents if isinstance(content, bytes)]
     if mosaic == 1 or len(files) < len(contents):
@@ -102,7 +102,7 @@ def layouts_of(config: DataConfig, number: int) -> dict[str, Layout]:
 
 def packed(source: InMemory, config: DataConfig, layout: Layout, folder: Path) -> PixelStore:
     folder.mkdir()
-    pack(folder, source, source.records(), config, layout, Silence())
+    pack(folder, source, source.catalogue().records, config, layout, Silence())
     return PixelStore(sorted(folder.glob("*.h5")))
 
 

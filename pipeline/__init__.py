@@ -40,7 +40,10 @@ def __getattr__(name: str) -> Any:
     """Import a public name on first use: ``import nstudent`` costs milliseconds, torch seconds."""
     if name not in _HOMES:
         raise AttributeError(f"module 'nstudent' has no attribute '{name}'")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    from nstudent.machine import out_of_working_folder
+
+    with out_of_working_folder():
+        return getattr(importlib.import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -96,7 +96,7 @@ class Classifier:
         pixels, errors = [], {}
         for number, path in enumerate(paths):
             try:
-                pixels.append(decode(read_once(path), recipe.image_size, recipe.max_pixels))
+                pixels.append(decode(read_once(path), recipe.image_size, recipe.max_pixels, recipe.bits))
             except (ImageError, OSError) as error:
                 errors[number] = error.strerror or str(error) if isinstance(error, OSError) else str(error)
         if pixels:

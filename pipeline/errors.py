@@ -55,6 +55,10 @@ class TrainingError(NstudentError):
     """Training that cannot lead anywhere: a loss that is not finite, a teacher no better than chance."""
 
 
+class RefusedError(TrainingError):
+    """Training that the same settings end in the same way: what was done of it is of no use to others."""
+
+
 class BusyError(NstudentError):
     """Another process holds the run folder."""
 

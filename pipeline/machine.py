@@ -5,13 +5,16 @@ import os
 import re
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 from nstudent.errors import ArtifactError
 from nstudent.signals import SIGNALS
 
+_LIBRARY_FOLDERS = "LD_LIBRARY_PATH"
+_SAFE_PATH = "PYTHONSAFEPATH"
 _OTHER_FILES = 512
 """Libraries, pipes to processes, the stores of labels and scores."""
 _MOST_COPYING = 8
@@ -19,6 +22,43 @@ _MOST_COPYING = 8
 _BYTES_WORTH_A_THREAD = 4 << 20
 _MANY_IMAGES = 32
 """Number of images from which on threads decode them: fewer gain less than threads take to begin."""
+
+
+@contextmanager
+def out_of_working_folder() -> Iterator[None]:
+    """Import libraries in here: they find nothing of the folder in which the user works, which may be a stranger's.
+
+    matplotlib reads the ``matplotlibrc`` that lies there, and the dynamic loader looks there for libraries that some of
+    CUDA's need. OpenCV makes it do so for every process that is started later, by an empty entry in its list of
+    folders, which is taken out again. Paths of the user must not be opened in here.
+    """
+    listed = os.environ.get(_LIBRARY_FOLDERS)
+    here = os.open(".", getattr(os, "O_PATH", os.O_RDONLY)) if os.name != "nt" else os.getcwd()
+    os.chdir(Path(os.__file__).parent)
+    try:
+        yield
+    finally:
+        os.chdir(here)
+        if isinstance(here, int):
+            os.close(here)
+        if listed is None:
+            os.environ.pop(_LIBRARY_FOLDERS, None)
+        else:
+            os.environ[_LIBRARY_FOLDERS] = listed
+
+
+@contextmanager
+def safe_start() -> Iterator[None]:
+    """Start processes that run Python in here: they import nothing from the working folder."""
+    before = os.environ.get(_SAFE_PATH)
+    os.environ[_SAFE_PATH] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_SAFE_PATH]
+        else:
+            os.environ[_SAFE_PATH] = before
 
 
 def available_cores() -> int:
@@ -46,6 +86,19 @@ def available_memory() -> int | None:
         if said:
             found.append(int(said[1]) * unit)
     return min(found, default=None)
+
+
+def limit_memory(num_bytes: int) -> None:
+    """Let this process take so many bytes beside what it has: beyond them it meets a ``MemoryError``, on Linux."""
+    status = Path("/proc/self/status")
+    held = re.search(r"VmData:\s+(\d+) kB", status.read_text()) if status.exists() else None
+    if held:
+        import resource
+
+        _, most = resource.getrlimit(resource.RLIMIT_DATA)
+        wanted = int(held[1]) * 1024 + num_bytes
+        if most == resource.RLIM_INFINITY or wanted < most:
+            resource.setrlimit(resource.RLIMIT_DATA, (wanted, most))
 
 
 def allow_open_files(count: int) -> None:

@@ -4,15 +4,19 @@ The gain of the unlabelled images is stated against this network, never against 
 exactly as many image passes as the student, all of them over labelled images.
 """
 
+from collections.abc import Iterator
+
+from nstudent.config.schema import Config
 from nstudent.data.dataset import Dataset
 from nstudent.evaluation.assess import assess
 from nstudent.evaluation.metrics import scores
 from nstudent.models.cost import total
-from nstudent.runs.lengths import heap_batch_size
+from nstudent.runs.lengths import batch_parts
 from nstudent.runs.stage import Context
 from nstudent.runs.step_metrics import TrainedMetrics
 from nstudent.trainer import Trainer
 from nstudent.training.build import Lesson
+from nstudent.training.trial import PlannedTraining
 
 
 def run(context: Context) -> TrainedMetrics | None:
@@ -21,8 +25,7 @@ def run(context: Context) -> TrainedMetrics | None:
     dataset = Dataset(context.inputs["data"], context.config.data)
     trainer = Trainer(context, dataset)
     length = trainer.student_length()
-    batch_size = config.batch_size + heap_batch_size(config.batch_size, config.unlabelled_ratio)
-    lesson = Lesson([(trainer.labelled(), batch_size)], trainer.supervised(config), length)
+    lesson = Lesson([(trainer.labelled(), sum(batch_parts(config)))], trainer.supervised(config), length)
     trained = trainer.train("baseline", config.model, config, lesson, context.key("network"))
     if not context.world.leads:
         return None
@@ -36,4 +39,11 @@ def run(context: Context) -> TrainedMetrics | None:
         image_passes=spent.image_passes,
         history=(tuple(trained.history),),
         training_gmacs=spent.training_gmacs,
+    )
+
+
+def planned(config: Config) -> Iterator[PlannedTraining]:
+    """The student's network, on batches that are labelled altogether."""
+    yield PlannedTraining(
+        "student.model", "student", config.student.model, config.student, (sum(batch_parts(config.student)),)
     )

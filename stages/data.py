@@ -6,6 +6,7 @@ a label that contradicts the taxonomy, a test image that is also in train. All b
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,15 +24,17 @@ from nstudent.data.curation.folds import draw_folds
 from nstudent.data.curation.given_labels import encode_labels, findings, taxonomy_of
 from nstudent.data.curation.near_duplicates import NearDuplicate, near_duplicates
 from nstudent.data.curation.split import TEST, TRAIN, UNLABELLED, VALIDATION, draw_splits, flip_labels, thin_heap
+from nstudent.data.curation.thumbnails import BYTES, Thumbnails
 from nstudent.data.decode import VERSION
+from nstudent.data.left_out import LEFT_OUT, announce, write_left_out
 from nstudent.data.packing.shards import fill
-from nstudent.data.sources import Record, open_source
-from nstudent.data.sources.source import printable
-from nstudent.errors import DataError
+from nstudent.data.sources import Record, catalogue_of, open_source
+from nstudent.errors import ConfigError, DataError
 from nstudent.runs.stage import Context
 from nstudent.runs.step_metrics import DataMetrics
 from nstudent.storage import hdf5
 from nstudent.storage.files import write_json
+from nstudent.storage.sealed import SealedFiles
 from nstudent.taxonomy.tree import UNKNOWN, LabelArray, Taxonomy
 
 _Splits = npt.NDArray[np.int8]
@@ -41,8 +44,11 @@ def run(context: Context) -> DataMetrics:
     """Pack the source's images and labels into the artifact."""
     config, seed = context.config.data, context.config.seed
     source = open_source(config)
-    records = source.records()
-    taxonomy = taxonomy_of(records, config)
+    found = catalogue_of(source, config)
+    records = found.records
+    announce(found, context.progress)
+    taxonomy = taxonomy_of(found, config)
+    _check_levels(context, taxonomy)
     truth = encode_labels(records, taxonomy)
     taxonomy = taxonomy.including(truth)
     digests, reasons = fill(context.folder, source, records, config, context.progress)
@@ -64,16 +70,22 @@ def run(context: Context) -> DataMetrics:
         _write_folds(context, [records[i].name for i in labelled], truth[labelled], [digests[i] for i in labelled])
     write_json(context.folder / packed.TAXONOMY, taxonomy.to_json())
     write_json(context.folder / packed.INFO, {"image_size": config.image_size, "decode_version": VERSION})
-    write_json(
-        context.folder / packed.LEFT_OUT,
-        [{"name": printable(records[i].name), "reason": left.reasons[i]} for i in sorted(left.reasons)],
-    )
-    found = findings(taxonomy, truth, split, left.status == packed.OK)
-    found |= {"conflicting_labels": described_groups(records, groups), "near_duplicates": described(records, similar)}
-    write_json(context.folder / packed.FINDINGS, found)
-    metrics = _metrics(split, left.status, taxonomy, {name: len(entries) for name, entries in found.items()})
-    _check_enough(metrics, context.config.rounds)
+    write_left_out(context.folder, records, left.reasons, found.passed_over)
+    odd = findings(taxonomy, truth, split, left.status == packed.OK)
+    odd |= {"conflicting_labels": described_groups(records, groups), "near_duplicates": described(records, similar)}
+    write_json(context.folder / packed.FINDINGS, odd)
+    metrics = _metrics(split, left.status, taxonomy, {name: len(entries) for name, entries in odd.items()})
+    metrics = replace(metrics, not_taken=sum(each.files for each in found.passed_over))
+    _say_left_out(context, metrics)
+    _check_enough(metrics, context.config.rounds, context.folder)
     return metrics
+
+
+def _check_levels(context: Context, taxonomy: Taxonomy) -> None:
+    """Levels that follow from the data are counted here, before an image is decoded."""
+    problem = next(context.config.misfits(taxonomy.num_levels), None)
+    if problem is not None:
+        raise ConfigError(f"{problem}, which are {', '.join(taxonomy.levels)}")
 
 
 class _Left:
@@ -97,18 +109,31 @@ def _similar(context: Context, split: _Splits, usable: packed.Ids) -> list[NearD
     config = context.config.data
     if config.near_duplicates == "ignore":
         return []
-    store = packed.PixelStore(sorted(context.folder.glob(f"{packed.PIXELS}*.h5")), config)
-    with context.progress.task("compare", len(usable), "images") as task:
-        found = near_duplicates(store, split, usable, config.near_duplicate_distance)
-        task.advance(len(usable))
-    return found
+    shards = sorted(context.folder.glob(f"{packed.PIXELS}*.h5"))
+    store = packed.PixelStore(shards, config)
+    context.reserve(sum(shard.stat().st_size for shard in shards) + BYTES * len(usable))
+    sealed = SealedFiles(context.folder, context.progress.say)
+    looks = Thumbnails.make(store, usable, sealed, context.progress)
+    return near_duplicates(looks, split, usable, config.near_duplicate_distance, context.progress)
 
 
-def _check_enough(metrics: DataMetrics, rounds: int) -> None:
+def _say_left_out(context: Context, metrics: DataMetrics) -> None:
+    said = {
+        "unreadable": metrics.unreadable,
+        "with conflicting labels": metrics.conflicting_labels,
+        "duplicates": metrics.duplicates,
+        "near-duplicates": metrics.near_duplicates,
+    }
+    if any(said.values()):
+        counts = ", ".join(f"{count:,} {what}" for what, count in said.items() if count)
+        context.progress.say(f"  images not used: {counts}; each is listed in {LEFT_OUT}")
+
+
+def _check_enough(metrics: DataMetrics, rounds: int, folder: Path) -> None:
     """Whether what was left out has left enough."""
     for part, images in (("labelled", metrics.labelled), ("validation", metrics.validation), ("test", metrics.test)):
         if not images:
-            raise DataError(f"no usable {part} image is left: left_out.json says why the others are not used")
+            raise DataError(f"no usable {part} image is left: {folder / LEFT_OUT} says why the others are not used")
     if metrics.terminals < 2:
         raise DataError("every image has the same label, so there is nothing to tell apart: add images of another")
     if rounds and not metrics.unlabelled:

@@ -9,11 +9,12 @@ and so on while validation improves. Dropped labels still feed the consistency l
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from nstudent.config.schema import Config
 from nstudent.data.batches import Examples
 from nstudent.data.dataset import Dataset
 from nstudent.evaluation.calibration import images_to_fit
@@ -32,7 +33,7 @@ from nstudent.models.cost import Spent, total
 from nstudent.models.ensemble import Ensemble, Probabilities
 from nstudent.models.inference import predict
 from nstudent.runs.findings import listed
-from nstudent.runs.lengths import heap_batch_size
+from nstudent.runs.lengths import batch_parts
 from nstudent.runs.stage import Context
 from nstudent.runs.step_metrics import EvidenceWeights, FilterIteration, FilterMetrics, LabelMetrics
 from nstudent.taxonomy.tree import UNKNOWN, LabelArray
@@ -40,6 +41,7 @@ from nstudent.trainer import Trainer
 from nstudent.training.build import Lesson
 from nstudent.training.loop import Length, Trained
 from nstudent.training.objective import CLEAN, SelfEnsembling
+from nstudent.training.trial import PlannedTraining
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,13 @@ def run(context: Context) -> FilterMetrics | None:
     return metrics
 
 
+def planned(config: Config) -> Iterator[PlannedTraining]:
+    """The network of the self-ensemble, where labels are doubted at all."""
+    own = config.filter
+    if own.enabled or own.labelled:
+        yield PlannedTraining("filter.model", "filter", own.model, own, batch_parts(own))
+
+
 class _Judge:
     """Trains the filter network, and asks it and the labeller about every label."""
 
@@ -160,12 +169,9 @@ class _Judge:
         config, trainer, key = self._config, self._trainer, self._context.key("iteration", number)
         given = np.where(keep.given, self._given, UNKNOWN).astype(np.int32)
         pseudo = np.where(keep.pseudo, self._heap.kept_labels(), UNKNOWN).astype(np.int32)
-        beside = heap_batch_size(config.batch_size, config.unlabelled_ratio)
-        parts = [
-            (trainer.labelled(given), config.batch_size),
-            (Examples(self._heap.images, GivenTargets(pseudo, trainer.outputs)), beside),
-        ]
-        steps = max(len(pseudo) / beside if beside else 0, len(given) / config.batch_size)
+        both = trainer.labelled(given), Examples(self._heap.images, GivenTargets(pseudo, trainer.outputs))
+        parts = list(zip(both, batch_parts(config), strict=True))
+        steps = max(len(examples.ids) / size for examples, size in parts if size)
         length = Length(config.epochs, math.ceil(steps))
         # The momentum is that of a pass. Beside a large heap a labelled image is drawn many times in one, and its last
         # few predictions alone would be those of a network that knows it by heart.
@@ -173,8 +179,7 @@ class _Judge:
         momenta = [config.average_momentum ** (1 / max(1.0, each)) for each in draws]
         of_given, of_pseudo = map(trainer.running_average, (len(given), len(pseudo)), momenta)
         held_out = trainer.held_out(self._held_out, config.average_momentum, length, key)
-        every = np.ones(len(pseudo), dtype=np.int64)
-        supervised = trainer.supervised(config, 1.0, self._heap.level_shares(every))
+        supervised = trainer.supervised(config, 1.0, self._heap.level_shares(np.ones(len(pseudo), dtype=np.int64)))
         strength = (config.consistency_weight, config.consistency_ramp)
         objective = SelfEnsembling(supervised, of_given, of_pseudo, *strength, held_out, gather=trainer.gather)
         lesson = Lesson(parts, objective, length, views={CLEAN: None})

@@ -4,6 +4,8 @@ Where the fine class is doubtful and the mid class is not, the image keeps its m
 unknown: a partial path is still a label.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -12,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from nstudent.data.dataset import Dataset, Ids
+from nstudent.errors import StoppedError
 from nstudent.labels import store
 from nstudent.labels.decoders import build_decoder
 from nstudent.labels.selection import select
@@ -22,6 +25,7 @@ from nstudent.models.members import Levels
 from nstudent.progress import Task
 from nstudent.runs.stage import Context
 from nstudent.runs.step_metrics import LabelMetrics
+from nstudent.storage.sealed import SCRATCH, SealedFiles
 from torch import Tensor
 
 _NEXT_TO_NOTHING = 0.02
@@ -89,45 +93,86 @@ class _Labelling:
     def make(self, context: Context) -> None:
         """Label the heap, or this process's share of its shards."""
         heap, rows = self._dataset.unlabelled, context.config.pseudolabel.shard_rows
-        missing: list[tuple[Path, Ids]] = []
+        sealed = SealedFiles(context.folder, context.progress.say)
+        missing: list[_Unfinished] = []
         with context.progress.task("label", len(heap), "images") as task:
             for number, first in enumerate(range(0, len(heap), rows)):
                 if number % context.world.size != context.world.rank:
                     continue
                 ids = heap[first : first + rows]
-                path = store.shard_path(context.folder, first, first + len(ids))
-                if path.exists():
+                name = store.shard_path(context.folder, first, first + len(ids)).name
+                if sealed.has(name):
                     task.advance(len(ids))
                 else:
-                    missing.append((path, ids))
+                    missing.append(_Unfinished(sealed, name, ids))
+                    task.advance(missing[-1].num_kept)
             self.shards(missing, task)
 
-    def shards(self, wanted: Sequence[tuple[Path, Ids]], task: Task) -> None:
+    def shards(self, wanted: Sequence[_Unfinished], task: Task) -> None:
         """Make some shards, in one walk through their images: between two of them the device does not run dry.
 
-        A shard is written in a thread while the next one is made. An error, or a stop that is asked for, waits for it.
+        A shard is written in a thread while the next one is made. An error, or a stop that is asked for, waits for it;
+        what is made of the next one by then is kept.
         """
         if not wanted:
             return
-        every = np.concatenate([ids for _, ids in wanted])
+        every = np.concatenate([each.ids[each.num_kept :] for each in wanted])
         walk = batches(self._labeller, self._dataset.pixels, every, self._size, self._labels)
         with ThreadPoolExecutor(1, thread_name_prefix="shards") as beside, closing(walk):
             pieces, writing = _Pieces(walk), beside.submit(lambda: None)
-            for path, ids in wanted:
-                shard, first = store.Shard(ids, self._layout), 0
-                while first < len(ids):
-                    piece = pieces.next(len(ids) - first)
-                    shard.put(first, piece)
-                    first += len(piece["path"])
-                    task.advance(len(piece["path"]))
+            for each in wanted:
+                shard, first = each.begun(self._layout)
+                try:
+                    while first < len(each.ids):
+                        piece = pieces.next(len(each.ids) - first)
+                        shard.put(first, piece)
+                        first += len(piece["path"])
+                        task.advance(len(piece["path"]))
+                except StoppedError:
+                    each.keep(shard, first)
+                    raise
                 writing.result()
-                writing = beside.submit(shard.write, path)
+                writing = beside.submit(each.write, shard)
             writing.result()
 
     def _labels(self, levels: Levels) -> Mapping[str, Tensor]:
         """The labels of a batch as they are stored, from its distributions per level."""
         found = self._decoder.decode(levels)
         return self._layout.columns(levels, found.paths, found.confidence)
+
+
+class _Unfinished:
+    """A shard that is to be made, and the rows of it that an attempt has made that was asked to stop."""
+
+    def __init__(self, sealed: SealedFiles, name: str, ids: Ids) -> None:
+        self.ids = ids
+        """Of its images."""
+        self.num_kept = 0
+        """Number of rows that are made."""
+        self._sealed = sealed
+        self._name = name
+        kept = sealed.path(SCRATCH).glob(f"{Path(name).stem}-first-*.h5")
+        for path in sorted(kept, reverse=True):
+            # Rows that hold what was written: those of an earlier stop may, where those of the last do not.
+            if not self.num_kept and sealed.has(f"{SCRATCH}/{path.name}"):
+                self.num_kept = int(path.stem.rpartition("-")[2])
+
+    def begun(self, layout: store.Layout) -> tuple[store.Shard, int]:
+        """The shard with the rows that are made, and how many these are."""
+        shard = store.Shard(self.ids, layout)
+        return shard, shard.take(self._sealed.path(self._kept(self.num_kept))) if self.num_kept else 0
+
+    def keep(self, shard: store.Shard, rows: int) -> None:
+        """Keep the first rows for the next attempt."""
+        if rows > self.num_kept:
+            self._sealed.write(self._kept(rows), shard.encoded(rows))
+
+    def write(self, shard: store.Shard) -> None:
+        """Write the shard, every row of which is made."""
+        self._sealed.write(self._name, shard.encoded(len(self.ids)))
+
+    def _kept(self, rows: int) -> str:
+        return f"{SCRATCH}/{Path(self._name).stem}-first-{rows:09d}.h5"
 
 
 class _Pieces:

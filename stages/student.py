@@ -4,7 +4,10 @@ Labels were made without noise, the student learns them under noise (RandAugment
 it has to give the answer of an undisturbed teacher to a disturbed image (Noisy Student, arXiv 1911.04252).
 """
 
+from collections.abc import Iterator
+
 import numpy as np
+from nstudent.config.schema import Config
 from nstudent.data.batches import Examples
 from nstudent.data.dataset import Dataset
 from nstudent.evaluation.assess import assess
@@ -15,13 +18,14 @@ from nstudent.labels.heap_labels import HeapLabels
 from nstudent.labels.selection import load_given_keep
 from nstudent.models.cost import total
 from nstudent.models.ensemble import Ensemble
-from nstudent.runs.lengths import heap_batch_size
+from nstudent.runs.lengths import batch_parts
 from nstudent.runs.stage import Context
 from nstudent.runs.step_metrics import ChoiceMetrics, TrainedMetrics
 from nstudent.taxonomy.tree import UNKNOWN
 from nstudent.trainer import Trainer
 from nstudent.training.build import Lesson
 from nstudent.training.loop import Trained
+from nstudent.training.trial import PlannedTraining
 
 
 def run(context: Context) -> TrainedMetrics | None:
@@ -50,16 +54,20 @@ def run(context: Context) -> TrainedMetrics | None:
     )
 
 
+def planned(config: Config) -> Iterator[PlannedTraining]:
+    """The student's network, on labelled images and those of the heap."""
+    student = config.student
+    yield PlannedTraining("student.model", "student", student.model, student, batch_parts(student))
+
+
 def _train(context: Context, trainer: Trainer) -> Trained:
     config, dataset = context.config.student, trainer.dataset
     heap = HeapLabels.open(context.inputs["labels"], context.inputs["selection"])
     targets = heap.targets(context.config.pseudolabel.targets, trainer.outputs)
     keep = load_given_keep(context.inputs["selection"])
     given = np.where(keep, dataset.labels[dataset.labelled], UNKNOWN)
-    parts = [
-        (trainer.labelled(given), config.batch_size),
-        (Examples(heap.images, targets, heap.copies), heap_batch_size(config.batch_size, config.unlabelled_ratio)),
-    ]
+    both = trainer.labelled(given), Examples(heap.images, targets, heap.copies)
+    parts = list(zip(both, batch_parts(config), strict=True))
     objective = trainer.supervised(config, config.unlabelled_weight, heap.level_shares(heap.copies))
     lesson = Lesson(parts, objective, trainer.student_length())
     return trainer.train("student", config.model, config, lesson, context.key("network"))

@@ -5,14 +5,14 @@ so in their architecture, or in kind. Their errors differ with it, and averaging
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from nstudent.config.members import MemberConfig
-from nstudent.config.schema import TeacherConfig
+from nstudent.config.schema import Config, ModelConfig, TeacherConfig
 from nstudent.data.dataset import Dataset
-from nstudent.errors import TrainingError
+from nstudent.errors import RefusedError
 from nstudent.evaluation.assess import assess, best_constant
-from nstudent.evaluation.bootstrap import paired_difference
+from nstudent.evaluation.chance import counted_labels, skill_of
 from nstudent.evaluation.metrics import scores
 from nstudent.evaluation.scores import HEADLINE
 from nstudent.models.cost import check_cost, total
@@ -24,9 +24,7 @@ from nstudent.runs.step_metrics import TrainedMetrics
 from nstudent.trainer import Trainer
 from nstudent.training.build import Lesson
 from nstudent.training.loop import Length
-
-_SURE = 0.95
-"""Probability, by paired bootstrap, with which a teacher has to beat the best constant answer."""
+from nstudent.training.trial import PlannedTraining
 
 
 def run(context: Context) -> TrainedMetrics | None:
@@ -53,6 +51,14 @@ def run(context: Context) -> TrainedMetrics | None:
         history=tuple(each.history for each in fitted),
         training_gmacs=spent.training_gmacs,
     )
+
+
+def planned(config: Config) -> Iterator[PlannedTraining]:
+    """The networks among the members, as they will be trained."""
+    teacher = config.teacher
+    for number, member in enumerate(teacher.members):
+        if isinstance(member, ModelConfig):
+            yield PlannedTraining(f"teacher.members.{number}", "teacher", member, teacher, (teacher.batch_size,))
 
 
 def train_ahead(context: Context, number: int) -> None:
@@ -92,17 +98,27 @@ def _better_than_chance(context: Context, dataset: Dataset, teacher: Ensemble) -
     """Scores on validation.
 
     Raises:
-        TrainingError: saying one and the same label of every image does as well, or nearly so.
+        RefusedError: Saying one and the same label of every image does as well, or nearly so.
     """
     ids, evaluate = dataset.validation, context.config.evaluate
+    truth = dataset.labels[ids]
     made = assess(teacher, dataset, ids, evaluate.batch_size).tallies
-    chance = best_constant(dataset.labels[ids], dataset.taxonomy)
-    ahead = paired_difference(made[HEADLINE], chance[HEADLINE], evaluate.resamples, evaluate.confidence)
+    chance = best_constant(truth, dataset.taxonomy)
+    skill = skill_of(made[HEADLINE], chance[HEADLINE])
     validation = scores(made)
-    if ahead.probability <= _SURE:
-        raise TrainingError(
-            f"the teacher is no better than chance: {HEADLINE} {validation[HEADLINE]:.3f} on validation, saying the "
-            f"same label of every image reaches {scores(chance)[HEADLINE]:.3f}: train longer (teacher.epochs), lower "
+    reached = (
+        f"{HEADLINE} {validation[HEADLINE]:.3f} on validation, saying the same label of every image reaches "
+        f"{scores(chance)[HEADLINE]:.3f}"
+    )
+    if skill == "none":
+        raise RefusedError(
+            f"the teacher is no better than chance: {reached}: train longer (teacher.epochs), lower "
             "teacher.learning_rate, or check the labels"
+        )
+    if skill == "too few images":
+        context.progress.say(
+            f"  too few validation images to tell whether the teacher is better than chance ({reached}): "
+            f"{counted_labels(truth, dataset.taxonomy)}. It goes on; a larger data.validation, or more labelled "
+            "images of the rare classes, would tell"
         )
     return validation

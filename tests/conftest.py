@@ -200,6 +200,8 @@ def fake_stages(monkeypatch: pytest.MonkeyPatch) -> FakeStages:
     # The order of writes is tested elsewhere; here nobody waits for the disk.
     monkeypatch.setattr("nstudent.storage.files.os.fsync", lambda descriptor: None)
     monkeypatch.setattr(Stage, "load", lambda stage: fakes.work)
+    # They train no networks that could be tried.
+    monkeypatch.setattr("nstudent.runs.run.rehearse", lambda *_: None)
     # Another process would not know of them.
     monkeypatch.setattr("nstudent.runs.jobs._processes_beside", lambda run, steps: 0)
     return fakes

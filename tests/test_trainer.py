@@ -7,7 +7,7 @@ import pytest
 import torch
 from nstudent import trainer as trainer_module
 from nstudent.config.file import load_config
-from nstudent.config.schema import ModelConfig
+from nstudent.config.schema import FilterConfig, ModelConfig
 from nstudent.data.dataset import Dataset
 from nstudent.data.resident import ResidentPixels
 from nstudent.errors import StoppedError
@@ -20,13 +20,13 @@ from nstudent.models.inference import predict
 from nstudent.models.kinds import kind_for
 from nstudent.models.network_member import NetworkMember
 from nstudent.randomness import Key
-from nstudent.runs.lengths import heap_batch_size
+from nstudent.runs.lengths import batch_parts
 from nstudent.runs.plan import plan
 from nstudent.runs.run import run_stage
 from nstudent.runs.stage import Context
 from nstudent.session import Session
 from nstudent.storage.artifact import Artifact
-from nstudent.storage.commit import SCRATCH
+from nstudent.storage.sealed import SCRATCH
 from nstudent.taxonomy.tree import UNKNOWN
 from nstudent.trainer import Trainer
 from nstudent.training.build import Lesson
@@ -63,7 +63,7 @@ def make_trainer(dataset: Dataset, tmp_path: Path) -> Callable[..., Trainer]:
 
 @pytest.mark.parametrize(("batch_size", "ratio", "share"), [(32, 3.0, 96), (32, 0.5, 16), (7, 1.5, 10), (32, 0.0, 0)])
 def test_pseudo_labelled_images_beside_the_labelled_ones(batch_size: int, ratio: float, share: int) -> None:
-    assert heap_batch_size(batch_size, ratio) == share
+    assert batch_parts(FilterConfig(batch_size=batch_size, unlabelled_ratio=ratio)) == (batch_size, share)
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ _LEFT_OUT = {
     "conflicting_labels": "images with conflicting labels",
     "duplicates": "duplicates",
     "near_duplicates": "near-duplicates",
+    "not_taken": "files that were not taken",
 }
 _FOUND = {
     "one_training_image": "labels with one training image",

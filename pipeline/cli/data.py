@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from nstudent.cli.arguments import ConfigOption
 from nstudent.cli.interruption import interruptible
+from nstudent.machine import out_of_working_folder
 from nstudent.session import Session
 
 app = typer.Typer(no_args_is_help=True, help="Prepare the data of many runs.")
@@ -33,8 +34,10 @@ def data_pack_command(
     """
     from nstudent.cli import console
     from nstudent.config.file import load_config
-    from nstudent.data.packing.pack_folder import make_pack
-    from nstudent.data.sources.packed import PackMetrics
+
+    with out_of_working_folder():
+        from nstudent.data.packing.pack_folder import make_pack
+        from nstudent.data.sources.packed import PackMetrics
     from nstudent.storage.artifact import Manifest
 
     settings = load_config(config, overrides or []).data

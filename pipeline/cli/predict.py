@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from nstudent.cli.arguments import RunDirArgument
 from nstudent.cli.interruption import USER_ERROR
+from nstudent.machine import out_of_working_folder
 
 
 def predict_command(
@@ -18,7 +19,8 @@ def predict_command(
 
     An image that cannot be read has an "error" in its line, and the exit code is 2.
     """
-    from nstudent.classifier import Classifier
+    with out_of_working_folder():
+        from nstudent.classifier import Classifier
 
     predictions = Classifier.load(run_dir, device).predict(images)
     for prediction in predictions:

@@ -14,7 +14,7 @@ from nstudent.cli.interruption import USER_ERROR, interruptible
 from nstudent.cli.status import print_states
 from nstudent.distributed.world import Alone, IndependentJob, World
 from nstudent.errors import ConfigError, TrainingError
-from nstudent.machine import is_one_of_several
+from nstudent.machine import is_one_of_several, out_of_working_folder
 from nstudent.runs.plan import STAGES, needed_until, plan
 from nstudent.runs.stage import Step
 from nstudent.session import Session
@@ -151,7 +151,8 @@ def _together(device: str) -> Iterator[World]:
         return
     # Before torch is imported: what it says at the first step of every process is no affair of the user.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    from nstudent.distributed.ranks import connected
+    with out_of_working_folder():
+        from nstudent.distributed.ranks import connected
 
     with connected(device) as ranks:
         yield ranks

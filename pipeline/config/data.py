@@ -2,8 +2,12 @@
 
 from typing import Annotated, Literal
 
-from nstudent.config.types import Amount, ImageSize, Later, MaxPixels, Section, Share, Whole
+from nstudent.config.types import Amount, Bits, ImageSize, Later, MaxPixels, Section, Share, Whole
+from nstudent.taxonomy.spelling import alike
 from pydantic import Field, model_validator
+
+USUAL_LEVELS = (("class",), ("coarse", "fine"), ("coarse", "mid", "fine"))
+"""Names of the levels where nobody names them, by their number: one, two, three."""
 
 
 class DataConfig(Section):
@@ -17,8 +21,14 @@ class DataConfig(Section):
     """csv only: the table, relative to `root`. Columns: path, one per level, and optionally split."""
     unlabelled_root: str | None = None
     """folder and csv: a further folder whose images, at any depth, are all unlabelled."""
-    levels: tuple[str, ...] = ("coarse", "mid", "fine")
-    """Names of the levels, coarse first."""
+    levels: tuple[str, ...] | None = None
+    """Names of the levels, coarse first. null: they follow from the data (depth of the class folders, columns of the
+    table, lists of classes): [class], [coarse, fine] or [coarse, mid, fine]."""
+    split_folders: Annotated[Literal["auto", "none"], Later("auto")] = "auto"
+    """folder only. auto: folders at the top with the usual name of a split (train, val, Testing, unlabeled ...) are
+    splits. none: they are classes."""
+    allow_case: Annotated[bool, Later(False)] = False
+    """Names of classes that differ in case alone (A, a) are classes of their own. false: they are an error."""
     taxonomy: dict[str, object] | str | None = None
     """A tree of class names, or the path of a YAML page with one. Inferred from the labels where it is not given."""
     class_paths: tuple[str, ...] | None = None
@@ -50,9 +60,15 @@ class DataConfig(Section):
     conflicting_labels: Literal["error", "drop"] = "error"
     """The same image under two labels: stop, or leave out those of train."""
     max_bad_share: Share = 0.001
-    """More than this share of unreadable images stops the run. They are listed and left out in any case."""
+    """More than this share of unreadable images, if they are also more than `max_bad_images`, stops the run. They are
+    listed and left out in any case."""
+    max_bad_images: Annotated[Whole, Field(ge=0), Later(5)] = 5
+    """Number of unreadable images that stop no run, whatever share of all images they are."""
     max_pixels: MaxPixels = 64_000_000
     """Larger images are refused from their header, before they are decoded (178 million is Pillow's own limit)."""
+    bits: Annotated[Bits | None, Later(None)] = None
+    """Depth of images whose files have more than 8 bits and do not say how many of them are used: the 12 of a camera in
+    16-bit TIFF, say. null: all 16; an image that leaves the upper three quarters of that range empty is refused."""
     label_noise: Share = 0.0
     """For studies: this share of the labels is replaced by another, and the truth kept for scoring."""
 
@@ -62,6 +78,13 @@ class DataConfig(Section):
         if self.labelled is None:
             return 100 if self.source == "digits" else None
         return None if self.labelled == "all" else self.labelled
+
+    @property
+    def known_levels(self) -> tuple[str, ...] | None:
+        """Names of the levels as far as the configuration alone says them; ``None``: they follow from the data."""
+        if self.levels is None and self.source == "digits":
+            return USUAL_LEVELS[2]
+        return self.levels
 
     @model_validator(mode="after")
     def _complete(self) -> "DataConfig":
@@ -73,6 +96,6 @@ class DataConfig(Section):
             raise ValueError("data.source csv needs data.table, the table's path below data.root")
         if self.source == "idx" and self.class_paths is None:
             raise ValueError("data.source idx needs data.class_paths, one 'coarse/mid/fine' per integer class")
-        if not self.levels or len(set(self.levels)) != len(self.levels):
+        if self.levels is not None and not 0 < len(self.levels) == len(set(map(alike, self.levels))):
             raise ValueError("data.levels needs at least one name, each once")
         return self

@@ -1,5 +1,6 @@
 """Everything a user can set. The defaults are the embedded run: digits with 100 labels, on a laptop's CPU."""
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from nstudent.config.data import DataConfig as DataConfig
@@ -255,14 +256,18 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Config":
-        depth = len(self.data.levels)
+        levels = self.data.known_levels
+        problem = next(self.misfits(len(levels)), None) if levels is not None else None
+        if problem is not None:
+            raise ValueError(problem)
+        return self
+
+    def misfits(self, depth: int) -> Iterator[str]:
+        """Keys with one number a level that are not for so many levels, a sentence each."""
         thresholds = self.pseudolabel.threshold
         if isinstance(thresholds, tuple) and len(thresholds) != depth:
-            raise ValueError(f"pseudolabel.threshold has {len(thresholds)} numbers for {depth} levels of data.levels")
+            yield f"pseudolabel.threshold has {len(thresholds)} numbers for {depth} levels of data.levels"
         for section in ("teacher", "filter", "student"):
             weights = getattr(self, section).level_weights
             if weights is not None and len(weights) != depth:
-                raise ValueError(
-                    f"{section}.level_weights has {len(weights)} numbers for {depth} levels of data.levels"
-                )
-        return self
+                yield f"{section}.level_weights has {len(weights)} numbers for {depth} levels of data.levels"

@@ -22,6 +22,8 @@ Absent = Literal["ignore", "class"]
 Precision = Literal["auto", "float32", "bfloat16"]
 ImageSize = Annotated[Whole, Field(ge=8, le=1024)]
 """Side of a square image, in pixels."""
+Bits = Annotated[Whole, Field(ge=8, le=16)]
+"""Bits a channel that are used of an image of more than 8 bits."""
 MaxPixels = Annotated[Count, Field(le=178_000_000)]
 """Pixels of the largest image that is decoded; the limit of it is Pillow's own."""
 

@@ -23,7 +23,6 @@ TRUTH = "truth.h5"
 FOLDS = "folds.h5"
 TAXONOMY = "taxonomy.json"
 INFO = "info.json"
-LEFT_OUT = "left_out.json"
 FINDINGS = "findings.json"
 PIXELS = "pixels-"
 

@@ -5,59 +5,76 @@ a PNG whose checksum is wrong and clips 16-bit images to white, and only simplej
 JPEG data. So: Pillow reads the header, simplejpeg the JPEGs, OpenCV the PNGs, Pillow the rest.
 """
 
-import io
 import struct
 import threading
 import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
+from nstudent.data import depths
+from nstudent.data.image_cost import FORMATS, MAX_PARTS, MeteredBytes, check_scans
+from nstudent.data.sources.kinds import HEAD_BYTES, HEIC, INSTALL_HEIC, heic_is_read, is_decoded, kind_of
 from nstudent.errors import ImageError, summary
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-VERSION = 1
+VERSION = 2
 """Raised when the same bytes should give other pixels; stands in every data artifact."""
 
 MIN_SIDE_PX = 2
 _BACKGROUND = 127
 """Transparent images are laid on middle grey."""
 
+TOO_MUCH_MEMORY = "its decoder asks for more memory than an image of its size needs"
 _ORIENTATION = 0x0112
+_PNG_DEPTH = 24
+"""Offset of the byte that says how many bits a channel has."""
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PILLOW = threading.Lock()
 
 Pixels = npt.NDArray[np.uint8]
 
 
-def decode(content: bytes, size_px: int, max_pixels: int) -> Pixels:
+def decode(content: bytes, size_px: int, max_pixels: int, bits: int | None = None) -> Pixels:
     """Decode one image to a square.
 
-    EXIF orientation is applied, transparency laid on grey, 16-bit scaled, the first frame taken of an animation; the
-    centre is cut out and resized.
+    EXIF orientation is applied, transparency laid on grey, more than 8 bits scaled, the first frame taken of an
+    animation; the centre is cut out and resized.
+
+    Args:
+        content: Bytes of the file.
+        size_px: Side of the square.
+        max_pixels: Larger images are refused from their header.
+        bits: ``data.bits``: depth of images of more than 8 bits, where their file does not say it.
 
     Returns:
         uint8, (size_px, size_px, 3), RGB.
 
     Raises:
-        ImageError: the bytes are not an image, are damaged, or have more than ``max_pixels``.
+        ImageError: the bytes are not an image, are damaged, have more than ``max_pixels``, would cost a decoder more
+            than a picture does (``data.image_cost``), or have a depth that cannot be told (``data.depths``).
     """
     try:
-        with _quiet(), Image.open(io.BytesIO(content)) as header:
+        metered = MeteredBytes(content)
+        with _quiet(), Image.open(metered, formats=_formats()) as header:
+            metered.begin_body()
             _check_size(header.size, max_pixels)
             orientation = header.getexif().get(_ORIENTATION, 1)
             kind, mode, transparent = header.format, header.mode, "transparency" in header.info
             if kind == "PNG":
                 _check_png(content)
+            if kind in ("JPEG", "MPO"):
+                check_scans(content)
             if kind not in ("JPEG", "PNG") or mode not in ("RGB", "L") or transparent:
-                pixels = _with_pillow(header)
+                pixels = _with_pillow(header, content, bits)
                 # Asked again: Pillow has turned a TIFF while it loaded it.
                 return square(_oriented(pixels, header.getexif().get(_ORIENTATION, 1)), size_px)
-        pixels = _jpeg(content, header.size, size_px) if kind == "JPEG" else _png(content)
+        pixels = _jpeg(content, header.size, size_px) if kind == "JPEG" else _png(content, bits)
     except ImageError:
         raise
     except UnidentifiedImageError as error:
@@ -92,6 +109,17 @@ def _quiet() -> Iterator[None]:
         yield
 
 
+@cache
+def _formats() -> tuple[str, ...]:
+    """What Pillow is to try, of that which it can read here."""
+    if heic_is_read():
+        import pi_heif  # an extra
+
+        pi_heif.register_heif_opener()
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
 def _check_size(size: tuple[int, int], max_pixels: int) -> None:
     width, height = size
     if width * height > max_pixels:
@@ -103,7 +131,9 @@ def _check_size(size: tuple[int, int], max_pixels: int) -> None:
 def _check_png(content: bytes) -> None:
     """Pillow shows black where a checksum is wrong, and says nothing."""
     at = len(_PNG_SIGNATURE)
-    while at < len(content):
+    for _ in range(MAX_PARTS):
+        if at >= len(content):
+            raise ImageError("damaged PNG data: it is cut off")
         (length,) = struct.unpack(">I", content[at : at + 4])
         end = at + 8 + length
         (checksum,) = struct.unpack(">I", content[end : end + 4])
@@ -112,7 +142,7 @@ def _check_png(content: bytes) -> None:
         if content[at + 4 : at + 8] == b"IEND":
             return
         at = end + 4
-    raise ImageError("damaged PNG data: it is cut off")
+    raise ImageError(f"a PNG of more than {MAX_PARTS:,} chunks")
 
 
 def _jpeg(content: bytes, size: tuple[int, int], size_px: int) -> Pixels:
@@ -122,28 +152,36 @@ def _jpeg(content: bytes, size: tuple[int, int], size_px: int) -> Pixels:
     return np.asarray(array, dtype=np.uint8)
 
 
-def _png(content: bytes) -> Pixels:
+def _png(content: bytes, bits: int | None) -> Pixels:
     array = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
     if array is None:
         raise ImageError("damaged PNG data")
-    return np.asarray(array, dtype=np.uint8)
+    pixels = np.asarray(array, dtype=np.uint8)
+    return depths.colour(pixels, content, bits) if content[_PNG_DEPTH] > 8 else pixels
 
 
-def _with_pillow(header: Image.Image) -> Pixels:
+def _with_pillow(header: Image.Image, content: bytes, bits: int | None) -> Pixels:
     header.seek(0)
+    depths.refuse_signed(header)
+    declared = depths.declared_bits(header, content)
     header.load()
-    if _sixteen_bit(header):
-        wide = np.asarray(header, dtype=np.float64)
-        return np.clip(np.rint(wide / 257.0), 0, 255).astype(np.uint8)
-    if "A" in header.getbands() or "transparency" in header.info:
+    if depths.is_wide(header):
+        return depths.grey(header, content, bits)
+    image: Image.Image = header
+    if {"A", "a"} & set(header.getbands()) or "transparency" in header.info:
         image = header.convert("RGBA")
+    elif declared > 8 and header.mode not in ("RGB", "RGBX"):
+        raise ImageError(f"{header.mode} with more than 8 bits a channel: convert it to 8 bits")
+    else:
+        image = header.convert("RGB")
+    if declared > 8 and header.format == "JPEG2000":
+        image = Image.fromarray(depths.colour_of_jpeg_2000(content, declared, bits))
+    elif declared > 8:
+        image = Image.fromarray(depths.colour(np.asarray(image), content, bits))
+    if image.mode == "RGBA":
         below = Image.new("RGBA", image.size, (_BACKGROUND, _BACKGROUND, _BACKGROUND, 255))
-        return np.asarray(Image.alpha_composite(below, image).convert("RGB"))
-    return np.asarray(header.convert("RGB"))
-
-
-def _sixteen_bit(header: Image.Image) -> bool:
-    return header.mode.startswith("I")
+        image = Image.alpha_composite(below, image).convert("RGB")
+    return np.asarray(image)
 
 
 def _oriented(pixels: Pixels, orientation: int) -> Pixels:
@@ -155,8 +193,19 @@ def _oriented(pixels: Pixels, orientation: int) -> Pixels:
 
 
 def _not_an_image(content: bytes) -> str:
-    return "not an image, or of an unknown kind" if content else "the file is empty"
+    if not content:
+        return "the file is empty"
+    kind = kind_of(content[:HEAD_BYTES])
+    if kind == HEIC and not heic_is_read():
+        return f"a HEIC image: {INSTALL_HEIC}, or convert it to JPEG"
+    if kind is None:
+        return "not an image, or of an unknown kind"
+    if is_decoded(kind):
+        return f"a {kind} that is damaged, or has channels or bits that are not read: save it as PNG"
+    return f"{kind}, a kind of image that is not read"
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return TOO_MUCH_MEMORY
     return summary(error, 160) or type(error).__name__

@@ -1,9 +1,11 @@
 """Pictures of a run, for people who would rather look than read."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -25,17 +27,30 @@ def save_figure(path: Path, scores: Scores, histories: Histories, judged: Mappin
         histories: Of the networks that were trained, by step.
         judged: By filter step, the step whose pseudo-labels it judged, in the order of the rounds.
     """
-    figure = Figure(figsize=(14, 9), layout="constrained", dpi=110)
-    (test_scores, gain), (curves, labels) = figure.subplots(2, 2, width_ratios=[1.3, 1])
-    colours = {name: f"C{number}" for number, name in enumerate(scores.test)}
-    _draw_scores(test_scores, scores, colours)
-    _draw_gain(gain, scores)
-    _draw_curves(curves, histories, colours)
-    _draw_labels(labels, scores.pseudo_labels, judged)
-    buffer = io.BytesIO()
-    # No software version or date in the file: equal runs give equal bytes.
-    figure.savefig(buffer, format="png", metadata={"Software": None})
+    with _own_settings():
+        figure = Figure(figsize=(14, 9), layout="constrained", dpi=110)
+        (test_scores, gain), (curves, labels) = figure.subplots(2, 2, width_ratios=[1.3, 1])
+        colours = {name: f"C{number}" for number, name in enumerate(scores.test)}
+        _draw_scores(test_scores, scores, colours)
+        _draw_gain(gain, scores)
+        _draw_curves(curves, histories, colours)
+        _draw_labels(labels, scores.pseudo_labels, judged)
+        buffer = io.BytesIO()
+        # No software version or date in the file: equal runs give equal bytes.
+        figure.savefig(buffer, format="png", metadata={"Software": None})
     atomic_write(path, buffer.getvalue())
+
+
+@contextmanager
+def _own_settings() -> Iterator[None]:
+    """matplotlib as it is installed: no ``matplotlibrc`` of anybody changes a byte, or has a text typeset by TeX.
+
+    Names of classes are texts and no formulas, whatever dollar signs they hold.
+    """
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update({"text.usetex": False, "text.parse_math": False})
+        yield
 
 
 def _draw_scores(axes: Axes, scores: Scores, colours: Mapping[str, str]) -> None:
@@ -49,11 +64,11 @@ def _draw_scores(axes: Axes, scores: Scores, colours: Mapping[str, str]) -> None
         values = np.array([entry.value for entry in entries])
         spread = np.abs(np.array([[entry.low, entry.high] for entry in entries]).T - values)
         places = np.arange(len(names)) + (number - (len(shown) - 1) / 2) * width
-        label = _text(f"{step} (final)" if step == scores.final.name else step)
+        label = f"{step} (final)" if step == scores.final.name else step
         axes.bar(places, values, width * 0.92, color=colours[step], label=label)
         axes.errorbar(places, values, yerr=spread, fmt="none", ecolor="black", capsize=2, lw=0.9)
         lowest = min(lowest, float((values - spread[0]).min()))
-    axes.set_xticks(range(len(names)), [_text(name.removeprefix(OF_A_LEVEL)) for name in names])
+    axes.set_xticks(range(len(names)), [name.removeprefix(OF_A_LEVEL) for name in names])
     axes.set_ylim(max(0.0, lowest - 0.03), 1.0)
     axes.set_ylabel("test score")
     axes.set_title(f"Test: accuracy per level and over paths ({scores.confidence:.0%} intervals)", fontsize=10)
@@ -67,7 +82,7 @@ def _draw_gain(axes: Axes, scores: Scores) -> None:
     found = scores.heap_gain
     rows: list[tuple[str, Difference, str]] = []
     if found:
-        label = _text(f"{found.with_heap.name}\nagainst\n{found.labels_alone.name}")
+        label = f"{found.with_heap.name}\nagainst\n{found.labels_alone.name}"
         rows += [(f"{label}\n({name})", difference, "C0") for name, difference in found.difference.items()]
     if scores.equal_passes:
         rows += [
@@ -129,11 +144,6 @@ def _draw_labels(axes: Axes, quality: Mapping[str, Mapping[str, LevelQuality]], 
         _legend_below(axes, title="x before, o after; numbers are rounds")
     else:
         axes.text(0.5, 0.5, "the heap's true labels are not known", ha="center", va="center", transform=axes.transAxes)
-
-
-def _text(name: str) -> str:
-    """A name as it is drawn: a dollar sign would begin a formula."""
-    return name.replace("$", r"\$")
 
 
 def _legend_below(axes: Axes, title: str | None = None) -> None:

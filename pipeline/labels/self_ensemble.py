@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
-from nstudent.errors import TrainingError
+from nstudent.errors import RefusedError
 from nstudent.labels.evidence import Distribution, Weights, pooled
 from nstudent.labels.store import LabelStore
 from nstudent.machine import available_memory
@@ -32,12 +32,12 @@ def check_memory(num_rows: int, outputs: Outputs) -> None:
     """Say before hours of training that the averages of so many images would not fit.
 
     Raises:
-        TrainingError: they would not; the line names the bytes needed, those there are, and the ways out.
+        RefusedError: they would not; the line names the bytes needed, those there are, and the ways out.
     """
     numbers, available = sum(outputs.sizes) + 1, available_memory()
     needed = _COPIES * num_rows * numbers * torch.float32.itemsize
     if available is not None and needed > available:
-        raise TrainingError(
+        raise RefusedError(
             f"the filter keeps a running average of {numbers:,} numbers for each of {num_rows:,} images: "
             f"{needed:,} bytes with its checkpoint, and {available:,} are available; set filter.enabled=false, "
             "or data.unlabelled to fewer images"

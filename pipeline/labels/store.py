@@ -20,7 +20,7 @@ from nstudent.labels.selection import deep_enough, kept_confidence
 from nstudent.labels.top import TopRows, class_type, classes_kept, top_classes
 from nstudent.storage.artifact import Artifact
 from nstudent.storage.files import write_json
-from nstudent.storage.hdf5 import attributes, mapped, write, write_joined
+from nstudent.storage.hdf5 import attributes, encoded, mapped, write_joined
 from nstudent.taxonomy.outputs import Outputs
 from nstudent.taxonomy.tree import UNKNOWN, LabelArray, Taxonomy
 
@@ -132,9 +132,17 @@ class Shard:
         for name, rows in columns.items():
             self._arrays[name][first : first + len(rows)] = rows
 
-    def write(self, path: Path) -> None:
-        """Write the file, once every row was put in."""
-        write(path, self._arrays, self._layout.attributes())
+    def encoded(self, rows: int) -> bytes:
+        """The content of a file with the first so many rows: once every row was put in, of the shard."""
+        arrays = {name: array[:rows] for name, array in self._arrays.items()}
+        return encoded(arrays, self._layout.attributes())
+
+    def take(self, path: Path) -> int:
+        """Take in the first rows, from a file that ``encoded`` has given; returns how many these are."""
+        found = mapped(path)
+        for name, array in self._arrays.items():
+            array[: len(found[name])] = found[name]
+        return len(found["image"])
 
 
 def shard_path(folder: Path, first: int, last: int) -> Path:

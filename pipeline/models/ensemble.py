@@ -152,7 +152,7 @@ def pool_ensembles(ensembles: Sequence[Ensemble], weights: Sequence[float]) -> E
         ConfigError: They differ in what they look at or in what they can say.
     """
     first = ensembles[0]
-    for key in ("taxonomy", "absent", "image_size", "max_pixels", "pooling", "link"):
+    for key in ("taxonomy", "absent", "image_size", "max_pixels", "bits", "pooling", "link"):
         if any(getattr(each.recipe, key) != getattr(first.recipe, key) for each in ensembles):
             raise ConfigError(f"these classifiers cannot be pooled: they differ in {key}")
     shares: list[float] = []

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Self
 from nstudent.config.file import check_section
 from nstudent.config.members import MemberConfig, member_entry, read_member
 from nstudent.config.schema import Config
-from nstudent.config.types import Absent, ImageSize, MaxPixels, Number, Precision, Section
+from nstudent.config.types import Absent, Bits, ImageSize, MaxPixels, Number, Precision, Section
 from nstudent.errors import ArtifactError, ConfigError, DataError
 from nstudent.labels.decoders import DECODERS
 from nstudent.labels.path_posterior import Calibration
@@ -75,6 +75,8 @@ class Recipe(Section):
     """Side of the square images that the members see, in pixels."""
     max_pixels: MaxPixels
     """Larger images are not decoded for it."""
+    bits: Bits | None = None
+    """Depth of images of more than 8 bits, where their file does not say it, as in the configuration."""
     precision: Precision = "auto"
     """Type that convolutions compute in, as in the configuration."""
 
@@ -110,6 +112,7 @@ class Recipe(Section):
             absent=config.absent,
             image_size=config.data.image_size,
             max_pixels=config.data.max_pixels,
+            bits=config.data.bits,
             precision=config.precision,
         )
 
@@ -145,7 +148,11 @@ class Recipe(Section):
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that ``from_json`` reads back."""
-        return self.model_dump(mode="json")
+        said = self.model_dump(mode="json")
+        if self.bits is None:
+            # A key that came later: where it says nothing, the file is the one that it was before.
+            del said["bits"]
+        return said
 
     @classmethod
     def from_json(cls, data: Any) -> Recipe:

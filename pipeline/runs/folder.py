@@ -8,24 +8,28 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from nstudent.config.file import dump_yaml, reload_config
+from nstudent.config.file import reload_config
 from nstudent.config.schema import Config
-from nstudent.data.sources import source_stamp
+from nstudent.config.yaml_text import dump_yaml
+from nstudent.data.sources import source_seen
+from nstudent.data.sources.seen import Seen
 from nstudent.distributed.world import IndependentJob, World
-from nstudent.errors import ArtifactError, StoppedError
+from nstudent.errors import ArtifactError, ConfigError, DataError, RefusedError, StoppedError
 from nstudent.listener import Listener, NoListener, Several
 from nstudent.progress import Beside, Progress, Silence, Watched
-from nstudent.runs import outcome
+from nstudent.runs import asked, outcome
 from nstudent.runs.curves import CurveFiles
 from nstudent.runs.plan import plan
 from nstudent.runs.remaining import Remaining
+from nstudent.runs.source_seen import changes, keep_seen
 from nstudent.runs.stage import Context, Step
 from nstudent.runs.tensorboard import TensorBoard
 from nstudent.session import Session
-from nstudent.storage.artifact import FINAL, Artifact, Manifest
-from nstudent.storage.commit import commit, difference, open_partial, partial_folder
-from nstudent.storage.files import atomic_write, explained, fingerprint_of, write_json
-from nstudent.storage.lock import hold, hold_part
+from nstudent.storage.artifact import FINAL, Artifact, Manifest, Metrics
+from nstudent.storage.commit import SOURCE_CHANGED, commit, note_refusal, open_partial, partial_folder
+from nstudent.storage.files import atomic_write, explained, write_json
+from nstudent.storage.links import links_of_run, refuse_links
+from nstudent.storage.lock import HOLDER, LOCK, MARK, hold, hold_part
 
 CONFIG = "config.yaml"
 Turns = Callable[[Step, int], Iterable[int]]
@@ -53,7 +57,7 @@ class Run:
         self.session = session
         self.progress: Progress = session.watched()
         self.steps = plan(config)
-        self._stamp: str | None = None
+        self._seen: Seen | None = None
         self._turns: Turns = lambda step, count: range(count)
 
     @classmethod
@@ -71,22 +75,24 @@ class Run:
             ConfigError: its configuration cannot be read.
         """
         path = Path(run_dir) / CONFIG
+        refuse_links(Path(run_dir), (CONFIG,) if path.is_symlink() else ())
         if not path.exists():
             raise ArtifactError(f"{run_dir} is not a run folder: it has no {CONFIG}")
         return cls.open(reload_config(path), run_dir, session)
 
     @contextmanager
     def locked(self, *, beside_parts: bool = False) -> Iterator[None]:
-        """Hold the lock of the run folder, and note there why the run was stopped, if it is.
+        """Hold the lock of the run folder, where no link is allowed, and note there why the run was stopped, if it is.
 
         Args:
             beside_parts: Whether jobs that make parts of a labelling may be at work in the folder meanwhile.
 
         Raises:
             BusyError: another process holds the folder.
-            ArtifactError: the disk refuses something; the message is one line.
+            ArtifactError: the disk refuses something, or something of the run is a link; the message is one line.
         """
         with explained(self.run_dir, "use"), hold(self.run_dir, beside_parts=beside_parts):
+            refuse_links(self.run_dir, self.links())
             note = self.run_dir / STOPPED
             note.unlink(missing_ok=True)
             try:
@@ -94,6 +100,10 @@ class Run:
             except StoppedError as error:
                 write_json(note, {"why": str(error)})
                 raise
+
+    def links(self) -> Iterator[str]:
+        """Every link that stands in place of something of the run, by its path in the run folder."""
+        return links_of_run(self.run_dir, (CONFIG, FINAL, STOPPED, LOCK, MARK, HOLDER))
 
     @contextmanager
     def as_leader(self) -> Iterator[bool]:
@@ -149,16 +159,20 @@ class Run:
         """
         common = {key: getattr(self.config, key) for key in ("seed", "absent", "precision", "augment", "compile")}
         if step.stage.provides == "data":
-            if self._stamp is None:
-                self._stamp = source_stamp(self.config.data)
-            common = {"seed": self.config.seed, "source": self._stamp}
+            common = {"seed": self.config.seed, "source": self._source().stamp}
         return {
             "stage": step.stage.name,
             "version": step.stage.version,
             "round": step.round,
-            "settings": common | step.settings(self.config),
-            "inputs": {name: manifest.fingerprint for name, manifest in inputs.items()},
+            "settings": common | asked.by_content(step.settings(self.config)),
+            "inputs": {name: each.id if each.role == "data" else each.fingerprint for name, each in inputs.items()},
         }
+
+    def _source(self) -> Seen:
+        """What the source of the data looks like; it is looked at once."""
+        if self._seen is None:
+            self._seen = source_seen(self.config.data)
+        return self._seen
 
     def inputs(self, step: Step) -> dict[str, Manifest]:
         """Manifests of the step's inputs, by step; gathered steps that were not needed are left out.
@@ -195,11 +209,11 @@ class Run:
             return "not made yet"
         made = Manifest.read(self.folder(step.name))
         inputs = self.inputs(step)
-        asked = self.asked(step, inputs)
-        if made.fingerprint != fingerprint_of(asked):
-            return difference(made.asked, asked)
-        changed = [name for name, manifest in inputs.items() if made.inputs.get(name) != manifest.id]
-        return f"{changed[0]} was made again" if changed else None
+        reason = asked.why_stale(made, self.asked(step, inputs), inputs)
+        if reason and reason.startswith(SOURCE_CHANGED):
+            said = changes(self.run_dir, self._source())
+            return reason.replace(SOURCE_CHANGED, f"{SOURCE_CHANGED}: {said}", 1) if said else reason
+        return reason
 
     def make(self, step: Step) -> Manifest:
         """Run one step, commit what it made, and tell the listener; the other processes of the run do their share."""
@@ -209,7 +223,7 @@ class Run:
         open_partial(folder, request, anew=not step.stage.resumes)
         if step.stage.shared:
             self.world.agree(step.index)
-        metrics = step.stage.load()(self._context(step, request["inputs"]))
+        metrics = self._work(step, request["inputs"])
         assert metrics is not None, "the process that leads reports"
         reported = metrics.to_json()
         fields = {
@@ -221,8 +235,18 @@ class Run:
             "seconds": round(time.monotonic() - began, 1),
         }
         manifest = commit(folder, fields).manifest
+        if step.stage.provides == "data":
+            keep_seen(self.run_dir, self._source())
         self.session.listener.made(step.name, reported)
         return manifest
+
+    def _work(self, step: Step, inputs: Iterable[str]) -> Metrics | None:
+        """Run the stage. What ends in a refusal is no unfinished work: the remedy is other settings."""
+        try:
+            return step.stage.load()(self._context(step, inputs))
+        except (ConfigError, DataError, RefusedError) as error:
+            note_refusal(self.folder(step.name), str(error))
+            raise
 
     def make_part(self, step: Step, part: IndependentJob) -> None:
         """Make one part of a step's files and leave them there: a later call that finds all of them commits it."""

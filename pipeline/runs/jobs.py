@@ -16,6 +16,7 @@ from types import ModuleType
 
 from nstudent import errors
 from nstudent.errors import ArtifactError, ConfigError, NstudentError, TrainingError
+from nstudent.machine import out_of_working_folder, safe_start
 from nstudent.progress import Task
 from nstudent.runs.folder import Run
 from nstudent.runs.job_process import Job, receive, send, work
@@ -46,14 +47,15 @@ def side_by_side(run: Run, steps: Sequence[Step]) -> Iterator[Jobs]:
 def _processes_beside(run: Run, steps: Sequence[Step]) -> int:
     """How many processes to start. Where all trainings are up to date this is known before torch takes its time."""
     trainings = [step for step in steps if step.stage.apart or step.stage.aside]
-    if run.world.size > 1 or not any(_is_to_be_made(run, step) for step in trainings):
+    if run.world.size > 1 or not any(is_to_be_made(run, step) for step in trainings):
         return 0
-    from nstudent.models.device import trainings_at_once
+    with out_of_working_folder():
+        from nstudent.models.device import trainings_at_once
 
     return trainings_at_once(run.config) - 1
 
 
-def _is_to_be_made(run: Run, step: Step) -> bool:
+def is_to_be_made(run: Run, step: Step) -> bool:
     """Whether a step is stale, or what it is made from: that will be made again, and so perhaps will it."""
     names = [*(name for _, name in step.inputs), step.name]
     try:
@@ -162,7 +164,7 @@ class _JobProcess:
         self.connection, theirs = context.Pipe()
         settings = run.config.model_dump_json()
         self._process = context.Process(target=work, args=(theirs, settings, str(run.run_dir)), name="nstudent job")
-        with _no_main_module():
+        with _no_main_module(), safe_start():
             self._process.start()
         theirs.close()
 

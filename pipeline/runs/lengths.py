@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from nstudent.config.schema import Config
+    from nstudent.config.schema import Config, FilterConfig, StudentConfig
 
 _FEWEST_EPOCHS, _FEWEST_STEPS = 30, 400
 """Length of a student that is not given one: in a hundred steps a network from scratch learns little."""
@@ -28,6 +28,11 @@ class Expected:
 def heap_batch_size(batch_size: int, ratio: float) -> int:
     """Pseudo-labelled images beside ``batch_size`` labelled ones."""
     return max(1, round(batch_size * ratio)) if ratio else 0
+
+
+def batch_parts(training: FilterConfig | StudentConfig) -> tuple[int, int]:
+    """Number of labelled images in a batch, and of pseudo-labelled ones beside them."""
+    return training.batch_size, heap_batch_size(training.batch_size, training.unlabelled_ratio)
 
 
 def student_length(config: Config, unlabelled: int) -> tuple[int, int]:

@@ -30,7 +30,7 @@ def _training(name: str, *, without: Sequence[str] = ()) -> Callable[[Config], d
 STAGES = {
     stage.name: stage
     for stage in (
-        Stage("data", needs=(), provides="data", settings=_section("data"), version=2),
+        Stage("data", needs=(), provides="data", settings=_section("data"), version=3),
         Stage(
             "teacher",
             needs=("data",),
@@ -38,6 +38,7 @@ STAGES = {
             settings=_training("teacher"),
             version=3,
             shared=True,
+            trains=True,
             apart=True,
         ),
         Stage(
@@ -47,6 +48,7 @@ STAGES = {
             settings=_training("student"),
             version=3,
             shared=True,
+            trains=True,
             aside=True,
         ),
         Stage(
@@ -76,6 +78,7 @@ STAGES = {
             ),
             version=5,
             shared=True,
+            trains=True,
         ),
         Stage(
             "student",
@@ -84,6 +87,7 @@ STAGES = {
             settings=lambda config: _training("student")(config) | {"pseudolabel.targets": config.pseudolabel.targets},
             version=3,
             shared=True,
+            trains=True,
         ),
         Stage(
             "evaluate",

@@ -8,8 +8,9 @@ from nstudent.config.schema import Config
 from nstudent.distributed.world import IndependentJob
 from nstudent.errors import ConfigError
 from nstudent.runs.folder import Run
-from nstudent.runs.jobs import Jobs, side_by_side
+from nstudent.runs.jobs import Jobs, is_to_be_made, side_by_side
 from nstudent.runs.plan import STAGES, check_stage, needed_until
+from nstudent.runs.rehearsal import rehearse
 from nstudent.runs.stage import Step
 from nstudent.session import Session
 from nstudent.storage.commit import finish_commit, partial_folder
@@ -41,6 +42,7 @@ def run_all(
     with run.as_leader() as leads:
         if leads:
             run.write_config()
+            _rehearse(run, steps)
             with run.foreseen(steps), side_by_side(run, steps) as jobs:
                 _make_all(run, steps, jobs)
             run.write_final()
@@ -66,6 +68,7 @@ def run_stage(config: Config, stage: str, run_dir: str | Path | None = None, ses
             why = run.why_ended() or f"with rounds={config.rounds} none is planned"
             raise ConfigError(f"this run has no {stage} step: {why}")
         run.write_config()
+        _rehearse(run, steps)
         with side_by_side(run, [step for step in steps if step.stage.apart]):
             made = next((step for step in steps if _make_if_stale(run, step)), steps[-1])
         return run.folder(made.name)
@@ -96,6 +99,12 @@ def run_part(
         raise ConfigError(f"{run.run_dir} needs no labels: all of them are there, or rounds=0")
     run.make_part(step, part)
     return partial_folder(run.folder(step.name))
+
+
+def _rehearse(run: Run, steps: Sequence[Step]) -> None:
+    """Try the networks that are yet to be trained: those of the first step that is to be made, and of all after it."""
+    first = next((number for number, step in enumerate(steps) if is_to_be_made(run, step)), len(steps))
+    rehearse(run.config, steps[first:], run.progress, run.world.size)
 
 
 def _make_all(run: Run, steps: Sequence[Step], jobs: Jobs) -> None:

@@ -6,21 +6,24 @@ import importlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
 from nstudent.distributed.world import World
 from nstudent.listener import Listener
+from nstudent.machine import out_of_working_folder
 from nstudent.progress import Progress
 from nstudent.runs.step_metrics import Role
 from nstudent.session import Session
 from nstudent.storage.artifact import Artifact, Metrics
-from nstudent.storage.commit import SCRATCH
 from nstudent.storage.files import make_folder, reserve
+from nstudent.storage.sealed import SCRATCH
 
 if TYPE_CHECKING:
     # They take longer to import than all the rest, and `nstudent --help` needs neither.
     from nstudent.config.schema import Config
     from nstudent.randomness import Key
+    from nstudent.training.trial import PlannedTraining
 
 Work = Callable[["Context"], Metrics | None]
 """What a stage does: returns what it reports, or ``None`` in a process that does not lead."""
@@ -53,16 +56,25 @@ class Stage:
     """Whether it trains networks that are independent of one another, so that other processes can train some ahead."""
     aside: bool = False
     """Whether it needs nothing that is trained, so that another process can make it beside the trainings."""
+    trains: bool = False
+    """Whether it trains networks. Its module then says which (``planned``), so that they can be tried beforehand."""
 
     def load(self) -> Work:
         """Import the stage's module and return its ``run``."""
-        module = importlib.import_module(f"nstudent.stages.{self.name}")
-        return cast(Work, module.run)
+        return cast(Work, self._module().run)
 
     def load_training(self) -> Callable[[Context, int], None]:
         """Import the stage's module and return its ``train_ahead``, which trains one of its independent networks."""
+        return cast(Callable[[Context, int], None], self._module().train_ahead)
+
+    def _module(self) -> ModuleType:
+        with out_of_working_folder():
+            return importlib.import_module(f"nstudent.stages.{self.name}")
+
+    def load_planned(self) -> Callable[[Config], Iterable[PlannedTraining]]:
+        """Import the stage's module and return its ``planned``, which says what networks it trains."""
         module = importlib.import_module(f"nstudent.stages.{self.name}")
-        return cast(Callable[[Context, int], None], module.train_ahead)
+        return cast("Callable[[Config], Iterable[PlannedTraining]]", module.planned)
 
 
 @dataclass(frozen=True)

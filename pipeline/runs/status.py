@@ -8,8 +8,9 @@ from nstudent.runs.folder import STOPPED, Run
 from nstudent.runs.stage import Step
 from nstudent.runs.step_metrics import read_metrics
 from nstudent.storage.artifact import Manifest, Metrics
-from nstudent.storage.commit import partial_folder
+from nstudent.storage.commit import partial_folder, refusal
 from nstudent.storage.files import read_json
+from nstudent.storage.links import refuse_links
 
 
 @dataclass(frozen=True)
@@ -25,13 +26,22 @@ class StepState:
 
 
 def status(run_dir: str | Path) -> list[StepState]:
-    """Where each step of a run folder stands, and why."""
+    """Where each step of a run folder stands, and why.
+
+    Raises:
+        ArtifactError: The folder holds no run, or something of it is a link.
+        ConfigError: Its configuration cannot be read.
+    """
     run = Run.reopen(run_dir)
+    refuse_links(run.run_dir, run.links())
     needed = set(run.needed_steps())
     return [_state(run, step, step in needed) for step in run.steps]
 
 
-def _why_unfinished(run: Run, partial: bool) -> str:
+def _why_unfinished(run: Run, folder: Path, partial: bool) -> str:
+    refused = refusal(folder)
+    if refused is not None:
+        return refused
     note = run.run_dir / STOPPED
     if partial and note.exists():
         return str(read_json(note).get("why", ""))
@@ -44,7 +54,7 @@ def _state(run: Run, step: Step, needed: bool) -> StepState:
         return StepState(step, "not needed", run.why_ended())
     if not folder.exists():
         partial = partial_folder(folder).exists()
-        return StepState(step, "partial" if partial else "missing", _why_unfinished(run, partial))
+        return StepState(step, "partial" if partial else "missing", _why_unfinished(run, folder, partial))
     try:
         reason = run.why_stale(step)
     except NstudentError as error:

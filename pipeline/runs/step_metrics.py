@@ -38,6 +38,8 @@ class DataMetrics(Metrics):
     """Number of labels at which a path can end."""
     findings: dict[str, int]
     """Number of entries of each kind in ``findings.json``."""
+    not_taken: int = 0
+    """Number of files below the folders of the source that are none of its images."""
 
 
 @dataclass(frozen=True)

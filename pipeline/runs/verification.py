@@ -7,8 +7,9 @@ from nstudent.errors import ArtifactError
 from nstudent.runs.folder import Run
 from nstudent.runs.stage import Step
 from nstudent.session import Session
-from nstudent.storage.artifact import Manifest, damage, refuse_strays, strays
+from nstudent.storage.artifact import MANIFEST, Manifest, damage, refuse_strays, strays
 from nstudent.storage.commit import finish_commit, is_reopened, reopen
+from nstudent.storage.links import LINK, refuse_links
 
 
 @dataclass(frozen=True)
@@ -21,10 +22,13 @@ class Damage:
 
 
 def verify(run_dir: str | Path, session: Session | None = None) -> list[Damage]:
-    """Hash every file of every step again, and say which are not what was committed."""
+    """Hash every file of every step again, and say which are not what was committed; links are named, not followed."""
     run = Run.reopen(run_dir, session)
+    linked = [name.partition("/") for name in run.links()]
+    # What is read to know the steps lies in their manifests, so that no link may stand above one.
+    refuse_links(run.run_dir, (step for step, _, name in linked if not name or name == MANIFEST))
     steps = [step for step in run.needed_steps() if run.folder(step.name).exists()]
-    found = []
+    found = [Damage(step, name, LINK) for step, _, name in linked if not (run.run_dir / step / MANIFEST).exists()]
     with run.progress.task("verify", len(steps), "steps") as task:
         for step in steps:
             found += [Damage(step.name, name, what) for name, what in damage(run.folder(step.name)).items()]

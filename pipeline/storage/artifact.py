@@ -17,13 +17,13 @@ from nstudent.errors import ArtifactError
 from nstudent.machine import available_cores
 from nstudent.storage.files import fingerprint_of, read_json, sha256_of
 from nstudent.storage.json_record import JsonRecord
+from nstudent.storage.links import LINK, is_behind_link, links_below
 
 MANIFEST = "manifest.json"
 FINAL = "final.json"
 """In the run folder: the step whose classifier stands."""
 SCHEMA = 1
 _MISSING = "missing"
-_LINK = "a link to a file elsewhere"
 _ROLE_OF_STAGE = {
     "data": "data",
     "teacher": "classifier",
@@ -76,8 +76,10 @@ class Manifest:
         """Read the manifest of a committed step.
 
         Raises:
-            ArtifactError: It is missing, damaged, or of a schema that this version does not read.
+            ArtifactError: It is missing, damaged, behind a link, or of a schema that this version does not read.
         """
+        if folder.is_symlink():
+            raise ArtifactError(f"{folder} is {LINK}: put the folder itself there")
         if not (folder / MANIFEST).exists():
             raise ArtifactError(f"{folder} has no {MANIFEST}: delete the folder and run the same command again")
         data = read_json(folder / MANIFEST)
@@ -169,8 +171,8 @@ class Artifact:
 
     def _explained(self, name: str, wrong: str) -> str:
         path = self.folder / name
-        if wrong == _LINK:
-            return f"{path} is {_LINK}: put the file itself there"
+        if wrong == LINK:
+            return f"{path} is {LINK}, or lies behind one: put the file itself there"
         said = f"is {_MISSING}" if wrong == _MISSING else "has changed since it was made"
         return f"{path} {said}: nstudent verify {self.folder.parent} --repair makes it again"
 
@@ -192,7 +194,8 @@ def damage(folder: Path) -> dict[str, str]:
     files = Manifest.read(folder).files
     checked = _each(lambda name: _what_is_wrong(folder, name, files[name]), list(files))
     found = {name: wrong for name, wrong in zip(files, checked, strict=True) if wrong}
-    return found | dict.fromkeys(strays(folder), "not part of the step: remove it")
+    links = dict.fromkeys(links_below(folder), LINK)
+    return dict.fromkeys(strays(folder), "not part of the step: remove it") | found | links
 
 
 def strays(folder: Path) -> list[str]:
@@ -237,8 +240,8 @@ def _each(check: Callable[[Item], Found], items: Sequence[Item]) -> Generator[Fo
 def _what_is_wrong(folder: Path, name: str, entry: Mapping[str, Any]) -> str:
     """Why a file of a committed step is not the one that was committed; empty where it is."""
     path = folder / name
-    if path.exists() and not path.resolve().is_relative_to(folder.resolve()):
-        return _LINK
+    if is_behind_link(folder, name):
+        return LINK
     if not path.is_file():
         return _MISSING
     if path.stat().st_size != entry["bytes"]:

@@ -1,5 +1,6 @@
 """How a step comes to exist: made in a partial folder, and committed by one rename after its manifest."""
 
+import contextlib
 import functools
 import platform
 from collections.abc import Mapping, Sequence
@@ -20,11 +21,14 @@ from nstudent.storage.files import (
     sync_folder,
     write_json,
 )
+from nstudent.storage.links import links_below, refuse_links
+from nstudent.storage.sealed import SCRATCH, SealedFiles
 
 ASKED = "asked.json"
 """In a partial folder: what it is being made for."""
-SCRATCH = "scratch"
-"""Folder of a partial step for its checkpoints: removed when the step commits."""
+SOURCE_CHANGED = "the source has changed"
+_REFUSED = "refused.json"
+"""In the scratch folder of a partial step whose settings cannot lead to an end: why."""
 _REOPENED = "reopened.json"
 """In the scratch folder of a step that was committed once."""
 
@@ -49,9 +53,11 @@ def open_partial(folder: Path, asked: Mapping[str, Any], *, beside_others: bool 
     partial = partial_folder(folder)
     if partial.is_symlink():
         raise ArtifactError(f"{partial} is a link: remove it and run the same command again")
+    if partial.exists():
+        refuse_links(partial, links_below(partial))
     before = _asked(partial)
     if partial.exists() and (anew or before != dict(asked)):
-        if not anew and before is not None and _work(partial):
+        if not anew and before is not None and _work(partial) and refusal(folder) is None:
             then = before.get("asked") if isinstance(before, dict) else None
             changed = difference(then, asked["asked"]) or "an input was made again"
             raise ArtifactError(
@@ -66,6 +72,21 @@ def open_partial(folder: Path, asked: Mapping[str, Any], *, beside_others: bool 
     if not beside_others:
         sweep(partial)
     return partial
+
+
+def note_refusal(folder: Path, why: str) -> None:
+    """Mark the partial folder of a step: other settings may begin anew there, since these cannot lead to an end."""
+    partial = partial_folder(folder)
+    # The refusal itself is what a person is to see, whatever the disk says.
+    with contextlib.suppress(ArtifactError):
+        make_folder(partial / SCRATCH)
+        write_json(partial / SCRATCH / _REFUSED, {"why": why})
+
+
+def refusal(folder: Path) -> str | None:
+    """Why the settings of a step that is partial cannot lead to an end; ``None`` if nobody has found that."""
+    note = partial_folder(folder) / SCRATCH / _REFUSED
+    return str(read_json(note).get("why", "")) if note.is_file() else None
 
 
 def _asked(partial: Path) -> Any:
@@ -92,6 +113,10 @@ def _difference(made: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
     if changed:
         key = changed[0]
         more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+        if key == "source":
+            return f"{SOURCE_CHANGED}{more}"
+        if ".sha256" in key and key in before:
+            return f"the content of {key.partition('.sha256')[0]} changed{more}"
         if key not in before:
             return f"{key} was not set, or not known to the version that made it{more}"
         return f"{key} changed from {before[key]!r:.60} to {now.get(key)!r:.60}{more}"
@@ -104,10 +129,12 @@ def _difference(made: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
     return "made by another version of the stage" if made != asked else ""
 
 
-def _single_keys(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+def _single_keys(settings: Mapping[Any, Any], above: str = "") -> dict[str, Any]:
     """Groups of keys, such as noise, as their keys: else a difference drowns in what is equal."""
     found: dict[str, Any] = {}
     for key, value in settings.items():
+        if isinstance(value, list) and value and isinstance(value[0], Mapping):
+            value = dict(enumerate(value))
         inner = _single_keys(value, f"{above}{key}.") if isinstance(value, Mapping) and value else None
         found |= inner if inner is not None else {f"{above}{key}": value}
     return found
@@ -119,6 +146,9 @@ def commit(folder: Path, manifest_fields: Mapping[str, Any]) -> Artifact:
     found = {path.relative_to(partial).as_posix(): path for path in sorted(partial.rglob("*")) if path.is_file()}
     made = {name: path for name, path in found.items() if name != ASKED and not name.startswith(f"{SCRATCH}/")}
     hashes = sha256_of_each(list(made.values()))
+    sealed = SealedFiles(partial)
+    for name, digest in zip(made, hashes, strict=True):
+        sealed.check(name, digest)
     files = {
         name: {"sha256": digest, "bytes": path.stat().st_size}
         for (name, path), digest in zip(made.items(), hashes, strict=True)
@@ -140,13 +170,17 @@ def finish_commit(folder: Path) -> None:
 def reopen(folder: Path, asked: Mapping[str, Any], damaged: Sequence[str]) -> None:
     """Turn a committed step back into a partial one without its damaged files, so that only these are made again."""
     partial = partial_folder(folder)
+    files = Manifest.read(folder).files
     remove_folder(partial)
     rename(folder, partial)
     write_json(partial / ASKED, asked)
     make_folder(partial / SCRATCH)
+    sealed = SealedFiles(partial)
+    for name in files.keys() - set(damaged):
+        sealed.seal(name, files[name]["sha256"])
     write_json(partial / SCRATCH / _REOPENED, list(damaged))
     # The manifest last: while it is there, a crash leaves a step that is committed and still known to be damaged.
-    # Without it all that lies there is taken for whole.
+    # Without it all that fits its seal is taken for whole.
     for name in (*damaged, MANIFEST):
         with explained(partial / name, "remove"):
             (partial / name).unlink(missing_ok=True)

@@ -9,6 +9,7 @@ import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,12 +82,9 @@ def sync_folder(folder: Path) -> None:
 
 def atomic_write(path: Path, content: bytes) -> None:
     """Give ``path`` this content, or leave it as it was."""
-    beside = path.with_name(f".{path.name}{_UNFINISHED}")
+    beside = _beside(path)
     try:
         with explained(path, f"write {len(content):,} bytes to"):
-            # What an attempt before left, or a link that a stranger put there: neither is written through.
-            if os.path.lexists(beside):
-                beside.unlink()
             with open(beside, "xb") as file:
                 file.write(content)
                 file.flush()
@@ -110,9 +108,14 @@ def append(path: Path, content: bytes) -> None:
             os.close(descriptor)
 
 
+def _beside(path: Path) -> Path:
+    """A name in the same folder that no other process writes to, should two of them write one file at once."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}{_UNFINISHED}")
+
+
 def can_link(source: Path, folder: Path) -> bool:
     """Whether a file can get a second name in another folder: tried, because mounts and owners decide it, too."""
-    name = folder / f".{source.name}{_UNFINISHED}"
+    name = _beside(folder / source.name)
     try:
         os.link(source, name)
     except OSError:
@@ -140,9 +143,7 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 
 def _copy(source: Path, target: Path) -> None:
-    beside = target.with_name(f".{target.name}{_UNFINISHED}")
-    if os.path.lexists(beside):
-        beside.unlink()
+    beside = _beside(target)
     try:
         # Not through a link that has taken the file's place meanwhile.
         with open(source, "rb", opener=_no_link) as there, open(beside, "xb") as here:
@@ -160,9 +161,10 @@ def _no_link(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0))
 
 
-def sweep(folder: Path) -> None:
-    """Remove what killed writes left beside the files of a folder and of those below it."""
-    for path in folder.rglob(f".*{_UNFINISHED}"):
+def sweep(folder: Path, *, below: bool = True) -> None:
+    """Remove what killed writes left beside the files of a folder and, unless ``below`` is false, of those below it."""
+    pattern = f".*{_UNFINISHED}"
+    for path in folder.rglob(pattern) if below else folder.glob(pattern):
         path.unlink()
 
 
@@ -205,7 +207,7 @@ def read_json(path: Path) -> Any:
         ArtifactError: It is missing, or not such a file.
     """
     try:
-        if path.exists() and not path.is_file():
+        if path.is_symlink() or (path.exists() and not path.is_file()):
             raise ValueError("not an ordinary file")
         if path.stat().st_size > _MAX_JSON_BYTES:
             raise ValueError(f"more than {_MAX_JSON_BYTES:,} bytes")

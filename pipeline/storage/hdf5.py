@@ -39,12 +39,17 @@ Array = npt.NDArray[Any]
 
 def write(path: Path, arrays: Mapping[str, Array], attributes: Mapping[str, Any]) -> None:
     """Write contiguous data sets and the root's attributes as one new file."""
+    atomic_write(path, encoded(arrays, attributes))
+
+
+def encoded(arrays: Mapping[str, Array], attributes: Mapping[str, Any]) -> bytes:
+    """The content of a file with contiguous data sets and attributes of the root."""
     buffer = io.BytesIO()
     with h5py.File(buffer, "w", libver=_VERSION) as file:
         for name, array in arrays.items():
             file.create_dataset(name, data=array)
         file.attrs.update(attributes)
-    atomic_write(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def write_joined(path: Path, parts: list[Path], attributes: Mapping[str, Any]) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 from nstudent.errors import ArtifactError, BusyError
-from nstudent.storage.files import read_json, write_json
+from nstudent.storage.files import read_json, sweep, write_json
+from nstudent.storage.links import refuse_links
 
 LOCK = ".lock"
 _PART = ".lock-part-"
@@ -41,6 +42,7 @@ def hold(run_dir: Path, *, beside_parts: bool = False) -> Iterator[None]:
     """
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
+        _refuse_links(run_dir)
         lock = _acquire(run_dir / LOCK, _PARTS_SECONDS if beside_parts else _GRACE_SECONDS)
     except Timeout as error:
         raise BusyError(
@@ -51,6 +53,7 @@ def hold(run_dir: Path, *, beside_parts: bool = False) -> Iterator[None]:
     try:
         if not beside_parts:
             _refuse_parts(run_dir)
+            sweep(run_dir, below=False)
         _leave_note(run_dir)
         yield
     finally:
@@ -109,6 +112,12 @@ def hold_part(run_dir: Path, number: int, count: int) -> Iterator[None]:
     finally:
         with contextlib.suppress(OSError):
             lock.release()
+
+
+def _refuse_links(run_dir: Path) -> None:
+    """A lock that is a link would be taken, and written, elsewhere; not every release of filelock refuses to."""
+    own = (LOCK, MARK, HOLDER, *(path.name for path in sorted(run_dir.glob(f"{_PART}*"))))
+    refuse_links(run_dir, (name for name in own if (run_dir / name).is_symlink()))
 
 
 def _refuse_parts(run_dir: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from nstudent.errors import DataError
+from nstudent.taxonomy.spelling import spelled
 
 Entries = Sequence[str]
 """A label as a person writes it: a class name, ``-`` (absent) or an empty string (unknown) per level."""
@@ -79,9 +80,10 @@ def _walk(tree: Any, path: Path, paths: Paths, num_levels: int) -> None:
             raise DataError(f"the taxonomy mixes a list with a mapping under '{'/'.join(path)}'")
         if not isinstance(name, str | int | float) or isinstance(name, bool):
             raise DataError(f"the taxonomy has '{name}' for a name under '{'/'.join(path)}': put it in quotes")
-        if not is_name(str(name)):
+        written = spelled(str(name))
+        if not is_name(written):
             raise DataError(f"the taxonomy names a class '{name}', which means absent or unknown: rename it")
-        here = (*path, str(name))
+        here = (*path, written)
         if here in paths:
             raise DataError(f"the taxonomy names '{'/'.join(here)}' twice")
         paths[here] = False

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from nstudent.errors import DataError
 from nstudent.taxonomy.reading import ABSENT_ENTRY, Entries, Paths, is_name, paths_of_labels, paths_of_tree
+from nstudent.taxonomy.spelling import alike
 
 ABSENT = -1
 UNKNOWN = -2
@@ -126,7 +127,9 @@ class Taxonomy:
         level, name = depth - 1, entries[depth - 1]
         candidates = [self.ancestors(level, c) for c in self._named(level, name)]
         if not candidates:
-            raise DataError(f"label {list(entries)}: the taxonomy has no {self.levels[level]} class '{name}'")
+            near = next((other for other in self.classes[level] if alike(other) == alike(name)), None)
+            hint = f", but '{near}': write both alike" if near is not None else ""
+            raise DataError(f"label {list(entries)}: the taxonomy has no {self.levels[level]} class '{name}'{hint}")
         fitting = [
             row
             for row in candidates

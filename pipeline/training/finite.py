@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from nstudent.errors import TrainingError
+from nstudent.errors import RefusedError
 from nstudent.models.heads import Logits
 from torch import Tensor, nn
 
@@ -98,7 +98,7 @@ class FiniteCheck:
             order: Place in the batch of each row of ``largest``, int64 on the host, in parts.
 
         Raises:
-            TrainingError: this step, or on a GPU one of the last few dozen, is not finite.
+            RefusedError: this step, or on a GPU one of the last few dozen, is not finite.
         """
         if self.asks_always:
             self.note(step, self.flag(loss, norm), largest(), order)
@@ -126,7 +126,7 @@ class FiniteCheck:
             order: Place in the batch of each row of ``largest``, int64 on the host, in parts.
 
         Raises:
-            TrainingError: one of the last few dozen steps is not finite.
+            RefusedError: one of the last few dozen steps is not finite.
         """
         self._waiting.append(self._record(step, figures, largest, order))
         if len(self._waiting) == _SENT_TOGETHER:
@@ -140,7 +140,7 @@ class FiniteCheck:
         """Look at every step that was not looked at yet; call it before writing weights to disk.
 
         Raises:
-            TrainingError: one of them is not finite.
+            RefusedError: one of them is not finite.
         """
         before, waiting = self._sent, self._waiting
         self._sent, self._waiting = None, []
@@ -156,7 +156,7 @@ class FiniteCheck:
         sound = sent.largest.isfinite()
         for record, (loss, norm), rows in zip(sent.records, sent.figures.tolist(), sound, strict=True):
             if not (math.isfinite(loss) and math.isfinite(norm)):
-                raise TrainingError(self._message(record, loss, norm, ~rows))
+                raise RefusedError(self._message(record, loss, norm, ~rows))
 
     def _message(self, record: _Record, loss: float, norm: float, bad: Tensor) -> str:
         """``bad``: bool (batch, levels), the images whose numbers are not finite at a level."""

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import torch
 from nstudent.data.transfer import sent
 from nstudent.distributed.ranks import shared, sum_over
-from nstudent.errors import TrainingError
+from nstudent.errors import RefusedError
 from nstudent.models.heads import Logits
 from nstudent.noise.resizing import resized
 from nstudent.noise.steps import Prepared
 from nstudent.training.clipping import Clip
 from nstudent.training.finite import FiniteCheck, largest_numbers
 from nstudent.training.objective import Moment, Objective, Stateful
-from nstudent.training.portions import Portion, halved, portions
+from nstudent.training.portions import Portion, halved, one_value_explained, portions
 from nstudent.training.surroundings import Surroundings
 from torch import Tensor, nn
 
@@ -82,7 +82,7 @@ class Gradient:
             seen: The batch, on the device.
 
         Raises:
-            TrainingError: the gradient is not finite, or not even one image fits into the memory.
+            RefusedError: the gradient is not finite, or not even one image fits into the memory.
         """
         while (learnt := self._try(step, done, seen)) is None:
             pass
@@ -126,7 +126,7 @@ class Gradient:
         def part(tensor: Tensor) -> Tensor:
             return tensor if whole else tensor[chosen]
 
-        with self._autocast:
+        with one_value_explained(len(portion.rows), seen.images.shape[-1]), self._autocast:
             logits = tuple(level.float() for level in self._shared(part(seen.images)))
         moment = Moment(
             logits=logits,
@@ -175,7 +175,7 @@ class Gradient:
     def _cut(self, images: Tensor) -> None:
         if self._world.size > 1:
             # Its gradient may be on the way to the others already.
-            raise TrainingError(
+            raise RefusedError(
                 f"process {self._world.rank} has no memory for its share of a batch ({len(images)} images): "
                 "lower batch_size, or start more processes"
             )

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from nstudent.config.schema import TrainingConfig
-from nstudent.errors import TrainingError, summary
+from nstudent.errors import RefusedError, summary
 from timm.optim import create_optimizer_v2, get_optimizer_class
 from torch import nn
 
@@ -28,7 +28,7 @@ def take_step(optimizer: torch.optim.Optimizer) -> None:
     """Let the optimiser take its step. Only its first one asks for memory: for its moments.
 
     Raises:
-        TrainingError: there is no memory, also after what the backward pass has left was given back.
+        RefusedError: there is no memory, also after what the backward pass has left was given back.
     """
     is_first = not optimizer.state
     try:
@@ -37,7 +37,7 @@ def take_step(optimizer: torch.optim.Optimizer) -> None:
     except torch.OutOfMemoryError as error:
         said = summary(error)
         if not is_first:
-            raise TrainingError(f"no memory for a step of the optimiser ({said})") from None
+            raise RefusedError(f"no memory for a step of the optimiser ({said})") from None
     # What the backward pass has left is free now, but for the error's hold on it. Half a state would not do.
     optimizer.state.clear()
     if optimizer.param_groups[0]["params"][0].is_cuda:
@@ -45,7 +45,7 @@ def take_step(optimizer: torch.optim.Optimizer) -> None:
     try:
         optimizer.step()
     except torch.OutOfMemoryError:
-        raise TrainingError(
+        raise RefusedError(
             f"no memory for the optimiser's moments, which take twice that of the weights ({said}): choose a "
             "smaller network"
         ) from None

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from nstudent.data.resident import free_memory
-from nstudent.errors import TrainingError
+from nstudent.errors import RefusedError
 from torch import Tensor
+
+ONE_VALUE = "Expected more than 1 value per channel"
+"""Beginning of what torch says where batch normalisation has a single value to take the mean of."""
 
 
 @dataclass(frozen=True)
@@ -30,14 +34,32 @@ def portions(batch_size: int, num_labelled: int, number: int) -> Iterator[Portio
             yield Portion(rows, len(labelled))
 
 
+@contextmanager
+def one_value_explained(images: int, side_px: int) -> Iterator[None]:
+    """Say in a line that a portion was cut down to where batch normalisation cannot work.
+
+    Raises:
+        RefusedError: It was.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if not str(error).startswith(ONE_VALUE):
+            raise
+        raise RefusedError(
+            f"a portion of {images} image of {side_px} px leaves the batch normalisation one value for each channel, "
+            "and the memory does not hold a larger one: lower data.image_size, or choose a smaller network"
+        ) from error
+
+
 def halved(number: int, batch_size: int, device: torch.device, side_px: int) -> int:
     """Twice as many portions as before, after the device ran out of memory.
 
     Raises:
-        TrainingError: a portion of one image did not fit; the message says what to change.
+        RefusedError: a portion of one image did not fit; the message says what to change.
     """
     if number >= batch_size:
-        raise TrainingError(
+        raise RefusedError(
             f"one image of {side_px} px does not fit in the memory of {device}{_free(device)}: memory falls with the "
             f"square of the side, so data.image_size={max(8, side_px // 2)} needs about a quarter; or choose a smaller "
             "network"

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 from nstudent.data.batches import Batch
-from nstudent.errors import TrainingError, summary
+from nstudent.errors import RefusedError, summary
 from nstudent.models.device import Placement
 from nstudent.noise.build import Noise
 from nstudent.noise.steps import Prepared
@@ -110,7 +110,7 @@ def _explained_memory(images: int) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise TrainingError(
+        raise RefusedError(
             f"no memory to noise a batch of {images} images beside the training "
             f"({summary(error)}): lower batch_size, or set augment=image"
         ) from None

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nstudent.config.file import GONE, dump_yaml, load_config, parse_yaml, reload_config
+from nstudent.config.file import GONE, load_config, reload_config
 from nstudent.config.members import MEMBERS, MemberConfig
 from nstudent.config.schema import Config, ModelConfig, Section
 from nstudent.config.types import Count
+from nstudent.config.yaml_text import dump_yaml, parse_yaml
 from nstudent.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -245,8 +246,7 @@ def test_every_problem_is_reported_at_once(tmp_path: Path) -> None:
         ("seed.a=1", "seed"),
         ("name=../up", "name"),
         ("name=''", "name"),
-        ("data.taxonomy=5", "data.taxonomy"),
-        ("student.model.pretrained=[1]", "student.model.pretrained"),
+        ("data.taxonomy=[5]", "data.taxonomy"),
         ("pseudolabel.threshold=high", "pseudolabel.threshold"),
         ("teacher.members=[{backbone: x}]", "teacher.members.0.backbone"),
         ("teacher.members=[{pretrained: [1]}]", "teacher.members.0.pretrained"),
@@ -374,14 +374,13 @@ def test_a_very_long_key_is_refused() -> None:
         "!!int '-'",
         "!!float ''",
         "!!bool maybe",
-        "!!timestamp soon",
-        "2001-99-99",
         "9" * 5_000,
         "\0",
         "a: b: c",
         "'open",
         "\t- x",
-        "=",
+        "010",
+        "1:30",
     ],
 )
 def test_yaml_that_is_none(text: str) -> None:

@@ -326,7 +326,7 @@ def test_threads_leave_the_warning_filters_as_they_were(monkeypatch: pytest.Monk
     before, opened = list(warnings.filters), Image.open
     first_in, second_in, first_out = threading.Event(), threading.Event(), threading.Event()
 
-    def slow_open(content: BytesIO) -> Image.Image:
+    def slow_open(content: BytesIO, **options: object) -> Image.Image:
         if threading.current_thread().name == "first":
             first_in.set()
             second_in.wait(5)

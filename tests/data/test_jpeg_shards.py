@@ -49,7 +49,7 @@ def stores(photos: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> dict
             rows = photos[first : first + ROWS]
             images = [Decoded(row) if kind == "pixels" else Decoded(None, jpeg=encode(row, 95)) for row in rows]
             paths.append(folder / f"{kind}-{first:05d}.h5")
-            layout.write(paths[-1], images)
+            paths[-1].write_bytes(layout.encoded(images))
         found[kind] = PixelStore(paths)
     return found
 
@@ -109,8 +109,10 @@ def test_loader_processes_and_small_batches_start_no_threads() -> None:
 
 def test_an_unreadable_image_has_no_bytes_and_is_black(tmp_path: Path) -> None:
     grey = np.full((SIDE, SIDE, 3), 99, np.uint8)
-    LAYOUT.write(tmp_path / "a.h5", [Decoded(None, reason="gone"), Decoded(None, jpeg=encode(grey, 95))])
-    LAYOUT.write(tmp_path / "b.h5", [Decoded(None, reason="gone")] * 2)
+    (tmp_path / "a.h5").write_bytes(
+        LAYOUT.encoded([Decoded(None, reason="gone"), Decoded(None, jpeg=encode(grey, 95))])
+    )
+    (tmp_path / "b.h5").write_bytes(LAYOUT.encoded([Decoded(None, reason="gone")] * 2))
 
     images = PixelStore([tmp_path / "a.h5"])[np.arange(2)]
 
@@ -128,7 +130,7 @@ def shard(photos: np.ndarray, tmp_path: Path) -> tuple[Path, bytes, range]:
     """A shard in the place it has in a run, its bytes, and where in them the images lie."""
     path = tmp_path / "00-data" / "pixels-00000.h5"
     path.parent.mkdir()
-    LAYOUT.write(path, [Decoded(None, jpeg=encode(photo, 95)) for photo in photos[:ROWS]])
+    path.write_bytes(LAYOUT.encoded([Decoded(None, jpeg=encode(photo, 95)) for photo in photos[:ROWS]]))
     content = path.read_bytes()
     first = content.index(hdf5.mapped(path)["jpeg"].tobytes())
     return path, content, range(first, first + len(hdf5.mapped(path)["jpeg"]))

@@ -7,6 +7,7 @@ not told. A hook that raises makes the operation fail, a hook that kills makes i
 import errno
 import fcntl
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -16,6 +17,8 @@ from typing import Any
 
 _ONE_PATH = {"os.mkdir": "mkdir", "os.remove": "remove", "os.rmdir": "rmdir", "shutil.rmtree": "rmtree"}
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+
+_DRAWN = re.compile(r"\.[0-9a-f]{8}(?=\.writing$)")
 
 KILL = "kill"
 TEAR = "tear"
@@ -102,6 +105,6 @@ def _may_write(descriptor: int) -> bool:
 
 
 def recorded(log: Path) -> list[tuple[str, str]]:
-    """(kind, path below the run folder) of every operation, in order."""
+    """(kind, path below the run folder) of every operation, in order; without what makes a name unlike any other."""
     lines = log.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-    return [(kind, path) for kind, _, path in (line.partition("\t") for line in lines)]
+    return [(kind, _DRAWN.sub("", path)) for kind, _, path in (line.partition("\t") for line in lines)]

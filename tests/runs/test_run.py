@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from costless_runs import ONE_ROUND, TWO_ROUNDS, planned, reasons, states, steps_made
 from nstudent import load_config, run_all, run_stage
-from nstudent.errors import ArtifactError, ConfigError, TrainingError
+from nstudent.errors import ArtifactError, ConfigError, DataError, NstudentError, RefusedError, TrainingError
 from nstudent.evaluation.scores import HEADLINE
 from nstudent.runs.status import StepState, status
 from nstudent.runs.step_metrics import TrainedMetrics
@@ -97,6 +97,43 @@ def test_a_run_that_is_killed_anywhere_ends_as_if_it_had_not_been(
     steps_made(tmp_path / "whole")
     ids = [[Manifest.read(tmp_path / run / step).id for step in ONE_ROUND] for run in ("killed", "whole")]
     assert ids[0] == ids[1]
+
+
+@pytest.mark.parametrize("error", [RefusedError("no better than chance"), ConfigError("max_gmacs"), DataError("empty")])
+def test_what_ended_in_a_refusal_is_no_unfinished_work(
+    tmp_path: Path, fake_stages: FakeStages, error: NstudentError
+) -> None:
+    fake_stages.failing = {"01-teacher": error}
+    with pytest.raises(type(error)):
+        run_all(load_config(None, ["teacher.epochs=1"]), tmp_path)
+    (stopped,) = [state for state in status(tmp_path) if state.state == "partial"]
+    assert stopped.reason == str(error)
+    fake_stages.failing = {}
+    run_all(load_config(None, ["teacher.epochs=10"]), tmp_path)
+    assert not list(tmp_path.glob("*.partial"))
+    assert not list((tmp_path / "01-teacher").glob("*refused*"))
+
+
+def test_a_step_that_was_refused_goes_on_from_its_checkpoint_at_the_same_settings(
+    tmp_path: Path, fake_stages: FakeStages
+) -> None:
+    fake_stages.failing = {"01-teacher": RefusedError("no better than chance")}
+    for _ in range(2):
+        with pytest.raises(RefusedError):
+            run_all(load_config(), tmp_path)
+        assert (tmp_path / "01-teacher.partial" / "scratch" / "checkpoint").exists()
+        (tmp_path / "01-teacher.partial" / "scratch" / "kept").touch()
+    assert (tmp_path / "01-teacher.partial" / "scratch" / "kept").exists()
+
+
+def test_work_that_was_interrupted_is_not_thrown_away_for_other_settings(
+    tmp_path: Path, fake_stages: FakeStages
+) -> None:
+    fake_stages.failing = {"01-teacher": TrainingError("another process has ended")}
+    with pytest.raises(TrainingError):
+        run_all(load_config(None, ["teacher.epochs=1"]), tmp_path)
+    with pytest.raises(ArtifactError, match=r"unfinished work .*teacher\.epochs changed from 1 to 10"):
+        run_all(load_config(None, ["teacher.epochs=10"]), tmp_path)
 
 
 def test_a_step_finds_the_checkpoint_of_its_interrupted_attempt(tmp_path: Path, fake_stages: FakeStages) -> None:

@@ -237,7 +237,7 @@ def _mutated(whole: bytes, chance: random.Random) -> bytes:
 def _read_as_a_user(path: Path) -> None:
     """Everything the data stage does with such a file; what it returns lies within its bounds."""
     source = packed.open_source(DataConfig(source="hdf5", root=str(path)))
-    records = source.records()
+    records = source.catalogue().records
     for index, record in enumerate(records):
         assert len(record.label) == 3
         assert record.split in ("train", "validation", "test", "unlabelled")
@@ -304,4 +304,4 @@ def test_a_store_with_wrong_numbers_is_refused(tmp_path: Path) -> None:
         with h5py.File(path, "r+") as file:
             file[name][index] = value
         with pytest.raises(NstudentError, match=r"x\.h5"):
-            packed.open_source(DataConfig(source="hdf5", root=str(path))).records()
+            packed.open_source(DataConfig(source="hdf5", root=str(path))).catalogue()

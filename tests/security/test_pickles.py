@@ -136,7 +136,7 @@ def test_as_an_hdf5_file(canary: Canary, tmp_path: Path, kind: Kind) -> None:
 
 
 def _records_of_hdf5(path: Path) -> object:
-    return hdf5.open_source(DataConfig(source="hdf5", root=str(path))).records()
+    return hdf5.open_source(DataConfig(source="hdf5", root=str(path))).catalogue().records
 
 
 @kinds
@@ -145,7 +145,7 @@ def test_as_an_idx_file(canary: Canary, tmp_path: Path, kind: Kind) -> None:
         (tmp_path / f"{name}-ubyte").write_bytes(kind(canary))
     config = DataConfig(source="idx", root=str(tmp_path), class_paths=("a",))
     with pytest.raises(NstudentError, match="IDX"):
-        idx.open_source(config).records()
+        idx.open_source(config).catalogue()
     assert not canary.sang
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from nstudent.errors import ArtifactError
 from nstudent.storage.commit import open_partial
-from nstudent.storage.files import atomic_write, read_json, write_json
+from nstudent.storage.files import atomic_write, read_json, sweep, write_json
 
 
 def test_a_link_in_place_of_the_file_beside_is_not_written_through(tmp_path: Path) -> None:
@@ -19,7 +19,9 @@ def test_a_link_in_place_of_the_file_beside_is_not_written_through(tmp_path: Pat
     assert precious.read_text() == "mine"
     assert (run / "config.yaml").read_bytes() == b"seed: 0\n"
     assert not (run / "config.yaml").is_symlink()
+    sweep(run)
     assert [path.name for path in run.iterdir()] == ["config.yaml"]
+    assert precious.read_text() == "mine"
 
 
 def test_a_step_is_not_made_in_a_folder_elsewhere(tmp_path: Path) -> None:

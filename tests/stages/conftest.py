@@ -117,5 +117,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     # The order of writes is tested elsewhere; here nobody waits for the disk.
     monkeypatch.setattr("nstudent.storage.files.os.fsync", lambda descriptor: None)
     # So are the processes that decode: to start them for a dozen images takes longer than to decode those here.
-    monkeypatch.setattr("nstudent.data.packing.decoders.Decoders", lambda reader, processes: nullcontext(reader))
+    monkeypatch.setattr(
+        "nstudent.data.packing.decoders.Decoders", lambda reader, _: nullcontext(lambda ids: iter([reader(ids)]))
+    )
     return Bench(tmp_path)

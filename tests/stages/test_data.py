@@ -1,5 +1,6 @@
 """The data stage, run as a user runs it: what comes in, what is left out and why, and what it leaves behind."""
 
+import json
 import os
 import shutil
 import socket
@@ -15,7 +16,7 @@ from nstudent.data.dataset import UNREADABLE, Dataset
 from nstudent.data.packing import decoders
 from nstudent.data.packing import shards as packing
 from nstudent.data.sources.folder import Folder
-from nstudent.data.sources.source import Record
+from nstudent.data.sources.source import Catalogue
 from nstudent.storage.artifact import Artifact
 from nstudent.taxonomy.tree import UNKNOWN
 from small_folders import SIZE, Bench, classes, divided, left_out, plant, png, status_by_name
@@ -145,13 +146,35 @@ def test_unreadable_images_keep_their_row_and_are_listed(bench: Bench) -> None:
 
 
 def test_too_many_unreadable_images_name_the_first_and_the_key(bench: Bench) -> None:
-    plant(bench.root, divided() | {"train/pet/cat/broken.png": b""})
+    plant(bench.root, divided() | {"train/pet/cat/broken.png": b"", "train/pet/dog/broken.png": b"GIF"})
 
-    message = bench.refused()
+    message = bench.refused(max_bad_images=1)
 
-    assert "1 of 31 images cannot be read" in message
+    assert "2 of 32 images cannot be read" in message
     assert "train/pet/cat/broken.png (the file is empty)" in message
     assert "data.max_bad_share" in message
+    assert "data.max_bad_images (now 1)" in message
+    listed = bench.tmp_path / "run/00-data.partial/left_out.json"
+    assert str(listed) in message
+    assert [entry["name"] for entry in json.loads(listed.read_text())] == [
+        "train/pet/cat/broken.png",
+        "train/pet/dog/broken.png",
+    ]
+
+
+def test_too_many_unreadable_images_are_more_than_a_share_and_more_than_a_number(bench: Bench) -> None:
+    broken = {f"train/pet/cat/broken{i}.png": b"<html>" + bytes([i]) for i in range(3)}
+    plant(bench.root, divided() | broken)
+
+    assert len(left_out(bench.run("share", max_bad_images=0, max_bad_share=0.1))) == 3
+    assert len(left_out(bench.run("number", max_bad_images=3, max_bad_share=0.0))) == 3
+    assert "3 of 33 images" in bench.refused(max_bad_images=2, max_bad_share=0.05)
+
+
+def test_one_damaged_file_stops_no_run_at_the_defaults(bench: Bench) -> None:
+    plant(bench.root, divided() | {"train/pet/cat/page.jpg": b"<html>404</html>"})
+
+    assert set(left_out(bench.run())) == {"train/pet/cat/page.jpg"}
 
 
 def test_an_unreadable_image_stays_unreadable_where_the_heap_is_thinned(bench: Bench) -> None:
@@ -212,14 +235,14 @@ def test_what_is_named_like_an_image_and_is_no_file_is_quarantined(bench: Bench)
 
 def vanishing(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
     """``act`` happens on disk after the source was listed and before its first image is read."""
-    listed = Folder.records
+    listed = Folder.catalogue
 
-    def records(source: Folder) -> list[Record]:
+    def catalogue(source: Folder) -> Catalogue:
         found = listed(source)
         act()
         return found
 
-    monkeypatch.setattr(Folder, "records", records)
+    monkeypatch.setattr(Folder, "catalogue", catalogue)
 
 
 def test_a_file_that_vanishes_is_quarantined_and_no_other_row_moves(
@@ -318,7 +341,7 @@ def test_an_interrupted_packing_keeps_its_finished_shards(bench: Bench, monkeypa
     assert len(shards) == 8
 
     # In this process: what happens in others could not be counted.
-    monkeypatch.setattr(packing, "reading", nullcontext)
+    monkeypatch.setattr(packing, "reading", lambda reader: nullcontext(lambda ids: iter([reader(ids)])))
     decoded = []
     decode = decoders.decode
 

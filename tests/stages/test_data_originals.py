@@ -146,9 +146,9 @@ def test_an_image_that_cannot_be_decoded_any_more_is_no_black_one(
 
 
 def test_no_square_is_held_for_a_shard_that_keeps_none(photos: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen, write = [], packing.Layout.write
+    seen, encoded = [], packing.Layout.encoded
     monkeypatch.setattr(
-        packing.Layout, "write", lambda layout, path, images: (seen.extend(images), write(layout, path, images))
+        packing.Layout, "encoded", lambda layout, images: (seen.extend(images), encoded(layout, images))[1]
     )
     made(config_of(photos, "original"), photos, "run")
     assert {image.pixels.nbytes for image in seen if image.readable} == {0}

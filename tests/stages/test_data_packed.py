@@ -140,10 +140,10 @@ def test_from_another_disk_they_are_copied(photos: Bench) -> None:
 
 def test_a_pack_is_the_same_wherever_it_lies(photos: Bench) -> None:
     out, _ = packed(photos)
-    stamp = open_source(settings(photos, source="packed", root=str(out))).stamp()
+    stamp = open_source(settings(photos, source="packed", root=str(out))).seen().stamp
     moved = photos.tmp_path / "moved" / "pack"
     shutil.copytree(out, moved)
-    assert open_source(settings(photos, source="packed", root=str(moved))).stamp() == stamp
+    assert open_source(settings(photos, source="packed", root=str(moved))).seen().stamp == stamp
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,10 @@ def test_a_pack_is_the_same_wherever_it_lies(photos: Bench) -> None:
         ({"image_size": 16}, "was packed with data.image_size=8: ask for that, or pack the source again"),
         ({"storage": "jpeg"}, "was packed with data.storage=pixels: ask for that"),
         ({"levels": ["fine", "coarse"]}, "was packed with data.levels=['coarse', 'fine']: ask for that"),
-        ({"max_bad_share": 0.01}, "2 of 33 images cannot be read, the first is train/pet/cat/broken.png"),
+        (
+            {"max_bad_share": 0.01, "max_bad_images": 1},
+            "2 of 33 images cannot be read, the first is train/pet/cat/broken.png",
+        ),
         ({"root": "root"}, "root is no pack: nstudent data pack"),
         ({"root": "nowhere"}, "data.root: there is no folder"),
     ],
@@ -283,12 +286,12 @@ from nstudent import cli
 from nstudent.data.packing import shards as packing
 packing.SHARD_BYTES = int(sys.argv.pop(1))
 number = getattr(signal, sys.argv.pop(1))
-write = packing.Layout.write
-def writing(layout, path, images):
-    write(layout, path, images)
-    if path.name == "pixels-00003.h5":
+write = packing.SealedFiles.write
+def writing(sealed, name, content):
+    write(sealed, name, content)
+    if name == "pixels-00003.h5":
         os.kill(os.getpid(), number)
-packing.Layout.write = writing
+packing.SealedFiles.write = writing
 cli.main()
 """
 
@@ -360,7 +363,7 @@ def test_a_label_that_fits_no_tree_is_said_before_anything_is_decoded(photos: Be
 
 def test_too_many_unreadable_images_stop_it(photos: Bench) -> None:
     with pytest.raises(DataError, match="1 of 33 images cannot be read, the first is train/pet/cat/broken"):
-        packed(photos, max_bad_share=0.0)
+        packed(photos, max_bad_share=0.0, max_bad_images=0)
 
 
 @pytest.mark.slow

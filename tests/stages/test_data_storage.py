@@ -100,12 +100,12 @@ import os, signal, sys
 from nstudent import load_config, run_stage
 from nstudent.data.packing import shards as packing
 packing.SHARD_BYTES = int(sys.argv[1])
-write = packing.Layout.write
-def dying(layout, path, images):
-    if path.name == "pixels-00002.h5":
+write = packing.SealedFiles.write
+def dying(sealed, name, content):
+    if name == "pixels-00002.h5":
         os.kill(os.getpid(), signal.SIGKILL)
-    write(layout, path, images)
-packing.Layout.write = dying
+    write(sealed, name, content)
+packing.SealedFiles.write = dying
 run_stage(load_config(None, sys.argv[3:]), "data", sys.argv[2])
 """
 

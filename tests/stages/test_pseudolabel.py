@@ -11,7 +11,7 @@ from nstudent.config.schema import Config
 from nstudent.data.dataset import Dataset
 from nstudent.errors import ArtifactError
 from nstudent.labels.selection import Selection
-from nstudent.labels.store import LabelStore, Shard
+from nstudent.labels.store import LabelStore
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble
 from nstudent.models.inference import predict
@@ -20,6 +20,7 @@ from nstudent.progress import Silence
 from nstudent.runs.run import run_stage
 from nstudent.session import Session
 from nstudent.storage.artifact import Artifact, Manifest
+from nstudent.storage.sealed import SealedFiles
 
 STEP = "04-pseudolabel"
 SHARD = "labels-000000000-000000240.h5"
@@ -112,14 +113,14 @@ def test_a_shard_that_cannot_be_written_ends_the_step(
     number: int, go_on: Path, tiny: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is written in a thread, while the next one is made."""
-    write = Shard.write
+    write = SealedFiles.write
 
-    def full(shard: Any, path: Path) -> None:
-        if path.name.startswith(f"labels-{100 * number:09d}"):
+    def full(sealed: SealedFiles, name: str, content: bytes) -> None:
+        if name.startswith(f"labels-{100 * number:09d}"):
             raise ArtifactError("the disk is full")
-        write(shard, path)
+        write(sealed, name, content)
 
-    monkeypatch.setattr(Shard, "write", full)
+    monkeypatch.setattr(SealedFiles, "write", full)
     with pytest.raises(ArtifactError, match="the disk is full"):
         run_stage(tiny("pseudolabel.shard_rows=100"), "pseudolabel", go_on)
 

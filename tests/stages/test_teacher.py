@@ -3,8 +3,10 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from nearest_mean import NearestMeanKind, add_nearest_mean
+from nstudent.config.file import load_config
 from nstudent.config.schema import Config
 from nstudent.data.dataset import Dataset
 from nstudent.errors import ConfigError, TrainingError
@@ -18,8 +20,11 @@ from nstudent.runs.plan import plan
 from nstudent.runs.run import run_all, run_stage
 from nstudent.runs.stage import Context
 from nstudent.runs.step_metrics import LabelMetrics
+from nstudent.session import Session
 from nstudent.stages.teacher import train_ahead
 from nstudent.storage.artifact import Artifact, Manifest
+from PIL import Image
+from small_folders import Said
 
 
 @pytest.mark.slow
@@ -37,6 +42,24 @@ def test_a_teacher_no_better_than_chance_stops_the_run(tiny: Callable[..., Confi
 def test_an_untrained_teacher_stops_the_run_though_it_has_luck(tiny: Callable[..., Config], untrained: Path) -> None:
     with pytest.raises(TrainingError, match="no better than chance"):
         run_stage(tiny("teacher.epochs=1", "teacher.learning_rate=1e-9"), "teacher", untrained)
+
+
+@pytest.mark.slow
+def test_a_good_teacher_goes_on_where_validation_has_too_few_rare_images_to_show_it(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).normal(100, 20, (120, 16, 16, 3))
+    images[:8] += 100
+    for number, image in enumerate(images):
+        folder = tmp_path / "images" / ("defect" if number < 8 else "ok")
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(folder / f"{number}.png")
+    words = ["data.source=folder", f"data.root={tmp_path / 'images'}", "data.levels=[x]", "data.image_size=16"]
+    words += ["rounds=0", "teacher.members=[{}]", "teacher.epochs=8", "teacher.warmup_epochs=1", "jobs=1"]
+    told = Said()
+    run_all(load_config(None, words), tmp_path / "r", Session(progress=told), until="teacher")
+    assert Manifest.read(tmp_path / "r" / "01-teacher").metrics["validation"]["level accuracy"] == 1.0
+    (warning,) = [line for line in told.lines if "too few validation images" in line]
+    assert "1 of defect, 10 of ok" in warning
+    assert "data.validation" in warning
 
 
 def test_the_finished_teacher_is_clearly_better_than_chance(finished: Path) -> None:

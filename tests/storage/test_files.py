@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from nstudent.errors import ArtifactError
-from nstudent.storage.files import atomic_write, fingerprint_of, read_json, sha256_of, write_json
+from nstudent.storage.files import atomic_write, fingerprint_of, read_json, sha256_of, sweep, write_json
 
 # sha256 of b"" and b"abc": FIPS 180-2, appendix B.
 _SHA256 = {
@@ -72,7 +72,8 @@ def test_a_write_that_is_killed_leaves_the_old_content(tmp_path: Path, monkeypat
     monkeypatch.undo()
     assert (tmp_path / "f").read_bytes() == b"old"
     atomic_write(tmp_path / "f", b"new")
-    assert [found.name for found in tmp_path.iterdir()] == ["f"]
+    sweep(tmp_path)
+    assert [(found.name, found.read_bytes()) for found in tmp_path.iterdir()] == [("f", b"new")]
 
 
 def test_the_content_is_on_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

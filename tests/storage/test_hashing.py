@@ -59,7 +59,7 @@ def _four_labels(folder: Path) -> None:
         half = torch.full((1, 2), 0.5)
         columns = layout.columns([half], torch.zeros((1, 1), dtype=torch.int32), half[:, :1])
         shard.put(0, {name: column.numpy() for name, column in columns.items()})
-        shard.write(shard_path(folder, row, row + 1))
+        shard_path(folder, row, row + 1).write_bytes(shard.encoded(1))
     finish(folder, layout, None, "teacher-id")
 
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from nstudent.config.file import read_yaml
 from nstudent.config.schema import DataConfig
+from nstudent.config.yaml_text import as_names, read_words
 from nstudent.data.curation.split import TEST, TRAIN, VALIDATION
-from nstudent.data.sources import Record
+from nstudent.data.sources import Catalogue, Record
 from nstudent.data.sources.source import printable
 from nstudent.errors import ConfigError, DataError
 from nstudent.taxonomy.tree import LabelArray, Taxonomy
@@ -18,7 +18,7 @@ _MIN_REVERSED = 3
 """Number of classes with one class below each, all sharing fewer, from which levels seem to be in the wrong order."""
 
 
-def taxonomy_of(records: Sequence[Record], config: DataConfig) -> Taxonomy:
+def taxonomy_of(found: Catalogue, config: DataConfig) -> Taxonomy:
     """The tree that the configuration gives, or the one that the labels spell.
 
     Raises:
@@ -26,14 +26,14 @@ def taxonomy_of(records: Sequence[Record], config: DataConfig) -> Taxonomy:
         ConfigError: ``data.taxonomy`` is not a tree.
     """
     if config.taxonomy is None:
-        taxonomy = Taxonomy.from_labels((record.label for record in records), config.levels)
+        taxonomy = Taxonomy.from_labels((record.label for record in found.records), found.levels)
         _check_order(taxonomy)
     else:
         tree = config.taxonomy
-        content = read_yaml(Path(tree)) if isinstance(tree, str) else tree
+        content = as_names(read_words(Path(tree))) if isinstance(tree, str) else tree
         if not isinstance(content, dict | list):
             raise ConfigError("data.taxonomy is not a tree: write nested class names")
-        taxonomy = Taxonomy.from_tree(content, config.levels)
+        taxonomy = Taxonomy.from_tree(content, found.levels)
     for level, num_classes in zip(taxonomy.levels, taxonomy.num_classes, strict=True):
         if not num_classes:
             raise DataError(f"no label names a class of the level '{level}': leave it out of data.levels")

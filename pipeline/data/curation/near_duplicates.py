@@ -2,40 +2,33 @@
 
 Two steps, because neither does alone. A perceptual hash finds candidates in no time, but calls different trousers of
 Fashion-MNIST equal; comparing the thumbnails of every pair would take forever. Measured figures: docs/DATA.md.
+
+Work grows with the number of images, also where all of them look alike, as the frames of a still camera do. Images with
+one hash are one group, which is matched with groups and not image by image; and an image whose hash is like those of
+many held-out images is compared with a few of them at a time, until it is known to be a copy of one.
 """
 
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 from nstudent.data.curation.split import TEST, VALIDATION
-from nstudent.data.decode import Pixels
+from nstudent.data.curation.thumbnails import HASH_BITS, Hashes, Ids, Numbers, Thumbnails
+from nstudent.progress import Progress
 
-Ids = npt.NDArray[np.int64]
-Hashes = npt.NDArray[np.uint64]
-Numbers = npt.NDArray[np.float64]
-
-_GREY_PX, _COLOUR_PX = 32, 8
-_HASH_SIDE = 8
-_HASH_BITS = _HASH_SIDE**2
 _MAX_DIFFERENCE = 0.12
 """Largest difference of two thumbnails that are taken for copies, as a share of their contrast. A photo that is saved
 as JPEG of quality 60 stays below it, two photos of one product do not."""
-_MIN_CONTRAST = 4.0
-"""Standard deviation, in grey levels, below which an image shows nothing that could be compared."""
-_IMAGES_AT_ONCE = 256
-_PAIRS_AT_ONCE = 1 << 20
-
-
-class Images(Protocol):
-    """What holds the packed images."""
-
-    def __getitem__(self, ids: Ids) -> Pixels:
-        """Images by id: (n,) -> uint8 (n, side, side, 3)."""
+_ALL_AT_ONCE = 64
+"""Candidates of an image that are all compared, so that the closest is found."""
+_FIRST, _MORE = 8, 4
+"""Of an image with more candidates so many come first, then in each round this many times as many."""
+_MOST_CANDIDATES = 1000
+"""Candidates of an image that are compared at all, those of the closest hashes first."""
+_PAIRS_AT_ONCE = 1 << 18
+_DIFFERENCES_AT_ONCE = 1 << 12
 
 
 @dataclass(frozen=True)
@@ -50,86 +43,206 @@ class NearDuplicate:
     """Difference of the thumbnails, as a share of their contrast."""
 
 
-def near_duplicates(images: Images, split: npt.NDArray[np.int8], usable: Ids, distance: int) -> list[NearDuplicate]:
-    """Images of which validation or test holds a copy, with the closest one there. Validation itself may copy test.
+def near_duplicates(
+    looks: Thumbnails, split: npt.NDArray[np.int8], usable: Ids, distance: int, progress: Progress
+) -> list[NearDuplicate]:
+    """Images of which validation or test holds a copy, and which one. Validation itself may copy test.
 
-    ``split`` is (images,), ``usable`` the ids of the images that are looked at, (usable images,).
-
-    Beside a constant, memory grows by 8 bytes an image.
+    Of up to 64 held-out images with such a hash the closest is named, of more one of the first copies that was found.
 
     Args:
-        images: The packed images.
-        split: Split of every image.
-        usable: Ids of the images to compare.
+        looks: Thumbnails of the usable images.
+        split: Split of every image, (images,).
+        usable: Ids of the images to compare, (usable images,), ascending.
         distance: Hashes that differ in more bits are not compared further.
+        progress: Told of the images that are compared.
     """
-    hashes, shows_something = _hashes(images, usable)
-    usable, hashes = usable[shows_something], hashes[shows_something]
-    best: dict[int, NearDuplicate] = {}
-    for part in (TEST, VALIDATION):
-        held_out = np.flatnonzero(split[usable] == part)
-        others = np.flatnonzero((split[usable] != part) & (split[usable] != TEST))
-        for left, right in _candidates(hashes[held_out], hashes[others], distance):
-            for found in _copies(images, usable, hashes, held_out[left], others[right]):
-                known = best.setdefault(found.image, found)
-                if (found.difference, found.of) < (known.difference, known.of):
-                    best[found.image] = found
-    return [best[image] for image in sorted(best)]
+    shown = np.flatnonzero(looks.shows_something)
+    part_of = split[usable[shown]]
+    passes = [(shown[part_of == part], shown[(part_of != part) & (part_of != TEST)]) for part in (TEST, VALIDATION)]
+    closest = _Closest(looks)
+    num_cut = 0
+    with progress.task("compare", sum(len(others) for _, others in passes), "images") as task:
+        for held_out, others in passes:
+            matched = 0
+            for images, lists in _groups(looks.hashes, held_out, others, distance):
+                for pairs in _rounds(images, lists, closest):
+                    closest.take(*pairs)
+                    task.advance(0)
+                num_cut += int((~closest.is_known(images) & (lists.count > _MOST_CANDIDATES)).sum())
+                matched += len(images)
+                task.advance(len(images))
+            task.advance(len(others) - matched)
+    if num_cut:
+        progress.say(
+            f"  {num_cut:,} images look like more than {_MOST_CANDIDATES:,} held-out ones by their hash, and were "
+            "compared with so many of them"
+        )
+    return closest.found(usable)
 
 
-def perceptual_hash(pixels: Pixels) -> Hashes:
-    """64 bits an image: which of the lowest 8 x 8 frequencies of its brightness are above their median.
+@dataclass(frozen=True)
+class _Candidates:
+    """The held-out images that each of some images may be a copy of, closest hash first."""
 
-    Args:
-        pixels: uint8, (images, side, side, 3).
-    """
-    grey = _thumbnails(pixels, _GREY_PX, grey=True)
-    cosines = _cosines(_GREY_PX, _HASH_SIDE)
-    spectrum = (cosines @ grey @ cosines.T).reshape(len(grey), _HASH_BITS)
-    # The first is the mean brightness: not part of what is seen.
-    median = np.median(spectrum[:, 1:], axis=1, keepdims=True)
-    bits: Hashes = np.packbits(spectrum > median, axis=1).view(np.uint64)[:, 0]
-    return bits
+    rows: Ids
+    """Rows of held-out images; the list of an image is ``rows[start : start + count]``."""
+    start: Ids
+    count: Ids
 
-
-def _cosines(length: int, count: int) -> Numbers:
-    """The lowest ``count`` basis functions of the discrete cosine transform. (count, length)."""
-    at = (2 * np.arange(length) + 1) * np.pi / (2 * length)
-    basis: Numbers = np.cos(np.arange(count)[:, None] * at)
-    return basis
+    def of(self, which: Ids) -> "_Candidates":
+        """The lists of some of the images."""
+        return _Candidates(self.rows, self.start[which], self.count[which])
 
 
-def _hashes(images: Images, usable: Ids) -> tuple[Hashes, npt.NDArray[np.bool_]]:
-    """(hash, whether there is anything to see), of each image."""
-    hashes = np.zeros(len(usable), dtype=np.uint64)
-    shows_something = np.zeros(len(usable), dtype=np.bool_)
-    for first in range(0, len(usable), _IMAGES_AT_ONCE):
-        rows = slice(first, first + _IMAGES_AT_ONCE)
-        pixels = images[usable[rows]]
-        hashes[rows] = perceptual_hash(pixels)
-        shows_something[rows] = _thumbnails(pixels, _GREY_PX, grey=True).std(axis=(1, 2)) >= _MIN_CONTRAST
-    return hashes, shows_something
+class _Closest:
+    """The closest copy that was found of each image."""
+
+    def __init__(self, looks: Thumbnails) -> None:
+        self._looks = looks
+        self._difference = np.full(len(looks), np.inf)
+        self._of = np.full(len(looks), -1, dtype=np.int64)
+
+    def is_known(self, rows: Ids) -> npt.NDArray[np.bool_]:
+        """Whether a copy was found of each of these."""
+        return self._of[rows] >= 0
+
+    def take(self, images: Ids, held_out: Ids) -> None:
+        """Compare pairs of rows, and remember of each image the closest."""
+        for first in range(0, len(images), _DIFFERENCES_AT_ONCE):
+            image, other = (rows[first : first + _DIFFERENCES_AT_ONCE] for rows in (images, held_out))
+            # Colours first: they are a fifth of the work, and tell most pairs apart.
+            colour = self._looks.differences(other, image, "colour")
+            like = colour <= _MAX_DIFFERENCE
+            image, other, colour = image[like], other[like], colour[like]
+            difference = np.maximum(colour, self._looks.differences(other, image, "grey"))
+            same = difference <= _MAX_DIFFERENCE
+            # Rounded: the last digits depend on the machine.
+            self._remember(image[same], other[same], difference[same].round(3))
+
+    def found(self, usable: Ids) -> list[NearDuplicate]:
+        """What was found, by the ids of the images."""
+        rows = np.flatnonzero(self._of >= 0)
+        of = self._of[rows]
+        distance = np.bitwise_count(self._looks.hashes[rows] ^ self._looks.hashes[of])
+        columns = (usable[rows], usable[of], distance, self._difference[rows])
+        return [NearDuplicate(*entry) for entry in zip(*(column.tolist() for column in columns), strict=True)]
+
+    def _remember(self, images: Ids, held_out: Ids, difference: Numbers) -> None:
+        order = np.lexsort((held_out, difference, images))
+        images, held_out, difference = images[order], held_out[order], difference[order]
+        first = np.flatnonzero(np.diff(images, prepend=-1))
+        images, held_out, difference = images[first], held_out[first], difference[first]
+        known, before = self._of[images], self._difference[images]
+        better = (difference < before) | ((difference == before) & (held_out < known))
+        self._of[images[better]], self._difference[images[better]] = held_out[better], difference[better]
 
 
-def _candidates(left: Hashes, right: Hashes, distance: int) -> Iterator[tuple[Ids, Ids]]:
-    """Rows of pairs whose hashes differ in at most ``distance`` bits; a pair may come more than once.
+def _rounds(images: Ids, lists: _Candidates, closest: _Closest) -> Iterator[tuple[Ids, Ids]]:
+    """(image, held-out image) of the pairs to compare, rows; what an image needs depends on what was found before."""
+    count = np.minimum(lists.count, _MOST_CANDIDATES)
+    # Of what an earlier pass has found the closest is still looked for, as far as that is no work.
+    few = np.flatnonzero((count <= _ALL_AT_ONCE) & (count > 0))
+    yield from _pairs(images[few], lists.of(few), 0, _ALL_AT_ONCE)
+    many = np.flatnonzero(count > _ALL_AT_ONCE)
+    first, width = 0, _FIRST
+    while len(many := many[~closest.is_known(images[many]) & (count[many] > first)]):
+        last = min(first + width, _MOST_CANDIDATES)
+        yield from _pairs(images[many], lists.of(many), first, last)
+        first, width = last, width * _MORE
+
+
+def _pairs(images: Ids, lists: _Candidates, first: int, last: int) -> Iterator[tuple[Ids, Ids]]:
+    """Each image with its candidates from the ``first`` to before the ``last``, some pairs at a time."""
+    count = np.minimum(lists.count, last) - first
+    for rows in _blocks(count):
+        image, at = _expanded(count[rows])
+        yield images[rows][image], lists.rows[lists.start[rows][image] + first + at]
+
+
+def _groups(hashes: Hashes, held_out: Ids, others: Ids, distance: int) -> Iterator[tuple[Ids, _Candidates]]:
+    """Images, rows, with the held-out ones whose hashes differ from theirs in at most ``distance`` bits."""
+    ours, theirs = _Groups(hashes, others), _Groups(hashes, held_out)
+    for near in _near(ours.hashes, theirs.hashes, distance):
+        # Row of a group of ours, of theirs; sorted by ours, then by how near they are.
+        sizes = theirs.sizes[near[1]]
+        number, at = _expanded(sizes)
+        rows = theirs.rows[theirs.start[near[1]][number] + at]
+        groups, first = np.unique(near[0], return_index=True)
+        totals = np.add.reduceat(sizes, first)
+        start = np.cumsum(totals) - totals
+        which, member = _expanded(ours.sizes[groups])
+        images = ours.rows[ours.start[groups][which] + member]
+        yield images, _Candidates(rows, start[which], totals[which])
+
+
+class _Groups:
+    """Images by their hash."""
+
+    def __init__(self, hashes: Hashes, rows: Ids) -> None:
+        self.hashes, group = np.unique(hashes[rows], return_inverse=True)
+        self.rows = rows[np.argsort(group, kind="stable")]
+        """Of the images, group by group."""
+        self.sizes = np.bincount(group, minlength=len(self.hashes))
+        self.start = np.cumsum(self.sizes) - self.sizes
+
+
+def _near(left: Hashes, right: Hashes, distance: int) -> Iterator[tuple[Ids, Ids]]:
+    """Places of pairs of different hashes that differ in at most ``distance`` bits, each once; closest first of a left.
 
     Cut into ``distance + 1`` pieces, two such hashes agree in one piece at least: only pairs that do are looked at.
     """
-    pieces = distance + 1
-    for piece in range(pieces):
-        low, high = _HASH_BITS * piece // pieces, _HASH_BITS * (piece + 1) // pieces
-        mask = np.uint64((1 << (high - low)) - 1)
-        ours, theirs = (left >> np.uint64(low)) & mask, (right >> np.uint64(low)) & mask
-        order = np.argsort(theirs, kind="stable")
-        start = np.searchsorted(theirs[order], ours, "left")
-        count = np.searchsorted(theirs[order], ours, "right") - start
-        for rows in _blocks(count):
-            row = np.repeat(np.arange(rows.start, rows.stop), count[rows])
-            before = np.repeat(np.cumsum(count[rows]) - count[rows], count[rows])
-            column = order[start[row] + np.arange(len(row)) - before]
-            close = np.bitwise_count(left[row] ^ right[column]) <= distance
-            yield row[close], column[close]
+    pieces = [_Piece(right, number, distance + 1) for number in range(distance + 1)]
+    most = sum(piece.count(left) for piece in pieces)
+    for block in _blocks(np.asarray(most)):
+        found = [piece.pairs(left[block], pieces[:number]) for number, piece in enumerate(pieces)]
+        row, column = (np.concatenate(each) for each in zip(*found, strict=True))
+        bits = np.bitwise_count(left[block][row] ^ right[column])
+        row, column, bits = (each[bits <= distance] for each in (row, column, bits))
+        order = np.lexsort((column, bits, row))
+        if len(order):
+            yield row[order] + block.start, column[order]
+
+
+class _Piece:
+    """One piece of hashes, sorted by it."""
+
+    def __init__(self, hashes: Hashes, number: int, pieces: int) -> None:
+        low, high = HASH_BITS * number // pieces, HASH_BITS * (number + 1) // pieces
+        self._low, self._mask = np.uint64(low), np.uint64((1 << (high - low)) - 1)
+        self._all = hashes
+        self._order = np.argsort(self(hashes), kind="stable")
+        self._sorted = self(hashes)[self._order]
+
+    def __call__(self, hashes: Hashes) -> Hashes:
+        """This piece of some hashes."""
+        return (hashes >> self._low) & self._mask
+
+    def count(self, left: Hashes) -> Ids:
+        """With how many hashes each of these agrees in this piece."""
+        start, end = self._range(left)
+        return end - start
+
+    def pairs(self, left: Hashes, earlier: list["_Piece"]) -> tuple[Ids, Ids]:
+        """Places of the pairs that agree in this piece, and in none of the ``earlier`` ones."""
+        start, end = self._range(left)
+        row, at = _expanded(end - start)
+        column = self._order[start[row] + at]
+        new = np.ones(len(row), dtype=np.bool_)
+        for piece in earlier:
+            new &= piece(left)[row] != piece(self._all)[column]
+        return row[new], column[new]
+
+    def _range(self, left: Hashes) -> tuple[Ids, Ids]:
+        ours = self(left)
+        return np.searchsorted(self._sorted, ours, "left"), np.searchsorted(self._sorted, ours, "right")
+
+
+def _expanded(counts: Ids) -> tuple[Ids, Ids]:
+    """(place in ``counts``, number from 0) of each of so many things: [2, 1] -> [0, 0, 1], [0, 1, 0]."""
+    which = np.repeat(np.arange(len(counts)), counts)
+    before = np.repeat(np.cumsum(counts) - counts, counts)
+    return which, np.arange(len(which)) - before
 
 
 def _blocks(count: Ids) -> Iterator[slice]:
@@ -139,47 +252,3 @@ def _blocks(count: Ids) -> Iterator[slice]:
     for start, stop in itertools.pairwise(edges):
         if count[start:stop].any():
             yield slice(start, stop)
-
-
-def _copies(images: Images, usable: Ids, hashes: Hashes, held_out: Ids, others: Ids) -> Iterator[NearDuplicate]:
-    """The candidate pairs that look the same."""
-    for first in range(0, len(others), _IMAGES_AT_ONCE):
-        left, right = (rows[first : first + _IMAGES_AT_ONCE] for rows in (held_out, others))
-        difference = _differences(images[usable[left]], images[usable[right]])
-        distance = np.bitwise_count(hashes[left] ^ hashes[right])
-        for pair in np.flatnonzero(difference <= _MAX_DIFFERENCE):
-            image, of = int(usable[right[pair]]), int(usable[left[pair]])
-            # Rounded: the last digits depend on the machine.
-            yield NearDuplicate(image, of, int(distance[pair]), round(float(difference[pair]), 3))
-
-
-def _differences(left: Pixels, right: Pixels) -> Numbers:
-    """What is left of the contrast of one image after another, made as bright and strong, is taken from it.
-
-    The larger of two: in brightness at 32 px, for details, and in colour at 8 px, where compression leaves it alone.
-    """
-    measured = [
-        _unexplained(_thumbnails(left, side, grey=grey), _thumbnails(right, side, grey=grey))
-        for side, grey in ((_GREY_PX, True), (_COLOUR_PX, False))
-    ]
-    return np.maximum(*measured)
-
-
-def _unexplained(left: Numbers, right: Numbers) -> Numbers:
-    """sqrt(1 - r^2), where r is the correlation over all values of an image; 1 where it is negative."""
-    flat = [rows.reshape(len(rows), -1) for rows in (left, right)]
-    flat = [rows - rows.mean(axis=1, keepdims=True) for rows in flat]
-    strength = np.sqrt((flat[0] ** 2).sum(axis=1) * (flat[1] ** 2).sum(axis=1))
-    correlation = (flat[0] * flat[1]).sum(axis=1) / np.maximum(strength, 1e-9)
-    left_over: Numbers = np.sqrt(1 - np.clip(correlation, 0, 1) ** 2)
-    return left_over
-
-
-def _thumbnails(pixels: Pixels, side_px: int, *, grey: bool) -> Numbers:
-    """(images, side, side) in grey, (images, side, side, 3) in colour."""
-    made = []
-    for image in pixels:
-        shown = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if grey else image
-        made.append(cv2.resize(shown, (side_px, side_px), interpolation=cv2.INTER_AREA))
-    shape = (0, side_px, side_px) if grey else (0, side_px, side_px, 3)
-    return np.stack(made).astype(np.float64) if made else np.zeros(shape)

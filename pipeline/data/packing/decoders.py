@@ -1,23 +1,32 @@
-"""Processes that read and decode images: what a damaged image does to a codec, it does there, and it is found out."""
+"""Processes that read and decode images: what a damaged image does to a codec, it does there, and it is found out.
+
+A codec that crashes costs one image. One that does not end, or asks for more memory than any picture needs, is bounded
+by what only the image decides: processor time and bytes, never the time on a clock.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import signal
 import sys
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
+from multiprocessing.connection import Connection
+from multiprocessing.context import BaseContext
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-from nstudent.data.decode import Pixels, decode, square
+from nstudent.data.decode import TOO_MUCH_MEMORY, Pixels, decode, square
 from nstudent.data.packing.jpeg_shards import encode
 from nstudent.data.sources import Source
 from nstudent.errors import ImageError
-from nstudent.machine import available_cores, serve_parent
+from nstudent.machine import available_cores, available_memory, limit_memory, serve_parent
 
 CRASHED = "its decoder crashed"
 """Why an image is left out that ended the process which decoded it."""
@@ -25,6 +34,29 @@ _NO_DIGEST = bytes(32)
 """Digest of an image that could not even be read, or not without ending its process."""
 _CHUNK = 16
 """Images a message between processes."""
+_CHUNKS_AHEAD = 4
+"""Chunks that wait for each process, so that none waits for the next message."""
+_WAIT_SECONDS = 0.5
+"""While no image is ready, whoever waits is asked so often whether to go on."""
+IMAGE_CPU_SECONDS = 300.0
+"""Processor time after which the decoder of one image is taken to be in an endless loop. What an image may cost by
+``data.image_cost`` takes a slow core a few seconds."""
+_USUAL_BYTES_PER_PIXEL = 20
+"""Memory of the decoder of a photo at its peak, by which the number of processes is chosen."""
+_MOST_BYTES_PER_PIXEL = 48
+"""Memory that a decoder is given at most; 16-bit images take the most of what is read."""
+_BYTES_BESIDE = 1 << 30
+"""Memory of a decoder for what does not grow with the pixels: files of up to half that size are read."""
+_PATIENCE_SECONDS = 5.0
+"""How long the processes may take to end the image that they are at when nobody wants it any more."""
+
+
+class EndlessImageError(Exception):
+    """The decoder of an image has not ended: the run has to, for the next attempt would wait as long."""
+
+    def __init__(self, image: int) -> None:
+        super().__init__(f"image {image}")
+        self.image = image
 
 
 @dataclass(frozen=True)
@@ -52,6 +84,8 @@ class Reader:
     source: Source
     size_px: int
     max_pixels: int
+    bits: int | None = None
+    """As ``data.bits``."""
     jpeg_quality: int | None = None
     """Squares are encoded with it; ``None``: they stay pixels."""
     keeps: bool = True
@@ -67,7 +101,7 @@ class Reader:
             content = self.source.read(image)
             digest = hashlib.sha256(content if isinstance(content, bytes) else content.tobytes()).digest()
             if isinstance(content, bytes):
-                pixels = decode(content, self.size_px, self.max_pixels)
+                pixels = decode(content, self.size_px, self.max_pixels, self.bits)
             else:
                 pixels = square(content, self.size_px)
             if not self.keeps:
@@ -78,43 +112,88 @@ class Reader:
             return Decoded(None, digest, jpeg=encode(pixels, self.jpeg_quality))
         except ImageError as error:
             return Decoded(None, digest, str(error))
+        except MemoryError:
+            return Decoded(None, digest, TOO_MUCH_MEMORY)
 
 
-def reading(reader: Reader) -> AbstractContextManager[Callable[[Sequence[int]], list[Decoded]]]:
+Read = Callable[[Sequence[int]], Iterator[list[Decoded]]]
+"""Images by id, in this order, some at a time; an empty list where none was ready for half a second."""
+
+
+def reading(reader: Reader) -> AbstractContextManager[Read]:
     """A reader for the time of a ``with``: in a process a core, where there is something to decode."""
-    return Decoders(reader, available_cores()) if reader.source.encoded else nullcontext(reader)
+    if not reader.source.encoded:
+        return nullcontext(lambda ids: (reader(chunk) for chunk in _chunks(ids)))
+    return Decoders(reader, _processes(reader.max_pixels))
+
+
+def _processes(max_pixels: int) -> int:
+    """A process a core, but no more than there is memory for, should each of them meet the largest image."""
+    memory = available_memory()
+    fitting = available_cores() if memory is None else memory // (_USUAL_BYTES_PER_PIXEL * max_pixels)
+    return max(1, min(available_cores(), fitting))
+
+
+def _chunks(ids: Sequence[int]) -> Iterator[Sequence[int]]:
+    return (ids[first : first + _CHUNK] for first in range(0, len(ids), _CHUNK))
 
 
 class Decoders:
-    """Some processes with a reader each. Use it in a ``with`` statement."""
+    """Some processes with a reader each. Use it in a ``with`` statement, which they do not outlive."""
 
     def __init__(self, reader: Reader, processes: int) -> None:
         self._reader = reader
         self._processes = processes
+        self._context: BaseContext = get_context("fork" if sys.platform == "linux" else "spawn")
+        # Shared memory without a lock, which a process that is killed could not let go of.
+        self._ended: Any = self._context.RawArray("b", 1)
 
     def __enter__(self) -> Self:
-        self._pool = self._start(self._processes)
+        self._others = {child.pid for child in active_children()}
+        self._pool = self._start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, traceback: TracebackType | None) -> None:
-        self._pool.shutdown(wait=kind is None, cancel_futures=True)
+        # Each process ends after the image that it is at, or is made to.
+        self._ended[0] = 1
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        until = time.monotonic() + _PATIENCE_SECONDS
+        for process in active_children():
+            if process.pid not in self._others:
+                process.join(max(0.0, until - time.monotonic()))
+                process.kill()
+                process.join()
 
-    def __call__(self, ids: Sequence[int]) -> list[Decoded]:
-        """Images by id, in this order. One that ends its process is told apart from those that merely were near it."""
-        chunks = [ids[first : first + _CHUNK] for first in range(0, len(ids), _CHUNK)]
-        futures = [self._submit(chunk) for chunk in chunks]
-        decoded: list[Decoded] = []
-        broken = False
-        for chunk, future in zip(chunks, futures, strict=True):
+    def __call__(self, ids: Sequence[int]) -> Iterator[list[Decoded]]:
+        """Images by id, in this order, some at a time; an empty list where none was ready for half a second.
+
+        One that ends its process is told apart from those that merely were near it.
+
+        Raises:
+            EndlessImageError: The decoder of an image has not ended.
+        """
+        chunks = _chunks(ids)
+        waiting: deque[tuple[Sequence[int], Future[list[Decoded]]]] = deque()
+        while True:
+            while len(waiting) < self._processes * _CHUNKS_AHEAD and (chunk := next(chunks, None)):
+                waiting.append((chunk, self._submit(chunk)))
+            if not waiting:
+                return
+            chunk, future = waiting[0]
+            if not wait([future], _WAIT_SECONDS).done:
+                yield []
+                continue
+            waiting.popleft()
             try:
-                decoded += future.result()
+                yield future.result()
             except BrokenProcessPool:
-                broken = True
-                decoded += self._isolated(chunk)
-        if broken:
-            self._pool.shutdown()
-            self._pool = self._start(self._processes)
-        return decoded
+                # Whatever ended one of the processes has taken what the others were at with it.
+                again = [chunk, *(other for other, _ in waiting)]
+                waiting.clear()
+                self._pool.shutdown()
+                for image in (image for each in again for image in each):
+                    yield from self._alone(image)
+                self._pool = self._start()
 
     def _submit(self, chunk: Sequence[int]) -> Future[list[Decoded]]:
         try:
@@ -124,31 +203,66 @@ class Decoders:
             failed.set_exception(error)
             return failed
 
-    def _isolated(self, chunk: Sequence[int]) -> list[Decoded]:
-        """A chunk in a process of its own, and where that ends too, each half of it."""
+    def _alone(self, image: int) -> Iterator[list[Decoded]]:
+        """An image in a process of its own, whose end says what it has come to."""
+        ours, theirs = self._context.Pipe(duplex=False)
+        process = self._context.Process(target=_read_alone, args=(theirs, self._reader, image))  # type: ignore[attr-defined]
+        process.start()
+        theirs.close()
         try:
-            with self._start(1) as pool:
-                return pool.submit(_read, chunk).result()
-        except BrokenProcessPool:
-            if len(chunk) == 1:
-                return [Decoded(None, reason=CRASHED)]
-            middle = len(chunk) // 2
-            return self._isolated(chunk[:middle]) + self._isolated(chunk[middle:])
+            while not ours.poll(_WAIT_SECONDS):
+                yield []
+            found = ours.recv()
+        except EOFError:
+            found = Decoded(None, reason=CRASHED)
+        finally:
+            process.kill()
+            process.join()
+            ours.close()
+        if process.exitcode == -_OUT_OF_TIME:
+            raise EndlessImageError(image)
+        if isinstance(found, BaseException):
+            raise found
+        yield [found]
 
-    def _start(self, processes: int) -> ProcessPoolExecutor:
-        context = get_context("fork" if sys.platform == "linux" else "spawn")
-        return ProcessPoolExecutor(processes, context, _begin, (self._reader,))
+    def _start(self) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(self._processes, self._context, _begin, (self._reader, self._ended))
 
 
+_OUT_OF_TIME = int(getattr(signal, "SIGPROF", 0)) or -1
+"""The signal by which the system ends a process that has used up its processor time; -1 where there is none."""
 _reader: Reader
 """What this process reads with; set once, when it begins."""
+_ended: Any
+"""Whether what this process reads is no longer wanted."""
 
 
-def _begin(reader: Reader) -> None:
-    global _reader
+def _begin(reader: Reader, ended: Any) -> None:
+    global _reader, _ended
     serve_parent()
-    _reader = reader
+    limit_memory(_MOST_BYTES_PER_PIXEL * reader.max_pixels + _BYTES_BESIDE)
+    _reader, _ended = reader, ended
 
 
 def _read(ids: Sequence[int]) -> list[Decoded]:
-    return _reader(ids)
+    return [_timed(_reader, image) for image in ids if not _ended[0]]
+
+
+def _read_alone(connection: Connection, reader: Reader, image: int) -> None:
+    serve_parent()
+    limit_memory(_MOST_BYTES_PER_PIXEL * reader.max_pixels + _BYTES_BESIDE)
+    try:
+        connection.send(_timed(reader, image))
+    except Exception as error:
+        connection.send(error)
+
+
+def _timed(reader: Reader, image: int) -> Decoded:
+    """One image; the system ends this process where its decoder takes more than it can."""
+    if hasattr(signal, "ITIMER_PROF"):
+        signal.signal(signal.SIGPROF, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_PROF, IMAGE_CPU_SECONDS)
+    (found,) = reader([image])
+    if hasattr(signal, "ITIMER_PROF"):
+        signal.setitimer(signal.ITIMER_PROF, 0)
+    return found

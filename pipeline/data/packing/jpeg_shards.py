@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 import simplejpeg
 from nstudent.data.decode import Pixels
-from nstudent.errors import ArtifactError
+from nstudent.data.image_cost import check_scans
+from nstudent.errors import ArtifactError, ImageError
 from nstudent.machine import decoding_threads, in_threads
 from nstudent.storage.hdf5 import Array, attributes, mapped
 
@@ -86,6 +87,10 @@ class EncodedShards:
             raise ValueError(f"{width}x{height} pixels in place of {self.side_px}x{self.side_px}")
         if colorspace != "YCbCr":
             raise ValueError(f"its colours are {colorspace}")
+        try:
+            check_scans(content.tobytes())
+        except ImageError as error:
+            raise ValueError(str(error)) from error
         simplejpeg.decode_jpeg(content, buffer=square, strict=True)
 
 

@@ -42,12 +42,12 @@ class Originals:
             for row in unreadable_rows(path, len(digests))
         }
         source = open_source(config)
-        count, before = len(source.records()), sum(map(len, self._digests))
+        count, before = len(source.catalogue().records), sum(map(len, self._digests))
         if count != before:
             raise DataError(
                 f"the source has {count:,} images, and had {before:,} when the data step read it: {self._mend()}"
             )
-        self._reader = Reader(source, config.image_size, config.max_pixels)
+        self._reader = Reader(source, config.image_size, config.max_pixels, config.bits)
 
     def __call__(self, ids: npt.NDArray[np.int64]) -> Pixels:
         """Images by id: (n,) -> uint8 (n, side, side, 3). One that could not be read by the data step is black.

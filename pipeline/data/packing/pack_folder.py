@@ -12,31 +12,33 @@ from typing import Any
 from nstudent.config.schema import DataConfig
 from nstudent.data.curation.given_labels import encode_labels, taxonomy_of
 from nstudent.data.decode import VERSION
+from nstudent.data.left_out import LEFT_OUT, announce, write_left_out
 from nstudent.data.packing.shards import Layout, pack
-from nstudent.data.sources import open_source
+from nstudent.data.sources import catalogue_of, open_source
 from nstudent.data.sources.packed import INFO, RECORDS, SHARD, STAGE, Info, PackMetrics, is_pack, write_records
-from nstudent.errors import ArtifactError, ConfigError
+from nstudent.errors import ArtifactError, ConfigError, DataError
 from nstudent.progress import Progress
 from nstudent.session import Session
 from nstudent.storage.artifact import MANIFEST, Manifest, damage, refuse_strays, strays
 from nstudent.storage.commit import (
     ASKED,
-    SCRATCH,
     commit,
     difference,
     finish_commit,
+    note_refusal,
     open_partial,
     partial_folder,
     reopen,
 )
 from nstudent.storage.files import explained, fingerprint_of
 from nstudent.storage.lock import hold_beside
+from nstudent.storage.sealed import SCRATCH
 
-_VERSION = 1
+_VERSION = 2
 """Raised when the same source and settings should give another pack."""
 _DECIDING = (
-    *("source", "root", "table", "unlabelled_root", "levels", "class_paths"),
-    *("image_size", "storage", "jpeg_quality", "max_pixels"),
+    *("source", "root", "table", "unlabelled_root", "levels", "class_paths", "split_folders"),
+    *("image_size", "storage", "jpeg_quality", "max_pixels", "bits"),
 )
 """The keys of ``data`` that decide what a pack holds; the others are up to each run."""
 
@@ -70,7 +72,11 @@ def make_pack(config: DataConfig, out: str | Path, session: Session | None = Non
         elif (folder / MANIFEST).exists():
             refuse_strays(folder, strays(folder), "the pack, which is to be replaced")
         shown.say(f"{folder}: {reason}")
-        _make(folder, request, config, shown)
+        try:
+            _make(folder, request, config, shown)
+        except (ConfigError, DataError) as error:
+            note_refusal(folder, str(error))
+            raise
     return folder
 
 
@@ -93,7 +99,7 @@ def _refuse(folder: Path, config: DataConfig) -> None:
 
 def _is_ours(folder: Path) -> bool:
     """Whether all that lies in a folder has the name of a file of ours, so that it may be replaced."""
-    known = {RECORDS, INFO, MANIFEST, ASKED, SCRATCH}
+    known = {RECORDS, INFO, LEFT_OUT, MANIFEST, ASKED, SCRATCH}
     return folder.is_dir() and all(
         path.name in known or path.name.startswith(".") or SHARD.fullmatch(path.name) for path in folder.iterdir()
     )
@@ -102,7 +108,7 @@ def _is_ours(folder: Path) -> bool:
 def _asked(config: DataConfig) -> dict[str, Any]:
     values = config.model_dump(mode="json")
     settings = {f"data.{key}": values[key] for key in _DECIDING}
-    stamp = {"source": open_source(config).stamp(), "decode_version": VERSION}
+    stamp = {"source": open_source(config).seen().stamp, "decode_version": VERSION}
     return {"stage": STAGE, "version": _VERSION, "round": 0, "settings": stamp | settings, "inputs": {}}
 
 
@@ -139,13 +145,16 @@ def _make(folder: Path, request: Mapping[str, Any], config: DataConfig, progress
     began = time.monotonic()
     partial = open_partial(folder, request)
     source = open_source(config)
-    records = source.records()
+    found = catalogue_of(source, config)
+    records = found.records
+    announce(found, progress)
     # What no run could use is said before the first image is decoded, not after the last.
-    encode_labels(records, taxonomy_of(records, config))
+    encode_labels(records, taxonomy_of(found, config))
     layout = Layout.of(config, len(records), progress)
     _, reasons = pack(partial, source, records, config, layout, progress)
     write_records(partial, records)
-    Info(config.image_size, VERSION, config.levels, layout.storage, len(records)).save(partial)
+    write_left_out(partial, records, reasons, found.passed_over)
+    Info(config.image_size, VERSION, found.levels, layout.storage, len(records), config.bits).save(partial)
     metrics = PackMetrics(len(records), len(reasons)).to_json()
     seconds = round(time.monotonic() - began, 1)
     commit(folder, {"stage": STAGE, "role": STAGE, "round": 0, **request, "metrics": metrics, "seconds": seconds})

@@ -3,14 +3,17 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from nstudent.config.schema import DataConfig
 from nstudent.data.dataset import PIXELS
 from nstudent.data.decode import VERSION
-from nstudent.data.packing.decoders import Decoded, Reader, reading
+from nstudent.data.left_out import LEFT_OUT, write_left_out
+from nstudent.data.packing.decoders import IMAGE_CPU_SECONDS, Decoded, EndlessImageError, Reader, reading
 from nstudent.data.packing.jpeg_shards import EncodedShards, joined, unreadable_rows
+from nstudent.data.packing.pieces import Pieces
 from nstudent.data.sources import Record, Source
 from nstudent.data.sources.packed import Info, Pack
 from nstudent.data.sources.source import printable
@@ -18,6 +21,7 @@ from nstudent.errors import ArtifactError, DataError
 from nstudent.progress import Progress
 from nstudent.storage import hdf5
 from nstudent.storage.files import reserve
+from nstudent.storage.sealed import SealedFiles
 
 MAX_RAW_BYTES = 8 << 30
 """Largest number of bytes of squares that are kept as pixels without being told to. They stay in the page cache of a
@@ -65,8 +69,8 @@ class Layout:
         row_bytes, quality = (jpeg_bytes, config.jpeg_quality) if storage == "jpeg" else (square_bytes, None)
         return cls(config.image_size, max(1, SHARD_BYTES // row_bytes), num_images * row_bytes, storage, quality)
 
-    def write(self, path: Path, images: Sequence[Decoded]) -> None:
-        """One shard. An unreadable image keeps its row and is black."""
+    def encoded(self, images: Sequence[Decoded]) -> bytes:
+        """The content of a shard. An unreadable image keeps its row and is black."""
         unreadable = {str(row): image.reason for row, image in enumerate(images) if not image.readable}
         attributes: dict[str, object] = {"unreadable": json.dumps(unreadable)}
         arrays: dict[str, hdf5.Array] = {}
@@ -77,7 +81,7 @@ class Layout:
             arrays |= joined([image.jpeg for image in images])
             attributes["side"] = self.side_px
         arrays["digest"] = np.stack([np.frombuffer(image.digest, np.uint8) for image in images])
-        hdf5.write(path, arrays, attributes)
+        return hdf5.encoded(arrays, attributes)
 
 
 def shard_name(number: int) -> str:
@@ -94,7 +98,7 @@ def fill(
 
     Raises:
         ArtifactError: the disk has no room for them, or a pack is damaged.
-        DataError: more than ``data.max_bad_share`` are unreadable.
+        DataError: too many are unreadable.
     """
     if isinstance(source, Pack):
         reserve(folder, source.num_bytes(folder) + len(records) * _INDEX_BYTES)
@@ -114,27 +118,46 @@ def pack(
 
     Raises:
         ArtifactError: the disk has no room for them.
-        DataError: more than ``data.max_bad_share`` are; nothing of that shard is written.
+        DataError: too many are (``check_unreadable``); nothing of that shard is written.
     """
     reserve(folder, layout.num_bytes + len(records) * _INDEX_BYTES)
+    sealed = SealedFiles(folder, progress.say)
     digests: list[bytes] = []
     reasons: dict[int, str] = {}
-    keeps = layout.storage != "original"
-    reader = Reader(source, layout.side_px, config.max_pixels, layout.jpeg_quality, keeps)
+    reader = Reader(
+        source, layout.side_px, config.max_pixels, config.bits, layout.jpeg_quality, layout.storage != "original"
+    )
+
+    def check(first: int, images: Sequence[Decoded]) -> None:
+        bad = {first + row: image.reason for row, image in enumerate(images) if not image.readable}
+        # Before anything is written: a folder that is back the next time must not stay unreadable.
+        check_unreadable(records, reasons | bad, config, folder)
+
     with progress.task("decode", len(records), "images") as task, reading(reader) as read:
         for shard, first in enumerate(range(0, len(records), layout.rows)):
-            path = folder / shard_name(shard)
-            ids = range(first, min(first + layout.rows, len(records)))
-            if not path.exists():
-                images = read(ids)
-                bad = {i: image.reason for i, image in zip(ids, images, strict=True) if not image.readable}
-                # Before anything is written: a folder that is back the next time must not stay unreadable.
-                check_unreadable(records, reasons | bad, config.max_bad_share)
-                layout.write(path, images)
+            name, ids = shard_name(shard), range(first, min(first + layout.rows, len(records)))
+            if sealed.has(name):
+                task.advance(len(ids))
+            else:
+                pieces = Pieces(sealed, name, layout.encoded, partial(check, first))
+                try:
+                    images = pieces.gather(ids, read, task)
+                except EndlessImageError as error:
+                    raise DataError(_endless(records[error.image].name)) from error
+                check(first, images)
+                sealed.write(name, layout.encoded(images))
+                pieces.remove()
+            path = folder / name
             digests += [row.tobytes() for row in hdf5.mapped(path)["digest"]]
             reasons |= {first + row: reason for row, reason in unreadable_rows(path, len(ids)).items()}
-            task.advance(len(ids))
     return digests, reasons
+
+
+def _endless(name: str) -> str:
+    return (
+        f"the decoder of {printable(name)} has not ended after {IMAGE_CPU_SECONDS:,.0f} s of processor time: "
+        "remove that file, or save it again as PNG, and run the same command"
+    )
 
 
 def _take(
@@ -156,7 +179,7 @@ def _take(
             task.advance(len(found))
     if len(digests) != len(records):
         raise ArtifactError(f"{source.folder} has {len(digests)} images and {len(records)} names: pack again")
-    check_unreadable(records, reasons, config.max_bad_share)
+    check_unreadable(records, reasons, config, folder)
     return digests, reasons
 
 
@@ -172,17 +195,19 @@ def _take_shard(folder: Path, source: Pack, name: str) -> tuple[list[bytes], dic
         raise ArtifactError(f"{source.folder} does not hold what it says ({said})") from error
 
 
-def check_unreadable(records: Sequence[Record], reasons: dict[int, str], max_share: float) -> None:
-    """Whether few enough images are unreadable to go on.
+def check_unreadable(records: Sequence[Record], reasons: dict[int, str], config: DataConfig, folder: Path) -> None:
+    """Whether few enough images are unreadable to go on: too many are more than a share and more than a number.
 
     Raises:
-        DataError: names the first of them.
+        DataError: names the first of them, and the file in ``folder`` that lists all that were found so far.
     """
-    if len(reasons) > max_share * len(records):
+    if len(reasons) > max(config.max_bad_images, config.max_bad_share * len(records)):
         first = min(reasons)
+        write_left_out(folder, records, reasons)
         raise DataError(
             f"{len(reasons)} of {len(records)} images cannot be read, the first is {printable(records[first].name)} "
-            f"({reasons[first]}): repair or remove them, or raise data.max_bad_share (now {max_share:g})"
+            f"({reasons[first]}); {folder / LEFT_OUT} lists them: repair or remove them, or raise data.max_bad_images "
+            f"(now {config.max_bad_images}) or data.max_bad_share (now {config.max_bad_share:g})"
         )
 
 

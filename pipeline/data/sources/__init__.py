@@ -7,9 +7,11 @@ Light to import: ``status`` and ``--dry-run`` ask a source for its stamp without
 import importlib
 
 from nstudent.config.schema import DataConfig
-from nstudent.data.sources.source import Record, Source
+from nstudent.data.sources.class_names import spelled_alike
+from nstudent.data.sources.seen import Seen
+from nstudent.data.sources.source import Catalogue, Record, Source
 
-__all__ = ["Record", "Source", "open_source", "source_stamp"]
+__all__ = ["Catalogue", "Record", "Source", "catalogue_of", "open_source", "source_seen"]
 
 
 def open_source(config: DataConfig) -> Source:
@@ -23,6 +25,19 @@ def open_source(config: DataConfig) -> Source:
     return source
 
 
-def source_stamp(config: DataConfig) -> str:
-    """A cheap identity of what lies on disk: changes when the data may have changed."""
-    return open_source(config).stamp()
+def catalogue_of(source: Source, config: DataConfig) -> Catalogue:
+    """What a source holds, each name of a class in its one spelling, whichever source it is.
+
+    Raises:
+        DataError: What it holds cannot be read, or names of classes differ in case alone.
+    """
+    return spelled_alike(source.catalogue(), allow_case=config.allow_case)
+
+
+def source_seen(config: DataConfig) -> Seen:
+    """What the source looks like on disk now: another stamp if the data may have changed.
+
+    Raises:
+        DataError: its files are not there.
+    """
+    return open_source(config).seen()

@@ -9,7 +9,8 @@ from importlib import metadata
 import numpy as np
 import numpy.typing as npt
 from nstudent.config.schema import DataConfig
-from nstudent.data.sources.source import Record
+from nstudent.data.sources.seen import Seen
+from nstudent.data.sources.source import Catalogue, Record
 
 PATHS = {
     0: ("loop", "one loop", "zero"),
@@ -30,29 +31,31 @@ class Digits:
 
     encoded = False
 
-    def __init__(self) -> None:
+    def __init__(self, levels: tuple[str, ...]) -> None:
+        self._levels = levels
         self._images: npt.NDArray[np.uint8] | None = None
 
-    def stamp(self) -> str:
+    def seen(self) -> Seen:
         """The data came with the installed scikit-learn."""
-        return f"scikit-learn {metadata.version('scikit-learn')}"
+        return Seen(f"scikit-learn {metadata.version('scikit-learn')}")
 
-    def records(self) -> list[Record]:
+    def catalogue(self) -> Catalogue:
         """All digits, without splits."""
         from sklearn.datasets import load_digits  # seconds to import, and only needed when the data is packed
 
         digits = load_digits()
         # 0..16 in steps of 1; 15.9375 maps 16 to 255.
         self._images = np.rint(digits.images * 15.9375).astype(np.uint8)
-        return [Record(f"digit-{i:04d}", PATHS[int(t)]) for i, t in enumerate(digits.target)]
+        records = [Record(f"digit-{i:04d}", PATHS[int(t)]) for i, t in enumerate(digits.target)]
+        return Catalogue(records, self._levels)
 
     def read(self, index: int) -> npt.NDArray[np.uint8]:
         """Pixels, (8, 8)."""
-        assert self._images is not None, "records() comes first"
+        assert self._images is not None, "catalogue() comes first"
         image: npt.NDArray[np.uint8] = self._images[index]
         return image
 
 
 def open_source(config: DataConfig) -> Digits:
-    """The embedded data set has no options."""
-    return Digits()
+    """The embedded data set has names of levels for its only option."""
+    return Digits(config.known_levels or ())

@@ -14,12 +14,16 @@ from typing import Any
 
 import numpy as np
 from nstudent.config.schema import DataConfig
-from nstudent.data.sources.source import SPLITS, Record, existing, stamp_files
+from nstudent.data.sources.seen import Seen, seen_files
+from nstudent.data.sources.source import SPLITS, Catalogue, Label, Record, existing, levels_of, printable
 from nstudent.errors import DataError
 from nstudent.storage.hdf5 import Array, attributes, mapped
-from nstudent.taxonomy.reading import ABSENT_ENTRY, UNKNOWN_ENTRY
+from nstudent.taxonomy.reading import ABSENT_ENTRY, UNKNOWN_ENTRY, is_name
+from nstudent.taxonomy.spelling import spelled
 from nstudent.taxonomy.tree import ABSENT, UNKNOWN
 
+Row = tuple[int, ...]
+"""Class index per level; -1 absent, -2 unknown."""
 _LAYOUT = {"jpeg": ("u", 1), "offset": ("iu", 1), "label": ("i", 2), "split": ("iu", 1), "name": ("S", 1)}
 """Kind of number (numpy's letter) and dimensions of each data set; only ``name`` may be missing."""
 
@@ -29,21 +33,25 @@ class Packed:
 
     encoded = True
 
-    def __init__(self, path: Path, num_levels: int) -> None:
+    def __init__(self, path: Path, levels: tuple[str, ...] | None) -> None:
         self._path = path
-        self._num_levels = num_levels
+        self._levels = levels
         self._arrays: dict[str, Array] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         # Another process opens its own map: pickling one would copy the whole file.
         return self.__dict__ | {"_arrays": {}}
 
-    def stamp(self) -> str:
+    def seen(self) -> Seen:
         """Name, size and time of change of the file."""
-        return stamp_files(self._path.parent, [self._path])
+        return seen_files((self._path.parent, [self._path.name]))
 
-    def records(self) -> list[Record]:
-        """Every image, with its label spelled in class names."""
+    def catalogue(self) -> Catalogue:
+        """Every image, with its label spelled in class names.
+
+        Raises:
+            DataError: The file holds something else than its layout says, or names a class twice.
+        """
         classes = self._class_names()
         self._arrays = mapped(self._path)
         self._check(classes)
@@ -51,10 +59,12 @@ class Packed:
         names = [f"image-{i:07d}" for i in range(len(label))]
         if "name" in self._arrays:
             names = [name.decode("utf-8", "replace") for name in self._arrays["name"].tolist()]
-        return [
-            Record(name, _entries(row, classes), SPLITS[part])
-            for name, row, part in zip(names, label, split, strict=True)
+        entries = self._spelled_rows(label, classes)
+        records = [
+            Record(name, entries[tuple(row)], SPLITS[part]) for name, row, part in zip(names, label, split, strict=True)
         ]
+        levels = levels_of(self._levels, len(classes), f"the attribute 'meta' of {self._path}")
+        return Catalogue(records, levels)
 
     def read(self, index: int) -> bytes:
         """Encoded bytes."""
@@ -73,9 +83,34 @@ class Packed:
         )
         if not well_formed:
             raise DataError(f"{self._path}: 'levels' in its attribute 'meta' is not one list of names a level")
-        if len(levels) != self._num_levels:
-            raise DataError(f"{self._path} has {len(levels)} levels, data.levels names {self._num_levels}")
+        if self._levels is not None and len(levels) != len(self._levels):
+            raise DataError(f"{self._path} has {len(levels)} levels, data.levels names {len(self._levels)}")
+        for level, names in enumerate(levels):
+            nameless = next((number for number, name in enumerate(names) if not is_name(spelled(name))), None)
+            if nameless is not None:
+                raise DataError(
+                    f"{self._path}: class {nameless} of level {level} is called '{printable(names[nameless])}', which "
+                    "means absent or unknown: give it a name"
+                )
         return [list(names) for names in levels]
+
+    def _spelled_rows(self, label: list[list[int]], classes: list[list[str]]) -> dict[Row, Label]:
+        """Each row of numbers as names. Two rows of the same names would make one class of two.
+
+        A name may stand twice in the list of a level, for classes with different parents.
+        """
+        rows = dict.fromkeys(map(tuple, label))
+        first: dict[Label, Row] = {}
+        for row in rows:
+            names = tuple(map(spelled, _entries(row, classes)))
+            for depth in range(1, len(row) + 1):
+                before = first.setdefault(names[:depth], row[:depth])
+                if before != row[:depth]:
+                    raise DataError(
+                        f"{self._path}: classes {before[-1]} and {row[depth - 1]} of level {depth - 1} are both called "
+                        f"'{printable(names[depth - 1])}' below the same parents: give each a name of its own"
+                    )
+        return {row: _entries(row, classes) for row in rows}
 
     def _check(self, classes: list[list[str]]) -> None:
         for name, (kinds, dimensions) in _LAYOUT.items():
@@ -100,11 +135,11 @@ class Packed:
             raise DataError(f"{self._path}: label or split holds a number that names nothing")
 
 
-def _entries(row: list[int], names: list[list[str]]) -> tuple[str, ...]:
+def _entries(row: Row, names: list[list[str]]) -> tuple[str, ...]:
     special = {ABSENT: ABSENT_ENTRY, UNKNOWN: UNKNOWN_ENTRY}
     return tuple(special[c] if c < 0 else level[c] for c, level in zip(row, names, strict=True))
 
 
 def open_source(config: DataConfig) -> Packed:
     """Check that the file is there."""
-    return Packed(existing(config.root, "data.root"), len(config.levels))
+    return Packed(existing(config.root, "data.root"), config.levels)

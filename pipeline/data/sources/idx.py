@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from nstudent.config.schema import DataConfig
-from nstudent.data.sources.source import Record, Split, existing, stamp_files
+from nstudent.data.sources.seen import Seen, seen_files
+from nstudent.data.sources.source import Catalogue, Label, Record, Split, existing, levels_of
 from nstudent.errors import DataError
 from nstudent.taxonomy.reading import ABSENT_ENTRY
+from nstudent.taxonomy.spelling import spelled
 
 _FILES: dict[Split, str] = {"train": "train", "test": "t10k"}
 _MAX_BYTES = 4 << 30
@@ -22,23 +24,25 @@ class Idx:
 
     encoded = False
 
-    def __init__(self, root: Path, class_paths: tuple[str, ...], num_levels: int) -> None:
+    def __init__(self, root: Path, class_paths: tuple[str, ...], levels: tuple[str, ...]) -> None:
         self._root = root
-        self._labels = [_padded(path, num_levels) for path in class_paths]
+        self._levels = levels
+        self._labels = [_padded(path, len(levels)) for path in class_paths]
         self._images: list[npt.NDArray[np.uint8]] = []
 
-    def stamp(self) -> str:
+    def seen(self) -> Seen:
         """Names, sizes and times of change of the four files."""
         files = [_find(self._root, f"{prefix}-{kind}") for prefix in _FILES.values() for kind in ("images", "labels")]
-        return stamp_files(self._root, files)
+        return seen_files((self._root, [path.name for path in files]))
 
-    def records(self) -> list[Record]:
+    def catalogue(self) -> Catalogue:
         """Training images, then test images.
 
         Raises:
             DataError: A file is missing or damaged, the numbers of images and labels differ, or a class is not among
                 ``data.class_paths``.
         """
+        self._images = []
         records = []
         for split, prefix in _FILES.items():
             images = _read(_find(self._root, f"{prefix}-images"), dimensions=3)
@@ -51,7 +55,14 @@ class Idx:
                 )
             self._images.extend(images)
             records += [Record(f"{split}-{i:06d}", self._labels[c], split) for i, c in enumerate(classes)]
-        return records
+        return Catalogue(records, self._levels, notes=self._merged())
+
+    def _merged(self) -> tuple[str, ...]:
+        numbers: dict[Label, list[str]] = {}
+        for number, label in enumerate(self._labels):
+            numbers.setdefault(label, []).append(str(number))
+        several = [f"{', '.join(each)}" for each in numbers.values() if len(each) > 1]
+        return (f"numbers that data.class_paths makes one class: {'; '.join(several)}",) if several else ()
 
     def read(self, index: int) -> npt.NDArray[np.uint8]:
         """Pixels, (height, width)."""
@@ -59,7 +70,7 @@ class Idx:
 
 
 def _padded(path: str, num_levels: int) -> tuple[str, ...]:
-    names = tuple(path.split("/"))
+    names = tuple(map(spelled, path.split("/")))
     if len(names) > num_levels or not all(names):
         raise DataError(f"data.class_paths: '{path}' does not fit {num_levels} levels")
     return names + (ABSENT_ENTRY,) * (num_levels - len(names))
@@ -90,4 +101,5 @@ def open_source(config: DataConfig) -> Idx:
     """Check that the folder is there."""
     root = existing(config.root, "data.root", folder=True)
     assert config.class_paths is not None, "the configuration demands it"
-    return Idx(root, config.class_paths, len(config.levels))
+    deepest = max((path.count("/") + 1 for path in config.class_paths), default=0)
+    return Idx(root, config.class_paths, levels_of(config.levels, deepest, "the deepest of data.class_paths"))

@@ -4,7 +4,8 @@ records.h5       name    bytes (images,)          as the source has it
                  label   int32 (images,)          row of ``labels``
                  labels  bytes (labels, levels)   each label as it is spelled; - absent, empty unknown
                  split   int8  (images,)          0 train, 1 validation, 2 test, 3 unlabelled; -1 not given
-info.json        image_size, decode_version, levels, storage, images
+info.json        image_size, decode_version, levels, storage, images, bits
+left_out.json    files that were not taken and images that cannot be read, each with the reason
 pixels-*.h5      the shards, as they lie in the data step of a run
 manifest.json    sha256 of each file; nothing of the folder is used that is not what was packed
 """
@@ -16,7 +17,8 @@ from typing import Any
 
 import numpy as np
 from nstudent.config.schema import DataConfig
-from nstudent.data.sources.source import SPLITS, Record, existing
+from nstudent.data.sources.seen import Seen
+from nstudent.data.sources.source import SPLITS, Catalogue, Record, existing
 from nstudent.errors import ArtifactError, DataError
 from nstudent.storage.artifact import MANIFEST, Manifest, Metrics
 from nstudent.storage.files import can_link, link_or_copy, read_json, sha256_of, write_json
@@ -51,6 +53,8 @@ class Info:
     storage: str
     """pixels or jpeg."""
     images: int
+    bits: int | None = None
+    """``data.bits`` of the page that it was packed by."""
 
     def save(self, folder: Path) -> None:
         """Write it down."""
@@ -68,6 +72,7 @@ class Info:
             info = cls(**{**found, "levels": tuple(found["levels"])})
             numbers = (info.image_size, info.decode_version, info.images)
             whole = all(type(number) is int and number > 0 for number in numbers)
+            whole = whole and (info.bits is None or type(info.bits) is int)
             whole = whole and info.storage in ("pixels", "jpeg") and all(isinstance(n, str) for n in info.levels)
         except (TypeError, KeyError):
             whole = False
@@ -87,11 +92,11 @@ class Pack:
         self.info = Info.read(self._file(INFO))
         self.shards = sorted(name for name in self.manifest.files if SHARD.fullmatch(name))
 
-    def stamp(self) -> str:
+    def seen(self) -> Seen:
         """What the pack holds, wherever and whenever it was made."""
-        return f"pack {self.manifest.id}"
+        return Seen(f"pack {self.manifest.id}")
 
-    def records(self) -> list[Record]:
+    def catalogue(self) -> Catalogue:
         """Every image, as the source it was packed from gave it."""
         path = self._file(RECORDS)
         arrays = mapped(path)
@@ -99,7 +104,8 @@ class Pack:
         labels = [tuple(_text(entry) for entry in row) for row in arrays["labels"].tolist()]
         splits = (*SPLITS, None)
         rows = zip(arrays["name"].tolist(), arrays["label"].tolist(), arrays["split"].tolist(), strict=True)
-        return [Record(_text(name), labels[label], splits[split]) for name, label, split in rows]
+        records = [Record(_text(name), labels[label], splits[split]) for name, label, split in rows]
+        return Catalogue(records, self.info.levels)
 
     def read(self, index: int) -> bytes:
         """Never asked for: the shards are taken as they are."""
@@ -196,8 +202,15 @@ def open_source(config: DataConfig) -> Pack:
         raise DataError(f"data.root: {folder} is no pack: nstudent data pack {folder} makes one from another source")
     pack = Pack(folder)
     info: dict[str, Any] = vars(pack.info)
-    for key, asked in (("image_size", config.image_size), ("levels", config.levels), ("storage", config.storage)):
-        if asked not in (info[key], "auto"):
+    asked_for = {
+        "image_size": config.image_size,
+        "levels": config.levels,
+        "storage": config.storage,
+        "bits": config.bits,
+    }
+    follows = {"levels": None, "storage": "auto"}
+    for key, asked in asked_for.items():
+        if asked != info[key] and not (key in follows and asked == follows[key]):
             held = list(info[key]) if isinstance(info[key], tuple) else info[key]
             raise DataError(f"{folder} was packed with data.{key}={held}: ask for that, or pack the source again")
     return pack

@@ -1,21 +1,23 @@
 """The interface between the data set and the places images come from."""
 
-import hashlib
 import os
 import stat
 import time
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from nstudent.config.data import USUAL_LEVELS
+from nstudent.data.sources.listing import PassedOver
+from nstudent.data.sources.seen import Seen
 from nstudent.errors import DataError, ImageError
 
 Split = Literal["train", "validation", "test", "unlabelled"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test", "unlabelled")
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"})
+Label = tuple[str, ...]
+"""One entry per level: a class name, ``-`` (absent) or empty (unknown)."""
 
 _MAX_FILE_BYTES = 512 << 20
 _PAUSES_SECONDS = (0.05, 0.1, 0.2)
@@ -28,10 +30,23 @@ class Record:
 
     name: str
     """Unique in the source; a path below the root where there is one."""
-    label: tuple[str, ...]
-    """One entry per level: a class name, ``-`` (absent) or empty (unknown)."""
+    label: Label
     split: Split | None = None
     """``None`` where the source leaves the division to us."""
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Every image of a source with its label, and what the source did not take."""
+
+    records: list[Record]
+    """In an order that depends on nothing but the data."""
+    levels: tuple[str, ...]
+    """Names of the levels, coarse first: those of the configuration, or as they follow from the data."""
+    passed_over: tuple[PassedOver, ...] = ()
+    """Files below the folders of the source that are none of its images."""
+    notes: tuple[str, ...] = ()
+    """What a person should know of how the source was understood, a line each."""
 
 
 class Source(Protocol):
@@ -40,11 +55,11 @@ class Source(Protocol):
     encoded: bool
     """Whether images are files to decode, and not pixels."""
 
-    def stamp(self) -> str:
-        """A cheap identity of what lies on disk."""
+    def seen(self) -> Seen:
+        """What it looks like on disk: exactly the files that it reads, none of them opened but small tables."""
 
-    def records(self) -> list[Record]:
-        """Every image, in an order that depends on nothing but the data."""
+    def catalogue(self) -> Catalogue:
+        """What it holds, with labels as they are written there."""
 
     def read(self, index: int) -> bytes | npt.NDArray[np.uint8]:
         """Encoded bytes of an image, or its pixels: (height, width) or (height, width, 3).
@@ -55,56 +70,22 @@ class Source(Protocol):
         """
 
 
-def stamp_files(root: Path, files: Iterable[Path]) -> str:
-    """Hash of names, sizes and times of change: a stat a file, no content is read."""
-    digest = hashlib.sha256()
-    for path in sorted(files):
-        try:
-            found = path.stat()
-            seen = f"{found.st_size}\0{found.st_mtime_ns}"
-        except OSError:
-            seen = "a link to nothing"
-        line = f"{path.relative_to(root).as_posix()}\0{seen}\n"
-        digest.update(line.encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
+def levels_of(named: tuple[str, ...] | None, depth: int, what: str) -> tuple[str, ...]:
+    """Names of the levels of a source: those that the configuration gives, or the usual ones of their number.
 
-
-def images_below(root: Path) -> list[Path]:
-    """What is named like an image, at any depth, sorted. Hidden files and folders are left out.
-
-    Whether it is one is seen when it is read: a pipe or a dead link of that name is quarantined, not passed over.
+    Args:
+        named: ``data.levels``.
+        depth: Number of levels that the data has.
+        what: What has so many levels, for the error.
 
     Raises:
-        DataError: a folder cannot be listed.
+        DataError: There are more levels than have usual names, or none.
     """
-    found = [Path(folder, name) for folder, _, names in _walk(root) for name in names]
-    return sorted(path for path in found if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != ".")
-
-
-def refuse_linked_folders(root: Path) -> None:
-    """Links to folders are not followed, for they can lead in a circle; what lies behind one would be lost in silence.
-
-    Raises:
-        DataError: there is one below ``root``.
-    """
-    for folder, names, _ in _walk(root):
-        for name in names:
-            link = Path(folder, name)
-            if link.is_symlink():
-                raise DataError(
-                    f"{printable(link)} is a link to a folder, and not followed: put the folder itself there"
-                )
-
-
-def _walk(root: Path) -> Iterator[tuple[str, list[str], list[str]]]:
-    """(folder, names of its folders, names of all else), below a root. Links to folders are not followed."""
-
-    def refuse(error: OSError) -> None:
-        raise DataError(f"cannot list the folder {printable(error.filename)}: {error.strerror}") from error
-
-    for folder, folders, files in os.walk(root, onerror=refuse):
-        folders[:] = sorted(name for name in folders if name[0] != ".")
-        yield folder, folders, files
+    if named is not None:
+        return named
+    if not 1 <= depth <= len(USUAL_LEVELS):
+        raise DataError(f"{what} has {depth} levels: name them, coarse first, data.levels=[...]")
+    return USUAL_LEVELS[depth - 1]
 
 
 def existing(path: str | None, key: str, *, folder: bool = False) -> Path:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import faulthandler
 import json
 import os
 import signal
-from collections.abc import Callable
+import sys
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +23,8 @@ from nstudent.config.schema import DataConfig
 from nstudent.data.packing import decoders
 from nstudent.data.packing.decoders import CRASHED, Decoded, Decoders, Reader, reading
 from nstudent.data.sources import open_source
-from nstudent.errors import DataError, ImageError
+from nstudent.data.sources.seen import Seen
+from nstudent.errors import DataError, ImageError, StoppedError
 
 NUM_IMAGES, SIDE = 50, 8
 
@@ -29,8 +34,8 @@ class Photos:
 
     encoded = True
 
-    def stamp(self) -> str:
-        return ""
+    def seen(self) -> Seen:
+        return Seen()
 
     def records(self) -> list:
         return []
@@ -47,6 +52,11 @@ def reader() -> Reader:
     return Reader(Photos(), SIDE, 10_000)
 
 
+def every(read: Iterator[list[Decoded]]) -> list[Decoded]:
+    """All images that a reader gives, piece by piece."""
+    return [image for images in read for image in images]
+
+
 def _shown(image: Decoded) -> tuple[int | None, str]:
     return (None if image.pixels is None else int(image.pixels[0, 0, 0])), image.reason
 
@@ -54,17 +64,20 @@ def _shown(image: Decoded) -> tuple[int | None, str]:
 def test_processes_give_what_one_process_gives(reader: Reader) -> None:
     here = reader(range(NUM_IMAGES))
     with reading(reader) as read:
-        there = read(range(NUM_IMAGES))
+        there = every(read(range(NUM_IMAGES)))
     assert [(i.digest, i.reason) for i in there] == [(i.digest, i.reason) for i in here]
     assert [_shown(i)[0] for i in there] == [None if i in (7, 11) else i for i in range(NUM_IMAGES)]
     assert there[7].reason == "it cannot be read"
 
 
 def test_only_what_is_encoded_is_worth_processes(reader: Reader) -> None:
-    arrays = Reader(open_source(DataConfig(source="digits")), SIDE, 10_000)
+    digits = open_source(DataConfig(source="digits"))
+    digits.catalogue()
+    arrays = Reader(digits, SIDE, 10_000)
     with reading(reader) as read, reading(arrays) as read_arrays:
         assert isinstance(read, Decoders)
-        assert read_arrays is arrays
+        assert [_shown(image) for image in every(read_arrays(range(40)))] == [_shown(i) for i in arrays(range(40))]
+        assert not isinstance(read_arrays, Decoders)
 
 
 @pytest.mark.slow
@@ -84,9 +97,9 @@ def test_an_image_that_crashes_its_decoder_is_left_out_alone(
 
     monkeypatch.setattr(decoders, "decode", patched)
     with Decoders(reader, 2) as read:
-        images = read(range(NUM_IMAGES))
+        images = every(read(range(NUM_IMAGES)))
         # The processes are there again, too.
-        assert _shown(read([20])[0]) == (20, "")
+        assert _shown(every(read([20]))[0]) == (20, "")
     for number, image in enumerate(images):
         if number in crashing:
             assert _shown(image) == (None, CRASHED)
@@ -100,7 +113,7 @@ def test_a_process_that_is_killed_costs_no_image(
     """As the system does when memory runs out: once, and not because of the image."""
     _once(tmp_path / "killed", lambda: os.kill(os.getpid(), signal.SIGKILL), monkeypatch)
     with Decoders(reader, 2) as read:
-        images = read(range(NUM_IMAGES))
+        images = every(read(range(NUM_IMAGES)))
     assert [_shown(i)[0] for i in images] == [None if i in (7, 11) else i for i in range(NUM_IMAGES)]
 
 
@@ -110,7 +123,7 @@ def test_a_source_that_is_gone_stops_the_whole(reader: Reader, monkeypatch: pyte
 
     monkeypatch.setattr(Photos, "read", gone)
     with pytest.raises(DataError, match="not mounted"), Decoders(reader, 2) as read:
-        read(range(NUM_IMAGES))
+        every(read(range(NUM_IMAGES)))
 
 
 @pytest.mark.slow
@@ -124,11 +137,11 @@ def test_of_a_packed_file_that_is_cut_short_meanwhile_the_images_before_the_cut_
         file["split"], file["jpeg"] = np.zeros(20, np.int8), np.frombuffer(b"".join(blobs), np.uint8)
         file.attrs["meta"] = json.dumps({"levels": [["a", "b"]]})
     source = open_source(DataConfig(source="hdf5", root=str(path), levels=("coarse",)))
-    source.records()
+    source.catalogue()
     faulthandler.disable()
     with Decoders(Reader(source, SIDE, 10_000), 2) as read:
         os.truncate(path, path.stat().st_size // 2)
-        images = read(range(20))
+        images = every(read(range(20)))
     faulthandler.enable()
     readable = [image.pixels is not None for image in images]
     assert readable == sorted(readable, reverse=True)
@@ -146,3 +159,98 @@ def _once(mark: Path, act: Callable[[], None], monkeypatch: pytest.MonkeyPatch) 
         return decode(*given)
 
     monkeypatch.setattr(decoders, "decode", patched)
+
+
+@pytest.mark.slow
+def test_a_decoder_without_end_ends_the_run_and_names_the_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the processor time that the image takes: it is not dropped, for on a faster machine it might be read."""
+    from nstudent.config.file import load_config
+    from nstudent.runs.run import run_stage
+
+    for number in range(24):
+        path = tmp_path / "root" / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(Photos().read(number if number not in (7, 11) else number + 30))
+    endless, decode = Photos().read(5), decoders.decode
+
+    def patched(content: bytes, *given: Any) -> np.ndarray:
+        while content == endless:
+            pass
+        return decode(content, *given)
+
+    monkeypatch.setattr(decoders, "decode", patched)
+    monkeypatch.setattr(decoders, "IMAGE_CPU_SECONDS", 0.3)
+    words = [f"data.root={tmp_path / 'root'}", "data.source=folder", "data.levels=[fine]", "data.image_size=8"]
+    config = load_config(None, [*words, "rounds=0"])
+    with pytest.raises(DataError, match=r"the decoder of b/5\.png has not ended .* processor time: remove that file"):
+        run_stage(config, "data", tmp_path / "run")
+    monkeypatch.setattr(decoders, "decode", decode)
+    run_stage(config, "data", tmp_path / "run")
+
+
+def test_waiting_costs_an_image_nothing(reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that is busy, or asleep, changes no result: only the time that the processor works counts."""
+    _once(tmp_path / "slept", lambda: time.sleep(0.5), monkeypatch)
+    monkeypatch.setattr(decoders, "IMAGE_CPU_SECONDS", 0.25)
+    with Decoders(reader, 1) as read:
+        images = every(read(range(20)))
+    assert [_shown(i)[0] for i in images] == [None if i in (7, 11) else i for i in range(20)]
+
+
+def test_while_nothing_is_ready_whoever_waits_is_asked_whether_to_go_on(
+    reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoders, "_WAIT_SECONDS", 0.01)
+    _once(tmp_path / "slept", lambda: time.sleep(0.3), monkeypatch)
+    with Decoders(reader, 1) as read:
+        assert next(read(range(20))) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("decoding", ["many images", "one without end"])
+def test_images_that_nobody_wants_any_more_are_not_waited_for(
+    reader: Reader, decoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When a run is asked to stop, a process ends after the image that it is at, or is made to."""
+    decode = decoders.decode
+
+    def slow(*given: Any) -> np.ndarray:
+        time.sleep(0.1 if decoding == "many images" else 600)
+        return decode(*given)
+
+    monkeypatch.setattr(decoders, "decode", slow)
+    monkeypatch.setattr(decoders, "_PATIENCE_SECONDS", 0.5)
+    with contextlib.suppress(StoppedError), Decoders(reader, 2) as read:
+        next(read(range(NUM_IMAGES)))
+        raise StoppedError("somebody wants the machine")
+    assert not [child for child in active_children() if child.name.startswith("ForkProcess")]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the memory of a process is not limited")
+def test_a_decoder_that_asks_for_any_amount_of_memory_costs_its_image(
+    reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    greedy, decode = Photos().read(5), decoders.decode
+    monkeypatch.setattr(decoders, "_BYTES_BESIDE", 64 << 20)
+
+    def patched(content: bytes, *given: Any) -> np.ndarray:
+        if content == greedy:
+            np.ones(1 << 30, np.uint8)
+        return decode(content, *given)
+
+    monkeypatch.setattr(decoders, "decode", patched)
+    with Decoders(reader, 2) as read:
+        images = every(read(range(10)))
+    assert _shown(images[5]) == (None, "its decoder asks for more memory than an image of its size needs")
+    assert [_shown(image)[0] for image in images] == [None if i in (5, 7) else i for i in range(10)]
+
+
+@pytest.mark.parametrize(("memory_gib", "processes"), [(0, 1), (2, 1), (8, 6), (1000, 16), (None, 16)])
+def test_there_are_no_more_processes_than_memory_for_the_largest_image(
+    memory_gib: int | None, processes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoders, "available_cores", lambda: 16)
+    monkeypatch.setattr(decoders, "available_memory", lambda: None if memory_gib is None else memory_gib << 30)
+    assert decoders._processes(64_000_000) == processes

@@ -37,7 +37,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def records(root: Path, content: bytes) -> tuple[list[Record], list[bytes]]:
     (root / "t.csv").write_bytes(content)
     source = open_source(DataConfig(source="csv", root=str(root), table="t.csv"))
-    found = source.records()
+    found = source.catalogue().records
     return found, [source.read(i) for i in range(len(found))]
 
 

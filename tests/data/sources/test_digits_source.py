@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 from nstudent.config.schema import DataConfig
-from nstudent.data.sources import open_source, source_stamp
+from nstudent.data.sources import open_source, source_seen
 from nstudent.data.sources.source import Record, Source
 from nstudent.taxonomy.tree import Taxonomy
 
@@ -13,7 +13,7 @@ from nstudent.taxonomy.tree import Taxonomy
 @pytest.fixture(scope="module")
 def digits() -> tuple[Source, list[Record]]:
     source = open_source(DataConfig())
-    return source, source.records()
+    return source, source.catalogue().records
 
 
 def test_every_digit_is_there_once(digits: tuple[Source, list[Record]]) -> None:
@@ -57,4 +57,4 @@ def test_pixels_use_the_whole_range(digits: tuple[Source, list[Record]]) -> None
 
 
 def test_the_stamp_is_that_of_the_library(digits: tuple[Source, list[Record]]) -> None:
-    assert source_stamp(DataConfig()).startswith("scikit-learn ")
+    assert source_seen(DataConfig()).stamp.startswith("scikit-learn ")

@@ -42,7 +42,7 @@ def opened(path: Path, levels: tuple[str, ...] = ("coarse", "fine")) -> Source:
 def test_a_valid_file_is_read(tmp_path: Path) -> None:
     source = opened(packed(tmp_path / "data.h5"))
 
-    assert [(r.name, r.label, r.split) for r in source.records()] == [
+    assert [(r.name, r.label, r.split) for r in source.catalogue().records] == [
         ("one", ("cat", "siamese"), "train"),
         ("고양이", ("dog", "husky"), "validation"),
         ("bad\ufffd", ("dog", "-"), "test"),
@@ -52,16 +52,16 @@ def test_a_valid_file_is_read(tmp_path: Path) -> None:
 
 
 def test_names_are_made_where_there_are_none(tmp_path: Path) -> None:
-    records = opened(packed(tmp_path / "data.h5", name=None)).records()
+    records = opened(packed(tmp_path / "data.h5", name=None)).catalogue().records
 
     assert [record.name for record in records] == [f"image-000000{i}" for i in range(4)]
 
 
 def test_the_stamp_changes_with_the_file(tmp_path: Path) -> None:
-    before = opened(packed(tmp_path / "data.h5")).stamp()
+    before = opened(packed(tmp_path / "data.h5")).seen().stamp
     packed(tmp_path / "data.h5", split=np.zeros(4, np.int8), more=np.zeros(1000))
 
-    assert opened(tmp_path / "data.h5").stamp() != before
+    assert opened(tmp_path / "data.h5").seen().stamp != before
 
 
 BROKEN = {
@@ -106,12 +106,12 @@ def test_a_broken_file_is_refused_by_name(tmp_path: Path, name: str) -> None:
     path = packed(tmp_path / "data.h5", **BROKEN[name])
 
     with pytest.raises(NstudentError, match=r"data\.h5"):
-        opened(path).records()
+        opened(path).catalogue()
 
 
 def test_the_configuration_must_name_as_many_levels(tmp_path: Path) -> None:
     with pytest.raises(NstudentError, match=r"2 levels, data\.levels names 3"):
-        opened(packed(tmp_path / "data.h5"), levels=("a", "b", "c")).records()
+        opened(packed(tmp_path / "data.h5"), levels=("a", "b", "c")).catalogue()
 
 
 def test_a_missing_file_names_the_key(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_a_missing_file_names_the_key(tmp_path: Path) -> None:
 
 def test_a_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NstudentError):
-        opened(tmp_path).records()
+        opened(tmp_path).catalogue()
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>404</html>", b"\x89HDF\r\n\x1a\n" + b"\0" * 100])
@@ -129,7 +129,7 @@ def test_garbage_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "data.h5").write_bytes(content)
 
     with pytest.raises(NstudentError, match=r"data\.h5"):
-        opened(tmp_path / "data.h5").records()
+        opened(tmp_path / "data.h5").catalogue()
 
 
 def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
@@ -137,4 +137,46 @@ def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data.h5").write_bytes(content[: len(content) // 2])
 
     with pytest.raises(NstudentError, match=r"data\.h5"):
-        opened(tmp_path / "data.h5").records()
+        opened(tmp_path / "data.h5").catalogue()
+
+
+# --- levels and names of classes --------------------------------------------------------------------------------------
+
+
+def test_levels_follow_from_the_lists_of_classes(tmp_path: Path) -> None:
+    source = open_source(DataConfig(source="hdf5", root=str(packed(tmp_path / "data.h5"))))
+
+    assert source.catalogue().levels == ("coarse", "fine")
+
+
+@pytest.mark.parametrize("name", ["", " ", "-", "–", "\u200b"])
+def test_a_class_without_a_name_is_refused(tmp_path: Path, name: str) -> None:
+    path = packed(tmp_path / "data.h5", meta=json.dumps({"levels": [["cat", "dog"], ["husky", name, "siamese"]]}))
+
+    with pytest.raises(NstudentError, match=r"class 1 of level 1 is called .* absent or unknown: give it a name"):
+        opened(path).catalogue()
+
+
+@pytest.mark.parametrize("twin", ["cat", " cat", "cat\u00a0", '"cat"'])
+def test_two_classes_of_one_name_are_not_made_one(tmp_path: Path, twin: str) -> None:
+    meta = json.dumps({"levels": [["cat", twin], LEVELS[1]]})
+
+    with pytest.raises(NstudentError, match="classes 0 and 1 of level 0 are both called 'cat' below the same parents"):
+        opened(packed(tmp_path / "data.h5", meta=meta)).catalogue()
+
+
+def test_two_classes_of_one_name_below_one_parent_are_not_made_one(tmp_path: Path) -> None:
+    meta = json.dumps({"levels": [["cat", "dog"], ["husky", "poodle", "poodle"]]})
+    label = np.array([[1, 1], [1, 2], [0, -1], [-2, -2]], dtype=np.int16)
+
+    with pytest.raises(NstudentError, match="classes 1 and 2 of level 1 are both called 'poodle'"):
+        opened(packed(tmp_path / "data.h5", meta=meta, label=label)).catalogue()
+
+
+def test_one_name_below_two_parents_is_two_classes(tmp_path: Path) -> None:
+    meta = json.dumps({"levels": [["cat", "dog"], ["other", "other", "siamese"]]})
+    label = np.array([[0, 0], [1, 1], [0, 2], [-2, -2]], dtype=np.int16)
+
+    records = opened(packed(tmp_path / "data.h5", meta=meta, label=label)).catalogue().records
+
+    assert [record.label for record in records[:2]] == [("cat", "other"), ("dog", "other")]

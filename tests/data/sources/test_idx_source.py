@@ -44,7 +44,7 @@ def opened(root: Path, classes: tuple[str, ...] = CLASSES) -> Source:
 
 def refused(root: Path, classes: tuple[str, ...] = CLASSES) -> str:
     with pytest.raises(DataError) as caught:
-        opened(root, classes).records()
+        opened(root, classes).catalogue()
     return str(caught.value)
 
 
@@ -53,7 +53,7 @@ def test_train_and_test_images_with_their_labels(tmp_path: Path, zipped: bool) -
     plant(tmp_path, zipped)
     source = opened(tmp_path)
 
-    records = source.records()
+    records = source.catalogue().records
 
     assert [(r.name, r.label, r.split) for r in records[:3]] == [
         ("train-000000", ("top", "shirt"), "train"),
@@ -71,7 +71,7 @@ def test_train_and_test_images_with_their_labels(tmp_path: Path, zipped: bool) -
 def test_the_stamp_does_not_need_the_content(tmp_path: Path) -> None:
     plant(tmp_path, train_images_idx3_ubyte=b"anything")
 
-    assert opened(tmp_path).stamp() == opened(tmp_path).stamp()
+    assert opened(tmp_path).seen().stamp == opened(tmp_path).seen().stamp
 
 
 @pytest.mark.parametrize("cut", [0, 3, 10, 16, 30])
@@ -148,10 +148,34 @@ def test_fashion_mnist_as_debian_installs_it() -> None:
     source = open_source(
         DataConfig(source="idx", root=str(FASHION), class_paths=tuple(f"c{i}" for i in range(10)), levels=("only",))
     )
-    records = source.records()
+    records = source.catalogue().records
 
     labels = [record.label[0] for record in records]
     assert (len(records), labels.count("c0"), labels[:5]) == (70_000, 7_000, ["c9", "c0", "c0", "c3", "c0"])
     assert sum(record.split == "test" for record in records) == 10_000
     assert source.read(0).shape == (28, 28)
     assert int(source.read(0).sum()) == 76_247
+
+
+@pytest.mark.parametrize(
+    ("classes", "levels"),
+    [(("a", "b", "c"), ("class",)), (CLASSES, ("coarse", "fine")), (("a/b/c", "a", "d"), ("coarse", "mid", "fine"))],
+)
+def test_levels_follow_from_the_paths_of_classes(
+    tmp_path: Path, classes: tuple[str, ...], levels: tuple[str, ...]
+) -> None:
+    plant(tmp_path)
+
+    catalogue = open_source(DataConfig(source="idx", root=str(tmp_path), class_paths=classes)).catalogue()
+
+    assert catalogue.levels == levels
+    assert {len(record.label) for record in catalogue.records} == {len(levels)}
+
+
+def test_numbers_that_are_made_one_class_are_said(tmp_path: Path) -> None:
+    plant(tmp_path)
+
+    catalogue = opened(tmp_path, ("top/shirt", "bag", " top/shirt")).catalogue()
+
+    assert catalogue.notes == ("numbers that data.class_paths makes one class: 0, 2",)
+    assert catalogue.records[2].label == ("top", "shirt")

@@ -1,0 +1,33 @@
+"""The spelling of names: what a person reads as one name is one name, whichever file or program it comes from.
+
+Classes, columns and folders of splits all pass through here, of every source and of a given taxonomy.
+"""
+
+import re
+import unicodedata
+
+_INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]")
+"""Characters that no reader sees: soft hyphens, marks of direction, byte-order marks. Joiners (U+200C, U+200D) stay:
+emoji and several scripts are written with them."""
+_DASHES = frozenset("‐‑‒–—―−－﹣")
+"""What word processors and spreadsheets make of a single hyphen."""
+_QUOTES = {'"': '"', "'": "'", "“": "”", "„": "“", "«": "»", "‘": "’"}
+
+
+def spelled(name: str) -> str:
+    """The one spelling of a name.
+
+    Unicode form C; characters that cannot be seen are left out; each run of blanks (also no-break ones) is one space,
+    and none stands at an end; a pair of quotes around the whole is dropped; a dash alone is ``-``.
+    """
+    if name.isascii() and name.isalnum():
+        return name
+    text = " ".join(_INVISIBLE.sub("", unicodedata.normalize("NFC", name)).split())
+    while len(text) > 1 and _QUOTES.get(text[0]) == text[-1]:
+        text = text[1:-1].strip()
+    return "-" if text in _DASHES else text
+
+
+def alike(name: str) -> str:
+    """The same text for two names that differ in case alone, or in what ``spelled`` makes one."""
+    return unicodedata.normalize("NFC", spelled(name).casefold())
