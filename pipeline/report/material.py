@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from nstudent.config.file import reload_config
 from nstudent.config.schema import Config
-from nstudent.data.dataset import INDEX, LEFT_OUT, OK, TAXONOMY, TRUTH, Ids
+from nstudent.data.dataset import INDEX, OK, TAXONOMY, TRUTH, Ids
+from nstudent.data.left_out import LEFT_OUT
 from nstudent.errors import ArtifactError
 from nstudent.evaluation.predictions import Predictions
 from nstudent.labels.heap_labels import HeapLabels

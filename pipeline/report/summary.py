@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nstudent.config.file import dump_yaml
 from nstudent.config.schema import Config
+from nstudent.config.yaml_text import dump_yaml
 from nstudent.evaluation.scores import COMPARED, HEADLINE, OF_A_LEVEL, Interval, LevelCalibration, Scores
 from nstudent.report.charts import (
     Bar,
