@@ -39,7 +39,7 @@ FLOORS = [
     {"models"},
     {"distributed.ranks"},
     {"data", "labels"},
-    {"storage.commit"},
+    {"storage.commit", "config.origins", "config.explained", "config.json_schema"},
     {"storage.artifact", "storage.hdf5", "storage.lock", "storage.sealed", "config.file", "session"},
     {"machine", "storage.links", "distributed.world", "taxonomy.outputs"},
     {
@@ -53,7 +53,7 @@ FLOORS = [
         "storage.hdf5_guard",
     },
     {"config.as_typed"},
-    {"config.data", "config.members", "config.yaml_text", "tables", "taxonomy.reading"},
+    {"config.advice", "config.data", "config.members", "config.yaml_text", "tables", "taxonomy.reading"},
     {"config.types", "errors", "runs", "distributed", "taxonomy", "config", "storage", "storage.json_record"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
