@@ -25,7 +25,7 @@ FLOORS = [
     {"runs.run"},
     {"runs.jobs"},
     {"runs.job_process"},
-    {"runs.folder"},
+    {"runs.folder", "runs.forecast"},
     {"runs.plan", "runs.outcome", "runs.verdict", "runs.curves", "runs.tensorboard", "runs.rehearsal"},
     {f"stages.{name}" for name in STAGES} | {"stages"},
     {"classifier", "trainer"},
@@ -39,7 +39,7 @@ FLOORS = [
     {"models"},
     {"distributed.ranks"},
     {"data", "labels"},
-    {"storage.commit", "config.origins", "config.explained", "config.json_schema"},
+    {"storage.commit", "config.origins", "config.explained", "config.json_schema", "config.first_page"},
     {"storage.artifact", "storage.hdf5", "storage.lock", "storage.sealed", "config.file", "session"},
     {"machine", "storage.links", "distributed.world", "taxonomy.outputs"},
     {

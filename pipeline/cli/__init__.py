@@ -8,7 +8,7 @@ import sys
 from typing import Annotated
 
 import typer
-from nstudent.cli import config, data, predict, report, run, status, verify
+from nstudent.cli import config, data, init, predict, report, run, status, verify
 from nstudent.cli.interruption import USER_ERROR
 from nstudent.errors import NstudentError
 
@@ -29,6 +29,7 @@ A first look, with small images that come along: nstudent run-all
 _START, _MAKE, _LOOK, _USE = "Begin", "Make", "Look", "Use"
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=_HELP)
+app.command("init", rich_help_panel=_START)(init.init_command)
 app.add_typer(data.app, name="data", rich_help_panel=_START)
 app.add_typer(config.app, name="config", rich_help_panel=_START)
 app.command("run-all", rich_help_panel=_MAKE)(run.run_all_command)

@@ -4,12 +4,35 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from nstudent.cli.arguments import ConfigOption
+from nstudent.cli.arguments import ConfigOption, Overrides
 from nstudent.cli.interruption import interruptible
 from nstudent.machine import out_of_working_folder
 from nstudent.session import Session
 
-app = typer.Typer(no_args_is_help=True, help="Prepare the data of many runs.")
+app = typer.Typer(no_args_is_help=True, help="Look at images before any run, and prepare them for many runs.")
+
+
+@app.command("check")
+def data_check_command(overrides: Overrides = None, config: ConfigOption = None) -> None:
+    """Say what a run would find: levels, classes with counts, splits, and what is odd about images and labels.
+
+    Nothing is trained and nothing is written. All labels are read, and up to 400 images opened. Every network of the
+    run is built and tried once at the size of the images. The same report as that of nstudent init.
+    """
+    from nstudent.cli import console
+    from nstudent.cli.look import print_survey
+    from nstudent.config.file import load_config
+    from nstudent.runs.plan import plan
+    from nstudent.runs.rehearsal import rehearse
+
+    settings = load_config(config, overrides or [])
+    with interruptible() as stop:
+        progress = Session(progress=console.Screen(), stop=stop).watched()
+        with out_of_working_folder():
+            from nstudent.data.survey import survey
+        print_survey(survey(settings.data, settings.seed, progress))
+        rehearse(settings, plan(settings), progress)
+    typer.echo("networks: each was built and tried once at this size of the images")
 
 
 @app.command("pack")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from nstudent.config.file import add_word, load_config, read_page
 from nstudent.config.members import NETWORK, MemberConfig, kind_of
 from nstudent.config.types import Section
-from nstudent.config.yaml_text import dump_yaml
+from nstudent.config.yaml_text import dump_flow
 from nstudent.errors import one_line
 
 DEFAULT = "default"
@@ -71,7 +70,7 @@ def as_page(lines: Sequence[Line], *, changed: bool = False) -> str:
                 dash = ""
             indent += "  "
         start = f"{indent[:-2]}{dash}" if dash else indent
-        shown.append(f"{f'{start}{name}: {_flow(line.value)}':<{_COMMENT_COLUMN}}  # {line.origin}")
+        shown.append(f"{f'{start}{name}: {dump_flow(line.value)}':<{_COMMENT_COLUMN}}  # {line.origin}")
     return "\n".join(shown) + "\n" if shown else ""
 
 
@@ -120,11 +119,3 @@ def _lines(section: Section, start: str, given: Mapping[str, str]) -> Iterator[L
 def _origin(key: str, given: Mapping[str, str]) -> str:
     below = (origin for name, origin in given.items() if name == key or name.startswith(f"{key}."))
     return next(below, DEFAULT)
-
-
-def _flow(value: Any) -> str:
-    """A value on one line of YAML."""
-    if isinstance(value, list | dict):
-        return one_line(json.dumps(value, ensure_ascii=False))
-    text = dump_yaml(value).removesuffix("\n").removesuffix("\n...")
-    return one_line(json.dumps(value, ensure_ascii=False) if "\n" in text else text)

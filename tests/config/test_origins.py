@@ -72,7 +72,7 @@ def test_the_page_is_the_configuration_that_it_shows(page: Path, tmp_path: Path,
 def test_what_has_changed_alone_is_shown_if_that_is_asked_for(page: Path) -> None:
     lines = as_page(resolved(page, ["seed=3"]), changed=True).splitlines()
     assert [line.split("#")[0].strip() for line in lines] == [
-        *("name: mine", "seed: 3", "data:", 'taxonomy: {"007": {"b": ["c"]}}', "teacher:", "noise:"),
-        *("flip: true", "erase: 0.1", "members:", '- backbones: ["a"]', "pretrained: true", "- head_width: 3"),
+        *("name: mine", "seed: 3", "data:", "taxonomy: {'007': {b: [c]}}", "teacher:", "noise:"),
+        *("flip: true", "erase: 0.1", "members:", "- backbones: [a]", "pretrained: true", "- head_width: 3"),
     ]
     assert as_page(resolved(None, []), changed=True) == ""
