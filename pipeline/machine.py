@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from nstudent.errors import ArtifactError
+from nstudent.errors import ArtifactError, ConfigError
 from nstudent.signals import SIGNALS
 
 _LIBRARY_FOLDERS = "LD_LIBRARY_PATH"
@@ -64,12 +64,43 @@ def safe_start() -> Iterator[None]:
 def available_cores() -> int:
     """Cores for this process: a container may have made them fewer, and torchrun's processes share a machine's."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    # Job systems set variables of that name too; without torchrun they say nothing of who shares the cores.
+    here = os.environ.get("LOCAL_WORLD_SIZE", "") if _missing_of_torchrun() == [] else ""
+    return max(1, cores // max(1, int(here))) if here.isdecimal() else cores
 
 
 def is_one_of_several() -> bool:
-    """Whether torchrun has started this process and others, to do one run together."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+    """Whether torchrun has started this process and others, to do one run together.
+
+    Raises:
+        ConfigError: A variable says that there are several, and others that torchrun sets say nothing or cannot be.
+    """
+    size = os.environ.get("WORLD_SIZE", "").strip()
+    if size in ("", "0", "1"):
+        return False
+    if not size.isdecimal():
+        raise ConfigError(f"WORLD_SIZE is {size!r:.40}, which is no number: start with torchrun, or unset WORLD_SIZE")
+    missing = _missing_of_torchrun()
+    if missing:
+        raise ConfigError(
+            f"WORLD_SIZE is {size}, but not set to what torchrun sets: {', '.join(missing)}. Start with torchrun, or "
+            "unset WORLD_SIZE"
+        )
+    if int(os.environ["RANK"]) >= int(size):
+        raise ConfigError(f"RANK is {os.environ['RANK']}, and WORLD_SIZE {size}: ranks go from 0 to {int(size) - 1}")
+    return int(size) > 1
+
+
+def _missing_of_torchrun() -> list[str]:
+    """Variables that torchrun sets and that are not set to what it would set."""
+    numbers = ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT")
+    missing = [name for name in numbers if not os.environ.get(name, "").isdecimal()]
+    return missing + ([] if os.environ.get("MASTER_ADDR") else ["MASTER_ADDR"])
+
+
+def may_start_processes() -> bool:
+    """Whether this process can have others below it: the workers of a ``multiprocessing.Pool`` cannot."""
+    return not multiprocessing.current_process().daemon
 
 
 def available_memory() -> int | None:

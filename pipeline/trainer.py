@@ -60,6 +60,7 @@ class Trainer:
         self._progress = context.progress
         self._world = context.world
         self._listener = context.listener
+        self._stop = context.session.stop
         self._full_name = context.training
 
     @cached_property
@@ -181,11 +182,14 @@ class Trainer:
 
         def validate(network: nn.Module) -> float:
             assert isinstance(network, Network)
-            return self.validation_score(self.ensemble([model], [network]))
+            # Of several processes all wait for the one that validates, which then must not leave on its own.
+            with self._stop.patiently(self._world.size > 1):
+                return self.validation_score(self.ensemble([model], [network]))
 
         tell = partial(self._listener.epoch, self._full_name(name))
         begins = partial(self._listener.begins, self._full_name(name))
-        trained = loop.fit(checkpoint, self._progress, name, validate, tell, begins)
+        with self._stop.patiently():
+            trained = loop.fit(checkpoint, self._progress, name, validate, tell, begins)
         self._say_what_packing_gains(name, trained.data_wait)
         return trained
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from nstudent.data.dataset import Dataset, Ids
-from nstudent.errors import StoppedError
+from nstudent.errors import OverdueStop, StoppedError
 from nstudent.labels import store
 from nstudent.labels.decoders import build_decoder
 from nstudent.labels.selection import select
@@ -128,7 +128,7 @@ class _Labelling:
                         shard.put(first, piece)
                         first += len(piece["path"])
                         task.advance(len(piece["path"]))
-                except StoppedError:
+                except (StoppedError, OverdueStop):
                     each.keep(shard, first)
                     raise
                 writing.result()

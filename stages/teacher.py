@@ -9,10 +9,11 @@ from collections.abc import Iterator, Sequence
 
 from nstudent.config.members import MemberConfig
 from nstudent.config.schema import Config, ModelConfig, TeacherConfig
+from nstudent.data.curation.given_labels import counted_labels
 from nstudent.data.dataset import Dataset
 from nstudent.errors import RefusedError
 from nstudent.evaluation.assess import assess, best_constant
-from nstudent.evaluation.chance import counted_labels, skill_of
+from nstudent.evaluation.chance import skill_of
 from nstudent.evaluation.metrics import scores
 from nstudent.evaluation.scores import HEADLINE
 from nstudent.models.cost import check_cost, total

@@ -27,6 +27,7 @@ FLOORS = [
     {"runs.job_process"},
     {"runs.folder", "runs.forecast"},
     {"runs.plan", "runs.outcome", "runs.verdict", "runs.curves", "runs.tensorboard", "runs.rehearsal"},
+    {"runs.preflight"},
     {f"stages.{name}" for name in STAGES} | {"stages"},
     {"classifier", "trainer"},
     {"runs.remaining", "runs.asked"},
@@ -53,7 +54,15 @@ FLOORS = [
         "storage.hdf5_guard",
     },
     {"config.as_typed"},
-    {"config.advice", "config.data", "config.members", "config.yaml_text", "tables", "taxonomy.reading"},
+    {
+        "config.advice",
+        "config.data",
+        "config.members",
+        "config.yaml_text",
+        "config.network_names",
+        "tables",
+        "taxonomy.reading",
+    },
     {"config.types", "errors", "runs", "distributed", "taxonomy", "config", "storage", "storage.json_record"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
@@ -69,6 +78,7 @@ LIGHT = {room for rooms in FLOORS[FLOOR_OF["data"] + 1 :] for room in rooms} | {
     "runs.folder",
     "runs.plan",
     "runs.rehearsal",
+    "runs.preflight",
     "runs.asked",
     "runs.source_seen",
     "runs.outcome",

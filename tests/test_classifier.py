@@ -159,7 +159,7 @@ def test_unreadable_files_get_an_error_and_the_others_their_labels(tmp_path: Pat
     assert errors[0]
     assert errors[2] == "No such file or directory"
     assert errors[3] == "the file is empty"
-    assert errors[5] == "Is a directory"
+    assert errors[5] == "a folder that holds no image"
     assert errors[6] == "200x100 pixels are more than data.max_pixels (10,000)"
     assert errors[1] is errors[4] is None
 
@@ -233,3 +233,36 @@ def test_a_device_that_does_not_exist_is_an_error_that_names_the_key(tmp_path: P
     run = add_step(tmp_path / "run", "01-teacher", SIX)
     with pytest.raises(NstudentError, match="device"):
         Classifier.load(run, device="gpu")
+
+
+def test_one_image_is_one_prediction_however_it_is_given(tmp_path: Path, image: Path) -> None:
+    classifier = Classifier.load(add_step(tmp_path, "01-teacher", SIX), "cpu")
+    for given in (str(image), image, image.read_bytes(), Image.open(image), np.asarray(Image.open(image))):
+        (prediction,) = classifier.predict(given)
+        assert (prediction.labels["coarse"].name, prediction.error) == ("loop", None)
+    assert len(classifier.predict([image] * 5, batch_size=2)) == 5
+    assert [found.error is None for found in classifier.predict([image, b"no image", str(image)])] == [
+        True,
+        False,
+        True,
+    ]
+
+
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_a_batch_of_no_image_is_refused(tmp_path: Path, image: Path, batch_size: int) -> None:
+    classifier = Classifier.load(add_step(tmp_path, "01-teacher", SIX), "cpu")
+    with pytest.raises(ValueError, match=f"batch_size is {batch_size}: at least one"):
+        classifier.predict([image], batch_size=batch_size)
+
+
+def test_a_path_that_no_file_can_have_is_an_error_of_that_image(tmp_path: Path, image: Path) -> None:
+    classifier = Classifier.load(add_step(tmp_path, "01-teacher", SIX), "cpu")
+    found = classifier.predict(["a\0b", "x" * 5000, image])
+    assert [bool(prediction.error) for prediction in found] == [True, True, False]
+
+
+def test_a_classifier_that_is_being_made_again_is_no_damage(tmp_path: Path) -> None:
+    run = add_step(tmp_path, "01-teacher", SIX)
+    (run / "01-teacher").rename(run / "01-teacher.partial")
+    with pytest.raises(ArtifactError, match="is being made again, or that was interrupted: wait, or run"):
+        Classifier.load(run, "cpu")

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from nstudent.cli import config, data, init, predict, report, run, status, verify
 from nstudent.cli.interruption import USER_ERROR
+from nstudent.cli.streams import lenient_streams
 from nstudent.errors import NstudentError
 
 _HELP = """Turn labelled and unlabelled images into one classifier, and say what the unlabelled ones gave.
@@ -59,8 +60,9 @@ def _options(
 
 def main() -> None:
     """Entry point of ``nstudent``: errors a person can repair are one line and exit code 2."""
-    try:
-        app()
-    except NstudentError as error:
-        typer.echo(f"nstudent: {error}", err=True)
-        sys.exit(USER_ERROR)
+    with lenient_streams():
+        try:
+            app()
+        except NstudentError as error:
+            typer.echo(f"nstudent: {error}", err=True)
+            sys.exit(USER_ERROR)

@@ -33,7 +33,7 @@ _LEFT_OUT = {
     "near_duplicates": "near-duplicates",
     "not_taken": "files that were not taken",
 }
-_FOUND = {
+FOUND = {
     "one_training_image": "labels with one training image",
     "held_out_only": "labels without a training image",
     "several_parents": "names in several places of the tree",
@@ -191,7 +191,7 @@ def print_left_out(metrics: DataMetrics, folder: Path) -> None:
     """How many images of the data step are not used, and what else it found; nothing where there is nothing to say."""
     unused = {name: getattr(metrics, name) for name in _LEFT_OUT}
     _print_counts("not used", unused, _LEFT_OUT, folder / "left_out.json")
-    _print_counts("worth a look", metrics.findings, _FOUND, folder / "findings.json")
+    _print_counts("worth a look", metrics.findings, FOUND, folder / "findings.json")
 
 
 def _print_counts(what: str, counts: Mapping[str, int], words: Mapping[str, str], file: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from nstudent.cli.arguments import ConfigOption, Overrides
 from nstudent.cli.interruption import interruptible
+from nstudent.errors import DataError
 from nstudent.machine import out_of_working_folder
 from nstudent.session import Session
 
@@ -14,25 +15,31 @@ app = typer.Typer(no_args_is_help=True, help="Look at images before any run, and
 
 @app.command("check")
 def data_check_command(overrides: Overrides = None, config: ConfigOption = None) -> None:
-    """Say what a run would find: levels, classes with counts, splits, and what is odd about images and labels.
+    """Say what a run would find in its data, and whether its networks can be trained; nothing is made.
 
-    Nothing is trained and nothing is written. All labels are read, and up to 400 images opened. Every network of the
-    run is built and tried once at the size of the images. The same report as that of nstudent init.
+    Levels and classes with their counts, the division, and what is odd about images and labels. All labels are read,
+    and up to 400 images opened; every network is built and tried once. nstudent init begins with the same report.
     """
     from nstudent.cli import console
     from nstudent.cli.look import print_survey
     from nstudent.config.file import load_config
     from nstudent.runs.plan import plan
+    from nstudent.runs.preflight import check_named
     from nstudent.runs.rehearsal import rehearse
 
     settings = load_config(config, overrides or [])
+    steps = plan(settings)
+    check_named(settings, steps)
     with interruptible() as stop:
         progress = Session(progress=console.Screen(), stop=stop).watched()
         with out_of_working_folder():
             from nstudent.data.survey import survey
-        print_survey(survey(settings.data, settings.seed, progress))
-        rehearse(settings, plan(settings), progress)
-    typer.echo("networks: each was built and tried once at this size of the images")
+        found = survey(settings.data, settings.seed, progress)
+        print_survey(found)
+        if found.no_splits:
+            raise DataError(found.no_splits)
+        rehearse(settings, steps, progress)
+    typer.echo(f"networks: all can be trained at {settings.data.image_size} px")
 
 
 @app.command("pack")

@@ -15,6 +15,7 @@ from nstudent.session import Session
 if TYPE_CHECKING:
     from nstudent.config.first_page import Situation
     from nstudent.data.survey import Survey
+    from nstudent.runs.forecast import Amounts
 
 _MEGABYTES = 19
 """Size of the pretrained weights that are proposed."""
@@ -68,7 +69,7 @@ def init_command(
         progress = Session(progress=console.Screen(), stop=stop).watched()
         with out_of_working_folder():
             from nstudent.data.survey import survey
-            from nstudent.runs.forecast import Amounts, forecast
+            from nstudent.runs.forecast import forecast
         data = guess(photos, heap)
         found = survey(DataConfig(**data), 0, progress)
         print_survey(found)
@@ -76,12 +77,7 @@ def init_command(
             raise DataError(found.no_splits)
         situation = _situation(photos, data, found, weights, download)
         entries = propose(situation)
-        amounts = Amounts(
-            labelled=found.splits.get("train", 0),
-            unlabelled=situation.unlabelled,
-            held_out=found.splits.get("validation", 0) + found.splits.get("test", 0),
-            seconds_each=found.sample.seconds_each,
-        )
+        amounts = _amounts(found)
         expected = forecast(configured(entries), amounts, progress)
         fitting = shortened(entries, expected.like_the_student, expected.total)
         if fitting != entries:
@@ -91,6 +87,14 @@ def init_command(
     typer.echo(f"wrote {out}: read it, and change what you know better (nstudent config explain KEY)")
     typer.echo(f"expected time: {took}, give or take half: a few steps were timed")
     typer.echo(f"run it:  nstudent run-all --config {out}")
+
+
+def _amounts(found: Survey) -> Amounts:
+    from nstudent.runs.forecast import Amounts
+
+    split = found.splits
+    held_out = split["validation"] + split["test"]
+    return Amounts(split["train"], split["unlabelled"], held_out, found.sample.seconds_each)
 
 
 def _situation(
@@ -103,7 +107,7 @@ def _situation(
         data=data,
         name=Path(photos.resolve()).stem,
         side=found.sample.side,
-        unlabelled=found.splits.get("unlabelled", found.images - found.labelled),
+        unlabelled=found.splits["unlabelled"],
         weights=_weights(found.sample.side, weights, download),
         has_gpu=has_gpu(),
         opened=found.sample.opened,

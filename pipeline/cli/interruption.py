@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import typer
-from nstudent.errors import StoppedError
+from nstudent.errors import OverdueStop, StoppedError
 from nstudent.signals import StopRequest, stop_on_signals
 
 USER_ERROR = 2
@@ -26,6 +26,9 @@ def interruptible() -> Iterator[StopRequest]:
         with stop_on_signals() as stop:
             yield stop
     except StoppedError as error:
+        typer.echo(f"nstudent: {error}", err=True)
+        raise typer.Exit(STOPPED) from None
+    except OverdueStop as error:
         typer.echo(f"nstudent: {error}", err=True)
         raise typer.Exit(STOPPED) from None
     except KeyboardInterrupt:

@@ -6,7 +6,7 @@ import math
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 
-from nstudent.cli.console import print_line
+from nstudent.cli.console import FOUND, print_line
 from nstudent.data.sources.listing import summary_of
 from nstudent.data.survey import FEW, LevelCounts, Survey
 from nstudent.errors import one_line
@@ -94,6 +94,11 @@ def _few(found: Survey) -> Iterator[str]:
         yield f"a run cannot divide the images: {found.no_splits}"
     if found.rare:
         yield f"{_number(len(found.rare), 'class', 'classes')} with fewer than {FEW} images: {_some(found.rare)}"
+    if found.few_validation:
+        yield f"validation has few images of some classes: {found.few_validation}; a larger data.validation tells more"
+    odd = [f"{found.findings[name]} {text}" for name, text in FOUND.items() if name in found.findings]
+    if odd:
+        yield ", ".join(odd)
     ends = max((len(level.images) for level in found.levels), default=0)
     train, unlabelled = found.splits.get("train", found.labelled), found.splits.get("unlabelled", 0)
     if ends and train < _FEW_A_CLASS * ends:

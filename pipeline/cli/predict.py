@@ -1,18 +1,19 @@
 """``nstudent predict``: labels for images, by the classifier that a run has made."""
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from nstudent.cli.arguments import RunDirArgument
 from nstudent.cli.interruption import USER_ERROR
+from nstudent.cli.streams import lost_output
+from nstudent.errors import ArtifactError
 from nstudent.machine import out_of_working_folder
 
 
 def predict_command(
     run_dir: RunDirArgument,
-    images: Annotated[list[Path], typer.Argument(help="Image files.", metavar="IMAGE...")],
+    images: Annotated[list[str], typer.Argument(help="Image files, or folders of them.", metavar="IMAGE...")],
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
 ) -> None:
     """Label images with the final classifier: one JSON line an image, absent levels left out.
@@ -30,5 +31,7 @@ def predict_command(
         }
         line = {"image": prediction.image} | ({"error": prediction.error} if prediction.error else {"labels": labels})
         typer.echo(json.dumps(line))
+    if why := lost_output():
+        raise ArtifactError(f"the predictions could not be written: {why}")
     if any(prediction.error for prediction in predictions):
         raise typer.Exit(USER_ERROR)

@@ -33,7 +33,9 @@ def run_all_command(
             metavar="STAGE",
         ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the plan, see that all it names is there, and stop.")
+    ] = False,
 ) -> None:
     """Train a teacher, label the heap, filter, train students, and score everything.
 
@@ -42,12 +44,14 @@ def run_all_command(
     """
     from nstudent.cli import console
     from nstudent.config.file import load_config
+    from nstudent.runs.preflight import check_named
     from nstudent.runs.run import run_all
 
     settings = load_config(config, overrides or [])
     steps = needed_until(plan(settings), until)
     if dry_run:
         console.print_plan(steps)
+        check_named(settings, steps)
         return
     with interruptible() as stop, _together(settings.device) as world:
         screen = console.Screen([step.name for step in steps])

@@ -1,6 +1,7 @@
 """The section `data`: everything a user can set about images and labels."""
 
-from typing import Annotated, Literal
+import json
+from typing import Annotated, Any, Literal
 
 from nstudent.config.types import Amount, Bits, ImageSize, Later, MaxPixels, Section, Share, Whole
 from nstudent.taxonomy.spelling import alike
@@ -86,8 +87,21 @@ class DataConfig(Section):
             return USUAL_LEVELS[2]
         return self.levels
 
+    @model_validator(mode="before")
+    @classmethod
+    def _clear_amounts(cls, given: Any) -> Any:
+        for key in ("labelled", "unlabelled", "validation", "test"):
+            if isinstance(given, dict) and type(given.get(key)) is float and given[key] == 1.0:
+                raise ValueError(
+                    f"data.{key} is 1.0, which could mean all or one: write 1 for one image, or a share below 1"
+                )
+        return given
+
     @model_validator(mode="after")
     def _complete(self) -> "DataConfig":
+        for key in ("levels", "class_paths", "taxonomy"):
+            if not _is_text(getattr(self, key)):
+                raise ValueError(f"data.{key} holds a name that is no text in UTF-8: rename it")
         if self.folds == 1:
             raise ValueError("data.folds is 1: write 0 for none, or 2 and more")
         if self.source != "digits" and self.root is None:
@@ -99,3 +113,12 @@ class DataConfig(Section):
         if self.levels is not None and not 0 < len(self.levels) == len(set(map(alike, self.levels))):
             raise ValueError("data.levels needs at least one name, each once")
         return self
+
+
+def _is_text(value: Any) -> bool:
+    """Whether names can be written to a file: arguments of a command may hold bytes that are no text."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True

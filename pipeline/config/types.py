@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, Strict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, Strict, model_validator
 
 # Strict: YAML reads on and yes as true, and pydantic would read true as 1.
 Number = Annotated[float, Strict()]
@@ -12,8 +12,8 @@ Whole = Annotated[int, Strict()]
 Share = Annotated[Number, Field(ge=0.0, le=1.0)]
 Positive = Annotated[Number, Field(gt=0.0)]
 Count = Annotated[Whole, Field(ge=1)]
-Amount = Annotated[Number, Field(gt=0.0)]
-"""Below 1 a share of the images, from 1 a number of them."""
+Amount = Annotated[Number, Field(gt=0.0), PlainSerializer(lambda amount: int(amount) if amount == 1 else amount)]
+"""Below 1 a share of the images, from 1 a number of them. 1.0 may not be written, and is not."""
 
 Schedule = Literal["constant", "late", "early", "ramp"]
 

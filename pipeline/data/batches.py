@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from nstudent.data.dataset import Ids
 from nstudent.data.decode import Pixels
-from nstudent.data.loading import loaders_explained
+from nstudent.data.loading import MOST_SECONDS, loaders_explained
 from nstudent.machine import serve_parent
 from nstudent.randomness import Key, generator
 from torch import Tensor
@@ -167,6 +167,12 @@ class Batches:
         chosen = zip(self._parts, self._streams, strict=True)
         return np.concatenate([examples.ids[self._mine(stream.at(step)[0])] for (examples, _), stream in chosen])
 
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the images of a batch, their views included."""
+        images = self._pixels[self._parts[0][0].ids[:1]]
+        return int(images.nbytes) * sum(size for _, size in self._parts) * (1 + len(self._views))
+
     def __getitem__(self, step: int) -> Batch:
         images: list[Pixels | Tensor] = []
         views: dict[str, list[Pixels | Tensor]] = {name: [] for name in self._views}
@@ -207,6 +213,7 @@ class Batches:
             pin_memory=pin_memory,
             worker_init_fn=serve_parent,
             multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
+            timeout=MOST_SECONDS if workers else 0,
         )
         iterator = iter(loader)
         try:

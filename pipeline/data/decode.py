@@ -207,7 +207,7 @@ def _not_an_image(content: bytes) -> str:
     if kind is None:
         return "not an image, or of an unknown kind"
     if is_decoded(kind):
-        return f"a {kind} that is damaged, or has channels or bits that are not read: save it as PNG"
+        return f"{kind} data that are damaged, or of channels or bits that are not read: save it as PNG"
     return f"{kind}, a kind of image that is not read"
 
 

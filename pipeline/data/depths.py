@@ -5,6 +5,8 @@ dark image that uses all 16 would come out bright if it were taken for one of 12
 and does not, the image is refused.
 """
 
+from typing import Any
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -12,12 +14,14 @@ from nstudent.errors import ImageError
 from PIL import Image
 
 Pixels = npt.NDArray[np.uint8]
-_Values = npt.NDArray[np.float64]
+_Values = npt.NDArray[Any]
+"""Numbers as the file has them."""
 
 _FULL = 65_535
 _LEAST_OF_FULL = 16_384
 """Largest value from which an image of 16 bits is taken to use all of them: it reaches the second quarter."""
 _BACKGROUND = 127
+_ROWS = 64
 
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
 """Tags of TIFF."""
@@ -65,13 +69,13 @@ def grey(image: Image.Image, content: bytes, bits: int | None) -> Pixels:
     Raises:
         ImageError: It cannot be told what white is.
     """
-    values = np.asarray(image, dtype=np.float64)
-    if not np.isfinite(values).all():
+    values: _Values = np.asarray(image)
+    if image.mode == "F" and not np.isfinite(values).all():
         raise ImageError("it has numbers that are not finite: convert it to 8 bits")
     white = _white_of_floats(values, bits) if image.mode == "F" else _white_of_integers(image, content, values, bits)
-    if image.format == "TIFF" and _tag(image, _PHOTOMETRIC, 1) == (_WHITE_IS_ZERO,):
-        values = white - values
     pixels = _scaled(values, white)
+    if image.format == "TIFF" and _tag(image, _PHOTOMETRIC, 1) == (_WHITE_IS_ZERO,):
+        pixels = 255 - pixels
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):
         pixels[values == transparent] = _BACKGROUND
@@ -120,11 +124,16 @@ def _as_it_is(content: bytes) -> _Values:
         log.setLogLevel(before)
     if found is None or found.ndim != 3 or found.shape[2] not in (3, 4) or found.dtype != np.uint16:
         raise ImageError("channels of more than 8 bits that are not read: convert it to 8 bits")
-    return np.asarray(found, dtype=np.float64)[..., [2, 1, 0, *range(3, found.shape[2])]]
+    return np.asarray(found)[..., [2, 1, 0, *range(3, found.shape[2])]]
 
 
 def _scaled(values: _Values, white: float) -> Pixels:
-    return np.clip(np.rint(values / (white / 255)), 0, 255).astype(np.uint8)
+    pixels = np.empty(values.shape, dtype=np.uint8)
+    # Some rows at a time: as floating-point numbers all of them would take many times the memory of the image.
+    for first in range(0, len(values), _ROWS):
+        rows = slice(first, first + _ROWS)
+        pixels[rows] = np.clip(np.rint(values[rows] / (white / 255)), 0, 255)
+    return pixels
 
 
 def _white_of_floats(values: _Values, bits: int | None) -> float:

@@ -1,12 +1,20 @@
 """Processes that load batches: how long they are waited for, and what is said of one that died."""
 
 import contextlib
+import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TypeVar
 
 from nstudent.errors import NstudentError, TrainingError
 
+MOST_SECONDS = 1800
+"""Seconds after which a batch that processes prepare is no longer waited for: a shared memory that others have filled
+meanwhile leaves them, and whoever waits for them, without a word."""
+_BATCHES_WAITING = 3
+"""Batches of each process that lie in shared memory at once: two that are ready, and one that is being written."""
+_SHARED_MEMORY = Path("/dev/shm")
 _SIGNAL_SECONDS = 0.1
 """Seconds in which a signal handler of torch raises after a pipe broke off."""
 
@@ -39,6 +47,29 @@ class Awaited(Iterator[T]):
         return self._waited / max(time.perf_counter() - self._began, 1e-9)
 
 
+def workers_with_room(workers: int, batch_bytes: int, say: Callable[[str], None]) -> int:
+    """Number of processes that prepare batches: none where the shared memory cannot hold what they hand over.
+
+    Containers have 64 MB of it unless they are told otherwise, and a process that finds it full says so to nobody.
+
+    Args:
+        workers: Number that was asked for.
+        batch_bytes: Bytes of one batch.
+        say: Is told if there are none.
+    """
+    needed = workers * _BATCHES_WAITING * batch_bytes
+    if not workers or not _SHARED_MEMORY.is_dir():
+        return workers
+    free = shutil.disk_usage(_SHARED_MEMORY).free
+    if needed <= free:
+        return workers
+    say(
+        f"  {_SHARED_MEMORY} has {free / 2**20:.0f} MB free and workers={workers} need {needed / 2**20:.0f} MB: images "
+        "are prepared in this process, which is slower; give the container more (--shm-size)"
+    )
+    return 0
+
+
 @contextlib.contextmanager
 def loaders_explained() -> Iterator[None]:
     """Say in a line that a process which prepares images was killed, or what error it met.
@@ -58,6 +89,11 @@ def loaders_explained() -> Iterator[None]:
         # torch hands an error on as text: a traceback, and in its last line class and message.
         raise type(error)(said.strip().rpartition("\n")[2].partition(": ")[2]) from error
     except (RuntimeError, ConnectionError, EOFError) as error:
+        if isinstance(error, RuntimeError) and str(error).startswith("DataLoader timed out"):
+            raise TrainingError(
+                f"the processes that prepare images have given none for {MOST_SECONDS // 60} minutes: {_SHARED_MEMORY} "
+                "may be full, or the disk does not answer; set workers=0 or free it, the same command goes on"
+            ) from error
         if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
         # The pipe is seen to break a moment before the signal comes: let its handler raise here, and not in our error.

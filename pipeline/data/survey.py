@@ -15,13 +15,15 @@ from statistics import median
 import numpy as np
 import numpy.typing as npt
 from nstudent.config.schema import DataConfig
-from nstudent.data.curation.given_labels import encode_labels, taxonomy_of
-from nstudent.data.curation.split import draw_splits
-from nstudent.data.decode import decode, shorter_side
+from nstudent.data.curation.given_labels import counted_labels, encode_labels, findings, taxonomy_of
+from nstudent.data.curation.split import VALIDATION, draw_splits
+from nstudent.data.decode import shorter_side
+from nstudent.data.packing.decoders import Reader, reading
 from nstudent.data.sources import Catalogue, Source, catalogue_of, open_source
 from nstudent.data.sources.listing import PassedOver
-from nstudent.data.sources.source import SPLITS, Split
+from nstudent.data.sources.source import SPLITS, Split, printable
 from nstudent.errors import DataError, ImageError
+from nstudent.machine import available_cores
 from nstudent.progress import Progress
 from nstudent.taxonomy.tree import ABSENT, UNKNOWN, LabelArray, Taxonomy
 
@@ -79,11 +81,17 @@ class Survey:
     """Pairs of equal images under different labels."""
     leaks: tuple[tuple[str, str], ...]
     """Pairs of equal images that the source itself put into different splits."""
+    few_validation: str
+    """The labels with the fewest validation images and their numbers, where some have fewer than three; else empty."""
+    findings: Mapping[str, int]
+    """Number of labels that are legal and yet worth a look, by kind (``given_labels.findings``)."""
     passed_over: tuple[PassedOver, ...]
     notes: tuple[str, ...]
     sample: Sample
 
 
+_FEW_TO_VALIDATE = 3
+"""Validation images of a label below which they tell nearly nothing of it."""
 FEW = 5
 """A class with fewer images cannot be in train, validation and test in any useful number."""
 
@@ -103,6 +111,7 @@ def survey(config: DataConfig, seed: int, progress: Progress) -> Survey:
     found = catalogue_of(source, config)
     taxonomy = taxonomy_of(found, config)
     labels = encode_labels(found.records, taxonomy)
+    taxonomy = taxonomy.including(labels)
     given = [record.split for record in found.records]
     split, why = _divided(labels, given, config, seed)
     equal = _copies(source, found, progress)
@@ -119,6 +128,8 @@ def survey(config: DataConfig, seed: int, progress: Progress) -> Survey:
         copies=-1 if equal is None else sum(len(group) - 1 for group in equal),
         contradictions=tuple((names[a], names[b]) for a, b in _contradictions(equal or [], labels)),
         leaks=tuple((names[a], names[b]) for a, b in _leaks(equal or [], given)),
+        few_validation="" if split is None else _few_validation(taxonomy, labels[split == VALIDATION]),
+        findings={} if split is None else _found(taxonomy, labels, split),
         passed_over=found.passed_over,
         notes=found.notes,
         sample=_sample(source, names, config, progress),
@@ -149,6 +160,17 @@ def _rare(taxonomy: Taxonomy, labels: LabelArray) -> tuple[str, ...]:
     return tuple(
         "/".join(taxonomy.names(taxonomy.terminals[end]).values()) for end in np.flatnonzero(numbers < FEW).tolist()
     )
+
+
+def _few_validation(taxonomy: Taxonomy, labels: LabelArray) -> str:
+    _, counts = np.unique(labels, axis=0, return_counts=True)
+    few = counts.min(initial=_FEW_TO_VALIDATE) < _FEW_TO_VALIDATE
+    return counted_labels(labels, taxonomy) if few else ""
+
+
+def _found(taxonomy: Taxonomy, labels: LabelArray, split: npt.NDArray[np.int8]) -> dict[str, int]:
+    odd = findings(taxonomy, labels, split, np.ones(len(labels), dtype=bool))
+    return {name: len(entries) for name, entries in odd.items() if entries}
 
 
 def _copies(source: Source, found: Catalogue, progress: Progress) -> list[list[int]] | None:
@@ -203,21 +225,30 @@ def _leaks(groups: Sequence[Sequence[int]], given: Sequence[Split | None]) -> It
 
 
 def _sample(source: Source, names: Sequence[str], config: DataConfig, progress: Progress) -> Sample:
-    """Open images that lie evenly in the source."""
-    chosen = np.unique(np.linspace(0, len(names) - 1, min(len(names), _MOST_OPENED)).astype(int)).tolist()
-    sides, unreadable = [], {}
+    """Open images that lie evenly in the source; files in processes that an image may crash, as a run does."""
+    ids = np.unique(np.linspace(0, len(names) - 1, min(len(names), _MOST_OPENED)).round().astype(int)).tolist()
     began = time.monotonic()
-    with progress.task("open", len(chosen), "images") as task:
-        for image in chosen:
-            try:
-                content = source.read(image)
-                if isinstance(content, bytes):
-                    decode(content, config.image_size, config.max_pixels, config.bits)
-                    sides.append(shorter_side(content))
-                else:
-                    sides.append(min(content.shape[:2]))
-            except ImageError as error:
-                unreadable[names[image]] = str(error)
-            task.advance(1)
-    seconds = (time.monotonic() - began) / max(1, len(chosen))
-    return Sample(len(chosen), unreadable, round(median(sides)) if sides else None, seconds)
+    unreadable = _unreadable(source, ids, config, progress) if source.encoded else {}
+    seconds = (time.monotonic() - began) * available_cores() / max(1, len(ids))
+    sides = [_side(source, image) for image in ids if image not in unreadable]
+    named = {printable(names[image]): why for image, why in unreadable.items()}
+    return Sample(len(ids), named, round(median(sides)) if sides else None, seconds)
+
+
+def _unreadable(source: Source, ids: list[int], config: DataConfig, progress: Progress) -> dict[int, str]:
+    reader = Reader(source, config.image_size, config.max_pixels, config.bits, keeps=False)
+    found: dict[int, str] = {}
+    waiting = iter(ids)
+    with reading(reader) as read, progress.task("open", len(ids), "images") as task:
+        for some in read(ids):
+            for decoded in some:
+                image = next(waiting)
+                if not decoded.readable:
+                    found[image] = decoded.reason
+            task.advance(len(some))
+    return found
+
+
+def _side(source: Source, image: int) -> int:
+    content = source.read(image)
+    return shorter_side(content) if isinstance(content, bytes) else min(content.shape[:2])

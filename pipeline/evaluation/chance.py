@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Literal
 
 import numpy as np
 from nstudent.evaluation.bootstrap import paired_difference
 from nstudent.evaluation.metrics import Ratio
-from nstudent.taxonomy.tree import LabelArray, Taxonomy
 
 Skill = Literal["shown", "none", "too few images"]
 
 _SURE = 0.95
 """Probability, by paired bootstrap, with which a classifier has to beat the best constant answer."""
-_CLASSES_SHOWN = 5
 
 
 def skill_of(made: Ratio, constant: Ratio) -> Skill:
@@ -44,16 +41,3 @@ def _quarter_right(constant: Ratio) -> Ratio:
     gained = wrong[: len(wrong) // 4]
     made[gained, 0] = made[gained, 1]
     return made
-
-
-def counted_labels(truth: LabelArray, taxonomy: Taxonomy) -> str:
-    """How many images there are of each label, the rarest first, such as ``1 of defect, 15 of ok``.
-
-    Args:
-        truth: (images, levels).
-        taxonomy: The classes.
-    """
-    names = ("/".join(taxonomy.names(row).values()) for row in truth.tolist())
-    rarest = sorted(Counter(name for name in names if name).items(), key=lambda item: (item[1], item[0]))
-    said = ", ".join(f"{count} of {name}" for name, count in rarest[:_CLASSES_SHOWN])
-    return said + (f" and {len(rarest) - _CLASSES_SHOWN} more classes" if len(rarest) > _CLASSES_SHOWN else "")

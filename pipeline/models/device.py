@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from nstudent.config.schema import Config, ModelConfig
 from nstudent.errors import ConfigError
-from nstudent.machine import available_cores, available_memory, is_one_of_several
+from nstudent.machine import available_cores, available_memory, is_one_of_several, may_start_processes
 from nstudent.models.compilation import compile_network
 from nstudent.randomness import Key, seed
 from torch import Tensor, nn
@@ -129,6 +129,8 @@ def loader_workers(config: Config, mapped: bool = False) -> int:
     noised by the batch and lie in ``mapped`` files, so that nothing has to be decoded. Nor are there any where
     processes cannot be forked, and each would import torch anew.
     """
+    if not may_start_processes():
+        return 0
     if config.workers is not None:
         return config.workers
     is_small = config.data.image_size <= _LARGEST_NOISED_IN_BATCHES_PX
@@ -162,7 +164,7 @@ def training_threads(config: Config) -> int:
 
 def trainings_at_once(config: Config) -> int:
     """How many trainings a run of one process has under way at the same time; 1: one after another."""
-    if not _runs_on_cpu(config) or is_one_of_several():
+    if not _runs_on_cpu(config) or is_one_of_several() or not may_start_processes():
         return 1
     independent = max(1, _num_networks(config) + bool(config.rounds))
     if config.jobs is not None:

@@ -17,7 +17,7 @@ from nstudent.models.device import Placement
 from nstudent.progress import Progress
 from nstudent.randomness import Key
 from nstudent.taxonomy.outputs import Outputs
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load
 from torch import Tensor, nn
 
@@ -142,6 +142,15 @@ class Kind(Protocol):
             ArtifactError: The file does not fit the settings.
             ConfigError: The settings do not describe a member.
         """
+
+
+def num_tensors(path: Path) -> int:
+    """Number of tensors in a safetensors file, by its header; 0 where it is none."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return len(file.keys())
+    except (SafetensorError, OSError):
+        return 0
 
 
 def read_tensors(path: Path, expected: Mapping[str, Tensor], what: str) -> dict[str, Tensor]:

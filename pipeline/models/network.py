@@ -193,6 +193,11 @@ def _load_weights(network: nn.Module, name: str, path: Path) -> None:
         weights = load_file(file)
     except (OSError, SafetensorError, ValueError, LookupError, TypeError) as error:
         raise ConfigError(f"pretrained: {file} is not a readable safetensors file: {error}") from error
+    wrong = [key for key, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]
+    if wrong:
+        raise ConfigError(
+            f"pretrained: {file} holds numbers that are not finite, the first in {wrong[0]}: it is damaged"
+        )
     classifier = set(weights) - set(network.state_dict())
     own = {key: value for key, value in weights.items() if key not in classifier}
     try:

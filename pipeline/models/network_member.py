@@ -11,13 +11,15 @@ from nstudent.models.allocation import AllocationLimit
 from nstudent.models.cost import gmacs
 from nstudent.models.device import Placement
 from nstudent.models.links import LINKS
-from nstudent.models.members import FitInputs, Fitted, Levels, read_tensors
+from nstudent.models.members import FitInputs, Fitted, Levels, num_tensors, read_tensors
 from nstudent.models.network import Network, build_network
 from nstudent.taxonomy.outputs import Outputs
 from torch import Tensor, nn
 
 _SPARE_BYTES = 256 << 20
 """What building a network may take beside twice its weights: tables of positions, starting values."""
+_MODULES_PER_TENSOR, _SPARE_MODULES = 8, 1000
+"""Modules that a network may have for each tensor of its weights, and beside them. timm's have up to two."""
 
 
 class NetworkMember:
@@ -65,7 +67,8 @@ class NetworkKind:
         self, settings: ModelConfig, path: Path, outputs: Outputs, link: str, placement: Placement
     ) -> NetworkMember:
         """Build a network, and lay its trained weights over it; see ``Kind``."""
-        with AllocationLimit(2 * path.stat().st_size + _SPARE_BYTES, f"the recipe of {path}"):
+        modules = _MODULES_PER_TENSOR * num_tensors(path) + _SPARE_MODULES
+        with AllocationLimit(2 * path.stat().st_size + _SPARE_BYTES, modules, f"the recipe of {path}"):
             network: Network = build_network(settings, outputs, ("blank",), load_pretrained=False)
         network.load_state_dict(read_tensors(path, network.state_dict(), str(settings.backbones)))
         return NetworkMember(network, link, placement)

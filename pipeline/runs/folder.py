@@ -14,14 +14,14 @@ from nstudent.config.yaml_text import dump_yaml
 from nstudent.data.sources import source_seen
 from nstudent.data.sources.seen import Seen
 from nstudent.distributed.world import IndependentJob, World
-from nstudent.errors import ArtifactError, ConfigError, DataError, RefusedError, StoppedError
+from nstudent.errors import ArtifactError, ConfigError, DataError, OverdueStop, RefusedError, StoppedError
 from nstudent.listener import Listener, NoListener, Several
 from nstudent.progress import Beside, Progress, Silence, Watched
 from nstudent.runs import asked, outcome
 from nstudent.runs.curves import CurveFiles
 from nstudent.runs.plan import plan
 from nstudent.runs.remaining import Remaining
-from nstudent.runs.source_seen import changes, keep_seen
+from nstudent.runs.source_seen import SOURCE_SEEN, changes, keep_seen
 from nstudent.runs.stage import Context, Step
 from nstudent.runs.tensorboard import TensorBoard
 from nstudent.session import Session
@@ -97,13 +97,13 @@ class Run:
             note.unlink(missing_ok=True)
             try:
                 yield
-            except StoppedError as error:
+            except (StoppedError, OverdueStop) as error:
                 write_json(note, {"why": str(error)})
                 raise
 
     def links(self) -> Iterator[str]:
         """Every link that stands in place of something of the run, by its path in the run folder."""
-        return links_of_run(self.run_dir, (CONFIG, FINAL, STOPPED, LOCK, MARK, HOLDER))
+        return links_of_run(self.run_dir, (CONFIG, FINAL, STOPPED, SOURCE_SEEN, LOCK, MARK, HOLDER))
 
     @contextmanager
     def as_leader(self) -> Iterator[bool]:

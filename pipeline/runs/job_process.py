@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from nstudent.config.schema import Config
-from nstudent.errors import ConfigError, NstudentError
+from nstudent.errors import ConfigError, NstudentError, OverdueStop, StoppedError
 from nstudent.machine import serve_parent
 from nstudent.progress import Task
 from nstudent.runs.folder import Run
@@ -58,7 +58,7 @@ def work(connection: Connection, config: str, run_dir: str) -> None:
     run = Run.open(Config.model_validate_json(config), run_dir, session)
     # It takes seconds to import what a training needs; meanwhile the parent makes the data.
     STAGES["teacher"].load()
-    with suppress(EOFError, BrokenPipeError):
+    with suppress(EOFError, BrokenPipeError), session.stop.timed():
         while True:
             step, number = receive(connection)
             send(connection, *_outcome(run, (step, number)))
@@ -73,6 +73,8 @@ def _outcome(run: Run, job: Job) -> tuple[Any, ...]:
                 run.make(run.steps[index])
             else:
                 run.train_ahead(run.steps[index], number)
+    except OverdueStop as error:
+        return "error", StoppedError.__name__, str(error), ()
     except NstudentError as error:
         problems = error.problems if isinstance(error, ConfigError) else ()
         return "error", type(error).__name__, " ".join(map(str, error.args)), problems

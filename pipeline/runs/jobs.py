@@ -10,12 +10,12 @@ from __future__ import annotations
 import multiprocessing
 import sys
 from collections.abc import Container, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing.connection import wait
 from types import ModuleType
 
 from nstudent import errors
-from nstudent.errors import ArtifactError, ConfigError, NstudentError, TrainingError
+from nstudent.errors import ArtifactError, ConfigError, NstudentError, OverdueStop, StoppedError, TrainingError
 from nstudent.machine import out_of_working_folder, safe_start
 from nstudent.progress import Task
 from nstudent.runs.folder import Run
@@ -37,7 +37,7 @@ def side_by_side(run: Run, steps: Sequence[Step]) -> Iterator[Jobs]:
         for _ in range(_processes_beside(run, steps)):
             jobs.start()
         yield jobs
-    except NstudentError:
+    except (NstudentError, OverdueStop):
         jobs.stop()
         raise
     finally:
@@ -101,8 +101,9 @@ class Jobs:
         busy = [process for process in self._processes if process.job is not None]
         for process in busy:
             process.tell_to_stop()
-        for process in busy:
-            process.hear_out()
+        with suppress(StoppedError), self._stop.patiently():
+            for process in busy:
+                process.hear_out()
 
     def end(self) -> None:
         """End every process at once. None that has ended its job has anything to lose."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from nstudent.config.data import USUAL_LEVELS
 from nstudent.config.schema import Config
 from nstudent.progress import Progress
+from nstudent.runs.preflight import check_networks
 from nstudent.runs.stage import Step
 
 
-def rehearse(config: Config, steps: Iterable[Step], progress: Progress, processes: int = 1) -> None:
+def rehearse(config: Config, steps: Sequence[Step], progress: Progress, processes: int = 1) -> None:
     """Try the networks of these steps; nothing is read but weights that the configuration names.
 
     Args:
@@ -25,6 +26,9 @@ def rehearse(config: Config, steps: Iterable[Step], progress: Progress, processe
     stages = {step.stage.name: step.stage for step in steps if step.stage.trains}
     if not stages:
         return
+    for step in steps:
+        if step.stage.trains:
+            check_networks(step.settings(config))
     # It imports torch, which a run that is up to date does without.
     from nstudent.training.trial import Conditions, any_outputs, try_out
 

@@ -6,9 +6,11 @@ Classes, columns and folders of splits all pass through here, of every source an
 import re
 import unicodedata
 
-_INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]")
-"""Characters that no reader sees: soft hyphens, marks of direction, byte-order marks. Joiners (U+200C, U+200D) stay:
-emoji and several scripts are written with them."""
+_INVISIBLE = re.compile(
+    "[\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufe0e\ufe0f\ufeff]"
+)
+"""Characters that no reader sees: soft hyphens, marks of direction, variants of emoji, byte-order marks. Joiners stay
+(U+200C, U+200D): emoji and several scripts are written with them."""
 _DASHES = frozenset("‐‑‒–—―−－﹣")
 """What word processors and spreadsheets make of a single hyphen."""
 _QUOTES = {'"': '"', "'": "'", "“": "”", "„": "“", "«": "»", "‘": "’"}

@@ -129,7 +129,8 @@ class Taxonomy:
         if not candidates:
             near = next((other for other in self.classes[level] if alike(other) == alike(name)), None)
             hint = f", but '{near}': write both alike" if near is not None else ""
-            raise DataError(f"label {list(entries)}: the taxonomy has no {self.levels[level]} class '{name}'{hint}")
+            kind = "class" if self.levels[level] == "class" else f"{self.levels[level]} class"
+            raise DataError(f"label {list(entries)}: the taxonomy has no {kind} '{name}'{hint}")
         fitting = [
             row
             for row in candidates

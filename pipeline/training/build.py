@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from nstudent.config.schema import NoiseConfig, TrainingConfig
 from nstudent.data.batches import Batches, Examples, Images, places_of
+from nstudent.data.loading import workers_with_room
 from nstudent.distributed.world import Alone, World
 from nstudent.models.device import Placement
 from nstudent.models.network import Network
@@ -89,5 +90,6 @@ def build_loop(network: Network, lesson: Lesson, config: TrainingConfig, site: S
 
     where = Surroundings(placement, site.world, key, site.levels, images_of, site.say)
     learner = Learner(network, lesson.objective, config, lesson.length, where)
-    feed = Feed(batches, preparation, placement.device, site.workers)
+    workers = workers_with_room(site.workers, batches.num_bytes if site.workers else 0, site.say)
+    feed = Feed(batches, preparation, placement.device, workers)
     return Loop(learner, feed, lesson.length, world=site.world, checkpoint_seconds=site.checkpoint_seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -135,6 +136,8 @@ class Learner:
 
 
 def _cosine(optimizer: torch.optim.Optimizer, config: TrainingConfig, length: Length) -> CosineLRScheduler:
+    # It warns of a training of one step, whose rate is the one that was asked for.
+    logging.getLogger("timm.scheduler.cosine_lr").setLevel(logging.ERROR)
     return CosineLRScheduler(
         optimizer,
         t_initial=length.steps,

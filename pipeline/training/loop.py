@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 from nstudent.data.loading import Awaited, loaders_explained
 from nstudent.distributed.world import Alone, World
-from nstudent.errors import StoppedError
+from nstudent.errors import OverdueStop, StoppedError
 from nstudent.models.cost import Spent
 from nstudent.models.network import Network
 from nstudent.noise.steps import Prepared
@@ -162,6 +162,7 @@ class Loop:
             TrainingError: A loss or gradient is not finite; no weight that is kept has taken it in.
             StoppedError: The progress, ``tell`` or ``begins`` asked to stop; a checkpoint of the last step, if one was
                 taken, is on disk.
+            OverdueStop: ``validate`` was cut off; a checkpoint is on disk as well.
         """
         self._resume(checkpoint, progress)
         try:
@@ -174,7 +175,7 @@ class Loop:
             try:
                 with loaders_explained():
                     data_wait = self._walk(task, checkpoint, validate, tell)
-            except StoppedError:
+            except (StoppedError, OverdueStop):
                 self._save(checkpoint)
                 raise
         network = self.method.kept.eval()
@@ -189,6 +190,10 @@ class Loop:
         # Closed, and its thread or processes with it, also where an error that holds on to this frame leaves it.
         with closing(self.feed.between(self._step, self._length.steps)) as prepared:
             awaited = Awaited(prepared)
+            if len(self._history) < self._step // self._length.steps_per_epoch:
+                # It was cut off while it was validated.
+                self._close_epoch(validate)
+                tell(self._history[-1])
             while self._step < self._length.steps:
                 self.take(next(awaited))
                 ended = self._step % self._length.steps_per_epoch == 0
@@ -232,11 +237,12 @@ class Loop:
     def _close_epoch(self, validate: Validate | None) -> None:
         epoch = self._step // self._length.steps_per_epoch
         loss = float(self._loss) / self._length.steps_per_epoch
-        self._loss.zero_()
         entry = {"epoch": epoch, "step": self._step, "loss": loss, "learning_rate": self.method.learning_rate}
         stride = max(1, self._length.epochs // _VALIDATIONS)
         if validate is not None and (epoch % stride == 0 or self._step == self._length.steps):
             entry["validation"] = validate(self.method.kept)
+        # Only now: if it is cut off there, the epoch is open, and closed when the training goes on.
+        self._loss.zero_()
         self._history.append(entry)
 
     def _save(self, checkpoint: Path) -> None:

@@ -84,7 +84,7 @@ def test_the_screen_fits_80_columns(command: Command, folder: Path) -> None:
     done = command("data", "check", "data.source=folder", "data.root=photos", "data.unlabelled_root=heap")
     assert done.returncode == 0, done.stderr
     assert max(map(len, done.stdout.splitlines())) <= 80
-    assert "networks: each was built and tried once" in done.stdout
+    assert "networks: all can be trained at 32 px" in done.stdout
     assert sorted(path.name for path in folder.iterdir()) == ["heap", "photos"]
 
 
@@ -92,8 +92,7 @@ def test_the_screen_fits_80_columns(command: Command, folder: Path) -> None:
 def test_a_check_names_a_network_that_cannot_be_trained(command: Command) -> None:
     done = command("data", "check", "data.source=folder", "data.root=photos", "student.model.backbones=[resnet181]")
     assert done.returncode == 2
-    assert "level fine: 4 classes" in done.stdout
-    assert "student.model: " in done.stderr.splitlines()[-1]
+    assert "student.model.backbones" in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nstudent.config.file import load_config
+from nstudent.config.file import check, load_config
 from nstudent.config.yaml_text import as_names, dump_yaml, read_words
 from nstudent.errors import ConfigError
 from nstudent.taxonomy.tree import Taxonomy
@@ -122,3 +122,24 @@ def test_any_name_may_be_a_key_or_an_entry(name: str) -> None:
 def test_a_tree_of_a_page_named_like_a_number(tmp_path: Path) -> None:
     assert load_config(None, ["data.taxonomy=2024-05-01"]).data.taxonomy == "2024-05-01"
     assert load_config(None, ["data.taxonomy=tree #2.yaml"]).data.taxonomy == "tree #2.yaml"
+
+
+def test_a_name_that_is_no_text_is_refused() -> None:
+    """As the shell hands over bytes that are no UTF-8."""
+    for word in ("data.levels=[a, b\udcff]", "data.taxonomy={a\udcff: [b]}"):
+        with pytest.raises(ConfigError, match="unacceptable character"):
+            load_config(None, [word])
+    with pytest.raises(ConfigError, match=r"data\.levels holds a name that is no text in UTF-8"):
+        check({"data": {"levels": ["b\udcff"]}}, "here")
+    root = load_config(None, ["data.source=folder", "data.root=b\udcff"])
+    assert root.data.root == "b\udcff", "a path may be any bytes"
+
+
+@pytest.mark.parametrize("key", ["labelled", "unlabelled", "validation", "test"])
+def test_one_point_nought_is_neither_one_nor_all(key: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=rf"data\.{key} is 1\.0, which could mean all or one"):
+        load_config(None, [f"data.{key}=1.0"])
+    config = load_config(None, [f"data.{key}=1"])
+    (tmp_path / "config.yaml").write_text(dump_yaml(config.model_dump(mode="json")))
+    assert load_config(tmp_path / "config.yaml") == config
+    assert load_config(None, [f"data.{key}=0.9"]).data.model_dump()[key] == 0.9

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
+from nstudent.data.curation.given_labels import counted_labels
 from nstudent.evaluation.bootstrap import paired_difference
-from nstudent.evaluation.chance import Skill, counted_labels, skill_of
+from nstudent.evaluation.chance import Skill, skill_of
 from nstudent.evaluation.metrics import Ratio
 from nstudent.taxonomy.tree import UNKNOWN, Taxonomy
 

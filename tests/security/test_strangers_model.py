@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from nstudent.classifier import Classifier
+from nstudent.models import network_member
+from nstudent.models.allocation import AllocationLimit
 from nstudent.models.network import timm
 from nstudent.models.options import _LARGEST, _SWITCHES, _WORDS
 from PIL import Image
 from strangers import Canary, Stranger
+from torch.nn.modules.module import _global_module_registration_hooks
 
 
 def test_the_honest_folder_predicts(stranger: Stranger, tmp_path: Path) -> None:
@@ -214,3 +218,49 @@ def test_a_description_of_no_model_is_refused(
 ) -> None:
     stranger.describe(lambda model: model.update(change))
     refused(stranger.run, r"model\.json")
+
+
+_MANY_PARTS: dict[str, dict[str, Any]] = {
+    "many small layers": {
+        "backbones": ["densenet121"],
+        "backbone_options": {"block_config": [256] * 4, "growth_rate": 1},
+    },
+    "many blocks": {"backbones": ["test_vit"], "backbone_options": {"img_size": 32, "depth": 256, "embed_dim": 4}},
+    "many stages": {"backbones": ["resnet18"], "backbone_options": {"layers": [256] * 4, "channels": [1] * 4}},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", _MANY_PARTS)
+def test_a_network_of_thousands_of_tiny_parts_is_refused_before_they_are_made(
+    stranger: Stranger, refused: Callable[..., str], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its tensors would be small; it is the modules that take seconds for each, and a pool may hold hundreds."""
+    made = 0
+    count = AllocationLimit._count
+
+    def counted(limit: AllocationLimit, *given: Any) -> None:
+        nonlocal made
+        made += 1
+        count(limit, *given)
+
+    monkeypatch.setattr(AllocationLimit, "_count", counted)
+    stranger.describe(lambda model: model["members"][0].update(_MANY_PARTS[name]))
+    refused(stranger.run, r"far more parts than its weights have|may not be set|cannot be built")
+    assert made < 2500
+
+
+def test_what_was_built_before_and_is_built_after_does_not_count(stranger: Stranger) -> None:
+    """The count is of one network: a process that loads many classifiers loads the last as the first."""
+    for _ in range(3):
+        Classifier.load(stranger.run, device="cpu")
+    assert not _global_module_registration_hooks
+
+
+@pytest.mark.parametrize("name", ["resnet50", "vit_small_patch16_224", "densenet121", "poolformer_s12", "volo_d1_224"])
+@pytest.mark.slow
+def test_ordinary_networks_have_far_fewer_parts_than_are_allowed(name: str) -> None:
+    with torch.device("meta"):
+        network = timm.create_model(name)
+    parts, tensors = len(list(network.modules())), len(network.state_dict())
+    assert 3 * parts < network_member._MODULES_PER_TENSOR * tensors + network_member._SPARE_MODULES

@@ -176,6 +176,17 @@ def test_a_pack_of_another_depth_is_refused(bench: Bench) -> None:
     said_by(bench, source="packed", root=str(out), bits=12)
 
 
+def test_a_pack_that_was_refused_begins_anew_with_other_settings(bench: Bench) -> None:
+    plant(bench.root, classes() | {f"pet/cat/bad{i}.png": b"<html>" + bytes([i]) for i in range(6)})
+    words = [f"data.{word}" for word in ("source=folder", f"root={bench.root}", "image_size=8")]
+
+    with pytest.raises(DataError, match=r"6 of 24 images cannot be read.*pack\.partial/left_out\.json lists them"):
+        make_pack(nstudent.load_config(None, words).data, bench.tmp_path / "pack")
+    assert len(json.loads((bench.tmp_path / "pack.partial/left_out.json").read_text())) == 6
+    changed = nstudent.load_config(None, [*words, "data.max_bad_images=6", "data.jpeg_quality=90"])
+    make_pack(changed.data, bench.tmp_path / "pack")
+
+
 # --- depth ------------------------------------------------------------------------------------------------------------
 
 

@@ -254,7 +254,7 @@ def test_a_pack_made_anew_leaves_the_runs_of_the_old_one_alone(photos: Bench) ->
     plant(photos.root, {"train/stone/new.png": png(900)})
     _, said = packed(photos)
 
-    assert said[0].startswith(f"{out}: source changed from ")
+    assert said[0].startswith(f"{out}: the source has changed")
     assert contents(artifact.folder) == before
     assert verify(photos.tmp_path / "run") == []
     assert len(run_packed(photos, "run", out).json("left_out.json")) == 3

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from nstudent.config.schema import Config
 from nstudent.data.dataset import Dataset
-from nstudent.errors import ArtifactError
+from nstudent.errors import ArtifactError, StoppedError
 from nstudent.labels.selection import Selection
 from nstudent.labels.store import LabelStore
 from nstudent.models.device import Placement
@@ -19,6 +20,7 @@ from nstudent.models.recipe import Recipe
 from nstudent.progress import Silence
 from nstudent.runs.run import run_stage
 from nstudent.session import Session
+from nstudent.stages import pseudolabel
 from nstudent.storage.artifact import Artifact, Manifest
 from nstudent.storage.sealed import SealedFiles
 
@@ -183,3 +185,56 @@ def test_labels_do_not_depend_on_the_batch_size(go_on: Path, tiny: Callable[...,
         )
         assert np.array_equal(other_paths, paths)
         np.testing.assert_allclose(other_confidence, confidence, atol=1e-5)
+
+
+class _StopsAfter(Silence):
+    """Asks to stop once so many images are labelled."""
+
+    def __init__(self, images: int) -> None:
+        self._left = images
+
+    def advance(self, amount: int, **shown: Any) -> None:
+        self._left -= amount
+        if self._left < 0:
+            raise StoppedError("somebody wants the machine")
+
+
+def test_stopped_within_a_shard_it_goes_on_there_to_the_same_bytes(
+    finished: Path, go_on: Path, tiny: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each attempt gets further than the one before it, however large a shard is."""
+    config = tiny("pseudolabel.balance=false", "pseudolabel.batch_size=20")
+    whole = Path(shutil.copytree(go_on, go_on.with_name("whole")))
+    run_stage(config, "pseudolabel", whole)
+    walked: list[int] = []
+    batches = pseudolabel.batches
+
+    def counted(labeller: Any, pixels: Any, ids: Any, *given: Any) -> Any:
+        walked.append(len(ids))
+        return batches(labeller, pixels, ids, *given)
+
+    monkeypatch.setattr(pseudolabel, "batches", counted)
+    for images in (50, 130, 130):
+        with pytest.raises(StoppedError):
+            run_stage(config, "pseudolabel", go_on, Session(progress=_StopsAfter(images)))
+    run_stage(config, "pseudolabel", go_on)
+    assert walked == sorted(walked, reverse=True)
+    assert walked[0] == 240 > walked[-1] > 0
+    assert Manifest.read(go_on / STEP).files == Manifest.read(whole / STEP).files
+
+
+@pytest.mark.parametrize("rotten", ["shard", "kept rows"])
+@pytest.mark.parametrize("damage", [lambda content: content[:-40], lambda content: b"", lambda content: content[::-1]])
+def test_what_rots_in_an_unfinished_labelling_is_made_again(
+    go_on: Path, tiny: Callable[..., Config], rotten: str, damage: Callable[[bytes], bytes]
+) -> None:
+    config = tiny("pseudolabel.shard_rows=100", "pseudolabel.batch_size=20")
+    whole = Path(shutil.copytree(go_on, go_on.with_name("whole")))
+    run_stage(config, "pseudolabel", whole)
+    with pytest.raises(StoppedError):
+        run_stage(config, "pseudolabel", go_on, Session(progress=_StopsAfter(170)))
+    partial = go_on / f"{STEP}.partial"
+    (path,) = (partial if rotten == "shard" else partial / "scratch").glob("labels-*.h5")
+    path.write_bytes(damage(path.read_bytes()))
+    run_stage(config, "pseudolabel", go_on)
+    assert Manifest.read(go_on / STEP).files == Manifest.read(whole / STEP).files

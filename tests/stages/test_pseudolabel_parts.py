@@ -1,6 +1,7 @@
 """A heap that several jobs label, which know nothing of each other."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -90,3 +91,50 @@ def test_only_labels_are_made_in_parts_and_only_where_they_are_needed(go_on: Pat
 def test_a_part_needs_its_labeller(untrained: Path, tiny: Callable[..., Config]) -> None:
     with pytest.raises(ArtifactError, match="pseudolabel needs 03-choose"):
         run_part(tiny(), "pseudolabel", IndependentJob(0, 2), untrained)
+
+
+_HALTED = """
+import os, signal, sys
+from nstudent import cli
+from nstudent.storage import files
+replace = os.replace
+def halted(source, target):
+    # Two jobs have this file half written at the same time: one waits here, before it has its name.
+    if os.path.basename(target) == "labels-000000000-000000050.h5":
+        print("half written", flush=True)
+        if sys.stdin.readline() == "die\\n":
+            os.kill(os.getpid(), signal.SIGKILL)
+    replace(source, target)
+files.os.replace = halted
+cli.main()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", ["die\n", "go on\n"])
+def test_two_divisions_of_one_labelling_beside_each_other_break_nothing(
+    go_on: Path, finished: Path, tiny: Callable[..., Config], tiny_words: tuple[str, ...], end: str
+) -> None:
+    """Part 0/2 and part 0/3 both begin with the first shard, and one job may be killed at any moment."""
+    alone = Path(shutil.copytree(go_on, go_on.with_name("alone")))
+    run_stage(tiny(ROWS), "pseudolabel", alone)
+    words = ["stage", "pseudolabel", *tiny_words, ROWS, "--run-dir", str(go_on)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        [sys.executable, "-c", _HALTED, *words, "--shard", "0/3"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
+    ) as other:  # fmt: skip
+        assert other.stdin is not None
+        assert other.stdout is not None
+        assert other.stdout.readline() == "half written\n"
+        # It never looks at what the other job has half written, and the shard it leaves is whole.
+        run_part(tiny(ROWS), "pseudolabel", IndependentJob(0, 2), go_on)
+        before = shards(partial_folder(go_on / STEP))
+        other.stdin.write(end)
+        other.stdin.close()
+        other.wait(timeout=300)
+    for name, content in before.items():
+        assert (partial_folder(go_on / STEP) / name).read_bytes() == content == (alone / STEP / name).read_bytes()
+    run_stage(tiny(ROWS), "pseudolabel", go_on)
+    assert Manifest.read(go_on / STEP).files == Manifest.read(alone / STEP).files
+    assert not list(go_on.rglob(".*.writing")), "what a killed job leaves is cleared away"

@@ -11,7 +11,7 @@ import pytest
 import torch
 from fitting import LENGTH, MILD, bytes_of, fit, losses
 from nstudent.distributed.world import Alone
-from nstudent.errors import ArtifactError, StoppedError
+from nstudent.errors import ArtifactError, OverdueStop, StoppedError
 from nstudent.models.device import _choose_kernels
 from nstudent.models.network import Network
 from nstudent.noise.steps import Prepared
@@ -408,3 +408,32 @@ def test_equal_trainings_give_equal_bytes_where_that_is_asked_for(
     finally:
         _choose_kernels(deterministic=False)
     assert bytes_of(first) == bytes_of(second)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cut", [1, 2, 3])
+def test_a_validation_that_is_cut_off_is_made_when_the_training_goes_on(
+    make_loop: Callable[..., Loop], tmp_path: Path, cut: int
+) -> None:
+    """Whoever asks to stop does not wait for it; the step before it is kept, and no step is taken twice."""
+    asked = 0
+
+    def validate(network: Network) -> float:
+        nonlocal asked
+        asked += 1
+        network.eval()
+        if asked == cut:
+            raise OverdueStop("stopped by SIGTERM")
+        return 0.5
+
+    told: list[dict[str, float]] = []
+    whole = fit(make_loop(LENGTH), tmp_path / "whole", validate=lambda network: network.eval() and 0.5)
+    with pytest.raises(OverdueStop):
+        fit(make_loop(LENGTH), tmp_path / "cut", validate=validate, tell=told.append)
+    state = load_checkpoint(tmp_path / "cut" / "checkpoint.safetensors", print)
+    assert state is not None
+    assert state["step"] == cut * LENGTH.steps_per_epoch
+    assert len(state["history"]) == cut - 1
+    resumed = fit(make_loop(LENGTH), tmp_path / "cut", validate=validate, tell=told.append)
+    assert resumed.history == whole.history == told
+    assert bytes_of(resumed.network) == bytes_of(whole.network)

@@ -95,7 +95,7 @@ def test_a_network_without_stochastic_depth_names_the_key_of_its_section() -> No
 @pytest.mark.parametrize(
     ("word", "said"),
     [
-        ("student.model={backbones: [no_such_net]}", "student.model: timm"),
+        ("student.model={backbones: [no_such_net]}", "student.model.backbones: timm has no network 'no_such_net'"),
         ("student.model={pretrained: nowhere.safetensors}", "student.model: pretrained: nowhere.safetensors"),
         ("student.optimizer=nosuch", "student.optimizer is 'nosuch'"),
         ("filter.optimizer=nosuch", "filter.optimizer is 'nosuch'"),

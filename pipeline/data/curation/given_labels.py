@@ -1,5 +1,6 @@
 """From the labels a source spells to rows of class indices, and what is odd about them that a person should know."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from nstudent.data.sources.source import printable
 from nstudent.errors import ConfigError, DataError
 from nstudent.taxonomy.tree import LabelArray, Taxonomy
 
+_CLASSES_SHOWN = 5
 _MIN_REVERSED = 3
 """Number of classes with one class below each, all sharing fewer, from which levels seem to be in the wrong order."""
 
@@ -115,3 +117,16 @@ def _several_parents(taxonomy: Taxonomy) -> list[dict[str, Any]]:
             if len(parents) > 1
         ]
     return found
+
+
+def counted_labels(truth: LabelArray, taxonomy: Taxonomy) -> str:
+    """How many images there are of each label, the rarest first, such as ``1 of defect, 15 of ok``.
+
+    Args:
+        truth: (images, levels).
+        taxonomy: The classes.
+    """
+    names = ("/".join(taxonomy.names(row).values()) for row in truth.tolist())
+    rarest = sorted(Counter(name for name in names if name).items(), key=lambda item: (item[1], item[0]))
+    said = ", ".join(f"{count} of {name}" for name, count in rarest[:_CLASSES_SHOWN])
+    return said + (f" and {len(rarest) - _CLASSES_SHOWN} more classes" if len(rarest) > _CLASSES_SHOWN else "")

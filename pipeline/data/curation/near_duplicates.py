@@ -27,7 +27,7 @@ _FIRST, _MORE = 8, 4
 """Of an image with more candidates so many come first, then in each round this many times as many."""
 _MOST_CANDIDATES = 1000
 """Candidates of an image that are compared at all, those of the closest hashes first."""
-_PAIRS_AT_ONCE = 1 << 18
+_PAIRS_AT_ONCE = 1 << 16
 _DIFFERENCES_AT_ONCE = 1 << 12
 
 

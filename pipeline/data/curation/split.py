@@ -75,14 +75,19 @@ def thin_heap(split: npt.NDArray[np.int8], amount: float | None, seed: int) -> I
 def flip_labels(labels: LabelArray, terminals: LabelArray, share: float, seed: int) -> LabelArray:
     """Replace ``share`` of the labels by another terminal label, evenly drawn: label noise for studies.
 
+    A label that every other one agrees with, since all that is known of it is a class above them, stays as it is.
+
     ``labels`` are (images, levels), ``terminals`` all terminal labels, (terminals, levels)."""
     noisy = labels.copy()
     random = generator(seed, "label noise")
-    chosen = np.sort(random.permutation(len(labels))[: round(share * len(labels))])
-    for row in chosen:
-        # Another label contradicts what is known of this one: a level nobody named could be anything.
-        others = np.flatnonzero(((terminals != labels[row]) & (labels[row] != UNKNOWN)).any(axis=1))
-        noisy[row] = terminals[random.choice(others)]
+    # Another label contradicts what is known of this one: a level nobody named could be anything.
+    different, of_row = np.unique(labels, axis=0, return_inverse=True)
+    others = [np.flatnonzero(((terminals != row) & (row != UNKNOWN)).any(axis=1)) for row in different]
+    can_be_wrong = np.array([len(each) > 0 for each in others])[of_row.reshape(-1)]
+    order = random.permutation(len(labels))
+    chosen = order[can_be_wrong[order]][: round(share * int(can_be_wrong.sum()))]
+    for row in np.sort(chosen):
+        noisy[row] = terminals[random.choice(others[of_row.reshape(-1)[row]])]
     return noisy
 
 

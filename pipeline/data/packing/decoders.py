@@ -26,7 +26,7 @@ from nstudent.data.decode import TOO_MUCH_MEMORY, Pixels, decode, square
 from nstudent.data.packing.jpeg_shards import encode
 from nstudent.data.sources import Source
 from nstudent.errors import ImageError
-from nstudent.machine import available_cores, available_memory, limit_memory, serve_parent
+from nstudent.machine import available_cores, available_memory, limit_memory, may_start_processes, serve_parent
 
 CRASHED = "its decoder crashed"
 """Why an image is left out that ended the process which decoded it."""
@@ -121,8 +121,11 @@ Read = Callable[[Sequence[int]], Iterator[list[Decoded]]]
 
 
 def reading(reader: Reader) -> AbstractContextManager[Read]:
-    """A reader for the time of a ``with``: in a process a core, where there is something to decode."""
-    if not reader.source.encoded:
+    """A reader for the time of a ``with``: in a process a core, where there is something to decode.
+
+    In a process that cannot have others below it everything is decoded there, without their limits.
+    """
+    if not reader.source.encoded or not may_start_processes():
         return nullcontext(lambda ids: (reader(chunk) for chunk in _chunks(ids)))
     return Decoders(reader, _processes(reader.max_pixels))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from nstudent.data.packing.decoders import Decoded, Read
 from nstudent.data.packing.jpeg_shards import unreadable_rows
-from nstudent.errors import NstudentError, StoppedError
+from nstudent.errors import NstudentError, OverdueStop, StoppedError
 from nstudent.progress import Task
 from nstudent.storage.hdf5 import mapped
 from nstudent.storage.sealed import SCRATCH, SealedFiles
@@ -64,7 +64,7 @@ class Pieces:
                 if time.monotonic() >= due:
                     self._keep()
                     due = time.monotonic() + _KEEP_SECONDS
-        except StoppedError:
+        except (StoppedError, OverdueStop):
             self._keep()
             raise
         return self._images

@@ -103,7 +103,7 @@ class Table:
             for number, cells in lines:
                 name = cells[path] if path < len(cells) else ""
                 try:
-                    yield self._located.located(name, f"line {number}")[0]
+                    yield self._located.below_root(self._located.located(name, f"line {number}")[0])
                 except DataError:
                     yield name.replace("\0", "")
 

@@ -55,6 +55,10 @@ class Files:
         missing = f"{where}: there is no file {printable(name)} in {printable(self._root)} ({reason})"
         raise DataError(f"{missing}{self._meant(name.strip())}")
 
+    def below_root(self, path: str) -> str:
+        """A path that was ``located``, relative to the root: the same wherever the root lies."""
+        return path[len(self._real_root.rstrip(os.sep)) + 1 :]
+
     def _spellings(self, name: str) -> Iterator[tuple[str, str]]:
         """Ways to read a path, each with the name that the image then has: as it is written comes first.
 
@@ -65,12 +69,12 @@ class Files:
         if not os.path.isabs(plain):
             yield plain, plain
         for text in dict.fromkeys((plain, plain.replace("\\", "/"), name, spelled(name))):
-            below = self._below_root(text)
+            below = self._relative(text)
             shown = plain if below == plain else below
             for form in dict.fromkeys((below, *(unicodedata.normalize(form, below) for form in ("NFC", "NFD")))):
                 yield form, shown
 
-    def _below_root(self, path: str) -> str:
+    def _relative(self, path: str) -> str:
         """An absolute path below the root as one that is relative to it; any other as it is."""
         if not os.path.isabs(path):
             return path

@@ -123,7 +123,7 @@ def read_header(cells: Sequence[str], levels: tuple[str, ...] | None, table: Pat
         known = _near(other, unheard)
         if known is not None:
             raise DataError(f"{said} has a column '{printable(other)}': write it as '{known}', or give it another name")
-    split = header.index(SPLIT) if SPLIT in header else None
+    split = header.index(SPLIT) if SPLIT in header and SPLIT not in wanted else None
     return Columns(
         header.index(PATH), tuple(header.index(each) for each in wanted[1:]), named, split, unused, len(header)
     )

@@ -2,6 +2,7 @@
 
 import gzip
 import math
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -10,12 +11,13 @@ import numpy as np
 import numpy.typing as npt
 from nstudent.config.schema import DataConfig
 from nstudent.data.sources.seen import Seen, seen_files
-from nstudent.data.sources.source import Catalogue, Label, Record, Split, existing, levels_of
+from nstudent.data.sources.source import Catalogue, Label, Record, Split, existing, levels_of, printable
 from nstudent.errors import DataError
 from nstudent.taxonomy.reading import ABSENT_ENTRY
 from nstudent.taxonomy.spelling import spelled
 
-_FILES: dict[Split, str] = {"train": "train", "test": "t10k"}
+_FILES: dict[Split, tuple[str, ...]] = {"train": ("train",), "test": ("t10k", "test")}
+"""How the names of the files of a split begin; the first is that of MNIST."""
 _MAX_BYTES = 4 << 30
 
 
@@ -32,7 +34,7 @@ class Idx:
 
     def seen(self) -> Seen:
         """Names, sizes and times of change of the four files."""
-        files = [_find(self._root, f"{prefix}-{kind}") for prefix in _FILES.values() for kind in ("images", "labels")]
+        files = [_find(self._root, split, kind) for split in _FILES for kind in ("images", "labels")]
         return seen_files((self._root, [path.name for path in files]))
 
     def catalogue(self) -> Catalogue:
@@ -44,9 +46,9 @@ class Idx:
         """
         self._images = []
         records = []
-        for split, prefix in _FILES.items():
-            images = _read(_find(self._root, f"{prefix}-images"), dimensions=3)
-            classes = _read(_find(self._root, f"{prefix}-labels"), dimensions=1)
+        for split, (prefix, *_) in _FILES.items():
+            images = _read(_find(self._root, split, "images"), dimensions=3)
+            classes = _read(_find(self._root, split, "labels"), dimensions=1)
             if len(images) != len(classes):
                 raise DataError(f"{self._root}: {len(images)} {prefix} images and {len(classes)} labels")
             if int(classes.max(initial=0)) >= len(self._labels):
@@ -76,10 +78,19 @@ def _padded(path: str, num_levels: int) -> tuple[str, ...]:
     return names + (ABSENT_ENTRY,) * (num_levels - len(names))
 
 
-def _find(root: Path, start: str) -> Path:
-    found = sorted(root.glob(f"{start}-idx?-ubyte*"))
+def _find(root: Path, split: Split, kind: str) -> Path:
+    """The file of a split, also with a point for a hyphen, or with the name of a data set before it as in EMNIST."""
+    words = "|".join(_FILES[split])
+    name = re.compile(rf"(?:.*-)?(?:{words})-{kind}[-.]idx\d-ubyte(?:\.gz)?")
+    found = sorted(path for path in root.iterdir() if name.fullmatch(path.name) and path.is_file())
     if not found:
-        raise DataError(f"data.root: {root} holds no {start}-idx*-ubyte[.gz]")
+        raise DataError(f"data.root: {printable(root)} holds no {_FILES[split][0]}-{kind}-idx*-ubyte[.gz]")
+    several = {path.name.removesuffix(".gz") for path in found}
+    if len(several) > 1:
+        raise DataError(
+            f"data.root: {printable(root)} holds several of {split} {kind} ({', '.join(sorted(several)[:3])}): "
+            "keep those of one data set there"
+        )
     return found[0]
 
 

@@ -27,6 +27,8 @@ _MACHINE_FOLDERS = frozenset(
 )
 _RUN_MARKS = frozenset({".lock", ".lock.mark", ".holder.json", "00-data", "00-data.partial"})
 """Beside its ``config.yaml`` a folder that is a run has one of these."""
+_LOCK_FILES = frozenset({".lock", ".lock.mark", ".holder.json"})
+"""What lies in the folder ``.NAME.lock`` beside a pack."""
 _STEP = re.compile(r"\d\d-[a-z]+(\.partial|\.before)?")
 _PACK = frozenset({"manifest.json", "records.h5", "info.json"})
 _MOST_GROUPS = 6
@@ -157,7 +159,7 @@ def _is_looked_into(listing: Listing, below: str, entry: os.DirEntry[str], apart
     machine = alike(entry.name) in _MACHINE_FOLDERS
     if machine or entry.name[0] == ".":
         why = f"in {entry.name} (a folder of a machine)" if machine else HIDDEN
-        files = _num_files(entry)
+        files = 0 if _is_lock(entry) else _num_files(entry)
         listing.passed_over.extend([PassedOver(name, why, files)] if files else [])
     elif apart and os.path.realpath(entry.path) in apart:
         listing.apart.append(name)
@@ -165,6 +167,13 @@ def _is_looked_into(listing: Listing, below: str, entry: os.DirEntry[str], apart
         listing.linked_folders.append(name)
     else:
         return True
+    return False
+
+
+def _is_lock(folder: os.DirEntry[str]) -> bool:
+    """Whether a folder is the lock of a pack of ours, whose files come and go."""
+    with suppress(OSError):
+        return folder.name.endswith(".lock") and set(os.listdir(folder.path)) <= _LOCK_FILES
     return False
 
 

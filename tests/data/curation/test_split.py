@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from nstudent.config.schema import DataConfig
 from nstudent.data.curation.split import TEST, TRAIN, UNLABELLED, VALIDATION, draw_splits, flip_labels, thin_heap
 from nstudent.errors import DataError
+from nstudent.taxonomy.tree import UNKNOWN
 
 TERMINALS = np.array([[0, 0, 0], [0, 0, 1], [0, 1, -1], [1, -1, -1]], dtype=np.int32)
 
@@ -144,6 +145,16 @@ def test_any_division_is_complete_and_of_the_sizes_asked_for(
 
     left = total - validation - test
     assert count(split) == [min(labelled, left), validation, test, max(0, left - labelled)]
+
+
+def test_a_label_that_nothing_contradicts_is_not_flipped() -> None:
+    """All labels lie below one coarse class, and of some nobody knows more than that."""
+    terminals = np.array([[0, 0], [0, 1]], dtype=np.int32)
+    labels = np.array([[0, 0], [0, 1], [0, UNKNOWN], [0, 0], [0, UNKNOWN], [UNKNOWN, UNKNOWN]], dtype=np.int32)
+    for seed in range(5):
+        noisy = flip_labels(labels, terminals, 1.0, seed)
+        assert (noisy[[2, 4, 5]] == labels[[2, 4, 5]]).all()
+        assert (noisy[[0, 1, 3], 1] == 1 - labels[[0, 1, 3], 1]).all()
 
 
 # --- the heap ---------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """A table of paths and labels, as people and spreadsheets write them."""
 
 import os
+import shutil
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -320,6 +321,10 @@ def test_a_column_that_reads_split_is_the_split(root: Path, column: str) -> None
     assert found(root, f"{TWO},{column}", "1.jpg,a,b,validation") == [("1.jpg", ("a", "b"), "validation")]
 
 
+def test_a_level_may_be_called_split(root: Path) -> None:
+    assert found(root, "path,split", "1.jpg,a", levels=("split",)) == [("1.jpg", ("a",), None)]
+
+
 def test_a_column_of_splits_under_another_name_is_refused(root: Path) -> None:
     message = refused(root, f"{TWO},usage", "1.jpg,a,b,Train", "2.jpg,a,b,", "3.jpg,a,b,val")
 
@@ -493,3 +498,13 @@ def test_what_of_the_heap_is_not_taken_is_counted(root: Path, tmp_path: Path) ->
     assert [(each.name, each.reason) for each in catalogue.passed_over] == [
         ("unlabelled:notes.txt", "not an image (.txt)")
     ]
+
+
+def test_what_was_seen_is_the_same_where_the_folder_lies_elsewhere(root: Path, tmp_path: Path) -> None:
+    opened(root, "path,class\n1.jpg,a\n./2.jpg,b\n")
+    elsewhere = shutil.copytree(root, tmp_path / "elsewhere")
+
+    before, after = (source_seen(DataConfig(source="csv", root=str(each), table="t.csv")) for each in (root, elsewhere))
+
+    assert before == after
+    assert set(before.files) == {"1.jpg", "2.jpg"}

@@ -342,6 +342,29 @@ def test_levels_follow_from_the_depth_of_the_class_folders(tmp_path: Path, name:
     assert any(f"data.levels=[{', '.join(levels)}]" in note for note in catalogue.notes)
 
 
+def test_what_may_be_odd_about_levels_that_follow_from_the_folders_is_said(tmp_path: Path) -> None:
+    plant(tmp_path, "images/cat/1.jpg", "images/dog/2.jpg", "images/dog/3.jpg", "images/4.jpg")
+
+    (note,) = open_source(config(tmp_path)).catalogue().notes
+
+    assert "; 1 of 4 images lie above the deepest" in note
+    assert "; all lie in 'images', which should go if it is no class" in note
+    plant(tmp_path, "drawings/cat/5.jpg")
+    (note,) = open_source(config(tmp_path)).catalogue().notes
+    assert "all lie in" not in note
+
+
+def test_folders_that_all_hold_the_same_classes_are_no_classes_unless_the_levels_are_named(tmp_path: Path) -> None:
+    names = [f"{part}/{name}/1.jpg" for part in ("fold1", "fold2") for name in ("cat", "dog")]
+    plant(tmp_path, *names)
+
+    with pytest.raises(DataError, match=r"fold1, fold2 and all others .* write data\.levels=\[coarse, fine\]; if not"):
+        found(tmp_path)
+    assert len(found(tmp_path, levels=("coarse", "fine"))) == 4
+    plant(tmp_path, "fold2/fox/1.jpg")
+    assert len(found(tmp_path)) == 5
+
+
 def test_levels_that_are_named_stand(tmp_path: Path) -> None:
     plant(tmp_path, "a/1.jpg", "b/2.jpg")
 

@@ -179,3 +179,23 @@ def test_numbers_that_are_made_one_class_are_said(tmp_path: Path) -> None:
 
     assert catalogue.notes == ("numbers that data.class_paths makes one class: 0, 2",)
     assert catalogue.records[2].label == ("top", "shirt")
+
+
+@pytest.mark.parametrize("form", ["{}-{}.idx{}-ubyte", "emnist-letters-{}-{}-idx{}-ubyte"])
+def test_the_names_that_others_give_these_files_are_known(tmp_path: Path, form: str) -> None:
+    plant(tmp_path)
+    for path in list(tmp_path.iterdir()):
+        split, kind, number = *path.name.split("-")[:2], path.name[-7]
+        path.rename(tmp_path / form.format("test" if split == "t10k" and "emnist" in form else split, kind, number))
+    (tmp_path / "train-images-idx3-ubyte.gz.part").write_bytes(b"half of a download")
+
+    assert len(opened(tmp_path).catalogue().records) == 7
+
+
+def test_files_of_two_data_sets_in_one_folder_are_not_chosen_from(tmp_path: Path) -> None:
+    plant(tmp_path)
+    (tmp_path / "emnist-train-images-idx3-ubyte").write_bytes(idx(images(5)))
+
+    assert "holds several of train images (emnist-train-images-idx3-ubyte, train-images-idx3-ubyte)" in refused(
+        tmp_path
+    )

@@ -128,7 +128,7 @@ def test_a_folder_that_holds_the_root_sets_nothing_apart(tmp_path: Path) -> None
 def test_runs_are_no_part_and_neither_are_packs(tmp_path: Path, mark: str) -> None:
     plant(tmp_path, "cat/1.jpg", "runs/a/config.yaml", f"runs/a/{mark}", "runs/a/03-evaluate/scores.png")
     plant(tmp_path, *(f"packs/p/{name}" for name in ("manifest.json", "records.h5", "info.json", "x.png")))
-    plant(tmp_path, "packs/q.partial/asked.json")
+    plant(tmp_path, "packs/q.partial/asked.json", "packs/.p.lock/.lock", "packs/.p.lock/.holder.json")
 
     listing = list_folder(tmp_path)
 

@@ -1,0 +1,53 @@
+"""What can be known of a run without torch and before anything is read: whether all that it names is there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from nstudent.config.network_names import check_network_name
+from nstudent.config.schema import Config
+from nstudent.data.sources import open_source
+from nstudent.runs.asked import by_content
+from nstudent.runs.stage import Step
+
+
+def check_named(config: Config, steps: Iterable[Step]) -> None:
+    """Whether the data, the files behind keys and the networks that a configuration names are there.
+
+    Args:
+        config: Configuration of the run.
+        steps: Steps of its plan that are to be made.
+
+    Raises:
+        ConfigError: A page of classes, a file of weights or a network is not there; the message names the key.
+        DataError: The source is not there.
+    """
+    planned = list(steps)
+    if any(step.stage.provides == "data" for step in planned):
+        open_source(config.data)
+    for step in planned:
+        settings = by_content(step.settings(config))
+        if step.stage.trains:
+            check_networks(settings)
+
+
+def check_networks(settings: Mapping[str, Any]) -> None:
+    """Whether timm has the networks that the settings of a step name.
+
+    Raises:
+        ConfigError: It has not; the message names the key.
+    """
+    for key, model in _models(settings):
+        if key != "filter.model" or settings.get("filter.enabled") or settings.get("filter.labelled"):
+            for name in model["backbones"]:
+                check_network_name(f"{key}.backbones", name)
+
+
+def _models(settings: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Key and settings of every network."""
+    for key, value in settings.items():
+        several = value if isinstance(value, list) else [value]
+        for number, each in enumerate(several):
+            if isinstance(each, Mapping) and "backbones" in each:
+                yield f"{key}.{number}" if several is value else key, each

@@ -1,0 +1,103 @@
+"""Whatever becomes of the output, the run ends as it would have."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from nstudent.cli.streams import LenientStream, lenient_streams, lost_output
+
+Shell = Callable[[str], "subprocess.CompletedProcess[str]"]
+RUN = f"{sys.executable} -m nstudent run-all rounds=0 'teacher.members=[{{}}]' teacher.epochs=20 jobs=1 --run-dir run"
+
+needs_full = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    def run(command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False, encoding="utf-8"
+        )
+
+    return run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("redirected", "said"),
+    [
+        (">&- 2>&-", ""),
+        pytest.param(">/dev/full 2>/dev/full", "", marks=needs_full),
+        ("2>&1 | head -1; exit ${PIPESTATUS[0]}", None),
+        ("2>/dev/null", None),
+    ],
+)
+def test_a_run_ends_well_whatever_becomes_of_its_output(
+    shell: Shell, tmp_path: Path, redirected: str, said: str | None
+) -> None:
+    done = shell(f"export PYTHONIOENCODING=ascii; {RUN} {redirected}")
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert said is None or done.stdout + done.stderr == said
+    assert done.stdout.isascii()
+    assert (tmp_path / "run" / "final.json").exists()
+
+
+@pytest.mark.parametrize("arguments", ["--help", "run-all --dry-run", "run-all seed=x", "status nowhere"])
+def test_nothing_is_said_of_output_that_nobody_takes(shell: Shell, arguments: str) -> None:
+    codes = [shell(f"{sys.executable} -m nstudent {arguments} {end}").returncode for end in ("", ">&- 2>&-")]
+    assert codes[0] == codes[1]
+
+
+@needs_full
+@pytest.mark.slow
+def test_predictions_that_are_lost_are_an_error(shell: Shell, tmp_path: Path) -> None:
+    assert shell(RUN).returncode == 0
+    predict = f"{sys.executable} -m nstudent predict run none.png"
+    assert shell(f"{predict} | true; exit ${{PIPESTATUS[0]}}").returncode == 2, "the image is not there"
+    done = shell(f"{predict} > /dev/full")
+    assert done.stderr == "nstudent: the predictions could not be written: No space left on device\n"
+
+
+class _Full(io.StringIO):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tries = 0
+
+    def write(self, text: str) -> int:
+        self.tries += 1
+        raise OSError(28, "No space left on device")
+
+
+def test_a_stream_that_failed_once_is_left_alone() -> None:
+    full = _Full()
+    stream = LenientStream(full)
+    assert [stream.write("a"), stream.write("bc")] == [1, 2]
+    assert full.tries == 1
+
+
+@pytest.mark.parametrize(
+    ("encoding", "written"), [("ascii", "50 +-1 \\u4e2d..."), ("latin-1", "50 ±1 \\u4e2d..."), ("utf-8", "50 ±1 中…")]
+)
+def test_characters_that_a_stream_has_not_are_written_in_others(encoding: str, written: str) -> None:
+    behind = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    stream = LenientStream(behind)
+    stream.write("50 ±1 中…")
+    stream.flush()
+    assert behind.buffer.getvalue().decode(encoding) == written  # type: ignore[attr-defined]
+
+
+def test_streams_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    before = sys.stderr
+    with lenient_streams():
+        print("nowhere")
+        assert lost_output() is None
+    assert sys.stdout is None
+    assert sys.stderr is before
