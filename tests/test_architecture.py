@@ -25,7 +25,7 @@ FLOORS = [
     {"runs.run"},
     {"runs.jobs"},
     {"runs.job_process"},
-    {"runs.folder"},
+    {"runs.folder", "runs.forecast"},
     {"runs.plan", "runs.outcome", "runs.verdict", "runs.curves", "runs.tensorboard", "runs.rehearsal"},
     {"runs.preflight"},
     {f"stages.{name}" for name in STAGES} | {"stages"},
@@ -41,7 +41,7 @@ FLOORS = [
     {"models"},
     {"distributed.ranks"},
     {"data", "labels"},
-    {"storage.commit"},
+    {"storage.commit", "config.origins", "config.explained", "config.json_schema", "config.first_page"},
     {"storage.artifact", "storage.hdf5", "storage.lock", "storage.sealed", "config.file", "config.rules", "session"},
     {"machine", "storage.links", "distributed.world", "taxonomy.outputs"},
     {
@@ -55,7 +55,15 @@ FLOORS = [
         "storage.hdf5_guard",
     },
     {"config.as_typed"},
-    {"config.data", "config.members", "config.yaml_text", "config.network_names", "tables", "taxonomy.reading"},
+    {
+        "config.advice",
+        "config.data",
+        "config.members",
+        "config.yaml_text",
+        "config.network_names",
+        "tables",
+        "taxonomy.reading",
+    },
     {"config.types", "errors", "runs", "distributed", "taxonomy", "config", "storage", "storage.json_record"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

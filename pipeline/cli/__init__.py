@@ -5,29 +5,59 @@ that needs it: help is there at once.
 """
 
 import sys
+from typing import Annotated
 
 import typer
-from nstudent.cli import data, evaluate, export, predict, report, run, status, verify
+from nstudent.cli import config, data, evaluate, export, init, predict, report, run, status, verify
 from nstudent.cli.interruption import USER_ERROR
 from nstudent.cli.streams import lenient_streams
 from nstudent.errors import NstudentError
 
-app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    help="Noisy-student training for hierarchical image classification: labelled and unlabelled images in, "
-    "a better classifier out, with proof.",
-)
-app.command("run-all")(run.run_all_command)
-app.command("stage")(run.stage_command)
-app.command("status")(status.status_command)
-app.command("verify")(verify.verify_command)
-app.command("predict")(predict.predict_command)
-app.command("evaluate")(evaluate.evaluate_command)
-app.command("export")(export.export_command)
-app.command("report")(report.report_command)
-app.add_typer(data.app, name="data")
+_HELP = """Turn labelled and unlabelled images into one classifier, and say what the unlabelled ones gave.
+
+Labels may be a tree of classes, coarse to fine, and some of them may be missing.
+
+Your own photos, in folders named like their classes:
+
+    nstudent init photos heap                 looks at them, writes a plan
+
+    nstudent run-all --config nstudent.yaml   trains; the same command goes on
+
+    nstudent predict runs/photos new.jpg      labels what is new
+
+A first look, with small images that come along: nstudent run-all
+"""
+_START, _MAKE, _LOOK, _USE = "Begin", "Make", "Look", "Use"
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=_HELP)
+app.command("init", rich_help_panel=_START)(init.init_command)
+app.add_typer(data.app, name="data", rich_help_panel=_START)
+app.add_typer(config.app, name="config", rich_help_panel=_START)
+app.command("run-all", rich_help_panel=_MAKE)(run.run_all_command)
+app.command("stage", rich_help_panel=_MAKE)(run.stage_command)
+app.command("status", rich_help_panel=_LOOK)(status.status_command)
+app.command("report", rich_help_panel=_LOOK)(report.report_command)
+app.command("verify", rich_help_panel=_LOOK)(verify.verify_command)
+app.command("predict", rich_help_panel=_USE)(predict.predict_command)
+app.command("evaluate", rich_help_panel=_USE)(evaluate.evaluate_command)
+app.command("export", rich_help_panel=_USE)(export.export_command)
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"nstudent {version('nstudent')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Say which version this is.")
+    ] = False,
+) -> None:
+    pass
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nstudent.errors import one_line
 from nstudent.progress import Task
@@ -26,10 +26,6 @@ from rich.progress import (
 )
 from rich.table import Table
 
-if TYPE_CHECKING:
-    # It brings numpy and OpenCV with it.
-    from nstudent.data.curation.report import DataReport
-
 _LEFT_OUT = {
     "unreadable": "unreadable images",
     "conflicting_labels": "images with conflicting labels",
@@ -37,7 +33,7 @@ _LEFT_OUT = {
     "near_duplicates": "near-duplicates",
     "not_taken": "files that were not taken",
 }
-_FOUND = {
+FOUND = {
     "one_training_image": "labels with one training image",
     "held_out_only": "labels without a training image",
     "several_parents": "names in several places of the tree",
@@ -46,8 +42,6 @@ _FOUND = {
 }
 _WIDE = 110
 """Columns of a terminal from which on a line of progress has room for everything."""
-_NAMED = 10
-"""Images that cannot be used whose names are shown."""
 _PLAIN_SECONDS = 10.0
 """Where there is no terminal, a piece of work says where it is at most this often."""
 
@@ -197,24 +191,7 @@ def print_left_out(metrics: DataMetrics, folder: Path) -> None:
     """How many images of the data step are not used, and what else it found; nothing where there is nothing to say."""
     unused = {name: getattr(metrics, name) for name in _LEFT_OUT}
     _print_counts("not used", unused, _LEFT_OUT, folder / "left_out.json")
-    _print_counts("worth a look", metrics.findings, _FOUND, folder / "findings.json")
-
-
-def print_report(report: DataReport) -> None:
-    """What the data of a run are: how many images for what, the classes, and what is worth a look."""
-    print_line("images: " + ", ".join(f"{count:,} {use}" for use, count in report.images.items()))
-    levels = zip(report.taxonomy.levels, report.taxonomy.num_classes, strict=True)
-    print_line("classes: " + ", ".join(f"{count:,} at level {level}" for level, count in levels))
-    rare = report.rarest_in_validation()
-    if rare:
-        print_line(f"validation has few images of some classes: {rare}; a larger data.validation tells more of them")
-    found = [f"{len(report.findings[name])} {text}" for name, text in _FOUND.items() if report.findings.get(name)]
-    if found:
-        print_line(f"worth a look: {', '.join(found)}")
-    if report.decoded:
-        print_line(f"decoded {report.decoded:,} for a look, of which {len(report.unreadable):,} cannot be used")
-    for name, why in list(report.unreadable.items())[:_NAMED]:
-        print_line(f"  {name}: {why}")
+    _print_counts("worth a look", metrics.findings, FOUND, folder / "findings.json")
 
 
 def _print_counts(what: str, counts: Mapping[str, int], words: Mapping[str, str], file: Path) -> None:

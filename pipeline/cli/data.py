@@ -6,10 +6,40 @@ from typing import Annotated
 import typer
 from nstudent.cli.arguments import ConfigOption, Overrides
 from nstudent.cli.interruption import interruptible
+from nstudent.errors import DataError
 from nstudent.machine import out_of_working_folder
 from nstudent.session import Session
 
-app = typer.Typer(no_args_is_help=True, help="Prepare the data of many runs.")
+app = typer.Typer(no_args_is_help=True, help="Look at images before any run, and prepare them for many runs.")
+
+
+@app.command("check")
+def data_check_command(overrides: Overrides = None, config: ConfigOption = None) -> None:
+    """Say what a run would find in its data, and whether its networks can be trained; nothing is made.
+
+    Levels and classes with their counts, the division, and what is odd about images and labels. All labels are read,
+    and up to 400 images opened; every network is built and tried once. nstudent init begins with the same report.
+    """
+    from nstudent.cli import console
+    from nstudent.cli.look import print_survey
+    from nstudent.config.file import load_config
+    from nstudent.runs.plan import plan
+    from nstudent.runs.preflight import check_named
+    from nstudent.runs.rehearsal import rehearse
+
+    settings = load_config(config, overrides or [])
+    steps = plan(settings)
+    check_named(settings, steps)
+    with interruptible() as stop:
+        progress = Session(progress=console.Screen(), stop=stop).watched()
+        with out_of_working_folder():
+            from nstudent.data.survey import survey
+        found = survey(settings.data, settings.seed, progress)
+        print_survey(found)
+        if found.no_splits:
+            raise DataError(found.no_splits)
+        rehearse(settings, steps, progress)
+    typer.echo(f"networks: all can be trained at {settings.data.image_size} px")
 
 
 @app.command("pack")
@@ -46,29 +76,3 @@ def data_pack_command(
     metrics = PackMetrics.of(Manifest.read(folder))
     typer.echo(f"{folder}: {metrics.images} images, {metrics.unreadable} of them unreadable")
     typer.echo(f"use it:  data.source=packed data.root={folder} data.image_size={settings.image_size}")
-
-
-@app.command("check")
-def data_check_command(overrides: Overrides = None, config: ConfigOption = None) -> None:
-    """See whether a run would work, and make nothing: what its data are, and whether its networks can be trained.
-
-    Lists the images and labels, divides them as the run would, decodes a few hundred, and builds every network of
-    teacher, filter and student once. Takes the page and the keys of the run.
-    """
-    from nstudent.cli import console
-    from nstudent.config.file import load_config
-    from nstudent.data.curation.report import report_on
-    from nstudent.runs.plan import plan
-    from nstudent.runs.preflight import check_named
-    from nstudent.runs.rehearsal import rehearse
-
-    settings = load_config(config, overrides or [])
-    steps = plan(settings)
-    check_named(settings, steps)
-    screen = console.Screen()
-    with interruptible() as stop:
-        progress = Session(progress=screen, stop=stop).watched()
-        report = report_on(settings.data, settings.seed, progress)
-        console.print_report(report)
-        rehearse(settings, steps, progress)
-    typer.echo(f"networks: all can be trained at {settings.data.image_size} px")

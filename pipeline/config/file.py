@@ -37,13 +37,23 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -
     Raises:
         ConfigError: Lists every unknown key (with the nearest known one) and every wrong value.
     """
+    page = read_page(path)
+    for word in overrides:
+        add_word(page, word)
+    where = str(path) if path is not None else "the command line"
+    return check(as_typed(page, Config, where), where)
+
+
+def read_page(path: str | Path | None) -> dict[str, Any]:
+    """The keys that a page gives, with values as they were written; none of no page.
+
+    Raises:
+        ConfigError: It cannot be read, or holds no keys.
+    """
     page = {} if path is None else read_words(Path(path)) or {}
     if not isinstance(page, dict):
         raise ConfigError(f"{path} holds no keys: write 'key: value' lines")
-    for word in overrides:
-        _apply(page, word)
-    where = str(path) if path is not None else "the command line"
-    return check(as_typed(page, Config, where), where)
+    return page
 
 
 def reload_config(path: Path) -> Config:
@@ -87,7 +97,12 @@ def check_section(kind: type[_Section], page: dict[str, Any], where: str) -> _Se
         raise ConfigError(f"{where}: {len(problems)} problems in the configuration:", listed) from error
 
 
-def _apply(page: dict[str, Any], word: str) -> None:
+def add_word(page: dict[str, Any], word: str) -> None:
+    """Lay a ``key=value`` word over a page.
+
+    Raises:
+        ConfigError: It is no such word, or its value cannot be read.
+    """
     key, equals, value = word.partition("=")
     if not equals or not key:
         raise ConfigError(f"'{word}' is not an override: write key=value, for instance student.epochs=8")

@@ -4,6 +4,7 @@ Which of them a word is only the key can tell that it stands for, so every unquo
 keeps its letters. ``config.as_typed`` decides, by the schema.
 """
 
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,6 +106,19 @@ for _side in (_Loader, _Dumper):
 def dump_yaml(value: Any) -> str:
     """YAML text that ``parse_yaml`` reads back as the same value."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+def dump_flow(value: Any) -> str:
+    """YAML text on one line, which ``parse_yaml`` reads back as the same value."""
+    text = yaml.dump(
+        value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=True, width=float("inf")
+    )
+    text = text.removesuffix("\n").removesuffix("\n...")
+    if text.isprintable():
+        return text
+    # Line ends and marks that turn the direction of writing: YAML has the escapes of JSON, and those of Python.
+    quoted = json.dumps(value, ensure_ascii=False)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in quoted)
 
 
 def parse_words(text: str, where: str) -> Any:

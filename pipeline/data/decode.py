@@ -88,6 +88,12 @@ def decode(content: bytes, size_px: int, max_pixels: int, bits: int | None = Non
     return square(_oriented(pixels, orientation), size_px)
 
 
+def shorter_side(content: bytes) -> int:
+    """The shorter side of an image that ``decode`` has read, in pixels, as its header says it."""
+    with _quiet(), Image.open(MeteredBytes(content), formats=_formats()) as header:
+        return min(header.size)
+
+
 def square(pixels: Pixels, size_px: int) -> Pixels:
     """Cut out the centre and resize it: uint8 (height, width[, 3]) -> (size_px, size_px, 3). Grey becomes RGB."""
     if pixels.ndim == 2:

@@ -185,6 +185,11 @@ def _preparing_cores(config: Config) -> int:
     return max(1, loader_workers(config))
 
 
+def has_gpu() -> bool:
+    """Whether `device=auto` is a GPU here."""
+    return _device("auto").type != "cpu"
+
+
 def _runs_on_cpu(config: Config) -> bool:
     return _device(config.device).type == "cpu"
 

@@ -7,7 +7,7 @@ from subprocess import CompletedProcess
 import numpy as np
 import pytest
 from nstudent.config.data import DataConfig
-from nstudent.data.curation.report import report_on
+from nstudent.data.survey import survey
 from nstudent.progress import Silence
 from PIL import Image
 
@@ -26,24 +26,34 @@ def photos(tmp_path: Path) -> Path:
 
 
 def test_images_labels_and_a_few_pixels_are_looked_at(photos: Path) -> None:
-    report = report_on(DataConfig(source="folder", root=str(photos), levels=("x",)), 0, Silence())
-    assert sum(report.images.values()) == report.decoded == 61
-    assert report.taxonomy.classes == (("defect", "ok"),)
-    assert list(report.unreadable) == ["ok/broken.png"]
-    assert report.rarest_in_validation().startswith("1 of defect, ")
+    found = survey(DataConfig(source="folder", root=str(photos), levels=("x",)), 0, Silence())
+    assert found.images == sum(found.splits.values()) == found.sample.opened == 61
+    assert dict(found.levels[0].images) == {"defect": 8, "ok": 53}
+    assert list(found.sample.unreadable) == ["ok/broken.png"]
+    assert found.few_validation.startswith("1 of defect, ")
 
 
 @pytest.mark.slow
 def test_a_run_that_would_work(nstudent: Callable[..., CompletedProcess[str]], photos: Path) -> None:
     done = nstudent("data", "check", *WORDS)
     assert done.returncode == 0, done.stderr
-    assert "images: 43 labelled, 0 unlabelled, 6 validation, 12 test" in done.stdout
-    assert "classes: 2 at level x" in done.stdout
-    assert "validation has few images of some classes: 1 of defect" in done.stdout
-    assert "decoded 61 for a look, of which 1 cannot be used" in done.stdout
-    assert "  ok/broken.png: " in done.stdout
+    said = " ".join(done.stdout.split())
+    assert "divided (drawn): 43 to train on, 6 to choose by, 12 to test on, 0 unlabelled" in said
+    assert "level x: 2 classes ok 53, defect 8" in said
+    assert "validation has few images of some classes: 1 of defect" in said
+    assert "1 of 61 images that were opened cannot be read (ok/broken.png: " in said
     assert done.stdout.endswith("networks: all can be trained at 32 px\n")
     assert [path.name for path in photos.parent.iterdir()] == ["photos"], "nothing is made"
+
+
+@pytest.mark.slow
+def test_data_that_no_run_could_divide_are_shown_and_refused(
+    nstudent: Callable[..., CompletedProcess[str]], photos: Path
+) -> None:
+    done = nstudent("data", "check", *WORDS, "data.test=500")
+    assert done.returncode == 2
+    assert "61 images" in done.stdout
+    assert done.stderr.splitlines()[-1].startswith("nstudent: the test split wants 500 images")
 
 
 @pytest.mark.slow

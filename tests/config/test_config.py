@@ -12,7 +12,7 @@ from nstudent.config.file import GONE, load_config, reload_config
 from nstudent.config.members import MEMBERS, MemberConfig
 from nstudent.config.schema import Config, ModelConfig, Section
 from nstudent.config.types import Count
-from nstudent.config.yaml_text import dump_yaml, parse_yaml
+from nstudent.config.yaml_text import dump_flow, dump_yaml, parse_yaml
 from nstudent.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -458,3 +458,32 @@ def test_the_configuration_that_an_earlier_version_kept_with_its_run_is_read_wit
     assert reload_config(_page(tmp_path, text)) == load_config(None, ["seed=3"])
     with pytest.raises(ConfigError, match=r"seeds: there is no such key \(did you mean 'seed'\?\)"):
         reload_config(_page(tmp_path, "seeds: 3\n"))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(
+            1e-05,
+            1e22,
+            None,
+            True,
+            3,
+            "007",
+            "2024-01-01",
+            "on",
+            "a: b",
+            "#",
+            "it's",
+            "two\nlines",
+            "\x1b[2J",
+            "\u202e",
+        ),
+        *(["a\nb", 1], {"007": [{"q": "#"}, "😀\u202e"]}, "long " * 100, "\udc80", [], {}, ""),
+    ],
+)
+def test_a_value_on_one_line_is_read_back_as_it_was(value: Any) -> None:
+    text = dump_flow(value)
+    assert text.isprintable()
+    assert parse_yaml(text, "it") == value
+    assert parse_yaml(f"{{key: {text}}}", "it") == {"key": value}

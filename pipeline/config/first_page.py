@@ -1,0 +1,222 @@
+"""The rules by which a first configuration file is proposed for somebody's images, and the text of the file.
+
+- Network: for photos (half of the images have a shorter side of 64 px or more) with pretrained weights
+  ``tf_efficientnet_lite0``, twice as the teacher and once as the student, with the noise and the lengths of
+  configs/grocery.yaml. Otherwise the defaults, and for photos mirrored images.
+- Size: 32 px for small images, 64 px for photos, the sizes that were measured (docs/RESULTS.md). With weights on a GPU
+  128 px, which were not.
+- Rounds: none if there are no unlabelled images.
+- Length: that of the network. If a run would take more than twelve hours, the student's is shortened to fit, down to a
+  third of it.
+- Equal images with different labels, or in two splits of the source: those of train are left out.
+- Images that cannot be read: a share of twice those that were met stops no run.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nstudent.config.file import check
+from nstudent.config.schema import Config
+from nstudent.config.yaml_text import dump_flow
+from nstudent.errors import one_line
+
+PHOTO_SIDE_PX = 64
+"""Images whose shorter side has so many pixels are taken for photos, for which pretrained weights are worth having."""
+BACKBONE = "tf_efficientnet_lite0"
+"""Small (0.4 GMACs at 224 px), without operations that export badly, and measured on photos."""
+_SMALL_PX, _GPU_PX = 32, 128
+_LONGEST_SECONDS = 12 * 3600
+_SHORTEST_SHARE = 1 / 3
+_EPOCHS = 30
+"""Of a student of the defaults over a heap that is not small, and of a pretrained teacher."""
+_PRETRAINED_STUDENT_EPOCHS = 20
+_COMMENT_COLUMN = 40
+_WIDTH = 100
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What the rules go by."""
+
+    data: Mapping[str, Any]
+    """Keys of the section `data` that say where the images are."""
+    name: str
+    """What the run may be called: any text."""
+    side: int | None
+    """Median of the shorter sides of the images, in pixels; ``None`` if none could be read."""
+    unlabelled: int
+    """Number of unlabelled images."""
+    weights: bool | str
+    """Pretrained weights: the path of a file, ``True`` for those that timm downloads, or ``False``."""
+    has_gpu: bool = False
+    opened: int = 0
+    unreadable: int = 0
+    """Number of images that could not be read, of those that were opened."""
+    contradictions: int = 0
+    """Pairs of equal images with different labels."""
+    leaks: int = 0
+    """Pairs of equal images in different splits of the source."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A key of the proposed file."""
+
+    key: str
+    value: Any
+    why: str = ""
+
+
+def wants_weights(side: int | None) -> bool:
+    """Whether images of this size are photos, as far as their size can tell."""
+    return side is not None and side >= PHOTO_SIDE_PX
+
+
+def propose(situation: Situation) -> list[Entry]:
+    """The keys of a first configuration, in the order of the file, with the reason of each."""
+    return [
+        Entry("name", _name(situation.name), "the folder of the run is runs/NAME"),
+        *_data(situation),
+        *([] if situation.unlabelled else [Entry("rounds", 0, "there are no unlabelled images")]),
+        *(_pretrained(situation.weights) if situation.weights else _from_scratch(situation)),
+    ]
+
+
+def shortened(entries: Sequence[Entry], student_seconds: float, seconds: float) -> list[Entry]:
+    """The same, with a shorter student if the run would take too long.
+
+    Args:
+        entries: What ``propose`` gives.
+        student_seconds: Time of the trainings that are as long as the student's.
+        seconds: Time of the whole run.
+    """
+    too_much = seconds - _LONGEST_SECONDS
+    if too_much <= 0 or student_seconds <= 0:
+        return list(entries)
+    share = max(_SHORTEST_SHARE, 1 - too_much / student_seconds)
+    whole = next((each.value for each in entries if each.key == "student.epochs"), _EPOCHS)
+    why = f"{whole} would take {seconds / 3600:.0f} hours here; more is better"
+    others = [each for each in entries if each.key != "student.epochs"]
+    return [*others, Entry("student.epochs", max(1, round(whole * share)), why)]
+
+
+def configured(entries: Sequence[Entry]) -> Config:
+    """The configuration that these keys give.
+
+    Raises:
+        ConfigError: One of them cannot be used.
+    """
+    page: dict[str, Any] = {}
+    for entry in entries:
+        *groups, leaf = entry.key.split(".")
+        here = page
+        for group in groups:
+            here = here.setdefault(group, {})
+        here[leaf] = entry.value
+    return check(page, "the proposal")
+
+
+def as_text(entries: Sequence[Entry], head: Sequence[str]) -> str:
+    """The file: comment lines, then the keys in groups, each with its reason."""
+    lines = [*(f"# {one_line(line)}" for line in head), ""]
+    seen: list[str] = []
+    for entry in sorted(entries, key=lambda each: _group_order(entries, each)):
+        *groups, leaf = entry.key.split(".")
+        shared = next(
+            (i for i, (a, b) in enumerate(zip(groups, seen, strict=False)) if a != b), min(len(groups), len(seen))
+        )
+        lines += [f"{'  ' * depth}{groups[depth]}:" for depth in range(shared, len(groups))]
+        seen = groups
+        lines += _written(entry, leaf, "  " * len(groups))
+    return "\n".join(lines) + "\n"
+
+
+def _group_order(entries: Sequence[Entry], entry: Entry) -> tuple[int, int]:
+    """Keys without a group first, then group by group as they come."""
+    groups = list(dict.fromkeys(each.key.rpartition(".")[0] for each in entries))
+    top = list(dict.fromkeys(each.key.split(".")[0] for each in entries if "." in each.key))
+    first = entry.key.split(".")[0]
+    return (top.index(first) + 1 if first in top else 0, groups.index(entry.key.rpartition(".")[0]))
+
+
+def _written(entry: Entry, leaf: str, indent: str) -> list[str]:
+    if isinstance(entry.value, list) and any(isinstance(each, dict) for each in entry.value):
+        opened = f"{indent}{leaf}:"
+        lines = [f"{opened:<{_COMMENT_COLUMN}}  # {entry.why}" if entry.why else opened]
+        return [*lines, *(f"{indent}  - {dump_flow(each)}" for each in entry.value)]
+    said = f"{indent}{leaf}: {dump_flow(entry.value)}"
+    if not entry.why:
+        return [said]
+    if len(said) > _COMMENT_COLUMN or _COMMENT_COLUMN + len(entry.why) > _WIDTH:
+        return [f"{indent}# {entry.why}", said]
+    return [f"{said:<{_COMMENT_COLUMN}}  # {entry.why}"]
+
+
+def _name(text: str) -> str:
+    """A name that a run may have."""
+    return re.sub(r"[^\w.-]+", "-", text).strip("-.") or "mine"
+
+
+def _data(situation: Situation) -> list[Entry]:
+    reasons = {
+        "unlabelled_root": "unlabelled images, at any depth",
+        "root": "relative to where the command is run",
+    }
+    found = [Entry(f"data.{key}", value, reasons.get(key, "")) for key, value in situation.data.items()]
+    found.append(Entry("data.image_size", *_size(situation)))
+    if situation.contradictions:
+        why = f"{situation.contradictions} pairs of equal images have different labels"
+        found.append(Entry("data.conflicting_labels", "drop", why))
+    if situation.leaks:
+        found.append(Entry("data.duplicates", "drop", f"{situation.leaks} images lie in two of your splits"))
+    if situation.unreadable > 2:
+        share = min(1.0, round(2 * situation.unreadable / max(1, situation.opened), 4))
+        why = f"{situation.unreadable} of {situation.opened} images that were opened cannot be read"
+        found.append(Entry("data.max_bad_share", share, why))
+    return found
+
+
+def _size(situation: Situation) -> tuple[int, str]:
+    seen = "side of what the networks see, in pixels"
+    if not wants_weights(situation.side):
+        return _SMALL_PX, f"{seen}; your images are small"
+    if situation.weights and situation.has_gpu and (situation.side or 0) >= _GPU_PX:
+        return _GPU_PX, f"{seen}; 224 shows finer details, in 3 times the time"
+    return PHOTO_SIDE_PX, f"{seen}; 128 shows finer details, in 4 times the time"
+
+
+def _from_scratch(situation: Situation) -> list[Entry]:
+    if not wants_weights(situation.side):
+        return []
+    why = "mirrored photos are photos; false where left and right tell classes apart"
+    return [Entry(f"{part}.noise.flip", True, why if part == "teacher" else "") for part in ("teacher", "student")]
+
+
+def _pretrained(weights: bool | str) -> list[Entry]:
+    where = "ImageNet weights; true: timm downloads them once" if weights is True else "ImageNet weights from this file"
+    network = {"backbones": [BACKBONE], "pretrained": weights}
+    noise = {
+        "flip": True,
+        "shift": 0.15,
+        "zoom": 0.25,
+        "rotate": 15.0,
+        "operations": 1,
+        "dropout": 0.2,
+        "cutmix": 0.5,
+        "cutmix_schedule": "constant",
+    }
+    return [
+        Entry("teacher.members", [network, dict(network)], where),
+        Entry("teacher.epochs", _EPOCHS),
+        Entry("teacher.batch_size", 32),
+        Entry("teacher.learning_rate", 0.001, "pretrained networks want a third of what others do"),
+        Entry("teacher.noise", dict(noise), "flip: false where left and right tell classes apart"),
+        Entry("student.model", {**network, "head_width": 64}),
+        Entry("student.epochs", _PRETRAINED_STUDENT_EPOCHS, "passes over the unlabelled images"),
+        Entry("student.learning_rate", 0.001),
+        Entry("student.noise", {**noise, "drop_path": 0.1}),
+    ]

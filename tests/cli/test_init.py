@@ -1,0 +1,166 @@
+"""``nstudent init`` and ``nstudent data check``: a newcomer's first two screens."""
+
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import numpy as np
+import pytest
+from nstudent.config.file import load_config
+from PIL import Image
+
+Command = Callable[..., "CompletedProcess[str]"]
+_SHORT = ("teacher.epochs=1", "student.epochs=1", "data.image_size=16", "evaluate.resamples=20", "jobs=1", "threads=1")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Photos of two kinds and four classes, bright and dark, and a heap; some files are none."""
+    random = np.random.default_rng(0)
+    for number in range(48):
+        name = ("day/noon", "day/dusk", "night/moon", "night/dark")[number % 4]
+        _photo(tmp_path / "photos" / name / f"{number}.jpg", random, 220 - 60 * (number % 4))
+    for number in range(24):
+        _photo(tmp_path / "heap" / f"{number}.jpg", random, 220 - 60 * (number % 4))
+    (tmp_path / "photos" / "notes.txt").write_text("x")
+    (tmp_path / "heap" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0")
+    return tmp_path
+
+
+def _photo(path: Path, random: np.random.Generator, brightness: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.clip(random.normal(brightness, 20, (72, 96, 3)), 0, 255).astype(np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture
+def command(folder: Path) -> Command:
+    """``nstudent ...`` in the folder, as wide as 80 columns, with nobody to ask."""
+
+    def run(*arguments: str) -> CompletedProcess[str]:
+        words = [sys.executable, "-m", "nstudent", *arguments]
+        environment = os.environ | {"COLUMNS": "80", "NO_COLOR": "1"}
+        return subprocess.run(
+            words, cwd=folder, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL
+        )
+
+    return run
+
+
+@pytest.mark.slow
+def test_a_folder_of_photos_becomes_a_file_that_runs(command: Command, folder: Path) -> None:
+    done = command("init", "photos", "heap")
+    assert done.returncode == 0, done.stderr
+    for said in (
+        "73 images, 48 of them with a label",
+        "level coarse: 2 classes",
+        "day 24, night 24",
+        "level fine: 4 classes",
+        "1 not an image (.txt)",
+        "1 of 73 images that were opened cannot be read (unlabelled:broken.jpg",
+        "wrote nstudent.yaml",
+        "expected time: about",
+        "run it:  nstudent run-all --config nstudent.yaml",
+    ):
+        assert said in " ".join(done.stdout.split()).replace("run it: ", "run it:  ")
+    assert "without pretrained weights, as nobody was there to ask" in done.stderr
+    config = load_config(folder / "nstudent.yaml")
+    assert (config.data.root, config.data.unlabelled_root, config.name) == ("photos", "heap", "photos")
+    assert not any(network.model_dump()["pretrained"] for network in config.teacher.members)
+
+    ran = command("run-all", "--config", "nstudent.yaml", *_SHORT)
+    assert ran.returncode == 0, ran.stderr
+    assert (folder / "runs" / "photos" / "report.html").exists()
+
+
+@pytest.mark.slow
+def test_the_screen_fits_80_columns(command: Command, folder: Path) -> None:
+    long = folder / "photos" / "day" / ("a class with a long name " * 5).strip() / "1.jpg"
+    _photo(long, np.random.default_rng(1), 50)
+    done = command("data", "check", "data.source=folder", "data.root=photos", "data.unlabelled_root=heap")
+    assert done.returncode == 0, done.stderr
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert "networks: all can be trained at 32 px" in done.stdout
+    assert sorted(path.name for path in folder.iterdir()) == ["heap", "photos"]
+
+
+@pytest.mark.slow
+def test_a_check_names_a_network_that_cannot_be_trained(command: Command) -> None:
+    done = command("data", "check", "data.source=folder", "data.root=photos", "student.model.backbones=[resnet181]")
+    assert done.returncode == 2
+    assert "student.model.backbones" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_no_file_is_overwritten(command: Command, folder: Path) -> None:
+    (folder / "nstudent.yaml").write_text("mine")
+    done = command("init", "photos")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "nstudent: nstudent.yaml is there already: remove it, or write another file with --out\n"
+    (folder / "dead.yaml").symlink_to("nowhere.yaml")
+    assert command("init", "photos", "--out", "dead.yaml").returncode == 2
+    assert command("init", "photos", "--out", "no/where.yaml").returncode == 2
+    assert (folder / "nstudent.yaml").read_text() == "mine"
+    assert not (folder / "nowhere.yaml").exists()
+
+
+@pytest.mark.slow
+def test_weights_are_downloaded_if_that_was_said_and_a_file_is_taken(command: Command, folder: Path) -> None:
+    def weights(*words: str) -> object:
+        done = command("init", "photos", *words, "--out", "it.yaml")
+        assert done.returncode == 0, done.stderr
+        assert "nobody was there to ask" not in done.stderr
+        config = load_config(folder / "it.yaml")
+        (folder / "it.yaml").unlink()
+        assert config.rounds == 0
+        return config.student.model.pretrained
+
+    assert weights("--yes") is True
+    assert weights("--no-download") is False
+    (folder / "w.safetensors").touch()
+    assert weights("--weights", "w.safetensors") == "w.safetensors"
+    missing = command("init", "photos", "--weights", "missing.safetensors")
+    assert (missing.returncode, (folder / "nstudent.yaml").exists()) == (2, False)
+
+
+def _answered(folder: Path, answer: str) -> str:
+    """What a person sees at a terminal who gives this answer."""
+    leader, terminal = pty.openpty()
+    words = [sys.executable, "-m", "nstudent", "init", "photos"]
+    with subprocess.Popen(words, cwd=folder, stdin=terminal, stdout=terminal, stderr=terminal) as process:
+        os.close(terminal)
+        os.write(leader, f"{answer}\n".encode())
+        seen = b""
+        try:
+            while part := os.read(leader, 4096):
+                seen += part
+        except OSError:  # Linux says so when the other side is closed.
+            pass
+    os.close(leader)
+    assert process.returncode == 0
+    return seen.decode()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("answer", "weights"), [("y", True), ("n", False), ("", False)])
+def test_at_a_terminal_a_person_is_asked_before_a_download_is_proposed(
+    folder: Path, answer: str, weights: bool
+) -> None:
+    seen = _answered(folder, answer)
+    assert "May the run download" in seen
+    assert load_config(folder / "nstudent.yaml").student.model.pretrained is weights
+
+
+@pytest.mark.slow
+def test_a_folder_that_no_run_could_divide_gives_no_file(command: Command, folder: Path) -> None:
+    random = np.random.default_rng(0)
+    for name in ("a", "b"):
+        _photo(folder / "few" / name / "1.jpg", random, 100)
+    done = command("init", "few")
+    assert (done.returncode, (folder / "nstudent.yaml").exists()) == (2, False)
+    assert "2 images, 2 of them with a label" in done.stdout
+    assert done.stderr.splitlines()[-1].startswith("nstudent: there is no ")

@@ -1,0 +1,72 @@
+"""How long a run will take, by what is counted and what is timed."""
+
+import pytest
+from nstudent.config.file import load_config
+from nstudent.progress import Silence
+from nstudent.runs import forecast as module
+from nstudent.runs.forecast import Amounts, Forecast, forecast
+from nstudent.training.pace import seconds_per_pass
+from nstudent.training.trial import Conditions, PlannedTraining, any_outputs
+
+AMOUNTS = Amounts(labelled=100, unlabelled=960, held_out=200, seconds_each=0.5)
+WORDS = ["device=cpu", "threads=1", "jobs=1", "workers=0", "data.image_size=16"]
+
+
+@pytest.fixture
+def tried(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Networks that were timed; each pass takes a tenth of a second."""
+    found: list[str] = []
+
+    def pace(planned: PlannedTraining, conditions: Conditions, config: object) -> float:
+        found.append(planned.key)
+        return 0.1
+
+    monkeypatch.setattr(module, "seconds_per_pass", pace)
+    monkeypatch.setattr(module, "_BESIDE_THE_STEPS", 1.0)
+    return found
+
+
+def _forecast(*words: str) -> Forecast:
+    return forecast(load_config(None, [*WORDS, *words]), AMOUNTS, Silence())
+
+
+def test_every_pass_of_every_training_is_counted(tried: list[str]) -> None:
+    found = _forecast("teacher.epochs=3", "student.epochs=2")
+    # Two members, three times two batches of 50; twice ten batches of 32 + 96.
+    assert found.trainings == pytest.approx({"teacher": 60.0, "baseline": 256.0, "student": 256.0})
+    assert found.like_the_student == pytest.approx(512.0)
+    assert found.total > sum(found.trainings.values()) + found.labelling > sum(found.trainings.values())
+
+
+def test_rounds_repeat_the_student_and_without_rounds_there_is_none(tried: list[str]) -> None:
+    once, twice = _forecast("student.epochs=2"), _forecast("student.epochs=2", "rounds=2")
+    assert twice.trainings["student"] == pytest.approx(2 * once.trainings["student"])
+    assert _forecast("rounds=0").trainings.keys() == {"teacher"}
+
+
+def test_networks_of_one_architecture_and_batch_are_timed_once(tried: list[str]) -> None:
+    _forecast()
+    assert tried == ["teacher.members.0", "student.model"]
+
+
+def test_trainings_side_by_side_share_the_time(tried: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = _forecast("student.epochs=2")
+    monkeypatch.setattr(module, "trainings_at_once", lambda config: 2)
+    beside = _forecast("student.epochs=2")
+    assert beside.trainings["teacher"] == pytest.approx(alone.trainings["teacher"] / 2)
+    assert beside.trainings["student"] == pytest.approx(alone.trainings["student"])
+
+
+@pytest.mark.slow
+def test_a_larger_network_takes_longer_and_no_weights_are_asked_for() -> None:
+    config = load_config(None, [*WORDS, "student.model.pretrained=true", "student.epochs=2"])
+    conditions = Conditions(16, any_outputs(("a", "b"), "ignore"))
+
+    def pace(channels: int) -> float:
+        options = {"channels": (channels,) * 4}
+        model = config.student.model.model_copy(update={"backbone_options": options})
+        return seconds_per_pass(
+            PlannedTraining("student.model", "student", model, config.student, (8, 24)), conditions, config
+        )
+
+    assert 0 < pace(8) < pace(256)
