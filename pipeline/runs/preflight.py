@@ -26,10 +26,9 @@ def check_named(config: Config, steps: Iterable[Step]) -> None:
     planned = list(steps)
     if any(step.stage.provides == "data" for step in planned):
         open_source(config.data)
-    for step in planned:
-        settings = by_content(step.settings(config))
-        if step.stage.trains:
-            check_networks(settings)
+    # Probes that nobody asked for are those of the teacher's backbones: it is the teacher's key that is to be named.
+    for step in sorted(planned, key=lambda step: step.stage.name == "probe" and config.probe.members is None):
+        check_networks(by_content(step.settings(config)))
 
 
 def check_networks(settings: Mapping[str, Any]) -> None:

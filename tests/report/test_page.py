@@ -233,7 +233,8 @@ def test_a_run_without_rounds_has_its_report(tmp_path: Path) -> None:
 
 
 def test_the_page_to_make_it_again_holds_what_differs_from_the_defaults(tmp_path: Path) -> None:
-    from nstudent.config.file import check, parse_yaml
+    from nstudent.config.file import check
+    from nstudent.config.yaml_text import parse_yaml
 
     run = WrittenRun(tmp_path / "run")
     text = Tags(render(run.write()).decode()).text

@@ -37,6 +37,7 @@ def made(tmp_path: Path, fake_stages: FakeStages, monkeypatch: pytest.MonkeyPatc
     def run(*words: str, run_dir: str = "run", root: str = "photos", heap: str = "heap") -> dict[str, str]:
         told = Told()
         where = [f"data.root={root}", f"data.unlabelled_root={heap}", "data.source=folder", "data.levels=[x]"]
+        where.append("probe.members=[]")
         run_all(load_config(None, [*where, *words]), run_dir, Session(progress=told))
         said = dict(line.split(": ", 1) for line in told.lines)
         return {name: reason for name, reason in said.items() if reason != "up to date"}

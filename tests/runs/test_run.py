@@ -107,11 +107,11 @@ def test_what_ended_in_a_refusal_is_no_unfinished_work(
 ) -> None:
     fake_stages.failing = {"01-teacher": error}
     with pytest.raises(type(error)):
-        run_all(load_config(None, ["teacher.epochs=1"]), tmp_path)
+        run_all(load_config(None, ["probe.members=[]", "teacher.epochs=1"]), tmp_path)
     (stopped,) = [state for state in status(tmp_path) if state.state == "partial"]
     assert stopped.reason == str(error)
     fake_stages.failing = {}
-    run_all(load_config(None, ["teacher.epochs=10"]), tmp_path)
+    run_all(load_config(None, ["probe.members=[]", "teacher.epochs=10"]), tmp_path)
     assert not list(tmp_path.glob("*.partial"))
     assert not list((tmp_path / "01-teacher").glob("*refused*"))
 
@@ -122,7 +122,7 @@ def test_a_step_that_was_refused_goes_on_from_its_checkpoint_at_the_same_setting
     fake_stages.failing = {"01-teacher": RefusedError("no better than chance")}
     for _ in range(2):
         with pytest.raises(RefusedError):
-            run_all(load_config(), tmp_path)
+            run_all(load_config(None, ["probe.members=[]"]), tmp_path)
         assert (tmp_path / "01-teacher.partial" / "scratch" / "checkpoint").exists()
         (tmp_path / "01-teacher.partial" / "scratch" / "kept").touch()
     assert (tmp_path / "01-teacher.partial" / "scratch" / "kept").exists()
@@ -133,9 +133,9 @@ def test_work_that_was_interrupted_is_not_thrown_away_for_other_settings(
 ) -> None:
     fake_stages.failing = {"01-teacher": TrainingError("another process has ended")}
     with pytest.raises(TrainingError):
-        run_all(load_config(None, ["teacher.epochs=1"]), tmp_path)
+        run_all(load_config(None, ["probe.members=[]", "teacher.epochs=1"]), tmp_path)
     with pytest.raises(ArtifactError, match=r"unfinished work .*teacher\.epochs changed from 1 to 10"):
-        run_all(load_config(None, ["teacher.epochs=10"]), tmp_path)
+        run_all(load_config(None, ["probe.members=[]", "teacher.epochs=10"]), tmp_path)
 
 
 def test_a_step_finds_the_checkpoint_of_its_interrupted_attempt(tmp_path: Path, fake_stages: FakeStages) -> None:
