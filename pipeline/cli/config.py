@@ -38,7 +38,7 @@ def config_schema_command() -> None:
 
     Write it beside your file (nstudent config schema > nstudent.schema.json), and make this the first line of the file:
 
-        # yaml-language-server: $schema=nstudent.schema.json
+    `# yaml-language-server: $schema=nstudent.schema.json`
     """
     from nstudent.config.json_schema import json_schema
 
