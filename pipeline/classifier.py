@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -13,13 +15,16 @@ from typing import Any
 import numpy as np
 import torch
 from nstudent.config.file import check
-from nstudent.data.decode import decode
+from nstudent.data.decode import Pixels, decode
 from nstudent.data.given_images import GivenImage, NamedImage, named_images
 from nstudent.errors import ArtifactError, ImageError
+from nstudent.evaluation.risk import Depth
 from nstudent.labels.decoders import build_decoder
 from nstudent.labels.decoding import Decoder
+from nstudent.machine import available_cores
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble
+from nstudent.models.members import Levels
 from nstudent.models.recipe import Recipe
 from nstudent.storage.artifact import FINAL, Artifact
 from nstudent.storage.commit import partial_folder
@@ -27,6 +32,8 @@ from nstudent.storage.files import read_json
 from nstudent.taxonomy.tree import Taxonomy
 
 _STEP = re.compile(r"[0-9]+-[a-z]+")
+_BATCHES_AHEAD = 2
+"""Batches that are decoded while one is labelled."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,9 @@ class Prediction:
     """By level, coarse first; levels below the end of the path are left out."""
     error: str | None = None
     """Why there are no labels, where the image cannot be read."""
+    top: dict[str, tuple[LevelPrediction, ...]] = field(default_factory=dict)
+    """By level the most probable classes, the most probable first, where they were asked for. Each level is by itself:
+    the first class need not be that of the label, which is the best path as a whole."""
 
 
 class Classifier:
@@ -57,8 +67,10 @@ class Classifier:
     LevelPrediction(name='loop', probability=0.98)
     """
 
-    def __init__(self, ensemble: Ensemble) -> None:
+    def __init__(self, ensemble: Ensemble, id_: str = "") -> None:
         self._ensemble = ensemble
+        self.id = id_
+        """Hash of the files that it was loaded from; empty if it was not loaded."""
 
     @classmethod
     def load(cls, run_dir: str | Path, device: str = "auto") -> Classifier:
@@ -71,10 +83,11 @@ class Classifier:
         """
         asked: dict[str, Any] = {"device": device}
         check(asked, where="device")
-        final = _final(Path(run_dir))
+        final = final_step(Path(run_dir))
         recipe = Recipe.read(final)
         asked |= {"precision": recipe.precision, "data": {"image_size": recipe.image_size}}
-        return cls(Ensemble.load(final, Placement.from_config(check(asked, where="device"))))
+        placement = Placement.from_config(check(asked, where="device"))
+        return cls(Ensemble.load(final, placement), final.manifest.id)
 
     @property
     def taxonomy(self) -> Taxonomy:
@@ -98,40 +111,100 @@ class Classifier:
             TypeError: Something of it is no image; the message says what is taken.
             ValueError: ``batch_size`` is below 1.
         """
+        return list(self.stream(named_images(images), batch_size))
+
+    def stream(
+        self, images: Iterable[NamedImage], batch_size: int = 64, *, top: int = 1, depth: Depth | None = None
+    ) -> Iterator[Prediction]:
+        """Labels for images, one after the other, in their order; few of them are in memory at once.
+
+        Args:
+            images: Images that are yet to be read. They are read and decoded in threads, two batches ahead.
+            batch_size: Number of images that are labelled at once.
+            top: Number of classes that ``Prediction.top`` lists for each level; 1: it is empty.
+            depth: Cuts labels where they are no longer sure; ``None``: they are given in full.
+
+        Raises:
+            ValueError: ``batch_size`` or ``top`` is below 1.
+        """
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}: at least one image is labelled at a time")
-        predictions: list[Prediction] = []
-        named = named_images(images)
-        while batch := list(islice(named, batch_size)):
-            predictions += self._batch(batch)
-        return predictions
+        if top < 1:
+            raise ValueError(f"top is {top}: at least one class is given for each level")
+        return self._stream(iter(images), batch_size, top, depth)
 
-    def _batch(self, images: Sequence[NamedImage]) -> Iterator[Prediction]:
-        recipe = self._ensemble.recipe
-        pixels, errors = [], {}
-        for number, image in enumerate(images):
+    def _stream(
+        self, images: Iterator[NamedImage], batch_size: int, top: int, depth: Depth | None
+    ) -> Iterator[Prediction]:
+        ahead: deque[list[tuple[str, Future[Pixels | str]]]] = deque()
+        with ThreadPoolExecutor(available_cores(), thread_name_prefix="decode") as pool:
             try:
-                pixels.append(decode(image.content(), recipe.image_size, recipe.max_pixels, recipe.bits))
-            except (ImageError, OSError, ValueError) as error:
-                # A path may hold what no path can (a null byte), and an image in memory may have been closed.
-                errors[number] = error.strerror or str(error) if isinstance(error, OSError) else str(error)
+                while True:
+                    while len(ahead) <= _BATCHES_AHEAD and (batch := list(islice(images, batch_size))):
+                        ahead.append([(image.name, pool.submit(self._seen, image)) for image in batch])
+                    if not ahead:
+                        return
+                    seen = [(name, decoding.result()) for name, decoding in ahead.popleft()]
+                    yield from self._batch(seen, top, depth)
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def _seen(self, image: NamedImage) -> Pixels | str:
+        """The image as the members see it, uint8 (side, side, 3), or why it cannot be read."""
+        recipe = self._ensemble.recipe
+        try:
+            return decode(image.content(), recipe.image_size, recipe.max_pixels, recipe.bits)
+        except OSError as error:
+            return error.strerror or str(error)
+        except (ImageError, ValueError) as error:
+            # A path may hold what no path can (a null byte), and an image in memory may have been closed.
+            return str(error)
+
+    def _batch(self, seen: Sequence[tuple[str, Pixels | str]], top: int, depth: Depth | None) -> Iterator[Prediction]:
+        taxonomy = self._ensemble.recipe.taxonomy
+        pixels = [each for _, each in seen if not isinstance(each, str)]
         if pixels:
             levels = self._ensemble.vote(self._ensemble.images(torch.from_numpy(np.stack(pixels))))
             if not all(level.isfinite().all() for level in levels):
                 raise ArtifactError("the classifier answers with numbers that are not finite: train it again")
             found = self._decoder.decode(levels)
+            paths, confidence = found.paths.cpu().numpy(), found.confidence.cpu().numpy()
+            if depth is not None:
+                paths = depth.cut(paths, confidence)
+            best = self._best(levels, top)
         at = 0
-        for number, image in enumerate(images):
-            if number in errors:
-                yield Prediction(image.name, {}, errors[number])
+        for name, each in seen:
+            if isinstance(each, str):
+                yield Prediction(name, {}, each)
                 continue
-            names = recipe.taxonomy.names(found.paths[at].tolist())
-            sure = dict(zip(recipe.taxonomy.levels, found.confidence[at].tolist(), strict=True))
-            yield Prediction(image.name, {level: LevelPrediction(name, sure[level]) for level, name in names.items()})
+            names, sure = (
+                taxonomy.names(paths[at].tolist()),
+                dict(zip(taxonomy.levels, confidence[at].tolist(), strict=True)),
+            )
+            labels = {level: LevelPrediction(said, sure[level]) for level, said in names.items()}
+            yield Prediction(name, labels, top=best[at])
             at += 1
 
+    def _best(self, levels: Levels, top: int) -> list[dict[str, tuple[LevelPrediction, ...]]]:
+        """The most probable classes of each image by level, the most probable first; empty if ``top`` is 1."""
+        taxonomy = self._ensemble.recipe.taxonomy
+        found: list[dict[str, tuple[LevelPrediction, ...]]] = [{} for _ in range(len(levels[0]))]
+        if top == 1:
+            return found
+        for level, names, masses in zip(taxonomy.levels, taxonomy.classes, levels, strict=True):
+            # Behind the classes there may be an output for 'nothing'.
+            values, indices = masses[:, : len(names)].topk(min(top, len(names)), dim=1)
+            for image, (row, sure) in enumerate(zip(indices.tolist(), values.tolist(), strict=True)):
+                found[image][level] = tuple(LevelPrediction(names[i], p) for i, p in zip(row, sure, strict=True))
+        return found
 
-def _final(run_dir: Path) -> Artifact:
+
+def final_step(run_dir: Path) -> Artifact:
+    """The committed step whose classifier is the result of a run.
+
+    Raises:
+        ArtifactError: the folder holds no finished classifier.
+    """
     pointer = run_dir / FINAL
     if not pointer.exists():
         raise ArtifactError(f"{run_dir} holds no trained classifier: run `nstudent run-all --run-dir {run_dir}` first")

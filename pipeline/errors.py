@@ -65,7 +65,3 @@ class BusyError(NstudentError):
 
 class StoppedError(NstudentError):
     """Somebody asked the run to stop (SIGTERM, Ctrl-C); what it was doing is on disk, and the same call goes on."""
-
-
-class OverdueStop(KeyboardInterrupt):
-    """Somebody asked the run to stop, and work that did not ask whether to go on is cut off: it is done again."""

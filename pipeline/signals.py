@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from nstudent.errors import OverdueStop, StoppedError
+from nstudent.errors import StoppedError
 
 SIGNALS = tuple(
     number for name in ("SIGINT", "SIGTERM", "SIGUSR1") if (number := getattr(signal, name, None)) is not None
@@ -19,6 +19,10 @@ GRACE_SECONDS = 5.0
 """How long work that is no training may go on after the signal: it has the rest of ten seconds to let go of things."""
 _ALARM = getattr(signal, "SIGALRM", None)
 """The signal of the timer; Windows has none."""
+
+
+class OverdueStop(KeyboardInterrupt):
+    """Somebody asked the run to stop, and work that did not ask whether to go on is cut off: it is done again."""
 
 
 class StopRequest:

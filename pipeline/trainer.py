@@ -16,15 +16,15 @@ from nstudent.data.resident import ResidentPixels, fits_beside_training
 from nstudent.distributed.ranks import gathered_rows
 from nstudent.errors import ConfigError
 from nstudent.evaluation.assess import assess
-from nstudent.evaluation.calibration import fit_calibration, fit_temperatures, images_to_fit
+from nstudent.evaluation.ensemble_calibration import calibrated
 from nstudent.evaluation.metrics import scores
+from nstudent.evaluation.out_of_fold import OutOfFold
 from nstudent.evaluation.scores import HEADLINE
 from nstudent.labels.self_ensemble import RunningAverage
 from nstudent.labels.targets import GivenTargets
 from nstudent.models.cost import check_final_cost, gmacs
 from nstudent.models.device import Placement, loader_workers, noises_in_batches
 from nstudent.models.ensemble import Ensemble
-from nstudent.models.inference import predict
 from nstudent.models.members import FitInputs, Fitted
 from nstudent.models.network import Network, build_network
 from nstudent.models.recipe import Recipe
@@ -91,26 +91,23 @@ class Trainer:
         """An ensemble of trained networks; ``members`` describe them, in their order."""
         return Ensemble.of_networks(self.recipe(members), networks, self.placement)
 
-    def calibrated(self, ensemble: Ensemble) -> Ensemble:
-        """The same ensemble, calibrated on the validation images: first each member, then their pool."""
-        ids = images_to_fit(self.dataset.validation, self.outputs)
-        labels, batch_size = self.dataset.labels[ids], self._config.evaluate.batch_size
-        votes = [
-            predict(ensemble.alone(number), self.dataset.pixels, ids, batch_size)
-            for number in range(len(ensemble.members))
-        ]
-        sharpened = ensemble.with_member_temperatures([fit_temperatures(vote, labels, self.outputs) for vote in votes])
-        raw = sharpened.pool([tuple(map(torch.from_numpy, vote)) for vote in votes])
-        return sharpened.calibrated(fit_calibration([level.numpy() for level in raw], labels, self.outputs))
+    def calibrated(self, ensemble: Ensemble, out_of_fold: OutOfFold | None = None) -> Ensemble:
+        """The same ensemble, calibrated on the validation images, or if its members were cross-fitted also on what each
+        says of its own fold: first each member, then their pool."""
+        return calibrated(ensemble, self.dataset, self._config.evaluate.batch_size, out_of_fold)
 
-    def labelled(self, labels: LabelArray | None = None) -> Examples:
-        """The labelled training images; ``labels`` (labelled images, levels) replaces what is given for them."""
-        ids = self.dataset.labelled
+    def labelled(self, labels: LabelArray | None = None, ids: Ids | None = None) -> Examples:
+        """The labelled training images, or some of them by id; ``labels`` (images, levels) replaces what is given."""
+        ids = self.dataset.labelled if ids is None else ids
         given = self.dataset.labels[ids] if labels is None else labels
         return Examples(ids, GivenTargets(given, self.outputs))
 
     def supervised(
-        self, training: TrainingConfig, unlabelled_weight: float = 0.0, heap_shares: Sequence[float] | None = None
+        self,
+        training: TrainingConfig,
+        unlabelled_weight: float = 0.0,
+        heap_shares: Sequence[float] | None = None,
+        ids: Ids | None = None,
     ) -> Supervised:
         """The loss on labels, with the class weights of the labelled images, and on pseudo-labels, whose copies are
         balanced instead.
@@ -120,8 +117,10 @@ class Trainer:
             unlabelled_weight: Weight of the pseudo-labels' loss.
             heap_shares: Share of the shown images of the heap that could have a label at each level; see
                 ``Supervised``.
+            ids: Labelled images that are trained on; ``None``: all.
         """
-        labels, device = self.dataset.labels[self.dataset.labelled], self.placement.device
+        labels = self.dataset.labels[self.dataset.labelled if ids is None else ids]
+        device = self.placement.device
         weights = [weight.to(device) for weight in class_weights(labels, self.outputs, training)]
         even = even_weights(self.outputs, device)
         return Supervised(

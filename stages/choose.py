@@ -7,10 +7,11 @@ choice, or has a small share in it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from nstudent.config.members import ProbeConfig
 from nstudent.data.dataset import Dataset, Ids
 from nstudent.errors import ArtifactError
 from nstudent.evaluation.bootstrap import paired_difference
@@ -26,10 +27,13 @@ from nstudent.models.inference import predict
 from nstudent.models.pooling import POOLINGS
 from nstudent.runs.stage import Context
 from nstudent.runs.step_metrics import Candidate, ChoiceMetrics, TrainedMetrics
+from nstudent.storage.artifact import Artifact
 from nstudent.taxonomy.tree import LabelArray
 
 _ALONE = "labels-alone pool"
 _ALL = "pool of all"
+_ORDER: Mapping[Kind, int] = {"labels": 0, "probe": 1, "heap": 2}
+"""The first one of all is the reference."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,11 +41,17 @@ class _Trained:
     """A classifier that was trained, and what it says of the validation images."""
 
     name: str
-    saw_heap: bool
+    kind: Kind
+    """What is known of it beforehand."""
     gmacs: float
     ensemble: Ensemble
     raw: Probabilities
     """Before it is calibrated."""
+
+    @property
+    def saw_heap(self) -> bool:
+        """Whether it has learnt from labels of the heap."""
+        return self.kind == "heap"
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +61,7 @@ class _Choice:
     name: str
     parts: dict[str, float]
     """Weights of the classifiers that were trained, by name."""
+    kind: Kind
     saw_heap: bool
     gmacs: float
     ensemble: Ensemble
@@ -90,10 +101,7 @@ def _trained(context: Context, dataset: Dataset) -> list[_Trained]:
         ArtifactError: Nothing has learnt from the labels alone.
     """
     placement = Placement.from_config(context.config)
-    # What is of a round has learnt from labels that were made for the heap.
-    made = sorted(context.all("classifier"), key=lambda each: each.manifest.round > 0)
-    if not made or made[0].manifest.round:
-        raise ArtifactError("choose needs a classifier, and none is made: run `nstudent stage teacher` first")
+    made = context.all("classifier")
     found = []
     with context.progress.task("compare", len(made), "classifiers") as task:
         for each in made:
@@ -101,9 +109,19 @@ def _trained(context: Context, dataset: Dataset) -> list[_Trained]:
             ids, batch_size = _judged(dataset, ensemble), context.config.evaluate.batch_size
             raw = predict(ensemble.calibrated(None), dataset.pixels, ids, batch_size)
             cost = TrainedMetrics.of(each.manifest).gmacs
-            found.append(_Trained(each.name, each.manifest.round > 0, cost, ensemble, raw))
+            found.append(_Trained(each.name, _kind(each, ensemble), cost, ensemble, raw))
             task.advance(1)
+    found.sort(key=lambda each: _ORDER[each.kind])
+    if not found or found[0].kind != "labels":
+        raise ArtifactError("choose needs a trained classifier, and none is made: run `nstudent stage teacher` first")
     return found
+
+
+def _kind(made: Artifact, ensemble: Ensemble) -> Kind:
+    # What is of a round has learnt from labels that were made for the heap.
+    if made.manifest.round:
+        return "heap"
+    return "probe" if all(isinstance(member, ProbeConfig) for member in ensemble.recipe.members) else "labels"
 
 
 def _judged(dataset: Dataset, ensemble: Ensemble) -> Ids:
@@ -117,7 +135,8 @@ def _is_within(each: _Trained | _Choice, limit: float | None) -> bool:
 
 def _single(trained: _Trained, labels: LabelArray) -> _Choice:
     headline = _headline(trained.ensemble, trained.raw, labels)
-    return _Choice(trained.name, {trained.name: 1.0}, trained.saw_heap, trained.gmacs, trained.ensemble, headline)
+    whole, cost = {trained.name: 1.0}, trained.gmacs
+    return _Choice(trained.name, whole, trained.kind, trained.saw_heap, cost, trained.ensemble, headline)
 
 
 def _pools(trained: Sequence[_Trained], labels: LabelArray, limit: float | None) -> list[_Choice]:
@@ -156,6 +175,7 @@ def _pooled(name: str, voting: dict[_Trained, float], labels: LabelArray) -> _Ch
     return _Choice(
         name,
         {part.name: weight for part, weight in voting.items()},
+        "pool",
         any(part.saw_heap for part in parts),
         round(sum(part.gmacs for part in parts), 6),
         ensemble,
@@ -174,10 +194,9 @@ def _headline(ensemble: Ensemble, raw: Probabilities, labels: LabelArray) -> Rat
 def _contenders(singles: Sequence[_Choice], pools: Sequence[_Choice]) -> Iterator[Contender]:
     """All that are compared, and what is known of each beforehand; the first one is the reference."""
     for number, each in enumerate(singles):
-        kind: Kind = "reference" if not number else "heap" if each.saw_heap else "labels"
-        yield Contender(each.name, kind, (), each.headline)
+        yield Contender(each.name, each.kind if number else "reference", (), each.headline)
     for each in pools:
-        yield Contender(each.name, "pool", tuple(each.parts), each.headline)
+        yield Contender(each.name, each.kind, tuple(each.parts), each.headline)
 
 
 def _candidate(choice: _Choice, reference: _Choice, expected: float) -> Candidate:

@@ -23,7 +23,16 @@ from nstudent.data.curation.duplicates import (
 from nstudent.data.curation.folds import draw_folds
 from nstudent.data.curation.given_labels import encode_labels, findings, taxonomy_of
 from nstudent.data.curation.near_duplicates import NearDuplicate, near_duplicates
-from nstudent.data.curation.split import TEST, TRAIN, UNLABELLED, VALIDATION, draw_splits, flip_labels, thin_heap
+from nstudent.data.curation.split import (
+    TEST,
+    TRAIN,
+    UNLABELLED,
+    VALIDATION,
+    draw_splits,
+    flip_labels,
+    is_drawn,
+    thin_heap,
+)
 from nstudent.data.curation.thumbnails import BYTES, Thumbnails
 from nstudent.data.decode import VERSION
 from nstudent.data.left_out import LEFT_OUT, announce, write_left_out
@@ -67,7 +76,7 @@ def run(context: Context) -> DataMetrics:
     _write_index(context.folder, records, labels, truth, split, left.status)
     if config.folds:
         labelled = np.flatnonzero((split == TRAIN) & (left.status == packed.OK))
-        _write_folds(context, [records[i].name for i in labelled], truth[labelled], [digests[i] for i in labelled])
+        _write_folds(context, records, truth, digests, labelled)
     write_json(context.folder / packed.TAXONOMY, taxonomy.to_json())
     write_json(context.folder / packed.INFO, {"image_size": config.image_size, "decode_version": VERSION})
     write_left_out(context.folder, records, left.reasons, found.passed_over)
@@ -166,10 +175,16 @@ def _write_index(
     hdf5.write(folder / packed.TRUTH, {"label": truth}, {})
 
 
-def _write_folds(context: Context, names: Sequence[str], labels: LabelArray, digests: Sequence[bytes]) -> None:
+def _write_folds(
+    context: Context, records: Sequence[Record], truth: LabelArray, digests: Sequence[bytes], labelled: packed.Ids
+) -> None:
     """Divide the labelled images; labels are those of the source, so that noise in them does not move an image."""
-    folds = draw_folds(names, labels, digests, context.config.data.folds, context.config.seed)
-    hdf5.write(context.folder / packed.FOLDS, {"fold": folds}, {"folds": context.config.data.folds})
+    count, seed = context.config.data.folds, context.config.seed
+    names = [records[image].name for image in labelled]
+    folds = draw_folds(names, truth[labelled], [digests[image] for image in labelled], count, seed)
+    drawn = is_drawn(VALIDATION, [record.split for record in records])
+    attributes = {"folds": count, packed.VALIDATION_DRAWN: drawn}
+    hdf5.write(context.folder / packed.FOLDS, {"fold": folds}, attributes)
 
 
 def _metrics(

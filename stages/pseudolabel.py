@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from nstudent.data.dataset import Dataset, Ids
-from nstudent.errors import OverdueStop, StoppedError
+from nstudent.errors import StoppedError
 from nstudent.labels import store
 from nstudent.labels.decoders import build_decoder
 from nstudent.labels.selection import select
@@ -25,6 +25,7 @@ from nstudent.models.members import Levels
 from nstudent.progress import Task
 from nstudent.runs.stage import Context
 from nstudent.runs.step_metrics import LabelMetrics
+from nstudent.signals import OverdueStop
 from nstudent.storage.sealed import SCRATCH, SealedFiles
 from torch import Tensor
 

@@ -18,6 +18,7 @@ from nstudent.labels.heap_labels import HeapLabels
 from nstudent.labels.selection import load_given_keep
 from nstudent.models.cost import total
 from nstudent.models.ensemble import Ensemble
+from nstudent.models.recipe import Recipe
 from nstudent.runs.lengths import batch_parts
 from nstudent.runs.stage import Context
 from nstudent.runs.step_metrics import ChoiceMetrics, TrainedMetrics
@@ -33,6 +34,8 @@ def run(context: Context) -> TrainedMetrics | None:
     config = context.config.student
     dataset = Dataset(context.inputs["data"], context.config.data)
     trainer = Trainer(context, dataset)
+    if said := _sees_less(context, dataset.image_size):
+        context.progress.say(said)
     trained = _train(context, trainer)
     if not context.world.leads:
         return None
@@ -71,6 +74,19 @@ def _train(context: Context, trainer: Trainer) -> Trained:
     objective = trainer.supervised(config, config.unlabelled_weight, heap.level_shares(heap.copies))
     lesson = Lesson(parts, objective, trainer.student_length())
     return trainer.train("student", config.model, config, lesson, context.key("network"))
+
+
+def _sees_less(context: Context, image_size: int) -> str | None:
+    """What to say of a student that is shown smaller images than a part of its labeller."""
+    own = context.config.student.model.side_seen(image_size)
+    labeller = max(each.side_seen(image_size) for each in Recipe.read(context.inputs["labeller"]).members)
+    if own >= labeller:
+        return None
+    times = (labeller / own) ** 2
+    return (
+        f"  the student sees {own} px and its labeller {labeller}: it can learn what the labeller says, and hardly "
+        f"outgrow it; student.model.image_size={labeller} takes about {times:.2g} times as long"
+    )
 
 
 def in_words(gap: Difference, labeller: str) -> str:

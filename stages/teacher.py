@@ -10,11 +10,12 @@ from collections.abc import Iterator, Sequence
 from nstudent.config.members import MemberConfig
 from nstudent.config.schema import Config, ModelConfig, TeacherConfig
 from nstudent.data.curation.given_labels import counted_labels
-from nstudent.data.dataset import Dataset
+from nstudent.data.dataset import Dataset, Ids
 from nstudent.errors import RefusedError
 from nstudent.evaluation.assess import assess, best_constant
 from nstudent.evaluation.chance import skill_of
 from nstudent.evaluation.metrics import scores
+from nstudent.evaluation.out_of_fold import OutOfFold, predict_out_of_fold
 from nstudent.evaluation.scores import HEADLINE
 from nstudent.models.cost import check_cost, total
 from nstudent.models.ensemble import Ensemble
@@ -41,7 +42,8 @@ def run(context: Context) -> TrainedMetrics | None:
         return None
     fitted = [turns[number] for number in range(len(config.members))]
     members = [each.member for each in fitted]
-    teacher = trainer.calibrated(Ensemble(trainer.recipe(config.members), members, trainer.placement))
+    teacher = Ensemble(trainer.recipe(config.members), members, trainer.placement)
+    teacher = trainer.calibrated(teacher, _out_of_fold(context, dataset, teacher) if config.cross_fit else None)
     validation = _better_than_chance(context, dataset, teacher)
     teacher.save(context.folder)
     spent = total(each.spent for each in fitted)
@@ -85,14 +87,24 @@ def _fit(settings: MemberConfig, inputs: FitInputs) -> Fitted:
 
 def _inputs(context: Context, trainer: Trainer, number: int) -> FitInputs:
     config = context.config.teacher
-    parts = [(trainer.labelled(), config.batch_size)]
-    lesson = Lesson(parts, trainer.supervised(config), _length(context, trainer.dataset))
+    ids = _taught(config, trainer.dataset, number)
+    parts = [(trainer.labelled(ids=ids), config.batch_size)]
+    length = Length(config.epochs, math.ceil(len(ids) / config.batch_size))
+    lesson = Lesson(parts, trainer.supervised(config, ids=ids), length)
     return trainer.fit_inputs(f"member {number}", config, lesson, context.key("member", number))
 
 
-def _length(context: Context, dataset: Dataset) -> Length:
-    config = context.config.teacher
-    return Length(config.epochs, math.ceil(len(dataset.labelled) / config.batch_size))
+def _taught(config: TeacherConfig, dataset: Dataset, number: int) -> Ids:
+    """Ids of the labelled images that a member is trained on: all of them, or those of the other members' folds."""
+    return dataset.labelled[dataset.folds() != number] if config.cross_fit else dataset.labelled
+
+
+def _out_of_fold(context: Context, dataset: Dataset, teacher: Ensemble) -> OutOfFold:
+    """What each member says of the fold that it was trained without, which is kept with the classifier."""
+    said = predict_out_of_fold(teacher, dataset, context.config.evaluate.batch_size)
+    context.reserve(said.num_bytes)
+    said.save(context.folder)
+    return said
 
 
 def _better_than_chance(context: Context, dataset: Dataset, teacher: Ensemble) -> dict[str, float | None]:

@@ -29,7 +29,7 @@ class Told:
 def steps_made(run_dir: Path, *overrides: str) -> dict[str, str]:
     """Run everything; why each step was made, in order."""
     told = Told()
-    run_all(load_config(None, ["rounds=1", *overrides]), run_dir, Session(progress=told))
+    run_all(load_config(None, ["rounds=1", "probe.members=[]", *overrides]), run_dir, Session(progress=told))
     said = dict(line.split(": ", 1) for line in told.lines)
     return {name: reason for name, reason in said.items() if reason != "up to date"}
 
@@ -46,4 +46,7 @@ def reasons(run_dir: Path) -> dict[str, str]:
 
 def planned(rounds: int) -> dict[str, list[str]]:
     """By step, the steps that it reads."""
-    return {step.name: [name for _, name in step.inputs] for step in plan(load_config(None, [f"rounds={rounds}"]))}
+    return {
+        step.name: [name for _, name in step.inputs]
+        for step in plan(load_config(None, [f"rounds={rounds}", "probe.members=[]"]))
+    }

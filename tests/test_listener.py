@@ -38,7 +38,7 @@ class Heard(NoListener):
 
 
 def run(run_dir: Path, listener: Listener, *words: str) -> None:
-    run_all(load_config(None, ["rounds=1", *words]), run_dir, Session(listener=listener))
+    run_all(load_config(None, ["rounds=1", "probe.members=[]", *words]), run_dir, Session(listener=listener))
 
 
 def test_it_hears_of_each_step_that_is_made_and_what_the_manifest_says_of_it(
@@ -96,7 +96,7 @@ def test_a_listener_may_hear_of_some_events_alone() -> None:
 
 
 def test_a_training_has_one_name_in_a_run(tmp_path: Path) -> None:
-    config = load_config(None, ["rounds=2"])
+    config = load_config(None, ["rounds=2", "probe.members=[]"])
     students = [step for step in plan(config) if step.stage.name == "student"]
     names = [Context(config, step, tmp_path, {}).training("student") for step in students]
     assert names == ["06-student/student", "10-student/student"]
@@ -131,7 +131,11 @@ def test_a_process_that_does_not_lead_is_silent(
 
     monkeypatch.setattr(Stage, "load", lambda stage: work)
     told, heard = Told(), Heard()
-    run_all(load_config(None, ["rounds=1"]), tmp_path, Session(progress=told, listener=heard, world=Follower()))
+    run_all(
+        load_config(None, ["rounds=1", "probe.members=[]"]),
+        tmp_path,
+        Session(progress=told, listener=heard, world=Follower()),
+    )
     assert worked == ONE_ROUND[:3]
     assert (told.lines, heard.begun, heard.epochs, heard.steps) == ([], [], [], [])
     assert all(found.state == "done" for found in status(tmp_path))

@@ -31,7 +31,7 @@ def _code_lines(*pages: Path) -> list[str]:
 
 def _commands() -> Iterator[list[str]]:
     """Words of every ``nstudent ...`` in a code block, also at the end of a longer line and before a redirection."""
-    for line in _code_lines(README, ROOT / "docs" / "USE.md"):
+    for line in _code_lines(README, ROOT / "docs" / "RUN.md", ROOT / "docs" / "USE.md"):
         for part in line.partition("#")[0].split("&&"):
             if part.split()[:1] == ["nstudent"]:
                 yield shlex.split(part.partition(">")[0])[1:]
@@ -86,7 +86,7 @@ print("heavy:", [name for name in ("torch", "timm", "albumentations", "sklearn")
 """
 # The embedded run, made short: the same stages on the same images, of which fewer are unlabelled.
 _SHORT = [
-    *("rounds=1", "data.unlabelled=300", "teacher.epochs=20", "teacher.members=[{}]"),
+    *("rounds=1", "probe.members=[]", "data.unlabelled=300", "teacher.epochs=20", "teacher.members=[{}]"),
     *("filter.enabled=true", "filter.epochs=1", "filter.iterations=1", "student.epochs=3", "evaluate.resamples=100"),
 ]
 _STEPS = [

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from nstudent import signals
-from nstudent.errors import OverdueStop, StoppedError
-from nstudent.signals import SIGNALS, StopRequest, stop_on_signals, stop_with_parent
+from nstudent.errors import StoppedError
+from nstudent.signals import SIGNALS, OverdueStop, StopRequest, stop_on_signals, stop_with_parent
 
 
 @pytest.fixture(autouse=True)

@@ -132,6 +132,22 @@ def test_the_loss_has_the_class_weights_of_the_labelled_images(
 
 
 @pytest.mark.slow
+def test_a_part_of_the_labelled_images_has_labels_and_class_weights_of_its_own(
+    make_trainer: Callable[..., Trainer], dataset: Dataset
+) -> None:
+    trainer = make_trainer("teacher.class_weights=balanced")
+    part = dataset.labelled[dataset.labels[dataset.labelled, 0] != 1][:20]
+    labels = dataset.labels[part, 0]
+
+    examples = trainer.labelled(ids=part)
+    weights = trainer.supervised(trainer._config.teacher, ids=part).labelled.class_weights[0]
+
+    assert np.array_equal(examples.ids, part)
+    assert np.array_equal(examples.targets(np.arange(20))[0].argmax(axis=1), labels)
+    # No image of the part is of class 1, which so has the weight of a class without images.
+    assert weights.tolist() == pytest.approx([20 / (2 * (labels == 0).sum()), 1.0, 20 / (2 * (labels == 2).sum())])
+
+
 def test_a_listener_hears_of_a_training_from_where_it_begins(
     make_trainer: Callable[..., Trainer],
 ) -> None:

@@ -8,7 +8,7 @@ import sys
 from typing import Annotated
 
 import typer
-from nstudent.cli import config, data, init, predict, report, run, status, verify
+from nstudent.cli import config, data, evaluate, export, init, predict, report, run, status, verify
 from nstudent.cli.interruption import USER_ERROR
 from nstudent.cli.streams import lenient_streams
 from nstudent.errors import NstudentError
@@ -37,6 +37,8 @@ app.command("status", rich_help_panel=_LOOK)(status.status_command)
 app.command("report", rich_help_panel=_LOOK)(report.report_command)
 app.command("verify", rich_help_panel=_LOOK)(verify.verify_command)
 app.command("predict", rich_help_panel=_USE)(predict.predict_command)
+app.command("evaluate", rich_help_panel=_USE)(evaluate.evaluate_command)
+app.command("export", rich_help_panel=_USE)(export.export_command)
 
 
 def _say_version(wanted: bool) -> None:

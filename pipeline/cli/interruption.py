@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import typer
-from nstudent.errors import OverdueStop, StoppedError
-from nstudent.signals import StopRequest, stop_on_signals
+from nstudent.errors import StoppedError
+from nstudent.signals import OverdueStop, StopRequest, stop_on_signals
 
 USER_ERROR = 2
 """Something that the user can repair: what, and how, is said in one line."""

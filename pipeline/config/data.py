@@ -51,7 +51,7 @@ class DataConfig(Section):
     """Images that are looked at once, at the end, where the source has no such split."""
     folds: Annotated[Whole, Field(ge=0, le=1000), Later(0)] = 0
     """Number of parts into which the labelled training images are divided, class by class, copies in one part; 0: none.
-    They are written down with the data, and no stage reads them yet."""
+    They are written down with the data; `teacher.cross_fit` trains by them."""
     duplicates: Literal["error", "drop"] = "error"
     """The same image in train and in validation or test of the source's own split: stop, or drop the training one."""
     near_duplicates: Literal["drop", "report", "ignore"] = "drop"

@@ -3,12 +3,16 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from nstudent.config.types import Count, Later, Section, Whole
+from nstudent.config.types import Count, ImageSize, Later, Section, Whole
 from nstudent.errors import ConfigError
 from pydantic import Field, PlainSerializer, PlainValidator
 
 HeadName = Literal["fine_to_coarse", "coarse_to_fine", "independent"]
 """The heads of a network; what each builds stands in the table of ``models.heads``."""
+
+
+GRADIENTS_PX = 32
+"""Side of the images that gradient histograms are taken of: their cells are so many pixels wide."""
 
 
 class MemberConfig(Section):
@@ -18,6 +22,10 @@ class MemberConfig(Section):
         """As of any section; the kind is asked for too, unless it is a network: so it was before there were kinds."""
         kind = kind_of(self)
         return super().asked() if kind == NETWORK else {"kind": kind, **super().asked()}
+
+    def side_seen(self, image_size: int) -> int:
+        """Side of the images that the member sees, of those that it is given with ``image_size``, in pixels."""
+        return image_size
 
 
 class ModelConfig(MemberConfig):
@@ -30,6 +38,8 @@ class ModelConfig(MemberConfig):
     stem: Annotated[Literal["timm", "small"], Later("timm")] = "timm"
     """How a backbone begins. timm: as it is. small: for images of about 32 px, without its first two halvings of the
     side (stride 1 in the first convolution, no max-pool or stride 1 where the side would be halved next)."""
+    image_size: Annotated[ImageSize | None, Later(None)] = None
+    """Side, in pixels, that larger images are brought to before the network sees them. null: they stay as they are."""
     wide_channels: Annotated[Whole, Field(ge=0)] = 0
     """Channels of one wide convolution beside the backbones; 0: none."""
     pretrained: bool | str = False
@@ -40,14 +50,44 @@ class ModelConfig(MemberConfig):
     head_width: Count = 64
     """Features that a level projects for itself (fine_to_coarse, coarse_to_fine)."""
 
+    def side_seen(self, image_size: int) -> int:
+        """As of any member; smaller images stay as they are."""
+        return min(image_size, self.image_size or image_size)
+
     def beside(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """As of any section; the options of its backbones hold for no others."""
         of_backbones = {"backbone_options", "stem"} if "backbones" in given else set()
         return {key: value for key, value in super().beside(given).items() if key not in of_backbones}
 
 
+class ProbeConfig(MemberConfig):
+    """A regression on features that are not trained, fitted in seconds: what the labels give without a training."""
+
+    features: Literal["gradients", "backbones", "both"] = "gradients"
+    """gradients: histograms of gradient orientations. backbones: the pooled features of frozen networks, which should
+    be pretrained ones. both: side by side."""
+    regression: Literal["kernel_ridge", "logistic"] = "kernel_ridge"
+    """What is fitted to the features."""
+    mirror: bool | None = None
+    """Fit to mirror images, too. null: if held-out labels are more likely so."""
+    backbones: Annotated[tuple[str, ...], Field(min_length=1)] = ("test_resnet",)
+    """Names of timm models, whose features stand side by side."""
+    backbone_options: dict[str, bool | int | float | str | tuple[int, ...]] = Field(default={})
+    """Further keyword arguments for timm.create_model, for each of them."""
+    pretrained: bool | str = False
+    """true: timm's weights, downloaded. A path: a safetensors file, or a folder with <backbone>.safetensors in it."""
+    image_size: ImageSize | None = None
+    """Side, in pixels, that the images are brought to for the backbones. null: they stay as they are."""
+
+    def side_seen(self, image_size: int) -> int:
+        """As of any member: no more is seen in an image that was made larger."""
+        if self.features == "gradients":
+            return min(image_size, GRADIENTS_PX)
+        return min(image_size, self.image_size or image_size)
+
+
 NETWORK = "network"
-MEMBERS: dict[str, type[MemberConfig]] = {NETWORK: ModelConfig}
+MEMBERS: dict[str, type[MemberConfig]] = {NETWORK: ModelConfig, "probe": ProbeConfig}
 """The settings of each kind of member, by the key ``kind``. What fits and loads a member stands in ``models.kinds``."""
 
 

@@ -106,6 +106,17 @@ class TeacherConfig(TrainingConfig):
     """Members, trained apart, whose probabilities are averaged. The key kind names another kind than network."""
     max_gmacs: Positive | None = None
     """Limit on the multiply-adds of the whole ensemble for one image, in billions; null: none."""
+    cross_fit: Annotated[bool, Later(False)] = False
+    """Train each member without a fold of its own of the labelled images, so that every labelled image has a prediction
+    by a member that has not seen it. Needs as many members as data.folds, three or more."""
+
+
+class ProbeStageConfig(Section):
+    """What the labels give in a minute: regressions on features that are not trained."""
+
+    members: tuple[AnyMember, ...] | None = None
+    """Probes, whose probabilities are averaged. null: one, of the backbones of the teacher's first pretrained
+    member, or where there is none of gradient histograms. []: no probe."""
 
 
 class PseudolabelConfig(Section):
@@ -242,6 +253,7 @@ class Config(Section):
     """Where the curves of the trainings go beside curves/*.csv. tensorboard: RUN/tensorboard, for `tensorboard
     --logdir`; it needs the extra nstudent[track]."""
     data: DataConfig = DataConfig()
+    probe: ProbeStageConfig = ProbeStageConfig()
     teacher: TeacherConfig = TeacherConfig()
     pseudolabel: PseudolabelConfig = PseudolabelConfig()
     filter: FilterConfig = FilterConfig()
@@ -256,6 +268,12 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Config":
+        folds, members = self.data.folds, len(self.teacher.members)
+        if self.teacher.cross_fit and not 3 <= folds == members:
+            raise ValueError(
+                f"teacher.cross_fit needs a fold for each member, and three or more of both: data.folds is {folds}, "
+                f"teacher.members has {members}"
+            )
         levels = self.data.known_levels
         problem = next(self.misfits(len(levels)), None) if levels is not None else None
         if problem is not None:

@@ -12,15 +12,17 @@ from nstudent.data.curation.split import TEST, TRAIN, UNLABELLED, VALIDATION
 from nstudent.data.decode import Pixels
 from nstudent.data.packing.jpeg_shards import EncodedShards
 from nstudent.data.packing.originals import Originals
-from nstudent.errors import ConfigError
+from nstudent.errors import ArtifactError, ConfigError
 from nstudent.machine import allow_open_files, copying_threads, in_threads
 from nstudent.storage.artifact import Artifact
-from nstudent.storage.hdf5 import mapped
+from nstudent.storage.hdf5 import attributes, mapped
 from nstudent.taxonomy.tree import LabelArray, Taxonomy
 
 INDEX = "index.h5"
 TRUTH = "truth.h5"
 FOLDS = "folds.h5"
+VALIDATION_DRAWN = "validation_drawn"
+"""Attribute of the file of the folds."""
 TAXONOMY = "taxonomy.json"
 INFO = "info.json"
 FINDINGS = "findings.json"
@@ -75,9 +77,29 @@ class Dataset:
         Raises:
             ConfigError: The data was not divided.
         """
+        return np.array(mapped(self._folds_file)["fold"])
+
+    def validation_is_drawn(self) -> bool:
+        """Whether the validation images were drawn from the images that the labelled ones were drawn from; otherwise
+        the source gives them, and they may show something else.
+
+        Raises:
+            ConfigError: The data was not divided into folds, which is when this is written down.
+            ArtifactError: It was divided by a version that did not write it down.
+        """
+        about = attributes(self._folds_file)
+        if VALIDATION_DRAWN not in about:
+            raise ArtifactError(
+                f"{self._folds_file} does not say whether validation was drawn: remove {self._artifact.folder.name} "
+                "and run `nstudent stage data`"
+            )
+        return bool(about[VALIDATION_DRAWN])
+
+    @property
+    def _folds_file(self) -> Path:
         if FOLDS not in self._artifact.manifest.files:
             raise ConfigError("the labelled images are not divided into folds: set data.folds")
-        return np.array(mapped(self._artifact.path(FOLDS))["fold"])
+        return self._artifact.path(FOLDS)
 
     @property
     def unlabelled(self) -> Ids:

@@ -15,9 +15,10 @@ from typing import Literal, Protocol, TypeVar
 import numpy as np
 from nstudent.evaluation.metrics import Ratio
 
-Kind = Literal["reference", "labels", "heap", "pool"]
-"""The reference is the first classifier that learnt from the labels alone, ``labels`` another such one, ``heap`` one
-that learnt from labels of the heap as well; a ``pool`` is several of these together."""
+Kind = Literal["reference", "labels", "probe", "heap", "pool"]
+"""The reference is the first classifier that was trained on the labels alone, ``labels`` another such one, ``probe`` a
+regression on features that are not trained, ``heap`` what learnt from labels of the heap as well; a ``pool`` is several
+of these together."""
 
 
 class Expected(Protocol):
@@ -64,6 +65,8 @@ PRIORS: Mapping[Kind, Prior] = {
     # Against the reference, on test, from 14 runs each of docs/RESULTS.md: digits, Fashion-MNIST, Grocery, CIFAR-10.
     "labels": Prior(0.0005, 0.0094),
     "heap": Prior(0.0108, 0.0123),
+    # As good as a network, far better (pretrained features) or far worse (photos, gradients): next to nothing is known.
+    "probe": Prior(-0.02, 0.1),
     # Against the best of its parts.
     "pool": Prior(0.002, 0.005),
 }

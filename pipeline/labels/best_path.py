@@ -26,7 +26,7 @@ class BestPath:
 
     def decode(self, probabilities: Sequence[Tensor]) -> Decoded:
         """Find the most probable path to a terminal, from (images, outputs) per level; see ``Decoder``."""
-        num_images, device = len(probabilities[0]), probabilities[0].device
+        num_images, device = probabilities[0].shape[0], probabilities[0].device
         # Kept where it was used last: a labelling stays on one device.
         tree = self._tree = self._tree.to(device)
         says = tree.speaks.sum(dim=1)

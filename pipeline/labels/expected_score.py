@@ -29,7 +29,7 @@ class ExpectedScore:
 
     def decode(self, probabilities: Sequence[Tensor]) -> Decoded:
         """Find the path with the best expected score, from (images, outputs) per level; see ``Decoder``."""
-        num_images, device = len(probabilities[0]), probabilities[0].device
+        num_images, device = probabilities[0].shape[0], probabilities[0].device
         # Kept where it was used last: a labelling stays on one device.
         tree = self._tree = self._tree.to(device)
         best = torch.empty(num_images, dtype=torch.int64, device=device)

@@ -65,7 +65,7 @@ class PathPosterior:
         Returns:
             New tensors of the same shapes, on the same device.
         """
-        num_images, device = len(pooled[0]), pooled[0].device
+        num_images, device = pooled[0].shape[0], pooled[0].device
         # Kept where they were used last: an ensemble stays on one device.
         tree = self._tree = self._tree.to(device)
         scale = self._scale = None if self._scale is None else self._scale.to(device)

@@ -47,7 +47,7 @@ class _Columns:
         """(rows, columns) -> (rows, width): the reverse of ``taken``; columns that stand for one are added up."""
         if self.are_all:
             return columns
-        return columns.new_zeros((len(columns), width)).index_add_(1, self.index, columns)
+        return columns.new_zeros((columns.shape[0], width)).index_add_(1, self.index, columns)
 
 
 @dataclass(frozen=True)
@@ -155,6 +155,9 @@ class PathTree:
 
     def portions(self, num_images: int) -> Iterator[slice]:
         """Rows that are worked on together, so that a batch needs little memory however many paths there are."""
+        if torch.compiler.is_exporting():
+            # A program is one piece, for any number of images.
+            return iter((slice(None),))
         kind = self.terminals.device.type
         rows = max(1, _CELLS_AT_ONCE.get(kind, _CELLS_AT_ONCE["cpu"]) // max(1, len(self.terminals)))
         return (slice(first, min(first + rows, num_images)) for first in range(0, num_images, rows))
@@ -168,7 +171,7 @@ class PathTree:
         Returns:
             (images, terminals).
         """
-        total = logs[0].new_zeros((len(logs[0]), 1))
+        total = logs[0].new_zeros((logs[0].shape[0], 1))
         for level, said in zip(self._levels, logs, strict=True):
             said = level.output.taken(said)
             if level.silent is not None:

@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from nstudent.errors import ArtifactError, ConfigError
-from nstudent.labels.path_posterior import Calibration, PathPosterior
+from nstudent.labels.path_posterior import Calibration
 from nstudent.models.device import Placement
 from nstudent.models.kinds import kind_for
 from nstudent.models.members import Levels, Member
 from nstudent.models.network_member import NetworkMember
-from nstudent.models.pooling import POOLINGS, tempered
 from nstudent.models.recipe import MODEL, Recipe
+from nstudent.models.voting import Voting
 from nstudent.storage.artifact import Artifact
 from nstudent.storage.files import atomic_write, write_json
 from safetensors.torch import save
@@ -33,8 +33,7 @@ class Ensemble:
         self.recipe = recipe
         self.members = list(members)
         self._placement = placement
-        calibration = recipe.calibration
-        self._posterior = None if calibration is None else PathPosterior(recipe.outputs, calibration)
+        self._voting = Voting(recipe)
 
     @classmethod
     def of_networks(cls, recipe: Recipe, networks: Sequence[nn.Module], placement: Placement) -> Ensemble:
@@ -79,15 +78,12 @@ class Ensemble:
     @torch.inference_mode()
     def pool(self, votes: Sequence[Levels]) -> Levels:
         """What ``pooled`` makes of the distributions of all members, (images, outputs) per level of each."""
-        rule, temperatures = POOLINGS[self.recipe.pooling], self.recipe.member_temperatures
-        if temperatures is not None:
-            votes = [tuple(map(tempered, vote, each)) for vote, each in zip(votes, temperatures, strict=True)]
-        return tuple(rule(level, self.recipe.weights) for level in zip(*votes, strict=True))
+        return self._voting.pool(votes)
 
     @torch.inference_mode()
     def calibrate(self, pooled: Levels) -> Levels:
         """The levels of the path posterior that the recipe describes; ``pooled`` itself if it describes none."""
-        return pooled if self._posterior is None else self._posterior.marginals(pooled)
+        return self._voting.calibrate(pooled)
 
     def alone(self, number: int) -> Ensemble:
         """One of the members as an ensemble of its own, as it was before any temperature was fitted."""

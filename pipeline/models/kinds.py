@@ -4,8 +4,9 @@ from nstudent.config.members import NETWORK, kind_of
 from nstudent.config.types import Section
 from nstudent.models.members import Kind
 from nstudent.models.network_member import NetworkKind
+from nstudent.models.probe_member import ProbeKind
 
-KINDS: dict[str, Kind] = {NETWORK: NetworkKind()}
+KINDS: dict[str, Kind] = {NETWORK: NetworkKind(), "probe": ProbeKind()}
 """By the names of their settings in ``config.members.MEMBERS``."""
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from nstudent.config.members import ModelConfig
 from nstudent.data.batches import Examples
 from nstudent.data.dataset import Ids, PixelStore
 from nstudent.errors import ArtifactError, summary
+from nstudent.models.allocation import AllocationLimit
 from nstudent.models.cost import Spent
 from nstudent.models.device import Placement
 from nstudent.progress import Progress
@@ -23,6 +24,12 @@ from torch import Tensor, nn
 
 Levels = tuple[Tensor, ...]
 """Distributions per level, coarse first: float32 (images, outputs of the level), on the device."""
+
+
+_SPARE_BYTES = 256 << 20
+"""What building a network may take beside twice its weights: tables of positions, starting values."""
+_MODULES_PER_TENSOR, _SPARE_MODULES = 8, 1000
+"""Modules that a network may have for each tensor of its weights, and beside them. timm's have up to two."""
 
 
 class Member(Protocol):
@@ -43,6 +50,17 @@ class Member(Protocol):
 
     def tensors(self) -> Mapping[str, Tensor]:
         """All that has to be kept of it beside its settings, by name; written as a safetensors file."""
+
+
+@runtime_checkable
+class Exportable(Protocol):
+    """A member that can be part of an exported program."""
+
+    def module(self) -> nn.Module:
+        """What turns float32 images, (images, 3, side, side) in 0..1, into ``Levels``, in float32.
+
+        torch.export traces it for any number of images, so that nothing in it may go by that number or by a pixel.
+        """
 
 
 @dataclass(frozen=True)
@@ -83,7 +101,8 @@ class FitInputs:
     name: str
     """Name of the member among the trainings of its step, for messages and files."""
     examples: Examples
-    """The labelled training images: their ids and, for rows of them, the mass on each output of each level."""
+    """The labelled images to fit it to, all or those of some folds: their ids and, for rows of them, the mass on each
+    output of each level."""
     pixels: PixelStore
     """The images by id."""
     outputs: Outputs
@@ -144,13 +163,15 @@ class Kind(Protocol):
         """
 
 
-def num_tensors(path: Path) -> int:
-    """Number of tensors in a safetensors file, by its header; 0 where it is none."""
+def building_limit(path: Path) -> AllocationLimit:
+    """What may be built for the weights of a safetensors file, by its size and its header."""
     try:
         with safe_open(path, framework="pt") as file:
-            return len(file.keys())
+            tensors = len(file.keys())
     except (SafetensorError, OSError):
-        return 0
+        tensors = 0
+    modules = _MODULES_PER_TENSOR * tensors + _SPARE_MODULES
+    return AllocationLimit(2 * path.stat().st_size + _SPARE_BYTES, modules, f"the recipe of {path}")
 
 
 def read_tensors(path: Path, expected: Mapping[str, Tensor], what: str) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ from nstudent.errors import ConfigError, NstudentError, summary
 from nstudent.models.activation_checkpointing import checkpoint_activations
 from nstudent.models.heads import LAST_LAYERS, Logits, build_head
 from nstudent.models.options import MAX_BACKBONES, check_network, check_options
+from nstudent.models.resizing import resized
 from nstudent.models.stem import keep_side
 from nstudent.randomness import Key, seed
 from nstudent.taxonomy.outputs import Outputs
@@ -78,17 +79,28 @@ class WideConvolution(nn.Module):
 class Network(nn.Module):
     """Backbones, fusion by concatenation, dropout, head."""
 
-    def __init__(self, backbones: Sequence[nn.Module], head: nn.Module, dropout: float) -> None:
+    def __init__(
+        self, backbones: Sequence[nn.Module], head: nn.Module, dropout: float, side: int | None = None
+    ) -> None:
+        """``side``: what larger images are brought to, in pixels; ``None``: they stay as they are."""
         super().__init__()
+        self._side = side
         self.backbones = nn.ModuleList(backbones)
         self.dropout = nn.Dropout(dropout)
         self.head = head
 
     def forward(self, images: Tensor) -> Logits:
         """(batch, 3, side, side) in 0..1 -> logits per level, each (batch, outputs)."""
-        features = torch.cat([backbone(images) for backbone in self.backbones], dim=1)
+        seen = self.seen(images)
+        features = torch.cat([backbone(seen) for backbone in self.backbones], dim=1)
         logits: Logits = self.head(self.dropout(features))
         return logits
+
+    def seen(self, images: Tensor) -> Tensor:
+        """The images at the size at which the backbones see them."""
+        if self._side is not None and images.shape[-1] > self._side:
+            return resized(images, self._side)
+        return images
 
     def no_weight_decay(self) -> set[str]:
         """Patterns of the names of weights that backbones want to be kept from decaying: tokens and positions.
@@ -137,7 +149,7 @@ def build_network(
         backbones: list[nn.Module] = []
         widths: list[int] = []
         for name in config.backbones:
-            backbone, width = _build_backbone(name, config, drop_path, load_pretrained)
+            backbone, width = build_backbone(name, config, drop_path, load_pretrained)
             if checkpointing:
                 checkpoint_activations(backbone.network, name)
             backbones.append(backbone)
@@ -146,10 +158,15 @@ def build_network(
             backbones.append(WideConvolution(config.wide_channels))
             widths.append(config.wide_channels)
         head = build_head(config.head, sum(widths), outputs, config.head_width)
-    return Network(backbones, head, dropout)
+    return Network(backbones, head, dropout, config.image_size)
 
 
-def _build_backbone(name: str, config: ModelConfig, drop_path: float, load_pretrained: bool) -> tuple[Backbone, int]:
+def build_backbone(name: str, config: ModelConfig, drop_path: float, load_pretrained: bool) -> tuple[Backbone, int]:
+    """One backbone of a network, and the number of its features; the arguments are those of ``build_network``.
+
+    Raises:
+        ConfigError: timm has no such network, or cannot build it with these options.
+    """
     check_network(name)
     check_options(name, config.backbone_options)
     if not timm.is_model(name):

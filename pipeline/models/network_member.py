@@ -7,19 +7,25 @@ from functools import partial
 from pathlib import Path
 
 from nstudent.config.members import ModelConfig
-from nstudent.models.allocation import AllocationLimit
 from nstudent.models.cost import gmacs
 from nstudent.models.device import Placement
 from nstudent.models.links import LINKS
-from nstudent.models.members import FitInputs, Fitted, Levels, num_tensors, read_tensors
+from nstudent.models.members import FitInputs, Fitted, Levels, building_limit, read_tensors
 from nstudent.models.network import Network, build_network
 from nstudent.taxonomy.outputs import Outputs
 from torch import Tensor, nn
 
-_SPARE_BYTES = 256 << 20
-"""What building a network may take beside twice its weights: tables of positions, starting values."""
-_MODULES_PER_TENSOR, _SPARE_MODULES = 8, 1000
-"""Modules that a network may have for each tensor of its weights, and beside them. timm's have up to two."""
+
+class _Distributions(nn.Module):
+    """A network and its link."""
+
+    def __init__(self, network: nn.Module, link: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.network = network
+        self._link = link
+
+    def forward(self, images: Tensor) -> Levels:
+        return tuple(self._link(level) for level in self.network(images))
 
 
 class NetworkMember:
@@ -36,6 +42,10 @@ class NetworkMember:
         with self._placement.autocast(self.network):
             logits = self.network(images)
         return tuple(self._link(level.float()) for level in logits)
+
+    def module(self) -> nn.Module:
+        """The network with its link; see ``Exportable``."""
+        return _Distributions(self.network, self._link)
 
     def compile(self) -> None:
         """Let torch compile the network, if the configuration asks for it."""
@@ -67,8 +77,7 @@ class NetworkKind:
         self, settings: ModelConfig, path: Path, outputs: Outputs, link: str, placement: Placement
     ) -> NetworkMember:
         """Build a network, and lay its trained weights over it; see ``Kind``."""
-        modules = _MODULES_PER_TENSOR * num_tensors(path) + _SPARE_MODULES
-        with AllocationLimit(2 * path.stat().st_size + _SPARE_BYTES, modules, f"the recipe of {path}"):
+        with building_limit(path):
             network: Network = build_network(settings, outputs, ("blank",), load_pretrained=False)
         network.load_state_dict(read_tensors(path, network.state_dict(), str(settings.backbones)))
         return NetworkMember(network, link, placement)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-import torch.nn.functional as F
+from nstudent.models.resizing import resized
 from nstudent.noise.steps import Prepared
-from torch import Tensor
 
 
 class Resizing:
@@ -27,10 +26,3 @@ class Resizing:
         """Resize the images; those of the right size stay as they are. Views are brought to the same size later."""
         side = self._side_at(step / self._steps)
         return replace(prepared, images=resized(prepared.images, side))
-
-
-def resized(images: Tensor, side: int) -> Tensor:
-    """float32 (b, 3, height, width) -> (b, 3, side, side), smoothed if they become smaller."""
-    if images.shape[-1] == side:
-        return images
-    return F.interpolate(images, size=(side, side), mode="bilinear", antialias=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,30 +21,6 @@ _PATHS = frozenset({"data.root", "data.table", "data.unlabelled_root"})
 _CONTENT = "sha256"
 
 
-def of_step(step: Step, config: Config, stamp: str | None, inputs: Mapping[str, Manifest]) -> dict[str, Any]:
-    """Everything that decides what a step makes, as JSON.
-
-    Args:
-        step: The step.
-        config: The configuration of the run.
-        stamp: Of the source of the data, if the step reads it.
-        inputs: Manifests of its inputs, by step.
-
-    Raises:
-        ConfigError: A file that a key names is not there, or cannot be read.
-    """
-    common = {key: getattr(config, key) for key in ("seed", "absent", "precision", "augment", "compile")}
-    if stamp is not None:
-        common = {"seed": config.seed, "source": stamp}
-    return {
-        "stage": step.stage.name,
-        "version": step.stage.version,
-        "round": step.round,
-        "settings": common | by_content(step.settings(config)),
-        "inputs": {name: each.id if each.role == "data" else each.fingerprint for name, each in inputs.items()},
-    }
-
-
 def by_content(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a step without paths: a file that a key names is replaced by the hash of its content.
 
@@ -52,6 +28,27 @@ def by_content(settings: Mapping[str, Any]) -> dict[str, Any]:
         ConfigError: A file is not there, or cannot be read.
     """
     return {key: _of_files(key, value) for key, value in settings.items() if key not in _PATHS}
+
+
+def everything(config: Config, step: Step, inputs: Mapping[str, Manifest], source: Callable[[], str]) -> dict[str, Any]:
+    """Everything that decides what a step makes, as JSON: its hash is the fingerprint of the step.
+
+    Args:
+        config: Configuration of the run.
+        step: A step of its plan.
+        inputs: Manifests of its inputs, by step.
+        source: Gives the stamp of the source; it is asked of the step that reads the source alone.
+    """
+    common = {key: getattr(config, key) for key in ("seed", "absent", "precision", "augment", "compile")}
+    if step.stage.provides == "data":
+        common = {"seed": config.seed, "source": source()}
+    return {
+        "stage": step.stage.name,
+        "version": step.stage.version,
+        "round": step.round,
+        "settings": common | by_content(step.settings(config)),
+        "inputs": {name: each.id if each.role == "data" else each.fingerprint for name, each in inputs.items()},
+    }
 
 
 def why_stale(made: Manifest, asked: Mapping[str, Any], inputs: Mapping[str, Manifest]) -> str | None:

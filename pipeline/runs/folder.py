@@ -14,7 +14,7 @@ from nstudent.config.yaml_text import dump_yaml
 from nstudent.data.sources import source_seen
 from nstudent.data.sources.seen import Seen
 from nstudent.distributed.world import IndependentJob, World
-from nstudent.errors import ArtifactError, ConfigError, DataError, OverdueStop, RefusedError, StoppedError
+from nstudent.errors import ArtifactError, ConfigError, DataError, RefusedError, StoppedError
 from nstudent.listener import Listener, NoListener, Several
 from nstudent.progress import Beside, Progress, Silence, Watched
 from nstudent.runs import asked, outcome
@@ -25,6 +25,7 @@ from nstudent.runs.source_seen import SOURCE_SEEN, changes, keep_seen
 from nstudent.runs.stage import Context, Step
 from nstudent.runs.tensorboard import TensorBoard
 from nstudent.session import Session
+from nstudent.signals import OverdueStop
 from nstudent.storage.artifact import FINAL, Artifact, Manifest, Metrics
 from nstudent.storage.commit import SOURCE_CHANGED, commit, note_refusal, open_partial, partial_folder
 from nstudent.storage.files import atomic_write, explained, write_json
@@ -151,18 +152,13 @@ class Run:
         return self.run_dir / name
 
     def asked(self, step: Step, inputs: dict[str, Manifest]) -> dict[str, Any]:
-        """Everything that decides what the step makes, as JSON: its hash is the fingerprint of the step.
-
-        Args:
-            step: A step of the plan.
-            inputs: Manifests of its inputs, by step.
-        """
-        is_data = step.stage.provides == "data"
-        return asked.of_step(step, self.config, self._source().stamp if is_data else None, inputs)
+        """Everything that decides what a step makes from these inputs (``runs.asked``)."""
+        return asked.everything(self.config, step, inputs, lambda: self._source().stamp)
 
     def _source(self) -> Seen:
         """What the source of the data looks like; it is looked at once."""
-        self._seen = self._seen or source_seen(self.config.data)
+        if self._seen is None:
+            self._seen = source_seen(self.config.data)
         return self._seen
 
     def inputs(self, step: Step) -> dict[str, Manifest]:
@@ -174,8 +170,11 @@ class Run:
         needed = [name for _, name in step.inputs]
         for name in needed:
             if not self.folder(name).exists():
-                said = f"{step.stage.name} needs {name}, which is not in {self.run_dir}"
-                raise ArtifactError(f"{said}: run `nstudent stage {name.partition('-')[2]}` first")
+                missing = name.partition("-")[2]
+                raise ArtifactError(
+                    f"{step.stage.name} needs {name}, which is not in {self.run_dir}: "
+                    f"run `nstudent stage {missing}` first"
+                )
         planned = {other.name for other in self.needed_steps()} if step.gathered else set()
         gathered = [name for name in step.gathered if name in planned and self.folder(name).exists()]
         return {name: Manifest.read(self.folder(name)) for name in (*needed, *gathered)}
@@ -186,36 +185,36 @@ class Run:
         It is kept in the partial folder, so that another request does not take over its work, and in the manifest.
         """
         inputs = self.inputs(step)
-        return {"asked": self.asked(step, inputs), "inputs": {name: made.id for name, made in inputs.items()}}
+        return {
+            "asked": self.asked(step, inputs),
+            "inputs": {name: manifest.id for name, manifest in inputs.items()},
+        }
 
     def why_stale(self, step: Step) -> str | None:
         """Why the step has to be made (again); ``None`` if it is up to date."""
-        folder = self.folder(step.name)
-        if not folder.exists():
+        if not self.folder(step.name).exists():
             return "not made yet"
-        made, inputs = Manifest.read(folder), self.inputs(step)
+        made = Manifest.read(self.folder(step.name))
+        inputs = self.inputs(step)
         reason = asked.why_stale(made, self.asked(step, inputs), inputs)
-        if reason and reason.startswith(SOURCE_CHANGED) and (said := changes(self.run_dir, self._source())):
-            return reason.replace(SOURCE_CHANGED, f"{SOURCE_CHANGED}: {said}", 1)
+        if reason and reason.startswith(SOURCE_CHANGED):
+            said = changes(self.run_dir, self._source())
+            return reason.replace(SOURCE_CHANGED, f"{SOURCE_CHANGED}: {said}", 1) if said else reason
         return reason
 
     def make(self, step: Step) -> Manifest:
         """Run one step, commit what it made, and tell the listener; the other processes of the run do their share."""
-        request, began, folder = self.request(step), time.monotonic(), self.folder(step.name)
+        request = self.request(step)
+        began = time.monotonic()
+        folder = self.folder(step.name)
         open_partial(folder, request, anew=not step.stage.resumes)
         if step.stage.shared:
             self.world.agree(step.index)
         metrics = self._work(step, request["inputs"])
         assert metrics is not None, "the process that leads reports"
         reported = metrics.to_json()
-        fields = {
-            "stage": step.stage.name,
-            "role": step.stage.provides,
-            "round": step.round,
-            **request,
-            "metrics": reported,
-            "seconds": round(time.monotonic() - began, 1),
-        }
+        identity = {"stage": step.stage.name, "role": step.stage.provides, "round": step.round}
+        fields = {**identity, **request, "metrics": reported, "seconds": round(time.monotonic() - began, 1)}
         manifest = commit(folder, fields).manifest
         if step.stage.provides == "data":
             keep_seen(self.run_dir, self._source())
@@ -271,7 +270,8 @@ class Run:
     @cached_property
     def _records(self) -> tuple[Listener, ...]:
         """Who writes down what this process trains. Other processes of the run write down what they train."""
-        return (CurveFiles(self.run_dir), *([TensorBoard(self.run_dir)] if self.config.track == "tensorboard" else []))
+        curves = CurveFiles(self.run_dir)
+        return (curves, TensorBoard(self.run_dir)) if self.config.track == "tensorboard" else (curves,)
 
     def _listener(self) -> Listener:
         """Who hears of the trainings of this process: of several that train together the leader's listener alone."""

@@ -14,13 +14,13 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from nstudent.config.schema import Config
-from nstudent.errors import ConfigError, NstudentError, OverdueStop, StoppedError
+from nstudent.errors import ConfigError, NstudentError, StoppedError
 from nstudent.machine import serve_parent
 from nstudent.progress import Task
 from nstudent.runs.folder import Run
 from nstudent.runs.plan import STAGES
 from nstudent.session import Session
-from nstudent.signals import stop_with_parent
+from nstudent.signals import OverdueStop, stop_with_parent
 from nstudent.storage.files import explained
 
 Job = tuple[int, int | None]

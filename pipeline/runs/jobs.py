@@ -15,12 +15,13 @@ from multiprocessing.connection import wait
 from types import ModuleType
 
 from nstudent import errors
-from nstudent.errors import ArtifactError, ConfigError, NstudentError, OverdueStop, StoppedError, TrainingError
+from nstudent.errors import ArtifactError, ConfigError, NstudentError, StoppedError, TrainingError
 from nstudent.machine import out_of_working_folder, safe_start
 from nstudent.progress import Task
 from nstudent.runs.folder import Run
 from nstudent.runs.job_process import Job, receive, send, work
 from nstudent.runs.stage import Step
+from nstudent.signals import OverdueStop
 
 _WAIT_SECONDS = 0.1
 """While it waits for another process, this one asks so often whether it was told to stop."""

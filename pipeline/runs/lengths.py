@@ -25,20 +25,16 @@ class Expected:
     """Number of images that go forward and backward in each of them."""
 
 
-def heap_batch_size(batch_size: int, ratio: float) -> int:
-    """Pseudo-labelled images beside ``batch_size`` labelled ones."""
-    return max(1, round(batch_size * ratio)) if ratio else 0
-
-
 def batch_parts(training: FilterConfig | StudentConfig) -> tuple[int, int]:
     """Number of labelled images in a batch, and of pseudo-labelled ones beside them."""
-    return training.batch_size, heap_batch_size(training.batch_size, training.unlabelled_ratio)
+    ratio = training.unlabelled_ratio
+    return training.batch_size, max(1, round(training.batch_size * ratio)) if ratio else 0
 
 
 def student_length(config: Config, unlabelled: int) -> tuple[int, int]:
     """Epochs of a student, and steps of each; ``unlabelled``: number of unlabelled images."""
     student = config.student
-    steps = math.ceil(max(1, unlabelled) / heap_batch_size(student.batch_size, student.unlabelled_ratio))
+    steps = math.ceil(max(1, unlabelled) / batch_parts(student)[1])
     return student.epochs or max(_FEWEST_EPOCHS, math.ceil(_FEWEST_STEPS / steps)), steps
 
 
@@ -53,11 +49,10 @@ def expected(config: Config, stage: str, labelled: int, unlabelled: int) -> Expe
         return Expected(len(config.teacher.members), config.teacher.epochs, passes)
     if stage in ("baseline", "student"):
         epochs, steps = student_length(config, unlabelled)
-        batch = config.student.batch_size
-        return Expected(1, epochs, epochs * steps * (batch + heap_batch_size(batch, config.student.unlabelled_ratio)))
+        return Expected(1, epochs, epochs * steps * sum(batch_parts(config.student)))
     judge = config.filter
     if stage == "filter" and (judge.enabled or judge.labelled):
-        beside = heap_batch_size(judge.batch_size, judge.unlabelled_ratio)
-        steps = math.ceil(max(unlabelled / beside if beside else 0, labelled / judge.batch_size))
-        return Expected(judge.iterations, judge.epochs, judge.epochs * steps * (judge.batch_size + beside))
+        batch, beside = batch_parts(judge)
+        steps = math.ceil(max(unlabelled / beside if beside else 0, labelled / batch))
+        return Expected(judge.iterations, judge.epochs, judge.epochs * steps * (batch + beside))
     return None

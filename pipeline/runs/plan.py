@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from nstudent.config.rules import probe_members
 from nstudent.errors import ConfigError
 from nstudent.runs.stage import Stage, Step
 from nstudent.runs.step_metrics import Role
@@ -32,6 +33,13 @@ STAGES = {
     for stage in (
         Stage("data", needs=(), provides="data", settings=_section("data"), version=3),
         Stage(
+            "probe",
+            needs=("data",),
+            provides="classifier",
+            settings=lambda config: {"probe.members": [each.asked() for each in probe_members(config)]},
+            resumes=False,
+        ),
+        Stage(
             "teacher",
             needs=("data",),
             provides="classifier",
@@ -44,6 +52,7 @@ STAGES = {
         Stage(
             "baseline",
             needs=("data",),
+            after=("probe",),
             provides="classifier",
             settings=_training("student"),
             version=3,
@@ -108,7 +117,7 @@ def plan(config: Config) -> tuple[Step, ...]:
     That a student is among those of which the next round's labeller is chosen is all the iteration there is. The last
     choice is of no round: it is made also where the rounds end early.
     """
-    walk = [("data", 0), ("teacher", 0)]
+    walk = [("data", 0), *([("probe", 0)] if probe_members(config) else []), ("teacher", 0)]
     if config.rounds:
         walk.append(("baseline", 0))
     for round_ in range(1, config.rounds + 1):

@@ -68,6 +68,9 @@ def run_stage(config: Config, stage: str, run_dir: str | Path | None = None, ses
             why = run.why_ended() or f"with rounds={config.rounds} none is planned"
             raise ConfigError(f"this run has no {stage} step: {why}")
         run.write_config()
+        for before in run.needed_steps():
+            if before.stage.name in STAGES[stage].after:
+                _make_if_stale(run, before)
         _rehearse(run, steps)
         with side_by_side(run, [step for step in steps if step.stage.apart]):
             made = next((step for step in steps if _make_if_stale(run, step)), steps[-1])

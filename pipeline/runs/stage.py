@@ -44,6 +44,8 @@ class Stage:
     """The part of the configuration that decides, beside ``settings``, what the last of its steps makes."""
     gathers: tuple[Role, ...] = ()
     """Roles of which it gets every artifact that was made before it, beside the latest of those it needs."""
+    after: tuple[str, ...] = ()
+    """Stages whose steps are made first, where this one is asked for by itself: what it is to be compared with."""
     version: int = 1
     """Raised when the same inputs should give another artifact."""
     shared: bool = False

@@ -26,6 +26,7 @@ SCHEMA = 1
 _MISSING = "missing"
 _ROLE_OF_STAGE = {
     "data": "data",
+    "probe": "classifier",
     "teacher": "classifier",
     "baseline": "classifier",
     "choose": "labeller",

@@ -13,7 +13,7 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from nstudent.errors import ArtifactError
 
@@ -82,15 +82,25 @@ def sync_folder(folder: Path) -> None:
 
 def atomic_write(path: Path, content: bytes) -> None:
     """Give ``path`` this content, or leave it as it was."""
+    with atomic_file(path, f"write {len(content):,} bytes to") as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path, doing: str = "write") -> Iterator[BinaryIO]:
+    """A file to write to, piece by piece: at the end of the block ``path`` has its content, or is as it was.
+
+    ``doing`` says in an error what was done to it.
+    """
     beside = _beside(path)
     try:
-        with explained(path, f"write {len(content):,} bytes to"):
+        with explained(path, doing):
             with open(beside, "xb") as file:
-                file.write(content)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(beside, path)
-    except ArtifactError:
+    except BaseException:
         with contextlib.suppress(OSError):
             beside.unlink()
         raise

@@ -11,7 +11,7 @@ from nstudent.data.transfer import sent
 from nstudent.distributed.ranks import shared, sum_over
 from nstudent.errors import RefusedError
 from nstudent.models.heads import Logits
-from nstudent.noise.resizing import resized
+from nstudent.models.resizing import resized
 from nstudent.noise.steps import Prepared
 from nstudent.training.clipping import Clip
 from nstudent.training.finite import FiniteCheck, largest_numbers

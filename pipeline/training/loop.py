@@ -11,11 +11,12 @@ from typing import Any, Protocol
 import torch
 from nstudent.data.loading import Awaited, loaders_explained
 from nstudent.distributed.world import Alone, World
-from nstudent.errors import OverdueStop, StoppedError
+from nstudent.errors import StoppedError
 from nstudent.models.cost import Spent
 from nstudent.models.network import Network
 from nstudent.noise.steps import Prepared
 from nstudent.progress import Progress, Task
+from nstudent.signals import OverdueStop
 from nstudent.training.checkpoint import Pace, load_checkpoint, save_checkpoint
 from nstudent.training.feed import Feed
 from torch import Tensor, nn

@@ -107,7 +107,7 @@ def test_an_error_of_a_process_has_no_traceback(nstudent: Command) -> None:
 
 
 def test_an_error_while_training_keeps_what_is_done(command: Command, fake_stages: FakeStages, tmp_path: Path) -> None:
-    fake_stages.failing = {"01-teacher": TrainingError("the teacher is no better than chance")}
+    fake_stages.failing = {"02-teacher": TrainingError("the teacher is no better than chance")}
     done = command("run-all")
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == "nstudent: the teacher is no better than chance"
@@ -115,7 +115,7 @@ def test_an_error_while_training_keeps_what_is_done(command: Command, fake_stage
 
 
 def test_an_interrupt_says_how_to_go_on(command: Command, fake_stages: FakeStages) -> None:
-    fake_stages.failing = {"01-teacher": KeyboardInterrupt()}
+    fake_stages.failing = {"02-teacher": KeyboardInterrupt()}
     done = command("run-all")
     assert done.returncode == 130
     assert "the same command goes on" in done.stderr
@@ -123,7 +123,7 @@ def test_an_interrupt_says_how_to_go_on(command: Command, fake_stages: FakeStage
 
 
 def test_a_defect_of_ours_is_not_dressed_up_as_the_users(command: Command, fake_stages: FakeStages) -> None:
-    fake_stages.failing = {"01-teacher": ZeroDivisionError()}
+    fake_stages.failing = {"02-teacher": ZeroDivisionError()}
     with pytest.raises(ZeroDivisionError):
         command("run-all")
 
@@ -154,7 +154,7 @@ def test_without_a_word_it_shows_its_help(command: Command) -> None:
 
 
 def test_a_dry_run_prints_the_plan_and_makes_nothing(command: Command, tmp_path: Path) -> None:
-    done = command("run-all", "--dry-run", "rounds=1")
+    done = command("run-all", "--dry-run", "rounds=1", "probe.members=[]")
     assert done.returncode == 0
     rows = [line.split(maxsplit=1) for line in done.stdout.splitlines()[1:]]
     assert [name for name, _ in rows] == [
@@ -167,8 +167,10 @@ def test_a_dry_run_prints_the_plan_and_makes_nothing(command: Command, tmp_path:
 
 
 def test_until_a_stage_the_states_and_scores_of_its_steps_are_shown(command: Command, fake_stages: FakeStages) -> None:
-    assert "evaluate" not in command("run-all", "rounds=1", "--until", "student", "--dry-run").stdout
-    done = command("run-all", "rounds=1", "--until", "student")
+    assert (
+        "evaluate" not in command("run-all", "rounds=1", "probe.members=[]", "--until", "student", "--dry-run").stdout
+    )
+    done = command("run-all", "rounds=1", "probe.members=[]", "--until", "student")
     assert done.returncode == 0
     *rows, last = done.stdout.splitlines()[1:]
     made = ["00-data", "01-teacher", "02-baseline", "03-choose", "04-pseudolabel", "05-filter", "06-student"]
@@ -177,18 +179,18 @@ def test_until_a_stage_the_states_and_scores_of_its_steps_are_shown(command: Com
     assert [row.split() for row in rows] == [[name, "done", *scores.get(name, "").split()] for name in made]
     assert last == "the same command without --until goes on from here"
     assert fake_stages.made == made
-    assert "08-evaluate" in command("run-all", "rounds=1").stdout
+    assert "08-evaluate" in command("run-all", "rounds=1", "probe.members=[]").stdout
 
 
 def test_a_student_that_is_asked_for_and_not_reached_is_an_error(command: Command, fake_stages: FakeStages) -> None:
     fake_stages.leave_nothing_after("09-filter")
-    done = command("run-all", "rounds=2", "--until", "student")
+    done = command("run-all", "rounds=2", "probe.members=[]", "--until", "student")
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == "nstudent: nothing is left: 10-student was not made"
 
 
 def test_run_all_ends_with_the_scores(command: Command, fake_stages: FakeStages) -> None:
-    done = command("run-all", "rounds=1")
+    done = command("run-all", "rounds=1", "probe.members=[]")
     assert done.returncode == 0
     assert done.stderr.splitlines()[1] == "[2/9] 01-teacher: not made yet"
     lines = [line.rstrip() for line in done.stdout.splitlines()]
@@ -219,16 +221,16 @@ def test_run_all_counts_what_was_left_out_and_what_is_worth_a_look(command: Comm
             findings={"one_training_image": 2, "held_out_only": 0},
         )
     }
-    assert command("run-all", "rounds=1").stdout.splitlines()[-6:-4] == [
+    assert command("run-all", "rounds=1", "probe.members=[]").stdout.splitlines()[-6:-4] == [
         "not used: 3 unreadable images, 1234 near-duplicates (runs/digits/00-data/left_out.json)",
         "worth a look: 2 labels with one training image (runs/digits/00-data/findings.json)",
     ]
 
 
 def test_run_all_again_makes_nothing(command: Command, fake_stages: FakeStages) -> None:
-    first = command("run-all", "rounds=1")
+    first = command("run-all", "rounds=1", "probe.members=[]")
     fake_stages.forget()
-    again = command("run-all", "rounds=1")
+    again = command("run-all", "rounds=1", "probe.members=[]")
     assert fake_stages.made == []
     assert all(line.endswith(": up to date") for line in again.stderr.splitlines())
     assert again.stdout == first.stdout
@@ -245,8 +247,8 @@ def test_a_page_and_overrides_and_a_folder(command: Command, fake_stages: FakeSt
 
 def test_stage_prints_the_folder_it_made(command: Command, fake_stages: FakeStages) -> None:
     assert command("stage", "data").stdout == "runs/digits/00-data\n"
-    assert command("stage", "teacher").stdout == "runs/digits/01-teacher\n"
-    assert fake_stages.made == ["00-data", "01-teacher"]
+    assert command("stage", "teacher").stdout == "runs/digits/02-teacher\n"
+    assert fake_stages.made == ["00-data", "02-teacher"]
 
 
 def test_status_shows_each_step(command: Command, fake_stages: FakeStages) -> None:
@@ -256,19 +258,19 @@ def test_status_shows_each_step(command: Command, fake_stages: FakeStages) -> No
     assert done.returncode == 0
     rows = {line.split()[0]: line.split(maxsplit=1)[1].rstrip() for line in done.stdout.splitlines()[1:]}
     assert rows["00-data"].split() == ["done"]
-    assert rows["06-student"].split()[1] == rows["02-baseline"].split()[1] == "50.0"
-    assert rows["07-choose"].split()[:2] == ["stale", "50.0"]
-    assert rows["01-teacher"].startswith("stale")
-    assert "seed changed from 0 to 1" in rows["01-teacher"]
+    assert rows["07-student"].split()[1] == rows["03-baseline"].split()[1] == "50.0"
+    assert rows["08-choose"].split()[:2] == ["stale", "50.0"]
+    assert rows["02-teacher"].startswith("stale")
+    assert "seed changed from 0 to 1" in rows["02-teacher"]
 
 
 def test_status_says_why_a_run_stopped(command: Command, fake_stages: FakeStages) -> None:
-    fake_stages.leave_nothing_after("05-filter")
+    fake_stages.leave_nothing_after("06-filter")
     command("run-all", "rounds=2")
     rows = {line.split()[0]: line for line in command("status", "runs/digits").stdout.splitlines()[1:]}
-    assert rows["06-student"].split(maxsplit=1)[1].split() == ["not", "needed", "nothing", "is", "left"]
-    assert "not needed" in rows["10-student"]
-    assert "done" in rows["11-choose"]
+    assert rows["07-student"].split(maxsplit=1)[1].split() == ["not", "needed", "nothing", "is", "left"]
+    assert "not needed" in rows["11-student"]
+    assert "done" in rows["12-choose"]
 
 
 def test_square_brackets_are_shown_as_they_are(command: Command, fake_stages: FakeStages) -> None:

@@ -197,7 +197,10 @@ def test_a_network_is_kept_without_its_kind() -> None:
             "teacher.members=[{backbone: x}]",
             "teacher.members.0.backbone: there is no such key (did you mean 'backbones'?)",
         ),
-        ("teacher.members=[{kind: oracle}]", "teacher.members.0: kind: there is no 'oracle': choose from network"),
+        (
+            "teacher.members=[{kind: oracle}]",
+            "teacher.members.0: kind: there is no 'oracle': choose from network, probe",
+        ),
         ("clip_norm=3", "clip_norm: there is no such key (did you mean 'teacher.clip_norm'?)"),
         ("zzzz=3", "zzzz: there is no such key"),
     ],
@@ -290,10 +293,21 @@ def test_the_defaults_of_name_and_labels_follow_the_source() -> None:
         (["teacher.level_weights=[1, 2]"], "teacher.level_weights has 2 numbers for 3 levels"),
         (["filter.level_weights=[1, 2]"], "filter.level_weights"),
         (["student.level_weights=[1, 2]"], "student.level_weights"),
+        (["teacher.cross_fit=true"], "data.folds is 0, teacher.members has 2"),
+        (["teacher.cross_fit=true", "data.folds=2"], "three or more of both: data.folds is 2, teacher.members has 2"),
+        (["teacher.cross_fit=true", "data.folds=3"], "a fold for each member"),
+        (["teacher.cross_fit=true", "teacher.members=[{}, {}, {}]"], "data.folds is 0, teacher.members has 3"),
+        (["teacher.cross_fit=true", "teacher.members=[{}, {}, {}]", "data.folds=4"], "data.folds is 4"),
     ],
 )
 def test_keys_that_do_not_go_together(words: list[str], said: str) -> None:
     assert said in _refused(*words)
+
+
+def test_folds_and_members_that_fit_can_be_cross_fitted_or_not() -> None:
+    fitting = ("data.folds=3", "teacher.members=[{}, {}, {}]")
+    assert load_config(None, [*fitting, "teacher.cross_fit=true"]).teacher.cross_fit
+    assert not load_config(None, fitting).teacher.cross_fit
 
 
 @pytest.mark.parametrize("word", ["seed", "=1", "", "--seed", "epochs"])

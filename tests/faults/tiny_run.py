@@ -6,7 +6,16 @@ from pathlib import Path
 from typing import Any
 
 TINY = (
-    *("threads=1", "jobs=1", "workers=0", "device=cpu", "precision=float32", "rounds=1", "checkpoint_minutes=0"),
+    *(
+        "threads=1",
+        "jobs=1",
+        "workers=0",
+        "device=cpu",
+        "precision=float32",
+        "rounds=1",
+        "probe.members=[]",
+        "checkpoint_minutes=0",
+    ),
     *("data.image_size=8", "data.labelled=60", "data.unlabelled=30", "data.validation=60", "data.test=60"),
     *("teacher.members=[{}]", "teacher.batch_size=30", "teacher.epochs=8", "teacher.ema_decay=0.8"),
     "teacher.learning_rate=0.02",

@@ -162,7 +162,7 @@ def test_a_member_without_a_kind_is_a_network() -> None:
 @pytest.mark.parametrize(
     ("entry", "said"),
     [
-        ({"kind": "oracle"}, r"members\.0: kind: there is no 'oracle': choose from network, nearest_mean"),
+        ({"kind": "oracle"}, r"members\.0: kind: there is no 'oracle': choose from network, probe, nearest_mean"),
         ({"kind": ["network"]}, "kind: there is no"),
         ({"kind": "nearest_mean", "side": 0}, r"members\.0\.side is 0"),
         ({"kind": "nearest_mean", "head": "independent"}, r"members\.0\.head: there is no such key"),
@@ -180,7 +180,9 @@ def test_every_kind_of_the_configuration_can_be_fitted_and_loaded() -> None:
 
 
 def test_settings_of_no_kind_are_an_error() -> None:
-    with pytest.raises(ConfigError, match="Config describes no kind of member: choose from network, nearest_mean"):
+    with pytest.raises(
+        ConfigError, match="Config describes no kind of member: choose from network, probe, nearest_mean"
+    ):
         kind_of(Config())
 
 

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from measured_runs import FOUND, choice, data, difference, history
-from nstudent.config.file import dump_yaml
 from nstudent.config.schema import Config
+from nstudent.config.yaml_text import dump_yaml
 from nstudent.data.curation.split import TEST, TRAIN, UNLABELLED, VALIDATION
-from nstudent.data.dataset import DUPLICATE, INDEX, LEFT_OUT, OK, TAXONOMY, TRUTH
+from nstudent.data.dataset import DUPLICATE, INDEX, OK, TAXONOMY, TRUTH
+from nstudent.data.left_out import LEFT_OUT
 from nstudent.data.packing.shards import shard_name
 from nstudent.evaluation.scores import (
     HEADLINE,
@@ -73,7 +74,7 @@ class WrittenRun:
     def config(self) -> Config:
         """The configuration of the run."""
         page = {"source": "folder", "root": "/nowhere", "levels": list(self.levels), "image_size": self.side}
-        return Config.model_validate({"name": "written", "rounds": self.rounds, "data": page})
+        return Config.model_validate({"name": "written", "rounds": self.rounds, "probe": {"members": []}, "data": page})
 
     @property
     def taxonomy(self) -> Taxonomy:

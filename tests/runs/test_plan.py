@@ -25,6 +25,13 @@ def test_the_plan_without_rounds() -> None:
     assert planned(0) == {"00-data": [], "01-teacher": data, "02-choose": data, "03-evaluate": [*data, "02-choose"]}
 
 
+def test_a_probe_comes_before_what_is_trained() -> None:
+    steps = plan(load_config(None, ["rounds=1"]))
+    assert [step.name for step in steps[:5]] == ["00-data", "01-probe", "02-teacher", "03-baseline", "04-choose"]
+    assert steps[4].gathered == ("01-probe", "02-teacher", "03-baseline")
+    assert steps[-1].name == "09-evaluate"
+
+
 _FIRST_ROUND = {
     "00-data": [],
     "01-teacher": ["00-data"],
@@ -52,7 +59,11 @@ def test_in_the_second_round_what_was_chosen_after_the_first_one_labels() -> Non
 
 
 def _gathered(rounds: int) -> dict[str, tuple[str, ...]]:
-    return {step.name: step.gathered for step in plan(load_config(None, [f"rounds={rounds}"])) if step.gathered}
+    return {
+        step.name: step.gathered
+        for step in plan(load_config(None, [f"rounds={rounds}", "probe.members=[]"]))
+        if step.gathered
+    }
 
 
 def test_a_choice_gathers_every_classifier_that_was_trained_before_it() -> None:
@@ -65,7 +76,7 @@ def test_a_choice_gathers_every_classifier_that_was_trained_before_it() -> None:
 
 
 def test_the_evaluation_gathers_everything_that_is_scored() -> None:
-    assert [plan(load_config(None, [f"rounds={n}"]))[-1].gathered for n in (0, 1, 2)] == [
+    assert [plan(load_config(None, [f"rounds={n}", "probe.members=[]"]))[-1].gathered for n in (0, 1, 2)] == [
         ("01-teacher", "02-choose"),
         tuple(ONE_ROUND[1:-1]),
         tuple(TWO_ROUNDS[1:-1]),
@@ -74,19 +85,23 @@ def test_the_evaluation_gathers_everything_that_is_scored() -> None:
 
 def test_steps_know_their_round() -> None:
     """The last choice is of none: it is made also where the rounds end early."""
-    rounds = {step.name: step.round for step in plan(load_config(None, ["rounds=2"]))}
+    rounds = {step.name: step.round for step in plan(load_config(None, ["rounds=2", "probe.members=[]"]))}
     assert [rounds[name] for name in TWO_ROUNDS] == [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 0, 0]
 
 
 @pytest.mark.parametrize(("rounds", "last"), [(0, "02-choose"), (1, "07-choose"), (2, "11-choose")])
 def test_the_last_step_of_a_stage_knows_that_it_is(rounds: int, last: str) -> None:
-    steps = [step for step in plan(load_config(None, [f"rounds={rounds}"])) if step.stage.name == "choose"]
+    steps = [
+        step
+        for step in plan(load_config(None, [f"rounds={rounds}", "probe.members=[]"]))
+        if step.stage.name == "choose"
+    ]
     assert [step.name for step in steps if step.is_last] == [last]
 
 
 def test_all_processes_of_a_run_share_what_takes_long() -> None:
     """The leader alone reads the images and scores: the others wait for it."""
-    assert {name for name, stage in STAGES.items() if not stage.shared} == {"data", "choose", "evaluate"}
+    assert {name for name, stage in STAGES.items() if not stage.shared} == {"data", "probe", "choose", "evaluate"}
 
 
 # --- a stage that reads every artifact of a role and not only the latest ---
@@ -100,7 +115,7 @@ def labelled_by_all(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("labelled_by_all")
 def test_a_stage_that_gathers_labellers_reads_all_that_were_made_before_it() -> None:
-    reads = {step.name: step.reads for step in plan(load_config(None, ["rounds=3"]))}
+    reads = {step.name: step.reads for step in plan(load_config(None, ["rounds=3", "probe.members=[]"]))}
     assert reads["04-pseudolabel"] == ("00-data", "03-choose")
     assert reads["08-pseudolabel"] == ("00-data", "03-choose", "07-choose")
     assert reads["12-pseudolabel"] == ("00-data", "03-choose", "07-choose", "11-choose")
@@ -109,7 +124,7 @@ def test_a_stage_that_gathers_labellers_reads_all_that_were_made_before_it() -> 
 
 @pytest.mark.usefixtures("labelled_by_all")
 def test_the_plan_that_is_shown_names_every_labeller(capsys: pytest.CaptureFixture[str]) -> None:
-    print_plan(plan(load_config(None, ["rounds=2"])))
+    print_plan(plan(load_config(None, ["rounds=2", "probe.members=[]"])))
     rows = {line.split()[0]: " ".join(line.split()[1:]) for line in capsys.readouterr().out.splitlines()}
     assert rows["04-pseudolabel"] == "00-data, 03-choose labels"
     assert rows["08-pseudolabel"] == "00-data, 03-choose, 07-choose labels"

@@ -19,7 +19,7 @@ from nstudent.storage.lock import hold
 
 # A member takes 10 epochs of 100 images, the student and its baseline 10 of 10 steps of 10 and 30 images: 4,000.
 WORDS = (
-    *("rounds=1", "teacher.members=[{}]", "teacher.epochs=10", "teacher.batch_size=50"),
+    *("rounds=1", "probe.members=[]", "teacher.members=[{}]", "teacher.epochs=10", "teacher.batch_size=50"),
     *("student.epochs=10", "student.batch_size=10", "student.unlabelled_ratio=3"),
 )
 IMAGES = data(labelled=100, unlabelled=300)

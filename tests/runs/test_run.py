@@ -47,14 +47,16 @@ def test_the_folder_holds_the_steps_and_the_whole_configuration(tmp_path: Path, 
         "config.yaml",
         "final.json",
     ]
-    assert load_config(tmp_path / "config.yaml") == load_config(None, ["rounds=1", "student.epochs=7"])
+    assert load_config(tmp_path / "config.yaml") == load_config(
+        None, ["rounds=1", "probe.members=[]", "student.epochs=7"]
+    )
 
 
 def test_the_folder_is_named_after_the_run(
     tmp_path: Path, fake_stages: FakeStages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert run_all(load_config(None, ["rounds=0", "name=mine"])) == Path("runs/mine")
+    assert run_all(load_config(None, ["rounds=0", "probe.members=[]", "name=mine"])) == Path("runs/mine")
     assert (tmp_path / "runs" / "mine" / "03-evaluate").is_dir()
 
 
@@ -210,7 +212,7 @@ def test_a_damaged_configuration_is_no_obstacle(tmp_path: Path, fake_stages: Fak
 
 
 def test_one_stage_at_a_time(tmp_path: Path, fake_stages: FakeStages) -> None:
-    config = load_config(None, ["rounds=2"])
+    config = load_config(None, ["rounds=2", "probe.members=[]"])
     for stage in ("data", "teacher", "baseline", "choose", "pseudolabel", "filter", "student", "choose", "pseudolabel"):
         run_stage(config, stage, tmp_path)
     assert fake_stages.made == TWO_ROUNDS[:9]
@@ -220,7 +222,7 @@ def test_one_stage_at_a_time(tmp_path: Path, fake_stages: FakeStages) -> None:
 
 def test_a_choice_takes_what_was_trained_so_far(tmp_path: Path, fake_stages: FakeStages) -> None:
     """Who runs stages one by one need not train the baseline to get labels; what comes later makes the choice stale."""
-    config = load_config(None, ["rounds=1"])
+    config = load_config(None, ["rounds=1", "probe.members=[]"])
     for stage in ("data", "teacher", "choose", "pseudolabel"):
         run_stage(config, stage, tmp_path)
     assert fake_stages.read["03-choose"] == ["00-data", "01-teacher"]
@@ -231,7 +233,7 @@ def test_a_choice_takes_what_was_trained_so_far(tmp_path: Path, fake_stages: Fak
 
 
 def test_labels_without_a_choice_name_the_stage_to_run(tmp_path: Path, fake_stages: FakeStages) -> None:
-    config = load_config(None, ["rounds=1"])
+    config = load_config(None, ["rounds=1", "probe.members=[]"])
     for stage in ("data", "teacher"):
         run_stage(config, stage, tmp_path)
     with pytest.raises(ArtifactError, match=r"pseudolabel needs 03-choose, .* run `nstudent stage choose` first"):
@@ -239,7 +241,7 @@ def test_labels_without_a_choice_name_the_stage_to_run(tmp_path: Path, fake_stag
 
 
 def test_scores_are_made_of_the_last_choice_and_of_no_earlier_one(tmp_path: Path, fake_stages: FakeStages) -> None:
-    config = load_config(None, ["rounds=1"])
+    config = load_config(None, ["rounds=1", "probe.members=[]"])
     for stage in ("data", "teacher", "choose", "pseudolabel", "filter", "student"):
         run_stage(config, stage, tmp_path)
     with pytest.raises(ArtifactError, match=r"evaluate needs 07-choose, .* run `nstudent stage choose` first"):
@@ -253,10 +255,10 @@ def test_a_stage_without_its_inputs_names_the_one_to_run(tmp_path: Path, fake_st
 
 
 def test_a_stage_that_does_not_exist(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no stage 'distil': choose from data, teacher"):
+    with pytest.raises(ConfigError, match="no stage 'distil': choose from data, probe, teacher"):
         run_stage(load_config(), "distil", tmp_path)
     with pytest.raises(ConfigError, match="no student step: with rounds=0"):
-        run_stage(load_config(None, ["rounds=0"]), "student", tmp_path)
+        run_stage(load_config(None, ["rounds=0", "probe.members=[]"]), "student", tmp_path)
 
 
 # --- until a stage ---
@@ -265,7 +267,7 @@ def test_a_stage_that_does_not_exist(tmp_path: Path) -> None:
 def test_until_the_student_neither_the_last_choice_nor_the_scores_are_made(
     tmp_path: Path, fake_stages: FakeStages
 ) -> None:
-    config = load_config(None, ["rounds=2"])
+    config = load_config(None, ["rounds=2", "probe.members=[]"])
     assert run_all(config, tmp_path, until="student") == tmp_path
     assert fake_stages.made == TWO_ROUNDS[:-2]
     assert json.loads((tmp_path / "final.json").read_text()) == {"step": "07-choose"}
@@ -290,13 +292,13 @@ def test_until_the_student_neither_the_last_choice_nor_the_scores_are_made(
 def test_until_a_stage_what_it_is_made_from_is_made(
     tmp_path: Path, fake_stages: FakeStages, stage: str, made: list[str]
 ) -> None:
-    run_all(load_config(None, ["rounds=1"]), tmp_path, until=stage)
+    run_all(load_config(None, ["rounds=1", "probe.members=[]"]), tmp_path, until=stage)
     assert fake_stages.made == made
 
 
 def test_until_the_student_the_rounds_end_where_they_came_to_nothing(tmp_path: Path, fake_stages: FakeStages) -> None:
     fake_stages.leave_nothing_after("05-filter")
-    run_all(load_config(None, ["rounds=2"]), tmp_path, until="student")
+    run_all(load_config(None, ["rounds=2", "probe.members=[]"]), tmp_path, until="student")
     assert fake_stages.made == ONE_ROUND[:6]
 
 
@@ -307,15 +309,15 @@ def test_until_a_step_that_stands_aside_it_is_made_before_the_call_returns(
     monkeypatch.setattr("nstudent.runs.jobs._processes_beside", lambda run, steps: 1)
     monkeypatch.setattr("nstudent.runs.jobs._JobProcess", lambda run: beside)
     monkeypatch.setattr("nstudent.runs.jobs.Jobs._poll", lambda jobs, seconds=0.0: None)
-    run_all(load_config(None, ["rounds=1"]), tmp_path, until="baseline")
+    run_all(load_config(None, ["rounds=1", "probe.members=[]"]), tmp_path, until="baseline")
     assert fake_stages.made == ["00-data", "02-baseline"]
 
 
 def test_until_a_stage_that_is_not_there(tmp_path: Path, fake_stages: FakeStages) -> None:
-    with pytest.raises(ConfigError, match=r"no stage 'distil': choose from data, teacher, .*, evaluate"):
+    with pytest.raises(ConfigError, match=r"no stage 'distil': choose from data, probe, teacher, .*, evaluate"):
         run_all(load_config(), tmp_path, until="distil")
     with pytest.raises(ConfigError, match="no student step: with rounds=0"):
-        run_all(load_config(None, ["rounds=0"]), tmp_path, until="student")
+        run_all(load_config(None, ["rounds=0", "probe.members=[]"]), tmp_path, until="student")
     assert list(tmp_path.iterdir()) == []
 
 

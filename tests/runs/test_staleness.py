@@ -89,10 +89,10 @@ def test_every_key_decides_what_some_step_makes_or_is_known_not_to(tmp_path: Pat
     only_speed |= {f"{section}.checkpoint_activations" for section in ("teacher", "filter", "student")}
     # Keys that came later are asked for if they are not what was done before them.
     later = {key for key in _leaves(Config) if _is_later(key)}
-    # The number of rounds decides which steps there are.
+    # The number of rounds, and whether there is a probe, decide which steps there are.
     # Where the data lie decides nothing: what they are does, and that is looked at.
     places = {"data.root", "data.table", "data.unlabelled_root"}
-    assert _leaves(Config) - asked == only_speed | later | places | {"name", "rounds"}
+    assert _leaves(Config) - asked == only_speed | later | places | {"name", "rounds", "probe.members"}
 
 
 def _is_later(key: str) -> bool:
@@ -320,7 +320,7 @@ def test_the_classifier_is_the_one_that_was_scored(tmp_path: Path, fake_stages: 
     from nstudent import Classifier
 
     steps_made(tmp_path, "rounds=2")
-    steps_made(tmp_path, "rounds=1")
+    steps_made(tmp_path, "rounds=1", "probe.members=[]")
     assert (tmp_path / "11-choose").exists()
     Classifier.load(tmp_path, "cpu")
     assert loaded == ["07-choose"]

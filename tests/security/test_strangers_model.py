@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from nstudent.classifier import Classifier
-from nstudent.models import network_member
+from nstudent.models import members
 from nstudent.models.allocation import AllocationLimit
 from nstudent.models.network import timm
 from nstudent.models.options import _LARGEST, _SWITCHES, _WORDS
@@ -263,4 +263,4 @@ def test_ordinary_networks_have_far_fewer_parts_than_are_allowed(name: str) -> N
     with torch.device("meta"):
         network = timm.create_model(name)
     parts, tensors = len(list(network.modules())), len(network.state_dict())
-    assert 3 * parts < network_member._MODULES_PER_TENSOR * tensors + network_member._SPARE_MODULES
+    assert 3 * parts < members._MODULES_PER_TENSOR * tensors + members._SPARE_MODULES

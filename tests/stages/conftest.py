@@ -19,6 +19,7 @@ TINY = (
     "device=cpu",
     "precision=float32",
     "rounds=1",
+    "probe.members=[]",
     "checkpoint_minutes=0",
     "data.image_size=16",
     "data.labelled=100",

@@ -31,7 +31,7 @@ from small_folders import Said
 from torch.nn import functional as F
 
 CONFIG = (
-    *("rounds=1", "device=cpu", "precision=float32", "threads=1", "jobs=1", "workers=0"),
+    *("rounds=1", "probe.members=[]", "device=cpu", "precision=float32", "threads=1", "jobs=1", "workers=0"),
     *("data.image_size=8", "data.labelled=60", "data.unlabelled=240"),
 )
 Setting = Callable[..., Config]
@@ -342,7 +342,7 @@ def test_of_many_classes_some_validation_images_decide(
 
 
 def test_without_a_classifier_the_stage_to_run_is_named(setting: Setting, run_dir: Path) -> None:
-    with pytest.raises(ArtifactError, match=r"choose needs a classifier.*run `nstudent stage teacher` first"):
+    with pytest.raises(ArtifactError, match=r"choose needs a trained classifier.*run `nstudent stage teacher` first"):
         choose(setting(), run_dir)
 
 
@@ -353,7 +353,7 @@ def test_a_student_alone_is_no_choice(setting: Setting, four: Path) -> None:
         shutil.rmtree(four / name)
     shutil.rmtree(four / "03-choose")
     with pytest.raises(ArtifactError, match="run `nstudent stage teacher` first"):
-        choose(setting("rounds=1"), four)
+        choose(setting("rounds=1", "probe.members=[]"), four)
 
 
 def test_until_it_was_made_there_is_no_final_classifier(setting: Setting, four: Path) -> None:

@@ -29,6 +29,7 @@ WORDS = (
     "workers=0",
     "device=cpu",
     "rounds=1",
+    "probe.members=[]",
     f"data.image_size={SIDE}",
     "data.labelled=all",
     "teacher.members=[{}]",

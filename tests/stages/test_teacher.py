@@ -1,21 +1,25 @@
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from nearest_mean import NearestMeanKind, add_nearest_mean
+import torch
+from nearest_mean import NearestMeanKind, add_nearest_mean, small
 from nstudent.config.file import load_config
 from nstudent.config.schema import Config
 from nstudent.data.dataset import Dataset
 from nstudent.errors import ConfigError, TrainingError
 from nstudent.evaluation.assess import assess
 from nstudent.evaluation.calibration import fit_calibration
+from nstudent.evaluation.ensemble_calibration import calibrated
 from nstudent.evaluation.metrics import scores
+from nstudent.evaluation.out_of_fold import OutOfFold
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble
 from nstudent.models.inference import predict
+from nstudent.runs.folder import Run
 from nstudent.runs.plan import plan
 from nstudent.runs.run import run_all, run_stage
 from nstudent.runs.stage import Context
@@ -23,6 +27,7 @@ from nstudent.runs.step_metrics import LabelMetrics
 from nstudent.session import Session
 from nstudent.stages.teacher import train_ahead
 from nstudent.storage.artifact import Artifact, Manifest
+from nstudent.storage.commit import open_partial
 from PIL import Image
 from small_folders import Said
 
@@ -190,6 +195,101 @@ def test_only_a_member_that_goes_on_from_what_was_left_is_fitted_ahead(
     train_ahead(context, 0)
     assert {path.name for path in context.scratch.iterdir()} >= {"member-0.safetensors"}
     assert not list(context.scratch.glob("*member-1*"))
+
+
+CROSS_FITTED = ("data.folds=3", "teacher.cross_fit=true")
+THREE_MEANS = "teacher.members=[{kind: nearest_mean}, {kind: nearest_mean}, {kind: nearest_mean}]"
+
+
+@pytest.fixture(scope="module")
+def cross_fitted(tiny: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A run folder with a teacher of three members that were fitted in no time, each without its fold."""
+    folder = tmp_path_factory.mktemp("cross-fitted") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        add_nearest_mean(patch)
+        yield _taught(tiny(*CROSS_FITTED, THREE_MEANS, "rounds=0"), folder).parent
+
+
+def _taught(config: Config, run_dir: Path) -> Path:
+    """The folder of a teacher with its data beside it."""
+    run_stage(config, "data", run_dir)
+    return run_stage(config, "teacher", run_dir)
+
+
+def test_a_cross_fitted_member_is_fitted_to_the_images_of_the_other_folds(
+    tiny: Callable[..., Config], cross_fitted: Path
+) -> None:
+    dataset = Dataset(Artifact(cross_fitted / "00-data"))
+    teacher = Ensemble.load(Artifact(cross_fitted / "01-teacher"), Placement.from_config(tiny()))
+
+    for number, member in enumerate(teacher.members):
+        taught = dataset.labelled[dataset.folds() != number]
+        assert 60 < len(taught) < 70
+        images = small(teacher.images(torch.from_numpy(dataset.pixels[taught])), 4)
+        for coarse, mean in enumerate(member.tensors()["level-0"]):
+            of_class = torch.from_numpy(dataset.labels[taught, 0] == coarse)
+            torch.testing.assert_close(mean, images[of_class].mean(dim=0))
+
+
+def test_a_cross_fitted_teacher_keeps_what_each_member_says_of_its_own_fold(
+    tiny: Callable[..., Config], cross_fitted: Path
+) -> None:
+    made = Artifact(cross_fitted / "01-teacher")
+    dataset = Dataset(Artifact(cross_fitted / "00-data"))
+    teacher = Ensemble.load(made, Placement.from_config(tiny()))
+
+    kept = OutOfFold.read(made, teacher.recipe.outputs)
+
+    assert np.array_equal(kept.images, dataset.labelled)
+    assert np.array_equal(kept.members, dataset.folds())
+    said = [teacher.alone(number).probabilities(dataset.pixels[dataset.labelled]) for number in range(3)]
+    for level, found in enumerate(kept.levels):
+        wanted = np.stack([said[member][level][row] for row, member in enumerate(kept.members)])
+        np.testing.assert_allclose(found, wanted, atol=1e-6)
+
+
+def test_a_cross_fitted_teacher_is_calibrated_with_its_folds(tiny: Callable[..., Config], cross_fitted: Path) -> None:
+    made = Artifact(cross_fitted / "01-teacher")
+    dataset = Dataset(Artifact(cross_fitted / "00-data"))
+    teacher = Ensemble.load(made, Placement.from_config(tiny()))
+    kept = OutOfFold.read(made, teacher.recipe.outputs)
+
+    by_both, by_validation = calibrated(teacher, dataset, None, kept), calibrated(teacher, dataset, None)
+
+    assert teacher.recipe.calibration == by_both.recipe.calibration != by_validation.recipe.calibration
+    assert teacher.recipe.member_temperatures == by_both.recipe.member_temperatures
+    assert teacher.recipe.member_temperatures != by_validation.recipe.member_temperatures
+
+
+@pytest.mark.slow
+def test_without_the_key_folds_change_nothing_about_the_teacher(
+    tiny: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_nearest_mean(monkeypatch)
+    divided = _taught(tiny("data.folds=3", THREE_MEANS, "rounds=0"), tmp_path / "divided")
+    whole = _taught(tiny(THREE_MEANS, "rounds=0"), tmp_path / "whole")
+
+    assert Manifest.read(divided).files == Manifest.read(whole).files
+    assert "teacher.cross_fit" not in Manifest.read(whole).asked["settings"]
+
+
+@pytest.mark.slow
+def test_cross_fitted_networks_are_the_same_whether_they_were_trained_ahead_or_in_turn(
+    tiny: Callable[..., Config], tmp_path: Path
+) -> None:
+    config = tiny(*CROSS_FITTED, "teacher.members=[{}, {}, {}]", "teacher.epochs=8", "rounds=0")
+    in_turn = _taught(config, tmp_path / "in-turn")
+    run_stage(config, "data", tmp_path / "ahead")
+    run, teacher = Run.open(config, tmp_path / "ahead"), plan(config)[1]
+    open_partial(run.folder(teacher.name), run.request(teacher))
+    for number in (2, 0):
+        run.train_ahead(teacher, number)
+
+    ahead = run_stage(config, "teacher", tmp_path / "ahead")
+
+    assert Manifest.read(ahead).files == Manifest.read(in_turn).files
+    metrics = Manifest.read(ahead).metrics
+    assert metrics["image_passes"] == 3 * 8 * 3 * 25, "each is trained on two thirds of 100 images, in three batches"
 
 
 @pytest.mark.slow

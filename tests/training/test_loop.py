@@ -11,11 +11,12 @@ import pytest
 import torch
 from fitting import LENGTH, MILD, bytes_of, fit, losses
 from nstudent.distributed.world import Alone
-from nstudent.errors import ArtifactError, OverdueStop, StoppedError
+from nstudent.errors import ArtifactError, StoppedError
 from nstudent.models.device import _choose_kernels
 from nstudent.models.network import Network
 from nstudent.noise.steps import Prepared
 from nstudent.progress import Silence
+from nstudent.signals import OverdueStop
 from nstudent.training.checkpoint import load_checkpoint
 from nstudent.training.loop import Length, Loop, Trained
 from torch import Tensor

@@ -39,7 +39,7 @@ def draw_splits(
         raise DataError("a validation or test image has no label at any level: label it, or make it unlabelled")
     open_images = int((split == TRAIN).sum())
     for part, wanted in ((TEST, config.test), (VALIDATION, config.validation)):
-        if not (split == part).any():
+        if is_drawn(part, given):
             # Both shares are of all labelled images, whichever is drawn first.
             count = _count(wanted, open_images)
             _move(split, labels, TRAIN, part, count, generator(seed, "split", part), leave_one=True)
@@ -58,6 +58,11 @@ def draw_splits(
         )
     _check(split)
     return split
+
+
+def is_drawn(part: int, given: Sequence[Split | None]) -> bool:
+    """Whether ``draw_splits`` draws validation or test (``part``) itself: the source gives no image of it."""
+    return SPLITS[part] not in given
 
 
 def thin_heap(split: npt.NDArray[np.int8], amount: float | None, seed: int) -> Indices:

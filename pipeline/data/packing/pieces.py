@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 from nstudent.data.packing.decoders import Decoded, Read
 from nstudent.data.packing.jpeg_shards import unreadable_rows
-from nstudent.errors import NstudentError, OverdueStop, StoppedError
+from nstudent.errors import NstudentError, StoppedError
 from nstudent.progress import Task
+from nstudent.signals import OverdueStop
 from nstudent.storage.hdf5 import mapped
 from nstudent.storage.sealed import SCRATCH, SealedFiles
 

@@ -1,0 +1,71 @@
+"""``nstudent evaluate``: how well a classifier does on new photos whose labels are known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from nstudent.cli.arguments import RunDirArgument
+from nstudent.cli.interruption import interruptible
+from nstudent.machine import out_of_working_folder
+from nstudent.session import Session
+
+if TYPE_CHECKING:
+    from nstudent.answers.evaluation import Evaluation
+
+_WORST = 10
+_WIDEST = 40
+
+
+def evaluate_command(
+    run_dir: RunDirArgument,
+    photos: Annotated[
+        Path, typer.Argument(help="Folder whose folders are the classes, or a CSV file.", metavar="FOLDER_OR_CSV")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for scores, classes and mistakes.", metavar="DIR")] = Path(
+        "evaluation"
+    ),
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+) -> None:
+    """Score the final classifier on new labelled photos: with intervals, by class, and with its mistakes.
+
+    Writes DIR/scores.json, DIR/classes.csv and DIR/mistakes.csv.
+    """
+    with out_of_working_folder():
+        from nstudent.answers.evaluation import evaluate
+        from nstudent.classifier import Classifier
+        from nstudent.cli.console import Screen
+
+    classifier = Classifier.load(run_dir, device)
+    with interruptible() as stop:
+        found = evaluate(classifier, photos, Session(progress=Screen(), stop=stop))
+    found.write(out)
+    _print(found)
+    typer.echo(f"by class: {out / 'classes.csv'}   mistakes: {out / 'mistakes.csv'}")
+
+
+def _print(found: Evaluation) -> None:
+    from nstudent.cli.console import print_line
+
+    left_out = [
+        (found.unlabelled, "without a label"),
+        (sum(found.unknown.values()), "with a label that the classifier does not know"),
+        (len(found.unreadable), "that cannot be read"),
+    ]
+    said = "".join(f"; left out: {number:,} {what}" for number, what in left_out if number)
+    print_line(f"{found.images:,} photos{said}")
+    for why in list(found.unknown)[:3]:
+        print_line(f"  {why}")
+    for name, each in found.scores.items():
+        if each is not None:
+            print_line(f"  {name:<24} {each.value:6.1%}   [{each.low:.1%}, {each.high:.1%}]")
+    worst = sorted((each for each in found.classes if each.right.value < 1), key=lambda each: each.right.value)
+    if worst:
+        print_line("Classes that are recognised worst:")
+    for row in worst[:_WORST]:
+        name = f"{row.level} {row.name}"
+        name = name if len(name) <= _WIDEST else name[: _WIDEST - 1] + "…"
+        interval = f"[{row.right.low:.0%}, {row.right.high:.0%}]"
+        print_line(f"  {name:<{_WIDEST}} {row.right.value:4.0%} of {row.images:,}   {interval}")
+    print_line(f"{len(found.mistakes):,} photos have a mistake in their label.")

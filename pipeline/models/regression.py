@@ -1,0 +1,289 @@
+"""Regressions from features to the paths of a tree, fitted by scikit-learn: what a probe learns.
+
+How strongly a regression is held back, and how sure it may be, is chosen on images that it was not fitted to: the
+images are divided, each part is predicted by a regression of the others, and what makes the labels most likely is
+taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+from nstudent.randomness import Key, generator
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
+
+Matrix = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.int64]
+
+_PARTS = 5
+_MOST_TO_CHOOSE = 2_000
+"""Images that the strength is chosen on."""
+_RIDGES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+_INVERSE_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)
+_MOST_POINTS = 10_000
+"""Above it the kernel between all points, and the time to solve for it, is more than a minute's work."""
+_LANDMARKS = 4_000
+_MOST_SHARPNESS = 100.0
+_LEAST_MASS = 1e-6
+_SMALLEST = 1e-12
+_UNSEEN = -30.0
+"""Score, beside those of the others, of a path that no image has shown."""
+
+
+@dataclass(frozen=True)
+class Points:
+    """Images as a regression sees them."""
+
+    features: Matrix
+    """(points, features)."""
+    possible: Matrix
+    """(points, paths): 1 for each path that the label of the image leaves open, else 0."""
+    image: Rows
+    """The image that each point shows, (points,): its mirror image is another point of the same."""
+
+    def of_images(self, images: Rows) -> Points:
+        """The points of some images."""
+        rows = np.flatnonzero(np.isin(self.image, images))
+        return Points(self.features[rows], self.possible[rows], self.image[rows])
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What scikit-learn has found: scores are ``inputs @ weights + bias``, and probabilities their softmax.
+
+    The inputs are the features themselves, or, of a kernel regression, exp(-scale * squared distance) to each anchor.
+    """
+
+    weights: Matrix
+    """(inputs, paths)."""
+    bias: Matrix
+    """(paths,)."""
+    anchors: Matrix | None = None
+    """(inputs, features); ``None``: it is linear in the features."""
+    scale: float = 0.0
+
+    def sharpened(self, sharpness: float) -> Solution:
+        """The same with scores that are so many times as large."""
+        return Solution(self.weights * sharpness, self.bias * sharpness, self.anchors, self.scale)
+
+    def scores(self, features: Matrix) -> Matrix:
+        """(points, features) -> (points, paths)."""
+        if self.anchors is None:
+            return np.asarray(features @ self.weights + self.bias)
+        from sklearn.metrics.pairwise import rbf_kernel
+
+        return np.asarray(rbf_kernel(features, self.anchors, gamma=self.scale) @ self.weights + self.bias)
+
+
+class Regression(Protocol):
+    """One kind of regression."""
+
+    @property
+    def name(self) -> str:
+        """What a person calls it."""
+
+    @property
+    def held_back_by(self) -> str:
+        """Name of its strength."""
+
+    @property
+    def strengths(self) -> Sequence[float]:
+        """What it may be held back by, to choose from."""
+
+    def solve(self, features: Matrix, mass: Matrix, strength: float) -> Solution:
+        """Fit it.
+
+        Args:
+            features: (points, features).
+            mass: What each point has of each path, (points, paths); rows sum to 1.
+            strength: One of ``strengths``.
+        """
+
+
+class KernelRidge:
+    """Ridge regression of the mass on a Gaussian kernel, as wide as the median distance between the points."""
+
+    name = "kernel ridge regression"
+    held_back_by = "ridge"
+    strengths = _RIDGES
+
+    def __init__(self, key: Key) -> None:
+        """``key`` decides which points are landmarks, where there are too many to use them all (Nystrom)."""
+        self._key = key
+
+    def solve(self, features: Matrix, mass: Matrix, strength: float) -> Solution:
+        """See ``Regression``; the strength is the ridge."""
+        from sklearn import kernel_approximation, kernel_ridge, linear_model
+
+        scale = 1 / _median_squared_distance(features, self._key)
+        even = mass - 1 / mass.shape[1]
+        bias = np.zeros(mass.shape[1])
+        if len(features) <= _MOST_POINTS:
+            model = kernel_ridge.KernelRidge(alpha=strength, kernel="rbf", gamma=scale).fit(features, even)
+            return Solution(np.asarray(model.dual_coef_), bias, features, scale)
+        number = int(generator(*self._key, "landmarks").integers(1 << 31))
+        near = kernel_approximation.Nystroem(gamma=scale, n_components=_LANDMARKS, random_state=number)
+        ridge = linear_model.Ridge(alpha=strength, fit_intercept=False).fit(near.fit_transform(features), even)
+        return Solution(near.normalization_.T @ ridge.coef_.T, bias, near.components_, scale)
+
+
+class Logistic:
+    """Multinomial logistic regression on standardised features."""
+
+    name = "logistic regression"
+    held_back_by = "C"
+    strengths = _INVERSE_STRENGTHS
+
+    def solve(self, features: Matrix, mass: Matrix, strength: float) -> Solution:
+        """See ``Regression``; the strength is ``C``, the inverse of the penalty."""
+        from sklearn import linear_model, preprocessing
+
+        rows, paths = np.nonzero(mass > _LEAST_MASS)
+        weights, bias = np.zeros((features.shape[1], mass.shape[1])), np.full(mass.shape[1], _UNSEEN)
+        seen = np.unique(paths)
+        if len(seen) == 1:
+            bias[seen] = 0.0
+            return Solution(weights, bias)
+        scaler = preprocessing.StandardScaler().fit(features)
+        coordinates, directions = _within_their_span(scaler.transform(features))
+        model = linear_model.LogisticRegression(C=strength, max_iter=200)
+        model.fit(coordinates[rows], paths, sample_weight=mass[rows, paths])
+        # Two classes have one row of coefficients, that of the second against the first.
+        coefficients, intercept = np.atleast_2d(model.coef_), np.atleast_1d(model.intercept_)
+        if len(seen) == 2:
+            coefficients, intercept = np.vstack([-coefficients, coefficients]) / 2, np.r_[-intercept, intercept] / 2
+        coefficients = coefficients @ directions
+        weights[:, seen] = (coefficients / scaler.scale_).T
+        bias[seen] = intercept - (coefficients * (scaler.mean_ / scaler.scale_)).sum(axis=1)
+        return Solution(weights, bias)
+
+
+def _within_their_span(features: Matrix) -> tuple[Matrix, Matrix]:
+    """Features in fewer coordinates, if there are fewer points, and the directions of these in the space of features.
+
+    Coefficients with the least norm lie in the span of the points, so that nothing is lost: ten times fewer are sought.
+    """
+    if features.shape[0] >= features.shape[1]:
+        return features, np.eye(features.shape[1])
+    left, lengths, directions = np.linalg.svd(features, full_matrices=False)
+    return left * lengths, directions
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A regression with the strength that suits it best, and how it does on images that it is not fitted to."""
+
+    regression: Regression
+    strength: float
+    sharpness: float
+    """What its scores are multiplied by."""
+    likelihood: float
+    """Mean log-probability of the labels."""
+
+    def described(self) -> str:
+        """What was chosen, for a line on the screen."""
+        return f"{self.regression.name}, {self.regression.held_back_by} {self.strength:g}"
+
+    def fitted(self, points: Points) -> Solution:
+        """The regression of all points."""
+        solution = _solve(self.regression, points, self.strength, self.sharpness)
+        return solution.sharpened(self.sharpness)
+
+
+def choose(regression: Regression, points: Points, key: Key) -> Chosen:
+    """Choose the strength, on images that each regression was not fitted to.
+
+    Args:
+        regression: The kind of regression.
+        points: What it is to learn.
+        key: Decides how the images are divided.
+    """
+    images = np.unique(points.image)
+    random = generator(*key, "parts")
+    if len(images) > _MOST_TO_CHOOSE:
+        images = np.sort(random.choice(images, _MOST_TO_CHOOSE, replace=False))
+        points = points.of_images(images)
+    part_of = _parts(points, random)
+    found = [_judged(regression, points, part_of, strength) for strength in regression.strengths]
+    return max(found, key=lambda each: each.likelihood)
+
+
+def _judged(regression: Regression, points: Points, part_of: Rows, strength: float) -> Chosen:
+    scores = np.empty(points.possible.shape)
+    for part in np.unique(part_of):
+        out = part_of == part
+        known = Points(points.features[~out], points.possible[~out], points.image[~out])
+        scores[out] = _solve(regression, known, strength, 1.0).scores(points.features[out])
+    sharpness = _best_sharpness(scores, points.possible)
+    return Chosen(regression, strength, sharpness, _likelihood(scores * sharpness, points.possible))
+
+
+def _parts(points: Points, random: np.random.Generator) -> Rows:
+    """The part that each point is in: all of one image in the same, and of every label as many in each."""
+    images, first = np.unique(points.image, return_index=True)
+    _, label = np.unique(points.possible[first], axis=0, return_inverse=True)
+    order = np.lexsort((random.permutation(len(images)), label.reshape(-1)))
+    part = np.empty(len(images), dtype=np.int64)
+    part[order] = np.arange(len(images)) % min(_PARTS, len(images))
+    return part[np.searchsorted(images, points.image)]
+
+
+def _solve(regression: Regression, points: Points, strength: float, sharpness: float) -> Solution:
+    """Fit to the images whose labels name one path, then again with those that leave several open.
+
+    These count as what the first fit says of the paths that are open (one round of expectation maximisation).
+    """
+    mass = points.possible / points.possible.sum(axis=1, keepdims=True)
+    complete = points.possible.sum(axis=1) == 1
+    if complete.all() or not complete.any():
+        return regression.solve(points.features, mass, strength)
+    first = regression.solve(points.features[complete], mass[complete], strength)
+    said = np.exp(log_softmax(first.scores(points.features[~complete]) * sharpness, axis=1)) + _LEAST_MASS
+    said *= points.possible[~complete]
+    mass[~complete] = said / said.sum(axis=1, keepdims=True)
+    return regression.solve(points.features, mass, strength)
+
+
+def _best_sharpness(scores: Matrix, possible: Matrix) -> float:
+    found = minimize_scalar(
+        lambda log: -_likelihood(scores * np.exp(log), possible),
+        bounds=(-3.0, np.log(_MOST_SHARPNESS)),
+        method="bounded",
+    )
+    return float(np.exp(found.x))
+
+
+def _likelihood(scores: Matrix, possible: Matrix) -> float:
+    """Mean log-probability of what the labels leave open."""
+    open_ = (np.exp(log_softmax(scores, axis=1)) * possible).sum(axis=1)
+    return float(np.log(open_ + _SMALLEST).mean())
+
+
+def _median_squared_distance(features: Matrix, key: Key) -> float:
+    """Median over pairs of points, of a thousand of them at most."""
+    from sklearn.metrics.pairwise import euclidean_distances
+
+    rows = generator(*key, "median").permutation(len(features))[:1_000]
+    some = features[rows]
+    squared = euclidean_distances(some, squared=True)[np.triu_indices(len(some), 1)]
+    return float(np.median(squared[squared > _SMALLEST])) if (squared > _SMALLEST).any() else 1.0
+
+
+def most_anchors(num_images: int) -> int:
+    """The largest number of anchors of a kernel regression of so many images and their mirror images."""
+    points = 2 * num_images
+    return points if points <= _MOST_POINTS else _LANDMARKS
+
+
+def mirrored(points: Points, features: Matrix) -> Points:
+    """The points and their mirror images, whose features are ``features``, (points, features)."""
+    return Points(
+        np.vstack([points.features, features]),
+        np.vstack([points.possible, points.possible]),
+        np.concatenate([points.image, points.image]),
+    )

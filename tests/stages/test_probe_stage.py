@@ -1,0 +1,104 @@
+"""The probe of a run: fitted in seconds, scored and chosen like everything that is trained."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from nstudent.config.members import ProbeConfig
+from nstudent.config.schema import Config
+from nstudent.data.dataset import Dataset
+from nstudent.evaluation.assess import assess
+from nstudent.evaluation.metrics import scores
+from nstudent.evaluation.scores import HEADLINE
+from nstudent.models.device import Placement
+from nstudent.models.ensemble import Ensemble
+from nstudent.runs.run import run_all, run_stage
+from nstudent.runs.step_metrics import ChoiceMetrics, TrainedMetrics
+from nstudent.session import Session
+from nstudent.storage.artifact import Artifact, Manifest
+from small_folders import Said
+
+PROBE = "probe.members=[{kind: probe}]"
+Tiny = Callable[..., Config]
+
+
+@pytest.fixture
+def one_probe(tiny: Tiny, untrained: Path) -> Path:
+    run_stage(tiny(PROBE), "probe", untrained)
+    return untrained
+
+
+def test_it_knows_digits_from_a_hundred_labels_and_no_training(tiny: Tiny, one_probe: Path) -> None:
+    made = Artifact(one_probe / "01-probe")
+    metrics = TrainedMetrics.of(made.manifest)
+    dataset = Dataset(Artifact(one_probe / "00-data"))
+    ensemble = Ensemble.load(made, Placement(torch.device("cpu"), "float32"))
+    found = scores(assess(ensemble, dataset, dataset.test, None).tallies)[HEADLINE]
+    assert found is not None
+    assert found > 0.9
+    assert metrics.validation[HEADLINE] == pytest.approx(found, abs=0.05)
+    assert (metrics.image_passes, metrics.history) == (0, ((),))
+    assert metrics.gmacs == pytest.approx(ensemble.gmacs, abs=1e-6)
+    assert ensemble.recipe.temperatures is not None, "it is calibrated like every classifier"
+
+
+def test_it_says_what_the_labels_give_in_a_minute(tiny: Tiny, untrained: Path) -> None:
+    said = Said()
+    run_stage(tiny(PROBE), "probe", untrained, Session(progress=said))
+    score = TrainedMetrics.of(Manifest.read(untrained / "01-probe")).validation[HEADLINE]
+    assert f"  what the labels give in a minute: {HEADLINE} {score:.1%} on validation" in said.lines
+
+
+def test_the_same_command_makes_it_once_and_gives_the_same_bytes(tiny: Tiny, one_probe: Path) -> None:
+    first = Manifest.read(one_probe / "01-probe")
+    run_stage(tiny(PROBE), "probe", one_probe)
+    assert Manifest.read(one_probe / "01-probe").id == first.id
+    files = first.files
+    shutil.rmtree(one_probe / "01-probe")
+    run_stage(tiny(PROBE), "probe", one_probe)
+    assert Manifest.read(one_probe / "01-probe").files == files
+
+
+def test_the_baseline_by_itself_is_preceded_by_the_probe(tiny: Tiny, untrained: Path) -> None:
+    made = run_stage(tiny(PROBE, "student.epochs=1"), "baseline", untrained)
+    assert made.name == "03-baseline"
+    assert (untrained / "01-probe" / "manifest.json").exists()
+    before = Manifest.read(untrained / "01-probe").id
+    run_stage(tiny(PROBE, "student.epochs=2"), "baseline", untrained)
+    assert Manifest.read(untrained / "01-probe").id == before
+
+
+@pytest.mark.slow
+def test_it_stands_on_the_side_of_the_labels_and_is_not_what_others_are_compared_with(
+    tiny: Tiny, untrained: Path
+) -> None:
+    run_all(tiny(PROBE, "student.epochs=2"), untrained)
+    choice = ChoiceMetrics.of(Manifest.read(untrained / "08-choose"))
+    candidates = {each.name: each for each in choice.candidates}
+    assert not candidates["01-probe"].saw_heap
+    assert candidates["02-teacher"].gain is None
+    assert candidates["01-probe"].gain is not None
+    scored = json.loads((untrained / "09-evaluate" / "scores.json").read_text())
+    assert {"01-probe", "02-teacher", "03-baseline", "07-student"} <= scored["classifiers"].keys()
+    assert "01-probe" in {scored["heap_gain"]["labels_alone"]["name"], *scored["heap_gain"]["others"]}
+
+
+@pytest.mark.slow
+def test_a_run_of_probes_and_no_rounds_ends(tiny: Tiny, untrained: Path) -> None:
+    """One that looks at frozen features and one that looks at gradients, averaged; and probes among a teacher's
+    members."""
+    both = "probe.members=[{kind: probe}, {kind: probe, features: backbones, regression: logistic}]"
+    run_all(tiny(both, "rounds=0", "teacher.members=[{kind: probe}, {}]", "teacher.epochs=12"), untrained)
+    model = json.loads((untrained / "01-probe" / "model.json").read_text())
+    assert [ProbeConfig(**{k: v for k, v in each.items() if k != "kind"}) for each in model["members"]] == [
+        ProbeConfig(),
+        ProbeConfig(features="backbones", regression="logistic"),
+    ]
+    teacher = json.loads((untrained / "02-teacher" / "model.json").read_text())
+    assert [each["kind"] for each in teacher["members"]] == ["probe", "network"]
+    predictions = Ensemble.load(Artifact(untrained / "03-choose"), Placement(torch.device("cpu"), "float32"))
+    assert all(np.isfinite(level).all() for level in predictions.probabilities(np.zeros((2, 16, 16, 3), np.uint8)))
