@@ -31,7 +31,7 @@ def _code_lines(*pages: Path) -> list[str]:
 
 def _commands() -> Iterator[list[str]]:
     """Words of every ``nstudent ...`` in a code block, also at the end of a longer line and before a redirection."""
-    for line in _code_lines(README, ROOT / "docs" / "RUN.md", ROOT / "docs" / "USE.md"):
+    for line in _code_lines(README, ROOT / "docs" / "RUNNING.md", ROOT / "docs" / "USE.md"):
         for part in line.partition("#")[0].split("&&"):
             if part.split()[:1] == ["nstudent"]:
                 yield shlex.split(part.partition(">")[0])[1:]

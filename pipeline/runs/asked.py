@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -28,27 +28,6 @@ def by_content(settings: Mapping[str, Any]) -> dict[str, Any]:
         ConfigError: A file is not there, or cannot be read.
     """
     return {key: _of_files(key, value) for key, value in settings.items() if key not in _PATHS}
-
-
-def everything(config: Config, step: Step, inputs: Mapping[str, Manifest], source: Callable[[], str]) -> dict[str, Any]:
-    """Everything that decides what a step makes, as JSON: its hash is the fingerprint of the step.
-
-    Args:
-        config: Configuration of the run.
-        step: A step of its plan.
-        inputs: Manifests of its inputs, by step.
-        source: Gives the stamp of the source; it is asked of the step that reads the source alone.
-    """
-    common = {key: getattr(config, key) for key in ("seed", "absent", "precision", "augment", "compile")}
-    if step.stage.provides == "data":
-        common = {"seed": config.seed, "source": source()}
-    return {
-        "stage": step.stage.name,
-        "version": step.stage.version,
-        "round": step.round,
-        "settings": common | by_content(step.settings(config)),
-        "inputs": {name: each.id if each.role == "data" else each.fingerprint for name, each in inputs.items()},
-    }
 
 
 def why_stale(made: Manifest, asked: Mapping[str, Any], inputs: Mapping[str, Manifest]) -> str | None:

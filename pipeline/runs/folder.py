@@ -153,7 +153,8 @@ class Run:
 
     def asked(self, step: Step, inputs: dict[str, Manifest]) -> dict[str, Any]:
         """Everything that decides what a step makes from these inputs (``runs.asked``)."""
-        return asked.everything(self.config, step, inputs, lambda: self._source().stamp)
+        is_data = step.stage.provides == "data"
+        return asked.of_step(step, self.config, self._source().stamp if is_data else None, inputs)
 
     def _source(self) -> Seen:
         """What the source of the data looks like; it is looked at once."""
