@@ -21,6 +21,30 @@ _PATHS = frozenset({"data.root", "data.table", "data.unlabelled_root"})
 _CONTENT = "sha256"
 
 
+def of_step(step: Step, config: Config, stamp: str | None, inputs: Mapping[str, Manifest]) -> dict[str, Any]:
+    """Everything that decides what a step makes, as JSON.
+
+    Args:
+        step: The step.
+        config: The configuration of the run.
+        stamp: Of the source of the data, if the step reads it.
+        inputs: Manifests of its inputs, by step.
+
+    Raises:
+        ConfigError: A file that a key names is not there, or cannot be read.
+    """
+    common = {key: getattr(config, key) for key in ("seed", "absent", "precision", "augment", "compile")}
+    if stamp is not None:
+        common = {"seed": config.seed, "source": stamp}
+    return {
+        "stage": step.stage.name,
+        "version": step.stage.version,
+        "round": step.round,
+        "settings": common | by_content(step.settings(config)),
+        "inputs": {name: each.id if each.role == "data" else each.fingerprint for name, each in inputs.items()},
+    }
+
+
 def by_content(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a step without paths: a file that a key names is replaced by the hash of its content.
 

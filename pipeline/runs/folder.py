@@ -158,8 +158,7 @@ class Run:
 
     def _source(self) -> Seen:
         """What the source of the data looks like; it is looked at once."""
-        if self._seen is None:
-            self._seen = source_seen(self.config.data)
+        self._seen = self._seen or source_seen(self.config.data)
         return self._seen
 
     def inputs(self, step: Step) -> dict[str, Manifest]:
@@ -171,11 +170,8 @@ class Run:
         needed = [name for _, name in step.inputs]
         for name in needed:
             if not self.folder(name).exists():
-                missing = name.partition("-")[2]
-                raise ArtifactError(
-                    f"{step.stage.name} needs {name}, which is not in {self.run_dir}: "
-                    f"run `nstudent stage {missing}` first"
-                )
+                said = f"{step.stage.name} needs {name}, which is not in {self.run_dir}"
+                raise ArtifactError(f"{said}: run `nstudent stage {name.partition('-')[2]}` first")
         planned = {other.name for other in self.needed_steps()} if step.gathered else set()
         gathered = [name for name in step.gathered if name in planned and self.folder(name).exists()]
         return {name: Manifest.read(self.folder(name)) for name in (*needed, *gathered)}
@@ -186,28 +182,22 @@ class Run:
         It is kept in the partial folder, so that another request does not take over its work, and in the manifest.
         """
         inputs = self.inputs(step)
-        return {
-            "asked": self.asked(step, inputs),
-            "inputs": {name: manifest.id for name, manifest in inputs.items()},
-        }
+        return {"asked": self.asked(step, inputs), "inputs": {name: made.id for name, made in inputs.items()}}
 
     def why_stale(self, step: Step) -> str | None:
         """Why the step has to be made (again); ``None`` if it is up to date."""
-        if not self.folder(step.name).exists():
+        folder = self.folder(step.name)
+        if not folder.exists():
             return "not made yet"
-        made = Manifest.read(self.folder(step.name))
-        inputs = self.inputs(step)
+        made, inputs = Manifest.read(folder), self.inputs(step)
         reason = asked.why_stale(made, self.asked(step, inputs), inputs)
-        if reason and reason.startswith(SOURCE_CHANGED):
-            said = changes(self.run_dir, self._source())
-            return reason.replace(SOURCE_CHANGED, f"{SOURCE_CHANGED}: {said}", 1) if said else reason
+        if reason and reason.startswith(SOURCE_CHANGED) and (said := changes(self.run_dir, self._source())):
+            return reason.replace(SOURCE_CHANGED, f"{SOURCE_CHANGED}: {said}", 1)
         return reason
 
     def make(self, step: Step) -> Manifest:
         """Run one step, commit what it made, and tell the listener; the other processes of the run do their share."""
-        request = self.request(step)
-        began = time.monotonic()
-        folder = self.folder(step.name)
+        request, began, folder = self.request(step), time.monotonic(), self.folder(step.name)
         open_partial(folder, request, anew=not step.stage.resumes)
         if step.stage.shared:
             self.world.agree(step.index)
@@ -271,8 +261,7 @@ class Run:
     @cached_property
     def _records(self) -> tuple[Listener, ...]:
         """Who writes down what this process trains. Other processes of the run write down what they train."""
-        curves = CurveFiles(self.run_dir)
-        return (curves, TensorBoard(self.run_dir)) if self.config.track == "tensorboard" else (curves,)
+        return (CurveFiles(self.run_dir), *([TensorBoard(self.run_dir)] if self.config.track == "tensorboard" else []))
 
     def _listener(self) -> Listener:
         """Who hears of the trainings of this process: of several that train together the leader's listener alone."""

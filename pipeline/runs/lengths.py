@@ -31,6 +31,11 @@ def batch_parts(training: FilterConfig | StudentConfig) -> tuple[int, int]:
     return training.batch_size, max(1, round(training.batch_size * ratio)) if ratio else 0
 
 
+def batch_parts(training: FilterConfig | StudentConfig) -> tuple[int, int]:
+    """Number of labelled images in a batch, and of pseudo-labelled ones beside them."""
+    return training.batch_size, heap_batch_size(training.batch_size, training.unlabelled_ratio)
+
+
 def student_length(config: Config, unlabelled: int) -> tuple[int, int]:
     """Epochs of a student, and steps of each; ``unlabelled``: number of unlabelled images."""
     student = config.student
