@@ -20,16 +20,14 @@ Labels may be a tree of classes, coarse to fine, and some of them may be missing
 Your own photos, in folders named like their classes:
 
     nstudent init photos heap                 looks at them, writes a plan
-
     nstudent run-all --config nstudent.yaml   trains; the same command goes on
-
     nstudent predict runs/photos new.jpg      labels what is new
 
 A first look, with small images that come along: nstudent run-all
 """
 _START, _MAKE, _LOOK, _USE = "Begin", "Make", "Look", "Use"
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=_HELP)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown", help=_HELP)
 app.command("init", rich_help_panel=_START)(init.init_command)
 app.add_typer(data.app, name="data", rich_help_panel=_START)
 app.add_typer(config.app, name="config", rich_help_panel=_START)

@@ -37,7 +37,7 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(
         help="Keys of the configuration, such as student.epochs=8; nstudent config explain tells what there is.",
-        metavar="[KEY=VALUE]...",
+        metavar="KEY=VALUE",
         autocompletion=complete_word,
     ),
 ]

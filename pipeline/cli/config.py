@@ -38,7 +38,7 @@ def config_schema_command() -> None:
 
     Write it beside your file (nstudent config schema > nstudent.schema.json), and make this the first line of the file:
 
-    # yaml-language-server: $schema=nstudent.schema.json
+    `# yaml-language-server: $schema=nstudent.schema.json`
     """
     from nstudent.config.json_schema import json_schema
 
@@ -51,7 +51,7 @@ def config_explain_command(
         str,
         typer.Argument(
             help="A key, such as student.epochs, or a group of keys, such as data. Default: all groups.",
-            metavar="[KEY]",
+            metavar="KEY",
             autocompletion=complete_key,
         ),
     ] = "",

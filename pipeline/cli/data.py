@@ -47,7 +47,7 @@ def data_pack_command(
     out: Annotated[Path, typer.Argument(help="Folder to make.", metavar="OUT")],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(help="Keys of the configuration, such as data.image_size=224.", metavar="[KEY=VALUE]..."),
+        typer.Argument(help="Keys of the configuration, such as data.image_size=224.", metavar="KEY=VALUE"),
     ] = None,
     config: ConfigOption = None,
     repair: Annotated[

@@ -29,7 +29,7 @@ _Photos = Annotated[
         metavar="PHOTOS",
     ),
 ]
-_Heap = Annotated[Path | None, typer.Argument(help="Folder of unlabelled images, at any depth.", metavar="[HEAP]")]
+_Heap = Annotated[Path | None, typer.Argument(help="Folder of unlabelled images, at any depth.", metavar="HEAP")]
 _Out = Annotated[Path, typer.Option("--out", help="File to write.", metavar="FILE")]
 _Weights = Annotated[
     Path | None, typer.Option("--weights", help="Pretrained weights that you have: a safetensors file.", metavar="FILE")
