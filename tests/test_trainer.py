@@ -35,6 +35,7 @@ from timm.layers import DropPath
 from torch import nn
 
 WORDS = (
+    "probe.members=[]",
     "data.labelled=60",
     "data.unlabelled=90",
     "data.image_size=16",

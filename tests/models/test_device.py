@@ -168,7 +168,9 @@ def test_a_gpu_trains_one_network_after_another_and_so_do_processes_of_torchrun(
     monkeypatch.setattr("nstudent.models.device.available_cores", lambda: 64)
     monkeypatch.setattr("nstudent.models.device.available_memory", lambda: None)
     assert trainings_at_once(Config(device="cpu", jobs=jobs)) > 1
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    torchrun = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1"}
+    for name, value in (torchrun | {"MASTER_ADDR": "localhost", "MASTER_PORT": "1"}).items():
+        monkeypatch.setenv(name, value)
     assert trainings_at_once(Config(device="cpu", jobs=jobs)) == 1
     assert training_threads(Config(device="cpu", jobs=jobs)) == 63
     monkeypatch.delenv("WORLD_SIZE")

@@ -86,7 +86,9 @@ def test_a_command_connects_for_the_device_of_its_configuration(monkeypatch: pyt
         asked.append(device)
         raise ConfigError("far enough")
 
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    torchrun = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    for name, value in (torchrun | {"MASTER_ADDR": "localhost", "MASTER_PORT": "1"}).items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setattr(ranks, "_connect", connect)
     words = [command, *(["teacher"] if command == "stage" else [])]
     for device in ("cpu", "mps"):
