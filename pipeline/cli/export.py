@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 from nstudent.cli.arguments import RunDirArgument
+from nstudent.machine import out_of_working_folder
 
 
 class Format(StrEnum):
@@ -35,8 +36,9 @@ def export_command(
     ONNX and torch programs take decoded squares (uint8) and give calibrated probabilities for each level; they are
     compared with the classifier before they are written.
     """
-    from nstudent.export.hub import write_hub_folder
-    from nstudent.export.program_files import write_onnx, write_torch
+    with out_of_working_folder():
+        from nstudent.export.hub import write_hub_folder
+        from nstudent.export.program_files import write_onnx, write_torch
 
     write = {Format.ONNX: write_onnx, Format.TORCH: write_torch, Format.HF: write_hub_folder}[form]
     made = write(run_dir, out or run_dir / "export" / form.value)
