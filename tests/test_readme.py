@@ -105,9 +105,13 @@ def test_the_lines_for_photos_run_as_they_stand(nstudent: Command, tmp_path: Pat
         Image.fromarray(pixels).save(tmp_path / kind / f"{number}.png")
     Image.fromarray(pixels).save(tmp_path / "new.jpg")
     lines = [words for words in _commands() if {"photos", "nstudent.yaml", "runs/photos"} & set(words)]
-    five = [words for words in lines if words[0] in ("init", "run-all", "report", "predict", "verify")][:5]
-    assert [words[0] for words in five] == ["init", "run-all", "report", "predict", "verify"]
-    for words in five:
+    (tmp_path / "new").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "new" / "a.png")
+    wanted = ["init", "run-all", "report", "predict", "predict", "evaluate", "export", "verify"]
+    these = lines[: len(wanted)]
+    assert [words[0] for words in these] == wanted
+    (tmp_path / "sorted").symlink_to("photos")
+    for words in these:
         # Made short: the same steps, an epoch each, at a quarter of the pixels.
         short = ["teacher.epochs=1", "student.epochs=1", "data.image_size=16", "jobs=1", "threads=1"]
         done = nstudent(*words, *(short if words[0] == "run-all" else []))
