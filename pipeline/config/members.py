@@ -77,7 +77,8 @@ class ProbeConfig(MemberConfig):
     pretrained: bool | str = False
     """true: timm's weights, downloaded. A path: a safetensors file, or a folder with <backbone>.safetensors in it."""
     image_size: ImageSize | None = None
-    """Side, in pixels, that the images are brought to for the backbones. null: they stay as they are."""
+    """Side, in pixels, that the images are brought to for the backbones, also from smaller ones. null: what a
+    pretrained backbone was trained at; for others the images stay as they are."""
 
     def side_seen(self, image_size: int) -> int:
         """As of any member: no more is seen in an image that was made larger."""

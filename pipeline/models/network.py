@@ -34,9 +34,11 @@ class Backbone(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float], native_px: int) -> None:
+        """``native_px``: side of the images that its pretrained weights were made with."""
         super().__init__()
         self.network = network
+        self.native_px = native_px
         self.register_buffer("mean", torch.tensor(mean).reshape(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).reshape(1, 3, 1, 1), persistent=False)
 
@@ -200,8 +202,8 @@ def build_backbone(name: str, config: ModelConfig, drop_path: float, load_pretra
         keep_side(network, name)
     if options.get("in_chans", 3) != 3 or options.get("global_pool") == "":
         raise ConfigError(f"'{name}' with {options} does not turn a colour image into one row of features")
-    mean, std = network.pretrained_cfg["mean"], network.pretrained_cfg["std"]
-    return Backbone(network, mean, std), width
+    made = network.pretrained_cfg
+    return Backbone(network, made["mean"], made["std"], made["input_size"][-1]), width
 
 
 def _load_weights(network: nn.Module, name: str, path: Path) -> None:

@@ -108,5 +108,6 @@ def build_features(settings: ProbeConfig, *, load_pretrained: bool = True) -> Fe
         same = {key: getattr(settings, key) for key in ("backbones", "backbone_options", "pretrained")}
         for name in settings.backbones:
             backbone, width = build_backbone(name, ModelConfig(**same), 0.0, load_pretrained)
-            blocks.append(Frozen(backbone, width, settings.image_size))
+            native = backbone.native_px if settings.pretrained else None
+            blocks.append(Frozen(backbone, width, settings.image_size or native))
     return Features(blocks).eval()

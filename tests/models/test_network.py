@@ -80,7 +80,7 @@ def test_each_backbone_is_normalised_as_its_own_pretrained_cfg_says(
 
 
 def test_normalisation_subtracts_the_mean_and_divides_by_the_deviation() -> None:
-    backbone = Backbone(nn.Flatten(), IMAGENET_MEAN, IMAGENET_STD)
+    backbone = Backbone(nn.Flatten(), IMAGENET_MEAN, IMAGENET_STD, 224)
     mean = torch.tensor(IMAGENET_MEAN).reshape(1, 3, 1, 1)
     std = torch.tensor(IMAGENET_STD).reshape(1, 3, 1, 1)
     torch.testing.assert_close(backbone(mean + 2 * std), torch.full((1, 3), 2.0))
@@ -223,6 +223,6 @@ def test_images_are_normalised_as_the_weights_expect_it(layout: torch.memory_for
     mean, std = torch.tensor([0.5, 0.4, 0.3]).reshape(1, 3, 1, 1), torch.tensor([0.1, 0.2, 0.3]).reshape(1, 3, 1, 1)
     before = images.clone()
     seen = []
-    Backbone(seen.append, mean.flatten().tolist(), std.flatten().tolist())(images)
+    Backbone(seen.append, mean.flatten().tolist(), std.flatten().tolist(), 224)(images)
     assert torch.equal(seen[0], (images - mean) / std)
     assert torch.equal(images, before), "other members see them, too"

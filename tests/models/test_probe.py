@@ -27,6 +27,7 @@ from nstudent.progress import Silence
 from nstudent.storage.artifact import Artifact
 from nstudent.taxonomy.outputs import Outputs
 from nstudent.taxonomy.tree import ABSENT, UNKNOWN, Taxonomy
+from safetensors.torch import save_file
 
 # B2 has no fine class.
 LABELS = [("A", "A1", "a"), ("A", "A1", "b"), ("A", "A2", "c"), ("B", "B1", "d"), ("B", "B2", "-")]
@@ -233,6 +234,18 @@ def test_the_backbone_sees_images_at_its_own_size(inputs: FitInputs) -> None:
     doubled = torch.nn.functional.interpolate(shown, scale_factor=2, mode="bilinear", antialias=True)
     plain = build_features(ProbeConfig(features="backbones"))
     assert small.shape == large.shape == plain(doubled).shape
+
+
+def test_a_pretrained_backbone_sees_images_at_the_size_it_was_trained_at(tmp_path: Path) -> None:
+    plain = build_features(ProbeConfig(features="backbones"))
+    weights = plain.blocks[0].backbone.network.state_dict()  # type: ignore[union-attr]
+    save_file(weights, tmp_path / "weights.safetensors")
+    settings = ProbeConfig(features="backbones", pretrained=str(tmp_path / "weights.safetensors"))
+    shown = images(np.arange(2))
+    native = torch.nn.functional.interpolate(shown, size=(160, 160), mode="bilinear", antialias=True)
+    torch.testing.assert_close(build_features(settings)(shown), plain(native))
+    asked = settings.model_copy(update={"image_size": SIDE})
+    torch.testing.assert_close(build_features(asked)(shown), plain(shown))
 
 
 def test_equal_inputs_give_equal_probes(inputs: FitInputs) -> None:
