@@ -26,7 +26,7 @@ def run(context: Context) -> TrainedMetrics:
     trainer = Trainer(context, dataset)
     fitted = []
     for number, member in enumerate(settings):
-        # What trains networks goes by the teacher's settings, should a member be one.
+        # How networks would be trained; no probe asks for that.
         lesson = Lesson([(trainer.labelled(), training.batch_size)], trainer.supervised(training), Length(1, 1))
         inputs = trainer.fit_inputs(f"probe {number}", training, lesson, context.key("member", number))
         fitted.append(kind_for(member).fit(member, inputs))

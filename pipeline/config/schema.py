@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from nstudent.config.data import DataConfig as DataConfig
-from nstudent.config.members import AnyMember
+from nstudent.config.members import AnyMember, MemberConfig
 from nstudent.config.members import ModelConfig as ModelConfig
 from nstudent.config.types import Absent, Count, Later, Number, Positive, Precision, Schedule, Section, Share, Whole
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 
 class NoiseConfig(Section):
@@ -117,6 +117,14 @@ class ProbeStageConfig(Section):
     members: tuple[AnyMember, ...] | None = None
     """Probes, whose probabilities are averaged. null: one, of the backbones of the teacher's first pretrained
     member, or where there is none of gradient histograms. []: no probe."""
+
+    @field_validator("members")
+    @classmethod
+    def _are_not_trained(cls, members: tuple[MemberConfig, ...] | None) -> tuple[MemberConfig, ...] | None:
+        for number, member in enumerate(members or ()):
+            if isinstance(member, ModelConfig):
+                raise ValueError(f"probe.members.{number} is a network, which is trained: put it into teacher.members")
+        return members
 
 
 class PseudolabelConfig(Section):

@@ -4,6 +4,12 @@ import pytest
 from nstudent.config.file import load_config
 from nstudent.config.members import ProbeConfig
 from nstudent.config.rules import probe_members
+from nstudent.errors import ConfigError
+
+
+def test_a_network_is_no_probe() -> None:
+    with pytest.raises(ConfigError, match=r"probe\.members\.1 is a network, .*teacher\.members"):
+        load_config(None, ["probe.members=[{kind: probe}, {}]"])
 
 
 @pytest.mark.parametrize(
