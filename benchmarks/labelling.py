@@ -32,8 +32,9 @@ from nstudent.models.inference import BatchSize
 from nstudent.models.network import build_network
 from nstudent.models.recipe import Recipe
 from nstudent.progress import Silence
-from nstudent.stages.pseudolabel import _Labelling
+from nstudent.stages.pseudolabel import _Labelling, _Unfinished
 from nstudent.storage.artifact import Artifact
+from nstudent.storage.sealed import SealedFiles
 from nstudent.taxonomy.outputs import Outputs
 from step import measured
 from store import LEVELS, MIB, memory, tree
@@ -82,8 +83,10 @@ class Heap:
         ids = np.resize(self.ids, times * len(self.ids))
         for shard in self._folder.glob("shard-*.h5"):
             shard.unlink()
-        starts = range(0, len(ids), self._shard_rows)
-        shards = [(self._folder / f"shard-{first}.h5", ids[first : first + self._shard_rows]) for first in starts]
+        sealed, rows = SealedFiles(self._folder), self._shard_rows
+        shards = [
+            _Unfinished(sealed, f"shard-{first}.h5", ids[first : first + rows]) for first in range(0, len(ids), rows)
+        ]
         with Silence().task("label", len(ids), "images") as task:
             self._labelling.shards(shards, task)
 

@@ -47,7 +47,7 @@ def test_the_accuracy_report_scores_every_classifier(tmp_path: Path) -> None:
     said = rehearsed("accuracy.py", "--seconds", "400", "--out", str(tmp_path), *words, folder=tmp_path)
 
     rows = [line.split("|")[1].strip() for line in said.splitlines() if line.startswith("| 0")]
-    assert rows == ["01-teacher", "02-baseline", "06-student"]
+    assert rows == ["01-probe", "02-teacher", "03-baseline", "07-student"]
     kept = json.loads((tmp_path / "accuracy.json").read_text())
-    assert {"01-teacher/manifest.json", "08-evaluate/scores.json"} <= kept.keys()
+    assert {"02-teacher/manifest.json", "09-evaluate/scores.json"} <= kept.keys()
     assert (tmp_path / "accuracy.png").stat().st_size > 10_000

@@ -7,6 +7,7 @@ from pathlib import Path
 import typer
 from nstudent.cli.arguments import RunDirArgument
 from nstudent.errors import one_line, summary
+from nstudent.machine import out_of_working_folder
 from nstudent.report.mark import REPORT, is_current, mark
 from nstudent.runs.folder import CONFIG
 
@@ -16,7 +17,8 @@ def report_command(run_dir: RunDirArgument) -> None:
 
     The page needs no network and runs no code. run-all writes it at its end, too.
     """
-    from nstudent.report.page import write_report
+    with out_of_working_folder():
+        from nstudent.report.page import write_report
 
     typer.echo(str(write_report(run_dir)))
 
@@ -32,7 +34,8 @@ def reported(run_dir: Path, scores: str) -> str:
     """
     try:
         if not is_current(run_dir, mark(run_dir, scores, CONFIG)):
-            from nstudent.report.page import write_report
+            with out_of_working_folder():
+                from nstudent.report.page import write_report
 
             write_report(run_dir)
         return f"report:  {run_dir / REPORT}"

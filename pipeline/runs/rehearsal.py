@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from nstudent.config.data import USUAL_LEVELS
 from nstudent.config.schema import Config
+from nstudent.machine import out_of_working_folder
 from nstudent.progress import Progress
 from nstudent.runs.preflight import check_networks
 from nstudent.runs.stage import Step
@@ -30,7 +31,8 @@ def rehearse(config: Config, steps: Sequence[Step], progress: Progress, processe
         if step.stage.trains:
             check_networks(step.settings(config))
     # It imports torch, which a run that is up to date does without.
-    from nstudent.training.trial import Conditions, any_outputs, try_out
+    with out_of_working_folder():
+        from nstudent.training.trial import Conditions, any_outputs, try_out
 
     planned = [each for stage in stages.values() for each in stage.load_planned()(config)]
     outputs = any_outputs(config.data.known_levels or USUAL_LEVELS[-1], config.absent)

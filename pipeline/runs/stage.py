@@ -75,8 +75,7 @@ class Stage:
 
     def load_planned(self) -> Callable[[Config], Iterable[PlannedTraining]]:
         """Import the stage's module and return its ``planned``, which says what networks it trains."""
-        module = importlib.import_module(f"nstudent.stages.{self.name}")
-        return cast("Callable[[Config], Iterable[PlannedTraining]]", module.planned)
+        return cast("Callable[[Config], Iterable[PlannedTraining]]", self._module().planned)
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,7 @@ def test_no_secret_of_the_environment_is_kept(watched: tuple[Path, dict[str, lis
 
 
 def test_the_manifest_knows_the_versions_and_nothing_else(watched: tuple[Path, dict[str, list[str]]]) -> None:
-    environment = Manifest.read(watched[0] / "run" / "01-teacher").environment
+    environment = Manifest.read(watched[0] / "run" / "02-teacher").environment
     packages = {"nstudent", "torch", "timm", "albumentations", "numpy", "h5py", "scikit-learn"}
     assert environment.keys() == {"python", "platform", *packages}
 
