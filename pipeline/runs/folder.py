@@ -207,10 +207,14 @@ class Run:
         identity = {"stage": step.stage.name, "role": step.stage.provides, "round": step.round}
         fields = {**identity, **request, "metrics": reported, "seconds": round(time.monotonic() - began, 1)}
         manifest = commit(folder, fields).manifest
-        if step.stage.provides == "data":
-            keep_seen(self.run_dir, self._source())
+        self.note_source(step, anew=True)
         self.session.listener.made(step.name, reported)
         return manifest
+
+    def note_source(self, step: Step, *, anew: bool = False) -> None:
+        """Write down what the source of a data step that is up to date looks like, unless that stands there."""
+        if step.stage.provides == "data" and (anew or not (self.run_dir / SOURCE_SEEN).exists()):
+            keep_seen(self.run_dir, self._source())
 
     def _work(self, step: Step, inputs: Iterable[str]) -> Metrics | None:
         """Run the stage. What ends in a refusal is no unfinished work: the remedy is other settings."""

@@ -136,6 +136,8 @@ def _finish(run: Run, jobs: Jobs) -> None:
 def _make_if_stale(run: Run, step: Step) -> bool:
     """Make a step where that is needed; returns whether it was."""
     if not _is_stale(run, step):
+        # A run that was killed when its data were made has not come to that.
+        run.note_source(step)
         return False
     run.make(step)
     run.write_final()

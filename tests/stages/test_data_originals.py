@@ -115,7 +115,7 @@ def test_an_image_that_changed_since_is_named_and_what_it_says_helps(photos: Ben
     shutil.rmtree(run / "00-data")
     run_stage(config, "data", run)
     run_stage(config, "baseline", run)
-    assert (run / "02-baseline" / "manifest.json").exists()
+    assert (run / "03-baseline" / "manifest.json").exists()
 
 
 def test_an_image_that_is_gone_is_named(photos: Bench) -> None:

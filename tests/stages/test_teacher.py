@@ -58,12 +58,12 @@ def test_a_good_teacher_goes_on_where_validation_has_too_few_rare_images_to_show
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(folder / f"{number}.png")
     words = ["data.source=folder", f"data.root={tmp_path / 'images'}", "data.levels=[x]", "data.image_size=16"]
-    words += ["rounds=0", "teacher.members=[{}]", "teacher.epochs=8", "teacher.warmup_epochs=1", "jobs=1"]
+    words += ["rounds=0", "teacher.members=[{}]", "teacher.epochs=16", "teacher.warmup_epochs=1", "jobs=1"]
     told = Said()
     run_all(load_config(None, words), tmp_path / "r", Session(progress=told), until="teacher")
-    assert Manifest.read(tmp_path / "r" / "01-teacher").metrics["validation"]["level accuracy"] == 1.0
+    assert Manifest.read(tmp_path / "r" / "02-teacher").metrics["validation"]["level accuracy"] == 1.0
     (warning,) = [line for line in told.lines if "too few validation images" in line]
-    assert "1 of defect, 10 of ok" in warning
+    assert "1 of defect, 11 of ok" in warning
     assert "data.validation" in warning
 
 
