@@ -49,6 +49,7 @@ def test_a_run_ends_well_whatever_becomes_of_its_output(
     assert (tmp_path / "run" / "final.json").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", ["--help", "run-all --dry-run", "run-all seed=x", "status nowhere"])
 def test_nothing_is_said_of_output_that_nobody_takes(shell: Shell, arguments: str) -> None:
     codes = [shell(f"{sys.executable} -m nstudent {arguments} {end}").returncode for end in ("", ">&- 2>&-")]

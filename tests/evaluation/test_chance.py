@@ -44,6 +44,7 @@ def test_no_skill_is_told_from_too_few_images_to_show_any(
     assert skill_of(_made(common, rare, found, lost), _constant(common, rare)) == skill
 
 
+@pytest.mark.slow
 def test_a_perfect_classifier_is_never_refused() -> None:
     for rare in range(1, 60):
         for common in (rare, 2 * rare, 100):

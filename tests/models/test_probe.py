@@ -87,6 +87,7 @@ def images(label: np.ndarray, seed: int = 1) -> torch.Tensor:
     return Placement(torch.device("cpu"), "float32").images(torch.from_numpy(pictures(label, seed)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"regression": "logistic"}, {"features": "both"}, {"features": "backbones"}])
 def test_it_knows_pictures_that_are_like_those_it_was_fitted_to(settings: dict[str, str], inputs: FitInputs) -> None:
     label = np.arange(20) % len(LABELS)
@@ -120,6 +121,7 @@ def test_the_module_says_what_the_regression_says(kind: str, inputs: FitInputs) 
         np.testing.assert_allclose(Probe.of(features, solution)(shown).numpy(), solution.scores(found), atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"regression": "logistic"}, {"features": "both"}])
 def test_an_answer_does_not_depend_on_the_batch(
     settings: dict[str, str], inputs: FitInputs, monkeypatch: pytest.MonkeyPatch
@@ -133,6 +135,7 @@ def test_an_answer_does_not_depend_on_the_batch(
             assert (level - torch.cat(joined)).abs().max() < 1e-5
 
 
+@pytest.mark.slow
 def test_mirror_images_are_learnt_where_held_out_labels_say_so(inputs: FitInputs) -> None:
     """Half of the pictures of each label are mirror images of the others, in an order that folds do not see."""
     label = np.arange(60) % len(LABELS)
@@ -176,6 +179,7 @@ def test_of_very_many_images_some_are_drawn(inputs: FitInputs, monkeypatch: pyte
     assert len(_anchors(fit(inputs, mirror=False))) == 30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"regression": "logistic"}, {"features": "both"}, {"features": "backbones"}])
 def test_it_is_the_same_when_it_is_loaded(
     settings: dict[str, str],
@@ -209,6 +213,7 @@ def test_a_file_that_is_none_is_refused(tmp_path: Path, cpu: Placement) -> None:
         kind_for(ProbeConfig()).load(ProbeConfig(), path, Outputs(TREE), "softmax", cpu)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"regression": "logistic"}, {"features": "backbones"}])
 def test_its_cost_is_counted_and_known_beforehand(settings: dict[str, str], inputs: FitInputs) -> None:
     config = ProbeConfig.model_validate(settings)
@@ -248,6 +253,7 @@ def test_a_pretrained_backbone_sees_images_at_the_size_it_was_trained_at(tmp_pat
     torch.testing.assert_close(build_features(asked)(shown), plain(shown))
 
 
+@pytest.mark.slow
 def test_equal_inputs_give_equal_probes(inputs: FitInputs) -> None:
     first, second = fit(inputs), fit(inputs)
     for name, tensor in first.tensors().items():

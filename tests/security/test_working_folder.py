@@ -160,6 +160,7 @@ assert matplotlib.rcParams["text.usetex"] is %s
 """
 
 
+@pytest.mark.slow
 def test_no_setting_of_matplotlib_changes_a_picture_and_no_name_is_a_formula(
     ran: Callable[..., "subprocess.CompletedProcess[str]"], folder: Path, canary: Path
 ) -> None:

@@ -25,6 +25,8 @@ from small_folders import Said
 PROBE = "probe.members=[{kind: probe}]"
 Tiny = Callable[..., Config]
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def one_probe(tiny: Tiny, untrained: Path) -> Path:
@@ -72,7 +74,6 @@ def test_the_baseline_by_itself_is_preceded_by_the_probe(tiny: Tiny, untrained: 
     assert Manifest.read(untrained / "01-probe").id == before
 
 
-@pytest.mark.slow
 def test_it_stands_on_the_side_of_the_labels_and_is_not_what_others_are_compared_with(
     tiny: Tiny, untrained: Path
 ) -> None:
@@ -87,7 +88,6 @@ def test_it_stands_on_the_side_of_the_labels_and_is_not_what_others_are_compared
     assert "01-probe" in {scored["heap_gain"]["labels_alone"]["name"], *scored["heap_gain"]["others"]}
 
 
-@pytest.mark.slow
 def test_a_run_of_probes_and_no_rounds_ends(tiny: Tiny, untrained: Path) -> None:
     """One that looks at frozen features and one that looks at gradients, averaged; and probes among a teacher's
     members."""

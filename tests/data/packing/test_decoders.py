@@ -107,6 +107,7 @@ def test_an_image_that_crashes_its_decoder_is_left_out_alone(
             assert _shown(image) == (number, "")
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_costs_no_image(
     reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
