@@ -228,7 +228,11 @@ def test_images_that_nobody_wants_any_more_are_not_waited_for(
     with contextlib.suppress(StoppedError), Decoders(reader, 2) as read:
         next(read(range(NUM_IMAGES)))
         raise StoppedError("somebody wants the machine")
-    assert not [child for child in active_children() if child.name not in before]
+    # Where two threads wait for a process that ends, one of them learns of it a moment after the other.
+    until = time.monotonic() + 30
+    while [child for child in active_children() if child.name not in before]:
+        assert time.monotonic() < until
+        time.sleep(0.01)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the memory of a process is not limited")
