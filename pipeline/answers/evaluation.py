@@ -57,7 +57,7 @@ class Mistake:
     level: str
     """The first level that is wrong."""
     probability: float
-    """Of what is said at that level; 0 where nothing is."""
+    """Probability of what is said at that level; 0 where nothing is."""
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,9 @@ class Evaluation:
     scores: dict[str, Interval | None]
     """By name of the score; ``None`` if no image counts for it."""
     classes: tuple[ClassScore, ...]
-    """Of each level the classes that there are images of, the worst first."""
+    """Classes of each level that there are images of, the worst first."""
     mistakes: tuple[Mistake, ...]
-    """Those of which it was surest first."""
+    """Mistakes, those of which it was surest first."""
     images: int
     """Number of images that were scored."""
     unlabelled: int

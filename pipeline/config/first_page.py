@@ -32,7 +32,7 @@ _SMALL_PX, _GPU_PX = 32, 128
 _LONGEST_SECONDS = 12 * 3600
 _SHORTEST_SHARE = 1 / 3
 _EPOCHS = 30
-"""Of a student of the defaults over a heap that is not small, and of a pretrained teacher."""
+"""Epochs of a student of the defaults over a heap that is not small, and of a pretrained teacher."""
 _PRETRAINED_STUDENT_EPOCHS = 20
 _COMMENT_COLUMN = 40
 _WIDTH = 100

@@ -24,7 +24,7 @@ as JPEG of quality 60 stays below it, two photos of one product do not."""
 _ALL_AT_ONCE = 64
 """Candidates of an image that are all compared, so that the closest is found."""
 _FIRST, _MORE = 8, 4
-"""Of an image with more candidates so many come first, then in each round this many times as many."""
+"""Number of candidates of an image that come first where there are more, then in each round this many times as many."""
 _MOST_CANDIDATES = 1000
 """Candidates of an image that are compared at all, those of the closest hashes first."""
 _PAIRS_AT_ONCE = 1 << 16
@@ -182,7 +182,7 @@ class _Groups:
     def __init__(self, hashes: Hashes, rows: Ids) -> None:
         self.hashes, group = np.unique(hashes[rows], return_inverse=True)
         self.rows = rows[np.argsort(group, kind="stable")]
-        """Of the images, group by group."""
+        """Ids of the images, group by group."""
         self.sizes = np.bincount(group, minlength=len(self.hashes))
         self.start = np.cumsum(self.sizes) - self.sizes
 

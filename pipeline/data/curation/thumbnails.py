@@ -25,7 +25,7 @@ _MIDDLE = 128
 _IMAGES_AT_ONCE = 256
 _ROWS_OF_A_FILE = 8192
 BYTES = GREY_PX**2 + COLOUR_PX**2 * 3 + 41
-"""Of one image on disk."""
+"""Bytes of one image on disk."""
 
 
 class Images(Protocol):
@@ -154,7 +154,7 @@ def _sums(values: Pixels) -> npt.NDArray[np.int64]:
 
 
 def _hashes(grey: Numbers) -> Hashes:
-    """Of thumbnails in grey, (images, 32, 32)."""
+    """Hashes of thumbnails in grey, (images, 32, 32)."""
     cosines = _cosines(GREY_PX, _HASH_SIDE)
     spectrum = (cosines @ grey @ cosines.T).reshape(len(grey), HASH_BITS)
     # The first is the mean brightness: not part of what is seen.
