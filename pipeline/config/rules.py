@@ -8,7 +8,7 @@ def probe_members(config: Config) -> tuple[MemberConfig, ...]:
     """The probes of a run: those that are asked for, or one.
 
     Pretrained features beat gradient histograms on photos by far, and there are none to be had without a download that
-    nobody asked for (docs/METHOD.md, "Probes").
+    nobody asked for (docs/METHOD.md, "Probe").
     """
     if config.probe.members is not None:
         return config.probe.members

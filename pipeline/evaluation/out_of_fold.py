@@ -21,7 +21,7 @@ FILE = "out_of_fold.h5"
 
 @dataclass(frozen=True, eq=False)
 class OutOfFold:
-    """Of every labelled image, what the one member says of it that was trained without it."""
+    """What the one member that was trained without an image says of it, for every labelled image."""
 
     images: Ids
     """Ids of the images, (images,)."""

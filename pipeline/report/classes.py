@@ -75,9 +75,9 @@ class LevelClasses:
     within: int
     """Number of the mistakes that stay among the siblings of the true class."""
     matrix: Matrix | None
-    """Of all classes of the level; ``None`` if they are too many."""
+    """Confusion of all classes of the level; ``None`` if they are too many."""
     groups: tuple[Matrix, ...]
-    """Of the classes below one class each, for images that are taken for a sibling; most mistakes first."""
+    """Confusion of the classes below one class each, for images that are taken for a sibling; most mistakes first."""
 
 
 @dataclass(frozen=True)

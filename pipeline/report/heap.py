@@ -23,11 +23,11 @@ class HeapRow:
     sure: int
     """After the threshold."""
     balanced: int
-    """Of these, those that balancing shows at least once."""
+    """Number of these that balancing shows at least once."""
     filtered: int
-    """Of the sure ones, those that the filter leaves."""
+    """Number of the sure ones that the filter leaves."""
     shown: int
-    """Of these, those that a student is shown at least once."""
+    """Number of these that a student is shown at least once."""
     right_made: float | None
     """Share of the labels as they were made that is right; ``None`` if the truth of none is known."""
     right_shown: float | None

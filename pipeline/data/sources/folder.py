@@ -73,7 +73,7 @@ class Folder:
         return read_file(root / name, root)
 
     def _listings(self) -> list[Listing]:
-        """Of the root, without the heap where that lies within, and of the heap, likewise."""
+        """Listings of the root, without the heap where that lies within, and of the heap, likewise."""
         if self._heap is None:
             return [list_folder(self._root)]
         return [list_folder(self._root, [self._heap]), list_folder(self._heap, [self._root])]
