@@ -97,7 +97,7 @@ class Material:
     findings: tuple[Finding, ...]
     verdict: str
     manifests: Mapping[str, Manifest]
-    """Manifests of the steps that the scores were made from and of that which scored, by name, in the order of the run."""
+    """Manifests of the steps that the scores were made from, and of that which scored, by name in order of the run."""
 
     @classmethod
     def read(cls, run_dir: Path) -> Self:
