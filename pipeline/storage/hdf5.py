@@ -15,6 +15,7 @@ from typing import Any
 import h5py
 import numpy as np
 import numpy.typing as npt
+from h5py._objects import phil
 from nstudent.errors import ArtifactError, NstudentError, summary
 from nstudent.storage.files import atomic_write
 from nstudent.storage.hdf5_guard import HeapGuard
@@ -167,16 +168,21 @@ def _opened(path: Path, *, texts: bool = False) -> Iterator[h5py.File]:
 
 @contextmanager
 def _without_plugins() -> Iterator[None]:
-    """HDF5 that loads no library for an unknown compression, whatever HDF5_PLUGIN_PATH says."""
+    """HDF5 that loads no library for an unknown compression, whatever HDF5_PLUGIN_PATH says.
+
+    The search paths belong to the whole process, so other threads are kept out of HDF5 meanwhile, by the lock that h5py
+    takes for every call of its own except these (h5py 3.16): without it, HDF5 that writes in another thread crashes.
+    """
     plugins = h5py.h5pl
-    paths = [plugins.get(i) for i in range(plugins.size())]
-    for _ in paths:
-        plugins.remove(0)
-    try:
-        yield
-    finally:
-        for path in paths:
-            plugins.append(path)
+    with phil:
+        paths = [plugins.get(i) for i in range(plugins.size())]
+        for _ in paths:
+            plugins.remove(0)
+        try:
+            yield
+        finally:
+            for path in paths:
+                plugins.append(path)
 
 
 def _datasets(file: h5py.File) -> dict[str, h5py.Dataset]:

@@ -1,6 +1,8 @@
 """HDF5 files written once and read by mapping, also those of strangers."""
 
 import random
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -153,3 +155,39 @@ def test_any_damage_to_the_metadata_gives_a_file_or_one_kind_of_error(
         except Exception as error:
             escaped.add(type(error).__name__)
     assert not escaped
+
+
+_TWO_READ_WHILE_ONE_WRITES = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+import numpy as np
+from nstudent.storage import hdf5
+
+path, arrays = Path(sys.argv[1]), {str(i): np.arange(100 * i + 1) for i in range(6)}
+hdf5.write(path, arrays, {"a": "x"})
+
+def read():
+    for _ in range(400):
+        assert len(hdf5.mapped(path)) == 6
+        assert hdf5.attributes(path) == {"a": "x"}
+
+def write():
+    for _ in range(400):
+        hdf5.encoded(arrays, {"a": "x"})
+
+# Threads take turns as often as they can.
+sys.setswitchinterval(1e-5)
+with ThreadPoolExecutor(3) as pool:
+    for each in [pool.submit(work) for work in (write, read, read)]:
+        each.result()
+"""
+
+
+@pytest.mark.slow
+def test_threads_read_while_another_writes(tmp_path: Path) -> None:
+    """h5py does not lock the functions that say where plug-ins lie: HDF5 crashed, or mixed up two threads' files."""
+    # A process of its own: it may crash.
+    command = [sys.executable, "-c", _TWO_READ_WHILE_ONE_WRITES, str(tmp_path / "x.h5")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
