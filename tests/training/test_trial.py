@@ -117,6 +117,11 @@ def test_an_optimiser_whose_first_step_fails_is_told_before_any_training(key: st
     assert _tried(f"{key}.optimizer=sgd") == ""
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_page_for_a_gpu_can_be_tried_where_there_is_none() -> None:
+    assert _tried("device=cuda", "rounds=0") == ""
+
+
 @pytest.mark.parametrize("ndim", [1, 2, 4])
 def test_weights_of_any_number_of_dimensions_are_tried(ndim: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Some optimisers take matrices alone."""
