@@ -105,7 +105,7 @@ def test_what_is_said_of_a_run_and_lost_is_an_error(shell: Shell, photos: Path) 
     assert status == 2, "the image is not there"
     for arguments in (
         *("status run", "verify run", "report run", "predict run photos", "predict run none.png"),
-        *("export run out", "init photos --out page.yaml"),
+        *("export run --out out", "init photos --no-download --out page.yaml"),
     ):
         done = shell(f"{sys.executable} -m nstudent {arguments} > /dev/full")
         assert (done.returncode, done.stderr.splitlines(True)[-1]) == (2, LOST), arguments
