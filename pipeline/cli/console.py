@@ -138,7 +138,7 @@ class _Lines:
         self._line(f"{self._done}/{self._total} {self._unit} in {seconds:.1f} s")
 
     def _line(self, text: str) -> None:
-        self._console.print(safe(f"  {self._name}: {text.rstrip()}"))
+        self._console.print(safe(f"  {self._name}: {text.rstrip()}"), soft_wrap=True)
 
 
 def _figures(shown: Mapping[str, float]) -> str:

@@ -27,7 +27,7 @@ from nstudent.runs.tensorboard import TensorBoard
 from nstudent.session import Session
 from nstudent.signals import OverdueStop
 from nstudent.storage.artifact import FINAL, Artifact, Manifest, Metrics
-from nstudent.storage.commit import SOURCE_CHANGED, commit, note_refusal, open_partial, partial_folder
+from nstudent.storage.commit import SOURCE_CHANGED, commit, note_refusal, open_partial, partial_folder, refusal
 from nstudent.storage.files import atomic_write, explained, write_json
 from nstudent.storage.links import links_of_run, refuse_links
 from nstudent.storage.lock import HOLDER, LOCK, MARK, hold, hold_part
@@ -188,7 +188,8 @@ class Run:
         """Why the step has to be made (again); ``None`` if it is up to date."""
         folder = self.folder(step.name)
         if not folder.exists():
-            return "not made yet"
+            goes_on = step.stage.resumes and partial_folder(folder).exists() and refusal(folder) is None
+            return "unfinished: goes on from where it was" if goes_on else "not made yet"
         made, inputs = Manifest.read(folder), self.inputs(step)
         reason = asked.why_stale(made, self.asked(step, inputs), inputs)
         if reason and reason.startswith(SOURCE_CHANGED) and (said := changes(self.run_dir, self._source())):

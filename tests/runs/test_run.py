@@ -79,9 +79,10 @@ def test_a_step_that_fails_is_made_again_and_what_was_done_stays(tmp_path: Path,
     assert states(tmp_path) == dict.fromkeys(ONE_ROUND, "missing") | dict.fromkeys(ONE_ROUND[:5], "done") | {
         "05-filter": "partial"
     }
+    assert reasons(tmp_path) == {"05-filter": "the same command goes on from here"}
     fake_stages.failing = {}
     fake_stages.forget()
-    steps_made(tmp_path)
+    assert steps_made(tmp_path)["05-filter"] == "unfinished: goes on from where it was"
     assert fake_stages.made == ONE_ROUND[5:]
     assert not list(tmp_path.glob("*.partial"))
 
@@ -111,7 +112,7 @@ def test_what_ended_in_a_refusal_is_no_unfinished_work(
     (stopped,) = [state for state in status(tmp_path) if state.state == "partial"]
     assert stopped.reason == str(error)
     fake_stages.failing = {}
-    run_all(load_config(None, ["probe.members=[]", "teacher.epochs=10"]), tmp_path)
+    assert steps_made(tmp_path, "teacher.epochs=10")["01-teacher"] == "not made yet"
     assert not list(tmp_path.glob("*.partial"))
     assert not list((tmp_path / "01-teacher").glob("*refused*"))
 
