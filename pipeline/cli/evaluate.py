@@ -85,7 +85,11 @@ def _print_seen(found: Evaluation) -> None:
         return
     which = "All" if found.seen_before == found.images else f"{found.seen_before:,}"
     new = found.scores_of_new.get(HEADLINE)
-    others = f"The other {found.images - found.seen_before:,} alone: {new.value:.1%} {_interval(new)} {HEADLINE}." if new else ""
+    others = (
+        f"The other {found.images - found.seen_before:,} alone: {new.value:.1%} {_interval(new)} {HEADLINE}."
+        if new
+        else ""
+    )
     print_sentence(
         f"{which} of these photos are ones that the run has learnt from or chosen by: the scores are too good. "
         + (others or "Score photos that it has not seen.")

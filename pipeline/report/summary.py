@@ -19,7 +19,7 @@ from nstudent.report.charts import (
 )
 from nstudent.report.limits import Limits
 from nstudent.report.material import Material
-from nstudent.runs.findings import Finding
+from nstudent.runs.finding import Finding
 from nstudent.runs.step_metrics import FilterMetrics, TrainedMetrics, read_metrics
 
 _SECTION_OF = {
@@ -36,6 +36,7 @@ _SECTION_OF = {
     "labels alone are strong": "scores",
     "small validation": "scores",
     "small test": "scores",
+    "probabilities off": "sure",
 }
 """Section of the page in which more of each finding is shown."""
 
