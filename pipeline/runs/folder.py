@@ -170,8 +170,8 @@ class Run:
         needed = [name for _, name in step.inputs]
         for name in needed:
             if not self.folder(name).exists():
-                said = f"{step.stage.name} needs {name}, which is not in {self.run_dir}"
-                raise ArtifactError(f"{said}: run `nstudent stage {name.partition('-')[2]}` first")
+                said, before = f"{step.stage.name} needs {name}, which is not in {self.run_dir}", name.partition("-")[2]
+                raise ArtifactError(f"{said}: run `nstudent stage {before}` with the same options first")
         planned = {other.name for other in self.needed_steps()} if step.gathered else set()
         gathered = [name for name in step.gathered if name in planned and self.folder(name).exists()]
         return {name: Manifest.read(self.folder(name)) for name in (*needed, *gathered)}

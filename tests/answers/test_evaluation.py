@@ -9,6 +9,7 @@ import pytest
 from finished_runs import TREE, add_classifier, photo
 from nstudent.answers.evaluation import evaluate
 from nstudent.classifier import Classifier
+from nstudent.cli.evaluate import _print
 from nstudent.config.members import ProbeConfig
 from nstudent.errors import DataError
 from nstudent.evaluation.scores import HEADLINE
@@ -189,3 +190,22 @@ def test_where_all_photos_or_none_have_been_seen_there_is_no_second_score(classi
     for seen, number in ((every, 8), (set[bytes](), 0)):
         found = evaluate(classifier, photos, Session(), seen)
         assert (found.seen_before, found.scores_of_new) == (number, {})
+
+
+def test_that_photos_were_seen_before_is_said_above_their_scores(
+    classifier: Classifier, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    some = {_digest(path) for path in photos.rglob("*.png") if path.name in ("0.png", "1.png", "2.png", "6.png")}
+    every = {_digest(path) for path in photos.rglob("*.png")}
+    cases = (
+        (some, "4 of these photos are ones", "The other 4 alone: 75.0% ["),
+        (every, "All of these photos are ones", "Score photos that it has not seen."),
+    )
+    for seen, which, others in cases:
+        _print(evaluate(classifier, photos, Session(), seen))
+        first, said, *_ = capsys.readouterr().out.splitlines()
+        assert first == "8 photos"
+        assert said.startswith(which)
+        assert others in said
+    _print(evaluate(classifier, photos, Session()))
+    assert "seen" not in capsys.readouterr().out

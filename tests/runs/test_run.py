@@ -237,7 +237,9 @@ def test_labels_without_a_choice_name_the_stage_to_run(tmp_path: Path, fake_stag
     config = load_config(None, ["rounds=1", "probe.members=[]"])
     for stage in ("data", "teacher"):
         run_stage(config, stage, tmp_path)
-    with pytest.raises(ArtifactError, match=r"pseudolabel needs 03-choose, .* run `nstudent stage choose` first"):
+    with pytest.raises(
+        ArtifactError, match=r"pseudolabel needs 03-choose, .* run `nstudent stage choose` with the same"
+    ):
         run_stage(config, "pseudolabel", tmp_path)
 
 
@@ -245,12 +247,12 @@ def test_scores_are_made_of_the_last_choice_and_of_no_earlier_one(tmp_path: Path
     config = load_config(None, ["rounds=1", "probe.members=[]"])
     for stage in ("data", "teacher", "choose", "pseudolabel", "filter", "student"):
         run_stage(config, stage, tmp_path)
-    with pytest.raises(ArtifactError, match=r"evaluate needs 07-choose, .* run `nstudent stage choose` first"):
+    with pytest.raises(ArtifactError, match=r"evaluate needs 07-choose, .* run `nstudent stage choose` with the same"):
         run_stage(config, "evaluate", tmp_path)
 
 
 def test_a_stage_without_its_inputs_names_the_one_to_run(tmp_path: Path, fake_stages: FakeStages) -> None:
-    with pytest.raises(ArtifactError, match=r"teacher needs 00-data, .* run `nstudent stage data` first"):
+    with pytest.raises(ArtifactError, match=r"teacher needs 00-data, .* run `nstudent stage data` with the same"):
         run_stage(load_config(), "teacher", tmp_path)
     assert fake_stages.made == []
 
