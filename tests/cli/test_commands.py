@@ -265,6 +265,10 @@ def test_status_shows_each_step(command: Command, fake_stages: FakeStages) -> No
     assert rows["08-choose"].split()[:2] == ["stale", "50.0"]
     assert rows["02-teacher"].startswith("stale")
     assert "seed changed from 0 to 1" in rows["02-teacher"]
+    said = "run-all makes a stale step again, and each step that reads it if it comes out different"
+    assert done.stdout.splitlines()[-1] == said
+    command("run-all", "rounds=2", "seed=1")
+    assert said not in command("status", "runs/digits").stdout
 
 
 def test_status_says_why_a_run_stopped(command: Command, fake_stages: FakeStages) -> None:

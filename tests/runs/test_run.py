@@ -68,6 +68,16 @@ def test_a_copied_run_is_up_to_date(tmp_path: Path, fake_stages: FakeStages) -> 
     assert steps_made(tmp_path / "there") == {}
 
 
+def test_in_a_copy_with_a_changed_key_only_what_follows_from_it_is_made(
+    tmp_path: Path, fake_stages: FakeStages
+) -> None:
+    steps_made(tmp_path / "here")
+    shutil.copytree(tmp_path / "here", tmp_path / "there")
+    made = steps_made(tmp_path / "there", "name=strict", "pseudolabel.threshold=0.9")
+    assert next(iter(made)) == "04-pseudolabel"
+    assert not made.keys() & {"00-data", "01-teacher", "02-baseline"}
+
+
 # --- interruptions and damage ---
 
 
