@@ -61,7 +61,7 @@ def _print(found: Evaluation) -> None:
     for why in list(found.unknown)[:3]:
         print_line(f"  {why}")
     _print_seen(found)
-    for name, each in found.scores.items():
+    for name, each in _different(found.scores).items():
         if each is not None:
             print_line(f"  {name:<24} {each.value:6.1%}   {_interval(each)}")
     worst = sorted((each for each in found.classes if each.right.value < 1), key=lambda each: each.right.value)
@@ -94,6 +94,14 @@ def _print_seen(found: Evaluation) -> None:
         f"{which} of these photos are ones that the run has learnt from or chosen by: the scores are too good. "
         + (others or "Score photos that it has not seen.")
     )
+
+
+def _different(scores: dict[str, Interval | None]) -> dict[str, Interval | None]:
+    """The scores that are worth a line each: with one level all of them are the same number."""
+    from nstudent.evaluation.scores import HEADLINE, OF_A_LEVEL
+
+    levels = sum(name.startswith(OF_A_LEVEL) for name in scores)
+    return scores if levels != 1 else {HEADLINE: scores[HEADLINE]}
 
 
 def _interval(each: Interval) -> str:

@@ -31,14 +31,14 @@ def save_figure(path: Path, scores: Scores, histories: Histories, judged: Mappin
     with _own_settings():
         figure = Figure(figsize=(14, 9), layout="constrained", dpi=110)
         arrows = list(_arrows(scores.pseudo_labels, judged))
-        rows = [["scores", "gain"], ["curves", "labels" if arrows else "curves"]]
-        panels = figure.subplot_mosaic(rows, width_ratios=[1.3, 1])
+        # Test scores, gain; curves, and labels if there is something to show of them.
+        panels = figure.subplot_mosaic("sg;cl" if arrows else "sg;cc", width_ratios=[1.3, 1])
         colours = {name: f"C{number}" for number, name in enumerate(scores.test)}
-        _draw_scores(panels["scores"], scores, colours)
-        _draw_gain(panels["gain"], scores)
-        _draw_curves(panels["curves"], histories, colours)
+        _draw_scores(panels["s"], scores, colours)
+        _draw_gain(panels["g"], scores)
+        _draw_curves(panels["c"], histories, colours)
         if arrows:
-            _draw_labels(panels["labels"], arrows)
+            _draw_labels(panels["l"], arrows)
         buffer = io.BytesIO()
         # No software version or date in the file: equal runs give equal bytes.
         figure.savefig(buffer, format="png", metadata={"Software": None})

@@ -158,7 +158,8 @@ def _numbers(material: Material) -> list[tuple[str, str]]:
 def _score_table(scores: Scores) -> tuple[list[str], tuple[ScoreRow, ...]]:
     tests = scores.test
     levels = dict.fromkeys(name for test in tests.values() for name in test if name.startswith(OF_A_LEVEL))
-    names = [*COMPARED, *levels]
+    # With one level all scores are the same number.
+    names = [*COMPARED, *levels] if len(levels) != 1 else [HEADLINE]
     rows = tuple(
         ScoreRow(step, step == scores.final.name, tuple(test.get(name) for name in names))
         for step, test in tests.items()

@@ -150,15 +150,22 @@ def test_photos_that_are_not_there_or_of_other_classes_are_errors(classifier: Cl
         evaluate(classifier, tmp_path, Session())
 
 
-def test_a_tree_of_one_level_is_scored(tmp_path: Path) -> None:
+def test_a_tree_of_one_level_is_scored_and_its_score_said_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     tree = Taxonomy.from_labels([("a",), ("b",)], ("class",))
     flat = Classifier.load(add_classifier(tmp_path / "run", [ProbeConfig()], taxonomy=tree), "cpu")
     for name in ("a", "b"):
         (tmp_path / "photos" / name).mkdir(parents=True)
         photo(tmp_path / f"photos/{name}/x.png")
-    accuracy = evaluate(flat, tmp_path / "photos", Session()).scores["accuracy/class"]
+    found = evaluate(flat, tmp_path / "photos", Session())
+    accuracy = found.scores["accuracy/class"]
     assert accuracy is not None
     assert accuracy.value == 0.5
+    _print(found)
+    said = capsys.readouterr().out
+    assert said.count("50.0%") == 1
+    assert "level accuracy" in said
 
 
 def _digest(path: Path) -> bytes:
