@@ -29,7 +29,7 @@ from nstudent.models.members import FitInputs, Fitted
 from nstudent.models.network import Network, build_network
 from nstudent.models.recipe import Recipe
 from nstudent.randomness import Key
-from nstudent.runs.lengths import student_length
+from nstudent.runs.lengths import student_batch, student_length
 from nstudent.runs.stage import Context
 from nstudent.storage.files import reserve
 from nstudent.taxonomy.outputs import Outputs
@@ -131,9 +131,13 @@ class Trainer:
             heap_shares=heap_shares,
         )
 
+    def student_batch(self) -> tuple[int, int]:
+        """Number of labelled images in a student's batch, and of pseudo-labelled ones."""
+        return student_batch(self._config.student, len(self.dataset.labelled), len(self.dataset.unlabelled))
+
     def student_length(self) -> Length:
         """How long a student trains, and its baseline with it: known before any label is made."""
-        return Length(*student_length(self._config, len(self.dataset.unlabelled)))
+        return Length(*student_length(self._config.student, len(self.dataset.labelled), len(self.dataset.unlabelled)))
 
     def build(self, model: ModelConfig, training: TrainingConfig, key: Key) -> Network:
         """A new network with the noise of its training built in."""

@@ -25,7 +25,7 @@ def run(context: Context) -> TrainedMetrics | None:
     dataset = Dataset(context.inputs["data"], context.config.data)
     trainer = Trainer(context, dataset)
     length = trainer.student_length()
-    lesson = Lesson([(trainer.labelled(), sum(batch_parts(config)))], trainer.supervised(config), length)
+    lesson = Lesson([(trainer.labelled(), sum(trainer.student_batch()))], trainer.supervised(config), length)
     trained = trainer.train("baseline", config.model, config, lesson, context.key("network"))
     if not context.world.leads:
         return None

@@ -70,7 +70,7 @@ def _train(context: Context, trainer: Trainer) -> Trained:
     keep = load_given_keep(context.inputs["selection"])
     given = np.where(keep, dataset.labels[dataset.labelled], UNKNOWN)
     both = trainer.labelled(given), Examples(heap.images, targets, heap.copies)
-    parts = list(zip(both, batch_parts(config), strict=True))
+    parts = list(zip(both, trainer.student_batch(), strict=True))
     objective = trainer.supervised(config, config.unlabelled_weight, heap.level_shares(heap.copies))
     lesson = Lesson(parts, objective, trainer.student_length())
     return trainer.train("student", config.model, config, lesson, context.key("network"))

@@ -40,6 +40,10 @@ class Stage:
     """Role of the artifact it makes."""
     settings: Callable[[Config], dict[str, Any]]
     """The part of the configuration that decides what it makes."""
+    provides_also: tuple[Role, ...] = ()
+    """Further roles of that artifact."""
+    asks: Callable[[Config], tuple[Role, ...]] = lambda config: ()
+    """Roles that it also reads, because the configuration leaves a decision to them, where the run has such a step."""
     last_settings: Callable[[Config], dict[str, Any]] = lambda config: {}
     """The part of the configuration that decides, beside ``settings``, what the last of its steps makes."""
     gathers: tuple[Role, ...] = ()
