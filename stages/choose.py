@@ -24,6 +24,7 @@ from nstudent.models.cost import check_final_cost
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble, Probabilities, pool_ensembles
 from nstudent.models.inference import predict
+from nstudent.models.kept_walks import KeptWalks
 from nstudent.models.pooling import POOLINGS
 from nstudent.runs.stage import Context
 from nstudent.runs.step_metrics import Candidate, ChoiceMetrics, TrainedMetrics
@@ -100,14 +101,14 @@ def _trained(context: Context, dataset: Dataset) -> list[_Trained]:
     Raises:
         ArtifactError: Nothing has learnt from the labels alone.
     """
-    placement = Placement.from_config(context.config)
+    placement, walk = Placement.from_config(context.config), KeptWalks(context.folder, context.session).batches
     made = context.all("classifier")
     found = []
     with context.progress.task("compare", len(made), "classifiers") as task:
         for each in made:
             ensemble = Ensemble.load(each, placement)
             ids, batch_size = _judged(dataset, ensemble), context.config.evaluate.batch_size
-            raw = predict(ensemble.calibrated(None), dataset.pixels, ids, batch_size)
+            raw = predict(ensemble.calibrated(None), dataset.pixels, ids, batch_size, walk=walk)
             cost = TrainedMetrics.of(each.manifest).gmacs
             found.append(_Trained(each.name, _kind(each, ensemble), cost, ensemble, raw))
             task.advance(1)

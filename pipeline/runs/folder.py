@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nstudent.config.file import reload_config
+from nstudent.config.rules import with_decisions
 from nstudent.config.schema import Config
 from nstudent.config.yaml_text import dump_yaml
 from nstudent.data.sources import source_seen
@@ -23,6 +24,7 @@ from nstudent.runs.plan import plan
 from nstudent.runs.remaining import Remaining
 from nstudent.runs.source_seen import SOURCE_SEEN, changes, keep_seen
 from nstudent.runs.stage import Context, Step
+from nstudent.runs.step_metrics import TrainedMetrics
 from nstudent.runs.tensorboard import TensorBoard
 from nstudent.session import Session
 from nstudent.signals import OverdueStop
@@ -253,11 +255,15 @@ class Run:
     def _context(self, step: Step, inputs: Iterable[str]) -> Context:
         # What is needed and gathered is opened, and hashed, once.
         read = {name: Artifact(self.folder(name)) for name in step.reads if name in inputs}
+        inputs_by_role = {role: read[name] for role, name in step.inputs}
+        config, probe = self.config, inputs_by_role.get("probe")
+        if step.stage.asks(config):
+            config = with_decisions(config, TrainedMetrics.of(probe.manifest).mirrored if probe else None)
         return Context(
-            config=self.config,
+            config=config,
             step=step,
             folder=partial_folder(self.folder(step.name)),
-            inputs={role: read[name] for role, name in step.inputs},
+            inputs=inputs_by_role,
             gathered=tuple(read[name] for name in step.gathered if name in read),
             session=replace(self.session, progress=self.progress, listener=self._listener()),
             turns=partial(self._turns, step),

@@ -85,7 +85,7 @@ def test_the_screen_fits_80_columns(command: Command, folder: Path) -> None:
     done = command("data", "check", "data.source=folder", "data.root=photos", "data.unlabelled_root=heap")
     assert done.returncode == 0, done.stderr
     assert max(map(len, done.stdout.splitlines())) <= 80
-    assert "networks: all can be trained at 32 px" in done.stdout
+    assert "networks: all can be trained at 64 px" in done.stdout
     assert sorted(path.name for path in folder.iterdir()) == ["heap", "photos"]
 
 
