@@ -113,23 +113,20 @@ class Trainer:
         heap_shares: Sequence[float] | None = None,
         ids: Ids | None = None,
     ) -> Supervised:
-        """The loss on labels, with the class weights of the labelled images, and on pseudo-labels, whose copies are
-        balanced instead.
+        """The loss on labels, with their class weights, and on pseudo-labels, whose copies are balanced instead.
 
         Args:
             training: How the network is trained.
             unlabelled_weight: Weight of the pseudo-labels' loss.
-            heap_shares: Share of the shown images of the heap that could have a label at each level; see
-                ``Supervised``.
+            heap_shares: Share of the shown images of the heap that could have a label at each level (``Supervised``).
             ids: Labelled images that are trained on; ``None``: all.
         """
         labels = self.dataset.labels[self.dataset.labelled if ids is None else ids]
         device = self.placement.device
         weights = [weight.to(device) for weight in class_weights(labels, self.outputs, training)]
-        even = even_weights(self.outputs, device)
         return Supervised(
             labelled=build_loss(LossSettings(self.outputs, weights, training, training.label_smoothing)),
-            heap=build_loss(LossSettings(self.outputs, even, training)),
+            heap=build_loss(LossSettings(self.outputs, even_weights(self.outputs, device), training)),
             level_weights=training.level_weights or (1.0,) * self.dataset.taxonomy.num_levels,
             unlabelled_weight=unlabelled_weight,
             heap_shares=heap_shares,

@@ -32,7 +32,7 @@ from nstudent.labels.targets import GivenTargets
 from nstudent.models.cost import Spent, total
 from nstudent.models.ensemble import Ensemble, Probabilities
 from nstudent.models.inference import predict
-from nstudent.runs.findings import listed
+from nstudent.runs.finding import listed
 from nstudent.runs.lengths import batch_parts
 from nstudent.runs.stage import Context
 from nstudent.runs.step_metrics import EvidenceWeights, FilterIteration, FilterMetrics, LabelMetrics
