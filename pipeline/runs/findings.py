@@ -93,13 +93,13 @@ def listed(names: tuple[str, ...]) -> str:
 
 
 def _nothing_to_learn(measured: Measured) -> Iterator[Finding]:
-    if measured.scores.ended:
+    if measured.ended:
         # The filter that says this names the remedy itself.
-        yield Finding("nothing to learn from", _sentence(measured.scores.ended), "")
+        yield Finding("nothing to learn from", _sentence(measured.ended), "")
 
 
 def _wrong_labels(measured: Measured) -> Iterator[Finding]:
-    for step, labelling in measured.scores.labelling.items():
+    for step, labelling in measured.labelling.items():
         wrong = {
             level: found.precision
             for level, found in labelling.levels.items()
@@ -117,7 +117,7 @@ def _wrong_labels(measured: Measured) -> Iterator[Finding]:
 
 
 def _other_images(measured: Measured) -> Iterator[Finding]:
-    for step, labelling in measured.scores.labelling.items():
+    for step, labelling in measured.labelling.items():
         both = {
             level: (found.confidence, found.validation_confidence)
             for level, found in labelling.levels.items()
@@ -163,7 +163,7 @@ def _filters(measured: Measured) -> Iterator[Finding]:
 
 
 def _weak_filter(measured: Measured, step: str, judged: FilterMetrics) -> Iterator[Finding]:
-    labelling = measured.scores.labelling.get(measured.labels_of.get(step, ""))
+    labelling = measured.labelling.get(measured.labels_of.get(step, ""))
     if labelling is None or labelling.validation is None or not judged.iterations or not any(judged.dropped.values()):
         return
     reached = max(each.validation for each in judged.iterations)
@@ -180,7 +180,7 @@ def _weak_filter(measured: Measured, step: str, judged: FilterMetrics) -> Iterat
 
 
 def _few_labels(measured: Measured) -> Iterator[Finding]:
-    for step, labelling in measured.scores.labelling.items():
+    for step, labelling in measured.labelling.items():
         few = {level: found.share for level, found in labelling.levels.items() if found.share < _FEW}
         if few and any(found.share for found in labelling.levels.values()):
             said = ", ".join(f"{share:.0%} at level {level}" for level, share in few.items())
@@ -193,7 +193,7 @@ def _few_labels(measured: Measured) -> Iterator[Finding]:
 
 
 def _classes_without_labels(measured: Measured) -> Iterator[Finding]:
-    for step, labelling in measured.scores.labelling.items():
+    for step, labelling in measured.labelling.items():
         if names := labelling.without_labels:
             yield Finding(
                 "classes without labels",
@@ -237,7 +237,7 @@ def _small_heap(measured: Measured) -> Iterator[Finding]:
 
 
 def _strong_labels_alone(measured: Measured) -> Iterator[Finding]:
-    gain, single = measured.scores.heap_gain, measured.scores.equal_passes
+    gain, single = measured.heap_gain, measured.equal_passes
     if gain is None or single is None or gain.difference[HEADLINE].value > 0 or single[HEADLINE].value <= 0:
         return
     value = single[HEADLINE].value
@@ -252,7 +252,7 @@ def _strong_labels_alone(measured: Measured) -> Iterator[Finding]:
 
 
 def _small_validation(measured: Measured) -> Iterator[Finding]:
-    gain, data = measured.scores.heap_gain, measured.data
+    gain, data = measured.heap_gain, measured.data
     if gain is None or data is None or not measured.choices:
         return
     *_, choice = measured.choices.values()
@@ -275,7 +275,7 @@ def _small_validation(measured: Measured) -> Iterator[Finding]:
 
 
 def _small_test(measured: Measured) -> Iterator[Finding]:
-    gain, data = measured.scores.heap_gain, measured.data
+    gain, data = measured.heap_gain, measured.data
     if gain is None or data is None:
         return
     found = gain.difference[HEADLINE]
