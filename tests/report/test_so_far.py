@@ -47,6 +47,7 @@ def cells(page: str, name: str) -> list[list[str]]:
     return [[Tags(cell).text for cell in re.findall(r"<td[^>]*>(.*?)</td>", row)] for row in rows if "<td" in row]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [*STEPS, SCORES])
 def test_a_run_that_was_stopped_anywhere_has_a_page_that_names_what_is_missing(tmp_path: Path, step: str) -> None:
     folder = stopped_before(tmp_path / "run", step, begun=True)
