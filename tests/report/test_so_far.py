@@ -90,7 +90,9 @@ def test_the_curves_of_a_training_under_way_are_shown_and_those_of_one_to_come_a
     folder = stopped_before(tmp_path / "run", "06-student", curves=True)
     assert "06-student" not in section(render(folder).decode(), "curves")
     partial_folder(folder / "06-student").mkdir()
-    assert "06-student" in section(render(folder).decode(), "curves")
+    curves = section(render(folder).decode(), "curves")
+    assert "06-student" in curves
+    assert curves.count("This step is not finished. So far: it ends at its best score") == 1
 
 
 def test_how_far_a_process_is_that_makes_the_run_is_said(tmp_path: Path) -> None:
