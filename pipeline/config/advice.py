@@ -26,6 +26,8 @@ WHEN: Mapping[str, str] = {
     "data.root": "Set it to where your images lie; nstudent init does.",
     "data.unlabelled_root": "Set it to your folder of unlabelled images; nstudent init does.",
     "data.table": "Set it to the name of your table; nstudent init does.",
+    "data.path_column": "Set it if the paths of your table stand in another column; nstudent init does.",
+    "data.split_column": "Set it if the splits of your table stand in another column; nstudent init does.",
     "data.class_paths": "Name the classes behind the numbers of IDX files, in their order; nstudent init lists them.",
     "data.levels": "Name the levels if your tree has more than three, or if other names read better.",
     "data.split_folders": "Set none if a class of yours is called like a split, such as 'test'.",
