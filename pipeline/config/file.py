@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from nstudent.config.as_typed import as_typed, field_at, fields_of, section_in, typed_value
+from nstudent.config.recipe import lay_under
 from nstudent.config.schema import Config
 from nstudent.config.yaml_text import read_words
 from nstudent.errors import ConfigError
@@ -27,7 +28,7 @@ _Section = TypeVar("_Section", bound=BaseModel)
 
 
 def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
-    """The defaults, with the page at ``path`` laid over them, with ``key=value`` words laid over that.
+    """The defaults, with the recipe laid over them, with the page at ``path`` laid over that, with the words on top.
 
     Args:
         path: A YAML page; ``None`` for the embedded run.
@@ -37,11 +38,23 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -
     Raises:
         ConfigError: Lists every unknown key (with the nearest known one) and every wrong value.
     """
+    page, where = given_page(path, overrides)
+    lay_under(page)
+    return check(page, where)
+
+
+def given_page(path: str | Path | None, overrides: Sequence[str]) -> tuple[dict[str, Any], str]:
+    """The keys that a page and words give, with values of the types that the schema wants, and what errors call it.
+
+    Raises:
+        ConfigError: The page cannot be read, or a word is none.
+    """
     page = read_page(path)
     for word in overrides:
         add_word(page, word)
     where = str(path) if path is not None else "the command line"
-    return check(as_typed(page, Config, where), where)
+    typed: dict[str, Any] = as_typed(page, Config, where)
+    return typed, where
 
 
 def read_page(path: str | Path | None) -> dict[str, Any]:

@@ -1,12 +1,13 @@
 """The rules by which a first configuration file is proposed for somebody's images, and the text of the file.
 
+The recipe (``recipe.py``) decides how networks are trained; this decides what only a look at the images and the machine
+can tell:
+
 - Network: for photos (half of the images have a shorter side of 64 px or more) with pretrained weights
-  ``tf_efficientnet_lite0``, twice as the teacher and once as the student, with the noise and the lengths of
-  configs/grocery.yaml. Otherwise the defaults, and for photos mirrored images.
-- Size: 32 px for small images, 64 px for photos, the sizes that were measured (docs/RESULTS.md). With weights on a GPU
-  128 px, which were not.
+  ``tf_efficientnet_lite0``, twice as the teacher and once as the student. Otherwise those of the defaults.
+- Size: 32 px for small images, 64 px for photos, with weights 128 px, on a GPU 224 px.
 - Rounds: none if there are no unlabelled images.
-- Length: that of the network. If a run would take more than twelve hours, the student's is shortened to fit, down to a
+- Length: that of the defaults. If a run would take more than twelve hours, the student's is shortened to fit, down to a
   third of it.
 - Equal images with different labels, or in two splits of the source: those of train are left out.
 - Images that cannot be read: a share of twice those that were met stops no run.
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nstudent.config.file import check
+from nstudent.config.recipe import lay_under
 from nstudent.config.schema import Config
 from nstudent.config.yaml_text import dump_flow
 from nstudent.errors import one_line
@@ -28,12 +30,11 @@ PHOTO_SIDE_PX = 64
 """Images whose shorter side has so many pixels are taken for photos, for which pretrained weights are worth having."""
 BACKBONE = "tf_efficientnet_lite0"
 """Small (0.4 GMACs at 224 px), without operations that export badly, and measured on photos."""
-_SMALL_PX, _GPU_PX = 32, 128
+_SMALL_PX, _PRETRAINED_PX, _GPU_PX = 32, 128, 224
 _LONGEST_SECONDS = 12 * 3600
 _SHORTEST_SHARE = 1 / 3
 _EPOCHS = 30
-"""Epochs of a student of the defaults over a heap that is not small, and of a pretrained teacher."""
-_PRETRAINED_STUDENT_EPOCHS = 20
+"""Epochs of a student of the defaults over a heap that is not small."""
 _COMMENT_COLUMN = 40
 _WIDTH = 100
 
@@ -82,7 +83,8 @@ def propose(situation: Situation) -> list[Entry]:
         Entry("name", _name(situation.name), "the folder of the run is runs/NAME"),
         *_data(situation),
         *([] if situation.unlabelled else [Entry("rounds", 0, "there are no unlabelled images")]),
-        *(_pretrained(situation.weights) if situation.weights else _from_scratch(situation)),
+        *(_pretrained(situation.weights) if situation.weights else []),
+        *_noise(situation),
     ]
 
 
@@ -117,6 +119,7 @@ def configured(entries: Sequence[Entry]) -> Config:
         for group in groups:
             here = here.setdefault(group, {})
         here[leaf] = entry.value
+    lay_under(page)
     return check(page, "the proposal")
 
 
@@ -190,39 +193,23 @@ def _size(situation: Situation) -> tuple[int, str]:
     seen = "side of what the networks see, in pixels"
     if not wants_weights(situation.side):
         return _SMALL_PX, f"{seen}; your images are small"
-    if situation.weights and situation.has_gpu and (situation.side or 0) >= _GPU_PX:
-        return _GPU_PX, f"{seen}; 224 shows finer details, in 3 times the time"
+    if situation.weights and situation.has_gpu:
+        return _GPU_PX, f"{seen}; 128 takes a third of the time and sees less"
+    if situation.weights:
+        return _PRETRAINED_PX, f"{seen}; 224 sees more, in 3 times the time: for a GPU"
     return PHOTO_SIDE_PX, f"{seen}; 128 shows finer details, in 4 times the time"
 
 
-def _from_scratch(situation: Situation) -> list[Entry]:
-    if not wants_weights(situation.side):
-        return []
+def _noise(situation: Situation) -> list[Entry]:
+    """Whether images are mirrored: the part of the recipe that may be wrong for somebody's photos."""
+    flip = wants_weights(situation.side)
     why = "mirrored photos are photos; false where left and right tell classes apart"
-    return [Entry(f"{part}.noise.flip", True, why if part == "teacher" else "") for part in ("teacher", "student")]
+    if not flip:
+        why = "small images may be drawings or letters; true where a mirrored one is as good"
+    return [Entry(f"{part}.noise.flip", flip, why if part == "teacher" else "") for part in ("teacher", "student")]
 
 
 def _pretrained(weights: bool | str) -> list[Entry]:
     where = "ImageNet weights; true: timm downloads them once" if weights is True else "ImageNet weights from this file"
     network = {"backbones": [BACKBONE], "pretrained": weights}
-    noise = {
-        "flip": True,
-        "shift": 0.15,
-        "zoom": 0.25,
-        "rotate": 15.0,
-        "operations": 1,
-        "dropout": 0.2,
-        "cutmix": 0.5,
-        "cutmix_schedule": "constant",
-    }
-    return [
-        Entry("teacher.members", [network, dict(network)], where),
-        Entry("teacher.epochs", _EPOCHS),
-        Entry("teacher.batch_size", 32),
-        Entry("teacher.learning_rate", 0.001, "pretrained networks want a third of what others do"),
-        Entry("teacher.noise", dict(noise), "flip: false where left and right tell classes apart"),
-        Entry("student.model", {**network, "head_width": 64}),
-        Entry("student.epochs", _PRETRAINED_STUDENT_EPOCHS, "passes over the unlabelled images"),
-        Entry("student.learning_rate", 0.001),
-        Entry("student.noise", {**noise, "drop_path": 0.1}),
-    ]
+    return [Entry("teacher.members", [network, dict(network)], where)]

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nstudent.config.file import add_word, load_config, read_page
+from nstudent.config.file import add_word, given_page, load_config, read_page
 from nstudent.config.members import NETWORK, MemberConfig, kind_of
+from nstudent.config.recipe import lay_under
 from nstudent.config.types import Section
 from nstudent.config.yaml_text import dump_flow
 from nstudent.errors import one_line
@@ -28,7 +29,7 @@ class Line:
     value: Any
     """Its value, as JSON."""
     origin: str
-    """``default``, ``command line``, or the name of the page."""
+    """``default``, the name of a rule of the recipe, ``command line``, or the name of the page."""
 
 
 def resolved(path: Path | None, words: Sequence[str]) -> list[Line]:
@@ -41,7 +42,9 @@ def resolved(path: Path | None, words: Sequence[str]) -> list[Line]:
     Raises:
         ConfigError: As ``load_config``.
     """
-    return list(_lines(load_config(path, words), "", _given(path, words)))
+    page, _ = given_page(path, words)
+    by_rule = {key: rule.name for rule in lay_under(page) for key in _leaves(rule.value, rule.key)}
+    return list(_lines(load_config(path, words), "", _given(path, words) | by_rule))
 
 
 def as_page(lines: Sequence[Line], *, changed: bool = False) -> str:

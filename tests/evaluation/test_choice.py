@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from nstudent.evaluation.choice import PRIORS, Contender, Kind, Prior, best, expected_gains, paired_gap
+from nstudent.evaluation.choice import PRIORS, WIDER_POOL, Contender, Kind, Prior, best, expected_gains, paired_gap
 from nstudent.evaluation.metrics import Ratio
 
 POINT = 0.01
@@ -49,13 +49,13 @@ def test_the_decision_weighs_a_difference_against_its_error_and_what_is_known(
 
 
 @pytest.mark.parametrize(
-    ("gap", "error", "expected"), [(-0.3, 1.1, 0.29), (-2.6, 1.6, -0.57), (0.0, 1.1, 0.46), (7.4, 2.0, 4.73)]
+    ("gap", "error", "expected"), [(-0.3, 1.1, 0.32), (-2.6, 1.6, -0.95), (0.0, 1.1, 0.57), (7.4, 2.0, 5.42)]
 )
 def test_what_is_expected_of_a_student(gap: float, error: float, expected: float) -> None:
     assert PRIORS["heap"].mean_given(gap * POINT, error * POINT) / POINT == pytest.approx(expected, abs=0.01)
 
 
-@pytest.mark.parametrize(("kind", "expected"), [("labels", 0.47), ("pool", 0.35)])
+@pytest.mark.parametrize(("kind", "expected"), [("labels", 0.93), ("pool", 1.40)])
 def test_what_is_expected_of_others_that_are_a_point_better(kind: Kind, expected: float) -> None:
     assert PRIORS[kind].mean_given(POINT, 1.1 * POINT) / POINT == pytest.approx(expected, abs=0.01)
 
@@ -134,6 +134,25 @@ def test_a_pool_is_compared_with_the_part_of_which_most_is_expected() -> None:
     )
     assert gains["as the student"] - gains["student"] == pytest.approx(PRIORS["pool"].mean_given(0.0, 1 / 202))
     assert gains["as the teacher"] < gains["student"]
+
+
+@pytest.mark.parametrize(("lost", "is_wider"), [(0, True), (1, True), (12, False)])
+def test_a_pool_is_compared_with_a_pool_of_some_of_its_parts_if_more_is_expected_of_that(
+    lost: int, is_wider: bool
+) -> None:
+    """One image of 300 does not speak against the heap; twelve do."""
+    teacher, alone = ratio(200, 100), ratio(220, 80)
+    every = [
+        Contender("teacher", "reference", (), teacher),
+        Contender("probe", "probe", (), ratio(210, 90)),
+        Contender("student", "heap", (), ratio(205, 95)),
+        Contender("alone", "pool", ("teacher", "probe"), alone),
+        Contender("all", "pool", ("teacher", "probe", "student"), ratio(220 - lost, 80 + lost, offset=10)),
+    ]
+    gains = expected_gains(every)
+    gap, error = paired_gap(every[-1].ratio, alone)
+    assert gains["all"] - gains["alone"] == pytest.approx(WIDER_POOL.mean_given(gap, error))
+    assert (gains["all"] > gains["alone"]) is is_wider
 
 
 def test_a_pool_of_everything_that_validation_speaks_against_is_not_chosen() -> None:
