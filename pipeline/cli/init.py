@@ -114,8 +114,7 @@ def _amounts(found: Survey) -> Amounts:
     from nstudent.runs.forecast import Amounts
 
     split = found.splits
-    held_out = split["validation"] + split["test"]
-    return Amounts(split["train"], split["unlabelled"], held_out, found.sample.seconds_each)
+    return Amounts(split["train"], split["unlabelled"], split["validation"], split["test"], found.sample.seconds_each)
 
 
 def _situation(
