@@ -25,14 +25,15 @@ def run(context: Context) -> TrainedMetrics | None:
     dataset = Dataset(context.inputs["data"], context.config.data)
     trainer = Trainer(context, dataset)
     length = trainer.student_length()
-    lesson = Lesson([(trainer.labelled(), sum(batch_parts(config)))], trainer.supervised(config), length)
+    lesson = Lesson([(trainer.labelled(), sum(trainer.student_batch()))], trainer.supervised(config), length)
     trained = trainer.train("baseline", config.model, config, lesson, context.key("network"))
     if not context.world.leads:
         return None
     baseline = trainer.calibrated(trainer.ensemble([config.model], [trained.network]))
     baseline.save(context.folder)
     spent = total([trained.spent])
-    assessed = assess(baseline, dataset, dataset.validation, context.config.evaluate.batch_size)
+    ids, batch_size = dataset.validation, context.config.evaluate.batch_size
+    assessed = assess(baseline, dataset, ids, batch_size, walk=trainer.walk)
     return TrainedMetrics(
         validation=scores(assessed.tallies),
         gmacs=round(baseline.gmacs, 6),

@@ -4,7 +4,7 @@ It is the line that a training has to beat, and where its mistakes are others th
 share in their pool.
 """
 
-from nstudent.config.rules import probe_members
+from nstudent.config.rules import decisions_of_probe, probe_members
 from nstudent.data.dataset import Dataset
 from nstudent.evaluation.assess import assess
 from nstudent.evaluation.metrics import scores
@@ -32,15 +32,22 @@ def run(context: Context) -> TrainedMetrics:
         fitted.append(kind_for(member).fit(member, inputs))
     members = [each.member for each in fitted]
     probe = trainer.calibrated(Ensemble(trainer.recipe(settings), members, trainer.placement))
-    validation = scores(assess(probe, dataset, dataset.validation, context.config.evaluate.batch_size).tallies)
+    ids, batch_size = dataset.validation, context.config.evaluate.batch_size
+    validation = scores(assess(probe, dataset, ids, batch_size, walk=trainer.walk).tallies)
     probe.save(context.folder)
     score = validation[HEADLINE]
     context.progress.say(f"  what the labels give in a minute: {HEADLINE} {score:.1%} on validation")
     spent = total(each.spent for each in fitted)
+    asked = [each.mirrored for each in fitted if each.mirrored is not None]
+    mirrored = all(asked) if asked else None
+    if any(decisions_of_probe(each) for each in (training, context.config.student)):
+        why = "" if mirrored is not False else ": held-out labels are less likely with mirror images"
+        context.progress.say(f"  images are {'not ' if mirrored is False else ''}mirrored in training{why}")
     return TrainedMetrics(
         validation=validation,
         gmacs=round(probe.gmacs, 6),
         image_passes=spent.image_passes,
         history=tuple(each.history for each in fitted),
         training_gmacs=spent.training_gmacs,
+        mirrored=mirrored,
     )

@@ -41,8 +41,8 @@ def run(context: Context) -> TrainedMetrics | None:
         return None
     student = trainer.calibrated(trainer.ensemble([config.model], [trained.network]))
     labeller = Ensemble.load(context.inputs["labeller"], trainer.placement)
-    batch_size = context.config.evaluate.batch_size
-    ours, theirs = (assess(each, dataset, dataset.validation, batch_size).tallies for each in (student, labeller))
+    ids, batch_size = dataset.validation, context.config.evaluate.batch_size
+    ours, theirs = (assess(each, dataset, ids, batch_size, walk=trainer.walk).tallies for each in (student, labeller))
     gap = paired_difference(ours[HEADLINE], theirs[HEADLINE])
     student.save(context.folder)
     context.progress.say(in_words(gap, ChoiceMetrics.of(context.inputs["labeller"].manifest).chosen))
@@ -70,7 +70,7 @@ def _train(context: Context, trainer: Trainer) -> Trained:
     keep = load_given_keep(context.inputs["selection"])
     given = np.where(keep, dataset.labels[dataset.labelled], UNKNOWN)
     both = trainer.labelled(given), Examples(heap.images, targets, heap.copies)
-    parts = list(zip(both, batch_parts(config), strict=True))
+    parts = list(zip(both, trainer.student_batch(), strict=True))
     objective = trainer.supervised(config, config.unlabelled_weight, heap.level_shares(heap.copies))
     lesson = Lesson(parts, objective, trainer.student_length())
     return trainer.train("student", config.model, config, lesson, context.key("network"))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from nstudent import trainer as trainer_module
 from nstudent.config.file import load_config
-from nstudent.config.schema import FilterConfig, ModelConfig
+from nstudent.config.schema import FilterConfig, ModelConfig, StudentConfig
 from nstudent.data.dataset import Dataset
 from nstudent.data.resident import ResidentPixels
 from nstudent.errors import StoppedError
@@ -20,7 +20,7 @@ from nstudent.models.inference import predict
 from nstudent.models.kinds import kind_for
 from nstudent.models.network_member import NetworkMember
 from nstudent.randomness import Key
-from nstudent.runs.lengths import batch_parts
+from nstudent.runs.lengths import batch_parts, student_batch, student_length
 from nstudent.runs.plan import plan
 from nstudent.runs.run import run_stage
 from nstudent.runs.stage import Context
@@ -94,6 +94,29 @@ def test_a_student_that_is_given_no_length_has_30_epochs_and_at_least_400_steps(
     words: list[str], length: Length, make_trainer: Callable[..., Trainer]
 ) -> None:
     assert make_trainer("student.epochs=null", "student.unlabelled_ratio=3", *words).student_length() == length
+
+
+@pytest.mark.parametrize(
+    ("labelled", "unlabelled", "batch", "length"),
+    [
+        (100, 1_000, (32, 96), (37, 11)),
+        (100, 300, (32, 96), (100, 4)),
+        # As many images are shown in the smaller batches.
+        (100, 200, (32, 64), (134, 4)),
+        (270, 300, (32, 36), (84, 9)),
+        (100, 50, (32, 32), (400, 2)),
+        (0, 50, (32, 96), (400, 1)),
+    ],
+)
+def test_where_the_heap_is_small_a_student_sees_its_images_as_often_as_the_labelled_ones(
+    labelled: int, unlabelled: int, batch: tuple[int, int], length: tuple[int, int]
+) -> None:
+    assert student_batch(StudentConfig(), labelled, unlabelled) == batch
+    assert student_length(StudentConfig(), labelled, unlabelled) == length
+    given = StudentConfig(unlabelled_ratio=3)
+    assert student_batch(given, labelled, unlabelled) == (32, 96)
+    assert student_length(given, labelled, unlabelled)[0] >= 30
+    assert batch_parts(StudentConfig()) == (32, 96), "what memory and time are tried with"
 
 
 def test_a_ratio_that_rounds_to_no_image_does_not_divide_by_zero(make_trainer: Callable[..., Trainer]) -> None:

@@ -84,7 +84,6 @@ def propose(situation: Situation) -> list[Entry]:
         *_data(situation),
         *([] if situation.unlabelled else [Entry("rounds", 0, "there are no unlabelled images")]),
         *(_pretrained(situation.weights) if situation.weights else []),
-        *_noise(situation),
     ]
 
 
@@ -198,15 +197,6 @@ def _size(situation: Situation) -> tuple[int, str]:
     if situation.weights:
         return _PRETRAINED_PX, f"{seen}; 224 sees more, in 3 times the time: for a GPU"
     return PHOTO_SIDE_PX, f"{seen}; 128 shows finer details, in 4 times the time"
-
-
-def _noise(situation: Situation) -> list[Entry]:
-    """Whether images are mirrored: the part of the recipe that may be wrong for somebody's photos."""
-    flip = wants_weights(situation.side)
-    why = "mirrored photos are photos; false where left and right tell classes apart"
-    if not flip:
-        why = "small images may be drawings or letters; true where a mirrored one is as good"
-    return [Entry(f"{part}.noise.flip", flip, why if part == "teacher" else "") for part in ("teacher", "student")]
 
 
 def _pretrained(weights: bool | str) -> list[Entry]:

@@ -14,7 +14,7 @@ from typing import Any
 _PHOTO_SOURCES = ("folder", "csv", "hdf5", "packed")
 """Sources of files that people have taken; the others hold drawings."""
 _NOISE = {
-    "flip": True,
+    "flip": None,
     "shift": 0.15,
     "zoom": 0.25,
     "rotate": 15.0,

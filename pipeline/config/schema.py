@@ -19,8 +19,8 @@ class NoiseConfig(Section):
     """Largest change of scale, as a share."""
     rotate: Annotated[Number, Field(ge=0, le=180)] = 8.0
     """Largest rotation, in degrees."""
-    flip: bool = False
-    """Mirror left and right half of the time. Not for digits or text."""
+    flip: bool | None = False
+    """Mirror left and right half of the time. null: unless the run's probe finds labels less likely so."""
     operations: Annotated[Whole, Field(ge=0)] = 0
     """RandAugment (arXiv 1909.13719): number of random operations an image, applied in random order."""
     magnitude: Annotated[Number, Field(ge=0, le=10)] = 5.0
@@ -193,8 +193,8 @@ class StudentConfig(TrainingConfig):
     over a small heap so many more that the training has 400 steps."""
     warmup_epochs: Annotated[Number, Field(ge=0)] = 1.0
     """Epochs over which the learning rate rises from a hundredth of its height."""
-    unlabelled_ratio: Annotated[Number, Field(gt=0)] = 3.0
-    """Pseudo-labelled images a labelled one in a batch."""
+    unlabelled_ratio: Annotated[Number, Field(gt=0)] | None = None
+    """Pseudo-labelled images a labelled one in a batch. null: 3, or as many as there are if that is less, but one."""
     unlabelled_weight: Annotated[Number, Field(ge=0)] = 1.0
     """Weight of the pseudo-labels' loss beside that of the labels."""
     ema_decay: Annotated[Number, Field(ge=0, lt=1)] = 0.995

@@ -18,7 +18,15 @@ import numpy as np
 import numpy.typing as npt
 import simplejpeg
 from nstudent.data import depths
-from nstudent.data.image_cost import FORMATS, MAX_PARTS, MeteredBytes, check_scans
+from nstudent.data.image_cost import (
+    FORMATS,
+    MAX_PARTS,
+    MeteredBytes,
+    check_comments,
+    check_inflated,
+    check_scans,
+    check_tiles,
+)
 from nstudent.data.sources.kinds import HEAD_BYTES, HEIC, INSTALL_HEIC, heic_is_read, is_decoded, kind_of
 from nstudent.errors import ImageError, summary
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -66,10 +74,7 @@ def decode(content: bytes, size_px: int, max_pixels: int, bits: int | None = Non
             _check_size(header.size, max_pixels)
             orientation = header.getexif().get(_ORIENTATION, 1)
             kind, mode, transparent = header.format, header.mode, "transparency" in header.info
-            if kind == "PNG":
-                _check_png(content)
-            if kind in ("JPEG", "MPO"):
-                check_scans(content)
+            _check_cost(header, content, max_pixels)
             if kind not in ("JPEG", "PNG") or mode not in ("RGB", "L") or transparent:
                 pixels = _with_pillow(header, content, bits)
                 # Asked again: Pillow has turned a TIFF while it loaded it.
@@ -134,9 +139,21 @@ def _check_size(size: tuple[int, int], max_pixels: int) -> None:
         raise ImageError(f"{width}x{height} pixels are too few")
 
 
+def _check_cost(header: Image.Image, content: bytes, max_pixels: int) -> None:
+    if header.format == "PNG":
+        _check_png(content)
+    elif header.format in ("JPEG", "MPO"):
+        check_scans(content)
+    elif header.format == "TIFF":
+        check_tiles(header, max_pixels)
+    elif header.format == "PPM":
+        check_comments(content)
+
+
 def _check_png(content: bytes) -> None:
     """Pillow shows black where a checksum is wrong, and says nothing."""
     at = len(_PNG_SIGNATURE)
+    data: list[slice] = []
     for _ in range(MAX_PARTS):
         if at >= len(content):
             raise ImageError("damaged PNG data: it is cut off")
@@ -146,7 +163,10 @@ def _check_png(content: bytes) -> None:
         if zlib.crc32(content[at + 4 : end]) != checksum:
             raise ImageError("damaged PNG data: a checksum is wrong")
         if content[at + 4 : at + 8] == b"IEND":
+            check_inflated(content, data)
             return
+        if content[at + 4 : at + 8] == b"IDAT":
+            data.append(slice(at + 8, end))
         at = end + 4
     raise ImageError(f"a PNG of more than {MAX_PARTS:,} chunks")
 

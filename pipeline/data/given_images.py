@@ -26,6 +26,8 @@ _TAKEN = (
 )
 _AS_PNG = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})
 """Modes of PIL images that PNG keeps as they are; TIFF keeps the others."""
+_AS_ANOTHER = {"YCbCr": "RGB", "HSV": "RGB", "RGBa": "RGBA", "La": "LA"}
+"""Modes that no format keeps, or that Pillow reads back differently, and those that they are saved in."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,8 @@ def _encoded(image: Image.Image | npt.NDArray[Any], number: int) -> Callable[[],
 
     def encode() -> bytes:
         buffer = io.BytesIO()
-        held.save(buffer, "PNG" if held.mode in _AS_PNG else "TIFF", exif=held.getexif())
+        kept = held.convert(_AS_ANOTHER[held.mode]) if held.mode in _AS_ANOTHER else held
+        kept.save(buffer, "PNG" if kept.mode in _AS_PNG else "TIFF", exif=held.getexif())
         return buffer.getvalue()
 
     return encode

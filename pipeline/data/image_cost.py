@@ -7,8 +7,12 @@ file is cut into, each of which Pillow reads in Python.
 
 import io
 import re
+import struct
+import zlib
+from collections.abc import Sequence
 
 from nstudent.errors import ImageError
+from PIL import Image
 
 FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "JPEG2000", "PPM", "HEIF")
 """The formats, by Pillow's names, that are read. Others have costs that nobody has looked at, and EPS a program that
@@ -21,6 +25,17 @@ _HEADER_READS = 20_000
 """Reads that Pillow may make to find out what an image is. A photo takes some hundreds."""
 _BODY_READS = 1_000_000
 """Reads that it may make for the pixels: one for each row of a large TIFF, and some more."""
+
+MAX_COMMENTS = 1_000
+"""Comments in a PPM whose numbers are text: Pillow copies up to a mebibyte for each of them."""
+_INFLATED_ALONE = 8 << 20
+"""Compressed bytes of a PNG above which it is checked that they hold no more than its pixels. The decoder inflates all
+of them, up to a thousand bytes for each one; below this number of bytes that takes some seconds at most."""
+_PIECE = 1 << 20
+_CHANNELS_OF_PNG = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+"""Number of channels by the colour type of a PNG."""
+_TILE_WIDTH, _TILE_LENGTH = 322, 323
+"""Tags of TIFF."""
 
 _SCAN = b"\xff\xda"
 _MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
@@ -74,3 +89,51 @@ def check_scans(content: bytes) -> None:
         if parts > MAX_PARTS:
             raise ImageError(f"a JPEG of more than {MAX_PARTS:,} segments")
         at += int.from_bytes(content[at : at + 2], "big")
+
+
+def check_comments(content: bytes) -> None:
+    """Check that a PPM whose numbers are text has no more comments than a person writes.
+
+    Raises:
+        ImageError: It has.
+    """
+    if content[1:2] in b"123" and content.count(b"#") > MAX_COMMENTS:
+        raise ImageError(f"a PPM of more than {MAX_COMMENTS:,} comments: save it as PNG")
+
+
+def check_tiles(image: Image.Image, max_pixels: int) -> None:
+    """Check that the tiles of an opened TIFF are no larger than an image may be: a decoder holds a whole one.
+
+    Raises:
+        ImageError: They are.
+    """
+    tags = getattr(image, "tag_v2", {})
+    width, length = tags.get(_TILE_WIDTH, 0), tags.get(_TILE_LENGTH, 0)
+    if width * length > max_pixels:
+        raise ImageError(f"its tiles of {width}x{length} pixels are more than data.max_pixels ({max_pixels:,})")
+
+
+def check_inflated(content: bytes, spans: Sequence[slice]) -> None:
+    """Check that the compressed data of a PNG do not hold more than its pixels.
+
+    Args:
+        content: Bytes of the file.
+        spans: Where its compressed data are, in their order.
+
+    Raises:
+        ImageError: They hold more.
+    """
+    if sum(span.stop - span.start for span in spans) <= _INFLATED_ALONE:
+        return
+    width, height, depth, colour = struct.unpack(">IIBB", content[16:26])
+    # Each row begins with a byte that is no pixel, and interlaced images have up to twice as many rows.
+    left = width * height * depth * _CHANNELS_OF_PNG.get(colour, 4) // 8 + 4 * height + 64
+    inflater = zlib.decompressobj()
+    for span in spans:
+        for start in range(span.start, span.stop, _PIECE):
+            piece = content[start : min(start + _PIECE, span.stop)]
+            while piece:
+                left -= len(inflater.decompress(piece, _PIECE))
+                piece = inflater.unconsumed_tail
+                if left < 0:
+                    raise ImageError("its compressed data hold more than its pixels")

@@ -73,6 +73,8 @@ class Fitted:
     if that was taken."""
     spent: Spent = field(default_factory=Spent)
     """What the training has cost; it counts passes through networks alone."""
+    mirrored: bool | None = None
+    """Whether it says that images may be mirrored; ``None`` of a kind that does not ask."""
 
 
 class NetworkTraining(Protocol):

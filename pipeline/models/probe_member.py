@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from nstudent.config.members import ProbeConfig
 from nstudent.data.dataset import Ids
-from nstudent.errors import ArtifactError, ConfigError, summary
+from nstudent.errors import ArtifactError, ConfigError, RefusedError, summary
 from nstudent.labels.path_tree import PathTree, logarithms
 from nstudent.models.cost import Spent, gmacs
 from nstudent.models.device import Placement
@@ -108,11 +108,16 @@ class ProbeKind:
         chosen = [(choose(regression, points, inputs.key), points) for points in looked]
         best, points = max(chosen, key=lambda each: each[0].likelihood)
         solution = best.fitted(points)
+        asked = settings.mirror is None
         _say(inputs, best.described(), points is not plain)
         member = ProbeMember(Probe.of(features, solution), inputs.outputs, inputs.placement)
         seen = len(ids) * (1 if settings.mirror is False else 2)
         cost = gmacs([features], inputs.images(ids[:1]).shape[-1])
-        return Fitted(member, spent=Spent(training_gmacs=round(seen * cost, 3)))
+        return Fitted(
+            member,
+            spent=Spent(training_gmacs=round(seen * cost, 3)),
+            mirrored=not chosen[1][0].is_refuted_by(chosen[0][0]) if asked else settings.mirror,
+        )
 
     def load(self, settings: ProbeConfig, path: Path, outputs: Outputs, link: str, placement: Placement) -> ProbeMember:
         """Build the probe around what was saved of it; see ``Kind``."""
@@ -158,15 +163,24 @@ def _found(features: Features, inputs: FitInputs, ids: Ids, *, flip: bool) -> Ma
     """Features of some images, or of their mirror images, (images, features)."""
     found = np.empty((len(ids), features.width))
     name = f"{inputs.name}, mirrored" if flip else inputs.name
+    first, at_once = 0, _AT_ONCE
     with inputs.progress.task(name, len(ids), "images") as task:
-        for first in range(0, len(ids), _AT_ONCE):
-            images = inputs.images(ids[first : first + _AT_ONCE])
+        while first < len(ids):
             try:
-                made = features(images.flip(3) if flip else images)
+                images = inputs.images(ids[first : first + at_once])
+                made = features(images.flip(3) if flip else images).cpu().numpy()
+            except torch.OutOfMemoryError as error:
+                if at_once == 1:
+                    raise RefusedError(
+                        f"{inputs.name}: no memory for the features of one image: {summary(error)}"
+                    ) from None
+                at_once //= 2
+                continue
             except (RuntimeError, AssertionError, ValueError) as error:
                 raise ConfigError(f"{inputs.name}: a backbone cannot take these images: {summary(error)}") from error
-            found[first : first + len(images)] = made.cpu().numpy()
-            task.advance(len(images))
+            found[first : first + len(made)] = made
+            first += len(made)
+            task.advance(len(made))
     return found
 
 

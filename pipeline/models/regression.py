@@ -7,8 +7,9 @@ taken.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -182,8 +183,18 @@ class Chosen:
     strength: float
     sharpness: float
     """What its scores are multiplied by."""
-    likelihood: float
-    """Mean log-probability of the labels."""
+    by_image: Matrix = field(compare=False, repr=False)
+    """Log-probability of each image's label, the mean over its points, (images,)."""
+
+    @property
+    def likelihood(self) -> float:
+        """Their mean."""
+        return float(self.by_image.mean())
+
+    def is_refuted_by(self, other: Chosen) -> bool:
+        """Whether another finds the same labels likelier by more than the standard error of the difference."""
+        gaps = other.by_image - self.by_image
+        return len(gaps) > 1 and bool(gaps.mean() > gaps.std(ddof=1) / math.sqrt(len(gaps)))
 
     def described(self) -> str:
         """What was chosen, for a line on the screen."""
@@ -220,7 +231,9 @@ def _judged(regression: Regression, points: Points, part_of: Rows, strength: flo
         known = Points(points.features[~out], points.possible[~out], points.image[~out])
         scores[out] = _solve(regression, known, strength, 1.0).scores(points.features[out])
     sharpness = _best_sharpness(scores, points.possible)
-    return Chosen(regression, strength, sharpness, _likelihood(scores * sharpness, points.possible))
+    found = _log_probabilities(scores * sharpness, points.possible)
+    _, image = np.unique(points.image, return_inverse=True)
+    return Chosen(regression, strength, sharpness, np.bincount(image, found) / np.bincount(image))
 
 
 def _parts(points: Points, random: np.random.Generator) -> Rows:
@@ -251,17 +264,17 @@ def _solve(regression: Regression, points: Points, strength: float, sharpness: f
 
 def _best_sharpness(scores: Matrix, possible: Matrix) -> float:
     found = minimize_scalar(
-        lambda log: -_likelihood(scores * np.exp(log), possible),
+        lambda log: -_log_probabilities(scores * np.exp(log), possible).mean(),
         bounds=(-3.0, np.log(_MOST_SHARPNESS)),
         method="bounded",
     )
     return float(np.exp(found.x))
 
 
-def _likelihood(scores: Matrix, possible: Matrix) -> float:
-    """Mean log-probability of what the labels leave open."""
+def _log_probabilities(scores: Matrix, possible: Matrix) -> Matrix:
+    """Log-probability of what the label of each point leaves open, (points,)."""
     open_ = (np.exp(log_softmax(scores, axis=1)) * possible).sum(axis=1)
-    return float(np.log(open_ + _SMALLEST).mean())
+    return np.asarray(np.log(open_ + _SMALLEST))
 
 
 def _median_squared_distance(features: Matrix, key: Key) -> float:
@@ -282,8 +295,5 @@ def most_anchors(num_images: int) -> int:
 
 def mirrored(points: Points, features: Matrix) -> Points:
     """The points and their mirror images, whose features are ``features``, (points, features)."""
-    return Points(
-        np.vstack([points.features, features]),
-        np.vstack([points.possible, points.possible]),
-        np.concatenate([points.image, points.image]),
-    )
+    possible, image = np.tile(points.possible, (2, 1)), np.tile(points.image, 2)
+    return Points(np.vstack([points.features, features]), possible, image)

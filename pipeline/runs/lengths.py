@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 _FEWEST_EPOCHS, _FEWEST_STEPS = 30, 400
 """Length of a student that is not given one: in a hundred steps a network from scratch learns little."""
+_RATIO = 3.0
+"""Pseudo-labelled images a labelled one in a student's batch, where it is not given and the heap is large enough."""
 
 
 @dataclass(frozen=True)
@@ -26,16 +28,29 @@ class Expected:
 
 
 def batch_parts(training: FilterConfig | StudentConfig) -> tuple[int, int]:
-    """Number of labelled images in a batch, and of pseudo-labelled ones beside them."""
-    ratio = training.unlabelled_ratio
+    """Number of labelled images in a batch, and of pseudo-labelled ones beside them, at the most."""
+    ratio = _RATIO if training.unlabelled_ratio is None else training.unlabelled_ratio
     return training.batch_size, max(1, round(training.batch_size * ratio)) if ratio else 0
 
 
-def student_length(config: Config, unlabelled: int) -> tuple[int, int]:
-    """Epochs of a student, and steps of each; ``unlabelled``: number of unlabelled images."""
-    student = config.student
-    steps = math.ceil(max(1, unlabelled) / batch_parts(student)[1])
-    return student.epochs or max(_FEWEST_EPOCHS, math.ceil(_FEWEST_STEPS / steps)), steps
+def student_batch(student: StudentConfig, labelled: int, unlabelled: int) -> tuple[int, int]:
+    """The same for a student of so many labelled and unlabelled images.
+
+    Where no ratio is given, an unlabelled image is shown no more often than a labelled one: its label is the worse one.
+    """
+    if student.unlabelled_ratio is not None:
+        return batch_parts(student)
+    ratio = min(_RATIO, max(1.0, unlabelled / max(1, labelled)))
+    return student.batch_size, round(student.batch_size * ratio)
+
+
+def student_length(student: StudentConfig, labelled: int, unlabelled: int) -> tuple[int, int]:
+    """Epochs of a student of so many labelled and unlabelled images, and steps of each."""
+    batch = student_batch(student, labelled, unlabelled)
+    steps = math.ceil(max(1, unlabelled) / batch[1])
+    # Smaller batches, and so many more of them that as many images are shown.
+    fewest = _FEWEST_STEPS * sum(batch_parts(student)) / sum(batch)
+    return student.epochs or max(_FEWEST_EPOCHS, math.ceil(fewest / steps)), steps
 
 
 def expected(config: Config, stage: str, labelled: int, unlabelled: int) -> Expected | None:
@@ -48,8 +63,8 @@ def expected(config: Config, stage: str, labelled: int, unlabelled: int) -> Expe
         passes = config.teacher.epochs * math.ceil(labelled / batch) * batch
         return Expected(len(config.teacher.members), config.teacher.epochs, passes)
     if stage in ("baseline", "student"):
-        epochs, steps = student_length(config, unlabelled)
-        return Expected(1, epochs, epochs * steps * sum(batch_parts(config.student)))
+        epochs, steps = student_length(config.student, labelled, unlabelled)
+        return Expected(1, epochs, epochs * steps * sum(student_batch(config.student, labelled, unlabelled)))
     judge = config.filter
     if stage == "filter" and (judge.enabled or judge.labelled):
         batch, beside = batch_parts(judge)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Self, TypeVar
 
 from nstudent.errors import ArtifactError
-from nstudent.evaluation.scores import SCORES, Difference, HeapGain, Labelling, Scores
+from nstudent.evaluation.scores import SCORES, Labelling, Scores
 from nstudent.runs.step_metrics import (
     ChoiceMetrics,
     DataMetrics,
@@ -91,16 +91,6 @@ class Measured:
         if self.scored is None:
             raise ArtifactError("the run has no scores yet: nstudent run-all makes them")
         return self.scored
-
-    @property
-    def heap_gain(self) -> HeapGain | None:
-        """What the unlabelled images were worth; ``None`` if there is nothing to compare, or no scores."""
-        return self.scored.heap_gain if self.scored else None
-
-    @property
-    def equal_passes(self) -> Mapping[str, Difference] | None:
-        """By how much the last student is ahead of the baseline, by score; ``None`` if one of them is missing."""
-        return self.scored.equal_passes if self.scored else None
 
     @property
     def labelling(self) -> Mapping[str, Labelling]:

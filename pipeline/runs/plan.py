@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from nstudent.config.rules import probe_members
+from nstudent.config.rules import decisions_of_probe, probe_members
 from nstudent.errors import ConfigError
 from nstudent.runs.stage import Stage, Step
 from nstudent.runs.step_metrics import Role
@@ -36,6 +36,7 @@ STAGES = {
             "probe",
             needs=("data",),
             provides="classifier",
+            provides_also=("probe",),
             settings=lambda config: {"probe.members": [each.asked() for each in probe_members(config)]},
             resumes=False,
         ),
@@ -44,6 +45,7 @@ STAGES = {
             needs=("data",),
             provides="classifier",
             settings=_training("teacher"),
+            asks=lambda config: decisions_of_probe(config.teacher),
             version=3,
             shared=True,
             trains=True,
@@ -55,6 +57,7 @@ STAGES = {
             after=("probe",),
             provides="classifier",
             settings=_training("student"),
+            asks=lambda config: decisions_of_probe(config.student),
             version=3,
             shared=True,
             trains=True,
@@ -85,6 +88,7 @@ STAGES = {
             settings=lambda config: (
                 _training("filter")(config) | _section("pseudolabel", without=["batch_size"])(config)
             ),
+            asks=lambda config: decisions_of_probe(config.filter) if config.filter.enabled else (),
             version=5,
             shared=True,
             trains=True,
@@ -94,6 +98,7 @@ STAGES = {
             needs=("data", "labeller", "labels", "selection"),
             provides="classifier",
             settings=lambda config: _training("student")(config) | {"pseudolabel.targets": config.pseudolabel.targets},
+            asks=lambda config: decisions_of_probe(config.student),
             version=3,
             shared=True,
             trains=True,
@@ -129,11 +134,12 @@ def plan(config: Config) -> tuple[Step, ...]:
     last = {name: index for index, (name, _) in enumerate(walk)}
     for index, (name, round_) in enumerate(walk):
         stage = STAGES[name]
-        inputs = tuple((role, latest[role]) for role in stage.needs)
+        asked = (role for role in stage.asks(config) if role in latest)
+        inputs = tuple((role, latest[role]) for role in (*stage.needs, *asked))
         gathered = tuple(made for role, made in everything if role in stage.gathers)
         step = Step(index, stage, round_, inputs, gathered, is_last=index == last[name])
         steps.append(step)
-        latest[stage.provides] = step.name
+        latest |= dict.fromkeys((stage.provides, *stage.provides_also), step.name)
         everything.append((stage.provides, step.name))
     return tuple(steps)
 

@@ -68,8 +68,9 @@ def run_stage(config: Config, stage: str, run_dir: str | Path | None = None, ses
             why = run.why_ended() or f"with rounds={config.rounds} none is planned"
             raise ConfigError(f"this run has no {stage} step: {why}")
         run.write_config()
+        asked = {name for step in steps for role, name in step.inputs if role in step.stage.asks(config)}
         for before in run.needed_steps():
-            if before.stage.name in STAGES[stage].after:
+            if before.stage.name in STAGES[stage].after or before.name in asked:
                 _make_if_stale(run, before)
         _rehearse(run, steps)
         with side_by_side(run, [step for step in steps if step.stage.apart]):

@@ -40,6 +40,10 @@ class Stage:
     """Role of the artifact it makes."""
     settings: Callable[[Config], dict[str, Any]]
     """The part of the configuration that decides what it makes."""
+    provides_also: tuple[Role, ...] = ()
+    """Further roles of that artifact."""
+    asks: Callable[[Config], tuple[Role, ...]] = lambda config: ()
+    """Roles that it also reads, because the configuration leaves a decision to them, where the run has such a step."""
     last_settings: Callable[[Config], dict[str, Any]] = lambda config: {}
     """The part of the configuration that decides, beside ``settings``, what the last of its steps makes."""
     gathers: tuple[Role, ...] = ()
@@ -51,7 +55,8 @@ class Stage:
     shared: bool = False
     """Whether every process of a run has a share of its work; else the leader does it alone."""
     resumes: bool = True
-    """Whether it goes on with what an interrupted attempt left; else that is removed, whatever it was made for."""
+    """Whether it goes on with what an interrupted attempt left. Else nothing stays of that but what classifiers have
+    said of images, and where something else is asked for all of it is thrown away without a question."""
     in_parts: bool = False
     """Whether separate jobs can each make a part of its files, which a later call puts together."""
     apart: bool = False

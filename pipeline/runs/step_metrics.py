@@ -12,9 +12,10 @@ from nstudent.evaluation.scores import Difference, Intervals
 from nstudent.storage.artifact import Manifest, Metrics
 from nstudent.storage.json_record import JsonRecord
 
-Role = Literal["data", "classifier", "labeller", "labels", "selection", "scores"]
+Role = Literal["data", "classifier", "probe", "labeller", "labels", "selection", "scores"]
 """What a step is to those that read it. A ``classifier`` was trained, a ``labeller`` chosen among those; ``labels`` are
-of the heap; ``selection`` says which of them are taught."""
+of the heap; ``selection`` says which of them are taught. A ``probe`` is a classifier that was fitted before all others,
+which may go by what it found."""
 
 Epochs = tuple[dict[str, float], ...]
 """The epochs of one training: each its number, its loss, and its score on validation if that was taken."""
@@ -58,6 +59,8 @@ class TrainedMetrics(Metrics):
     """Billions of multiply-adds of the trainings; ``None`` if the step was made by a version that did not count."""
     gain_over_labeller: Difference | None = None
     """Headline score of a student on validation minus that of the labeller whose labels it learnt from."""
+    mirrored: bool | None = None
+    """Of a probe, whether images may be mirrored in training; ``None``: it was not asked."""
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,7 @@ def test_a_folder_of_photos_becomes_a_file_that_runs(command: Command, folder: P
     ):
         assert said in " ".join(done.stdout.split()).replace("run it: ", "run it:  ")
     assert "without pretrained weights, as nobody was there to ask" in done.stderr
+    assert max(map(len, [*done.stdout.splitlines(), *done.stderr.splitlines()])) <= 80
     config = load_config(folder / "nstudent.yaml")
     assert (config.data.root, config.data.unlabelled_root, config.name) == ("photos", "heap", "photos")
     assert not any(network.model_dump()["pretrained"] for network in config.teacher.members)
@@ -121,7 +122,7 @@ def test_the_screen_fits_80_columns(command: Command, folder: Path) -> None:
     done = command("data", "check", "data.source=folder", "data.root=photos", "data.unlabelled_root=heap")
     assert done.returncode == 0, done.stderr
     assert max(map(len, done.stdout.splitlines())) <= 80
-    assert "networks: all can be trained at 32 px" in done.stdout
+    assert "networks: all can be trained at 64 px" in done.stdout
     assert sorted(path.name for path in folder.iterdir()) == ["heap", "photos"]
 
 

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from nstudent.config.file import load_config
 from nstudent.config.first_page import Entry, Situation, as_text, configured, propose, shortened, wants_weights
-from nstudent.config.schema import Config
 
 PHOTOS = Situation(
     data={"source": "folder", "root": "photos", "unlabelled_root": "my heap"},
@@ -43,14 +42,11 @@ def test_the_size_follows_from_the_images_the_weights_and_the_machine(
     assert _values(replace(PHOTOS, side=side, weights=weights, has_gpu=has_gpu))["data.image_size"] == px
 
 
-def test_small_images_are_not_mirrored_and_photos_are() -> None:
-    small = configured(propose(replace(PHOTOS, side=28)))
-    assert not small.teacher.noise.flip
-    assert not small.student.noise.flip
+def test_without_weights_everything_but_the_size_is_left_to_the_recipe() -> None:
+    assert {key for key in _values(PHOTOS) if not key.startswith("data.")} == {"name"}
     photos = configured(propose(PHOTOS))
-    assert photos.teacher.noise.flip
-    assert photos.student.noise.flip
-    assert photos.teacher.members == Config().teacher.members
+    by_hand = load_config(None, ["data.source=folder", "data.root=photos"])
+    assert (photos.teacher, photos.student) == (by_hand.teacher, by_hand.student)
     assert not wants_weights(63)
     assert not wants_weights(None)
 

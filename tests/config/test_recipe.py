@@ -30,7 +30,7 @@ def test_photos_have_their_own_noise_and_size(source: str) -> None:
     table = ["data.table=t.csv"] if source == "csv" else []
     found = load_config(None, [f"data.source={source}", "data.root=x", *table])
     for noise in (found.teacher.noise, found.student.noise):
-        assert (noise.flip, noise.shift, noise.zoom, noise.rotate) == (True, 0.15, 0.25, 15.0)
+        assert (noise.flip, noise.shift, noise.zoom, noise.rotate) == (None, 0.15, 0.25, 15.0)
         assert (noise.operations, noise.dropout, noise.cutmix, noise.cutmix_schedule) == (1, 0.2, 0.5, "constant")
     assert (found.teacher.noise.drop_path, found.student.noise.drop_path) == (0.0, 0.1)
     assert found.data.image_size == 64
@@ -46,7 +46,7 @@ def test_weights_ask_for_larger_images_a_lower_rate_and_a_student_that_has_them_
     assert found.student.model.pretrained == "w.safetensors"
     # Those of the student that is trained from scratch hold for no other backbone.
     assert found.student.model.backbone_options == {}
-    assert found.student.noise.flip
+    assert found.student.noise.flip is None
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_what_is_given_stands_and_the_rest_of_its_group_follows_the_recipe(tmp_p
     page.write_text("data: {source: folder, root: x}\nstudent: {noise: {flip: false}, learning_rate: 0.005}\n")
     found = load_config(page, [PRETRAINED, "data.image_size=96", "student.model.backbones=[resnet18]"])
     assert (found.student.noise.flip, found.student.noise.rotate) == (False, 15.0)
-    assert (found.teacher.noise.flip, found.teacher.learning_rate) == (True, 0.001)
+    assert (found.teacher.noise.flip, found.teacher.learning_rate) == (None, 0.001)
     assert (found.student.learning_rate, found.data.image_size) == (0.005, 96)
     # A network is one thing: of one that is given in part, nothing is added.
     assert (found.student.model.backbones, found.student.model.pretrained) == (("resnet18",), False)

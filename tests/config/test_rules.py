@@ -3,7 +3,7 @@
 import pytest
 from nstudent.config.file import load_config
 from nstudent.config.members import ProbeConfig
-from nstudent.config.rules import probe_members
+from nstudent.config.rules import decisions_of_probe, probe_members, with_decisions
 from nstudent.errors import ConfigError
 
 
@@ -33,3 +33,18 @@ def test_the_probe_looks_at_what_the_teacher_begins_with(
     words: tuple[str, ...], probes: tuple[ProbeConfig, ...]
 ) -> None:
     assert probe_members(load_config(None, words)) == probes
+
+
+@pytest.mark.parametrize(("found", "mirrored"), [(True, True), (False, False), (None, True)])
+def test_a_decision_that_is_left_open_is_the_probes(found: bool | None, mirrored: bool) -> None:
+    config = load_config(None, ["teacher.noise.flip=null", "filter.noise.flip=null", "student.noise.flip=false"])
+    assert decisions_of_probe(config.teacher) == ("probe",)
+    assert decisions_of_probe(config.student) == ()
+    taken = with_decisions(config, found)
+    assert (taken.teacher.noise.flip, taken.filter.noise.flip, taken.student.noise.flip) == (mirrored, mirrored, False)
+    given = load_config(None, [f"{name}.noise.flip={str(mirrored).lower()}" for name in ("teacher", "filter")])
+    assert taken == given
+
+
+def test_where_nothing_is_open_nothing_changes() -> None:
+    assert with_decisions(load_config(), True) == load_config()

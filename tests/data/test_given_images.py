@@ -68,6 +68,18 @@ def test_modes_of_pil_images(mode: str) -> None:
     assert decode(given.content(), 8, 10_000).shape == (8, 8, 3)
 
 
+@pytest.mark.parametrize("mode", ["YCbCr", "HSV", "RGBa", "La"])
+def test_modes_that_no_format_keeps_are_seen_in_their_colours(mode: str) -> None:
+    steps = {"RGBa": ("RGBA", "RGBa"), "La": ("LA", "La")}.get(mode, (mode,))
+    image = plain = Image.fromarray(PIXELS)
+    for step in steps:
+        image = image.convert(step)
+    (given,) = named_images(image)
+    seen = decode(given.content(), 12, 10_000).astype(int)
+    expected = np.asarray(plain.convert("L" if mode == "La" else "RGB").convert("RGB"))[:, 2:-2].astype(int)
+    assert abs(seen - expected).max() <= 8
+
+
 def test_an_image_that_was_turned_in_memory_is_not_turned_again(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from nstudent.data.decode import decode
-from nstudent.data.image_cost import MAX_PARTS, MAX_SCANS, check_scans
+from nstudent.data.image_cost import MAX_COMMENTS, MAX_PARTS, MAX_SCANS, check_scans
 from nstudent.data.packing.decoders import Decoded
 from nstudent.data.packing.jpeg_shards import EncodedShards, encode
 from nstudent.data.packing.shards import Layout
@@ -176,3 +176,72 @@ def test_formats_whose_cost_nobody_has_looked_at_are_not_read(kind: str) -> None
     Image.new("1" if kind == "MSP" else "RGB", (SIDE, SIDE)).save(buffer, kind)
     with pytest.raises(ImageError, match=r"not an image, or of an unknown kind|a kind of image that is not read"):
         decode(buffer.getvalue(), 8, 10_000)
+
+
+def _png(side: int, inflated: int, data: int = 0) -> bytes:
+    """A grey PNG whose data hold so many bytes: compressed, or without compression in ``data`` chunks."""
+    packed = zlib.compress(bytes(inflated), 0 if data else 9)
+    size = -(-len(packed) // max(1, data))
+    chunks = [_chunk(b"IDAT", packed[at : at + size]) for at in range(0, len(packed), size)]
+    header = _chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + b"".join(chunks) + _chunk(b"IEND")
+
+
+def test_a_png_whose_data_hold_more_than_its_pixels_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand bytes to inflate for each one of the file."""
+    monkeypatch.setattr("nstudent.data.image_cost._INFLATED_ALONE", 1000)
+    monkeypatch.setattr("nstudent.data.decode.cv2.imdecode", lambda *_: pytest.fail("it is decoded"))
+    for data in (0, 1, 7):
+        with pytest.raises(ImageError, match="its compressed data hold more than its pixels"):
+            decode(_png(64, 10_000_000, data), 8, 10_000)
+
+
+@pytest.mark.parametrize("data", [1, 7])
+def test_a_png_of_exactly_its_pixels_is_read_however_large_it_is(data: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nstudent.data.image_cost._INFLATED_ALONE", 1000)
+    assert decode(_png(64, 64 * 65, data), 8, 10_000).shape == (8, 8, 3)
+
+
+def test_a_large_png_that_holds_more_than_its_pixels_is_refused() -> None:
+    with pytest.raises(ImageError, match="its compressed data hold more than its pixels"):
+        decode(_png(64, 9 << 20, 1), 8, 10_000)
+
+
+def test_an_interlaced_png_has_more_rows_than_it_is_high(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nstudent.data.image_cost._INFLATED_ALONE", 0)
+    header = _chunk(b"IHDR", struct.pack(">IIBBBBB", 3, 900, 8, 2, 0, 0, 1))
+    # Rows and columns of the seven passes of Adam7, of an image of 3 columns and 900 rows.
+    passes = [(113, 1), (113, 0), (112, 1), (225, 1), (225, 2), (450, 1), (450, 3)]
+    rows = b"".join(bytes(1 + 3 * columns) * height for height, columns in passes if columns)
+    png = b"\x89PNG\r\n\x1a\n" + header + _chunk(b"IDAT", zlib.compress(rows)) + _chunk(b"IEND")
+    assert decode(png, 2, 10_000).shape == (2, 2, 3)
+
+
+@pytest.mark.parametrize("kind", [b"P1", b"P2", b"P3"])
+def test_a_ppm_of_numbers_in_text_has_few_comments(kind: bytes) -> None:
+    def ppm(comments: int) -> bytes:
+        return kind + b" 4 4" + (b" 255" if kind != b"P1" else b"") + b"\n" + b"#\n" * comments + b"1 " * 48
+
+    assert decode(ppm(MAX_COMMENTS), 4, 100).shape == (4, 4, 3)
+    with pytest.raises(ImageError, match="more than 1,000 comments"):
+        decode(ppm(MAX_COMMENTS + 1), 4, 100)
+
+
+def test_a_ppm_of_bytes_has_no_comments_to_count() -> None:
+    assert (decode(b"P6 40 40 255\n" + b"#" * 4800, 4, 2000) == ord("#")).all()
+
+
+def test_the_tiles_of_a_tiff_are_no_larger_than_an_image_may_be() -> None:
+    """A decoder holds a whole tile, of which the image may be a corner."""
+
+    def tiff(side: int) -> bytes:
+        entries = [(256, 16), (257, 16), (258, 8), (259, 8), (262, 1), (277, 1), (322, side), (323, side)]
+        tile = zlib.compress(bytes(side * side))
+        start = 8 + 2 + 12 * (len(entries) + 2) + 4
+        entries += [(324, start), (325, len(tile))]
+        listed = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries)
+        return b"II*\0" + struct.pack("<IH", 8, len(entries)) + listed + bytes(4) + tile
+
+    assert decode(tiff(96), 8, 96 * 96).shape == (8, 8, 3)
+    with pytest.raises(ImageError, match=r"its tiles of 112x112 pixels are more than data\.max_pixels \(9,216\)"):
+        decode(tiff(112), 8, 96 * 96)

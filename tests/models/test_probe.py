@@ -10,7 +10,7 @@ import torch
 from nstudent.config.members import ProbeConfig
 from nstudent.config.schema import Config
 from nstudent.data.batches import Examples
-from nstudent.errors import ArtifactError, ConfigError
+from nstudent.errors import ArtifactError, ConfigError, RefusedError
 from nstudent.labels.path_tree import PathTree
 from nstudent.labels.targets import GivenTargets
 from nstudent.models import probe as probe_module
@@ -153,6 +153,47 @@ def test_mirror_images_are_learnt_where_held_out_labels_say_so(inputs: FitInputs
     assert len(_anchors(fit(handed))) == 60
     assert len(_anchors(fit(handed, mirror=True))) == 120
     assert len(_anchors(fit(mirrored, mirror=False))) == 60
+
+
+@pytest.mark.slow
+def test_it_says_whether_images_may_be_mirrored(inputs: FitInputs) -> None:
+    """Unless labels are clearly less likely with mirror images, they may; of arrows they may not."""
+    assert _mirrored(inputs) is True
+    pairs = np.arange(60) % 2
+    arrows = pictures(np.zeros(60, dtype=int), noise=0.02)
+    arrows[pairs == 1] = arrows[pairs == 1][:, :, ::-1]
+    targets = GivenTargets(TREE.terminal_rows[_terminal(pairs)], inputs.outputs)
+    handed = replace(inputs, pixels=Pixels(arrows), examples=Examples(np.arange(60), targets))  # type: ignore[arg-type]
+    assert _mirrored(handed) is False
+    assert _mirrored(handed, mirror=True) is True
+    assert _mirrored(inputs, mirror=False) is False
+
+
+def _mirrored(inputs: FitInputs, **settings: object) -> bool | None:
+    config = ProbeConfig.model_validate(settings)
+    return kind_for(config).fit(config, inputs).mirrored
+
+
+def test_where_memory_ends_fewer_images_are_looked_at_together(
+    inputs: FitInputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = _anchors(fit(inputs, mirror=False))
+    seen: list[int] = []
+    forward, most = probe_module.Gradients.forward, [7]
+
+    def small(self: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
+        seen.append(len(images))
+        if len(images) > most[0]:
+            raise torch.OutOfMemoryError("no memory")
+        return forward(self, images)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(probe_module.Gradients, "forward", small)
+    torch.testing.assert_close(_anchors(fit(inputs, mirror=False)), whole)
+    assert seen[:4] == [60, 32, 16, 8]
+    assert max(seen[4:]) == 4
+    most[0] = 0
+    with pytest.raises(RefusedError, match="no memory for the features of one image"):
+        fit(inputs, mirror=False)
 
 
 def _anchors(member: ProbeMember) -> torch.Tensor:

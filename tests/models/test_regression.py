@@ -3,7 +3,17 @@
 import numpy as np
 import pytest
 from nstudent.models import regression
-from nstudent.models.regression import KernelRidge, Logistic, Matrix, Points, Regression, choose, mirrored, most_anchors
+from nstudent.models.regression import (
+    Chosen,
+    KernelRidge,
+    Logistic,
+    Matrix,
+    Points,
+    Regression,
+    choose,
+    mirrored,
+    most_anchors,
+)
 from scipy.special import log_softmax
 
 KEY = ("a test",)
@@ -101,6 +111,21 @@ def test_an_image_is_not_judged_by_its_own_mirror_image(kind: Regression) -> Non
     points = Points(random.normal(size=(60, 30)), np.eye(2)[random.permutation(60) % 2], np.arange(60))
     chosen = choose(kind, mirrored(points, points.features), KEY)
     assert chosen.likelihood < np.log(0.5) + 0.03
+
+
+def test_another_refutes_it_only_by_more_than_chance_explains() -> None:
+    random = np.random.default_rng(0)
+
+    def likelier(by: float, images: int) -> bool:
+        gaps = random.normal(by, 1.0, images)
+        gaps += by - gaps.mean()
+        gone = Chosen(KernelRidge(KEY), 0.1, 1.0, np.zeros(images))
+        return gone.is_refuted_by(Chosen(KernelRidge(KEY), 0.1, 1.0, gaps))
+
+    # The standard error is about a tenth with 100 images.
+    assert [likelier(by, 100) for by in (-0.5, 0.0, 0.07, 0.13)] == [False, False, False, True]
+    assert likelier(0.07, 400)
+    assert not likelier(5.0, 1)
 
 
 @pytest.mark.parametrize("kind", BOTH, ids=lambda kind: kind.name)

@@ -32,6 +32,21 @@ def test_a_probe_comes_before_what_is_trained() -> None:
     assert steps[-1].name == "09-evaluate"
 
 
+def test_a_decision_that_is_left_to_the_probe_makes_it_an_input() -> None:
+    words = ["rounds=1", "teacher.noise.flip=null", "student.noise.flip=null", "filter.noise.flip=null"]
+    reads = {step.name: step.reads for step in plan(load_config(None, words))}
+    assert reads["02-teacher"] == ("00-data", "01-probe")
+    assert reads["03-baseline"] == ("00-data", "01-probe")
+    assert "01-probe" in reads["07-student"]
+    assert "01-probe" not in reads["06-filter"], "it trains nothing: the filter is off"
+    reads = {step.name: step.reads for step in plan(load_config(None, [*words, "filter.enabled=true"]))}
+    assert "01-probe" in reads["06-filter"]
+    without = {step.name: step.reads for step in plan(load_config(None, [*words, "probe.members=[]"]))}
+    assert without["01-teacher"] == ("00-data",)
+    given = {step.name: step.reads for step in plan(load_config(None, ["rounds=1"]))}
+    assert given["02-teacher"] == given["03-baseline"] == ("00-data",)
+
+
 _FIRST_ROUND = {
     "00-data": [],
     "01-teacher": ["00-data"],

@@ -38,7 +38,8 @@ def hook(event, args):
         seen["started"].append(repr((event, args)))
     elif event == "open" and isinstance(args[0], str) and (args[2] or 0) & WRITING:
         seen["written"].append(os.path.abspath(args[0]))
-    elif event in CHANGED:
+    # A file that is open already is named by its number: it was opened under its name before.
+    elif event in CHANGED and not isinstance(args[0], int):
         seen["written"].append(os.path.abspath(os.fsdecode(args[0])))
 
 sys.addaudithook(hook)

@@ -102,3 +102,23 @@ def test_a_run_of_probes_and_no_rounds_ends(tiny: Tiny, untrained: Path) -> None
     assert [each["kind"] for each in teacher["members"]] == ["probe", "network"]
     predictions = Ensemble.load(Artifact(untrained / "03-choose"), Placement(torch.device("cpu"), "float32"))
     assert all(np.isfinite(level).all() for level in predictions.probabilities(np.zeros((2, 16, 16, 3), np.uint8)))
+
+
+@pytest.mark.parametrize(("mirror", "said"), [("true", "are mirrored in training"), ("false", "are not mirrored in")])
+def test_trainings_mirror_their_images_where_the_probe_says_that_they_may(
+    tiny: Tiny, untrained: Path, mirror: str, said: str
+) -> None:
+    """A stage that is made by itself makes the probe first, to know."""
+    screen, given = Said(), Path(shutil.copytree(untrained, untrained.with_name("given")))
+    probe = f"probe.members=[{{kind: probe, mirror: {mirror}}}]"
+    run_stage(tiny(probe, "teacher.noise.flip=null"), "teacher", untrained, Session(progress=screen))
+    assert any(said in line for line in screen.lines)
+    found = Manifest.read(untrained / "02-teacher")
+    assert set(found.inputs) == {"00-data", "01-probe"}
+    files = {}
+    for flip in ("false", "true"):
+        run_stage(tiny(probe, f"teacher.noise.flip={flip}"), "teacher", given)
+        files[flip] = Manifest.read(given / "02-teacher").files
+    assert not (given / "01-probe").exists(), "nobody asked"
+    assert files["false"] != files["true"]
+    assert found.files == files[mirror]
