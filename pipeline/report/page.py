@@ -53,6 +53,7 @@ def render(run_dir: Path) -> bytes:
 
 
 def _page(material: Material, limits: Limits) -> str:
+    gathered = summary.summary(material, limits)
     taught = heap.taught(material)
     pictures = None
     if material.has("data"):
@@ -63,7 +64,7 @@ def _page(material: Material, limits: Limits) -> str:
         "mark": mark(material.run_dir, material.step("scores"), CONFIG) if material.has_scores else "no scores",
         "verdict": material.verdict,
         "so_far": so_far(material, taught, limits),
-        "summary": summary.summary(material, limits),
+        "summary": gathered,
         "trainings": shown,
         "trainings_left_out": left_out,
         "levels": classes.levels(material, taught, limits) if material.has_scores else [],
