@@ -73,12 +73,34 @@ def cifar(npz: Path, out: Path) -> None:
     rows = np.full((len(CIFAR_TREE), 3), ABSENT, np.int16)
     for row, path in zip(rows, CIFAR_TREE.values(), strict=True):
         row[: len(path)] = [names[level].index(name) for level, name in enumerate(path)]
+    _write(out, pixels, rows[label], split, names)
+
+
+def cifar100(npz: Path, out: Path) -> None:
+    """Write the 10,000 training and 2,000 test images of a part of CIFAR-100 that way, with its 20 and 100 classes."""
+    with np.load(npz, allow_pickle=False) as packed:
+        pixels = np.concatenate([_tiles(packed, "train"), _tiles(packed, "test")])
+        coarse, fine = (
+            np.concatenate([packed[f"train_{name}"], packed[f"test_{name}"]]) for name in ("coarse", "fine")
+        )
+        split = np.repeat([TRAIN, TEST], [int(packed["train_n"]), int(packed["test_n"])])
+    names = [[f"group {number}" for number in range(20)], [f"class {number}" for number in range(100)]]
+    _write(out, pixels, np.stack([coarse, fine], axis=1).astype(np.int16), split, names)
+
+
+def _write(
+    out: Path,
+    pixels: npt.NDArray[np.uint8],
+    label: npt.NDArray[np.int16],
+    split: npt.NDArray[np.int64],
+    names: list[list[str]],
+) -> None:
     contents = [_png(image) for image in pixels]
     waiting = out.with_name(f"{out.name}.part")
     with h5py.File(waiting, "w") as file:
         file["jpeg"] = np.frombuffer(b"".join(contents), np.uint8)
         file["offset"] = np.cumsum([0, *map(len, contents)], dtype=np.int64)
-        file["label"] = rows[label]
+        file["label"] = label
         file["split"] = split.astype(np.int8)
         file["name"] = np.array([f"{number:05d}".encode() for number in range(len(label))])
         file.attrs["meta"] = json.dumps({"levels": names})

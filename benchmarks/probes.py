@@ -23,13 +23,13 @@ from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble
 from nstudent.runs.run import run_stage
 from nstudent.storage.artifact import Artifact
-from settings import SETTINGS, Data
+from settings import CORE, SETTINGS, Data
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, action="append", default=[], help="folder with files of the settings")
-    parser.add_argument("--settings", nargs="+", default=list(SETTINGS), choices=list(SETTINGS))
+    parser.add_argument("--settings", nargs="+", default=list(CORE), choices=list(SETTINGS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--made", type=Path, default=HERE / "runs" / "benchmarks" / "data", help="folder for data")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")

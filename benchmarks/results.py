@@ -20,7 +20,7 @@ from pathlib import Path
 import rows
 from checkouts import HERE, name_of, package
 from pool import Asked, Code, Pool, tasks
-from settings import SETTINGS, VARIANTS, Data
+from settings import CORE, SETTINGS, VARIANTS, Data
 from tables import all_tables
 
 ROWS = HERE / "benchmarks" / "rows"
@@ -32,7 +32,7 @@ def main() -> None:
         "--rows", type=Path, default=ROWS / "core.jsonl", help="file that rows are read from and added to"
     )
     parser.add_argument("--data", type=Path, action="append", default=[], help="folder with files of the settings")
-    parser.add_argument("--settings", nargs="+", default=list(SETTINGS), choices=list(SETTINGS))
+    parser.add_argument("--settings", nargs="+", default=list(CORE), choices=list(SETTINGS))
     parser.add_argument("--variants", nargs="+", default=["defaults"], choices=list(VARIANTS))
     parser.add_argument("--as", dest="name", help="name of a variant of these words, on top of the one of --variants")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])

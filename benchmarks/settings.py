@@ -83,8 +83,11 @@ def _newcomer(data: Data, seed: int) -> list[str]:
     folder = data.made / f"newcomer-{seed}"
     if not (folder / "heap" / "Thumbs.db").exists():
         core_data.newcomer(_pack(data), folder, seed)
-    root = f"data.root={folder / 'photos'}"
-    return ["data.source=folder", root, f"data.unlabelled_root={folder / 'heap'}", "data.image_size=64"]
+    return [*_newcomer_at(folder), "data.image_size=64"]
+
+
+def _newcomer_at(folder: Path) -> list[str]:
+    return ["data.source=folder", f"data.root={folder / 'photos'}", f"data.unlabelled_root={folder / 'heap'}"]
 
 
 def _newcomer_pretrained(data: Data, seed: int) -> list[str]:
@@ -102,7 +105,28 @@ def _pretrained(data: Data) -> list[str]:
     return [f"teacher.members=[{member}, {member}]", f"student.model={member}"]
 
 
-SETTINGS = {
+def _scratch(data: Data, seed: int) -> list[str]:
+    return [word for word in _grocery(data, seed) if not word.startswith(("teacher.members", "student.model"))]
+
+
+def _cifar100(data: Data, seed: int) -> list[str]:
+    heap = data.made / "cifar100_lite.h5"
+    if not heap.exists():
+        where = "A tenth of CIFAR-100's classes' images: 10,000 training and 2,000 test images."
+        heap.parent.mkdir(parents=True, exist_ok=True)
+        core_data.cifar100(found(data.folders, "cifar100_lite_lossless.npz", where), heap)
+    sizes = ("data.labelled=2000", "data.validation=1000", "data.duplicates=drop", "data.image_size=32")
+    return ["data.source=hdf5", f"data.root={heap}", *sizes]
+
+
+def _large_heap(data: Data, seed: int) -> list[str]:
+    folder = data.made / f"newcomer-all-{seed}"
+    if not (folder / "heap" / "Thumbs.db").exists():
+        core_data.newcomer(_pack(data), folder, seed, heap=10_000)
+    return [*_newcomer_at(folder), "data.image_size=64"]
+
+
+CORE = {
     "digits": Setting(_digits, "cpu", 110),
     "fashion": Setting(_fashion, "cuda", 120),
     "grocery": Setting(_grocery, "cuda", 60),
@@ -110,6 +134,17 @@ SETTINGS = {
     "newcomer": Setting(_newcomer, "cuda", 30),
     "newcomer_pretrained": Setting(_newcomer_pretrained, "cuda", 40),
 }
+"""What every change is measured on."""
+FURTHER = {
+    "digits_30": Setting(lambda data, seed: ["data.labelled=30"], "cpu", 90),
+    "fashion_250": Setting(lambda data, seed: [*_fashion(data, seed), "data.labelled=250"], "cuda", 120),
+    "grocery_eighth": Setting(lambda data, seed: [*_grocery(data, seed), "data.labelled=0.125"], "cuda", 60),
+    "grocery_scratch": Setting(_scratch, "cuda", 60),
+    "cifar100": Setting(_cifar100, "cuda", 80),
+    "newcomer_large_heap": Setting(_large_heap, "cuda", 60),
+}
+"""Where labels are fewer, classes more, or the heap another one: looked at once, with one seed."""
+SETTINGS = CORE | FURTHER
 CHOSEN_ON = ("digits", "fashion", "grocery")
 """Settings whose seed 0 decides what becomes a default. The others are only reported."""
 

@@ -99,8 +99,26 @@ def _missing_of_torchrun() -> list[str]:
 
 
 def may_start_processes() -> bool:
-    """Whether this process can have others below it: the workers of a ``multiprocessing.Pool`` cannot."""
+    """Whether this process can have any others below it: the workers of a ``multiprocessing.Pool`` cannot."""
     return not multiprocessing.current_process().daemon
+
+
+@contextmanager
+def processes_that_end_with_this() -> Iterator[None]:
+    """Let this process start others for a time, also if it is a worker of a ``multiprocessing.Pool``.
+
+    Those workers are forbidden to, because a worker that is terminated would leave its processes behind. For processes
+    that begin with ``serve_parent`` that is not so: they notice that it has gone.
+    """
+    process = multiprocessing.current_process()
+    before = process.daemon
+    if before:
+        process.daemon = False
+    try:
+        yield
+    finally:
+        if before:
+            process.daemon = True
 
 
 def available_memory() -> int | None:

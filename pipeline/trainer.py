@@ -14,7 +14,7 @@ from nstudent.data.dataset import Dataset, Ids, PixelStore
 from nstudent.data.packing.shards import readable_size
 from nstudent.data.resident import ResidentPixels, fits_beside_training
 from nstudent.distributed.ranks import gathered_rows
-from nstudent.errors import ConfigError
+from nstudent.errors import ConfigError, StoppedError
 from nstudent.evaluation.assess import assess
 from nstudent.evaluation.ensemble_calibration import calibrated
 from nstudent.evaluation.metrics import scores
@@ -25,6 +25,8 @@ from nstudent.labels.targets import GivenTargets
 from nstudent.models.cost import check_final_cost, gmacs
 from nstudent.models.device import Placement, loader_workers, noises_in_batches
 from nstudent.models.ensemble import Ensemble
+from nstudent.models.inference import Walk
+from nstudent.models.kept_walks import KeptWalks
 from nstudent.models.members import FitInputs, Fitted
 from nstudent.models.network import Network, build_network
 from nstudent.models.recipe import Recipe
@@ -62,6 +64,9 @@ class Trainer:
         self._listener = context.listener
         self._stop = context.session.stop
         self._full_name = context.training
+        self.walk: Walk = KeptWalks(context.folder, context.session).batches
+        """Walks through images with a classifier of the step; what it says is kept until the step is there."""
+        self._validating = KeptWalks(context.folder, context.session, check=self._go_on, passing=True)
 
     @cached_property
     def outputs(self) -> Outputs:
@@ -94,7 +99,7 @@ class Trainer:
     def calibrated(self, ensemble: Ensemble, out_of_fold: OutOfFold | None = None) -> Ensemble:
         """The same ensemble, calibrated on the validation images, or if its members were cross-fitted also on what each
         says of its own fold: first each member, then their pool."""
-        return calibrated(ensemble, self.dataset, self._config.evaluate.batch_size, out_of_fold)
+        return calibrated(ensemble, self.dataset, self._config.evaluate.batch_size, out_of_fold, self.walk)
 
     def labelled(self, labels: LabelArray | None = None, ids: Ids | None = None) -> Examples:
         """The labelled training images, or some of them by id; ``labels`` (images, levels) replaces what is given."""
@@ -109,23 +114,20 @@ class Trainer:
         heap_shares: Sequence[float] | None = None,
         ids: Ids | None = None,
     ) -> Supervised:
-        """The loss on labels, with the class weights of the labelled images, and on pseudo-labels, whose copies are
-        balanced instead.
+        """The loss on labels, with their class weights, and on pseudo-labels, whose copies are balanced instead.
 
         Args:
             training: How the network is trained.
             unlabelled_weight: Weight of the pseudo-labels' loss.
-            heap_shares: Share of the shown images of the heap that could have a label at each level; see
-                ``Supervised``.
+            heap_shares: Share of the shown images of the heap that could have a label at each level (``Supervised``).
             ids: Labelled images that are trained on; ``None``: all.
         """
         labels = self.dataset.labels[self.dataset.labelled if ids is None else ids]
         device = self.placement.device
         weights = [weight.to(device) for weight in class_weights(labels, self.outputs, training)]
-        even = even_weights(self.outputs, device)
         return Supervised(
             labelled=build_loss(LossSettings(self.outputs, weights, training, training.label_smoothing)),
-            heap=build_loss(LossSettings(self.outputs, even, training)),
+            heap=build_loss(LossSettings(self.outputs, even_weights(self.outputs, device), training)),
             level_weights=training.level_weights or (1.0,) * self.dataset.taxonomy.num_levels,
             unlabelled_weight=unlabelled_weight,
             heap_shares=heap_shares,
@@ -185,7 +187,7 @@ class Trainer:
 
         def validate(network: nn.Module) -> float:
             assert isinstance(network, Network)
-            # Of several processes all wait for the one that validates, which then must not leave on its own.
+            # Of several processes all stop together, after a batch: none of them may leave on its own.
             with self._stop.patiently(self._world.size > 1):
                 return self.validation_score(self.ensemble([model], [network]))
 
@@ -218,8 +220,26 @@ class Trainer:
             )
 
     def validation_score(self, ensemble: Ensemble) -> float:
-        """The headline score on the validation images: the leader's, in every process."""
-        return float(self._world.agree(self._score(ensemble) if self._world.leads else None))
+        """The headline score on the validation images: the leader's, in every process.
+
+        Raises:
+            StoppedError: One of the processes was asked to stop; the leader keeps what the ensemble has said by then.
+        """
+        if self._world.leads:
+            return float(self._world.agree(self._score(ensemble)))
+        while (score := self._world.agree()) is None:
+            self._stop_together()
+        return float(score)
+
+    def _go_on(self) -> None:
+        """Tell the other processes, which wait for a score, that the leader has labelled another batch for it."""
+        self._world.agree(None)
+        self._stop_together()
+
+    def _stop_together(self) -> None:
+        if self._world.any(self._stop.is_noted):
+            self._stop.check()
+            raise StoppedError("stopped with the other processes of the run: the same command goes on")
 
     def running_average(self, num_rows: int, momentum: float) -> RunningAverage:
         """Averages of a network's predictions for so many images: on the device that trains, where they fit there."""
@@ -243,7 +263,8 @@ class Trainer:
         return gathered_rows(self._world, rows)
 
     def _score(self, ensemble: Ensemble) -> float:
-        assessed = assess(ensemble, self.dataset, self.dataset.validation, self._config.evaluate.batch_size)
+        ids, batch_size = self.dataset.validation, self._config.evaluate.batch_size
+        assessed = assess(ensemble, self.dataset, ids, batch_size, walk=self._validating.batches)
         score = scores(assessed.tallies)[HEADLINE]
         assert score is not None, "the data stage refuses validation images without a label"
         return score

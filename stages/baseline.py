@@ -32,7 +32,8 @@ def run(context: Context) -> TrainedMetrics | None:
     baseline = trainer.calibrated(trainer.ensemble([config.model], [trained.network]))
     baseline.save(context.folder)
     spent = total([trained.spent])
-    assessed = assess(baseline, dataset, dataset.validation, context.config.evaluate.batch_size)
+    ids, batch_size = dataset.validation, context.config.evaluate.batch_size
+    assessed = assess(baseline, dataset, ids, batch_size, walk=trainer.walk)
     return TrainedMetrics(
         validation=scores(assessed.tallies),
         gmacs=round(baseline.gmacs, 6),

@@ -24,6 +24,7 @@ from nstudent.models.cost import check_final_cost
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble, Probabilities, pool_ensembles
 from nstudent.models.inference import predict
+from nstudent.models.kept_walks import KeptWalks
 from nstudent.models.pooling import POOLINGS
 from nstudent.runs.stage import Context
 from nstudent.runs.step_metrics import Candidate, ChoiceMetrics, TrainedMetrics
@@ -100,14 +101,14 @@ def _trained(context: Context, dataset: Dataset) -> list[_Trained]:
     Raises:
         ArtifactError: Nothing has learnt from the labels alone.
     """
-    placement = Placement.from_config(context.config)
+    placement, walk = Placement.from_config(context.config), KeptWalks(context.folder, context.session).batches
     made = context.all("classifier")
     found = []
     with context.progress.task("compare", len(made), "classifiers") as task:
         for each in made:
             ensemble = Ensemble.load(each, placement)
             ids, batch_size = _judged(dataset, ensemble), context.config.evaluate.batch_size
-            raw = predict(ensemble.calibrated(None), dataset.pixels, ids, batch_size)
+            raw = predict(ensemble.calibrated(None), dataset.pixels, ids, batch_size, walk=walk)
             cost = TrainedMetrics.of(each.manifest).gmacs
             found.append(_Trained(each.name, _kind(each, ensemble), cost, ensemble, raw))
             task.advance(1)
@@ -228,7 +229,7 @@ def _chosen(candidates: Sequence[Candidate]) -> ChoiceMetrics:
 
 def _in_words(metrics: ChoiceMetrics, singles: Sequence[_Choice], limit: float | None) -> Iterator[str]:
     """What could have been chosen, and what was."""
-    yield f"  on validation, expected against {singles[0].name}, and for one image:"
+    yield f"  score on validation, gain to be expected over {singles[0].name} on other images, cost of one image:"
     for each in metrics.candidates:
         score, expected = f"{100 * each.validation:5.1f} %", f"{100 * each.expected:+6.1f} points"
         yield f"  {each.name:<18}{score}{expected}{each.gmacs:9.4g} GMACs"

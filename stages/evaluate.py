@@ -38,6 +38,8 @@ from nstudent.labels.path_posterior import Calibration
 from nstudent.labels.selection import load_given_keep
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble, pool_ensembles
+from nstudent.models.inference import Walk
+from nstudent.models.kept_walks import KeptWalks
 from nstudent.models.recipe import Recipe
 from nstudent.runs.lineage import cost, made_from
 from nstudent.runs.stage import Context
@@ -84,6 +86,7 @@ class _Scoring:
         self._context = context
         self._dataset = dataset
         self._placement = Placement.from_config(context.config)
+        self._walk: Walk = KeptWalks(context.folder, context.session).batches
         self._made = {made.name: made for made in context.all("classifier")}
         result = context.inputs["labeller"]
         self.choice = ChoiceMetrics.of(result.manifest)
@@ -102,7 +105,8 @@ class _Scoring:
             final = Ensemble.load(result, self._placement)
             self._found = {self.choice.chosen: self._assess(final, result.name)}
             raw = final.with_member_temperatures(None).calibrated(None)
-            self.uncalibrated = assess(raw, dataset, dataset.test, context.config.evaluate.batch_size)
+            batch_size = context.config.evaluate.batch_size
+            self.uncalibrated = assess(raw, dataset, dataset.test, batch_size, walk=self._walk)
             """What the networks of the result say of test without any temperature."""
             task.advance(1)
             for pool in pools:
@@ -122,13 +126,14 @@ class _Scoring:
 
     def _assess(self, ensemble: Ensemble, kept_as: str | None = None) -> _Parts:
         """Score an ensemble, and keep its predictions under the name of a step."""
-        dataset, batch_size = self._dataset, self._context.config.evaluate.batch_size
+        dataset, batch_size, walk = self._dataset, self._context.config.evaluate.batch_size, self._walk
         parts = {"validation": dataset.validation, "test": dataset.test}
         if kept_as is None:
-            return {part: assess(ensemble, dataset, ids, batch_size) for part, ids in parts.items()}
+            return {part: assess(ensemble, dataset, ids, batch_size, walk=walk) for part, ids in parts.items()}
         writer = PredictionWriter(self._context.folder, kept_as, dataset, ensemble.recipe.outputs)
-        self._context.reserve(writer.row_bytes * sum(map(len, parts.values())))
-        found = {part: assess(ensemble, dataset, ids, batch_size, writer) for part, ids in parts.items()}
+        # Twice: until the step is there, it lies in its scratch folder as well.
+        self._context.reserve(2 * writer.row_bytes * sum(map(len, parts.values())))
+        found = {part: assess(ensemble, dataset, ids, batch_size, writer, walk) for part, ids in parts.items()}
         writer.finish()
         return found
 
@@ -235,7 +240,8 @@ def _labelling(context: Context, dataset: Dataset, made: Artifact) -> Labelling:
     """What can be said of the labels of a step without the truth about the heap: its labeller labels validation too."""
     labeller = next(each for each in context.all("labeller") if each.name in made.manifest.inputs)
     ensemble = Ensemble.load(labeller, Placement.from_config(context.config))
-    found = assess(ensemble, dataset, dataset.validation, context.config.evaluate.batch_size)
+    ids, walk = dataset.validation, KeptWalks(context.folder, context.session).batches
+    found = assess(ensemble, dataset, ids, context.config.evaluate.batch_size, walk=walk)
     heap, truth = HeapLabels.open(made), dataset.labels[dataset.validation]
     given = dataset.labels[dataset.labelled]
     # The labels were asked for with this threshold: with another one they, and so the scores, are out of date.

@@ -32,7 +32,7 @@ from nstudent.labels.targets import GivenTargets
 from nstudent.models.cost import Spent, total
 from nstudent.models.ensemble import Ensemble, Probabilities
 from nstudent.models.inference import predict
-from nstudent.runs.findings import listed
+from nstudent.runs.finding import listed
 from nstudent.runs.lengths import batch_parts
 from nstudent.runs.stage import Context
 from nstudent.runs.step_metrics import EvidenceWeights, FilterIteration, FilterMetrics, LabelMetrics
@@ -128,9 +128,8 @@ class _Judge:
         self._labeller_score = self._trainer.validation_score(labeller)
         self._labeller_says: Probabilities = ()
         if context.world.leads:
-            self._labeller_says = predict(
-                labeller, dataset.pixels, self._held_out, context.config.pseudolabel.batch_size
-            )
+            ids, batch_size = self._held_out, context.config.pseudolabel.batch_size
+            self._labeller_says = predict(labeller, dataset.pixels, ids, batch_size, walk=self._trainer.walk)
 
     def iterate(self) -> list[_Iteration]:
         """Iterate while validation improves."""

@@ -32,7 +32,8 @@ def run(context: Context) -> TrainedMetrics:
         fitted.append(kind_for(member).fit(member, inputs))
     members = [each.member for each in fitted]
     probe = trainer.calibrated(Ensemble(trainer.recipe(settings), members, trainer.placement))
-    validation = scores(assess(probe, dataset, dataset.validation, context.config.evaluate.batch_size).tallies)
+    ids, batch_size = dataset.validation, context.config.evaluate.batch_size
+    validation = scores(assess(probe, dataset, ids, batch_size, walk=trainer.walk).tallies)
     probe.save(context.folder)
     score = validation[HEADLINE]
     context.progress.say(f"  what the labels give in a minute: {HEADLINE} {score:.1%} on validation")

@@ -41,8 +41,8 @@ def run(context: Context) -> TrainedMetrics | None:
         return None
     student = trainer.calibrated(trainer.ensemble([config.model], [trained.network]))
     labeller = Ensemble.load(context.inputs["labeller"], trainer.placement)
-    batch_size = context.config.evaluate.batch_size
-    ours, theirs = (assess(each, dataset, dataset.validation, batch_size).tallies for each in (student, labeller))
+    ids, batch_size = dataset.validation, context.config.evaluate.batch_size
+    ours, theirs = (assess(each, dataset, ids, batch_size, walk=trainer.walk).tallies for each in (student, labeller))
     gap = paired_difference(ours[HEADLINE], theirs[HEADLINE])
     student.save(context.folder)
     context.progress.say(in_words(gap, ChoiceMetrics.of(context.inputs["labeller"].manifest).chosen))

@@ -19,6 +19,7 @@ from nstudent.evaluation.out_of_fold import OutOfFold, predict_out_of_fold
 from nstudent.evaluation.scores import HEADLINE
 from nstudent.models.cost import check_cost, total
 from nstudent.models.ensemble import Ensemble
+from nstudent.models.inference import Walk
 from nstudent.models.kinds import kind_for
 from nstudent.models.members import FitInputs, Fitted
 from nstudent.runs.stage import Context
@@ -43,8 +44,10 @@ def run(context: Context) -> TrainedMetrics | None:
     fitted = [turns[number] for number in range(len(config.members))]
     members = [each.member for each in fitted]
     teacher = Ensemble(trainer.recipe(config.members), members, trainer.placement)
-    teacher = trainer.calibrated(teacher, _out_of_fold(context, dataset, teacher) if config.cross_fit else None)
-    validation = _better_than_chance(context, dataset, teacher)
+    teacher = trainer.calibrated(
+        teacher, _out_of_fold(context, dataset, teacher, trainer.walk) if config.cross_fit else None
+    )
+    validation = _better_than_chance(context, dataset, teacher, trainer.walk)
     teacher.save(context.folder)
     spent = total(each.spent for each in fitted)
     return TrainedMetrics(
@@ -99,15 +102,15 @@ def _taught(config: TeacherConfig, dataset: Dataset, number: int) -> Ids:
     return dataset.labelled[dataset.folds() != number] if config.cross_fit else dataset.labelled
 
 
-def _out_of_fold(context: Context, dataset: Dataset, teacher: Ensemble) -> OutOfFold:
+def _out_of_fold(context: Context, dataset: Dataset, teacher: Ensemble, walk: Walk) -> OutOfFold:
     """What each member says of the fold that it was trained without, which is kept with the classifier."""
-    said = predict_out_of_fold(teacher, dataset, context.config.evaluate.batch_size)
+    said = predict_out_of_fold(teacher, dataset, context.config.evaluate.batch_size, walk)
     context.reserve(said.num_bytes)
     said.save(context.folder)
     return said
 
 
-def _better_than_chance(context: Context, dataset: Dataset, teacher: Ensemble) -> dict[str, float | None]:
+def _better_than_chance(context: Context, dataset: Dataset, teacher: Ensemble, walk: Walk) -> dict[str, float | None]:
     """Scores on validation.
 
     Raises:
@@ -115,7 +118,7 @@ def _better_than_chance(context: Context, dataset: Dataset, teacher: Ensemble) -
     """
     ids, evaluate = dataset.validation, context.config.evaluate
     truth = dataset.labels[ids]
-    made = assess(teacher, dataset, ids, evaluate.batch_size).tallies
+    made = assess(teacher, dataset, ids, evaluate.batch_size, walk=walk).tallies
     chance = best_constant(truth, dataset.taxonomy)
     skill = skill_of(made[HEADLINE], chance[HEADLINE])
     validation = scores(made)

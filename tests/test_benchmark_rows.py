@@ -300,9 +300,9 @@ def test_the_words_of_a_variant_are_keys_of_the_configuration(variant: str) -> N
     load_config(None, [*settings.VARIANTS[variant], *settings.one_core("abc")])
 
 
-def test_the_words_of_every_core_setting_are_a_configuration(tmp_path: Path) -> None:
+def test_the_words_of_every_setting_are_a_configuration(tmp_path: Path) -> None:
     grocery_pack(tmp_path / "grocery_64.h5")
-    for name in ("lite0.safetensors", "fashion-mnist", "cifar10_lite.h5"):
+    for name in ("lite0.safetensors", "fashion-mnist", "cifar10_lite.h5", "cifar100_lite.h5"):
         (tmp_path / name).touch()
     data = settings.Data((tmp_path,), tmp_path)
     made = {name: load_config(None, entry.words(data, 3)) for name, entry in settings.SETTINGS.items()}
@@ -311,3 +311,6 @@ def test_the_words_of_every_core_setting_are_a_configuration(tmp_path: Path) -> 
     # What the student is beyond its backbone is the default's.
     assert made["grocery"].student.model.head_width == made["digits"].student.model.head_width
     assert len(made["fashion"].data.class_paths or ()) == 10
+    assert [made[name].data.labelled for name in ("digits_30", "fashion_250", "grocery_eighth")] == [30, 250, 0.125]
+    assert made["grocery_scratch"].teacher.members == made["digits"].teacher.members
+    assert made["grocery_scratch"].student.model == made["digits"].student.model

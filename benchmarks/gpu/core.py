@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import rows
 from pool import SHARED_GPU, Asked, Code, Pool, tasks
-from settings import SETTINGS, VARIANTS, Data
+from settings import CORE, SETTINGS, VARIANTS, Data
 
 TOY = [
     *("teacher.epochs=8", "filter.epochs=1", "student.epochs=1", "filter.max_dropped_share=1", "evaluate.resamples=20"),
@@ -42,7 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=Path, required=True, help="file that rows are appended to")
     parser.add_argument("--data", type=Path, action="append", default=[], help="folder with the files of the settings")
-    parser.add_argument("--settings", nargs="+", default=list(SETTINGS), choices=list(SETTINGS))
+    parser.add_argument("--settings", nargs="+", default=list(CORE), choices=list(SETTINGS))
     parser.add_argument("--variants", nargs="+", default=["defaults"], choices=list(VARIANTS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--code", nargs="+", default=["here"], metavar="NAME[=FOLDER]", help="commits to measure")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from nstudent.data.given_images import NamedImage
 from nstudent.data.sources import catalogue_of, open_source
 from nstudent.errors import DataError, one_line
 from nstudent.evaluation.bootstrap import interval
-from nstudent.evaluation.metrics import tally
+from nstudent.evaluation.metrics import Ratio, tally
 from nstudent.evaluation.scores import CONFIDENCE_OF_STEPS, Interval
 from nstudent.session import Session
 from nstudent.storage.files import atomic_write, make_folder, write_json
@@ -72,6 +73,10 @@ class Evaluation:
     """Mistakes, those of which it was surest first."""
     images: int
     """Number of images that were scored."""
+    seen_before: int
+    """Number of these that the run has learnt from or chosen by, on which a score flatters."""
+    scores_of_new: dict[str, Interval | None]
+    """The scores of the images that it has not seen; empty if it has seen none or all of them."""
     unlabelled: int
     """Number of images that have no label, and were left out."""
     unknown: dict[str, int]
@@ -82,10 +87,10 @@ class Evaluation:
     def write(self, folder: Path) -> None:
         """Write ``scores.json``, ``classes.csv`` and ``mistakes.csv`` into a folder, which is made if it is missing."""
         make_folder(folder)
-        found = {name: None if each is None else each.to_json() for name, each in self.scores.items()}
         left_out = {"unlabelled": self.unlabelled, "unknown": self.unknown, "unreadable": self.unreadable}
-        said = {"images": self.images, "confidence": CONFIDENCE_OF_STEPS, "scores": found, "left_out": left_out}
-        write_json(folder / SCORES, said)
+        said = {"images": self.images, "confidence": CONFIDENCE_OF_STEPS, "scores": _json(self.scores)}
+        seen = {"images": self.seen_before, "scores_of_new": _json(self.scores_of_new)}
+        write_json(folder / SCORES, {**said, "seen_before": seen, "left_out": left_out})
         rows = (
             (c.level, c.name, c.images, c.right.value, c.right.low, c.right.high, c.said, c.precision)
             for c in self.classes
@@ -96,7 +101,9 @@ class Evaluation:
         atomic_write(folder / MISTAKES, _csv(("image", "truth", "said", "level", "probability"), wrong))
 
 
-def evaluate(classifier: Classifier, photos: Path, session: Session) -> Evaluation:
+def evaluate(
+    classifier: Classifier, photos: Path, session: Session, seen: Collection[bytes] = frozenset()
+) -> Evaluation:
     """Score a classifier on labelled photos.
 
     Args:
@@ -104,6 +111,7 @@ def evaluate(classifier: Classifier, photos: Path, session: Session) -> Evaluati
         photos: A folder whose folders are the classes, or a CSV file with the columns ``path`` and one per level, as
             for training. Divisions into splits are not looked at.
         session: Is told how far it is, and asked whether to go on.
+        seen: The sha256 of files that the run has learnt from or chosen by (``answers.seen_before``).
 
     Raises:
         DataError: There are no such photos, or none has a label that the classifier knows.
@@ -112,8 +120,8 @@ def evaluate(classifier: Classifier, photos: Path, session: Session) -> Evaluati
     config = _config(photos, taxonomy.levels)
     source = open_source(config)
     truth: list[tuple[int, ...]] = []
-    names: list[str] = []
     images: list[NamedImage] = []
+    digests: dict[int, bytes] = {}
     unlabelled, unknown = 0, Counter[str]()
     for number, record in enumerate(catalogue_of(source, config).records):
         try:
@@ -125,8 +133,7 @@ def evaluate(classifier: Classifier, photos: Path, session: Session) -> Evaluati
             unlabelled += 1
             continue
         truth.append(row)
-        names.append(record.name)
-        images.append(NamedImage(record.name, partial(_content, source, number)))
+        images.append(NamedImage(record.name, partial(_content, source, number, digests, len(images))))
     if not images:
         first = f", such as: {next(iter(unknown))}" if unknown else ""
         raise DataError(f"{one_line(str(photos))} holds no photo with a label that the classifier knows{first}")
@@ -143,6 +150,7 @@ def evaluate(classifier: Classifier, photos: Path, session: Session) -> Evaluati
         taxonomy,
         [found[i] for i in read],
         np.array([truth[i] for i in read], dtype=np.int32),
+        np.array([digests[i] in seen for i in read]),
         (unlabelled, dict(unknown), unreadable),
     )
 
@@ -163,26 +171,43 @@ def _encoded(taxonomy: Taxonomy, label: Sequence[str]) -> tuple[int, ...]:
     return row
 
 
-def _content(source: Any, number: int) -> bytes:
+def _content(source: Any, number: int, digests: dict[int, bytes], image: int) -> bytes:
+    """The bytes of a photo, and on the way their sha256: no file is read twice."""
     content: bytes = source.read(number)
+    digests[image] = hashlib.sha256(content).digest()
     return content
 
 
 def _evaluation(
-    taxonomy: Taxonomy, found: Sequence[Prediction], truth: LabelArray, left_out: tuple[int, dict[str, int], Any]
+    taxonomy: Taxonomy,
+    found: Sequence[Prediction],
+    truth: LabelArray,
+    seen: npt.NDArray[np.bool_],
+    left_out: tuple[int, dict[str, int], Any],
 ) -> Evaluation:
     said = np.array([_row(taxonomy, each) for each in found], dtype=np.int32)
     tallies = tally(said, truth, taxonomy.levels)
     unlabelled, unknown, unreadable = left_out
+    some_seen = seen.any() and not seen.all()
     return Evaluation(
-        scores={name: interval(ratio, _RESAMPLES, CONFIDENCE_OF_STEPS) for name, ratio in tallies.items()},
+        scores=_intervals(tallies),
         classes=tuple(_classes(taxonomy, said, truth)),
         mistakes=tuple(sorted(_mistakes(taxonomy, found, said, truth), key=lambda each: -each.probability)),
         images=len(found),
+        seen_before=int(seen.sum()),
+        scores_of_new=_intervals({name: ratio[~seen] for name, ratio in tallies.items()}) if some_seen else {},
         unlabelled=unlabelled,
         unknown=unknown,
         unreadable=unreadable,
     )
+
+
+def _intervals(tallies: Mapping[str, Ratio]) -> dict[str, Interval | None]:
+    return {name: interval(ratio, _RESAMPLES, CONFIDENCE_OF_STEPS) for name, ratio in tallies.items()}
+
+
+def _json(scores: Mapping[str, Interval | None]) -> dict[str, Any]:
+    return {name: None if each is None else each.to_json() for name, each in scores.items()}
 
 
 def _row(taxonomy: Taxonomy, prediction: Prediction) -> tuple[int, ...]:

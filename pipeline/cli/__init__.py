@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from nstudent.cli import config, data, evaluate, export, init, predict, report, run, status, verify
 from nstudent.cli.interruption import USER_ERROR
-from nstudent.cli.streams import lenient_streams
+from nstudent.cli.streams import lenient_streams, lost_output
 from nstudent.errors import NstudentError
 
 _HELP = """Turn labelled and unlabelled images into one classifier, and say what the unlabelled ones gave.
@@ -66,3 +66,9 @@ def main() -> None:
         except NstudentError as error:
             typer.echo(f"nstudent: {error}", err=True)
             sys.exit(USER_ERROR)
+        except SystemExit as end:
+            # However well a command has ended: whoever reads an empty file must not take it for its answer.
+            if why := lost_output():
+                typer.echo(f"nstudent: {why}", err=True)
+                sys.exit(end.code or USER_ERROR)
+            raise

@@ -27,18 +27,18 @@ from rich.progress import (
 from rich.table import Table
 
 _LEFT_OUT = {
-    "unreadable": "unreadable images",
-    "conflicting_labels": "images with conflicting labels",
-    "duplicates": "duplicates",
-    "near_duplicates": "near-duplicates",
-    "not_taken": "files that were not taken",
+    "unreadable": "unreadable image{s}",
+    "conflicting_labels": "image{s} with conflicting labels",
+    "duplicates": "duplicate{s}",
+    "near_duplicates": "near-duplicate{s}",
+    "not_taken": "file{s} not taken",
 }
-FOUND = {
-    "one_training_image": "labels with one training image",
-    "held_out_only": "labels without a training image",
-    "several_parents": "names in several places of the tree",
-    "conflicting_labels": "groups of equal images with different labels",
-    "near_duplicates": "pairs of near-duplicates",
+_FOUND = {
+    "one_training_image": "label{s} with one training image",
+    "held_out_only": "label{s} without a training image",
+    "several_parents": "name{s} in several places of the tree",
+    "conflicting_labels": "group{s} of equal images with different labels",
+    "near_duplicates": "pair{s} of near-duplicates",
 }
 _WIDE = 110
 """Columns of a terminal from which on a line of progress has room for everything."""
@@ -138,7 +138,7 @@ class _Lines:
         self._line(f"{self._done}/{self._total} {self._unit} in {seconds:.1f} s")
 
     def _line(self, text: str) -> None:
-        self._console.print(safe(f"  {self._name}: {text.rstrip()}"))
+        self._console.print(safe(f"  {self._name}: {text.rstrip()}"), soft_wrap=True)
 
 
 def _figures(shown: Mapping[str, float]) -> str:
@@ -191,13 +191,25 @@ def print_left_out(metrics: DataMetrics, folder: Path) -> None:
     """How many images of the data step are not used, and what else it found; nothing where there is nothing to say."""
     unused = {name: getattr(metrics, name) for name in _LEFT_OUT}
     _print_counts("not used", unused, _LEFT_OUT, folder / "left_out.json")
-    _print_counts("worth a look", metrics.findings, FOUND, folder / "findings.json")
+    _print_counts("worth a look", metrics.findings, _FOUND, folder / "findings.json")
+
+
+def found_in_words(counts: Mapping[str, int]) -> list[str]:
+    """What a data step found beside the images, each with its number, such as ``1 label with one training image``."""
+    return _counted(counts, _FOUND)
 
 
 def _print_counts(what: str, counts: Mapping[str, int], words: Mapping[str, str], file: Path) -> None:
-    said = [f"{counts[name]} {text}" for name, text in words.items() if counts.get(name)]
-    if said:
+    if said := _counted(counts, words):
         _wide_console().print(safe(f"{what}: {', '.join(said)} ({file})"), highlight=False, soft_wrap=True)
+
+
+def _counted(counts: Mapping[str, int], words: Mapping[str, str]) -> list[str]:
+    return [
+        f"{counts[name]:,} {text.format(s='' if counts[name] == 1 else 's')}"
+        for name, text in words.items()
+        if counts.get(name)
+    ]
 
 
 def safe(text: str) -> str:

@@ -84,8 +84,10 @@ def init_command(
             expected = forecast(configured(fitting), amounts, progress)
     took = f"{in_words(expected.total)} on this machine ({_machine(situation)})"
     _write(out, as_text(fitting, _head(out, found, took)))
-    typer.echo(f"wrote {out}: read it, and change what you know better (nstudent config explain KEY)")
-    typer.echo(f"expected time: {took}, give or take half: a few steps were timed")
+    typer.echo(f"wrote {out}: read it, and change what you know better")
+    typer.echo("  (nstudent config explain KEY says what a key means)")
+    typer.echo(f"expected time: {took};")
+    typer.echo("  a few steps were timed, and it may take half of that, or twice")
     typer.echo(f"run it:  nstudent run-all --config {out}")
 
 
@@ -141,8 +143,9 @@ def _weights(side: int | None, given: Path | None, download: bool | None) -> boo
             err=True,
         )
     typer.echo(
-        "without pretrained weights, as nobody was there to ask: with few labelled photos they are worth much; "
-        "--yes lets the run download them (19 MB), --weights FILE takes a file",
+        "without pretrained weights, as nobody was there to ask. With few labelled photos\n"
+        f"they are worth much: --yes lets the run download them ({_MEGABYTES} MB), and\n"
+        "--weights FILE takes a file",
         err=True,
     )
     return False

@@ -6,7 +6,7 @@ import math
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 
-from nstudent.cli.console import FOUND, print_line
+from nstudent.cli.console import found_in_words, print_line
 from nstudent.data.sources.listing import summary_of
 from nstudent.data.survey import FEW, LevelCounts, Survey
 from nstudent.errors import one_line
@@ -17,7 +17,13 @@ _MOST_CLASSES = 12
 _MOST_NAMED = 5
 _FEW_A_CLASS = 10
 _FEW_TO_CHOOSE_BY = 100
-_USES = {"train": "to train on", "validation": "to choose by", "test": "to test on", "unlabelled": "unlabelled"}
+_HELD_OUT = ("validation", "test")
+_USES = {
+    "train": "to train on",
+    "validation": "to choose by (validation)",
+    "test": "to test on",
+    "unlabelled": "unlabelled",
+}
 
 
 def print_survey(found: Survey) -> None:
@@ -29,14 +35,22 @@ def print_survey(found: Survey) -> None:
         _print(_level(level), "  ")
         _print(_classes(level.images), "    ")
     if found.splits:
-        given = "as your folders or columns say" if found.given_splits & {"train", "validation", "test"} else "drawn"
         used = ", ".join(f"{found.splits[name]:,} {use}" for name, use in _USES.items())
-        _print(f"divided ({given}): {used}", "  ")
+        _print(f"divided ({_divided(found)}): {used}", "  ")
     remarks = list(_remarks(found))
     if remarks:
         print_line("worth knowing:")
     for remark in remarks:
         _print(remark, "  - ", "    ")
+
+
+def _divided(found: Survey) -> str:
+    """Who said which images are held out: the source, or nobody, so that a run draws them from the labelled ones."""
+    given = [name for name in _HELD_OUT if name in found.given_splits]
+    if not given:
+        return "drawn"
+    drawn = [name for name in _HELD_OUT if name not in found.given_splits and found.splits[name]]
+    return "as your folders or columns say" + (f", {drawn[0]} drawn" if drawn else "")
 
 
 def _level(level: LevelCounts) -> str:
@@ -96,18 +110,19 @@ def _few(found: Survey) -> Iterator[str]:
         yield f"{_number(len(found.rare), 'class', 'classes')} with fewer than {FEW} images: {_some(found.rare)}"
     if found.few_validation:
         yield f"validation has few images of some classes: {found.few_validation}; a larger data.validation tells more"
-    odd = [f"{found.findings[name]} {text}" for name, text in FOUND.items() if name in found.findings]
-    if odd:
+    if odd := found_in_words(found.findings):
         yield ", ".join(odd)
     ends = max((len(level.images) for level in found.levels), default=0)
     train, unlabelled = found.splits.get("train", found.labelled), found.splits.get("unlabelled", 0)
     if ends and train < _FEW_A_CLASS * ends:
         yield f"{train / ends:.1f} images a class to train on are few: ten or more are better"
-    for part, what in (("validation", "choose by"), ("test", "test on")):
+    for part, what in zip(_HELD_OUT, ("choose the best classifier by", "test it on"), strict=True):
         images = found.splits.get(part, 0)
         if 0 < images < _FEW_TO_CHOOSE_BY:
             spread = 100 * 1.96 * math.sqrt(0.25 / images)
-            yield f"{_number(images, 'image')} to {what} are few: a score of 50 % is known to ±{spread:.0f} points then"
+            be = "is" if images == 1 else "are"
+            known = f"a score of 50 % is known to ±{spread:.0f} points then"
+            yield f"{_number(images, 'image')} to {what} {be} few: {known}"
     if found.splits and not unlabelled:
         yield "there are no unlabelled images: a run can train on the labels alone (rounds: 0)"
 

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 from nstudent.cli.arguments import RunDirArgument
 from nstudent.cli.interruption import USER_ERROR, interruptible
-from nstudent.cli.streams import lost_output
-from nstudent.errors import ArtifactError
 from nstudent.machine import out_of_working_folder
 from nstudent.session import Session
 
@@ -79,8 +77,6 @@ def _print(paths: Iterator[str], label: "Label") -> int:
     for prediction in label(named_images(paths)):
         typer.echo(json.dumps(json_object(prediction)))
         unreadable += prediction.error is not None
-    if why := lost_output():
-        raise ArtifactError(f"the predictions could not be written: {why}")
     return unreadable
 
 

@@ -107,7 +107,7 @@ def _print_until(run_dir: Path, steps: Sequence[Step]) -> None:
 
 
 def stage_command(
-    stage: Annotated[StageName, typer.Argument(help="The stage to run.", metavar="|".join(STAGES))],
+    stage: Annotated[StageName, typer.Argument(help=f"The stage to run: {', '.join(STAGES)}.", metavar="STAGE")],
     overrides: Overrides = None,
     config: ConfigOption = None,
     run_dir: RunDirOption = None,

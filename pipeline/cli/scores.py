@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from nstudent.cli.console import print_line, print_sentence
 from nstudent.errors import one_line
 from nstudent.evaluation.scores import HEADLINE, OF_A_LEVEL, WHOLE_PATH, Difference, Interval, Scores, Side
-from nstudent.runs.findings import Finding
+from nstudent.runs.finding import Finding
 from nstudent.runs.measured import Measured
 from nstudent.runs.step_metrics import FilterMetrics
 from nstudent.runs.verdict import points

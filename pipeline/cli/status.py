@@ -22,6 +22,9 @@ def status_command(run_dir: RunDirArgument) -> None:
 
     states = status(run_dir)
     print_states(states)
+    if any(state.state == "stale" for state in states):
+        # A step below may be called done, and yet be made again.
+        console.print_line("run-all makes a stale step again, and each step that reads it if it comes out different")
     if (found := under_way(run_dir)) is not None:
         names = [state.step.name for state in states]
         console.print_line(console.far(found, names))

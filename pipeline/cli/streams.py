@@ -104,10 +104,15 @@ def lenient_streams() -> Iterator[None]:
 
 
 def lost_output() -> str | None:
-    """Why something that was written to standard output is lost; ``None`` if nothing is, or nobody reads it."""
+    """What to say of output that is lost, and why; ``None`` if none is, if nobody reads it, or it was closed before."""
     sys.stdout.flush()
     failure = sys.stdout.failure if isinstance(sys.stdout, LenientStream) else None
-    return None if failure is None or failure.errno == errno.EPIPE else failure.strerror or str(failure)
+    if failure is None or failure.errno == errno.EPIPE:
+        return None
+    return (
+        f"the output could not be written ({failure.strerror or failure}): with room for it, the same command gives it "
+        "again"
+    )
 
 
 def _occupy() -> None:

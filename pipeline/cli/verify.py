@@ -29,6 +29,7 @@ def verify_command(
     if left:
         remedy = "remove what is not part of a step"
         if not repair:
-            remedy = f"nstudent verify {run_dir} --repair makes it again"
-        raise ArtifactError(f"{len(left)} files of {run_dir} are not what was committed: {remedy}")
+            remedy = f"nstudent verify {run_dir} --repair makes {'it' if len(left) == 1 else 'them'} again"
+        files = f"1 file of {run_dir} is" if len(left) == 1 else f"{len(left)} files of {run_dir} are"
+        raise ArtifactError(f"{files} not what was committed: {remedy}")
     typer.echo("every file is what was committed")

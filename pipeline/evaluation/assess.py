@@ -1,6 +1,7 @@
 """Score an ensemble on images whose labels are known."""
 
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ from nstudent.evaluation.metrics import Tallies, tally
 from nstudent.evaluation.predictions import PredictionWriter
 from nstudent.labels.decoders import build_decoder
 from nstudent.models.ensemble import Ensemble
-from nstudent.models.inference import BatchSize, batches
+from nstudent.models.inference import BatchSize, Walk, batches
 from nstudent.models.members import Levels
 from nstudent.taxonomy.tree import LabelArray, Taxonomy
 from torch import Tensor
@@ -31,7 +32,12 @@ class Assessed:
 
 
 def assess(
-    ensemble: Ensemble, dataset: Dataset, ids: Ids, batch_size: int | None, writer: PredictionWriter | None = None
+    ensemble: Ensemble,
+    dataset: Dataset,
+    ids: Ids,
+    batch_size: int | None,
+    writer: PredictionWriter | None = None,
+    walk: Walk = batches,
 ) -> Assessed:
     """Label images as the classifier decodes them, and score the labels.
 
@@ -41,6 +47,7 @@ def assess(
         ids: Ids of the images, (images,).
         batch_size: Largest number of images labelled at once; ``None``: by their size and the device.
         writer: Keeps the predictions in full.
+        walk: How the images are walked through.
     """
     decoder = build_decoder(ensemble.recipe.decoder, ensemble.recipe.outputs)
 
@@ -49,12 +56,13 @@ def assess(
         return writer.columns(levels, found) if writer else {"path": found.paths, "confidence": found.confidence}
 
     paths, confidence, first = [], [], 0
-    for found in batches(ensemble, dataset.pixels, ids, BatchSize.starting(batch_size, ensemble), wanted):
-        paths.append(found["path"])
-        confidence.append(found["confidence"])
-        if writer:
-            writer.put(ids[first : first + len(paths[-1])], found)
-        first += len(paths[-1])
+    with closing(walk(ensemble, dataset.pixels, ids, BatchSize.starting(batch_size, ensemble), wanted)) as parts:
+        for found in parts:
+            paths.append(found["path"])
+            confidence.append(found["confidence"])
+            if writer:
+                writer.put(ids[first : first + len(paths[-1])], found)
+            first += len(paths[-1])
     said = np.concatenate(paths)
     return Assessed(said, np.concatenate(confidence), tally(said, dataset.labels[ids], dataset.taxonomy.levels))
 

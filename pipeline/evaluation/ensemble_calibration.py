@@ -20,7 +20,7 @@ from nstudent.data.dataset import Dataset
 from nstudent.evaluation.calibration import fit_calibration, fit_temperatures, images_to_fit
 from nstudent.evaluation.out_of_fold import OutOfFold
 from nstudent.models.ensemble import Ensemble, Probabilities
-from nstudent.models.inference import predict
+from nstudent.models.inference import Walk, batches, predict
 from nstudent.models.pooling import tempered
 from nstudent.taxonomy.outputs import Outputs
 from nstudent.taxonomy.tree import LabelArray
@@ -30,7 +30,11 @@ _Votes = tuple[Probabilities, LabelArray]
 
 
 def calibrated(
-    ensemble: Ensemble, dataset: Dataset, batch_size: int | None, out_of_fold: OutOfFold | None = None
+    ensemble: Ensemble,
+    dataset: Dataset,
+    batch_size: int | None,
+    out_of_fold: OutOfFold | None = None,
+    walk: Walk = batches,
 ) -> Ensemble:
     """The same ensemble with temperatures for its members and a calibration for their pool.
 
@@ -39,11 +43,14 @@ def calibrated(
         dataset: The images and their labels.
         batch_size: Largest number of images labelled at once; ``None``: by their size and the device.
         out_of_fold: What the members say of their own folds, if they were cross-fitted.
+        walk: How the validation images are walked through.
     """
     outputs, members = ensemble.recipe.outputs, range(len(ensemble.members))
     ids = images_to_fit(dataset.validation, outputs)
     labels = dataset.labels[ids]
-    validation = [(predict(ensemble.alone(member), dataset.pixels, ids, batch_size), labels) for member in members]
+    validation = [
+        (predict(ensemble.alone(member), dataset.pixels, ids, batch_size, walk=walk), labels) for member in members
+    ]
     if out_of_fold is not None:
         return _cross_calibrated(ensemble, validation, _own_folds(out_of_fold, dataset, outputs), dataset)
     sharpened = ensemble.with_member_temperatures([fit_temperatures(*votes, outputs) for votes in validation])

@@ -11,7 +11,7 @@ from nstudent.data.curation.folds import Folds
 from nstudent.data.dataset import Dataset, Ids
 from nstudent.errors import ArtifactError
 from nstudent.models.ensemble import Ensemble, Probabilities
-from nstudent.models.inference import predict
+from nstudent.models.inference import Walk, batches, predict
 from nstudent.storage.artifact import Artifact
 from nstudent.storage.hdf5 import mapped, write
 from nstudent.taxonomy.outputs import Outputs
@@ -70,19 +70,22 @@ class OutOfFold:
         return cls(held["image"], held["member"], tuple(held[name] for name in levels))
 
 
-def predict_out_of_fold(ensemble: Ensemble, dataset: Dataset, batch_size: int | None) -> OutOfFold:
+def predict_out_of_fold(
+    ensemble: Ensemble, dataset: Dataset, batch_size: int | None, walk: Walk = batches
+) -> OutOfFold:
     """Let every member label the images of its own fold, which is that of its number.
 
     Args:
         ensemble: Members that were each trained without their fold, as many as there are folds.
         dataset: The images and their folds.
         batch_size: Largest number of images labelled at once; ``None``: by their size and the device.
+        walk: How the images are walked through.
     """
     images, folds = dataset.labelled, dataset.folds()
     levels = tuple(np.empty((len(images), size), np.float32) for size in ensemble.recipe.outputs.sizes)
     for member in range(len(ensemble.members)):
         rows = np.flatnonzero(folds == member)
-        said = predict(ensemble.alone(member), dataset.pixels, images[rows], batch_size)
+        said = predict(ensemble.alone(member), dataset.pixels, images[rows], batch_size, walk=walk)
         for level, own in zip(levels, said, strict=True):
             level[rows] = own
     return OutOfFold(images, folds, levels)

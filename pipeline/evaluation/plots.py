@@ -3,6 +3,7 @@
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
@@ -19,7 +20,7 @@ Histories = Mapping[str, Sequence[Sequence[Mapping[str, float]]]]
 def save_figure(path: Path, scores: Scores, histories: Histories, judged: Mapping[str, str]) -> None:
     """Draw test scores, the gain of the heap, learning curves, and the precision of the pseudo-labels, as one PNG.
 
-    Scores and differences have their intervals.
+    Scores and differences have their intervals. The precision is left out if the true labels of the heap are not known.
 
     Args:
         path: Of the file to write.
@@ -29,12 +30,15 @@ def save_figure(path: Path, scores: Scores, histories: Histories, judged: Mappin
     """
     with _own_settings():
         figure = Figure(figsize=(14, 9), layout="constrained", dpi=110)
-        (test_scores, gain), (curves, labels) = figure.subplots(2, 2, width_ratios=[1.3, 1])
+        arrows = list(_arrows(scores.pseudo_labels, judged))
+        # Test scores, gain; curves, and labels if there is something to show of them.
+        panels = figure.subplot_mosaic("sg;cl" if arrows else "sg;cc", width_ratios=[1.3, 1])
         colours = {name: f"C{number}" for number, name in enumerate(scores.test)}
-        _draw_scores(test_scores, scores, colours)
-        _draw_gain(gain, scores)
-        _draw_curves(curves, histories, colours)
-        _draw_labels(labels, scores.pseudo_labels, judged)
+        _draw_scores(panels["s"], scores, colours)
+        _draw_gain(panels["g"], scores)
+        _draw_curves(panels["c"], histories, colours)
+        if arrows:
+            _draw_labels(panels["l"], arrows)
         buffer = io.BytesIO()
         # No software version or date in the file: equal runs give equal bytes.
         figure.savefig(buffer, format="png", metadata={"Software": None})
@@ -58,7 +62,6 @@ def _draw_scores(axes: Axes, scores: Scores, colours: Mapping[str, str]) -> None
     shown = {step: {name: each for name, each in test.items() if each} for step, test in scores.test.items()}
     names = [name for name in next(iter(shown.values())) if name.startswith(OF_A_LEVEL) or name in COMPARED]
     width = 0.8 / len(shown)
-    lowest = 1.0
     for number, step in enumerate(shown):
         entries = [shown[step][name] for name in names]
         values = np.array([entry.value for entry in entries])
@@ -67,9 +70,9 @@ def _draw_scores(axes: Axes, scores: Scores, colours: Mapping[str, str]) -> None
         label = f"{step} (final)" if step == scores.final.name else step
         axes.bar(places, values, width * 0.92, color=colours[step], label=label)
         axes.errorbar(places, values, yerr=spread, fmt="none", ecolor="black", capsize=2, lw=0.9)
-        lowest = min(lowest, float((values - spread[0]).min()))
     axes.set_xticks(range(len(names)), [name.removeprefix(OF_A_LEVEL) for name in names])
-    axes.set_ylim(max(0.0, lowest - 0.03), 1.0)
+    # Bars are compared by their lengths, which are right only if they begin at zero.
+    axes.set_ylim(0.0, 1.0)
     axes.set_ylabel("test score")
     axes.set_title(f"Test: accuracy per level and over paths ({scores.confidence:.0%} intervals)", fontsize=10)
     axes.grid(axis="y", alpha=0.3)
@@ -123,27 +126,40 @@ def _draw_curves(axes: Axes, histories: Histories, colours: Mapping[str, str]) -
         _legend_below(axes)
 
 
-def _draw_labels(axes: Axes, quality: Mapping[str, Mapping[str, LevelQuality]], judged: Mapping[str, str]) -> None:
-    """An arrow a level and round: from the labels as they were made to what the filter left of them."""
+@dataclass(frozen=True)
+class _Arrow:
+    """What a filter did to the labels of a level in a round, each end as (share of the heap, precision)."""
+
+    level: str
+    colour: str
+    round: int
+    made: tuple[float, float]
+    left: tuple[float, float]
+
+
+def _arrows(quality: Mapping[str, Mapping[str, LevelQuality]], judged: Mapping[str, str]) -> Iterator[_Arrow]:
+    """From the labels as they were made to what the filter left of them; none where no true label is known."""
+    for round_, (filtered, made) in enumerate(judged.items(), start=1):
+        for number, level in enumerate(quality[made]):
+            before, after = quality[made][level], quality[filtered][level]
+            if before.precision is not None and after.precision is not None:
+                ends = (before.share, before.precision), (after.share, after.precision)
+                yield _Arrow(level, f"C{number}", round_, *ends)
+
+
+def _draw_labels(axes: Axes, arrows: Sequence[_Arrow]) -> None:
+    """An arrow for each level and round."""
     axes.set_title("What the filter did to the pseudo-labels", fontsize=10)
     axes.set_xlabel("share of the heap that has a label at the level")
     axes.set_ylabel("precision")
     axes.grid(alpha=0.3)
-    for round_, (filtered, made) in enumerate(judged.items(), start=1):
-        for number, level in enumerate(quality[made]):
-            before, after = quality[made][level], quality[filtered][level]
-            if before.precision is None or after.precision is None:
-                continue
-            (x0, y0), (x1, y1) = (before.share, before.precision), (after.share, after.precision)
-            colour = f"C{number}"
-            axes.scatter(x0, y0, marker="x", color=colour, label=level if round_ == 1 else None)
-            axes.scatter(x1, y1, marker="o", color=colour)
-            axes.annotate("", (x1, y1), (x0, y0), arrowprops={"arrowstyle": "->", "color": colour, "alpha": 0.6})
-            axes.annotate(f" {round_}", (x1, y1), fontsize=8)
-    if axes.collections:
-        _legend_below(axes, title="x before, o after; numbers are rounds")
-    else:
-        axes.text(0.5, 0.5, "the heap's true labels are not known", ha="center", va="center", transform=axes.transAxes)
+    for each in arrows:
+        axes.scatter(*each.made, marker="x", color=each.colour, label=each.level if each.round == 1 else None)
+        axes.scatter(*each.left, marker="o", color=each.colour)
+        drawn = {"arrowstyle": "->", "color": each.colour, "alpha": 0.6}
+        axes.annotate("", each.left, each.made, arrowprops=drawn)
+        axes.annotate(f" {each.round}", each.left, fontsize=8)
+    _legend_below(axes, title="x before, o after; numbers are rounds")
 
 
 def _legend_below(axes: Axes, title: str | None = None) -> None:

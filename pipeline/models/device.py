@@ -190,6 +190,14 @@ def has_gpu() -> bool:
     return _device("auto").type != "cpu"
 
 
+def device_or_cpu(config: Config) -> torch.device:
+    """The device that the configuration means; the CPU where that is not here, for work that any device can do."""
+    try:
+        return _device(config.device)
+    except ConfigError:
+        return torch.device("cpu")
+
+
 def _runs_on_cpu(config: Config) -> bool:
     return _device(config.device).type == "cpu"
 

@@ -195,19 +195,29 @@ class _OnGpu:
         """Nothing was begun that does not end by itself."""
 
 
+Walk = Callable[[Ensemble, PixelStore, Ids, BatchSize, Wanted], Generator[Found, None, None]]
+"""A walk through images: ``batches``, or one that gives the same and keeps it (``models.kept_walks``)."""
+
+
 def predict(
-    ensemble: Ensemble, pixels: PixelStore, ids: Ids, batch_size: BatchSize | int | None, task: Task | None = None
+    ensemble: Ensemble,
+    pixels: PixelStore,
+    ids: Ids,
+    batch_size: BatchSize | int | None,
+    task: Task | None = None,
+    walk: Walk = batches,
 ) -> Probabilities:
     """Distributions per level, (images, outputs), in the order of ``ids``: all of them in memory."""
     size = batch_size if isinstance(batch_size, BatchSize) else BatchSize.starting(batch_size, ensemble)
     outputs = tuple(np.empty((len(ids), outputs), dtype=np.float32) for outputs in ensemble.recipe.outputs.sizes)
     first = 0
-    for found in batches(ensemble, pixels, ids, size, _whole):
-        for output, level in zip(outputs, found.values(), strict=True):
-            output[first : first + len(level)] = level
-        first += len(level)
-        if task is not None:
-            task.advance(len(level))
+    with closing(walk(ensemble, pixels, ids, size, _whole)) as parts:
+        for found in parts:
+            for output, level in zip(outputs, found.values(), strict=True):
+                output[first : first + len(level)] = level
+            first += len(level)
+            if task is not None:
+                task.advance(len(level))
     return outputs
 
 

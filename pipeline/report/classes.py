@@ -62,10 +62,24 @@ class Matrix:
 
 
 @dataclass(frozen=True)
+class Constant:
+    """What saying one class of every image would reach, beside what the classifier reaches on the same images."""
+
+    name: str
+    """The most frequent class."""
+    share: float
+    """Share of the test images of the level that are of it."""
+    right: float
+    """Share of them that the classifier is right about."""
+
+
+@dataclass(frozen=True)
 class LevelClasses:
     """What one level of the test images says of its classes."""
 
     level: str
+    constant: Constant | None
+    """``None`` if no test image has a class at the level."""
     rows: tuple[ClassRow, ...]
     """The worst first."""
     rows_left_out: int
@@ -152,6 +166,7 @@ class _Answers:
         few = len(self._names) <= limits.matrix
         return LevelClasses(
             level=name,
+            constant=self._constant(),
             rows=tuple(rows[: limits.rows]),
             rows_left_out=max(0, len(rows) - limits.rows),
             pairs=tuple(self._pairs(limits.pairs)),
@@ -195,6 +210,14 @@ class _Answers:
         ]
         # A class without a test image says nothing: it stands last.
         return sorted(found, key=lambda row: (not row.images, row.f1, -row.images))
+
+    def _constant(self) -> Constant | None:
+        truth = self.truth[self.truth >= 0]
+        if not len(truth):
+            return None
+        images = np.bincount(truth)
+        right = (self.truth == self.said)[self.truth >= 0]
+        return Constant(self._names[images.argmax()], float(images.max() / len(truth)), float(right.mean()))
 
     def _scored(self) -> tuple[npt.NDArray[np.float64], ...]:
         """Precision, recall, F1 and number of images of each class, (classes,) each."""

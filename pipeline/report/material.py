@@ -18,7 +18,8 @@ from nstudent.errors import ArtifactError
 from nstudent.evaluation.predictions import Predictions
 from nstudent.labels.heap_labels import HeapLabels
 from nstudent.runs.curves import read_curves
-from nstudent.runs.findings import Finding, findings
+from nstudent.runs.finding import Finding
+from nstudent.runs.findings import findings
 from nstudent.runs.folder import CONFIG
 from nstudent.runs.measured import Measured
 from nstudent.runs.plan import plan

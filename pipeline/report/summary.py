@@ -19,7 +19,7 @@ from nstudent.report.charts import (
 )
 from nstudent.report.limits import Limits
 from nstudent.report.material import Material
-from nstudent.runs.findings import Finding
+from nstudent.runs.finding import Finding
 from nstudent.runs.step_metrics import FilterMetrics, TrainedMetrics, read_metrics
 
 _SECTION_OF = {
@@ -36,6 +36,7 @@ _SECTION_OF = {
     "labels alone are strong": "scores",
     "small validation": "scores",
     "small test": "scores",
+    "probabilities off": "sure",
 }
 """Section of the page in which more of each finding is shown."""
 
@@ -157,7 +158,8 @@ def _numbers(material: Material) -> list[tuple[str, str]]:
 def _score_table(scores: Scores) -> tuple[list[str], tuple[ScoreRow, ...]]:
     tests = scores.test
     levels = dict.fromkeys(name for test in tests.values() for name in test if name.startswith(OF_A_LEVEL))
-    names = [*COMPARED, *levels]
+    # With one level all scores are the same number.
+    names = [*COMPARED, *levels] if len(levels) != 1 else [HEADLINE]
     rows = tuple(
         ScoreRow(step, step == scores.final.name, tuple(test.get(name) for name in names))
         for step, test in tests.items()

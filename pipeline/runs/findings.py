@@ -6,34 +6,15 @@ This is the one place that turns measurements into sentences: the screen and eve
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from statistics import NormalDist, mean
-from typing import Literal
+from collections.abc import Iterator
+from statistics import mean
 
-from nstudent.evaluation.scores import CONFIDENCE_OF_STEPS, HEADLINE, Difference
+from nstudent.evaluation.scores import HEADLINE
+from nstudent.runs.finding import Finding, listed
 from nstudent.runs.measured import Measured
+from nstudent.runs.score_findings import RULES_ON_SCORES
 from nstudent.runs.step_metrics import Epochs, FilterMetrics
 
-Kind = Literal[
-    "nothing to learn from",
-    "wrong labels",
-    "other images",
-    "filter weaker than its labeller",
-    "filter drops much",
-    "classes gone",
-    "few labels kept",
-    "classes without labels",
-    "still rising",
-    "small heap",
-    "labels alone are strong",
-    "small validation",
-    "small test",
-]
-
-FEWEST_DIFFERING = 10
-"""Fewer test images that the two sides score differently decide nothing, whatever their interval is: with four, all of
-them on one side, chance alone gives that one time in eight."""
 _PRECISE = 0.7
 """Precision of the kept labels of a level below which they are called wrong."""
 _FEWEST_JUDGED = 20
@@ -50,22 +31,6 @@ _FEWEST_EPOCHS = 8
 """Measured epochs below which nothing is said of the end of a training."""
 _SMALL_HEAP = 3
 """Unlabelled images for a labelled one below which a heap is called small."""
-_WIDE = 0.02
-"""Half of the width of the gain's interval above which the test is called small, if the interval includes zero."""
-_NAMES_SHOWN = 5
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was measured and is worth a sentence."""
-
-    kind: Kind
-    sentence: str
-    """What was found, with its figures."""
-    remedy: str
-    """What to try, as words that can follow "Try: "; empty if there is nothing to do."""
-    figures: Mapping[str, float] = field(default_factory=dict)
-    """The figures by name, shares as 0 to 1."""
 
 
 def findings(measured: Measured) -> list[Finding]:
@@ -79,17 +44,9 @@ def findings(measured: Measured) -> list[Finding]:
         _classes_without_labels,
         _still_rising,
         _small_heap,
-        _strong_labels_alone,
-        _small_validation,
-        _small_test,
+        *RULES_ON_SCORES,
     )
     return [finding for rule in rules for finding in rule(measured)]
-
-
-def listed(names: tuple[str, ...]) -> str:
-    """Some names as part of a sentence, the first of many."""
-    rest = len(names) - _NAMES_SHOWN
-    return ", ".join(names[:_NAMES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _nothing_to_learn(measured: Measured) -> Iterator[Finding]:
@@ -197,7 +154,7 @@ def _classes_without_labels(measured: Measured) -> Iterator[Finding]:
         if names := labelling.without_labels:
             yield Finding(
                 "classes without labels",
-                f"{step} labels no image with {len(names)} of the labels that you gave: {listed(names)}.",
+                f"{len(names)} of the labels that you gave went to no unlabelled image in {step}: {listed(names)}.",
                 "more unlabelled images that show these classes, or more labelled ones",
                 {"classes": len(names)},
             )
@@ -234,66 +191,6 @@ def _small_heap(measured: Measured) -> Iterator[Finding]:
             "more unlabelled images, several times as many as labelled ones",
             {"unlabelled": data.unlabelled, "labelled": data.labelled},
         )
-
-
-def _strong_labels_alone(measured: Measured) -> Iterator[Finding]:
-    gain, single = measured.scores.heap_gain, measured.scores.equal_passes
-    if gain is None or single is None or gain.difference[HEADLINE].value > 0 or single[HEADLINE].value <= 0:
-        return
-    value = single[HEADLINE].value
-    pooled = " pool" if len(gain.labels_alone.parts) > 1 else ""
-    yield Finding(
-        "labels alone are strong",
-        f"Against one network of its architecture the student gains {100 * value:.1f} points, but the best{pooled} of "
-        f"the labels alone ({gain.labels_alone.name}) gains as much without your unlabelled images.",
-        "a larger or longer trained student (student.model, student.epochs)",
-        {"one network": value, "best": gain.difference[HEADLINE].value},
-    )
-
-
-def _small_validation(measured: Measured) -> Iterator[Finding]:
-    gain, data = measured.scores.heap_gain, measured.data
-    if gain is None or data is None or not measured.choices:
-        return
-    *_, choice = measured.choices.values()
-    sides = {gain.with_heap.name, gain.labels_alone.name}
-    errors = [
-        standard_error(each.gain, CONFIDENCE_OF_STEPS)
-        for each in choice.candidates
-        if each.name in sides and each.gain is not None
-    ]
-    effect = abs(gain.difference[HEADLINE].value)
-    if errors and (error := max(errors)) > effect:
-        yield Finding(
-            "small validation",
-            f"{data.validation} validation images know a difference to {100 * error:.1f} points (standard error), more "
-            f"than the {100 * effect:.1f} points between the best with and without your unlabelled images: which of "
-            "them is the final classifier is close to a coin's choice.",
-            "more validation images (data.validation)",
-            {"standard error": error, "effect": effect},
-        )
-
-
-def _small_test(measured: Measured) -> Iterator[Finding]:
-    gain, data = measured.scores.heap_gain, measured.data
-    if gain is None or data is None:
-        return
-    found = gain.difference[HEADLINE]
-    half = (found.high - found.low) / 2
-    is_open = half > _WIDE and found.low <= 0 <= found.high
-    if is_open or gain.differing < FEWEST_DIFFERING:
-        yield Finding(
-            "small test",
-            f"{data.test} test images, of which the two sides score {gain.differing} differently, know the gain to "
-            f"±{100 * half:.1f} points.",
-            "more test images (data.test)",
-            {"half interval": half, "differing": gain.differing},
-        )
-
-
-def standard_error(difference: Difference, confidence: float) -> float:
-    """Standard error of a difference, from its interval of so much confidence."""
-    return (difference.high - difference.low) / 2 / NormalDist().inv_cdf((1 + confidence) / 2)
 
 
 def _sentence(text: str) -> str:

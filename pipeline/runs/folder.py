@@ -29,7 +29,7 @@ from nstudent.runs.tensorboard import TensorBoard
 from nstudent.session import Session
 from nstudent.signals import OverdueStop
 from nstudent.storage.artifact import FINAL, Artifact, Manifest, Metrics
-from nstudent.storage.commit import SOURCE_CHANGED, commit, note_refusal, open_partial, partial_folder
+from nstudent.storage.commit import SOURCE_CHANGED, commit, note_refusal, open_partial, partial_folder, refusal
 from nstudent.storage.files import atomic_write, explained, write_json
 from nstudent.storage.links import links_of_run, refuse_links
 from nstudent.storage.lock import HOLDER, LOCK, MARK, hold, hold_part
@@ -172,8 +172,8 @@ class Run:
         needed = [name for _, name in step.inputs]
         for name in needed:
             if not self.folder(name).exists():
-                said = f"{step.stage.name} needs {name}, which is not in {self.run_dir}"
-                raise ArtifactError(f"{said}: run `nstudent stage {name.partition('-')[2]}` first")
+                said, before = f"{step.stage.name} needs {name}, which is not in {self.run_dir}", name.partition("-")[2]
+                raise ArtifactError(f"{said}: run `nstudent stage {before}` with the same options first")
         planned = {other.name for other in self.needed_steps()} if step.gathered else set()
         gathered = [name for name in step.gathered if name in planned and self.folder(name).exists()]
         return {name: Manifest.read(self.folder(name)) for name in (*needed, *gathered)}
@@ -190,7 +190,8 @@ class Run:
         """Why the step has to be made (again); ``None`` if it is up to date."""
         folder = self.folder(step.name)
         if not folder.exists():
-            return "not made yet"
+            goes_on = step.stage.resumes and partial_folder(folder).exists() and refusal(folder) is None
+            return "unfinished: goes on from where it was" if goes_on else "not made yet"
         made, inputs = Manifest.read(folder), self.inputs(step)
         reason = asked.why_stale(made, self.asked(step, inputs), inputs)
         if reason and reason.startswith(SOURCE_CHANGED) and (said := changes(self.run_dir, self._source())):

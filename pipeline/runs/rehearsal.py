@@ -32,8 +32,10 @@ def rehearse(config: Config, steps: Sequence[Step], progress: Progress, processe
             check_networks(step.settings(config))
     # It imports torch, which a run that is up to date does without.
     with out_of_working_folder():
+        from nstudent.models.device import device_or_cpu
         from nstudent.training.trial import Conditions, any_outputs, try_out
 
     planned = [each for stage in stages.values() for each in stage.load_planned()(config)]
     outputs = any_outputs(config.data.known_levels or USUAL_LEVELS[-1], config.absent)
-    try_out(planned, Conditions(config.data.image_size, outputs, processes), progress)
+    conditions = Conditions(config.data.image_size, outputs, processes, device_or_cpu(config))
+    try_out(planned, conditions, progress)

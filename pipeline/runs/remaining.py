@@ -126,7 +126,8 @@ class Remaining(NoListener):
         if now - self._figured >= _KEEP_SECONDS:
             self._figured = now
             left = self.seconds_left()
-            self._figures = {} if left is None else {"min to end": round(left / 60, 1)}
+            # When all trainings are done, scoring still takes time that is not known: better no figure than a 0.
+            self._figures = {"min to end": round(left / 60, 1)} if left else {}
         return self._figures
 
     def _under_way(self, training: str, entry: Mapping[str, float]) -> UnderWay:

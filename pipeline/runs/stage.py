@@ -55,7 +55,8 @@ class Stage:
     shared: bool = False
     """Whether every process of a run has a share of its work; else the leader does it alone."""
     resumes: bool = True
-    """Whether it goes on with what an interrupted attempt left; else that is removed, whatever it was made for."""
+    """Whether it goes on with what an interrupted attempt left. Else nothing stays of that but what classifiers have
+    said of images, and where something else is asked for all of it is thrown away without a question."""
     in_parts: bool = False
     """Whether separate jobs can each make a part of its files, which a later call puts together."""
     apart: bool = False

@@ -1,6 +1,6 @@
 """Where a run stands: what is done, what is stale and why."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nstudent.errors import ArtifactError, NstudentError
@@ -11,6 +11,9 @@ from nstudent.storage.artifact import Manifest, Metrics
 from nstudent.storage.commit import partial_folder, refusal
 from nstudent.storage.files import read_json
 from nstudent.storage.links import refuse_links
+
+_UNFINISHED = ("partial", "missing")
+_GOES_ON = "the same command goes on from here"
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,13 @@ def status(run_dir: str | Path) -> list[StepState]:
     run = Run.reopen(run_dir)
     refuse_links(run.run_dir, run.links())
     needed = set(run.needed_steps())
-    return [_state(run, step, step in needed) for step in run.steps]
+    states = [_state(run, step, step in needed) for step in run.steps]
+    next_one = next((number for number, state in enumerate(states) if state.state in _UNFINISHED), len(states))
+    # What is true of all that is yet to be made is said once.
+    return [
+        replace(state, reason="") if number > next_one and state.reason == _GOES_ON else state
+        for number, state in enumerate(states)
+    ]
 
 
 def _why_unfinished(run: Run, folder: Path, partial: bool) -> str:
@@ -45,7 +54,7 @@ def _why_unfinished(run: Run, folder: Path, partial: bool) -> str:
     note = run.run_dir / STOPPED
     if partial and note.exists():
         return str(read_json(note).get("why", ""))
-    return "the same command goes on from here"
+    return _GOES_ON
 
 
 def _state(run: Run, step: Step, needed: bool) -> StepState:

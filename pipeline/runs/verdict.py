@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nstudent.evaluation.scores import HEADLINE, Difference, Gap, HeapGain, Scores
-from nstudent.runs.findings import FEWEST_DIFFERING, Finding, Kind
+from nstudent.runs.finding import Finding, Kind
 from nstudent.runs.measured import Measured
+from nstudent.runs.score_findings import FEWEST_DIFFERING
 
 _REASONS: tuple[Kind, ...] = (
     "wrong labels",
@@ -67,13 +68,13 @@ def _labels_alone_final(gain: HeapGain, found: Sequence[Finding]) -> str:
     difference, name = gain.difference[HEADLINE], gain.labels_alone.name
     if gain.differing >= FEWEST_DIFFERING and _tenths(difference.low) > 0:
         return (
-            f"Your unlabelled images are not in the final classifier: on validation {name} was chosen, made from the "
-            f"labels alone, but on test the best that saw them is better by {points(difference)}. "
+            f"Your unlabelled images are not in the final classifier: the one chosen on validation, {name}, is made "
+            f"from the labels alone, but on test the best that saw them is better by {points(difference)}. "
             "Try: more validation images (data.validation)."
         )
     return (
-        f"Your unlabelled images did not help: on validation {name} was chosen, made from the labels alone; on test "
-        f"the best that saw them differs from it by {points(difference)}. {_why(found)}"
+        f"Your unlabelled images did not help: the classifier chosen on validation, {name}, is made from the labels "
+        f"alone; on test the best that saw them differs from it by {points(difference)}. {_why(found)}"
     )
 
 
@@ -101,7 +102,10 @@ def _without_gain(measured: Measured) -> str:
 
 def _reached(scores: Scores) -> str:
     reached = scores.final.test.get(HEADLINE)
-    return "" if reached is None else f" and reaches {100 * reached.value:.1f}% {HEADLINE} on test"
+    if reached is None:
+        return ""
+    value, low, high = (_tenths(share) / 10 for share in (reached.value, reached.low, reached.high))
+    return f" and reaches {value:.1f}% [{low:.1f}, {high:.1f}] {HEADLINE} on test"
 
 
 def _why(found: Sequence[Finding]) -> str:

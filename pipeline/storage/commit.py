@@ -45,7 +45,8 @@ def open_partial(folder: Path, asked: Mapping[str, Any], *, beside_others: bool 
         folder: Of the step.
         asked: What it is to be made for.
         beside_others: Other processes may be writing files there: half written ones are left alone.
-        anew: Whatever an earlier attempt left there is removed.
+        anew: Of what an earlier attempt left there nothing stays but what classifiers have said of images, and that if
+            it was asked for the same thing.
 
     Raises:
         ArtifactError: an attempt at something else lies there, and it holds work that nobody said to throw away.
@@ -56,7 +57,9 @@ def open_partial(folder: Path, asked: Mapping[str, Any], *, beside_others: bool 
     if partial.exists():
         refuse_links(partial, links_below(partial))
     before = _asked(partial)
-    if partial.exists() and (anew or before != dict(asked)):
+    if anew and before == dict(asked):
+        SealedFiles(partial).leave_walks(ASKED)
+    if partial.exists() and before != dict(asked):
         if not anew and before is not None and _work(partial) and refusal(folder) is None:
             then = before.get("asked") if isinstance(before, dict) else None
             changed = difference(then, asked["asked"]) or "an input was made again"

@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from nstudent.errors import ArtifactError
-from nstudent.storage.files import atomic_write, explained, make_folder, sha256_of
+from nstudent.storage.files import atomic_write, explained, make_folder, remove_file, sha256_of
 
 SCRATCH = "scratch"
 """Folder of a partial step for its checkpoints and seals: removed when the step commits."""
+WALKS = f"{SCRATCH}/walks"
+"""Folder for what classifiers have said of images. It holds good also where the rest of a step begins anew."""
 _SEALS = f"{SCRATCH}/sealed"
 
 
@@ -52,6 +54,13 @@ class SealedFiles:
         self._say(f"  {path} is not what was written there: it is made again")
         self.drop(name)
         return False
+
+    def leave_walks(self, mark: str) -> None:
+        """Remove every file but those of ``WALKS``, their seals, and the one that says what the step is made for."""
+        for path in self._partial.rglob("*"):
+            name = path.relative_to(self._partial).as_posix()
+            if not path.is_dir() and name != mark and not name.startswith((f"{WALKS}/", f"{_SEALS}/{WALKS}/")):
+                remove_file(path)
 
     def drop(self, name: str) -> None:
         """Remove a file and its seals, where they are there."""

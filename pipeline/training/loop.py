@@ -194,6 +194,7 @@ class Loop:
             if len(self._history) < self._step // self._length.steps_per_epoch:
                 # It was cut off while it was validated.
                 self._close_epoch(validate)
+                self._save(checkpoint)
                 tell(self._history[-1])
             while self._step < self._length.steps:
                 self.take(next(awaited))

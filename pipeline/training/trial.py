@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from nstudent.config.members import ModelConfig
@@ -27,6 +27,8 @@ from torch import nn
 _SMALL = 3e11
 """Weights times pixels of a batch up to which a pass on the CPU takes less time than one on the device without memory,
 which is told of every operation in Python."""
+_GRADIENT = 1e-3
+"""Of the weights that an optimiser is tried on."""
 _SIZES_PX = (224, 256, 384, 448, 512)
 """Sides that many networks are made for, tried in this order for the message about one that does not take its own."""
 
@@ -55,6 +57,8 @@ class Conditions:
     """What the networks are to say; shapes, not classes, matter here."""
     processes: int = 1
     """Number of processes that divide each batch."""
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    """Where the networks are trained: some optimisers work on a GPU alone."""
 
 
 def any_outputs(levels: Sequence[str], absent: str) -> Outputs:
@@ -64,7 +68,7 @@ def any_outputs(levels: Sequence[str], absent: str) -> Outputs:
 
 
 def try_out(planned: Iterable[PlannedTraining], conditions: Conditions, progress: Progress) -> None:
-    """Build every network once with its optimiser, and send one batch forward and backward through it.
+    """Build every network once, send one batch forward and backward through it, and let its optimiser take a step.
 
     Raises:
         ConfigError: A network cannot be built or trained so; the message names the key, and a remedy that was tried.
@@ -101,7 +105,7 @@ def _try_one(planned: PlannedTraining, conditions: Conditions) -> None:
         raise ConfigError(f"{planned.key}: {_why_not_built(planned, conditions, str(error))}") from error
     wrong = _fault(network, conditions.image_size, batch)
     if wrong is None:
-        _try_optimizer(network, planned)
+        _try_optimizer(network, planned, conditions.device)
     elif wrong.startswith(ONE_VALUE):
         raise ConfigError(_too_few(planned, conditions, batch))
     else:
@@ -126,9 +130,23 @@ def _why_not_built(planned: PlannedTraining, conditions: Conditions, said: str) 
     return f"'{names}' has no stochastic depth: set {planned.section}.noise.drop_path=0"
 
 
-def _try_optimizer(network: Network, planned: PlannedTraining) -> None:
+def _try_optimizer(network: Network, planned: PlannedTraining, device: torch.device) -> None:
+    """Let the optimiser take its first step, in which it meets the weights that it cannot train.
+
+    Only weights with a gradient take part, and get moments: the smallest one of each number of dimensions stands for
+    the others, so that the step of a large network takes no more time and memory than that of a small one.
+    """
+    smallest: dict[int, nn.Parameter] = {}
+    for weight in sorted(network.parameters(), key=lambda each: each.numel()):
+        smallest.setdefault(weight.ndim, weight)
     try:
-        build_optimizer(network, planned.training, torch.device("cpu"))
+        optimizer = build_optimizer(network.to(device), planned.training, device)
+        for weight in smallest.values():
+            weight.grad = torch.full_like(weight, _GRADIENT)
+        optimizer.step()
+    except torch.OutOfMemoryError:
+        # Of a GPU that others fill: what a training needs is said where it is known.
+        return
     except Exception as error:
         # timm finds an optimiser by its name, and hands it what it may not take.
         raise ConfigError(

@@ -1,6 +1,7 @@
 """Scores of new photos, against numbers that are counted by hand."""
 
 import csv
+import hashlib
 import json
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from finished_runs import TREE, add_classifier, photo
 from nstudent.answers.evaluation import evaluate
 from nstudent.classifier import Classifier
+from nstudent.cli.evaluate import _print
 from nstudent.config.members import ProbeConfig
 from nstudent.errors import DataError
 from nstudent.evaluation.scores import HEADLINE
@@ -148,12 +150,69 @@ def test_photos_that_are_not_there_or_of_other_classes_are_errors(classifier: Cl
         evaluate(classifier, tmp_path, Session())
 
 
-def test_a_tree_of_one_level_is_scored(tmp_path: Path) -> None:
+def test_a_tree_of_one_level_is_scored_and_its_score_said_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     tree = Taxonomy.from_labels([("a",), ("b",)], ("class",))
     flat = Classifier.load(add_classifier(tmp_path / "run", [ProbeConfig()], taxonomy=tree), "cpu")
     for name in ("a", "b"):
         (tmp_path / "photos" / name).mkdir(parents=True)
         photo(tmp_path / f"photos/{name}/x.png")
-    accuracy = evaluate(flat, tmp_path / "photos", Session()).scores["accuracy/class"]
+    found = evaluate(flat, tmp_path / "photos", Session())
+    accuracy = found.scores["accuracy/class"]
     assert accuracy is not None
     assert accuracy.value == 0.5
+    _print(found)
+    said = capsys.readouterr().out
+    assert said.count("50.0%") == 1
+    assert "level accuracy" in said
+
+
+def _digest(path: Path) -> bytes:
+    return hashlib.sha256(path.read_bytes()).digest()
+
+
+def test_photos_that_the_run_has_seen_are_counted_and_the_others_scored_alone(
+    classifier: Classifier, photos: Path, tmp_path: Path
+) -> None:
+    seen = {_digest(path) for path in photos.rglob("*.png") if path.name in ("0.png", "1.png", "2.png", "6.png")}
+    found = evaluate(classifier, photos, Session(), seen)
+    assert found.seen_before == 4
+    whole, of_all = found.scores_of_new["whole path"], found.scores["whole path"]
+    assert whole is not None
+    assert of_all is not None
+    # Of 3, 4, 5 and 7 only the last is wrong, as of all eight two are.
+    assert (whole.value, of_all.value) == (0.75, 0.75)
+    seen -= {_digest(path) for path in photos.rglob("6.png")}
+    whole = evaluate(classifier, photos, Session(), seen).scores_of_new["whole path"]
+    assert whole is not None
+    assert whole.value == 0.6
+    found.write(tmp_path / "out")
+    written = json.loads((tmp_path / "out/scores.json").read_text())["seen_before"]
+    assert (written["images"], written["scores_of_new"]["whole path"]["value"]) == (4, 0.75)
+
+
+def test_where_all_photos_or_none_have_been_seen_there_is_no_second_score(classifier: Classifier, photos: Path) -> None:
+    every = {_digest(path) for path in photos.rglob("*.png")}
+    for seen, number in ((every, 8), (set[bytes](), 0)):
+        found = evaluate(classifier, photos, Session(), seen)
+        assert (found.seen_before, found.scores_of_new) == (number, {})
+
+
+def test_that_photos_were_seen_before_is_said_above_their_scores(
+    classifier: Classifier, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    some = {_digest(path) for path in photos.rglob("*.png") if path.name in ("0.png", "1.png", "2.png", "6.png")}
+    every = {_digest(path) for path in photos.rglob("*.png")}
+    cases = (
+        (some, "4 of these photos are ones", "The other 4 alone: 75.0% ["),
+        (every, "All of these photos are ones", "Score photos that it has not seen."),
+    )
+    for seen, which, others in cases:
+        _print(evaluate(classifier, photos, Session(), seen))
+        first, said, *_ = capsys.readouterr().out.splitlines()
+        assert first == "8 photos"
+        assert said.startswith(which)
+        assert others in said
+    _print(evaluate(classifier, photos, Session()))
+    assert "seen" not in capsys.readouterr().out

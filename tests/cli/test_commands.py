@@ -54,7 +54,10 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
         (["run-all", "--run-dir", "file"], "cannot use the run folder file"),
         (["stage", "filter", "rounds=0"], "no filter step: with rounds=0"),
         (["run-all", "--until", "filter", "rounds=0"], "no filter step: with rounds=0"),
-        (["stage", "teacher"], "teacher needs 00-data, which is not in runs/digits: run `nstudent stage data` first"),
+        (
+            ["stage", "teacher"],
+            "teacher needs 00-data, which is not in runs/digits: run `nstudent stage data` with the same options first",
+        ),
         (["stage", "pseudolabel", "--shard", "4/4"], "--shard 4/4: write I/N with I from 0 to N - 1, such as 0/4"),
         (["stage", "pseudolabel", "--shard", "one"], "--shard one: write I/N"),
         (["stage", "teacher", "--shard", "0/4"], "--shard is for the stage pseudolabel; teacher cannot"),
@@ -222,7 +225,7 @@ def test_run_all_counts_what_was_left_out_and_what_is_worth_a_look(command: Comm
         )
     }
     assert command("run-all", "rounds=1", "probe.members=[]").stdout.splitlines()[-6:-4] == [
-        "not used: 3 unreadable images, 1234 near-duplicates (runs/digits/00-data/left_out.json)",
+        "not used: 3 unreadable images, 1,234 near-duplicates (runs/digits/00-data/left_out.json)",
         "worth a look: 2 labels with one training image (runs/digits/00-data/findings.json)",
     ]
 
@@ -262,6 +265,10 @@ def test_status_shows_each_step(command: Command, fake_stages: FakeStages) -> No
     assert rows["08-choose"].split()[:2] == ["stale", "50.0"]
     assert rows["02-teacher"].startswith("stale")
     assert "seed changed from 0 to 1" in rows["02-teacher"]
+    said = "run-all makes a stale step again, and each step that reads it if it comes out different"
+    assert done.stdout.splitlines()[-1] == said
+    command("run-all", "rounds=2", "seed=1")
+    assert said not in command("status", "runs/digits").stdout
 
 
 def test_status_says_why_a_run_stopped(command: Command, fake_stages: FakeStages) -> None:

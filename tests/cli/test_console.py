@@ -68,6 +68,9 @@ def test_in_a_log_nothing_is_said_of_work_that_was_done_before(
 def test_a_line_that_is_said_stays_one_line_in_a_log_file(capsys: pytest.CaptureFixture[str]) -> None:
     Screen().say("word " * 60)
     assert len(capsys.readouterr().err.splitlines()) == 1
+    with Screen().task("member " * 20, 4, "steps") as task:
+        task.advance(4)
+    assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 def test_what_is_said_of_a_step_begins_with_its_number(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,8 @@ from subprocess import CompletedProcess
 
 import numpy as np
 import pytest
+from nstudent.cli.console import found_in_words
+from nstudent.cli.look import print_survey
 from nstudent.config.data import DataConfig
 from nstudent.data.survey import survey
 from nstudent.progress import Silence
@@ -33,12 +35,39 @@ def test_images_labels_and_a_few_pixels_are_looked_at(photos: Path) -> None:
     assert found.few_validation.startswith("1 of defect, ")
 
 
+@pytest.mark.parametrize(
+    ("splits", "said"),
+    [
+        (("train", "val"), "divided (as your folders or columns say, test drawn)"),
+        (("train", "test"), "divided (as your folders or columns say, validation drawn)"),
+        (("train", "val", "test"), "divided (as your folders or columns say)"),
+    ],
+)
+def test_what_is_said_of_the_division_names_what_is_drawn(
+    tmp_path: Path, splits: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(60):
+        folder = tmp_path / splits[number % len(splits)] / "ab"[number // 3 % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(number).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    print_survey(survey(DataConfig(source="folder", root=str(tmp_path)), 0, Silence()))
+    assert said in " ".join(capsys.readouterr().out.split())
+
+
+def test_one_of_a_thing_is_said_in_the_singular() -> None:
+    assert found_in_words({"held_out_only": 1, "near_duplicates": 0, "one_training_image": 1200}) == [
+        "1,200 labels with one training image",
+        "1 label without a training image",
+    ]
+
+
 @pytest.mark.slow
 def test_a_run_that_would_work(nstudent: Callable[..., CompletedProcess[str]], photos: Path) -> None:
     done = nstudent("data", "check", *WORDS)
     assert done.returncode == 0, done.stderr
     said = " ".join(done.stdout.split())
-    assert "divided (drawn): 43 to train on, 6 to choose by, 12 to test on, 0 unlabelled" in said
+    assert "divided (drawn): 43 to train on, 6 to choose by (validation), 12 to test on, 0 unlabelled" in said
     assert "level x: 2 classes ok 53, defect 8" in said
     assert "validation has few images of some classes: 1 of defect" in said
     assert "1 of 61 images that were opened cannot be read (ok/broken.png: " in said

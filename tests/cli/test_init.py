@@ -68,6 +68,7 @@ def test_a_folder_of_photos_becomes_a_file_that_runs(command: Command, folder: P
     ):
         assert said in " ".join(done.stdout.split()).replace("run it: ", "run it:  ")
     assert "without pretrained weights, as nobody was there to ask" in done.stderr
+    assert max(map(len, [*done.stdout.splitlines(), *done.stderr.splitlines()])) <= 80
     config = load_config(folder / "nstudent.yaml")
     assert (config.data.root, config.data.unlabelled_root, config.name) == ("photos", "heap", "photos")
     assert not any(network.model_dump()["pretrained"] for network in config.teacher.members)

@@ -21,7 +21,8 @@ from nstudent.evaluation.scores import (
     LevelCalibration,
     Scores,
 )
-from nstudent.runs.findings import Finding, findings
+from nstudent.runs.finding import Finding
+from nstudent.runs.findings import findings
 from nstudent.runs.measured import Measured
 from nstudent.runs.plan import plan
 from rich.cells import cell_len

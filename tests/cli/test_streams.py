@@ -9,8 +9,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from nstudent.cli.streams import LenientStream, lenient_streams, lost_output
+from PIL import Image
 
 Shell = Callable[[str], "subprocess.CompletedProcess[str]"]
 RUN = f"{sys.executable} -m nstudent run-all rounds=0 'teacher.members=[{{}}]' teacher.epochs=20 jobs=1 --run-dir run"
@@ -28,21 +30,34 @@ def shell(tmp_path: Path) -> Shell:
     return run
 
 
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Images of two classes."""
+    draws = np.random.default_rng(0)
+    for name in ("apple", "pear"):
+        folder = tmp_path / "photos" / name
+        folder.mkdir(parents=True)
+        for number in range(30):
+            image = draws.integers(0, 256, (24, 24, 3), dtype=np.uint8)
+            Image.fromarray(image).save(folder / f"{number}.png")
+    return tmp_path / "photos"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("redirected", "said"),
+    ("redirected", "said", "status"),
     [
-        (">&- 2>&-", ""),
-        pytest.param(">/dev/full 2>/dev/full", "", marks=needs_full),
-        ("2>&1 | head -1; exit ${PIPESTATUS[0]}", None),
-        ("2>/dev/null", None),
+        (">&- 2>&-", "", 0),
+        pytest.param(">/dev/full 2>/dev/full", "", 2, marks=needs_full),
+        ("2>&1 | head -1; exit ${PIPESTATUS[0]}", None, 0),
+        ("2>/dev/null", None, 0),
     ],
 )
-def test_a_run_ends_well_whatever_becomes_of_its_output(
-    shell: Shell, tmp_path: Path, redirected: str, said: str | None
+def test_a_run_is_made_whatever_becomes_of_its_output(
+    shell: Shell, tmp_path: Path, redirected: str, said: str | None, status: int
 ) -> None:
     done = shell(f"export PYTHONIOENCODING=ascii; {RUN} {redirected}")
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == status, done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     assert said is None or done.stdout + done.stderr == said
     assert done.stdout.isascii()
@@ -56,14 +71,48 @@ def test_nothing_is_said_of_output_that_nobody_takes(shell: Shell, arguments: st
     assert codes[0] == codes[1]
 
 
+LOST = (
+    "nstudent: the output could not be written (No space left on device): with room for it, the same command gives it "
+    "again\n"
+)
+
+
 @needs_full
 @pytest.mark.slow
-def test_predictions_that_are_lost_are_an_error(shell: Shell, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "--help",
+        "--version",
+        "run-all --dry-run",
+        "config show",
+        "config explain",
+        "data check data.source=folder data.root=photos",
+    ],
+)
+def test_an_answer_that_is_lost_is_an_error(shell: Shell, photos: Path, arguments: str) -> None:
+    command = f"{sys.executable} -m nstudent {arguments}"
+    assert shell(f"{command} | true; exit ${{PIPESTATUS[0]}}").returncode == 0, "whoever leaves has seen enough"
+    done = shell(f"{command} > /dev/full")
+    assert (done.returncode, done.stderr.splitlines(True)[-1]) == (2, LOST)
+
+
+@needs_full
+@pytest.mark.slow
+def test_what_is_said_of_a_run_and_lost_is_an_error(shell: Shell, photos: Path) -> None:
     assert shell(RUN).returncode == 0
-    predict = f"{sys.executable} -m nstudent predict run none.png"
-    assert shell(f"{predict} | true; exit ${{PIPESTATUS[0]}}").returncode == 2, "the image is not there"
-    done = shell(f"{predict} > /dev/full")
-    assert done.stderr == "nstudent: the predictions could not be written: No space left on device\n"
+    status = shell(f"{sys.executable} -m nstudent predict run none.png").returncode
+    assert status == 2, "the image is not there"
+    for arguments in (
+        *("status run", "verify run", "report run", "predict run photos", "predict run none.png"),
+        *("export run --out out", "init photos --no-download --out page.yaml"),
+    ):
+        done = shell(f"{sys.executable} -m nstudent {arguments} > /dev/full")
+        assert (done.returncode, done.stderr.splitlines(True)[-1]) == (2, LOST), arguments
+    # What is up to date is not made again: the table of a run is there as soon as there is room for it.
+    done = shell(f"{RUN} > /dev/full")
+    assert (done.returncode, done.stderr.splitlines(True)[-1]) == (2, LOST)
+    assert "accuracy" in shell(RUN).stdout
 
 
 class _Full(io.StringIO):

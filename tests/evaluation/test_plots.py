@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 from measured_runs import LABELS_ALONE, difference, gain
 from measured_runs import scores as made
 from nstudent.evaluation.plots import save_figure
@@ -61,6 +62,31 @@ def test_the_figure_is_a_picture_with_something_in_each_panel(tmp_path: Path, sc
     for half in np.array_split(pixels, 2):
         for panel in np.array_split(half, 2, axis=1):
             assert (panel < 200).mean() > 0.005
+
+
+def _pixels_of(panel: np.ndarray, colour: str) -> int:
+    wanted = 255 * np.array(to_rgb(colour))
+    return int((np.abs(panel - wanted) < 2).all(axis=2).sum())
+
+
+@pytest.mark.slow
+def test_bars_are_as_long_as_their_scores(tmp_path: Path) -> None:
+    """An axis that begins above zero would make small differences look large."""
+    areas = []
+    for value in (0.8, 0.4):
+        pixels = drawn(tmp_path / "scores.png", results(student=value))
+        height, width = pixels.shape[:2]
+        areas.append(_pixels_of(pixels[: height // 2, : width // 2], "C2"))
+    assert areas[1] / areas[0] == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.slow
+def test_without_true_labels_the_curves_have_the_room_of_their_panel(tmp_path: Path) -> None:
+    for labels, curve_is_there in ((False, True), (True, False)):
+        pixels = drawn(tmp_path / "scores.png", results(labels=labels))
+        height, width = pixels.shape[:2]
+        # The end of a curve of the student, far right.
+        assert bool(_pixels_of(pixels[height // 2 :, -width // 4 :], "C2")) is curve_is_there
 
 
 @pytest.mark.slow

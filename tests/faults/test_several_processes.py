@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,10 +23,12 @@ _SECONDS = 300
 
 
 @contextmanager
-def _pair(run_dir: Path, *overrides: str, restarts: int = 0) -> Iterator[subprocess.Popen[str]]:
+def _pair(
+    run_dir: Path, *overrides: str, restarts: int = 0, program: Sequence[str] = ("-m", "nstudent")
+) -> Iterator[subprocess.Popen[str]]:
     """The command in two processes, which torchrun looks after."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", f"--max-restarts={restarts}"]
-    command = [sys.executable, *torchrun, "-m", "nstudent", *run_all_words(run_dir, *overrides)]
+    command = [sys.executable, *torchrun, *program, *run_all_words(run_dir, *overrides)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment) as run:
         yield run
@@ -86,4 +88,44 @@ def test_a_signal_stops_both_at_one_step_and_a_killed_one_is_started_again(
         said, _ = run.communicate(timeout=_SECONDS)
     assert run.returncode == 0, said
     assert said.count("00-data: up to date") == 2, "it was started again"
+    assert differences(results(run_dir), pair[1]) == []
+
+
+_STOPPED_IN_VALIDATION = """
+import os, signal, sys
+from nstudent import cli
+from nstudent.trainer import Trainer
+rank, told, ask = os.environ["RANK"], sys.argv.pop(1), Trainer._stop_together
+asked = 0
+def asks(trainer):
+    global asked
+    asked += 1
+    print(f"process {rank} asks after batch {asked}", flush=True)
+    if asked == 3 and rank == told:
+        os.kill(os.getpid(), signal.SIGTERM)
+    ask(trainer)
+Trainer._stop_together = asks
+cli.main()
+"""
+
+
+def test_a_signal_to_one_of_them_stops_both_in_the_middle_of_a_validation(
+    pair: tuple[Path, Results], run_dir: Path, tmp_path: Path
+) -> None:
+    """On machines of their own only one may hear of it; the other one waits for the score, or makes it."""
+    script = tmp_path / "stopped.py"
+    script.write_text(_STOPPED_IN_VALIDATION)
+    for told in ("0", "1"):
+        with _pair(run_dir, program=(str(script), told)) as run:
+            said, _ = run.communicate(timeout=_SECONDS)
+        assert run.returncode != 0, said
+        assert "the same command goes on" in said
+        assert "has ended" not in said, "one of them went on without the other"
+        for rank in "01":
+            assert f"process {rank} asks after batch 3\n" in said
+            assert f"process {rank} asks after batch 4\n" not in said
+        assert list((run_dir / "01-teacher.partial" / "scratch" / "walks").glob("*.h5")), "what was labelled is kept"
+    with _pair(run_dir) as run:
+        said, _ = run.communicate(timeout=_SECONDS)
+    assert run.returncode == 0, said
     assert differences(results(run_dir), pair[1]) == []

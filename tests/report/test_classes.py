@@ -44,6 +44,13 @@ def test_each_class_has_its_recall_precision_and_the_class_it_is_taken_for(mater
     assert {row.trained for row in rows.values()} == {1}
 
 
+def test_a_level_is_held_against_saying_one_class_of_every_image(material: Material) -> None:
+    found = fine(material).constant
+    assert found is not None
+    # Four of eight are apples, and five answers are right.
+    assert (found.name, found.share, found.right) == ("apple", 0.5, 0.625)
+
+
 def test_the_worst_class_stands_first_and_one_without_images_last(tmp_path: Path) -> None:
     run = WrittenRun(tmp_path / "run", test=np.array([0, 0, 1, 2]), said=np.array([0, 1, 1, 1]))
     assert [row.name for row in fine(Material.read(run.write())).rows] == ["beet", "pear", "apple", "carrot"]
@@ -132,6 +139,7 @@ def test_a_level_whose_truth_nobody_knows_is_shown_without_numbers(material: Mat
     found = fine(material)
     assert {row.images for row in found.rows} == {0}
     assert (found.mistakes, found.pairs, found.groups) == (0, (), ())
+    assert found.constant is None
     assert found.matrix is not None
     assert sum(map(sum, found.matrix.counts)) == 0
     assert classes.severities(material) == []

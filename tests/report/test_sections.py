@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from nstudent.evaluation.scores import Interval
+from measured_runs import LABELS_ALONE, scores
+from nstudent.evaluation.scores import HEADLINE, ClassifierScores, Interval
 from nstudent.report import curves, heap
 from nstudent.report.charts import bars, interval_chart, line_chart
 from nstudent.report.limits import Limits
 from nstudent.report.material import Material
 from nstudent.report.pictures import Pictures
 from nstudent.report.sheets import Sheet, sheets
+from nstudent.report.summary import _score_table
 from nstudent.storage.artifact import Artifact
 from written_run import WrittenRun
 
@@ -223,3 +226,19 @@ def test_a_damaged_shard_costs_its_pictures_alone(tmp_path: Path) -> None:
     pictures = Pictures(Artifact(folder / "00-data"), material.config, 16)
     assert pictures.uri(0) is None
     assert "has changed since it was made" in pictures.missing
+
+
+@pytest.mark.parametrize(
+    ("levels", "shown"),
+    [
+        (("class",), [HEADLINE]),
+        (("coarse", "fine"), [HEADLINE, "whole path", "accuracy/coarse", "accuracy/fine"]),
+    ],
+)
+def test_with_one_level_its_score_is_shown_once(levels: tuple[str, ...], shown: list[str]) -> None:
+    score = Interval(0.8, 0.7, 0.9)
+    test = dict.fromkeys([HEADLINE, "whole path", *(f"accuracy/{level}" for level in levels)], score)
+    alone = replace(LABELS_ALONE, test=test)
+    of_all = {"02-baseline": ClassifierScores(0.01, 1, 1.0, test, test)}
+    names, (row,) = _score_table(scores(None, final=alone, classifiers=of_all))
+    assert (names, row.cells, row.is_final) == (shown, (score,) * len(shown), True)

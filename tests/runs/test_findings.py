@@ -11,6 +11,7 @@ from measured_runs import (
     FILTER,
     FLAT,
     LABELS,
+    LABELS_ALONE,
     STUDENT,
     WITH_HEAP,
     choice,
@@ -25,9 +26,11 @@ from measured_runs import (
     trained,
 )
 from nstudent.config.schema import Config
-from nstudent.evaluation.scores import HeapGain
-from nstudent.runs.findings import Finding, findings, listed, standard_error
+from nstudent.evaluation.scores import HEADLINE, HeapGain, Interval, LevelCalibration, Scores
+from nstudent.runs.finding import Finding, listed
+from nstudent.runs.findings import findings
 from nstudent.runs.measured import Measured
+from nstudent.runs.score_findings import standard_error
 
 HELPED = gain(0.014, 0.006, 0.023)
 DID_NOT = gain(-0.002, -0.011, 0.007)
@@ -41,6 +44,11 @@ def judged(**changed: Any) -> Measured:
 
 def filters(**changed: Any) -> Measured:
     return measured(filters={FILTER: filtered(**changed)})
+
+
+def alone(low: float, high: float) -> Scores:
+    """The scores of a run without unlabelled images, with such an interval of the final classifier."""
+    return scores(None, final=replace(LABELS_ALONE, test={HEADLINE: Interval((low + high) / 2, low, high)}))
 
 
 def student(*values: float) -> Measured:
@@ -84,7 +92,7 @@ CASES: list[tuple[str, Measured, str, Measured]] = [
     (
         "classes without labels",
         judged(without=tuple("abcdefg")),
-        r"7 of the labels that you gave: a, b, c, d, e and 2 more",
+        r"7 of the labels that you gave went to no unlabelled image in 04-pseudolabel: a, b, c, d, e and 2 more",
         judged(),
     ),
     ("still rising", student(*RISING), r"\+2\.0 points", student(*FLAT)),
@@ -111,17 +119,31 @@ CASES: list[tuple[str, Measured, str, Measured]] = [
     (
         "small validation",
         measured(scores(DID_NOT), choices={"03-choose": choice(0.5), "07-choose": choice(0.03)}),
-        r"180 validation images know a difference to 1\.5 points.* than the 0\.2 points",
+        r"With 180 validation images a difference is known to 1\.5 points.* than the 0\.2 points",
         measured(scores(HELPED), choices={"03-choose": choice(0.5), "07-choose": choice(0.02)}),
     ),
     (
         "small test",
         measured(scores(gain(0.02, -0.005, 0.045))),
-        r"400 test images, of which the two sides score 60 differently, know the gain to ±2\.5",
+        r"400 test images, of which the two sides score 60 differently, the gain is known to ±2\.5",
         measured(scores(gain(0.01, -0.005, 0.03))),
     ),
     ("small test", measured(scores(gain(0.02, -0.005, 0.045))), "±2", measured(scores(gain(-0.5, -0.6, -0.4)))),
     ("small test", measured(scores(gain(0.01, 0.01, 0.01, differing=9))), "score 9", measured()),
+    (
+        "small test",
+        measured(alone(0.55, 0.76)),
+        r"^With 400 test images the level accuracy .* known to ±10\.5 points only: it may be 55% or 76%\.$",
+        measured(alone(0.55, 0.74)),
+    ),
+    (
+        "probabilities off",
+        measured(
+            scores(HELPED, calibration={"coarse": LevelCalibration(0.07, 0.03), "fine": LevelCalibration(0.147, 0.03)})
+        ),
+        r"how often it is right: on test by 14\.7% at level fine, in the mean",
+        measured(scores(HELPED, calibration={"fine": LevelCalibration(0.07, 0.03)})),
+    ),
     (
         "nothing to learn from",
         measured(scores(None, ended="no pseudo-label was kept: lower it")),

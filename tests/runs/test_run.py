@@ -68,6 +68,16 @@ def test_a_copied_run_is_up_to_date(tmp_path: Path, fake_stages: FakeStages) -> 
     assert steps_made(tmp_path / "there") == {}
 
 
+def test_in_a_copy_with_a_changed_key_only_what_follows_from_it_is_made(
+    tmp_path: Path, fake_stages: FakeStages
+) -> None:
+    steps_made(tmp_path / "here")
+    shutil.copytree(tmp_path / "here", tmp_path / "there")
+    made = steps_made(tmp_path / "there", "name=strict", "pseudolabel.threshold=0.9")
+    assert next(iter(made)) == "04-pseudolabel"
+    assert not made.keys() & {"00-data", "01-teacher", "02-baseline"}
+
+
 # --- interruptions and damage ---
 
 
@@ -79,9 +89,10 @@ def test_a_step_that_fails_is_made_again_and_what_was_done_stays(tmp_path: Path,
     assert states(tmp_path) == dict.fromkeys(ONE_ROUND, "missing") | dict.fromkeys(ONE_ROUND[:5], "done") | {
         "05-filter": "partial"
     }
+    assert reasons(tmp_path) == {"05-filter": "the same command goes on from here"}
     fake_stages.failing = {}
     fake_stages.forget()
-    steps_made(tmp_path)
+    assert steps_made(tmp_path)["05-filter"] == "unfinished: goes on from where it was"
     assert fake_stages.made == ONE_ROUND[5:]
     assert not list(tmp_path.glob("*.partial"))
 
@@ -111,7 +122,7 @@ def test_what_ended_in_a_refusal_is_no_unfinished_work(
     (stopped,) = [state for state in status(tmp_path) if state.state == "partial"]
     assert stopped.reason == str(error)
     fake_stages.failing = {}
-    run_all(load_config(None, ["probe.members=[]", "teacher.epochs=10"]), tmp_path)
+    assert steps_made(tmp_path, "teacher.epochs=10")["01-teacher"] == "not made yet"
     assert not list(tmp_path.glob("*.partial"))
     assert not list((tmp_path / "01-teacher").glob("*refused*"))
 
@@ -236,7 +247,9 @@ def test_labels_without_a_choice_name_the_stage_to_run(tmp_path: Path, fake_stag
     config = load_config(None, ["rounds=1", "probe.members=[]"])
     for stage in ("data", "teacher"):
         run_stage(config, stage, tmp_path)
-    with pytest.raises(ArtifactError, match=r"pseudolabel needs 03-choose, .* run `nstudent stage choose` first"):
+    with pytest.raises(
+        ArtifactError, match=r"pseudolabel needs 03-choose, .* run `nstudent stage choose` with the same"
+    ):
         run_stage(config, "pseudolabel", tmp_path)
 
 
@@ -244,12 +257,12 @@ def test_scores_are_made_of_the_last_choice_and_of_no_earlier_one(tmp_path: Path
     config = load_config(None, ["rounds=1", "probe.members=[]"])
     for stage in ("data", "teacher", "choose", "pseudolabel", "filter", "student"):
         run_stage(config, stage, tmp_path)
-    with pytest.raises(ArtifactError, match=r"evaluate needs 07-choose, .* run `nstudent stage choose` first"):
+    with pytest.raises(ArtifactError, match=r"evaluate needs 07-choose, .* run `nstudent stage choose` with the same"):
         run_stage(config, "evaluate", tmp_path)
 
 
 def test_a_stage_without_its_inputs_names_the_one_to_run(tmp_path: Path, fake_stages: FakeStages) -> None:
-    with pytest.raises(ArtifactError, match=r"teacher needs 00-data, .* run `nstudent stage data` first"):
+    with pytest.raises(ArtifactError, match=r"teacher needs 00-data, .* run `nstudent stage data` with the same"):
         run_stage(load_config(), "teacher", tmp_path)
     assert fake_stages.made == []
 

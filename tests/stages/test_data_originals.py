@@ -131,6 +131,20 @@ def test_an_image_that_is_gone_is_named(photos: Bench) -> None:
         dataset.pixels[np.array([image])]
 
 
+def test_a_file_that_was_put_in_the_place_of_an_image_is_never_decoded(
+    photos: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a training or a labelling decodes nothing limits a codec: it gets what the data step has read in limits."""
+    config = config_of(photos, "original")
+    dataset = Dataset(made(config, photos, "run"), config.data)
+    image = int(dataset.labelled[0])
+    (photos.root / dataset.name(image)).write_bytes(png(777))
+
+    monkeypatch.setattr(decoders, "decode", lambda *_: pytest.fail("it is decoded"))
+    with pytest.raises(DataError, match=r"is not what the data step has seen \(its content has changed\)"):
+        dataset.pixels[np.array([image])]
+
+
 def test_an_image_that_cannot_be_decoded_any_more_is_no_black_one(
     photos: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,12 +1,14 @@
 """What docs/USE.md shows, done with a finished run."""
 
 import csv
+import hashlib
 import io
 import json
 import re
 import shlex
 import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,14 @@ import numpy as np
 import pytest
 from nstudent import cli
 from nstudent.answers.depth import depth_of
+from nstudent.answers.seen_before import seen_before
 from nstudent.classifier import Classifier
 from nstudent.config.file import load_config
+from nstudent.data.dataset import Dataset
 from nstudent.data.given_images import named_images
 from nstudent.data.sources.digits import open_source
 from nstudent.errors import ArtifactError, ConfigError
+from nstudent.storage.artifact import Artifact
 from PIL import Image
 
 PAGE = (Path(__file__).resolve().parent.parent.parent / "docs" / "USE.md").read_text(encoding="utf-8")
@@ -112,3 +117,31 @@ def test_a_risk_needs_scores_of_the_very_classifier(folder: Path, tmp_path: Path
     shutil.rmtree(next(run_dir.glob("*-evaluate")))
     with pytest.raises(ArtifactError, match="has no scores of it: nstudent run-all"):
         depth_of(run_dir, 0.05)
+
+
+def test_a_run_knows_the_images_that_it_learnt_from_and_no_others(finished: Path, tmp_path: Path) -> None:
+    source, dataset = open_source(load_config(None, []).data), Dataset(Artifact(finished / "00-data"))
+    source.catalogue()
+
+    def digests(ids: Iterable[int]) -> set[bytes]:
+        return {hashlib.sha256(np.asarray(source.read(image)).tobytes()).digest() for image in ids}
+
+    seen = seen_before(finished)
+    assert seen is not None
+    assert seen == digests([*dataset.labelled, *dataset.unlabelled, *dataset.validation])
+    assert len(dataset.test) > 0
+    assert not seen & digests(dataset.test)
+    # A folder with the classifier alone cannot know.
+    shutil.copytree(finished, tmp_path / "run", ignore=shutil.ignore_patterns("00-data"))
+    assert seen_before(tmp_path / "run") is None
+
+
+@pytest.mark.slow
+def test_of_a_classifier_without_its_images_it_is_said_that_nobody_knows_what_it_has_seen(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = "Whether the classifier has learnt from these photos is not known"
+    for step, is_said in (("none", False), ("00-data", True)):
+        shutil.rmtree(folder / "runs" / "photos" / step, ignore_errors=True)
+        assert _run("nstudent evaluate runs/photos labelled", monkeypatch) == 0
+        assert (said in capsys.readouterr().out) is is_said

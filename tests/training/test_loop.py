@@ -438,3 +438,6 @@ def test_a_validation_that_is_cut_off_is_made_when_the_training_goes_on(
     resumed = fit(make_loop(LENGTH), tmp_path / "cut", validate=validate, tell=told.append)
     assert resumed.history == whole.history == told
     assert bytes_of(resumed.network) == bytes_of(whole.network)
+    kept = load_checkpoint(tmp_path / "cut" / "checkpoint.safetensors", print)
+    assert kept is not None
+    assert kept["history"] == whole.history, "a later attempt at the step does not validate it once more"

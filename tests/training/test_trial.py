@@ -4,10 +4,12 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from nstudent import load_config, plan, run_all
 from nstudent.errors import ConfigError
 from nstudent.progress import Silence
 from nstudent.runs.rehearsal import rehearse
+from nstudent.training import trial
 from nstudent.training.trial import smallest_batch
 
 
@@ -103,6 +105,36 @@ def test_a_network_without_stochastic_depth_names_the_key_of_its_section() -> No
 )
 def test_what_comes_late_in_a_run_is_told_at_its_beginning(word: str, said: str) -> None:
     assert _tried(word, "filter.enabled=true").startswith(said)
+
+
+@pytest.mark.parametrize("key", ["teacher", "student"])
+def test_an_optimiser_whose_first_step_fails_is_told_before_any_training(key: str) -> None:
+    """It can be built: what it cannot do, adahessian without a gradient of the gradient, shows in its first step."""
+    said = _tried(f"{key}.optimizer=adahessian")
+    assert said.startswith(f"{key}.optimizer is 'adahessian', which cannot train {key}.m")
+    assert "adamw and sgd train any network" in said
+    assert "\n" not in said
+    assert _tried(f"{key}.optimizer=sgd") == ""
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_page_for_a_gpu_can_be_tried_where_there_is_none() -> None:
+    assert _tried("device=cuda", "rounds=0") == ""
+
+
+@pytest.mark.parametrize("ndim", [1, 2, 4])
+def test_weights_of_any_number_of_dimensions_are_tried(ndim: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some optimisers take matrices alone."""
+
+    class Picky(torch.optim.SGD):
+        def step(self, *_: object) -> None:  # type: ignore[override]
+            tried = [weight for group in self.param_groups for weight in group["params"] if weight.grad is not None]
+            assert len(tried) < 6, "a step of a large network is as cheap as one of a small one"
+            if any(weight.ndim == ndim for weight in tried):
+                raise ValueError(f"weights of {ndim} dimensions")
+
+    monkeypatch.setattr(trial, "build_optimizer", lambda network, *_: Picky(network.parameters()))
+    assert f"weights of {ndim} dimensions" in _tried("rounds=0")
 
 
 def test_what_the_run_does_not_train_is_not_tried() -> None:

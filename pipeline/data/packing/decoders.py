@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import active_children, get_context
 from multiprocessing.connection import Connection
@@ -26,10 +26,12 @@ from nstudent.data.decode import TOO_MUCH_MEMORY, Pixels, decode, square
 from nstudent.data.packing.jpeg_shards import encode
 from nstudent.data.sources import Source
 from nstudent.errors import ImageError
-from nstudent.machine import available_cores, available_memory, limit_memory, may_start_processes, serve_parent
+from nstudent.machine import available_cores, available_memory, limit_memory, processes_that_end_with_this, serve_parent
 
 CRASHED = "its decoder crashed"
 """Why an image is left out that ended the process which decoded it."""
+CHANGED = "its content has changed"
+"""Why an image is not decoded that is not what it was."""
 _NO_DIGEST = bytes(32)
 """Digest of an image that could not even be read, or not without ending its process."""
 _CHUNK = 16
@@ -90,6 +92,8 @@ class Reader:
     """Squares are encoded with it; ``None``: they stay pixels."""
     keeps: bool = True
     """``False``: of a square that could be decoded no row is kept."""
+    known: Callable[[int], bytes] | None = None
+    """Digest of what an image has to hold: other content is not decoded. ``None``: whatever is there is."""
 
     def __call__(self, ids: Sequence[int]) -> list[Decoded]:
         """Images by id."""
@@ -100,6 +104,8 @@ class Reader:
         try:
             content = self.source.read(image)
             digest = hashlib.sha256(content if isinstance(content, bytes) else content.tobytes()).digest()
+            if self.known is not None and digest != self.known(image):
+                return Decoded(None, digest, CHANGED)
             if isinstance(content, bytes):
                 pixels = decode(content, self.size_px, self.max_pixels, self.bits)
             else:
@@ -120,14 +126,17 @@ Read = Callable[[Sequence[int]], Iterator[list[Decoded]]]
 """Images by id, in this order, some at a time; an empty list where none was ready for half a second."""
 
 
-def reading(reader: Reader) -> AbstractContextManager[Read]:
+@contextmanager
+def reading(reader: Reader) -> Iterator[Read]:
     """A reader for the time of a ``with``: in a process a core, where there is something to decode.
 
-    In a process that cannot have others below it everything is decoded there, without their limits.
+    Also in a worker of a pool: no image is ever decoded without the limits of these processes.
     """
-    if not reader.source.encoded or not may_start_processes():
-        return nullcontext(lambda ids: (reader(chunk) for chunk in _chunks(ids)))
-    return Decoders(reader, _processes(reader.max_pixels))
+    if not reader.source.encoded:
+        yield lambda ids: (reader(chunk) for chunk in _chunks(ids))
+        return
+    with processes_that_end_with_this(), Decoders(reader, _processes(reader.max_pixels)) as read:
+        yield read
 
 
 def _processes(max_pixels: int) -> int:

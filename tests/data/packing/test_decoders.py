@@ -6,8 +6,10 @@ import contextlib
 import ctypes
 import faulthandler
 import json
+import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -20,8 +22,9 @@ import h5py
 import numpy as np
 import pytest
 from nstudent.config.schema import DataConfig
+from nstudent.data.decode import TOO_MUCH_MEMORY
 from nstudent.data.packing import decoders
-from nstudent.data.packing.decoders import CRASHED, Decoded, Decoders, Reader, reading
+from nstudent.data.packing.decoders import CRASHED, Decoded, Decoders, EndlessImageError, Reader, reading
 from nstudent.data.sources import open_source
 from nstudent.data.sources.seen import Seen
 from nstudent.errors import DataError, ImageError, StoppedError
@@ -252,6 +255,81 @@ def test_a_decoder_that_asks_for_any_amount_of_memory_costs_its_image(
         images = every(read(range(10)))
     assert _shown(images[5]) == (None, "its decoder asks for more memory than an image of its size needs")
     assert [_shown(image)[0] for image in images] == [None if i in (5, 7) else i for i in range(10)]
+
+
+def _read_in_worker(ids: list[int]) -> list[tuple[int | None, str]]:
+    before = multiprocessing.current_process().daemon
+    with reading(Reader(Photos(), SIDE, 10_000)) as read:
+        found = [_shown(image) for image in every(read(ids))]
+    assert before
+    assert multiprocessing.current_process().daemon, "it is a worker as before"
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the memory of a process is not limited")
+@pytest.mark.slow
+def test_in_a_worker_of_a_pool_images_have_the_same_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A codec that crashes, one that asks for any amount of memory, and one that has no end."""
+    crashing, greedy, endless, decode = Photos().read(3), Photos().read(5), Photos().read(25), decoders.decode
+    monkeypatch.setattr(decoders, "_BYTES_BESIDE", 64 << 20)
+    monkeypatch.setattr(decoders, "IMAGE_CPU_SECONDS", 0.5)
+
+    def patched(content: bytes, *given: Any) -> np.ndarray:
+        if content == crashing:
+            faulthandler.disable()
+            ctypes.string_at(0)
+        if content == greedy:
+            np.ones(1 << 30, np.uint8)
+        while content == endless:
+            pass
+        return decode(content, *given)
+
+    monkeypatch.setattr(decoders, "decode", patched)
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        found = pool.apply(_read_in_worker, (list(range(20)),))
+        with pytest.raises(EndlessImageError, match="image 25"):
+            pool.apply(_read_in_worker, (list(range(20, 30)),))
+    reasons = {3: CRASHED, 5: TOO_MUCH_MEMORY}
+    assert {number: reason for number, (_, reason) in enumerate(found) if number in reasons} == reasons
+    assert [value for value, _ in found] == [None if i in (3, 5, 7, 11) else i for i in range(20)]
+
+
+_WORKER_THAT_IS_TERMINATED = """
+import multiprocessing, os, time
+from nstudent.data.packing import decoders
+from nstudent.data.sources.seen import Seen
+class Photos:
+    encoded = True
+    def seen(self): return Seen()
+    def records(self): return []
+    def read(self, index):
+        print(os.getpid(), flush=True)
+        time.sleep(600)
+def go():
+    with decoders.reading(decoders.Reader(Photos(), 8, 10_000)) as read:
+        list(read([0]))
+with multiprocessing.get_context("fork").Pool(1) as pool:
+    pool.apply_async(go)
+    input()
+    pool.terminate()
+    pool.join()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.slow
+def test_a_worker_of_a_pool_that_is_terminated_leaves_no_decoder_behind(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", _WORKER_THAT_IS_TERMINATED],
+        cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as run:  # fmt: skip
+        assert run.stdout is not None
+        decoder = int(run.stdout.readline())
+        run.communicate("\n", timeout=60)
+    until = time.monotonic() + 30
+    while Path(f"/proc/{decoder}").exists() and "Z" not in Path(f"/proc/{decoder}/stat").read_text().split()[2]:
+        assert time.monotonic() < until
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize(("memory_gib", "processes"), [(0, 1), (2, 1), (8, 6), (1000, 16), (None, 16)])
