@@ -56,7 +56,7 @@ def _rules(page: Mapping[str, Any]) -> Iterator[Rule]:
     # 300 labelled photos, from scratch: 56.9 -> 59.7, 57.0 -> 58.7 (seeds 0 and 1); the teacher 52.3 -> 57.7.
     for key, value in _NOISE.items():
         yield Rule(f"teacher.noise.{key}", value, "recipe for photos")
-    # CIFAR-10 at 32 px: the teacher 71.4 -> 74.2, but a student from scratch 78.5 -> 76.4, which sees too little for it.
+    # CIFAR-10 at 32 px: the teacher 71.4 -> 74.2, but a student from scratch 78.5 -> 76.4; it is only mirrored.
     small = network is None and isinstance(side, int) and side < _PHOTO_PX
     for key, value in ({"flip": None} if small else _NOISE | {"drop_path": 0.1}).items():
         yield Rule(f"student.noise.{key}", value, "recipe for photos")
