@@ -24,7 +24,6 @@ from nstudent.models.cost import check_final_cost, gmacs
 from nstudent.models.device import Placement, loader_workers, noises_in_batches
 from nstudent.models.ensemble import Ensemble
 from nstudent.models.inference import Walk
-from nstudent.models.kept_walks import KeptWalks
 from nstudent.models.members import FitInputs, Fitted
 from nstudent.models.network import Network, build_network
 from nstudent.models.recipe import Recipe
@@ -62,7 +61,7 @@ class Trainer:
         self._listener = context.listener
         self._stop = context.session.stop
         self._full_name = context.training
-        self.walk: Walk = KeptWalks(context.folder, context.session).batches
+        self.walk: Walk = context.walks.batches
         """Walks through images with a classifier of the step; what it says is kept until the step is there."""
         batch_size = context.config.evaluate.batch_size
         self._validation = Validation(dataset, batch_size, context.folder, context.session)

@@ -24,7 +24,6 @@ from nstudent.models.cost import check_final_cost
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble, Probabilities, pool_ensembles
 from nstudent.models.inference import predict
-from nstudent.models.kept_walks import KeptWalks
 from nstudent.models.pooling import POOLINGS
 from nstudent.runs.stage import Context
 from nstudent.runs.step_metrics import Candidate, ChoiceMetrics, TrainedMetrics
@@ -101,7 +100,7 @@ def _trained(context: Context, dataset: Dataset) -> list[_Trained]:
     Raises:
         ArtifactError: Nothing has learnt from the labels alone.
     """
-    placement, walk = Placement.from_config(context.config), KeptWalks(context.folder, context.session).batches
+    placement, walk = Placement.from_config(context.config), context.walks.batches
     made = context.all("classifier")
     found = []
     with context.progress.task("compare", len(made), "classifiers") as task:

@@ -39,7 +39,6 @@ from nstudent.labels.selection import load_given_keep
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble, pool_ensembles
 from nstudent.models.inference import Walk
-from nstudent.models.kept_walks import KeptWalks
 from nstudent.models.recipe import Recipe
 from nstudent.runs.lineage import cost, made_from
 from nstudent.runs.stage import Context
@@ -86,7 +85,7 @@ class _Scoring:
         self._context = context
         self._dataset = dataset
         self._placement = Placement.from_config(context.config)
-        self._walk: Walk = KeptWalks(context.folder, context.session).batches
+        self._walk: Walk = context.walks.batches
         self._made = {made.name: made for made in context.all("classifier")}
         result = context.inputs["labeller"]
         self.choice = ChoiceMetrics.of(result.manifest)
@@ -240,7 +239,7 @@ def _labelling(context: Context, dataset: Dataset, made: Artifact) -> Labelling:
     """What can be said of the labels of a step without the truth about the heap: its labeller labels validation too."""
     labeller = next(each for each in context.all("labeller") if each.name in made.manifest.inputs)
     ensemble = Ensemble.load(labeller, Placement.from_config(context.config))
-    ids, walk = dataset.validation, KeptWalks(context.folder, context.session).batches
+    ids, walk = dataset.validation, context.walks.batches
     found = assess(ensemble, dataset, ids, context.config.evaluate.batch_size, walk=walk)
     heap, truth = HeapLabels.open(made), dataset.labels[dataset.validation]
     given = dataset.labels[dataset.labelled]

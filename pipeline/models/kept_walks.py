@@ -1,7 +1,8 @@
 """Walks through images with a classifier that go on where a stopped attempt at a step left them.
 
-What a classifier has said lies in the scratch folder of the step until the step is there, in files of consecutive rows:
-a choice, a calibration or an evaluation that is stopped again and again gets further each time.
+What a classifier has said is held in memory, and written into the scratch folder of the step if that is stopped or
+there is much of it, in files of consecutive rows: a choice, a calibration or an evaluation that is stopped again and
+again gets further each time, and one that is left alone writes nothing.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from nstudent.storage.hdf5 import encoded, mapped
 from nstudent.storage.sealed import WALKS, SealedFiles
 
 _FILE_BYTES = 64 << 20
-"""Bytes of a file, and so of the rows that are held in memory beside those of the caller."""
+"""Bytes of rows that are held in memory beside those of the caller; when there are more they are written."""
 _Columns = Mapping[str, tuple[np.dtype, tuple[int, ...]]]
 """Type of each column, and shape of its rows."""
 
@@ -51,6 +52,14 @@ class KeptWalks:
         self._stop = session.stop
         self._check = check or session.stop.check
         self._passing = passing
+        self._held: list[tuple[_Files, int, list[Found]]] = []
+        """Batches that are made and not written, and the row at which they begin."""
+
+    def keep(self) -> None:
+        """Write everything that is made: the step was asked to stop."""
+        for files, first, made in self._held:
+            files.write(first, made)
+        self._held.clear()
 
     def batches(
         self, ensemble: Ensemble, pixels: PixelStore, ids: Ids, size: BatchSize, wanted: Wanted
@@ -80,7 +89,7 @@ class KeptWalks:
                 made.append(found)
                 self._check()
                 yield found
-                if not self._passing and sum(rows.nbytes for each in made for rows in each.values()) >= _FILE_BYTES:
+                if not self._passing and _num_bytes(made) >= _FILE_BYTES:
                     first = files.write(first, made)
                     made = []
         except (StoppedError, OverdueStop):
@@ -92,7 +101,9 @@ class KeptWalks:
                 files.write(first, made)
             raise
         if not self._passing:
-            files.write(first, made)
+            self._held.append((files, first, made))
+            if sum(_num_bytes(batches) for _, _, batches in self._held) >= _FILE_BYTES:
+                self.keep()
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,6 +172,10 @@ class _Files:
             "columns": columns,
         }
         return fingerprint_of(said)[:32]
+
+
+def _num_bytes(made: Sequence[Found]) -> int:
+    return sum(rows.nbytes for each in made for rows in each.values())
 
 
 def _rows(found: Found) -> int:

@@ -222,7 +222,7 @@ class Run:
     def _work(self, step: Step, inputs: Iterable[str]) -> Metrics | None:
         """Run the stage. What ends in a refusal is no unfinished work: the remedy is other settings."""
         try:
-            return step.stage.load()(self._context(step, inputs))
+            return step.stage.work(self._context(step, inputs))
         except (ConfigError, DataError, RefusedError) as error:
             note_refusal(self.folder(step.name), str(error))
             raise
@@ -235,7 +235,7 @@ class Run:
                 request = self.request(step)
                 open_partial(self.folder(step.name), request, beside_others=True)
                 parts.enter_context(hold_part(self.run_dir, part.rank, part.size))
-            step.stage.load()(self._context(step, request["inputs"]))
+            step.stage.work(self._context(step, request["inputs"]))
 
     def train_ahead(self, step: Step, number: int) -> None:
         """Do one of the trainings of a step that another process is making: its last checkpoint is left there."""
@@ -250,7 +250,7 @@ class Run:
         self.progress = self.session.watched()
         while (index := self.world.agree()) is not None:
             step = self.steps[index]
-            step.stage.load()(self._context(step, self.inputs(step)))
+            step.stage.work(self._context(step, self.inputs(step)))
 
     def _context(self, step: Step, inputs: Iterable[str]) -> Context:
         # What is needed and gathered is opened, and hashed, once.

@@ -5,16 +5,19 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
 from nstudent.distributed.world import World
+from nstudent.errors import StoppedError
 from nstudent.listener import Listener
 from nstudent.machine import out_of_working_folder
 from nstudent.progress import Progress
 from nstudent.runs.step_metrics import Role
 from nstudent.session import Session
+from nstudent.signals import OverdueStop
 from nstudent.storage.artifact import Artifact, Metrics
 from nstudent.storage.files import make_folder, reserve
 from nstudent.storage.sealed import SCRATCH
@@ -22,6 +25,7 @@ from nstudent.storage.sealed import SCRATCH
 if TYPE_CHECKING:
     # They take longer to import than all the rest, and `nstudent --help` needs neither.
     from nstudent.config.schema import Config
+    from nstudent.models.kept_walks import KeptWalks
     from nstudent.randomness import Key
     from nstudent.training.trial import PlannedTraining
 
@@ -69,6 +73,14 @@ class Stage:
     def load(self) -> Work:
         """Import the stage's module and return its ``run``."""
         return cast(Work, self._module().run)
+
+    def work(self, context: Context) -> Metrics | None:
+        """Do the work; what classifiers have said by then is kept if it is stopped."""
+        try:
+            return self.load()(context)
+        except (StoppedError, OverdueStop):
+            context.keep_walks()
+            raise
 
     def load_training(self) -> Callable[[Context, int], None]:
         """Import the stage's module and return its ``train_ahead``, which trains one of its independent networks."""
@@ -151,6 +163,19 @@ class Context:
     def listener(self) -> Listener:
         """Hears of trainings, their epochs, and steps."""
         return self.session.listener
+
+    @cached_property
+    def walks(self) -> KeptWalks:
+        """Walks through images with a classifier that go on where a stopped attempt at the step left them."""
+        # It imports torch.
+        from nstudent.models.kept_walks import KeptWalks
+
+        return KeptWalks(self.folder, self.session)
+
+    def keep_walks(self) -> None:
+        """Write what classifiers have said in this attempt, if any was asked."""
+        if "walks" in vars(self):
+            self.walks.keep()
 
     @property
     def scratch(self) -> Path:

@@ -74,6 +74,8 @@ class Attempt:
 
         member.distributions = counted  # type: ignore[method-assign]
         found = list(self._walks.batches(ensemble, self._pixels, ids, BatchSize(size), wanted))
+        # The step is stopped later on.
+        self._walks.keep()
         return {name: np.concatenate([part[name] for part in found]).tobytes() for name in found[0]}
 
     def _check(self) -> None:
@@ -117,6 +119,31 @@ def test_a_walk_that_has_ended_is_not_made_again(
     first, second = Attempt(step, pixels), Attempt(step, pixels)
     assert first.walk(ensemble) == second.walk(ensemble)
     assert (first.looked_at, second.looked_at) == ([4] * 5, [])
+
+
+def test_a_step_that_is_left_alone_writes_nothing(
+    make_ensemble: Callable[..., Ensemble], pixels: PixelStore, step: Path
+) -> None:
+    walks = KeptWalks(step, Session())
+    for seed in (1, 2):
+        assert len(list(walks.batches(make_ensemble(seed), pixels, ALL, BatchSize(4), by_number))) == 5
+    assert files(step) == []
+    walks.keep()
+    assert len(files(step)) == 2
+    walks.keep()
+    assert len(files(step)) == 2
+
+
+def test_ended_walks_are_held_together_only_up_to_a_limit(
+    make_ensemble: Callable[..., Ensemble], pixels: PixelStore, step: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Two walks of 20 images on 2, 3 and 5 classes.
+    monkeypatch.setattr(kept_walks, "_FILE_BYTES", 2 * 20 * 10 * 4)
+    walks, written = KeptWalks(step, Session()), []
+    for seed in (1, 2, 3):
+        list(walks.batches(make_ensemble(seed), pixels, ALL, BatchSize(4), by_number))
+        written.append(len(files(step)))
+    assert written == [0, 2, 2]
 
 
 def test_memory_is_bounded_and_what_is_written_outlives_a_kill(
