@@ -7,7 +7,7 @@ from nstudent.config.types import Count, ImageSize, Later, Section, Whole
 from nstudent.errors import ConfigError
 from pydantic import Field, PlainSerializer, PlainValidator
 
-HeadName = Literal["fine_to_coarse", "coarse_to_fine", "independent"]
+HeadName = Literal["fine_to_coarse", "coarse_to_fine", "independent", "flat"]
 """The heads of a network; what each builds stands in the table of ``models.heads``."""
 
 
@@ -46,7 +46,8 @@ class ModelConfig(MemberConfig):
     """true: timm's weights, downloaded. A path: a safetensors file, or a folder with <backbone>.safetensors in it."""
     head: HeadName = "fine_to_coarse"
     """fine_to_coarse: coarse levels also read the detached features of finer ones. coarse_to_fine: the reverse.
-    independent: each level reads the pooled features alone."""
+    independent: each level reads the pooled features alone. flat: one softmax over all places where a label may end,
+    and a class at any level has the summed probability of those below it."""
     head_width: Count = 64
     """Features that a level projects for itself (fine_to_coarse, coarse_to_fine)."""
 

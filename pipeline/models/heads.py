@@ -3,10 +3,12 @@
 from functools import partial
 from typing import Protocol
 
+import numpy as np
 import torch
 from nstudent.config.members import HeadName
 from nstudent.tables import chosen
 from nstudent.taxonomy.outputs import Outputs
+from nstudent.taxonomy.tree import ABSENT, LabelArray, Taxonomy
 from torch import Tensor, nn
 
 Logits = tuple[Tensor, ...]
@@ -57,6 +59,63 @@ class IndependentHead(nn.Module):
         return tuple(layer(features) for layer in self.classify)
 
 
+class FlatHead(nn.Module):
+    """One softmax over all places where a label may end; the levels are its marginals (arXiv 2210.10929, section 3).
+
+    Every class without classes below it is a leaf of the softmax, and so is every inner class where labels may end: its
+    leaf says that the label stops there. The logit of a class is the logarithm of the summed probability of the leaves
+    at or below it, and that of 'nothing' at a level of the leaves above the level. If a level has an output for every
+    leaf, its softmax is that marginal; without an output for 'nothing' it is the marginal among the labels that have a
+    class at the level.
+
+    A label that is known at a coarse level alone raises the probability of all leaves below its class, and leaves
+    the proportions among them as they are.
+    """
+
+    def __init__(self, num_features: int, outputs: Outputs) -> None:
+        super().__init__()
+        ends = _ends(outputs.taxonomy)
+        self._sizes = outputs.sizes
+        self.classify = nn.Linear(num_features, len(ends))
+        for level, said in enumerate(outputs.indices(ends).T):
+            speaks = np.flatnonzero(said >= 0)
+            # They follow from the tree: a file of weights holds none of them.
+            self.register_buffer(f"_leaves_{level}", torch.from_numpy(speaks), persistent=False)
+            self.register_buffer(f"_outputs_{level}", torch.from_numpy(said[speaks].astype(np.int64)), persistent=False)
+
+    def forward(self, features: Tensor) -> Logits:
+        """(batch, features) -> logits per level: logarithms of probabilities."""
+        leaves = self.classify(features).log_softmax(dim=1)
+        return tuple(
+            _log_sums(leaves[:, self.get_buffer(f"_leaves_{level}")], self.get_buffer(f"_outputs_{level}"), size)
+            for level, size in enumerate(self._sizes)
+        )
+
+
+def _ends(taxonomy: Taxonomy) -> LabelArray:
+    """The paths to all classes where a label may end, (leaves, levels), ``ABSENT`` below the end of a path."""
+    rows = set(taxonomy.terminals)
+    for level, size in enumerate(taxonomy.num_classes):
+        rest = (ABSENT,) * (taxonomy.num_levels - level - 1)
+        rows |= {(*taxonomy.ancestors(level, c), *rest) for c in range(size) if not taxonomy.has_children(level, c)}
+    return np.array(sorted(rows), dtype=np.int32).reshape(-1, taxonomy.num_levels)
+
+
+def _log_sums(logs: Tensor, group: Tensor, num_groups: int) -> Tensor:
+    """Logarithms of sums within groups of columns: (batch, columns) -> (batch, groups).
+
+    Args:
+        logs: Logarithms of what is summed.
+        group: Group of each column, int64 (columns,). Every group has a column.
+        num_groups: Number of groups.
+    """
+    # Each sum is taken relative to its largest part, so that an improbable class has a logit and a gradient too.
+    largest = logs.detach().new_full((len(logs), num_groups), -torch.inf)
+    largest = largest.scatter_reduce(1, group.expand(len(logs), -1), logs.detach(), "amax")
+    sums = torch.zeros_like(largest).index_add(1, group, (logs - largest[:, group]).exp())
+    return sums.log() + largest
+
+
 class HeadBuilder(Protocol):
     """Anything that makes a head: a module that turns features, (batch, num_features), into ``Logits``.
 
@@ -77,6 +136,7 @@ HEADS: dict[HeadName, HeadBuilder] = {
     "fine_to_coarse": partial(CascadeHead, fine_first=True),
     "coarse_to_fine": partial(CascadeHead, fine_first=False),
     "independent": lambda num_features, outputs, width: IndependentHead(num_features, outputs),
+    "flat": lambda num_features, outputs, width: FlatHead(num_features, outputs),
 }
 """The heads by their names in the configuration (``head`` of a model): all of those that ``HeadName`` lists."""
 

@@ -1,11 +1,15 @@
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nstudent.config.types import Absent
 from nstudent.errors import ConfigError
 from nstudent.models.heads import HEADS, Logits, build_head
 from nstudent.models.network import Network, is_of_classifier
 from nstudent.taxonomy.outputs import Outputs
+from nstudent.taxonomy.tree import Taxonomy
 from torch import Tensor, nn
-from trees import outputs_of
+from trees import outputs_of, ragged_trees
 
 NUM_FEATURES, OUTPUTS, WIDTH = 6, outputs_of(2, 3, 5), 4
 COARSE, MID, FINE = range(3)
@@ -89,8 +93,8 @@ def test_the_layers_that_give_the_logits_are_known_by_their_name(name: str, feat
 
 
 def test_a_head_that_there_is_not_is_an_error_that_lists_those_that_there_are() -> None:
-    with pytest.raises(ConfigError, match="head: there is no 'flat': choose from fine_to_coarse, coarse_to_fine, ind"):
-        build_head("flat", NUM_FEATURES, OUTPUTS, WIDTH)
+    with pytest.raises(ConfigError, match="head: there is no 'steep': choose from fine_to_coarse, coarse_to_fine, ind"):
+        build_head("steep", NUM_FEATURES, OUTPUTS, WIDTH)
 
 
 class _LeavesUp(nn.Module):
@@ -121,3 +125,106 @@ def test_a_head_of_another_file_is_a_row_in_the_table_and_reads_the_tree(
     # Of five fine classes 0, 3 are below the first of three mid classes, and that and the third below the first coarse.
     torch.testing.assert_close(mid[:, 0].exp(), fine[:, [0, 3]].exp().sum(dim=1))
     torch.testing.assert_close(coarse[:, 0].exp(), mid[:, [0, 2]].exp().sum(dim=1))
+
+
+# A{A1{a,b},A2{c}}, B{B1{d,e}}; labels may also end at A2 and at B. In ascending order the places where one may end are
+# A/A1/a, A/A1/b, A/A2, A/A2/c, B, B/B1/d and B/B1/e.
+TREE = Taxonomy.from_labels(
+    [("A", "A1", "a"), ("A", "A1", "b"), ("A", "A2", "-"), ("A", "A2", "c"), ("B", "-", "-")]
+    + [("B", "B1", "d"), ("B", "B1", "e")],
+    ("coarse", "mid", "fine"),
+)
+MASSES = (0.10, 0.20, 0.05, 0.15, 0.25, 0.10, 0.15)
+
+
+def flat_head(tree: Taxonomy, absent: Absent, leaf_logits: Tensor) -> tuple[nn.Module, Tensor]:
+    """A head in double precision, and features of images whose leaves have these logits, (images, leaves)."""
+    head = build_head("flat", leaf_logits.shape[1], Outputs(tree, absent), WIDTH).double()
+    with torch.no_grad():
+        head.classify.weight.copy_(torch.eye(leaf_logits.shape[1], dtype=torch.float64))
+        head.classify.bias.zero_()
+    return head, leaf_logits.double().requires_grad_()
+
+
+@pytest.mark.parametrize(
+    ("absent", "wanted"),
+    [
+        # The last output of mid and fine is 'nothing': .25 end at B, and .05 at A2.
+        ("class", [[0.5, 0.5], [0.3, 0.2, 0.25, 0.25], [0.1, 0.2, 0.15, 0.1, 0.15, 0.3]]),
+        # Among the labels that have a class there: .75 at mid, .7 at fine.
+        ("ignore", [[0.5, 0.5], [0.4, 4 / 15, 1 / 3], [1 / 7, 2 / 7, 3 / 14, 1 / 7, 3 / 14]]),
+    ],
+)
+def test_golden_levels_of_the_flat_head_are_marginals_of_its_leaves(absent: Absent, wanted: list[list[float]]) -> None:
+    # A softmax does not depend on what is added to all logits.
+    head, features = flat_head(TREE, absent, torch.tensor([MASSES], dtype=torch.float64).log() + 3)
+
+    for level, masses in zip(head(features), wanted, strict=True):
+        torch.testing.assert_close(level.softmax(dim=1), torch.tensor([masses], dtype=torch.float64))
+
+
+def test_logits_of_the_flat_head_are_log_probabilities() -> None:
+    head, features = flat_head(TREE, "ignore", torch.tensor([MASSES], dtype=torch.float64).log())
+
+    assert head(features)[1].exp().sum().item() == pytest.approx(0.75)
+
+
+def test_a_label_that_is_known_at_a_coarse_level_alone_keeps_the_proportions_below_it() -> None:
+    """The gradient of -log P(A) is p - p / P(A) at the leaves below A, and p at the others."""
+    head, features = flat_head(TREE, "class", torch.tensor([MASSES], dtype=torch.float64).log())
+    torch.nn.functional.cross_entropy(head(features)[0], torch.tensor([0])).backward()
+
+    below = torch.tensor([1, 1, 1, 1, 0, 0, 0], dtype=torch.float64)
+    masses = torch.tensor(MASSES, dtype=torch.float64)
+    assert features.grad is not None
+    torch.testing.assert_close(features.grad[0], masses - below * masses / 0.5)
+
+
+def test_a_label_that_ends_early_teaches_its_own_leaf_and_the_levels_above() -> None:
+    """A2 with nothing below it: mid pulls the leaves of A2 up together, fine those that end above the level."""
+    head, features = flat_head(TREE, "class", torch.tensor([MASSES], dtype=torch.float64).log())
+    logits = head(features)
+    masses = torch.tensor(MASSES, dtype=torch.float64)
+
+    of_mid, of_fine = (torch.autograd.grad(-logits[i][0, j], features, retain_graph=True)[0][0] for i, j in ((1, 1), (2, 5)))
+
+    torch.testing.assert_close(of_mid, masses - torch.tensor([0, 0, 0.25, 0.75, 0, 0, 0], dtype=torch.float64))
+    torch.testing.assert_close(of_fine, masses - torch.tensor([0, 0, 1 / 6, 0, 5 / 6, 0, 0], dtype=torch.float64))
+
+
+def test_what_is_next_to_impossible_still_has_a_logit_and_a_gradient() -> None:
+    head, features = flat_head(TREE, "class", torch.tensor([[0.0, 0, 0, 0, -900, -900, -900]]))
+    coarse = head.float()(features.float())[0]
+
+    assert coarse[0, 1].item() == pytest.approx(-900 + torch.tensor(3 / 4).log().item())
+    (gradient,) = torch.autograd.grad(-coarse[0, 1], features)
+    torch.testing.assert_close(gradient[0, 4:], torch.full((3,), -1 / 3, dtype=torch.float64))
+
+
+@settings(max_examples=40, deadline=None, database=None)
+@given(tree=ragged_trees(), absent=st.sampled_from(["ignore", "class"]), seed=st.integers(0, 1000))
+def test_on_any_tree_a_class_of_the_flat_head_has_what_those_below_it_have_and_ending_there(
+    tree: Taxonomy, absent: Absent, seed: int
+) -> None:
+    random = torch.Generator().manual_seed(seed)
+    leaves = torch.randn(3, len(tree.terminals), generator=random, dtype=torch.float64)
+    head, features = flat_head(tree, absent, leaves)
+    levels = [level.exp() for level in head(features)]
+    own = dict(zip(tree.terminals, leaves.softmax(dim=1).T, strict=True))
+
+    assert [level.shape[1] for level in levels] == list(Outputs(tree, absent).sizes)
+    torch.testing.assert_close(levels[0][:, : tree.num_classes[0]].sum(dim=1), torch.ones(3, dtype=torch.float64))
+    for number, level in enumerate(levels):
+        for c in range(tree.num_classes[number]):
+            path = tree.ancestors(number, c)
+            below = [mass for end, mass in own.items() if end[: number + 1] == path]
+            torch.testing.assert_close(level[:, c], torch.stack(below).sum(dim=0))
+        if absent == "class":
+            torch.testing.assert_close(level.sum(dim=1), torch.ones(3, dtype=torch.float64))
+
+
+def test_weights_of_the_flat_head_are_those_of_its_one_layer_alone() -> None:
+    """What follows from the tree is not kept: a file of a stranger could hold another tree."""
+    head = build_head("flat", NUM_FEATURES, OUTPUTS, WIDTH)
+
+    assert set(head.state_dict()) == {"classify.weight", "classify.bias"}
