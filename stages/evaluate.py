@@ -99,7 +99,7 @@ class _Scoring:
             self.steps: dict[str, _Parts] = {}
             """By step that trained."""
             for made in self._made.values():
-                self.steps[made.name] = self._assess(Ensemble.load(made, self._placement), made.name)
+                self.steps[made.name] = self._assess(self._decoded(Ensemble.load(made, self._placement)), made.name)
                 task.advance(1)
             # The result as it is used, which a pool of the same parts could differ from by rounding alone.
             final = Ensemble.load(result, self._placement)
@@ -121,8 +121,12 @@ class _Scoring:
         parts = [Ensemble.load(self._made[name], self._placement) for name in pool.parts]
         raw = pool_ensembles(parts, list(pool.parts.values()))
         if pool.temperatures is None or pool.ends is None:
-            return raw
-        return raw.calibrated(Calibration(pool.temperatures, pool.ends))
+            return self._decoded(raw)
+        return self._decoded(raw.calibrated(Calibration(pool.temperatures, pool.ends)))
+
+    def _decoded(self, ensemble: Ensemble) -> Ensemble:
+        """The ensemble with the decoder that the result of the run has: all are scored by the same rule."""
+        return ensemble.decoded_by(self._context.config.decoder)
 
     def _assess(self, ensemble: Ensemble, kept_as: str | None = None) -> _Parts:
         """Score an ensemble, and keep its predictions under the name of a step."""

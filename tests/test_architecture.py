@@ -60,6 +60,7 @@ FLOORS = [
         "config.advice",
         "config.data",
         "config.members",
+        "config.pseudolabel",
         "config.yaml_text",
         "config.network_names",
         "tables",

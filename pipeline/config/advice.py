@@ -10,6 +10,7 @@ WHEN: Mapping[str, str] = {
     "seed": "Run with several seeds to see how much of a difference is chance.",
     "rounds": "Set 0 if you have no unlabelled images. A second round has gained nothing so far (docs/RESULTS.md).",
     "absent": "Set 'class' if images may end at an inner class because nothing below it applies.",
+    "decoder": "Set crm if mistakes among like classes cost little; majority if doubtful labels should end early.",
     "device": "Set cpu to keep a GPU free for something else.",
     "precision": "Set float32 to compare with a machine that has no bfloat16.",
     "compile": "Try it on a GPU for trainings of an hour and more.",

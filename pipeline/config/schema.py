@@ -6,7 +6,20 @@ from typing import Annotated, Literal
 from nstudent.config.data import DataConfig as DataConfig
 from nstudent.config.members import AnyMember, MemberConfig
 from nstudent.config.members import ModelConfig as ModelConfig
-from nstudent.config.types import Absent, Count, Later, Number, Positive, Precision, Schedule, Section, Share, Whole
+from nstudent.config.pseudolabel import PseudolabelConfig as PseudolabelConfig
+from nstudent.config.types import (
+    Absent,
+    Count,
+    DecoderName,
+    Later,
+    Number,
+    Positive,
+    Precision,
+    Schedule,
+    Section,
+    Share,
+    Whole,
+)
 from pydantic import Field, field_validator, model_validator
 
 
@@ -127,32 +140,6 @@ class ProbeStageConfig(Section):
         return members
 
 
-class PseudolabelConfig(Section):
-    """How the heap is labelled."""
-
-    threshold: tuple[Share, ...] | Share = 0.0
-    """A level is kept where its probability, and that of those above, reaches this. One number, or one a level. 0: all
-    of them; the images that a threshold leaves out are the hard ones, and soft targets say how doubtful they are."""
-    balance: bool = False
-    """Bring every class to the same number of images among those whose label ends at its level, by dropping the least
-    sure and copying."""
-    images_per_class: Count | None = None
-    """What `balance` aims at; null: the mean over the classes of a level."""
-    confidence_floor: Share = 0.3
-    """`balance` takes no image below this confidence, even where a class is short of images."""
-    max_copies: Annotated[Number, Field(ge=1)] = 4.0
-    """`balance` shows an image at most so many times an epoch."""
-    targets: Literal["soft", "under_path", "hard"] = "soft"
-    """What a student learns of a kept level. soft: the labeller's distribution; under_path: what of it lies below the
-    class that is kept one level above, made one again; hard: the class on the label's path."""
-    top_k: Count | None = None
-    """Classes a level whose probabilities are stored; the others share what is left. null: all of up to 256, or 64."""
-    shard_rows: Count = 65_536
-    """Images a file of the store."""
-    batch_size: Count | None = None
-    """Largest number of images labelled at once; null: by their size and the device. Labels change by rounding."""
-
-
 class FilterConfig(TrainingConfig):
     """SELF (arXiv 1910.01842): labels that labeller and self-ensemble together doubt are dropped, level by level."""
 
@@ -231,6 +218,14 @@ class Config(Section):
     """Rounds of pseudo-labels, filter and student. 0: the teacher alone."""
     absent: Absent = "ignore"
     """A level below a label's end teaches nothing, or (where inner nodes are terminals) is a class 'nothing'."""
+    decoder: Annotated[Literal["auto"] | DecoderName, Later("auto")] = "auto"
+    """How probabilities become a path of the tree, wherever the labellers and the final classifier speak. auto:
+    expected_score if the classifier is calibrated, else best_path. best_path: the highest mean of log-probabilities.
+    expected_score: the best expected level accuracy and whole path together. level_accuracy: the best expected level
+    accuracy alone. most_probable: the most probable path. crm: the mildest expected mistake, by the height of the
+    lowest common ancestor. argmax: from the top, the most probable output of each level. majority: as deep as one class
+    has more than half of all probability. stop_depth: the most probable depth, and the most probable path to it. The
+    last two need absent=class."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """auto: CUDA, else Apple's GPU, else the CPU."""
     precision: Precision = "auto"
@@ -281,6 +276,11 @@ class Config(Section):
             raise ValueError(
                 f"teacher.cross_fit needs a fold for each member, and three or more of both: data.folds is {folds}, "
                 f"teacher.members has {members}"
+            )
+        if self.decoder in ("majority", "stop_depth") and self.absent != "class":
+            raise ValueError(
+                f"decoder: {self.decoder} decides where labels end early, which nothing speaks for with "
+                f"absent={self.absent}: set absent=class, or choose another decoder"
             )
         levels = self.data.known_levels
         problem = next(self.misfits(len(levels)), None) if levels is not None else None

@@ -108,6 +108,16 @@ class Ensemble:
             recipe = self.recipe.changed(**numbers, decoder="expected_score")
         return Ensemble(recipe, self.members, self._placement)
 
+    def decoded_by(self, name: str) -> Ensemble:
+        """The same members, whose answers become labels by the decoder of this name; ``auto``: itself.
+
+        Raises:
+            ConfigError: There is no such decoder.
+        """
+        if name == "auto":
+            return self
+        return Ensemble(self.recipe.changed(decoder=name), self.members, self._placement)
+
     def save(self, folder: Path) -> None:
         """Write ``model.json`` and one safetensors file a member."""
         write_json(folder / MODEL, self.recipe.to_json())

@@ -60,7 +60,7 @@ class IndependentHead(nn.Module):
 
 
 class FlatHead(nn.Module):
-    """One softmax over all places where a label may end; the levels are its marginals (arXiv 2210.10929, section 3).
+    """One softmax over all places where a label may end; the levels are its marginals (arXiv 2210.10929).
 
     Every class without classes below it is a leaf of the softmax, and so is every inner class where labels may end: its
     leaf says that the label stops there. The logit of a class is the logarithm of the summed probability of the leaves

@@ -130,8 +130,15 @@ def test_a_head_of_another_file_is_a_row_in_the_table_and_reads_the_tree(
 # A{A1{a,b},A2{c}}, B{B1{d,e}}; labels may also end at A2 and at B. In ascending order the places where one may end are
 # A/A1/a, A/A1/b, A/A2, A/A2/c, B, B/B1/d and B/B1/e.
 TREE = Taxonomy.from_labels(
-    [("A", "A1", "a"), ("A", "A1", "b"), ("A", "A2", "-"), ("A", "A2", "c"), ("B", "-", "-")]
-    + [("B", "B1", "d"), ("B", "B1", "e")],
+    [
+        ("A", "A1", "a"),
+        ("A", "A1", "b"),
+        ("A", "A2", "-"),
+        ("A", "A2", "c"),
+        ("B", "-", "-"),
+        ("B", "B1", "d"),
+        ("B", "B1", "e"),
+    ],
     ("coarse", "mid", "fine"),
 )
 MASSES = (0.10, 0.20, 0.05, 0.15, 0.25, 0.10, 0.15)
@@ -186,10 +193,11 @@ def test_a_label_that_ends_early_teaches_its_own_leaf_and_the_levels_above() -> 
     logits = head(features)
     masses = torch.tensor(MASSES, dtype=torch.float64)
 
-    of_mid, of_fine = (torch.autograd.grad(-logits[i][0, j], features, retain_graph=True)[0][0] for i, j in ((1, 1), (2, 5)))
+    (of_mid,) = torch.autograd.grad(-logits[1][0, 1], features, retain_graph=True)
+    (of_fine,) = torch.autograd.grad(-logits[2][0, 5], features)
 
-    torch.testing.assert_close(of_mid, masses - torch.tensor([0, 0, 0.25, 0.75, 0, 0, 0], dtype=torch.float64))
-    torch.testing.assert_close(of_fine, masses - torch.tensor([0, 0, 1 / 6, 0, 5 / 6, 0, 0], dtype=torch.float64))
+    torch.testing.assert_close(of_mid[0], masses - torch.tensor([0, 0, 0.25, 0.75, 0, 0, 0], dtype=torch.float64))
+    torch.testing.assert_close(of_fine[0], masses - torch.tensor([0, 0, 1 / 6, 0, 5 / 6, 0, 0], dtype=torch.float64))
 
 
 def test_what_is_next_to_impossible_still_has_a_logit_and_a_gradient() -> None:
