@@ -33,6 +33,7 @@ from nstudent.evaluation.scores import (
     Scores,
     Side,
 )
+from nstudent.labels.consistency import CONSISTENT, Consistency
 from nstudent.labels.heap_labels import HeapLabels
 from nstudent.labels.path_posterior import Calibration
 from nstudent.labels.selection import load_given_keep
@@ -71,6 +72,7 @@ def run(context: Context) -> ScoreMetrics:
         labelling={made.name: _labelling(context, dataset, made) for made in context.all("labels")},
         pseudo_labels=_pseudo_label_quality(context.all("labels", "selection"), judged, dataset),
         given_labels=_given_label_quality(filters, dataset),
+        inconsistent=1 - float(scoring.uncalibrated.also[CONSISTENT].mean()),
     )
     write_json(context.folder / SCORES, scores.to_json())
     histories = {name: metrics.history for name, metrics in trained.items()}
@@ -106,7 +108,8 @@ class _Scoring:
             self._found = {self.choice.chosen: self._assess(final, result.name)}
             raw = final.with_member_temperatures(None).calibrated(None)
             batch_size = context.config.evaluate.batch_size
-            self.uncalibrated = assess(raw, dataset, dataset.test, batch_size, walk=self._walk)
+            agree = Consistency(raw.recipe.outputs)
+            self.uncalibrated = assess(raw, dataset, dataset.test, batch_size, walk=self._walk, also=agree)
             """What the networks of the result say of test without any temperature."""
             task.advance(1)
             for pool in pools:
@@ -149,6 +152,7 @@ def _scores(context: Context, trained: TrainedMetrics, parts: _Parts) -> Classif
         training_gmacs=trained.training_gmacs,
         validation=_intervals(context, parts["validation"].tallies),
         test=_intervals(context, parts["test"].tallies),
+        on_tree=parts["test"].on_tree,
     )
 
 
@@ -165,6 +169,7 @@ def _side(context: Context, candidate: Candidate, parts: _Parts) -> Side:
         made_from=tuple(sorted(steps)),
         validation=_intervals(context, parts["validation"].tallies),
         test=_intervals(context, parts["test"].tallies),
+        on_tree=parts["test"].on_tree,
     )
 
 

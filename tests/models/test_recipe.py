@@ -111,7 +111,7 @@ def test_what_is_not_a_recipe_is_refused(damaged: Any) -> None:
     ("keys", "said"),
     [
         ({"image_size": 4}, "image_size is 4: input should be greater than or equal to 8"),
-        ({"members": [{"head": "flat"}]}, r"members\.0\.head is 'flat'"),
+        ({"members": [{"head": "steep"}]}, r"members\.0\.head is 'steep'"),
         ({"members": [{}] * 257}, "at most 256"),
         ({"weights": [1.0]}, "weights has 1 numbers for 2 members"),
         ({"weights": [1.0, 0.0]}, r"weights\.1 is 0\.0"),
