@@ -110,8 +110,9 @@ def _log_sums(logs: Tensor, group: Tensor, num_groups: int) -> Tensor:
         num_groups: Number of groups.
     """
     # Each sum is taken relative to its largest part, so that an improbable class has a logit and a gradient too.
-    largest = logs.detach().new_full((len(logs), num_groups), -torch.inf)
-    largest = largest.scatter_reduce(1, group.expand(len(logs), -1), logs.detach(), "amax")
+    rows = logs.shape[0]
+    largest = logs.detach().new_full((rows, num_groups), -torch.inf)
+    largest = largest.scatter_reduce(1, group.expand(rows, -1), logs.detach(), "amax")
     sums = torch.zeros_like(largest).index_add(1, group, (logs - largest[:, group]).exp())
     return sums.log() + largest
 
