@@ -62,6 +62,7 @@ FLOORS = [
         "config.members",
         "config.yaml_text",
         "config.network_names",
+        "config.training",
         "tables",
         "taxonomy.reading",
     },

@@ -487,3 +487,37 @@ def test_a_value_on_one_line_is_read_back_as_it_was(value: Any) -> None:
     assert text.isprintable()
     assert parse_yaml(text, "it") == value
     assert parse_yaml(f"{{key: {text}}}", "it") == {"key": value}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["teacher.hxe_alpha=0.2"], "hxe_alpha is a key of loss=hxe, and loss is cross_entropy: leave it out"),
+        (["student.loss=bce", "student.hxe_first=top"], "hxe_first is a key of loss=hxe, and loss is bce"),
+        (["filter.loss=hxe", "filter.soft_label_beta=4"], "soft_label_beta is a key of loss=soft_labels, and loss is hxe"),
+        (["teacher.tree_path_weight=2"], "tree_path_weight is a key of loss=tree_path_kl"),
+        (["student.class_weights=balanced", "student.class_weight_beta=0.9"], "is a key of class_weights=effective_number"),
+        (["student.loss=bce", "student.logit_adjustment=1"], "logit_adjustment is for losses of a softmax, and loss is bce"),
+        (["teacher.class_weights=balanced", "teacher.logit_adjustment=1"], "both make up for rare classes: choose one"),
+    ],
+)
+def test_a_key_that_means_nothing_beside_the_others_is_refused(words: list[str], said: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        load_config(None, words)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["teacher.loss=hxe", "teacher.hxe_alpha=0", "teacher.hxe_first=bottom"],
+        ["student.loss=soft_labels", "student.soft_label_beta=4", "student.logit_adjustment=1"],
+        ["filter.loss=tree_path_kl", "filter.tree_path_weight=0.5"],
+        ["student.class_weights=effective_number", "student.class_weight_beta=0"],
+    ],
+)
+def test_a_key_of_a_loss_is_taken_beside_that_loss(words: list[str]) -> None:
+    config = load_config(None, words).model_dump(mode="json")
+    for word in words:
+        key, _, value = word.partition("=")
+        section, _, name = key.partition(".")
+        assert str(config[section][name]) in (value, f"{value}.0")
