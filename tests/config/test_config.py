@@ -494,10 +494,19 @@ def test_a_value_on_one_line_is_read_back_as_it_was(value: Any) -> None:
     [
         (["teacher.hxe_alpha=0.2"], "hxe_alpha is a key of loss=hxe, and loss is cross_entropy: leave it out"),
         (["student.loss=bce", "student.hxe_first=top"], "hxe_first is a key of loss=hxe, and loss is bce"),
-        (["filter.loss=hxe", "filter.soft_label_beta=4"], "soft_label_beta is a key of loss=soft_labels, and loss is hxe"),
+        (
+            ["filter.loss=hxe", "filter.soft_label_beta=4"],
+            "soft_label_beta is a key of loss=soft_labels",
+        ),
         (["teacher.tree_path_weight=2"], "tree_path_weight is a key of loss=tree_path_kl"),
-        (["student.class_weights=balanced", "student.class_weight_beta=0.9"], "is a key of class_weights=effective_number"),
-        (["student.loss=bce", "student.logit_adjustment=1"], "logit_adjustment is for losses of a softmax, and loss is bce"),
+        (
+            ["student.class_weights=balanced", "student.class_weight_beta=0.9"],
+            "a key of class_weights=effective_number",
+        ),
+        (
+            ["student.loss=bce", "student.logit_adjustment=1"],
+            "logit_adjustment is for losses of a softmax",
+        ),
         (["teacher.class_weights=balanced", "teacher.logit_adjustment=1"], "both make up for rare classes: choose one"),
     ],
 )
