@@ -199,6 +199,14 @@ class Config(Section):
                 f"teacher.cross_fit needs a fold for each member, and three or more of both: data.folds is {folds}, "
                 f"teacher.members has {members}"
             )
+        constrained = [self.teacher.loss == "mcm", self.student.loss == "mcm"]
+        if any(constrained) and not all(constrained):
+            raise ValueError("networks of loss=mcm cannot be pooled with others: set teacher.loss and student.loss")
+        if self.filter.loss == "mcm" or (any(constrained) and (self.filter.enabled or self.filter.labelled)):
+            raise ValueError(
+                "the filter cannot judge with loss=mcm: set filter.loss to another, and beside teacher.loss=mcm leave "
+                "filter.enabled and filter.labelled false"
+            )
         levels = self.data.known_levels
         problem = next(self.misfits(len(levels)), None) if levels is not None else None
         if problem is not None:

@@ -54,6 +54,8 @@ class NoiseConfig(Section):
         return self
 
 
+LossName = Literal["cross_entropy", "bce", "hxe", "soft_labels", "tree_path_kl", "mcm"]
+"""The losses; what each computes stands in the table of ``training.losses``."""
 _KEYS_OF = {
     "hxe_alpha": ("loss", "hxe"),
     "hxe_first": ("loss", "hxe"),
@@ -62,7 +64,7 @@ _KEYS_OF = {
     "class_weight_beta": ("class_weights", "effective_number"),
 }
 """Keys that mean something with one choice of another key alone: they are refused where it is another."""
-WITHOUT_SOFTMAX = frozenset({"bce"})
+_WITHOUT_SOFTMAX = frozenset({"bce", "mcm"})
 """Losses that do not compare the classes of a level with each other."""
 
 
@@ -86,12 +88,11 @@ class TrainingConfig(Section):
     ema_decay: Annotated[Number, Field(ge=0, lt=1)] = 0.99
     """Decay of the running average of the weights, a step. The average is what is kept and what labels. At step t it is
     at most (1 + t) / (10 + t), so that a short training forgets its start: 0.99 holds from step 890 on."""
-    loss: Annotated[Literal["cross_entropy", "bce", "hxe", "soft_labels", "tree_path_kl"], Later("cross_entropy")] = (
-        "cross_entropy"
-    )
+    loss: Annotated[LossName, Later("cross_entropy")] = "cross_entropy"
     """What is minimised at each level. cross_entropy: that between the labels' mass and the network's softmax. bce: one
     yes or no for every class. hxe: the classes above count by themselves (arXiv 1912.09393). soft_labels: near classes
-    are taught, too (same paper). tree_path_kl: cross_entropy, and one softmax over all levels (arXiv 2512.21529)."""
+    are taught, too (same paper). tree_path_kl: cross_entropy, and one softmax over all levels (arXiv 2512.21529). mcm:
+    bce, a class being at least as likely as those below it (arXiv 2010.10151); for both teacher and student."""
     hxe_alpha: Annotated[Annotated[Number, Field(ge=0, le=10)] | None, Later(None)] = None
     """hxe: an edge of the tree weighs exp(-alpha) times as much as the one before it. null: 0.1. 0: cross_entropy."""
     hxe_first: Annotated[Literal["top", "bottom"] | None, Later(None)] = None
@@ -128,7 +129,7 @@ class TrainingConfig(Section):
                 raise ValueError(
                     f"{key} is a key of {choice}={of}, and {choice} is {getattr(self, choice)}: leave it out"
                 )
-        if self.logit_adjustment and self.loss in WITHOUT_SOFTMAX:
+        if self.logit_adjustment and self.loss in _WITHOUT_SOFTMAX:
             raise ValueError(f"logit_adjustment is for losses of a softmax, and loss is {self.loss}: set it to 0")
         if self.logit_adjustment and self.class_weights != "none":
             raise ValueError(

@@ -16,7 +16,7 @@ from nstudent.models.heads import Logits
 from nstudent.tables import chosen
 from nstudent.taxonomy.outputs import Outputs
 from nstudent.taxonomy.tree import LabelArray
-from nstudent.training.binary_cross_entropy import BinaryCrossEntropy
+from nstudent.training.binary_cross_entropy import BinaryCrossEntropy, MaxConstrained
 from nstudent.training.class_weights import class_shares, class_weights
 from nstudent.training.cross_entropy import CrossEntropy
 from nstudent.training.tree_losses import HierarchicalCrossEntropy, SoftLabels, TreePathKL
@@ -26,8 +26,8 @@ from torch import Tensor
 class Loss(Protocol):
     """The loss of every level of a tree. A level's loss may depend on the logits and the mass of all levels.
 
-    The logits are those of a softmax over the outputs of a level: ``link`` of a recipe, which is how they are read when
-    the trained network is used.
+    The logits are those of a softmax over the outputs of a level, which is how they are read when the trained network
+    is used: ``link`` of a recipe. A loss that means another link has it in ``models/links.py``.
     """
 
     def __call__(self, logits: Logits, mass: Sequence[Tensor]) -> Sequence[Tensor]:
@@ -113,12 +113,17 @@ def _tree_path_kl(settings: LossSettings) -> Loss:
     return TreePathKL(settings.class_weights, settings.smoothing, settings.config.tree_path_weight or 1.0)
 
 
+def _mcm(settings: LossSettings) -> Loss:
+    return MaxConstrained(settings.outputs, settings.class_weights, settings.smoothing)
+
+
 LOSSES: dict[str, Callable[[LossSettings], Loss]] = {
     "cross_entropy": _cross_entropy,
     "bce": _bce,
     "hxe": _hxe,
     "soft_labels": _soft_labels,
     "tree_path_kl": _tree_path_kl,
+    "mcm": _mcm,
 }
 """By the name in the configuration (``loss``)."""
 

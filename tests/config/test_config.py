@@ -507,6 +507,9 @@ def test_a_value_on_one_line_is_read_back_as_it_was(value: Any) -> None:
             ["student.loss=bce", "student.logit_adjustment=1"],
             "logit_adjustment is for losses of a softmax",
         ),
+        (["student.loss=mcm"], "cannot be pooled with others: set teacher.loss and student.loss"),
+        (["filter.loss=mcm"], "the filter cannot judge with loss=mcm"),
+        (["teacher.loss=mcm", "student.loss=mcm", "filter.enabled=true"], "the filter cannot judge with loss=mcm"),
         (["teacher.class_weights=balanced", "teacher.logit_adjustment=1"], "both make up for rare classes: choose one"),
     ],
 )
@@ -520,6 +523,7 @@ def test_a_key_that_means_nothing_beside_the_others_is_refused(words: list[str],
     [
         ["teacher.loss=hxe", "teacher.hxe_alpha=0", "teacher.hxe_first=bottom"],
         ["student.loss=soft_labels", "student.soft_label_beta=4", "student.logit_adjustment=1"],
+        ["teacher.loss=mcm", "student.loss=mcm"],
         ["filter.loss=tree_path_kl", "filter.tree_path_weight=0.5"],
         ["student.class_weights=effective_number", "student.class_weight_beta=0"],
     ],

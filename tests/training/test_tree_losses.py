@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nstudent.config.schema import TrainingConfig
 from nstudent.config.types import Absent
-from nstudent.models.links import LINKS
+from nstudent.models.links import LINKS, MaxConstraint
 from nstudent.taxonomy.outputs import Outputs
 from nstudent.taxonomy.tree import Taxonomy
-from nstudent.training.binary_cross_entropy import BinaryCrossEntropy
+from nstudent.training.binary_cross_entropy import BinaryCrossEntropy, MaxConstrained
 from nstudent.training.branches import branches, distances
 from nstudent.training.cross_entropy import CrossEntropy
 from nstudent.training.losses import LOSSES, Loss, LossSettings, build_loss, even_weights
@@ -212,7 +212,66 @@ def test_the_softmax_of_its_logits_is_the_probability_of_a_class_given_that_it_i
     logits = 3 * torch.randn(1, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     yes = logits.sigmoid()[0]
     alone = [math.prod((yes[c] if c == only else 1 - yes[c]).item() for c in range(size)) for only in range(size)]
-    assert LINKS["softmax"](logits)[0].tolist() == pytest.approx([each / sum(alone) for each in alone])
+    assert LINKS["softmax"](OUTPUTS, CPU)([logits])[0][0].tolist() == pytest.approx(
+        [each / sum(alone) for each in alone]
+    )
+
+
+def logits_of(*sigmoids: list[float]) -> tuple[Tensor, ...]:
+    """Logits of one image, by the sigmoids of each level."""
+    return tuple(torch.tensor([level]).double().logit() for level in sigmoids)
+
+
+def test_the_max_constrained_loss_of_one_image_by_hand() -> None:
+    """The label is A, A1, a. That b is likely, wrongly, does not speak for A, and speaks against nobody but itself."""
+    loss = MaxConstrained(OUTPUTS, doubles(OUTPUTS))
+    said = logits_of([0.2, 0.1], [0.3, 0.4, 0.1], [0.6, 0.9, 0.1, 0.2, 0.3])
+    coarse, mid, fine = (level.item() for level in loss(said, path(0, 0, 0)))
+    # For A speaks the largest of A, A1 and a; against B the largest of all below it.
+    assert coarse == pytest.approx(-math.log(0.6) - math.log(1 - 0.3))
+    assert mid == pytest.approx(-math.log(0.6) - math.log(1 - 0.4) - math.log(1 - 0.3))
+    assert fine == pytest.approx(-sum(map(math.log, (0.6, 1 - 0.9, 1 - 0.1, 1 - 0.2, 1 - 0.3))))
+
+
+def test_who_names_the_coarse_class_alone_says_no_to_what_lies_below_the_others() -> None:
+    logits = tuple(
+        level.requires_grad_() for level in logits_of([0.2, 0.1], [0.3, 0.4, 0.1], [0.6, 0.9, 0.1, 0.2, 0.3])
+    )
+    found = MaxConstrained(OUTPUTS, doubles(OUTPUTS))(logits, path(0, -1, -1))
+    assert found[0].item() == pytest.approx(-math.log(0.2) - math.log(1 - 0.3))
+    found[0].sum().backward()
+    assert logits[0].grad is not None
+    assert logits[FINE].grad is not None
+    assert logits[0].grad[0].tolist() == pytest.approx([0.2 - 1, 0])
+    assert logits[FINE].grad[0].tolist() == pytest.approx([0, 0, 0, 0, 0.3])
+
+
+@given(outputs=trees, seed=st.integers(0, 999))
+def test_a_class_is_at_least_as_likely_as_those_below_it_and_levels_are_distributions(
+    outputs: Outputs, seed: int
+) -> None:
+    logits = drawn(outputs, seed)[0]
+    bounded = MaxConstraint(outputs, CPU)(logits)
+    for level in range(1, len(logits)):
+        for output, parent in enumerate(outputs.parents(level)):
+            if parent >= 0:
+                assert (bounded[level - 1][:, parent] >= bounded[level][:, output]).all()
+    # Every bound is met by some class below, or by the class itself.
+    for level, own in enumerate(logits):
+        least = [0.0] if level == len(logits) - 1 else []
+        assert not least or torch.equal(bounded[level], own)
+        assert torch.isin(bounded[level], torch.cat([below.flatten() for below in logits[level:]])).all()
+    for said in LINKS["max_constrained"](outputs, CPU)(logits):
+        torch.testing.assert_close(said.sum(dim=1), torch.ones(len(said), dtype=torch.float64))
+
+
+@given(seed=st.integers(0, 999))
+def test_on_one_level_the_max_constrained_loss_is_the_binary_cross_entropy(seed: int) -> None:
+    outputs = Outputs(Taxonomy.from_tree({"a": None, "b": None, "c": None}, ("only",)))
+    logits, mass = drawn(outputs, seed)
+    for smoothing in (0.0, 0.2):
+        one = MaxConstrained(outputs, doubles(outputs), smoothing)(logits, mass)[0]
+        torch.testing.assert_close(one, BinaryCrossEntropy(doubles(outputs), smoothing)(logits, mass)[0])
 
 
 def test_the_tree_path_divergence_of_one_image_by_hand() -> None:
