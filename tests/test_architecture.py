@@ -63,6 +63,7 @@ FLOORS = [
         "config.pseudolabel",
         "config.yaml_text",
         "config.network_names",
+        "config.training",
         "tables",
         "taxonomy.reading",
     },

@@ -38,7 +38,8 @@ class Ensemble:
     @classmethod
     def of_networks(cls, recipe: Recipe, networks: Sequence[nn.Module], placement: Placement) -> Ensemble:
         """An ensemble of networks that give logits per level; they are put to the device, in evaluation mode."""
-        return cls(recipe, [NetworkMember(network, recipe.link, placement) for network in networks], placement)
+        members = [NetworkMember(network, recipe.link, recipe.outputs, placement) for network in networks]
+        return cls(recipe, members, placement)
 
     @property
     def device(self) -> torch.device:

@@ -13,7 +13,7 @@ from nstudent.config.types import Absent, Bits, ImageSize, MaxPixels, Number, Pr
 from nstudent.errors import ArtifactError, ConfigError, DataError
 from nstudent.labels.decoders import DECODERS
 from nstudent.labels.path_posterior import Calibration
-from nstudent.models.links import LINKS
+from nstudent.models.links import LINKS, link_of
 from nstudent.models.pooling import POOLINGS
 from nstudent.storage.artifact import Artifact
 from nstudent.tables import chosen
@@ -114,6 +114,7 @@ class Recipe(Section):
             max_pixels=config.data.max_pixels,
             bits=config.data.bits,
             precision=config.precision,
+            link=link_of(config.teacher.loss),
         )
 
     def changed(self, **keys: Any) -> Self:

@@ -12,8 +12,8 @@ from nstudent.labels.self_ensemble import RunningAverage
 from nstudent.labels.targets import GivenTargets
 from nstudent.taxonomy.outputs import Outputs
 from nstudent.taxonomy.tree import Taxonomy
+from nstudent.training.cross_entropy import CrossEntropy
 from nstudent.training.held_out import HeldOut
-from nstudent.training.losses import CrossEntropy
 from nstudent.training.objective import CLEAN, Moment, SelfEnsembling, Supervised, mean_loss
 from torch.nn.functional import cross_entropy, one_hot
 
