@@ -8,8 +8,10 @@ from nstudent.config.types import Count, ImageSize, Later, Section, Whole
 from nstudent.errors import ConfigError
 from pydantic import Field, PlainSerializer, PlainValidator
 
-HeadName = Literal["fine_to_coarse", "coarse_to_fine", "independent", "flat"]
+HeadName = Literal["fine_to_coarse", "coarse_to_fine", "independent", "flat", "hd_cnn"]
 """The heads of a network; what each builds stands in the table of ``models.heads``."""
+LOG_PROBABILITY_HEADS: frozenset[HeadName] = frozenset({"flat", "hd_cnn"})
+"""Heads whose logits are logarithms of probabilities: a yes or no for each of them means nothing."""
 
 
 GRADIENTS_PX = 32
@@ -48,9 +50,10 @@ class ModelConfig(MemberConfig):
     head: HeadName = "fine_to_coarse"
     """fine_to_coarse: coarse levels also read the detached features of finer ones. coarse_to_fine: the reverse.
     independent: each level reads the pooled features alone. flat: one softmax over all places where a label may end,
-    and a class at any level has the summed probability of those below it."""
+    and a class at any level has the summed probability of those below it. hd_cnn: one softmax over the coarse classes,
+    and for each of them an expert in what is below it."""
     head_width: Count = 64
-    """Features that a level projects for itself (fine_to_coarse, coarse_to_fine)."""
+    """Features that a level projects for itself (fine_to_coarse, coarse_to_fine), or an expert (hd_cnn)."""
 
     def side_seen(self, image_size: int) -> int:
         """As of any member; smaller images stay as they are."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from nstudent.config.data import DataConfig as DataConfig
-from nstudent.config.members import AnyMember, MemberConfig, UntrainedMember
+from nstudent.config.members import LOG_PROBABILITY_HEADS, AnyMember, MemberConfig, UntrainedMember
 from nstudent.config.members import ModelConfig as ModelConfig
 from nstudent.config.pseudolabel import PseudolabelConfig as PseudolabelConfig
 from nstudent.config.training import WITHOUT_SOFTMAX
@@ -220,9 +220,9 @@ class Config(Section):
         trained += [("student.model", self.student.model, self.student.loss)]
         trained += [("filter.model", self.filter.model, self.filter.loss)]
         for name, model, loss in trained:
-            if model.head == "flat" and loss in WITHOUT_SOFTMAX:
+            if model.head in LOG_PROBABILITY_HEADS and loss in WITHOUT_SOFTMAX:
                 raise ValueError(
-                    f"{name}: the head flat compares all classes with each other, and loss={loss} none: "
+                    f"{name}: the head {model.head} compares all classes with each other, and loss={loss} none: "
                     "choose another head or another loss"
                 )
         return self

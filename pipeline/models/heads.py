@@ -63,29 +63,73 @@ class FlatHead(nn.Module):
     """One softmax over all places where a label may end; the levels are its marginals (arXiv 2210.10929).
 
     Every class without classes below it is a leaf of the softmax, and so is every inner class where labels may end: its
-    leaf says that the label stops there. The logit of a class is the logarithm of the summed probability of the leaves
-    at or below it, and that of 'nothing' at a level of the leaves above the level. If a level has an output for every
-    leaf, its softmax is that marginal; without an output for 'nothing' it is the marginal among the labels that have a
-    class at the level.
-
-    A label that is known at a coarse level alone raises the probability of all leaves below its class, and leaves
-    the proportions among them as they are.
+    leaf says that the label stops there. A label that is known at a coarse level alone raises the probability of all
+    leaves below its class, and leaves the proportions among them as they are.
     """
 
     def __init__(self, num_features: int, outputs: Outputs) -> None:
         super().__init__()
-        ends = _ends(outputs.taxonomy)
+        self.classify = nn.Linear(num_features, len(_ends(outputs.taxonomy)))
+        self.marginals = _Marginals(outputs)
+
+    def forward(self, features: Tensor) -> Logits:
+        """(batch, features) -> logits per level: logarithms of probabilities."""
+        logits: Logits = self.marginals(self.classify(features).log_softmax(dim=1))
+        return logits
+
+
+class RoutedHead(nn.Module):
+    """A router over the classes of the first level, and for each of them an expert in what is below it.
+
+    The probability of a leaf is that of its coarse class, by the router, times that of the leaf among those below this
+    class, by its expert (HD-CNN, Yan et al., arXiv 1410.0736; there experts may share classes, here the tree says which
+    are whose). An expert projects features of its own; leaves are as in ``FlatHead``, and levels are their marginals.
+    The first level is the router's alone, so that no label of that level teaches an expert.
+    """
+
+    def __init__(self, num_features: int, outputs: Outputs, width: int) -> None:
+        super().__init__()
+        coarse = _ends(outputs.taxonomy)[:, 0]
+        # The leaves are in ascending order: those of one coarse class stand together.
+        self._leaves = np.bincount(coarse, minlength=outputs.taxonomy.num_classes[0]).tolist()
+        self.project = nn.ModuleList(
+            nn.Sequential(nn.Linear(num_features, width), nn.LayerNorm(width), nn.GELU()) for _ in self._leaves
+        )
+        experts = [nn.Linear(width, leaves) for leaves in self._leaves]
+        self.classify = nn.ModuleList([nn.Linear(num_features, len(self._leaves)), *experts])
+        self.marginals = _Marginals(outputs)
+
+    def forward(self, features: Tensor) -> Logits:
+        """(batch, features) -> logits per level: logarithms of probabilities."""
+        router, *experts = self.classify
+        routed = router(features).log_softmax(dim=1)
+        leaves = [
+            routed[:, number, None] + expert(project(features)).log_softmax(dim=1)
+            for number, (project, expert) in enumerate(zip(self.project, experts, strict=True))
+        ]
+        logits: Logits = self.marginals(torch.cat(leaves, dim=1))
+        return logits
+
+
+class _Marginals(nn.Module):
+    """The levels of a distribution over all places where a label may end.
+
+    The logit of a class is the logarithm of the summed probability of the leaves at or below it, and that of 'nothing'
+    at a level of the leaves above the level. If a level has an output for every leaf, its softmax is that marginal;
+    without an output for 'nothing' it is the marginal among the labels that have a class at the level.
+    """
+
+    def __init__(self, outputs: Outputs) -> None:
+        super().__init__()
         self._sizes = outputs.sizes
-        self.classify = nn.Linear(num_features, len(ends))
-        for level, said in enumerate(outputs.indices(ends).T):
+        for level, said in enumerate(outputs.indices(_ends(outputs.taxonomy)).T):
             speaks = np.flatnonzero(said >= 0)
             # They follow from the tree: a file of weights holds none of them.
             self.register_buffer(f"_leaves_{level}", torch.from_numpy(speaks), persistent=False)
             self.register_buffer(f"_outputs_{level}", torch.from_numpy(said[speaks].astype(np.int64)), persistent=False)
 
-    def forward(self, features: Tensor) -> Logits:
-        """(batch, features) -> logits per level: logarithms of probabilities."""
-        leaves = self.classify(features).log_softmax(dim=1)
+    def forward(self, leaves: Tensor) -> Logits:
+        """Logarithms of the probabilities of leaves, (batch, leaves) -> logits per level."""
         return tuple(
             _log_sums(leaves[:, self.get_buffer(f"_leaves_{level}")], self.get_buffer(f"_outputs_{level}"), size)
             for level, size in enumerate(self._sizes)
@@ -138,6 +182,7 @@ HEADS: dict[HeadName, HeadBuilder] = {
     "coarse_to_fine": partial(CascadeHead, fine_first=False),
     "independent": lambda num_features, outputs, width: IndependentHead(num_features, outputs),
     "flat": lambda num_features, outputs, width: FlatHead(num_features, outputs),
+    "hd_cnn": RoutedHead,
 }
 """The heads by their names in the configuration (``head`` of a model): all of those that ``HeadName`` lists."""
 

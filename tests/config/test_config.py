@@ -540,17 +540,18 @@ def test_a_key_of_a_loss_is_taken_beside_that_loss(words: list[str]) -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("teacher.members", ["teacher.members=[{}, {head: flat}]"]),
-        ("student.model", ["student.model.head=flat"]),
-        ("filter.model", ["filter.model.head=flat"]),
+        ("teacher.members: the head flat", ["teacher.members=[{}, {head: flat}]"]),
+        ("teacher.members: the head hd_cnn", ["teacher.members=[{head: hd_cnn}]"]),
+        ("student.model: the head flat", ["student.model.head=flat"]),
+        ("filter.model: the head hd_cnn", ["filter.model.head=hd_cnn"]),
     ],
 )
-def test_a_flat_head_is_refused_with_a_loss_that_asks_of_every_class_by_itself(
+def test_a_head_of_log_probabilities_is_refused_with_a_loss_that_asks_of_every_class_by_itself(
     loss: str, name: str, words: list[str]
 ) -> None:
     """The logits of its levels are logarithms of probabilities: a yes is never more likely than a no."""
     asked = [f"{section}.loss={loss}" for section in ("teacher", "student")]
-    asked += ["filter.loss=bce"] if name == "filter.model" else []
-    with pytest.raises(ConfigError, match=f"{re.escape(name)}: the head flat compares all classes"):
+    asked += ["filter.loss=bce"] if name.startswith("filter") else []
+    with pytest.raises(ConfigError, match=f"{re.escape(name)} compares all classes"):
         load_config(None, [*asked, *words])
     load_config(None, [*words, "teacher.loss=hxe", "student.loss=soft_labels"])

@@ -209,6 +209,60 @@ def test_what_is_next_to_impossible_still_has_a_logit_and_a_gradient() -> None:
     torch.testing.assert_close(gradient[0, 4:], torch.full((3,), -1 / 3, dtype=torch.float64))
 
 
+def routed_head(tree: Taxonomy, absent: Absent, router: list[float], *experts: list[float]) -> tuple[nn.Module, Tensor]:
+    """A head in double precision whose layers give these logits for any image, and the features of an image."""
+    head = build_head("hd_cnn", NUM_FEATURES, Outputs(tree, absent), WIDTH).double()
+    with torch.no_grad():
+        for layer, said in zip(head.classify, (router, *experts), strict=True):
+            layer.weight.zero_()
+            layer.bias.copy_(torch.tensor(said, dtype=torch.float64))
+    return head, torch.zeros(1, NUM_FEATURES, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("absent", "wanted"),
+    [
+        ("class", [[0.5, 0.5], [0.3, 0.2, 0.25, 0.25], [0.1, 0.2, 0.15, 0.1, 0.15, 0.3]]),
+        ("ignore", [[0.5, 0.5], [0.4, 4 / 15, 1 / 3], [1 / 7, 2 / 7, 3 / 14, 1 / 7, 3 / 14]]),
+    ],
+)
+def test_golden_a_leaf_is_as_probable_as_its_expert_says_times_the_router(
+    absent: Absent, wanted: list[list[float]]
+) -> None:
+    """The router says 1/2 : 1/2; A's expert .2, .4, .1, .3 and B's .5, .2, .3: the same leaves as above."""
+    of_a, of_b = torch.tensor([0.2, 0.4, 0.1, 0.3]).double().log() + 2, torch.tensor([0.5, 0.2, 0.3]).double().log()
+    head, features = routed_head(TREE, absent, [0.7, 0.7], of_a.tolist(), of_b.tolist())
+
+    for level, masses in zip(head(features), wanted, strict=True):
+        torch.testing.assert_close(level.softmax(dim=1), torch.tensor([masses], dtype=torch.float64), rtol=1e-6, atol=0)
+
+
+def test_the_first_level_of_hd_cnn_is_the_routers_and_a_fine_label_teaches_the_expert_of_its_class_alone() -> None:
+    features = torch.randn(4, NUM_FEATURES, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def taught(level: int, output: int) -> tuple[set[int], Tensor]:
+        """Experts that a label at a level teaches, and the gradient of the router."""
+        head = build_head("hd_cnn", NUM_FEATURES, Outputs(TREE, "class"), WIDTH).double()
+        torch.nn.functional.cross_entropy(head(features)[level], torch.full((4,), output)).backward()
+        router, *experts = head.classify
+        found = {i for i, expert in enumerate(experts) if expert.bias.grad.abs().max() > 1e-12}
+        projecting = {i for i, each in enumerate(head.project) if each[0].weight.grad.abs().max() > 1e-12}
+        assert found == projecting
+        return found, router.bias.grad
+
+    assert taught(0, 1)[0] == set()
+    experts, router = taught(2, 1)
+    assert experts == {0}
+    assert router.abs().max() > 1e-3
+
+
+def test_a_coarse_class_with_nothing_below_it_has_an_expert_with_one_answer() -> None:
+    tree = Taxonomy.from_labels([("A", "a"), ("A", "b"), ("B", "-")], ("coarse", "fine"))
+    head, features = routed_head(tree, "class", [0.0, 0.0], [0.0, 0.0], [5.0])
+
+    assert head(features)[1].exp()[0].tolist() == pytest.approx([0.25, 0.25, 0.5])
+
+
 @settings(max_examples=40, deadline=None, database=None)
 @given(tree=ragged_trees(), absent=st.sampled_from(["ignore", "class"]), seed=st.integers(0, 1000))
 def test_on_any_tree_a_class_of_the_flat_head_has_what_those_below_it_have_and_ending_there(
