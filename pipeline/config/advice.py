@@ -61,6 +61,7 @@ WHEN: Mapping[str, str] = {
     "label_smoothing": "Set 0 if your labels are certain and the probabilities matter.",
     "level_weights": "Raise the weight of the level whose mistakes cost most.",
     "class_weights": "Set balanced if rare classes count as much as frequent ones.",
+    "logit_norm": "Try 0.04 if images of other things than your classes get sure answers.",
     "class_weight_beta": "Lower it if balanced weights make too much of the rare classes.",
     "class_weight_cap": "Lower it if a class with one or two images spoils the others.",
     "checkpoint_activations": "Set true if a network does not fit the memory with a single image.",

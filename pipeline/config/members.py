@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from nstudent.config.types import Count, ImageSize, Later, Section, Whole
+from nstudent.config.types import Count, ImageSize, Later, Number, Section, Whole
 from nstudent.errors import ConfigError
 from pydantic import Field, PlainSerializer, PlainValidator
 
@@ -49,6 +49,9 @@ class ModelConfig(MemberConfig):
     independent: each level reads the pooled features alone."""
     head_width: Count = 64
     """Features that a level projects for itself (fine_to_coarse, coarse_to_fine)."""
+    logit_norm: Annotated[Annotated[Number, Field(ge=0.005, le=10)] | None, Later(None)] = None
+    """LogitNorm (arXiv 2205.09310): the logits of a level are divided by their length times this temperature, so that
+    a network cannot become surer by larger logits; 0.04 in the paper. null: they stay as they are."""
 
     def side_seen(self, image_size: int) -> int:
         """As of any member; smaller images stay as they are."""
@@ -124,7 +127,11 @@ def read_member(given: Any) -> MemberConfig:
 
 def member_entry(settings: MemberConfig) -> dict[str, Any]:
     """The JSON object that ``read_member`` reads back as these settings."""
-    return {"kind": kind_of(settings), **settings.model_dump(mode="json")}
+    entry = {"kind": kind_of(settings), **settings.model_dump(mode="json")}
+    if entry.get("logit_norm", 0) is None:
+        # A key that came later: where it says nothing, model.json is the one that it was before.
+        del entry["logit_norm"]
+    return entry
 
 
 def _as_written(settings: MemberConfig) -> dict[str, Any]:
