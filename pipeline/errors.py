@@ -43,6 +43,15 @@ class DataError(NstudentError):
     """Images, labels or a taxonomy that cannot be used as they are."""
 
 
+class LevelsError(DataError):
+    """A source has more levels than have usual names, and nobody named them."""
+
+    def __init__(self, message: str, depth: int) -> None:
+        super().__init__(message)
+        self.depth = depth
+        """Number of levels that the source has."""
+
+
 class ImageError(DataError):
     """One image that cannot be decoded; it is quarantined, and the run goes on."""
 

@@ -14,12 +14,10 @@ from nstudent.data.dataset import Dataset, Ids, PixelStore
 from nstudent.data.packing.shards import readable_size
 from nstudent.data.resident import ResidentPixels, fits_beside_training
 from nstudent.distributed.ranks import gathered_rows
-from nstudent.errors import ConfigError, StoppedError
-from nstudent.evaluation.assess import assess
+from nstudent.errors import ConfigError
 from nstudent.evaluation.ensemble_calibration import calibrated
-from nstudent.evaluation.metrics import scores
 from nstudent.evaluation.out_of_fold import OutOfFold
-from nstudent.evaluation.scores import HEADLINE
+from nstudent.evaluation.validation import Validation
 from nstudent.labels.self_ensemble import RunningAverage
 from nstudent.labels.targets import GivenTargets
 from nstudent.models.cost import check_final_cost, gmacs
@@ -65,7 +63,8 @@ class Trainer:
         self._full_name = context.training
         self.walk: Walk = KeptWalks(context.folder, context.session).batches
         """Walks through images with a classifier of the step; what it says is kept until the step is there."""
-        self._validating = KeptWalks(context.folder, context.session, check=self._go_on, passing=True)
+        batch_size = context.config.evaluate.batch_size
+        self._validation = Validation(dataset, batch_size, context.folder, context.session)
 
     @cached_property
     def outputs(self) -> Outputs:
@@ -221,23 +220,9 @@ class Trainer:
         """The headline score on the validation images: the leader's, in every process.
 
         Raises:
-            StoppedError: One of the processes was asked to stop; the leader keeps what the ensemble has said by then.
+            StoppedError: One of the processes was asked to stop; all of them stop after the same batch.
         """
-        if self._world.leads:
-            return float(self._world.agree(self._score(ensemble)))
-        while (score := self._world.agree()) is None:
-            self._stop_together()
-        return float(score)
-
-    def _go_on(self) -> None:
-        """Tell the other processes, which wait for a score, that the leader has labelled another batch for it."""
-        self._world.agree(None)
-        self._stop_together()
-
-    def _stop_together(self) -> None:
-        if self._world.any(self._stop.is_noted):
-            self._stop.check()
-            raise StoppedError("stopped with the other processes of the run: the same command goes on")
+        return self._validation.score(ensemble)
 
     def running_average(self, num_rows: int, momentum: float) -> RunningAverage:
         """Averages of a network's predictions for so many images: on the device that trains, where they fit there."""
@@ -259,13 +244,6 @@ class Trainer:
     def gather(self, rows: Tensor) -> Tensor:
         """The rows, (rows, ...), of every process end to end."""
         return gathered_rows(self._world, rows)
-
-    def _score(self, ensemble: Ensemble) -> float:
-        ids, batch_size = self.dataset.validation, self._config.evaluate.batch_size
-        assessed = assess(ensemble, self.dataset, ids, batch_size, walk=self._validating.batches)
-        score = scores(assessed.tallies)[HEADLINE]
-        assert score is not None, "the data stage refuses validation images without a label"
-        return score
 
 
 @dataclass(frozen=True)

@@ -229,7 +229,7 @@ def _chosen(candidates: Sequence[Candidate]) -> ChoiceMetrics:
 
 def _in_words(metrics: ChoiceMetrics, singles: Sequence[_Choice], limit: float | None) -> Iterator[str]:
     """What could have been chosen, and what was."""
-    yield f"  score on validation, gain to be expected over {singles[0].name} on other images, cost of one image:"
+    yield f"  validation score, gain over {singles[0].name} expected on others, cost of one image:"
     for each in metrics.candidates:
         score, expected = f"{100 * each.validation:5.1f} %", f"{100 * each.expected:+6.1f} points"
         yield f"  {each.name:<18}{score}{expected}{each.gmacs:9.4g} GMACs"

@@ -27,9 +27,9 @@ MAKES_GENERATORS = "randomness"
 # albumentations asks for a stdlib generator beside numpy's; it gets one seeded from the key.
 SEEDS_ALBUMENTATIONS = "noise.image_noise"
 SET_BY_CUSTOM = {
-    # Of weights, optimisers and layers; of a network of several processes; of a compiler; of an array.
+    # Of weights, optimisers and layers; of a network of several processes; of a compiler; of an array; of a process.
     *("grad", "found_inf", "grad_scale", "momentum", "broadcast_buffers", "_compiled_call_impl", "recompile_limit"),
-    *("stride", "writeable"),
+    *("stride", "writeable", "daemon"),
 }
 """Attributes of other libraries' objects that are meant to be assigned."""
 
@@ -248,7 +248,7 @@ def generators_made(module: Module) -> Iterator[str]:
 
 
 def attributes_assigned_from_outside(module: Module) -> Iterator[str]:
-    """An object changes its own attributes; others ask it to. Torch and numpy want some of theirs to be set."""
+    """An object changes its own attributes; others ask it to. Libraries want some of theirs to be set."""
     for node in ast.walk(module.tree):
         if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
             own = isinstance(node.value, ast.Name) and node.value.id in {"self", "cls"}

@@ -115,7 +115,7 @@ FLAT = (0.5, 0.7, 0.78, 0.8, 0.8, 0.8, 0.8, 0.8)
 def measured(found: Scores | None = None, **changed: Any) -> Measured:
     """A run of one round in which nothing is odd."""
     made = Measured(
-        scores=found or scores(gain(0.014, 0.006, 0.023)),
+        scored=found or scores(gain(0.014, 0.006, 0.023)),
         data=data(),
         trained={"01-teacher": trained(), "02-baseline": trained(), STUDENT: trained(*FLAT)},
         labels={LABELS: LabelMetrics(1000, {}, 900, 900, (), 1.0)},

@@ -14,11 +14,11 @@ from nstudent.storage.artifact import Artifact, Manifest
 from nstudent.storage.hdf5 import mapped
 
 
-def seen_before(run_dir: Path) -> frozenset[bytes]:
+def seen_before(run_dir: Path) -> frozenset[bytes] | None:
     """The sha256 of each file that the run learnt from, with a label or without, or chose by.
 
-    It is empty where the images of the run are not beside its classifier, as in an exported folder. Images that the run
-    tested on are not among them: it has not learnt from those.
+    It is ``None`` where the images of the run are not beside its classifier, as in an exported folder. Images that the
+    run tested on are not among them: it has not learnt from those.
 
     Raises:
         ArtifactError: The folder holds no finished classifier, or its images cannot be read.
@@ -26,7 +26,7 @@ def seen_before(run_dir: Path) -> frozenset[bytes]:
     for name in sorted(final_step(run_dir).manifest.inputs):
         if (run_dir / name).is_dir() and Manifest.read(run_dir / name).role == "data":
             return _digests(Artifact(run_dir / name))
-    return frozenset()
+    return None
 
 
 def _digests(data: Artifact) -> frozenset[bytes]:

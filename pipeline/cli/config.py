@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import textwrap
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from nstudent.cli.arguments import ConfigOption, Overrides, complete_key
 from nstudent.errors import one_line
+
+if TYPE_CHECKING:
+    from nstudent.config.explained import Explained
 
 app = typer.Typer(no_args_is_help=True, help="See what can be set, what is set, and where it comes from.")
 _WIDTH = 80
@@ -59,26 +62,35 @@ def config_explain_command(
     """Say what a key means, which values it takes, what it is by default, and when to change it."""
     from nstudent.config.explained import explained
 
-    found = explained(key)
-    if found.key:
-        typer.echo(found.key)
-        typer.echo(_wrapped(f"{found.meaning}." if not found.meaning.endswith(".") else found.meaning, "  "))
-    if found.takes:
-        typer.echo(_wrapped(f"takes:    {found.takes}", "  ", "            "))
+    for entry in explained(key):
+        _print(entry)
+
+
+def _print(entry: Explained) -> None:
+    if entry.kind:
+        typer.echo(f"{entry.key} (kind: {entry.kind})")
+    elif entry.key:
+        typer.echo(entry.key)
+    if entry.key:
+        typer.echo(_wrapped(f"{entry.meaning}." if not entry.meaning.endswith(".") else entry.meaning, "  "))
+    if entry.takes:
+        typer.echo(_wrapped(f"takes:    {entry.takes}", "  ", "            "))
         typer.echo(
-            _wrapped(f"default:  {one_line(json.dumps(found.default, ensure_ascii=False))}", "  ", "            ")
+            _wrapped(f"default:  {one_line(json.dumps(entry.default, ensure_ascii=False))}", "  ", "            ")
         )
-    if found.when:
-        typer.echo(_wrapped(f"change:   {found.when}", "  ", "            "))
-    for name in found.below:
-        typer.echo(_in_a_list(name))
+    if entry.when:
+        typer.echo(_wrapped(f"change:   {entry.when}", "  ", "            "))
+    for name in entry.below:
+        typer.echo(_in_a_list(name, entry.kind))
 
 
-def _in_a_list(key: str) -> str:
-    """A key or group among others of its group, with the first sentence of what it means."""
+def _in_a_list(key: str, kind: str) -> str:
+    """A key or group among others of its group, with the first sentence of what it means, for that kind of member."""
     from nstudent.config.explained import explained
 
-    first = explained(key).meaning.split(". ")[0].removesuffix(".")
+    entries = explained(key)
+    meaning = next((entry.meaning for entry in entries if entry.kind == kind), entries[0].meaning)
+    first = meaning.split(". ")[0].removesuffix(".")
     start = f"  {key.rpartition('.')[2]:<{_NAME}}  "
     return _wrapped(textwrap.shorten(first, 2 * (_WIDTH - len(start)), placeholder=" ..."), start, " " * len(start))
 

@@ -38,12 +38,17 @@ def evaluate_command(
         from nstudent.answers.evaluation import evaluate
         from nstudent.answers.seen_before import seen_before
         from nstudent.classifier import Classifier
-        from nstudent.cli.console import Screen
+        from nstudent.cli.console import Screen, print_sentence
 
-    classifier = Classifier.load(run_dir, device)
+    classifier, seen = Classifier.load(run_dir, device), seen_before(run_dir)
     with interruptible() as stop:
-        found = evaluate(classifier, photos, Session(progress=Screen(), stop=stop), seen_before(run_dir))
+        found = evaluate(classifier, photos, Session(progress=Screen(), stop=stop), seen or frozenset())
     found.write(out)
+    if seen is None:
+        print_sentence(
+            "Whether the classifier has learnt from these photos is not known: the images of its run are not in "
+            f"{run_dir}. Scores of photos that it has learnt from are too good."
+        )
     _print(found)
     typer.echo(f"by class: {out / 'classes.csv'}   mistakes: {out / 'mistakes.csv'}")
 

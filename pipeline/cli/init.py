@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from nstudent.cli.interruption import interruptible
-from nstudent.errors import ConfigError, DataError
+from nstudent.errors import ConfigError, DataError, LevelsError
 from nstudent.machine import available_cores, out_of_working_folder
 from nstudent.session import Session
 
 if TYPE_CHECKING:
     from nstudent.config.first_page import Situation
     from nstudent.data.survey import Survey
+    from nstudent.progress import Progress
     from nstudent.runs.forecast import Amounts
 
 _MEGABYTES = 19
@@ -24,8 +25,8 @@ _MEGABYTES = 19
 _Photos = Annotated[
     Path,
     typer.Argument(
-        help="Labelled images: a folder with a folder for each class (in each other, coarse to fine), a CSV table, or "
-        "an HDF5 file.",
+        help="Labelled images: a folder with a folder for each class (in each other, coarse to fine), a CSV table, "
+        "files of the MNIST family, a pack, or an HDF5 file.",
         metavar="PHOTOS",
     ),
 ]
@@ -59,22 +60,14 @@ def init_command(
     """
     _refuse_existing(out)
     from nstudent.cli import console
-    from nstudent.cli.look import print_survey
     from nstudent.config.first_page import as_text, configured, propose, shortened
-    from nstudent.config.schema import DataConfig
-    from nstudent.data.sources.guess import guess
     from nstudent.runs.remaining import in_words
 
     with interruptible() as stop:
         progress = Session(progress=console.Screen(), stop=stop).watched()
         with out_of_working_folder():
-            from nstudent.data.survey import survey
             from nstudent.runs.forecast import forecast
-        data = guess(photos, heap)
-        found = survey(DataConfig(**data), 0, progress)
-        print_survey(found)
-        if found.no_splits:
-            raise DataError(found.no_splits)
+        data, found = _looked_at(photos, heap, progress)
         situation = _situation(photos, data, found, weights, download)
         entries = propose(situation)
         amounts = _amounts(found)
@@ -91,12 +84,39 @@ def init_command(
     typer.echo(f"run it:  nstudent run-all --config {out}")
 
 
+def _looked_at(photos: Path, heap: Path | None, progress: Progress) -> tuple[dict[str, Any], Survey]:
+    """The keys of `data`, and what lies there; it is printed as well.
+
+    Raises:
+        DataError: The images cannot be read or divided, or their labels fit no tree.
+    """
+    from nstudent.cli.console import print_line
+    from nstudent.cli.look import print_survey
+    from nstudent.config.data import USUAL_LEVELS, DataConfig
+    from nstudent.data.sources.guess import guess
+
+    with out_of_working_folder():
+        from nstudent.data.survey import survey
+    data = guess(photos, heap)
+    try:
+        found = survey(DataConfig(**data), 0, progress)
+    except LevelsError as error:
+        data["levels"] = [f"level{number}" for number in range(1, error.depth + 1)]
+        found = survey(DataConfig(**data), 0, progress)
+    print_survey(found)
+    if len(found.levels) > len(USUAL_LEVELS):
+        names = f"{found.levels[0].level} to {found.levels[-1].level}"
+        print_line(f"all {len(found.levels)} levels are taken; call them better than {names} (data.levels)")
+    if found.no_splits:
+        raise DataError(found.no_splits)
+    return data, found
+
+
 def _amounts(found: Survey) -> Amounts:
     from nstudent.runs.forecast import Amounts
 
     split = found.splits
-    held_out = split["validation"] + split["test"]
-    return Amounts(split["train"], split["unlabelled"], held_out, found.sample.seconds_each)
+    return Amounts(split["train"], split["unlabelled"], split["validation"], split["test"], found.sample.seconds_each)
 
 
 def _situation(

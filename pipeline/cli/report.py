@@ -15,7 +15,8 @@ from nstudent.runs.folder import CONFIG
 def report_command(run_dir: RunDirArgument) -> None:
     """Write RUN_DIR/report.html: scores, curves, confusion, mistakes, labels and pictures of a run in one page.
 
-    The page needs no network and runs no code. run-all writes it at its end, too.
+    The page needs no network and runs no code. run-all writes it at its end, too. Of a run that is under way or was
+    stopped it shows what is there, and says what is missing.
     """
     with out_of_working_folder():
         from nstudent.report.page import write_report

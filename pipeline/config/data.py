@@ -19,7 +19,11 @@ class DataConfig(Section):
     root: str | None = None
     """Folder of the images (folder, csv, idx, packed) or file (hdf5). Relative to where the command is run."""
     table: str | None = None
-    """csv only: the table, relative to `root`. Columns: path, one per level, and optionally split."""
+    """csv only: the table, relative to `root`. Columns: path, one per level (`levels`), and optionally split."""
+    path_column: Annotated[str, Later("path")] = "path"
+    """csv only: name of the column of the images' paths."""
+    split_column: Annotated[str, Later("split")] = "split"
+    """csv only: name of the column of the splits, which a table may lack."""
     unlabelled_root: str | None = None
     """folder and csv: a further folder whose images, at any depth, are all unlabelled."""
     levels: tuple[str, ...] | None = None

@@ -167,6 +167,12 @@ def _data(situation: Situation) -> list[Entry]:
     reasons = {
         "unlabelled_root": "unlabelled images, at any depth",
         "root": "relative to where the command is run",
+        "levels": "columns of the table with the classes, coarse first"
+        if situation.data["source"] == "csv"
+        else "coarse first; of so many levels the names are yours to choose",
+        "path_column": "column of the table with the paths",
+        "split_column": "column of the table with the splits",
+        "class_paths": "names of the classes 0, 1, ... in this order: write your own",
     }
     found = [Entry(f"data.{key}", value, reasons.get(key, "")) for key, value in situation.data.items()]
     found.append(Entry("data.image_size", *_size(situation)))

@@ -15,15 +15,13 @@ def json_schema() -> dict[str, Any]:
     defs = schema.setdefault("$defs", {})
     _, kinds = models_json_schema([(kind, "validation") for kind in MEMBERS.values()])
     defs |= kinds["$defs"]
-    entries = []
     for name, kind in MEMBERS.items():
         entry = {**defs[kind.__name__], "properties": {"kind": {"const": name}, **defs[kind.__name__]["properties"]}}
         # A member without a kind is a network.
         defs[f"Member_{name}"] = entry if name == NETWORK else {**entry, "required": ["kind"]}
-        entries.append({"$ref": f"#/$defs/Member_{name}"})
     for group in defs.values():
         for key in group.get("properties", {}).values():
             for each in (key, *key.get("anyOf", ())):
-                if each.get("type") == "array" and each.get("items") == {}:
-                    each["items"] = {"anyOf": entries}
+                if names := each.get("items", {}).pop("kinds", None):
+                    each["items"] = {"anyOf": [{"$ref": f"#/$defs/Member_{name}"} for name in names]}
     return {"$schema": _DRAFT, **schema}

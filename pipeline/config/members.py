@@ -1,6 +1,7 @@
 """Settings of the members of an ensemble: one section for each kind of member, in a table by the name of the kind."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from nstudent.config.types import Count, ImageSize, Later, Number, Section, Whole
@@ -140,5 +141,18 @@ def _as_written(settings: MemberConfig) -> dict[str, Any]:
     return {key: value for key, value in entry.items() if (key, value) != ("kind", NETWORK)}
 
 
-AnyMember = Annotated[MemberConfig, PlainValidator(read_member), PlainSerializer(_as_written)]
+@dataclass(frozen=True)
+class Kinds:
+    """Marks a key of the configuration whose members are of one of these kinds."""
+
+    names: tuple[str, ...]
+
+    def __get_pydantic_json_schema__(self, _schema: Any, _handler: Any) -> dict[str, Any]:
+        """The kinds by their names; ``config.json_schema`` puts their schemas in this place."""
+        return {"kinds": list(self.names)}
+
+
+AnyMember = Annotated[MemberConfig, PlainValidator(read_member), PlainSerializer(_as_written), Kinds(tuple(MEMBERS))]
 """A member of any kind, as a key of the configuration."""
+UntrainedMember = Annotated[AnyMember, Kinds(tuple(name for name in MEMBERS if name != NETWORK))]
+"""A member of a kind that is fitted and not trained, as a key of the configuration."""

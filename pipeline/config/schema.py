@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from nstudent.config.data import DataConfig as DataConfig
-from nstudent.config.members import AnyMember, MemberConfig
+from nstudent.config.members import AnyMember, MemberConfig, UntrainedMember
 from nstudent.config.members import ModelConfig as ModelConfig
 from nstudent.config.training import NoiseConfig as NoiseConfig
 from nstudent.config.training import TrainingConfig as TrainingConfig
@@ -31,7 +31,7 @@ class TeacherConfig(TrainingConfig):
 class ProbeStageConfig(Section):
     """What the labels give in a minute: regressions on features that are not trained."""
 
-    members: tuple[AnyMember, ...] | None = None
+    members: tuple[UntrainedMember, ...] | None = None
     """Probes, whose probabilities are averaged. null: one, of the backbones of the teacher's first pretrained
     member, or where there is none of gradient histograms. []: no probe."""
 

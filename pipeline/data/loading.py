@@ -14,6 +14,10 @@ MOST_SECONDS = 1800
 meanwhile leaves them, and whoever waits for them, without a word."""
 _BATCHES_WAITING = 3
 """Batches of each process that lie in shared memory at once: two that are ready, and one that is being written."""
+_BYTES_BESIDE = 1 << 20
+"""Bytes of a batch beside its images: labels, masses and draws, each of which takes whole pages of memory."""
+_TRAININGS_BESIDE = 4
+"""Trainings that may share the memory: those side by side see what is free before the others have filled it."""
 _SHARED_MEMORY = Path("/dev/shm")
 _SIGNAL_SECONDS = 0.1
 """Seconds in which a signal handler of torch raises after a pipe broke off."""
@@ -54,18 +58,18 @@ def workers_with_room(workers: int, batch_bytes: int, say: Callable[[str], None]
 
     Args:
         workers: Number that was asked for.
-        batch_bytes: Bytes of one batch.
+        batch_bytes: Bytes of the images of one batch.
         say: Is told if there are none.
     """
-    needed = workers * _BATCHES_WAITING * batch_bytes
+    needed = workers * _BATCHES_WAITING * (batch_bytes + _BYTES_BESIDE) * _TRAININGS_BESIDE
     if not workers or not _SHARED_MEMORY.is_dir():
         return workers
     free = shutil.disk_usage(_SHARED_MEMORY).free
     if needed <= free:
         return workers
     say(
-        f"  {_SHARED_MEMORY} has {free / 2**20:.0f} MB free and workers={workers} need {needed / 2**20:.0f} MB: images "
-        "are prepared in this process, which is slower; give the container more (--shm-size)"
+        f"  {_SHARED_MEMORY} has {free / 2**20:.0f} MB free and workers={workers} may need {needed / 2**20:.0f} MB: "
+        "images are prepared in this process, which is slower; give the container more (--shm-size)"
     )
     return 0
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
 
 from nstudent.evaluation.scores import HEADLINE
@@ -31,7 +31,15 @@ def trainings(material: Material, limits: Limits) -> tuple[list[Training], int]:
     images = material.measured.data.validation if material.measured.data else 1
     curves = {name: epochs for name, epochs in material.curves.items() if epochs}
     shown = list(curves.items())[: limits.trainings]
-    return [_training(name, epochs, images, limits) for name, epochs in shown], len(curves) - len(shown)
+    found = [_training(name, epochs, images, limits) for name, epochs in shown]
+    waiting = {each.step for each in material.waiting}
+    found = [_unfinished(each) if each.name.split("/")[0] in waiting else each for each in found]
+    return found, len(curves) - len(shown)
+
+
+def _unfinished(training: Training) -> Training:
+    """The same, as one of a step that is not made yet."""
+    return replace(training, said=f"This step is not finished. So far: {training.said[:1].lower()}{training.said[1:]}")
 
 
 def _training(name: str, epochs: Sequence[Mapping[str, float]], images: int, limits: Limits) -> Training:

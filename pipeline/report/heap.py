@@ -48,8 +48,11 @@ class HeapLevel:
 
 def heap_levels(material: Material, limits: Limits) -> list[HeapLevel]:
     """Every level of every round."""
-    levels = material.images.taxonomy.levels
-    return [_level(material, each, level, limits) for each in material.rounds for level in range(len(levels))]
+    found = []
+    for each in material.rounds:
+        levels = range(material.images.taxonomy.num_levels)
+        found += [_level(material, each, level, limits) for level in levels]
+    return found
 
 
 def taught(material: Material) -> list[Counts]:

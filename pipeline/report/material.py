@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,15 +16,19 @@ from nstudent.data.dataset import INDEX, OK, TAXONOMY, TRUTH, Ids
 from nstudent.data.left_out import LEFT_OUT
 from nstudent.errors import ArtifactError
 from nstudent.evaluation.predictions import Predictions
+from nstudent.evaluation.scores import SCORES, Scores
 from nstudent.labels.heap_labels import HeapLabels
 from nstudent.runs.curves import read_curves
 from nstudent.runs.finding import Finding
 from nstudent.runs.findings import findings
 from nstudent.runs.folder import CONFIG
 from nstudent.runs.measured import Measured
+from nstudent.runs.outcome import needed_steps
 from nstudent.runs.plan import plan
+from nstudent.runs.stage import Step
 from nstudent.runs.verdict import verdict
 from nstudent.storage.artifact import Artifact, Manifest
+from nstudent.storage.commit import partial_folder
 from nstudent.storage.hdf5 import mapped
 from nstudent.taxonomy.tree import LabelArray, Taxonomy
 
@@ -89,8 +93,17 @@ class Round:
 
 
 @dataclass(frozen=True)
+class Waiting:
+    """A step that is not made yet."""
+
+    step: str
+    role: str
+    is_begun: bool
+
+
+@dataclass(frozen=True)
 class Material:
-    """A finished run, opened for its report."""
+    """A run, finished or not, opened for its report."""
 
     run_dir: Path
     config: Config
@@ -98,29 +111,47 @@ class Material:
     findings: tuple[Finding, ...]
     verdict: str
     manifests: Mapping[str, Manifest]
-    """Manifests of the steps that the scores were made from, and of that which scored, by name in order of the run."""
+    """Manifests of the steps that the scores were made from, and of that which scored, by name in order of the run; of
+    a run without scores, of the steps that are made."""
+    waiting: tuple[Waiting, ...] = ()
+    """The steps that a run without scores has still to make."""
 
     @classmethod
     def read(cls, run_dir: Path) -> Self:
         """Open a run folder.
 
         Raises:
-            ArtifactError: It is not the folder of a run, or the run has no scores yet, or a file is damaged.
+            ArtifactError: It is not the folder of a run, or a file is damaged.
             ConfigError: Its configuration cannot be read.
         """
         if not (run_dir / CONFIG).exists():
             raise ArtifactError(f"{run_dir} is not a run folder: it has no {CONFIG}")
         config = reload_config(run_dir / CONFIG)
-        step = next(step.name for step in plan(config) if step.stage.provides == "scores")
-        step = _scored(run_dir, step)
-        measured = Measured.read(run_dir, step)
+        steps = plan(config)
+        manifests = _made(run_dir, steps)
+        scores: Scores | None = None
+        waiting: tuple[Waiting, ...] = ()
+        step = next((step.name for step in steps if step.stage.provides == "scores" and step.name in manifests), None)
+        if step is not None:
+            manifests = {name: manifests[name] for name in [*sorted(manifests[step].inputs), step]}
+            scores = Scores.read(run_dir / step / SCORES)
+        else:
+            waiting = tuple(_waiting(run_dir, steps, manifests))
+        measured = Measured.of(manifests, scores)
         found = findings(measured)
-        names = [*sorted(Manifest.read(run_dir / step).inputs), step]
-        manifests = {name: Manifest.read(run_dir / name) for name in names}
-        return cls(run_dir, config, measured, tuple(found), verdict(measured, found), manifests)
+        return cls(run_dir, config, measured, tuple(found), verdict(measured, found), manifests, waiting)
+
+    @property
+    def has_scores(self) -> bool:
+        """Whether the run has scored its classifiers on test."""
+        return self.measured.scored is not None
+
+    def has(self, role: str) -> bool:
+        """Whether a step of a role is made."""
+        return any(manifest.role == role for manifest in self.manifests.values())
 
     def step(self, role: str) -> str:
-        """Name of the last step of a role; the scores have one of each role that is asked for here."""
+        """Name of the last step of a role, which is made."""
         *_, last = (name for name, manifest in self.manifests.items() if manifest.role == role)
         return last
 
@@ -149,7 +180,8 @@ class Material:
     @cached_property
     def curves(self) -> dict[str, Epochs]:
         """The epochs of each training of the run. Steps of an earlier version have them in their manifests alone."""
-        kept = {name: each for name, each in read_curves(self.run_dir).items() if name.split("/")[0] in self.manifests}
+        steps = {*self.manifests, *(each.step for each in self.waiting if each.is_begun)}
+        kept = {name: each for name, each in read_curves(self.run_dir).items() if name.split("/")[0] in steps}
         have = {name.split("/")[0] for name in kept}
         for step, metrics in self.measured.trained.items():
             if step not in have:
@@ -157,12 +189,21 @@ class Material:
         return dict(sorted(kept.items()))
 
 
-def _scored(run_dir: Path, step: str) -> str:
-    """The step, if it was made.
+def _made(run_dir: Path, steps: Sequence[Step]) -> dict[str, Manifest]:
+    """Manifests of the steps that are made from one another, by name in order of the run.
 
-    Raises:
-        ArtifactError: It was not.
+    A step whose inputs were made again since then is of an earlier state of the run.
     """
-    if not (run_dir / step).exists():
-        raise ArtifactError(f"{run_dir} has no scores yet ({step}): nstudent run-all makes them, then the report")
-    return step
+    made: dict[str, Manifest] = {}
+    for step in steps:
+        if (run_dir / step.name).exists():
+            manifest = Manifest.read(run_dir / step.name)
+            if all(name in made and made[name].id == found for name, found in manifest.inputs.items()):
+                made[step.name] = manifest
+    return made
+
+
+def _waiting(run_dir: Path, steps: Sequence[Step], made: Mapping[str, Manifest]) -> Iterator[Waiting]:
+    for step in needed_steps(steps, run_dir):
+        if step.name not in made:
+            yield Waiting(step.name, step.stage.provides, partial_folder(run_dir / step.name).exists())

@@ -15,6 +15,7 @@ from nstudent.report.mark import REPORT, mark
 from nstudent.report.material import Material
 from nstudent.report.pictures import Pictures
 from nstudent.report.sheets import sheets
+from nstudent.report.so_far import so_far
 from nstudent.runs.folder import CONFIG
 from nstudent.storage.artifact import Artifact
 from nstudent.storage.files import atomic_write
@@ -25,10 +26,10 @@ _LESS = (1, 2, 4, 8, 16, 64)
 
 
 def write_report(run_dir: str | Path) -> Path:
-    """Write ``report.html`` into a run folder, and return its path.
+    """Write ``report.html`` into a run folder, and return its path. A run without scores shows what it has so far.
 
     Raises:
-        ArtifactError: It is not the folder of a run that has its scores, or a file of it is damaged.
+        ArtifactError: It is not the folder of a run, or a file of it is damaged.
         ConfigError: Its configuration cannot be read.
     """
     path = Path(run_dir) / REPORT
@@ -40,7 +41,7 @@ def render(run_dir: Path) -> bytes:
     """The page as UTF-8, at most ``MAX_BYTES`` of it: of a run that has more to show, less is shown of everything.
 
     Raises:
-        ArtifactError: It is not the folder of a run that has its scores, or a file of it is damaged.
+        ArtifactError: It is not the folder of a run, or a file of it is damaged.
         ConfigError: Its configuration cannot be read.
     """
     material = Material.read(run_dir)
@@ -52,21 +53,25 @@ def render(run_dir: Path) -> bytes:
 
 
 def _page(material: Material, limits: Limits) -> str:
-    artifact = Artifact(material.run_dir / material.step("data"))
-    pictures = Pictures(artifact, material.config, limits.picture_px)
+    gathered = summary.summary(material, limits)
+    taught = heap.taught(material)
+    pictures = None
+    if material.has("data"):
+        pictures = Pictures(Artifact(material.run_dir / material.step("data")), material.config, limits.picture_px)
     shown, left_out = curves.trainings(material, limits)
     found: Mapping[str, Any] = {
         "name": material.config.run_name,
-        "mark": mark(material.run_dir, material.step("scores"), CONFIG),
+        "mark": mark(material.run_dir, material.step("scores"), CONFIG) if material.has_scores else "no scores",
         "verdict": material.verdict,
-        "summary": summary.summary(material, limits),
+        "so_far": so_far(material, taught, limits),
+        "summary": gathered,
         "trainings": shown,
         "trainings_left_out": left_out,
-        "levels": classes.levels(material, heap.taught(material), limits),
-        "severities": classes.severities(material),
+        "levels": classes.levels(material, taught, limits) if material.has_scores else [],
+        "severities": classes.severities(material) if material.has_scores else [],
         "heap_levels": heap.heap_levels(material, limits),
-        "sheets": sheets(material, pictures, limits),
-        "missing": pictures.missing,
+        "sheets": sheets(material, pictures, limits) if pictures else [],
+        "missing": pictures.missing if pictures else "",
     }
     return _environment().get_template("report.html").render(found)
 

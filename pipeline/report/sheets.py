@@ -43,7 +43,7 @@ class Sheet:
 def sheets(material: Material, pictures: Pictures, limits: Limits) -> list[Sheet]:
     """All contact sheets of a run; one without an image says so by its number."""
     maker = _Maker(material, pictures, limits.pictures)
-    found = [maker.mistakes()]
+    found = [maker.mistakes()] if material.has_scores else []
     if material.rounds:
         found += [maker.doubtful(material.rounds[-1]), maker.dropped(), maker.changed()]
     return [*found, maker.left_out()]

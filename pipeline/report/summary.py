@@ -81,20 +81,28 @@ class Reliability:
 
 
 @dataclass(frozen=True)
+class OnTest:
+    """What the test images say of the classifiers of a run."""
+
+    confidence: float
+    names: tuple[str, ...]
+    rows: tuple[ScoreRow, ...]
+    chart: IntervalChart | None
+    gain_chart: IntervalChart | None
+    rounds: IntervalChart | None
+    """Score of the student of each round, below the best of the labels alone; ``None`` without a round."""
+    reliability: tuple[Reliability, ...]
+
+
+@dataclass(frozen=True)
 class Summary:
     """What the first and the last sections of a page show."""
 
     findings: tuple[ShownFinding, ...]
     numbers: tuple[tuple[str, str], ...]
     """What there was to learn from, name and number."""
-    confidence: float
-    score_names: tuple[str, ...]
-    scores: tuple[ScoreRow, ...]
-    score_chart: IntervalChart | None
-    gain_chart: IntervalChart | None
-    rounds: IntervalChart | None
-    """Score of the student of each round, below the best of the labels alone; ``None`` without a round."""
-    reliability: tuple[Reliability, ...]
+    test: OnTest | None
+    """``None`` if the run has no scores yet."""
     costs: tuple[Cost, ...]
     seconds: float
     page: str
@@ -106,32 +114,38 @@ class Summary:
 
 def summary(material: Material, limits: Limits) -> Summary:
     """Gather the parts."""
-    scores = material.measured.scores
-    names, rows = _score_table(scores)
+    scores = material.measured.scored
     costs = tuple(_costs(material))
     whole = dump_yaml(material.config.model_dump(mode="json"))
-    manifest = material.manifests[material.step("scores")]
+    *_, last = [{}, *(manifest.environment for manifest in material.manifests.values())]
     return Summary(
         findings=tuple(_shown(finding) for finding in material.findings),
         numbers=tuple(_numbers(material)),
-        confidence=scores.confidence,
-        score_names=tuple(name.removeprefix(OF_A_LEVEL) for name in names),
-        scores=rows,
-        score_chart=interval_chart(
-            f"{HEADLINE} on test, %", [(row.name, row.cells[0]) for row in rows if row.cells[0]], points=False
-        ),
-        gain_chart=_gain_chart(scores),
-        rounds=_rounds(material),
-        reliability=tuple(
-            Reliability(reliability_chart(level, found.bins, found.uncalibrated_bins), found)
-            for level, found in scores.calibration.items()
-        ),
+        test=_on_test(material, scores) if scores else None,
         costs=costs,
         seconds=sum(cost.seconds for cost in costs),
         page=dump_yaml(_changed(material.config))[: limits.characters],
         whole_page=whole[: limits.characters],
         whole_page_cut=len(whole) > limits.characters,
-        environment=tuple(sorted((str(name), str(version)) for name, version in manifest.environment.items())),
+        environment=tuple(sorted((str(name), str(version)) for name, version in last.items())),
+    )
+
+
+def _on_test(material: Material, scores: Scores) -> OnTest:
+    names, rows = _score_table(scores)
+    return OnTest(
+        confidence=scores.confidence,
+        names=tuple(name.removeprefix(OF_A_LEVEL) for name in names),
+        rows=rows,
+        chart=interval_chart(
+            f"{HEADLINE} on test, %", [(row.name, row.cells[0]) for row in rows if row.cells[0]], points=False
+        ),
+        gain_chart=_gain_chart(scores),
+        rounds=_rounds(material, scores),
+        reliability=tuple(
+            Reliability(reliability_chart(level, found.bins, found.uncalibrated_bins), found)
+            for level, found in scores.calibration.items()
+        ),
     )
 
 
@@ -177,10 +191,9 @@ def _gain_chart(scores: Scores) -> IntervalChart | None:
     return interval_chart(title, rows, points=True)
 
 
-def _rounds(material: Material) -> IntervalChart | None:
+def _rounds(material: Material, scores: Scores) -> IntervalChart | None:
     """The students by round, and above them what the labels alone reach."""
-    measured = material.measured
-    scores, gain = measured.scores, measured.scores.heap_gain
+    measured, gain = material.measured, scores.heap_gain
     rows: list[tuple[str, Interval]] = []
     if gain and (alone := gain.labels_alone.test.get(HEADLINE)):
         rows.append((f"labels alone: {gain.labels_alone.name}", alone))

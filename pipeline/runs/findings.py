@@ -44,19 +44,19 @@ def findings(measured: Measured) -> list[Finding]:
         _classes_without_labels,
         _still_rising,
         _small_heap,
-        *RULES_ON_SCORES,
+        *(RULES_ON_SCORES if measured.scored else ()),
     )
     return [finding for rule in rules for finding in rule(measured)]
 
 
 def _nothing_to_learn(measured: Measured) -> Iterator[Finding]:
-    if measured.scores.ended:
+    if measured.ended:
         # The filter that says this names the remedy itself.
-        yield Finding("nothing to learn from", _sentence(measured.scores.ended), "")
+        yield Finding("nothing to learn from", _sentence(measured.ended), "")
 
 
 def _wrong_labels(measured: Measured) -> Iterator[Finding]:
-    for step, labelling in measured.scores.labelling.items():
+    for step, labelling in measured.labelling.items():
         wrong = {
             level: found.precision
             for level, found in labelling.levels.items()
@@ -74,7 +74,7 @@ def _wrong_labels(measured: Measured) -> Iterator[Finding]:
 
 
 def _other_images(measured: Measured) -> Iterator[Finding]:
-    for step, labelling in measured.scores.labelling.items():
+    for step, labelling in measured.labelling.items():
         both = {
             level: (found.confidence, found.validation_confidence)
             for level, found in labelling.levels.items()
@@ -120,7 +120,7 @@ def _filters(measured: Measured) -> Iterator[Finding]:
 
 
 def _weak_filter(measured: Measured, step: str, judged: FilterMetrics) -> Iterator[Finding]:
-    labelling = measured.scores.labelling.get(measured.labels_of.get(step, ""))
+    labelling = measured.labelling.get(measured.labels_of.get(step, ""))
     if labelling is None or labelling.validation is None or not judged.iterations or not any(judged.dropped.values()):
         return
     reached = max(each.validation for each in judged.iterations)
@@ -137,7 +137,7 @@ def _weak_filter(measured: Measured, step: str, judged: FilterMetrics) -> Iterat
 
 
 def _few_labels(measured: Measured) -> Iterator[Finding]:
-    for step, labelling in measured.scores.labelling.items():
+    for step, labelling in measured.labelling.items():
         few = {level: found.share for level, found in labelling.levels.items() if found.share < _FEW}
         if few and any(found.share for found in labelling.levels.values()):
             said = ", ".join(f"{share:.0%} at level {level}" for level, share in few.items())
@@ -150,7 +150,7 @@ def _few_labels(measured: Measured) -> Iterator[Finding]:
 
 
 def _classes_without_labels(measured: Measured) -> Iterator[Finding]:
-    for step, labelling in measured.scores.labelling.items():
+    for step, labelling in measured.labelling.items():
         if names := labelling.without_labels:
             yield Finding(
                 "classes without labels",

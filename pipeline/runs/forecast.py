@@ -1,27 +1,32 @@
-"""How long a run will take on this machine: its trainings are counted, and a few steps of each network timed."""
+"""How long a run will take here: its trainings are counted, and a few steps of each network and probe timed."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from nstudent.config.data import USUAL_LEVELS
+from nstudent.config.members import ProbeConfig
+from nstudent.config.rules import probe_members
 from nstudent.config.schema import Config
 from nstudent.machine import available_cores
 from nstudent.models.device import trainings_at_once
 from nstudent.progress import Progress
 from nstudent.runs.lengths import expected
 from nstudent.runs.plan import plan
-from nstudent.training.pace import seconds_per_pass
+from nstudent.training.pace import seconds_of_features, seconds_per_pass
 from nstudent.training.trial import Conditions, PlannedTraining, any_outputs
 
 _FORWARD_SHARE = 1 / 3
 """A pass forward takes about a third of one forward and backward."""
 _BESIDE_THE_STEPS = 1.3
-"""What noise on images, averages of weights and checkpoints add to the steps (embedded run, CPU seconds)."""
+"""What noise on images, averages of weights and checkpoints add to the steps (embedded run, CPU seconds); and what
+larger batches and the regression add to the features of a probe."""
 _STARTING_SECONDS = 15.0
 """Libraries that are loaded, scores, the report."""
-_HELD_OUT_PASSES = 12
-"""How often a held-out image is scored in a run: about ten times in each training, and at the end."""
+_VALIDATION_PASSES = 14
+"""How often a network labels a validation image: about ten times in its training, to be chosen, and at the end."""
+_TEST_PASSES = 4
+"""How often it labels a test image: by itself, and as a part of the final classifier and of other pools."""
 _AS_LONG_AS_THE_STUDENT = ("baseline", "student")
 _TRAINED_BESIDE = ("teacher", "baseline")
 
@@ -33,13 +38,15 @@ class Forecast:
     reading: float
     trainings: dict[str, float]
     """By stage: all of its trainings in all rounds, as many at a time as this machine trains."""
+    probe: float
+    """Computing the features of the labelled images, and of their mirror images, that probes are fitted to."""
     labelling: float
     """Labelling the heap, and scoring."""
 
     @property
     def total(self) -> float:
         """All of it."""
-        return _STARTING_SECONDS + self.reading + sum(self.trainings.values()) + self.labelling
+        return _STARTING_SECONDS + self.reading + self.probe + sum(self.trainings.values()) + self.labelling
 
     @property
     def like_the_student(self) -> float:
@@ -54,14 +61,16 @@ class Amounts:
     labelled: int
     """Images to train on."""
     unlabelled: int
-    held_out: int
-    """Images to validate and to test on."""
+    validation: int
+    """Images to choose by."""
+    test: int
+    """Images to test on."""
     seconds_each: float
     """Time to read and decode an image on one core."""
 
 
 def forecast(config: Config, amounts: Amounts, progress: Progress) -> Forecast:
-    """Time a few steps of each network of a run, and count how many there will be.
+    """Time a few steps of each network and probe of a run, and count how many there will be.
 
     Args:
         config: Configuration of the run.
@@ -69,13 +78,15 @@ def forecast(config: Config, amounts: Amounts, progress: Progress) -> Forecast:
         progress: Is told how far it is.
 
     Raises:
-        ConfigError: A network cannot be built.
+        ConfigError: A network or a probe cannot be built.
     """
     outputs = any_outputs(config.data.known_levels or USUAL_LEVELS[-1], config.absent)
     conditions = Conditions(config.data.image_size, outputs)
     at_once = max(1, trainings_at_once(config))
     trainings: dict[str, float] = {}
     paces: dict[tuple[str, int], float] = {}
+    # All of them say what they think of the heap and of held-out images, each once for itself and in pools.
+    image = 0.0
     stages = [step.stage for step in plan(config) if step.stage.trains]
     with progress.task("time", len(stages), "steps of the run") as task:
         for stage in stages:
@@ -83,15 +94,26 @@ def forecast(config: Config, amounts: Amounts, progress: Progress) -> Forecast:
             planned = list(stage.load_planned()(config))
             if length is not None and planned:
                 pace = sum(_pace(each, conditions, config, paces) for each in planned) / len(planned)
+                image += _FORWARD_SHARE * pace * (length.trainings if stage.provides == "classifier" else 0)
                 # The baseline trains beside the teacher where there are cores for both.
                 beside = at_once if stage.name in _TRAINED_BESIDE else 1
                 seconds = _BESIDE_THE_STEPS * pace * length.image_passes * length.trainings / beside
                 trainings[stage.name] = trainings.get(stage.name, 0.0) + seconds
             task.advance(1)
-    slowest = max(paces.values(), default=0.0)
-    passes = 2 * config.rounds * amounts.unlabelled + _HELD_OUT_PASSES * amounts.held_out
-    images = amounts.labelled + amounts.unlabelled + amounts.held_out
-    return Forecast(images * amounts.seconds_each / available_cores(), trainings, _FORWARD_SHARE * slowest * passes)
+    probes = [
+        (_BESIDE_THE_STEPS * seconds_of_features(each, config.data.image_size, config), 2 - (each.mirror is False))
+        for each in probe_members(config)
+        if isinstance(each, ProbeConfig)
+    ]
+    image += sum(seconds for seconds, _ in probes)
+    passes = config.rounds * amounts.unlabelled + _VALIDATION_PASSES * amounts.validation + _TEST_PASSES * amounts.test
+    images = amounts.labelled + amounts.unlabelled + amounts.validation + amounts.test
+    return Forecast(
+        reading=images * amounts.seconds_each / available_cores(),
+        trainings=trainings,
+        probe=amounts.labelled * sum(seconds * views for seconds, views in probes),
+        labelling=image * passes,
+    )
 
 
 def _pace(

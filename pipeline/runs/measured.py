@@ -1,4 +1,4 @@
-"""What a run has measured, gathered from its folder: its scores, and what its steps reported."""
+"""What a run has measured, gathered from its folder: its scores, if it has any yet, and what its steps reported."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, TypeVar
 
-from nstudent.evaluation.scores import SCORES, Scores
+from nstudent.errors import ArtifactError
+from nstudent.evaluation.scores import SCORES, Labelling, Scores
 from nstudent.runs.step_metrics import (
     ChoiceMetrics,
     DataMetrics,
@@ -25,7 +26,8 @@ Some = TypeVar("Some", bound=Metrics)
 class Measured:
     """What a run has measured: its scores, and what its steps reported, by name of the step in the order of the run."""
 
-    scores: Scores
+    scored: Scores | None
+    """``None`` if the run has no scores yet."""
     data: DataMetrics | None
     """``None`` if the step did not say."""
     trained: Mapping[str, TrainedMetrics]
@@ -47,6 +49,11 @@ class Measured:
             ArtifactError: The scores or a manifest cannot be read.
         """
         manifests = {name: Manifest.read(run_dir / name) for name in sorted(Manifest.read(run_dir / step).inputs)}
+        return cls.of(manifests, Scores.read(run_dir / step / SCORES))
+
+    @classmethod
+    def of(cls, manifests: Mapping[str, Manifest], scored: Scores | None) -> Self:
+        """What these steps reported, by their names in the order of the run, and their scores."""
         reported = {name: read_metrics(manifest) for name, manifest in manifests.items()}
 
         def those(kind: type[Some]) -> dict[str, Some]:
@@ -54,7 +61,7 @@ class Measured:
 
         labels, filters = those(LabelMetrics), those(FilterMetrics)
         return cls(
-            scores=Scores.read(run_dir / step / SCORES),
+            scored=scored,
             data=next(iter(those(DataMetrics).values()), None),
             trained=those(TrainedMetrics),
             labels=labels,
@@ -73,3 +80,26 @@ class Measured:
     def students(self) -> dict[str, TrainedMetrics]:
         """Classifiers that were trained on labels of the heap."""
         return {name: each for name, each in self.trained.items() if self.rounds.get(name)}
+
+    @property
+    def scores(self) -> Scores:
+        """The scores.
+
+        Raises:
+            ArtifactError: The run has none yet.
+        """
+        if self.scored is None:
+            raise ArtifactError("the run has no scores yet: nstudent run-all makes them")
+        return self.scored
+
+    @property
+    def labelling(self) -> Mapping[str, Labelling]:
+        """By labelling step what the scores say of its labels; empty without scores."""
+        return self.scored.labelling if self.scored else {}
+
+    @property
+    def ended(self) -> str:
+        """Why no round could follow; empty if one could."""
+        if self.scored is not None:
+            return self.scored.ended or ""
+        return next((judged.ended for judged in self.filters.values() if judged.ended), "")

@@ -46,8 +46,9 @@ def verdict(measured: Measured, found: Sequence[Finding]) -> str:
         measured: What the run measured.
         found: Its findings.
     """
-    scores = measured.scores
-    gain = scores.heap_gain
+    if measured.scored is None:
+        return "The run has no scores yet: whether your unlabelled images help is not known."
+    scores, gain = measured.scored, measured.scored.heap_gain
     if gain is None:
         return _without_gain(measured)
     if scores.final.name != gain.with_heap.name:

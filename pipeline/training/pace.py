@@ -1,14 +1,17 @@
-"""How fast this machine trains a network: a few steps of it, timed."""
+"""How fast this machine trains a network, and computes what a probe reads: a few steps of it, timed."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import numpy as np
 import torch
+from nstudent.config.members import ProbeConfig
 from nstudent.config.schema import Config
 from nstudent.models.device import Placement
 from nstudent.models.network import build_network
+from nstudent.models.probe import build_features
 from nstudent.randomness import generator
 from nstudent.training.optimizer import build_optimizer
 from nstudent.training.trial import Conditions, PlannedTraining
@@ -18,6 +21,7 @@ _LEAST_SECONDS = 0.5
 _MOST_STEPS = 50
 _MOST_IMAGES = 128
 """Larger batches are timed by a part of them."""
+_IMAGES_OF_A_PROBE = 16
 
 
 def seconds_per_pass(planned: PlannedTraining, conditions: Conditions, config: Config) -> float:
@@ -48,8 +52,7 @@ def seconds_per_pass(planned: PlannedTraining, conditions: Conditions, config: C
     placed = placement.put(network).train()
     optimizer = build_optimizer(network, planned.training, placement.device)
     batch = min(_MOST_IMAGES, sum(planned.parts))
-    side = conditions.image_size
-    pixels = torch.from_numpy(generator("pace").integers(0, 256, (batch, side, side, 3), dtype=np.uint8))
+    pixels = _pixels(batch, conditions.image_size)
 
     def step() -> None:
         with placement.autocast(placed):
@@ -61,9 +64,40 @@ def seconds_per_pass(planned: PlannedTraining, conditions: Conditions, config: C
             torch.cuda.synchronize()
 
     with torch.random.fork_rng(devices=[]):
-        step()  # The first one allocates, and chooses kernels.
-        began, done = time.monotonic(), 0
-        while done < _STEPS or (time.monotonic() - began < _LEAST_SECONDS and done < _MOST_STEPS):
-            step()
-            done += 1
-    return (time.monotonic() - began) / (done * batch)
+        return _seconds(step) / batch
+
+
+def seconds_of_features(probe: ProbeConfig, image_size: int, config: Config) -> float:
+    """Time that a probe takes to compute the features of an image; what it makes of them takes next to nothing.
+
+    Args:
+        probe: Settings of the probe.
+        image_size: Side of the images, in pixels.
+        config: Configuration of the run.
+
+    Raises:
+        ConfigError: A backbone cannot be built, or the device is not there.
+    """
+    placement = Placement.from_config(config)
+    features = placement.put(build_features(probe, load_pretrained=False)).eval()
+    pixels = _pixels(_IMAGES_OF_A_PROBE, image_size)
+
+    def step() -> None:
+        features(placement.images(pixels)).cpu()
+
+    with torch.inference_mode():
+        return _seconds(step) / _IMAGES_OF_A_PROBE
+
+
+def _pixels(images: int, side: int) -> torch.Tensor:
+    return torch.from_numpy(generator("pace").integers(0, 256, (images, side, side, 3), dtype=np.uint8))
+
+
+def _seconds(step: Callable[[], None]) -> float:
+    """Mean time of a step."""
+    step()  # The first one allocates, and chooses kernels.
+    began, done = time.monotonic(), 0
+    while done < _STEPS or (time.monotonic() - began < _LEAST_SECONDS and done < _MOST_STEPS):
+        step()
+        done += 1
+    return (time.monotonic() - began) / done

@@ -54,3 +54,9 @@ def test_a_pattern_that_matches_nothing_is_passed_on_as_one_image_that_cannot_be
 def test_a_folder_without_images_is_passed_on_as_one_image_that_cannot_be_read(photos: Path) -> None:
     (photos / "empty").mkdir()
     assert _all("empty", "a") == ["empty", "a/4.jpg"]
+
+
+def test_a_file_that_is_named_like_a_pattern_is_that_file_alone(tmp_path: Path) -> None:
+    for name in ("a[1].png", "a1.png"):
+        (tmp_path / name).write_bytes(b"")
+    assert list(each_path([str(tmp_path / "a[1].png")], [])) == [str(tmp_path / "a[1].png")]

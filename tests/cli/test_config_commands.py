@@ -45,11 +45,14 @@ def test_the_configuration_is_shown_with_its_origins(command: Command, tmp_path:
 
 @pytest.mark.slow
 def test_a_key_is_explained_within_80_columns(command: Command) -> None:
-    for key in ("", "data", "student.noise", "student.model.backbone_options", "data.image_size", "teacher.members"):
+    groups = "", "data", "student.noise", "teacher.members", "probe.members"
+    for key in (*groups, "student.model.backbone_options", "data.image_size", "teacher.members.image_size"):
         done = command("config", "explain", *([key] if key else []))
         assert done.returncode == 0, done.stderr
         assert max(map(len, done.stdout.splitlines())) <= 80
     assert "takes:    a whole number from 8 to 1024" in command("config", "explain", "data.image_size").stdout
+    kinds = [line for line in command("config", "explain", "probe.members").stdout.splitlines() if "(kind: " in line]
+    assert kinds == ["probe.members (kind: probe)"]
     wrong = command("config", "explain", "data.imagesize")
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert wrong.stderr == "nstudent: data.imagesize: there is no such key (did you mean 'data.image_size'?)\n"

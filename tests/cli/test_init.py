@@ -2,6 +2,7 @@
 
 import os
 import pty
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -76,6 +77,42 @@ def test_a_folder_of_photos_becomes_a_file_that_runs(command: Command, folder: P
     ran = command("run-all", "--config", "nstudent.yaml", *_SHORT)
     assert ran.returncode == 0, ran.stderr
     assert (folder / "runs" / "photos" / "report.html").exists()
+
+
+@pytest.mark.slow
+def test_a_tree_of_more_than_three_levels_is_taken_whole(command: Command, folder: Path) -> None:
+    for number in range(16):
+        name = "/".join(f"{letter}{number >> shift & 1}" for letter, shift in zip("abcd", (3, 2, 1, 0), strict=True))
+        for copy in range(3):
+            _photo(folder / "deep" / name / f"{copy}.jpg", np.random.default_rng(number + 16 * copy), 10 * number)
+    done = command("init", "deep")
+    assert done.returncode == 0, done.stderr
+    assert "all 4 levels are taken; call them better than level1 to level4 (data.levels)" in done.stdout
+    assert "level level4: 2 classes" in done.stdout
+    config = load_config(folder / "nstudent.yaml")
+    assert config.data.levels == ("level1", "level2", "level3", "level4")
+
+
+@pytest.mark.slow
+def test_files_of_the_mnist_family_and_a_table_of_somebody_else_become_files_that_run(
+    command: Command, folder: Path
+) -> None:
+    random = np.random.default_rng(0)
+    (folder / "mnist").mkdir()
+    for split, count in (("train", 60), ("t10k", 20)):
+        pixels = random.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+        pixels[:, 5:20] = 60 * (np.arange(count) % 4)[:, None, None]
+        for kind, numbers in (("images-idx3", pixels), ("labels-idx1", np.arange(count, dtype=np.uint8) % 4)):
+            head = struct.pack(f">HBB{numbers.ndim}I", 0, 8, numbers.ndim, *numbers.shape)
+            (folder / "mnist" / f"{split}-{kind}-ubyte").write_bytes(head + numbers.tobytes())
+    rows = [f"{path.relative_to(folder)},{path.parent.name}" for path in sorted((folder / "photos").rglob("*.jpg"))]
+    (folder / "theirs.csv").write_text("\n".join(["file_name,label", *rows]))
+    for source, levels in (("mnist", {"class": 4}), ("theirs.csv", {"label": 4})):
+        done = command("init", source, "--out", f"{source}.yaml")
+        assert done.returncode == 0, done.stderr
+        assert all(f"level {name}: {count} classes" in done.stdout for name, count in levels.items())
+        made = command("stage", "data", "--config", f"{source}.yaml", "--run-dir", f"run-{source}")
+        assert made.returncode == 0, made.stderr
 
 
 @pytest.mark.slow

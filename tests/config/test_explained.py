@@ -1,28 +1,65 @@
 """Every key in words, and as a JSON schema."""
 
+import re
 from typing import Any
 
 import jsonschema
 import pytest
 from nstudent.config.advice import WHEN
-from nstudent.config.as_typed import field_at
-from nstudent.config.explained import all_keys, explained
+from nstudent.config.as_typed import field_at, typed_value
+from nstudent.config.explained import Explained, all_keys, explained
 from nstudent.config.file import load_config
 from nstudent.config.json_schema import json_schema
+from nstudent.config.members import MEMBERS
 from nstudent.config.origins import resolved
 from nstudent.config.schema import Config
+from nstudent.config.yaml_text import valued
 from nstudent.errors import ConfigError
+from pydantic import TypeAdapter
 
 KEYS = list(all_keys())
 
 
+def _only(key: str) -> Explained:
+    (found,) = explained(key)
+    return found
+
+
+def _valued(key: str) -> list[Explained]:
+    """What is said of a key, less the keys of the kinds of members in a list."""
+    return [found for found in explained(key) if not found.below]
+
+
 @pytest.mark.parametrize("key", KEYS)
-def test_every_key_says_what_it_means_and_what_it_takes(key: str) -> None:
-    found = explained(key)
-    assert found.key == key
-    assert found.meaning
-    assert "any value" not in found.takes
-    assert found.takes
+def test_every_key_says_what_it_means_what_it_takes_and_when_to_change_it(key: str) -> None:
+    assert _valued(key)
+    for found in _valued(key):
+        assert found.key == key
+        assert found.meaning
+        assert "any value" not in found.takes
+        assert found.takes
+        assert found.when
+
+
+@pytest.mark.parametrize(("end", "advice"), WHEN.items())
+def test_advice_is_short_and_the_values_in_it_are_taken(end: str, advice: str) -> None:
+    assert re.fullmatch(r"[A-Z].*\.", advice)
+    assert len(advice) <= 120
+    kind, leaf = end.split(".")[0], end.split(".")[-1]
+    key = next(key for key in KEYS if key == end or key.endswith(f".{end if kind not in MEMBERS else leaf}"))
+    field = field_at(Config, key)
+    assert field is not None
+    for word in re.findall(r"\b(?:Set|set|Try) '?([^\s,;:']+)", advice):
+        for value in () if word in ("it", "tensorboard") else (word.rstrip("."),):
+            TypeAdapter(field.annotation).validate_python(valued(typed_value(value, field, key), key))
+
+
+def test_keys_that_advice_names_are_there() -> None:
+    named = {word for advice in WHEN.values() for word in re.findall(r"\b[a-z_]+\.[a-z_.]*[a-z]", advice)}
+    named |= {word for advice in WHEN.values() for word in re.findall(r"\b[a-z]+_[a-z_]+\b", advice)}
+    assert {"data.folds", "clip_norm"} <= named
+    named -= {word for key in KEYS for found in explained(key) for word in found.takes.split()}
+    assert [word for word in named if not any(key == word or key.endswith(f".{word}") for key in KEYS)] == []
 
 
 def test_the_keys_are_those_of_a_resolved_configuration() -> None:
@@ -49,15 +86,43 @@ def test_the_keys_are_those_of_a_resolved_configuration() -> None:
     ],
 )
 def test_range_and_default_are_those_of_the_schema(key: str, takes: str, default: Any) -> None:
-    found = explained(key)
+    found = next(each for each in explained(key) if each.kind in ("", "network"))
     assert (found.takes, found.default) == (takes, default)
 
 
 def test_a_group_names_its_keys() -> None:
-    assert {"data.root", "data.levels"} <= set(explained("data").below)
-    assert "student.noise" in explained("student").below
-    assert {"seed", "teacher"} <= set(explained("").below)
-    assert explained("seed").below == ()
+    assert {"data.root", "data.levels"} <= set(_only("data").below)
+    assert "student.noise" in _only("student").below
+    assert {"seed", "teacher"} <= set(_only("").below)
+    assert _only("seed").below == ()
+
+
+def test_a_list_of_members_names_the_keys_of_each_kind_apart() -> None:
+    whole, network, probe = explained("teacher.members")
+    assert (whole.kind, network.kind, probe.kind) == ("", "network", "probe")
+    assert whole.takes == "a list of groups of keys"
+    assert "teacher.members.stem" in network.below
+    assert "teacher.members.features" not in network.below
+    assert "teacher.members.features" in probe.below
+    assert "teacher.members.stem" not in probe.below
+
+
+def test_probes_have_the_keys_of_probes_alone() -> None:
+    assert [found.kind for found in explained("probe.members")] == ["", "probe"]
+    assert "probe.members.features" in KEYS
+    assert "probe.members.stem" not in KEYS
+    with pytest.raises(ConfigError, match=r"^probe\.members\.stem: there is no such key"):
+        explained("probe.members.stem")
+
+
+def test_a_key_that_means_different_things_is_explained_for_each_kind_of_member() -> None:
+    network, probe = explained("teacher.members.0.image_size")
+    assert (network.kind, probe.kind) == ("network", "probe")
+    assert network.meaning == _only("student.model.image_size").meaning
+    assert probe.meaning == _only("probe.members.image_size").meaning != network.meaning
+    assert network.when == WHEN["network.image_size"] == _only("student.model.image_size").when
+    assert probe.when == WHEN["probe.image_size"]
+    assert _only("data.image_size").when == WHEN["data.image_size"]
 
 
 @pytest.mark.parametrize(
@@ -77,14 +142,14 @@ def test_a_key_that_is_not_there_is_refused_with_the_nearest_one(key: str, said:
 
 
 def test_advice_is_about_keys_that_are_there() -> None:
-    unused = [end for end in WHEN if not any(key == end or key.endswith(f".{end}") for key in KEYS)]
-    assert unused == []
+    used = {found.when for key in KEYS for found in explained(key)}
+    assert [end for end, advice in WHEN.items() if advice not in used] == []
 
 
 def test_the_longest_end_of_a_key_that_fits_has_the_advice() -> None:
-    assert explained("evaluate.batch_size").when == WHEN["evaluate.batch_size"]
-    assert explained("student.batch_size").when == WHEN["batch_size"]
-    assert explained("student.noise.flip").when == explained("teacher.noise.flip").when == WHEN["noise.flip"]
+    assert _only("evaluate.batch_size").when == WHEN["evaluate.batch_size"]
+    assert _only("student.batch_size").when == WHEN["batch_size"]
+    assert _only("student.noise.flip").when == _only("teacher.noise.flip").when == WHEN["noise.flip"]
 
 
 # --- the JSON schema ---
@@ -99,6 +164,7 @@ def test_the_json_schema_is_one_and_takes_what_we_take() -> None:
     config = load_config(None, ["data.levels=[a, b]", "pseudolabel.threshold=[0.1, 0.2]"])
     assert _problems(config.model_dump(mode="json")) == []
     assert _problems({"teacher": {"members": [{"backbones": ["a"]}, {"kind": "network"}, {}]}}) == []
+    assert _problems({"probe": {"members": [{"kind": "probe", "mirror": True}]}}) == []
 
 
 @pytest.mark.parametrize(
@@ -109,6 +175,8 @@ def test_the_json_schema_is_one_and_takes_what_we_take() -> None:
         {"teacher": {"members": [{"backbone": ["a"]}]}},
         {"teacher": {"members": [{"kind": "nobody"}]}},
         {"teacher": {"members": []}},
+        {"probe": {"members": [{"kind": "network"}]}},
+        {"probe": {"members": [{"backbones": ["a"]}]}},
         {"student": {"noise": {"flip": "yes"}}},
         {"data": {"storage": "zip"}},
     ],
@@ -119,4 +187,4 @@ def test_the_json_schema_refuses_what_we_refuse(page: dict[str, Any]) -> None:
 
 def test_an_editor_shows_what_a_key_means() -> None:
     described = json_schema()["$defs"]["DataConfig"]["properties"]["image_size"]
-    assert described["description"] == explained("data.image_size").meaning
+    assert described["description"] == _only("data.image_size").meaning

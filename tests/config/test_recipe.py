@@ -49,6 +49,14 @@ def test_weights_ask_for_larger_images_a_lower_rate_and_a_student_that_has_them_
     assert found.student.noise.flip is None
 
 
+def test_a_student_from_scratch_of_small_images_has_only_its_mirrors_from_the_recipe() -> None:
+    small = load_config(None, [*PHOTOS, "data.image_size=63"])
+    assert small.student.noise == Config().student.noise.model_copy(update={"flip": None})
+    assert small.teacher.noise == load_config(None, PHOTOS).teacher.noise
+    assert load_config(None, [*PHOTOS, "data.image_size=64"]).student.noise.rotate == 15.0
+    assert load_config(None, [*PHOTOS, "data.image_size=32", PRETRAINED]).student.noise.rotate == 15.0
+
+
 @pytest.mark.parametrize(
     "members",
     [

@@ -187,6 +187,7 @@ def _png(side: int, inflated: int, data: int = 0) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + header + b"".join(chunks) + _chunk(b"IEND")
 
 
+@pytest.mark.slow
 def test_a_png_whose_data_hold_more_than_its_pixels_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thousand bytes to inflate for each one of the file."""
     monkeypatch.setattr("nstudent.data.image_cost._INFLATED_ALONE", 1000)
@@ -194,6 +195,14 @@ def test_a_png_whose_data_hold_more_than_its_pixels_is_refused(monkeypatch: pyte
     for data in (0, 1, 7):
         with pytest.raises(ImageError, match="its compressed data hold more than its pixels"):
             decode(_png(64, 10_000_000, data), 8, 10_000)
+
+
+def test_what_a_png_holds_is_counted_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inflated in pieces of a mebibyte, of which the first is less than the pixels."""
+    monkeypatch.setattr("nstudent.data.image_cost._INFLATED_ALONE", 1000)
+    assert decode(_png(1300, 1300 * 1301), 8, 2_000_000).shape == (8, 8, 3)
+    with pytest.raises(ImageError, match="its compressed data hold more than its pixels"):
+        decode(_png(1300, 1300 * 1301 + 10_000), 8, 2_000_000)
 
 
 @pytest.mark.parametrize("data", [1, 7])
@@ -245,3 +254,27 @@ def test_the_tiles_of_a_tiff_are_no_larger_than_an_image_may_be() -> None:
     assert decode(tiff(96), 8, 96 * 96).shape == (8, 8, 3)
     with pytest.raises(ImageError, match=r"its tiles of 112x112 pixels are more than data\.max_pixels \(9,216\)"):
         decode(tiff(112), 8, 96 * 96)
+
+
+@pytest.mark.slow
+def test_an_image_of_many_rows_may_be_read_row_by_row() -> None:
+    """More reads than a header may take: 30,000 strips of one row."""
+    rows = 30_000
+    entries = [(256, 2), (257, rows), (258, 8), (259, 1), (262, 1), (277, 1), (278, 1)]
+    start = 8 + 2 + 12 * (len(entries) + 2) + 4
+    listed = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries)
+    listed += struct.pack("<HHII", 273, 4, rows, start) + struct.pack("<HHII", 279, 4, rows, start + 4 * rows)
+    offsets = struct.pack(f"<{rows}I", *(start + 8 * rows + 2 * row for row in range(rows)))
+    sizes = struct.pack(f"<{rows}I", *[2] * rows)
+    tiff = b"II*\0" + struct.pack("<IH", 8, len(entries) + 2) + listed + bytes(4) + offsets + sizes + b"\x80" * 2 * rows
+    assert (decode(tiff, 2, 2 * rows) == 128).all()
+
+
+@pytest.mark.slow
+def test_the_segments_between_the_scans_of_a_jpeg_are_counted() -> None:
+    """Those in front of its first scan Pillow reads, and those are counted as reads."""
+    segment = _segment(0xFE, b"\xff\xda")
+    jpeg = with_scans(4)
+    check_scans(jpeg[:-2] + segment * (MAX_PARTS // 2) + jpeg[-2:])
+    with pytest.raises(ImageError, match="more than 100,000 segments"):
+        check_scans(jpeg[:-2] + segment * MAX_PARTS + jpeg[-2:])

@@ -10,7 +10,11 @@ from nstudent.errors import TrainingError
 Usage = namedtuple("Usage", "free")
 
 
-@pytest.mark.parametrize(("free", "workers"), [(2 * 3 * 1000, 2), (2 * 3 * 1000 - 1, 0)])
+NEEDED = 2 * 3 * 4 * (1000 + (1 << 20))
+"""Two processes, three batches each, four trainings beside each other; each batch its images and something more."""
+
+
+@pytest.mark.parametrize(("free", "workers"), [(NEEDED, 2), (NEEDED - 1, 0), (64 << 10, 0)])
 def test_no_process_prepares_images_where_the_shared_memory_cannot_hold_them(
     monkeypatch: pytest.MonkeyPatch, free: int, workers: int
 ) -> None:

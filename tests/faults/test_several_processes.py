@@ -94,17 +94,17 @@ def test_a_signal_stops_both_at_one_step_and_a_killed_one_is_started_again(
 _STOPPED_IN_VALIDATION = """
 import os, signal, sys
 from nstudent import cli
-from nstudent.trainer import Trainer
-rank, told, ask = os.environ["RANK"], sys.argv.pop(1), Trainer._stop_together
+from nstudent.evaluation.validation import Validation
+rank, told, ask = os.environ["RANK"], sys.argv.pop(1), Validation._stop_together
 asked = 0
-def asks(trainer):
+def asks(validation):
     global asked
     asked += 1
     print(f"process {rank} asks after batch {asked}", flush=True)
     if asked == 3 and rank == told:
         os.kill(os.getpid(), signal.SIGTERM)
-    ask(trainer)
-Trainer._stop_together = asks
+    ask(validation)
+Validation._stop_together = asks
 cli.main()
 """
 

@@ -2,13 +2,14 @@
 
 import pytest
 from nstudent.config.file import load_config
+from nstudent.config.members import ProbeConfig
 from nstudent.progress import Silence
 from nstudent.runs import forecast as module
 from nstudent.runs.forecast import Amounts, Forecast, forecast
-from nstudent.training.pace import seconds_per_pass
+from nstudent.training.pace import seconds_of_features, seconds_per_pass
 from nstudent.training.trial import Conditions, PlannedTraining, any_outputs
 
-AMOUNTS = Amounts(labelled=100, unlabelled=960, held_out=200, seconds_each=0.5)
+AMOUNTS = Amounts(labelled=100, unlabelled=960, validation=50, test=150, seconds_each=0.5)
 WORDS = ["device=cpu", "threads=1", "jobs=1", "workers=0", "data.image_size=16"]
 
 
@@ -22,6 +23,7 @@ def tried(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return 0.1
 
     monkeypatch.setattr(module, "seconds_per_pass", pace)
+    monkeypatch.setattr(module, "seconds_of_features", lambda *_: 0.2)
     monkeypatch.setattr(module, "_BESIDE_THE_STEPS", 1.0)
     return found
 
@@ -36,6 +38,19 @@ def test_every_pass_of_every_training_is_counted(tried: list[str]) -> None:
     assert found.trainings == pytest.approx({"teacher": 60.0, "baseline": 256.0, "student": 256.0})
     assert found.like_the_student == pytest.approx(512.0)
     assert found.total > sum(found.trainings.values()) + found.labelling > sum(found.trainings.values())
+
+
+def test_a_probe_is_fitted_to_images_and_their_mirror_images_and_answers_like_the_networks(tried: list[str]) -> None:
+    found, none = _forecast("student.epochs=2"), _forecast("student.epochs=2", "probe.members=[]")
+    assert (found.probe, none.probe) == (pytest.approx(2 * 100 * 0.2), 0)
+    plain = _forecast("student.epochs=2", "probe.members=[{kind: probe, mirror: false}]")
+    assert plain.probe == pytest.approx(100 * 0.2)
+    # The heap once, a validation image 14 times, a test image 4 times.
+    said = 960 + 14 * 50 + 4 * 150
+    assert found.labelling - none.labelling == pytest.approx(0.2 * said)
+    # A pass forward of two members, a baseline and a student.
+    assert none.labelling == pytest.approx(4 * 0.1 / 3 * said)
+    assert found.total - none.total == pytest.approx(0.2 * said + 40)
 
 
 def test_rounds_repeat_the_student_and_without_rounds_there_is_none(tried: list[str]) -> None:
@@ -70,3 +85,13 @@ def test_a_larger_network_takes_longer_and_no_weights_are_asked_for() -> None:
         )
 
     assert 0 < pace(8) < pace(256)
+
+
+@pytest.mark.slow
+def test_a_probe_is_timed_at_the_size_that_its_backbone_sees() -> None:
+    config = load_config(None, WORDS)
+
+    def seconds(**settings: object) -> float:
+        return seconds_of_features(ProbeConfig.model_validate({"features": "backbones", **settings}), 16, config)
+
+    assert 0 < seconds(image_size=16) < seconds(image_size=160)

@@ -39,7 +39,7 @@ def test_what_the_steps_of_a_run_report_is_read_from_their_folders(tmp_path: Pat
     measured = Measured.read(tmp_path, "08-evaluate")
     assert list(measured.seconds) == sorted(read), "in the order of the run"
     assert measured == Measured(
-        scores=found,
+        scored=found,
         data=data(),
         trained={"01-teacher": trained(), STUDENT: trained(0.5)},
         labels={LABELS: LABELLED},

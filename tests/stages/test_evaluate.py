@@ -98,7 +98,8 @@ def test_the_gain_is_known_against_everything_that_learnt_from_the_labels_alone(
         for score in COMPARED:
             ahead = gain["with_heap"]["test"][score]["value"] - gap["test"][score]["value"]
             assert gap["difference"][score]["value"] == pytest.approx(ahead)
-        assert gap["differing"] > 0
+    # A pool that gives the teacher nearly all of the weight answers as it does.
+    assert gain["others"]["02-baseline"]["differing"] > 0
     for name in gain["others"].keys() & scores["classifiers"].keys():
         assert gain["others"][name]["test"] == scores["classifiers"][name]["test"]
 

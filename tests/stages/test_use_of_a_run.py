@@ -127,9 +127,21 @@ def test_a_run_knows_the_images_that_it_learnt_from_and_no_others(finished: Path
         return {hashlib.sha256(np.asarray(source.read(image)).tobytes()).digest() for image in ids}
 
     seen = seen_before(finished)
+    assert seen is not None
     assert seen == digests([*dataset.labelled, *dataset.unlabelled, *dataset.validation])
     assert len(dataset.test) > 0
     assert not seen & digests(dataset.test)
     # A folder with the classifier alone cannot know.
     shutil.copytree(finished, tmp_path / "run", ignore=shutil.ignore_patterns("00-data"))
-    assert seen_before(tmp_path / "run") == frozenset()
+    assert seen_before(tmp_path / "run") is None
+
+
+@pytest.mark.slow
+def test_of_a_classifier_without_its_images_it_is_said_that_nobody_knows_what_it_has_seen(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = "Whether the classifier has learnt from these photos is not known"
+    for step, is_said in (("none", False), ("00-data", True)):
+        shutil.rmtree(folder / "runs" / "photos" / step, ignore_errors=True)
+        assert _run("nstudent evaluate runs/photos labelled", monkeypatch) == 0
+        assert (said in capsys.readouterr().out) is is_said

@@ -191,3 +191,14 @@ def test_threads_read_while_another_writes(tmp_path: Path) -> None:
     command = [sys.executable, "-c", _TWO_READ_WHILE_ONE_WRITES, str(tmp_path / "x.h5")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("chunks", [None, (1024,)])
+def test_an_array_that_claims_more_than_the_file_holds_is_refused_whatever_its_size(
+    tmp_path: Path, chunks: tuple[int] | None
+) -> None:
+    """One that was never written would be read as zeros."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("x", shape=(1 << 20,), dtype=np.uint8, chunks=chunks)
+    with pytest.raises(ArtifactError, match="'x' claims 1,048,576 bytes and holds fewer: refused"):
+        hdf5.mapped(tmp_path / "a.h5")

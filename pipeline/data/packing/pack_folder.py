@@ -37,7 +37,8 @@ from nstudent.storage.sealed import SCRATCH
 _VERSION = 2
 """Raised when the same source and settings should give another pack."""
 _DECIDING = (
-    *("source", "root", "table", "unlabelled_root", "levels", "class_paths", "split_folders"),
+    *("source", "root", "table", "path_column", "split_column"),
+    *("unlabelled_root", "levels", "class_paths", "split_folders"),
     *("image_size", "storage", "jpeg_quality", "max_pixels", "bits"),
 )
 """The keys of ``data`` that decide what a pack holds; the others are up to each run."""

@@ -43,7 +43,7 @@ class Table:
     def __init__(self, root: Path, table: Path, config: DataConfig) -> None:
         self._root = root
         self._table = table
-        self._levels = config.levels
+        self._config = config
         self._tree_is_given = config.taxonomy is not None
         more = config.unlabelled_root
         self._unlabelled_root = existing(more, "data.unlabelled_root", folder=True) if more is not None else None
@@ -67,7 +67,7 @@ class Table:
         self._files = []
         lines = rows(self._table)
         _, header = next(lines, (0, []))
-        columns = read_header(header, self._levels, self._table)
+        columns = read_header(header, self._config, self._table)
         records = list(self._rows(lines, columns))
         if not records:
             raise DataError(f"{self._table} has no row below its header")
@@ -99,7 +99,7 @@ class Table:
         with suppress(DataError):
             lines = rows(self._table)
             _, header = next(lines, (0, []))
-            path = read_header(header, self._levels, self._table).path
+            path = read_header(header, self._config, self._table).path
             for number, cells in lines:
                 name = cells[path] if path < len(cells) else ""
                 try:
@@ -137,7 +137,11 @@ class Table:
                 )
 
     def _notes(self, columns: Columns) -> tuple[str, ...]:
-        notes = [] if self._levels else [f"data.levels=[{', '.join(columns.level_names)}], by the columns of the table"]
+        notes = (
+            []
+            if self._config.levels
+            else [f"data.levels=[{', '.join(columns.level_names)}], by the columns of the table"]
+        )
         unused = [f"'{printable(name)}'" for name in columns.unused.values() if name]
         if unused:
             notes.append(f"columns of the table that are not used: {', '.join(unused)}")

@@ -4,19 +4,22 @@ import codecs
 import csv
 import difflib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nstudent.config.data import USUAL_LEVELS
+from nstudent.config.data import USUAL_LEVELS, DataConfig
 from nstudent.data.sources.source import printable
 from nstudent.data.sources.splits import says_split, split_named
 from nstudent.errors import DataError
 from nstudent.taxonomy.spelling import alike, spelled
 
 PATH, SPLIT = "path", "split"
+"""Usual names of the columns of paths and splits."""
 _KNOWN_LEVELS = tuple(dict.fromkeys(name for names in reversed(USUAL_LEVELS) for name in names))
-_PATH_WORDS = frozenset({"paths", "file", "files", "filename", "filepath", "image", "images", "imagepath", "img"})
+PATH_WORDS = frozenset(
+    {"paths", "file", "files", "filename", "filepath", "image", "images", "imagepath", "imagefile", "img"}
+)
 """What other programs call the column of paths, without blanks and marks."""
 _MARKS = (
     # UTF-32 before UTF-16: the mark of the one begins with that of the other.
@@ -93,12 +96,12 @@ class Columns:
         return used
 
 
-def read_header(cells: Sequence[str], levels: tuple[str, ...] | None, table: Path) -> Columns:
+def read_header(cells: Sequence[str], config: DataConfig, table: Path) -> Columns:
     """Find the columns by their names; a column that is nearly one of ours is refused, be it one we need or not.
 
     Args:
         cells: The first row.
-        levels: ``data.levels``; ``None``: those of the usual names that are there.
+        config: Names of the columns; of the levels, where it has none, those of the usual names that are there.
         table: For errors.
 
     Raises:
@@ -110,23 +113,31 @@ def read_header(cells: Sequence[str], levels: tuple[str, ...] | None, table: Pat
     if times > 1:
         raise DataError(f"{said} has the column '{printable(name)}' twice: rename one")
     _refuse_other_separator(cells, said)
-    _refuse_missing([PATH], header, said)
-    named = levels if levels is not None else _levels_in(header, said)
-    wanted = [PATH, *map(spelled, named)]
+    path, split_name = spelled(config.path_column), spelled(config.split_column)
+    _refuse_missing([path], header, said)
+    named = config.levels if config.levels is not None else _levels_in(header, said, {path, split_name})
+    wanted = [path, *map(spelled, named), *([split_name] if split_name != SPLIT else [])]
     _refuse_missing(wanted, header, said)
-    used = {*wanted, SPLIT}
+    used = {*wanted, split_name}
     unused = {i: name for i, name in enumerate(header) if name not in used}
-    unheard = [SPLIT] if SPLIT not in header else []
-    if levels is None:
+    unheard = [SPLIT] if split_name not in header else []
+    if config.levels is None:
         unheard += [column for column in _KNOWN_LEVELS if column not in header]
     for other in filter(None, unused.values()):
         known = _near(other, unheard)
         if known is not None:
-            raise DataError(f"{said} has a column '{printable(other)}': write it as '{known}', or give it another name")
-    split = header.index(SPLIT) if SPLIT in header and SPLIT not in wanted else None
-    return Columns(
-        header.index(PATH), tuple(header.index(each) for each in wanted[1:]), named, split, unused, len(header)
-    )
+            key = f", set data.split_column={printable(other)}" if known == SPLIT else ""
+            raise DataError(
+                f"{said} has a column '{printable(other)}': write it as '{known}'{key}, or give it another name"
+            )
+    levels = tuple(header.index(spelled(each)) for each in named)
+    split = header.index(split_name) if split_name in header else None
+    return Columns(header.index(path), levels, named, None if split in levels else split, unused, len(header))
+
+
+def has_usual_levels(header: Sequence[str]) -> bool:
+    """Whether the usual names of levels decide how a table is read: then other columns hold no classes."""
+    return any(name in header for name in _KNOWN_LEVELS)
 
 
 class SplitWatch:
@@ -160,24 +171,25 @@ class SplitWatch:
             if len(found) > 1:
                 raise DataError(
                     f"{printable(self._table)} has names of splits ({', '.join(sorted(found))}) in the column "
-                    f"'{printable(self._names[column])}': rename it to split, or remove it"
+                    f"'{printable(self._names[column])}': name it, data.split_column={printable(self._names[column])}, "
+                    "or remove it"
                 )
 
 
-def _levels_in(header: Sequence[str], table: str) -> tuple[str, ...]:
+def _levels_in(header: Sequence[str], table: str, others: Collection[str]) -> tuple[str, ...]:
     found = [names for names in reversed(USUAL_LEVELS) if all(name in header for name in names)]
     known = [name for name in _KNOWN_LEVELS if name in header]
     if found and len(found[0]) == len(known):
         return found[0]
     if found:
         raise DataError(f"{table} has the columns {', '.join(known)}: say which are levels, data.levels=[...]")
-    others = [name for name in header[:_MOST_COLUMNS] if name and name not in (PATH, SPLIT)]
-    near = {name: _near(name, _KNOWN_LEVELS) for name in others}
+    rest = [name for name in header[:_MOST_COLUMNS] if name and name not in others]
+    near = {name: _near(name, _KNOWN_LEVELS) for name in rest}
     hint = next((f"write '{printable(name)}' as '{known}', or " for name, known in near.items() if known), "")
     raise DataError(
         f"{table} has no column {', '.join(USUAL_LEVELS[2])}, nor {' and '.join(USUAL_LEVELS[1])}, nor "
         f"{USUAL_LEVELS[0][0]}: its header is {printable(', '.join(header)[:200])}: {hint}name "
-        f"its levels, data.levels=[{printable(others[-1]) if others else '...'}]"
+        f"its levels, data.levels=[{printable(rest[-1]) if rest else '...'}]"
     )
 
 
@@ -189,7 +201,8 @@ def _refuse_missing(wanted: Sequence[str], header: Sequence[str], table: str) ->
     for column in missing:
         slip = next((other for other in header[:_MOST_COLUMNS] if other and _near(other, [column])), None)
         if slip is not None:
-            raise DataError(f"{message}. Write '{printable(slip)}' as '{column}'")
+            key = f", or set data.path_column={printable(slip)}" if column == PATH else ""
+            raise DataError(f"{message}. Write '{printable(slip)}' as '{column}'{key}")
     raise DataError(message)
 
 
@@ -204,7 +217,7 @@ def _near(name: str, known: Sequence[str]) -> str | None:
     word = "".join(c for c in alike(name) if c.isalnum())
     for each in known:
         plain = alike(each)
-        if word in (plain, f"{plain}s", f"{plain}es") or (each == PATH and word in _PATH_WORDS):
+        if word in (plain, f"{plain}s", f"{plain}es") or (each == PATH and word in PATH_WORDS):
             return each
         if each in (PATH, SPLIT, "coarse") and difflib.SequenceMatcher(None, word, plain).ratio() >= _ALIKE:
             return each

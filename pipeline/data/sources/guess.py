@@ -3,12 +3,15 @@
 from pathlib import Path
 from typing import Any
 
+from nstudent.data.sources.idx import number_of_classes
 from nstudent.data.sources.listing import list_folder
 from nstudent.data.sources.source import printable
+from nstudent.data.sources.table_columns import column_keys
 from nstudent.errors import DataError
 
 _TABLES = (".csv",)
-_HDF5 = (".h5", ".hdf5")
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+"""The first bytes of every HDF5 file, whatever it is called."""
 _PACK = ("manifest.json", "records.h5", "info.json")
 _IDX = "*-idx[13]-ubyte*"
 
@@ -36,16 +39,32 @@ def guess(photos: Path, heap: Path | None) -> dict[str, Any]:
 
 
 def _of_file(path: Path) -> dict[str, Any]:
-    suffix = path.suffix.lower()
-    if suffix in _TABLES:
-        return {"source": "csv", "root": str(path.parent), "table": path.name}
-    if suffix in _HDF5:
-        return {"source": "hdf5", "root": str(path)}
-    raise DataError(f"{printable(path)} is neither a CSV table nor an HDF5 file: name one, or a folder of images")
+    if path.suffix.lower() in _TABLES:
+        return {"source": "csv", "root": str(path.parent), "table": path.name, **column_keys(path)}
+    if _is_pack(path.parent) and path.name in _PACK:
+        return {"source": "packed", "root": str(path.parent)}
+    if path.match(_IDX):
+        return _of_idx(path.parent)
+    with open(path, "rb") as file:
+        if file.read(len(_HDF5)) == _HDF5:
+            return {"source": "hdf5", "root": str(path)}
+    raise DataError(
+        f"{printable(path)} is neither a CSV table nor an HDF5 file, nor of the MNIST family: name one, or a folder of "
+        "images"
+    )
+
+
+def _of_idx(folder: Path) -> dict[str, Any]:
+    """The numbers themselves are the names of the classes until somebody writes better ones."""
+    return {"source": "idx", "root": str(folder), "class_paths": [str(i) for i in range(number_of_classes(folder))]}
+
+
+def _is_pack(folder: Path) -> bool:
+    return all((folder / name).is_file() for name in _PACK)
 
 
 def _of_folder(path: Path, heap: Path | None) -> dict[str, Any]:
-    if all((path / name).is_file() for name in _PACK):
+    if _is_pack(path):
         return {"source": "packed", "root": str(path)}
     tables = sorted(each for each in path.iterdir() if each.suffix.lower() in _TABLES and each.is_file())
     images = list_folder(path, [heap] if heap is not None else []).images
@@ -58,10 +77,7 @@ def _of_folder(path: Path, heap: Path | None) -> dict[str, Any]:
         names = ", ".join(printable(each.name) for each in tables[:3])
         raise DataError(f"{printable(path)} holds several tables ({names}): name the one with the labels")
     if any(path.glob(_IDX)):
-        raise DataError(
-            f"{printable(path)} holds files of the MNIST family: write the names of their classes into a file of your "
-            "own (data.source=idx, data.class_paths; docs/DATA.md)"
-        )
+        return _of_idx(path)
     if images:
         raise DataError(
             f"the images in {printable(path)} lie in no class folder: move them to {printable(path)}/CLASS/image.jpg, "

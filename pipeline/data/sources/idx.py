@@ -71,6 +71,15 @@ class Idx:
         return self._images[index]
 
 
+def number_of_classes(root: Path) -> int:
+    """One more than the largest number among the labels of a folder of IDX files.
+
+    Raises:
+        DataError: A file of labels is missing or damaged.
+    """
+    return 1 + max(int(_read(_find(root, split, "labels"), dimensions=1).max(initial=0)) for split in _FILES)
+
+
 def _padded(path: str, num_levels: int) -> tuple[str, ...]:
     names = tuple(map(spelled, path.split("/")))
     if len(names) > num_levels or not all(names):

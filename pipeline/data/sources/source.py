@@ -12,7 +12,7 @@ import numpy.typing as npt
 from nstudent.config.data import USUAL_LEVELS
 from nstudent.data.sources.listing import PassedOver
 from nstudent.data.sources.seen import Seen
-from nstudent.errors import DataError, ImageError
+from nstudent.errors import DataError, ImageError, LevelsError
 
 Split = Literal["train", "validation", "test", "unlabelled"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test", "unlabelled")
@@ -79,12 +79,12 @@ def levels_of(named: tuple[str, ...] | None, depth: int, what: str) -> tuple[str
         what: What has so many levels, for the error.
 
     Raises:
-        DataError: There are more levels than have usual names, or none.
+        LevelsError: There are more levels than have usual names, or none.
     """
     if named is not None:
         return named
     if not 1 <= depth <= len(USUAL_LEVELS):
-        raise DataError(f"{what} has {depth} levels: name them, coarse first, data.levels=[...]")
+        raise LevelsError(f"{what} has {depth} levels: name them, coarse first, data.levels=[...]", depth)
     return USUAL_LEVELS[depth - 1]
 
 

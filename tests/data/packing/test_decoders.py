@@ -332,6 +332,25 @@ def test_a_worker_of_a_pool_that_is_terminated_leaves_no_decoder_behind(tmp_path
         time.sleep(0.05)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the memory of a process is not limited")
+def test_an_image_that_is_read_alone_has_the_same_limit_of_memory(
+    reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was near a crash is read again in a process of its own."""
+    greedy, decode = Photos().read(5), decoders.decode
+    monkeypatch.setattr(decoders, "_BYTES_BESIDE", 64 << 20)
+
+    def patched(content: bytes, *given: Any) -> np.ndarray:
+        if content == greedy:
+            np.ones(1 << 30, np.uint8)
+        return decode(content, *given)
+
+    monkeypatch.setattr(decoders, "decode", patched)
+    with Decoders(reader, 1) as read:
+        ((image,),) = (found for found in read._alone(5) if found)
+    assert _shown(image) == (None, "its decoder asks for more memory than an image of its size needs")
+
+
 @pytest.mark.parametrize(("memory_gib", "processes"), [(0, 1), (2, 1), (8, 6), (1000, 16), (None, 16)])
 def test_there_are_no_more_processes_than_memory_for_the_largest_image(
     memory_gib: int | None, processes: int, monkeypatch: pytest.MonkeyPatch

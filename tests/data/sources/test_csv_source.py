@@ -313,7 +313,7 @@ TWO = "path,coarse,fine"
 def test_a_column_that_is_nearly_the_optional_one_is_refused_like_a_required_one(root: Path, column: str) -> None:
     message = refused(root, f"{TWO},{column}", "1.jpg,a,b,train", "2.jpg,a,b,validation")
 
-    assert "write it as 'split', or give it another name" in message
+    assert f"write it as 'split', set data.split_column={column.strip()}, or give it another name" in message
 
 
 @pytest.mark.parametrize("column", [" split ", '"split"', ' "split"', "split\u200b", "'split'", "\u00a0split"])
@@ -328,7 +328,10 @@ def test_a_level_may_be_called_split(root: Path) -> None:
 def test_a_column_of_splits_under_another_name_is_refused(root: Path) -> None:
     message = refused(root, f"{TWO},usage", "1.jpg,a,b,Train", "2.jpg,a,b,", "3.jpg,a,b,val")
 
-    assert "names of splits (train, validation) in the column 'usage': rename it to split, or remove it" in message
+    assert (
+        "names of splits (train, validation) in the column 'usage': name it, data.split_column=usage, or remove it"
+        in message
+    )
     # It says no split for some, or the splits are in a column of their own.
     assert len(found(root, f"{TWO},usage", "1.jpg,a,b,train", "2.jpg,a,b,val", "3.jpg,a,b,hello")) == 3
     assert len(found(root, f"{TWO},usage", "1.jpg,a,b,train", "2.jpg,a,b,train")) == 2

@@ -1,7 +1,10 @@
 """Which source somebody's folder or file is."""
 
+import gzip
+import struct
 from pathlib import Path
 
+import h5py
 import pytest
 from nstudent.data.sources.guess import guess
 from nstudent.errors import DataError
@@ -44,12 +47,24 @@ def test_images_in_one_folder_belong_to_the_table_beside_it(tmp_path: Path, wher
     assert guess(table, None) == expected
 
 
-def test_an_hdf5_file_and_a_pack_are_known_by_name(tmp_path: Path) -> None:
-    (tmp_path / "all.h5").touch()
-    assert guess(tmp_path / "all.h5", None) == {"source": "hdf5", "root": str(tmp_path / "all.h5")}
+def test_an_hdf5_file_is_known_by_its_content_and_a_pack_by_its_files(tmp_path: Path) -> None:
+    for name in ("all.h5", "all.bin"):
+        with h5py.File(tmp_path / name, "w"):
+            pass
+        assert guess(tmp_path / name, None) == {"source": "hdf5", "root": str(tmp_path / name)}
     for name in ("manifest.json", "records.h5", "info.json"):
         (tmp_path / name).touch()
-    assert guess(tmp_path, None) == {"source": "packed", "root": str(tmp_path)}
+    for path in (tmp_path, tmp_path / "records.h5", tmp_path / "manifest.json"):
+        assert guess(path, None) == {"source": "packed", "root": str(tmp_path)}
+
+
+def test_files_of_the_mnist_family_are_known_and_their_numbers_are_the_classes(tmp_path: Path) -> None:
+    for split, numbers in (("train", [0, 3]), ("t10k", [11])):
+        content = struct.pack(">HBBI", 0, 8, 1, len(numbers)) + bytes(numbers)
+        (tmp_path / f"{split}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(content))
+    expected = {"source": "idx", "root": str(tmp_path), "class_paths": [str(number) for number in range(12)]}
+    assert guess(tmp_path, None) == expected
+    assert guess(tmp_path / "train-labels-idx1-ubyte.gz", None) == expected
 
 
 @pytest.mark.parametrize(
@@ -59,8 +74,8 @@ def test_an_hdf5_file_and_a_pack_are_known_by_name(tmp_path: Path) -> None:
         ([], "", "there is no image in"),
         (["a.png"], "", "lie in no class folder: move them to"),
         (["a.csv", "b.csv"], "", r"several tables \(a.csv, b.csv\): name the one"),
-        (["a.txt"], "a.txt", "neither a CSV table nor an HDF5 file"),
-        (["train-images-idx3-ubyte.gz"], "", "data.class_paths"),
+        (["a.txt"], "a.txt", "neither a CSV table nor an HDF5 file, nor of the MNIST family"),
+        (["train-images-idx3-ubyte.gz"], "", "holds no train-labels-idx"),
     ],
 )
 def test_what_is_not_clear_is_refused_with_what_would_be(
@@ -73,6 +88,7 @@ def test_what_is_not_clear_is_refused_with_what_would_be(
 
 
 def test_a_heap_goes_with_folders_and_tables_alone(tmp_path: Path) -> None:
-    (tmp_path / "all.h5").touch()
+    with h5py.File(tmp_path / "all.h5", "w"):
+        pass
     with pytest.raises(DataError, match=r"all.h5 has its own unlabelled images: leave .*heap out"):
         guess(tmp_path / "all.h5", tmp_path / "heap")
