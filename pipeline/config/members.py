@@ -128,11 +128,7 @@ def read_member(given: Any) -> MemberConfig:
 
 def member_entry(settings: MemberConfig) -> dict[str, Any]:
     """The JSON object that ``read_member`` reads back as these settings."""
-    entry = {"kind": kind_of(settings), **settings.model_dump(mode="json")}
-    if entry.get("logit_norm", 0) is None:
-        # A key that came later: where it says nothing, model.json is the one that it was before.
-        del entry["logit_norm"]
-    return entry
+    return {"kind": kind_of(settings), **settings.model_dump(mode="json")}
 
 
 def _as_written(settings: MemberConfig) -> dict[str, Any]:
