@@ -104,6 +104,7 @@ WHEN: Mapping[str, str] = {
     "network.image_size": "Set it if a probe gains from large images, and the network would be too slow on them.",
     "probe.image_size": "Lower it if the features take too long: time grows with the square of the size.",
     "wide_channels": "Leave it at 0 unless you compare: its gain was not measured, and timm loads no such network.",
+    "logit_norm": "Try 0.04 if images of other things than your classes get sure answers.",
     "head": "Try coarse_to_fine if the coarse level is the weak one.",
     "head_width": "Raise it for a tree of hundreds of classes.",
     "features": "Set backbones for photos, with pretrained weights; gradients are for digits and small drawings.",

@@ -10,6 +10,7 @@ from nstudent.tables import chosen
 from nstudent.taxonomy.outputs import Outputs
 from nstudent.taxonomy.tree import ABSENT, LabelArray, Taxonomy
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
 Logits = tuple[Tensor, ...]
 """Per level, coarse first: (batch, outputs of the level)."""
@@ -194,3 +195,19 @@ def build_head(name: str, num_features: int, outputs: Outputs, width: int) -> nn
         ConfigError: There is no such head; the message lists those that there are.
     """
     return chosen(HEADS, name, "head")(num_features, outputs, width)
+
+
+def normalised(logits: Logits, temperature: float) -> Logits:
+    """LogitNorm (Wei et al., arXiv 2205.09310, equation 5): logits / (temperature * their length), level by level.
+
+    The paper normalises in the loss alone, where the length of the logits is then never learnt. Here the network gives
+    normalised logits whenever it is asked: the answers are the same, and their probabilities those that were trained.
+
+    Args:
+        logits: Per level (batch, outputs).
+        temperature: Above 0. The smaller it is, the surer the network can be.
+
+    Returns:
+        Float32, of the same shapes and of the length 1 / temperature.
+    """
+    return tuple(normalize(level.float(), dim=1, eps=1e-7) / temperature for level in logits)

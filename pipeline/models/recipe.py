@@ -150,9 +150,11 @@ class Recipe(Section):
     def to_json(self) -> dict[str, Any]:
         """A JSON object that ``from_json`` reads back."""
         said = self.model_dump(mode="json")
-        if self.bits is None:
-            # A key that came later: where it says nothing, the file is the one that it was before.
-            del said["bits"]
+        # Keys that came later: where they say nothing, the file is the one that it was before.
+        later = [(said, "bits"), *((member, "logit_norm") for member in said["members"])]
+        for group, key in later:
+            if group.get(key, 0) is None:
+                del group[key]
         return said
 
     @classmethod

@@ -1,11 +1,14 @@
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nstudent.config.schema import ModelConfig
 from nstudent.config.types import Absent
 from nstudent.errors import ConfigError
-from nstudent.models.heads import HEADS, Logits, build_head
-from nstudent.models.network import Network, is_of_classifier
+from nstudent.models.heads import HEADS, Logits, build_head, normalised
+from nstudent.models.network import Network, build_network, is_of_classifier
 from nstudent.taxonomy.outputs import Outputs
 from nstudent.taxonomy.tree import Taxonomy
 from torch import Tensor, nn
@@ -290,3 +293,38 @@ def test_weights_of_the_flat_head_are_those_of_its_one_layer_alone() -> None:
     head = build_head("flat", NUM_FEATURES, OUTPUTS, WIDTH)
 
     assert set(head.state_dict()) == {"classify.weight", "classify.bias"}
+
+
+def test_normalised_logits_by_hand() -> None:
+    """(3, 4) has the length 5: at a temperature of one half (1.2, 1.6), of which the softmax is 1 / (1 + e^.4)."""
+    (found,) = normalised((torch.tensor([[3.0, 4.0], [0.0, 0.0]], dtype=torch.float32),), 0.5)
+    torch.testing.assert_close(found, torch.tensor([[1.2, 1.6], [0.0, 0.0]]))
+    assert found.softmax(dim=1)[0, 0].item() == pytest.approx(1 / (1 + math.exp(0.4)))
+
+
+@given(seed=st.integers(0, 999), longer=st.floats(1e-3, 1e3), temperature=st.floats(0.01, 2))
+def test_a_network_with_normalised_logits_is_not_surer_for_longer_ones(
+    seed: int, longer: float, temperature: float
+) -> None:
+    (logits,) = (torch.randn(4, 5, generator=torch.Generator().manual_seed(seed)),)
+    (once,), (scaled,) = normalised((logits,), temperature), normalised((longer * logits,), temperature)
+    torch.testing.assert_close(once, scaled)
+    torch.testing.assert_close(once.norm(dim=1), torch.full((4,), 1 / temperature))
+    assert torch.equal(once.argmax(dim=1), logits.argmax(dim=1))
+
+
+def test_the_gradient_of_normalised_logits_is_finite_also_where_they_are_zero() -> None:
+    logits = torch.tensor([[0.0, 0.0], [1e4, -1e4], [1e-6, 0.0]], requires_grad=True)
+    (found,) = normalised((logits,), 0.04)
+    found.log_softmax(dim=1)[:, 0].sum().backward()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+
+
+def test_the_network_normalises_what_its_head_gives() -> None:
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    plain, normed = (build_network(ModelConfig(logit_norm=value), OUTPUTS, ("key",)).eval() for value in (None, 0.1))
+    with torch.no_grad():
+        for found, expected in zip(normed(images), normalised(plain(images), 0.1), strict=True):
+            torch.testing.assert_close(found, expected)
+        assert not torch.allclose(plain(images)[FINE].norm(dim=1), torch.tensor(10.0))
