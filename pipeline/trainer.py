@@ -38,7 +38,7 @@ from nstudent.training.build import Lesson, Site, build_loop
 from nstudent.training.held_out import HeldOut
 from nstudent.training.loop import Length, Trained
 from nstudent.training.losses import build_losses
-from nstudent.training.objective import Supervised
+from nstudent.training.objective import CoarsePrior, Supervised
 from torch import Tensor, nn
 
 _WORTH_SAYING = 0.05
@@ -128,6 +128,7 @@ class Trainer:
             level_weights=training.level_weights or (1.0,) * self.dataset.taxonomy.num_levels,
             unlabelled_weight=unlabelled_weight,
             heap_shares=heap_shares,
+            coarse_prior=CoarsePrior.of(training.coarse_prior_weight, labels, self.outputs, self.placement.device),
         )
 
     def student_batch(self) -> tuple[int, int]:

@@ -105,6 +105,9 @@ class TrainingConfig(Section):
     logit_adjustment: Annotated[Number, Field(ge=0), Later(0.0)] = 0.0
     """Logit adjustment (arXiv 2007.07314): so many times the logarithm of a class's share of the labels is added to its
     logit while the network trains, so that rare classes are not at a disadvantage when it is used. 0: none."""
+    coarse_prior_weight: Annotated[Annotated[Number, Field(ge=0)], Later(0.0)] = 0.0
+    """Coarse category consistency of HD-CNN (arXiv 1410.0736, where it is 20): weight of the squared distance between
+    the mean of the first level over the labelled images of a batch and its share among the labels. 0: none."""
     label_smoothing: Annotated[Number, Field(ge=0, lt=1)] = 0.1
     """Mass spread over all classes of a level, for given labels."""
     level_weights: tuple[Positive, ...] | None = None
@@ -131,6 +134,8 @@ class TrainingConfig(Section):
                 )
         if self.logit_adjustment and self.loss in WITHOUT_SOFTMAX:
             raise ValueError(f"logit_adjustment is for losses of a softmax, and loss is {self.loss}: set it to 0")
+        if self.coarse_prior_weight and self.loss in WITHOUT_SOFTMAX:
+            raise ValueError(f"coarse_prior_weight is for losses of a softmax, and loss is {self.loss}: set it to 0")
         if self.logit_adjustment and self.class_weights != "none":
             raise ValueError(
                 f"logit_adjustment and class_weights={self.class_weights} both make up for rare classes: choose one"

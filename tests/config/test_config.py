@@ -555,3 +555,14 @@ def test_a_head_of_log_probabilities_is_refused_with_a_loss_that_asks_of_every_c
     with pytest.raises(ConfigError, match=f"{re.escape(name)} compares all classes"):
         load_config(None, [*asked, *words])
     load_config(None, [*words, "teacher.loss=hxe", "student.loss=soft_labels"])
+
+
+def test_the_coarse_prior_is_refused_with_a_loss_that_has_no_softmax() -> None:
+    with pytest.raises(ConfigError, match="coarse_prior_weight is for losses of a softmax, and loss is bce"):
+        load_config(None, ["teacher.loss=bce", "teacher.coarse_prior_weight=20"])
+
+
+@pytest.mark.parametrize("head", ["flat", "hd_cnn"])
+def test_logits_that_are_log_probabilities_are_not_normalised(head: str) -> None:
+    with pytest.raises(ConfigError, match=f"logit_norm divides logits by their length, and those of the head {head}"):
+        load_config(None, [f"student.model.head={head}", "student.model.logit_norm=0.04"])
