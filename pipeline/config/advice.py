@@ -106,7 +106,7 @@ WHEN: Mapping[str, str] = {
     "probe.image_size": "Lower it if the features take too long: time grows with the square of the size.",
     "wide_channels": "Leave it at 0 unless you compare: its gain was not measured, and timm loads no such network.",
     "logit_norm": "Try 0.04 if images of other things than your classes get sure answers.",
-    "head": "Try coarse_to_fine if the coarse level is the weak one, flat if levels are not to contradict each other.",
+    "head": "Try coarse_to_fine if the coarse level is the weak one, flat if labels end at many depths.",
     "head_width": "Raise it for a tree of hundreds of classes.",
     "features": "Set backbones for photos, with pretrained weights; gradients are for digits and small drawings.",
     "regression": "Set logistic if the classifier has to be small: its size does not grow with the labelled images.",
