@@ -41,8 +41,9 @@ from nstudent.storage.artifact import Artifact
 from nstudent.taxonomy.outputs import Outputs
 from nstudent.trainer import training_pixels
 from nstudent.training.build import Lesson, Site, build_loop
+from nstudent.training.cross_entropy import CrossEntropy
 from nstudent.training.loop import Length, Loop
-from nstudent.training.losses import CrossEntropy, even_weights
+from nstudent.training.losses import even_weights
 from nstudent.training.objective import Supervised
 from nstudent.training.optimizer import build_optimizer
 from nstudent.training.recording import _record

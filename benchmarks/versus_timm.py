@@ -46,8 +46,9 @@ from nstudent.storage.artifact import Artifact
 from nstudent.taxonomy.outputs import Outputs
 from nstudent.trainer import training_pixels
 from nstudent.training.build import Lesson, Site, build_loop
+from nstudent.training.cross_entropy import CrossEntropy
 from nstudent.training.loop import Length
-from nstudent.training.losses import CrossEntropy, even_weights
+from nstudent.training.losses import even_weights
 from nstudent.training.objective import Supervised
 from safetensors.torch import save_file
 from sklearn.datasets import load_sample_images

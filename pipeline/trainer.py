@@ -34,11 +34,10 @@ from nstudent.storage.files import reserve
 from nstudent.taxonomy.outputs import Outputs
 from nstudent.taxonomy.tree import LabelArray
 from nstudent.training.build import Lesson, Site, build_loop
-from nstudent.training.class_weights import class_weights
 from nstudent.training.held_out import HeldOut
 from nstudent.training.loop import Length, Trained
-from nstudent.training.losses import LossSettings, build_loss, even_weights
-from nstudent.training.objective import Supervised
+from nstudent.training.losses import build_losses
+from nstudent.training.objective import CoarsePrior, Supervised
 from torch import Tensor, nn
 
 _WORTH_SAYING = 0.05
@@ -121,14 +120,14 @@ class Trainer:
             ids: Labelled images that are trained on; ``None``: all.
         """
         labels = self.dataset.labels[self.dataset.labelled if ids is None else ids]
-        device = self.placement.device
-        weights = [weight.to(device) for weight in class_weights(labels, self.outputs, training)]
+        of_labels, of_heap = build_losses(training, labels, self.outputs, self.placement.device)
         return Supervised(
-            labelled=build_loss(LossSettings(self.outputs, weights, training, training.label_smoothing)),
-            heap=build_loss(LossSettings(self.outputs, even_weights(self.outputs, device), training)),
+            labelled=of_labels,
+            heap=of_heap,
             level_weights=training.level_weights or (1.0,) * self.dataset.taxonomy.num_levels,
             unlabelled_weight=unlabelled_weight,
             heap_shares=heap_shares,
+            coarse_prior=CoarsePrior.of(training.coarse_prior_weight, labels, self.outputs, self.placement.device),
         )
 
     def student_batch(self) -> tuple[int, int]:

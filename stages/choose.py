@@ -47,6 +47,8 @@ class _Trained:
     ensemble: Ensemble
     raw: Probabilities
     """Before it is calibrated."""
+    decoder: str
+    """As the configuration names it: that of its ensemble, and of the pools that it is a part of."""
 
     @property
     def saw_heap(self) -> bool:
@@ -105,11 +107,12 @@ def _trained(context: Context, dataset: Dataset) -> list[_Trained]:
     found = []
     with context.progress.task("compare", len(made), "classifiers") as task:
         for each in made:
-            ensemble = Ensemble.load(each, placement)
+            ensemble = Ensemble.load(each, placement).decoded_by(context.config.decoder)
             ids, batch_size = _judged(dataset, ensemble), context.config.evaluate.batch_size
             raw = predict(ensemble.calibrated(None), dataset.pixels, ids, batch_size, walk=walk)
             cost = TrainedMetrics.of(each.manifest).gmacs
-            found.append(_Trained(each.name, _kind(each, ensemble), cost, ensemble, raw))
+            kind = _kind(each, ensemble)
+            found.append(_Trained(each.name, kind, cost, ensemble, raw, context.config.decoder))
             task.advance(1)
     found.sort(key=lambda each: _ORDER[each.kind])
     if not found or found[0].kind != "labels":
@@ -171,7 +174,7 @@ def _pooled(name: str, voting: dict[_Trained, float], labels: LabelArray) -> _Ch
         rule([torch.from_numpy(level) for level in levels], weights).numpy()
         for levels in zip(*(part.raw for part in parts), strict=True)
     )
-    ensemble = pool.calibrated(fit_calibration(raw, labels, pool.recipe.outputs))
+    ensemble = pool.calibrated(fit_calibration(raw, labels, pool.recipe.outputs)).decoded_by(parts[0].decoder)
     return _Choice(
         name,
         {part.name: weight for part, weight in voting.items()},

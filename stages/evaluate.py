@@ -33,6 +33,7 @@ from nstudent.evaluation.scores import (
     Scores,
     Side,
 )
+from nstudent.labels.consistency import CONSISTENT, Consistency
 from nstudent.labels.heap_labels import HeapLabels
 from nstudent.labels.path_posterior import Calibration
 from nstudent.labels.selection import load_given_keep
@@ -70,6 +71,7 @@ def run(context: Context) -> ScoreMetrics:
         labelling={made.name: _labelling(context, dataset, made) for made in context.all("labels")},
         pseudo_labels=_pseudo_label_quality(context.all("labels", "selection"), judged, dataset),
         given_labels=_given_label_quality(filters, dataset),
+        inconsistent=1 - float(scoring.uncalibrated.also[CONSISTENT].mean()),
     )
     write_json(context.folder / SCORES, scores.to_json())
     histories = {name: metrics.history for name, metrics in trained.items()}
@@ -98,14 +100,15 @@ class _Scoring:
             self.steps: dict[str, _Parts] = {}
             """By step that trained."""
             for made in self._made.values():
-                self.steps[made.name] = self._assess(Ensemble.load(made, self._placement), made.name)
+                self.steps[made.name] = self._assess(self._decoded(Ensemble.load(made, self._placement)), made.name)
                 task.advance(1)
             # The result as it is used, which a pool of the same parts could differ from by rounding alone.
             final = Ensemble.load(result, self._placement)
             self._found = {self.choice.chosen: self._assess(final, result.name)}
             raw = final.with_member_temperatures(None).calibrated(None)
             batch_size = context.config.evaluate.batch_size
-            self.uncalibrated = assess(raw, dataset, dataset.test, batch_size, walk=self._walk)
+            agree = Consistency(raw.recipe.outputs)
+            self.uncalibrated = assess(raw, dataset, dataset.test, batch_size, walk=self._walk, also=agree)
             """What the networks of the result say of test without any temperature."""
             task.advance(1)
             for pool in pools:
@@ -120,8 +123,12 @@ class _Scoring:
         parts = [Ensemble.load(self._made[name], self._placement) for name in pool.parts]
         raw = pool_ensembles(parts, list(pool.parts.values()))
         if pool.temperatures is None or pool.ends is None:
-            return raw
-        return raw.calibrated(Calibration(pool.temperatures, pool.ends))
+            return self._decoded(raw)
+        return self._decoded(raw.calibrated(Calibration(pool.temperatures, pool.ends)))
+
+    def _decoded(self, ensemble: Ensemble) -> Ensemble:
+        """The ensemble with the decoder that the result of the run has: all are scored by the same rule."""
+        return ensemble.decoded_by(self._context.config.decoder)
 
     def _assess(self, ensemble: Ensemble, kept_as: str | None = None) -> _Parts:
         """Score an ensemble, and keep its predictions under the name of a step."""
@@ -144,6 +151,7 @@ def _scores(context: Context, trained: TrainedMetrics, parts: _Parts) -> Classif
         training_gmacs=trained.training_gmacs,
         validation=_intervals(context, parts["validation"].tallies),
         test=_intervals(context, parts["test"].tallies),
+        on_tree=parts["test"].on_tree,
     )
 
 
@@ -160,6 +168,7 @@ def _side(context: Context, candidate: Candidate, parts: _Parts) -> Side:
         made_from=tuple(sorted(steps)),
         validation=_intervals(context, parts["validation"].tallies),
         test=_intervals(context, parts["test"].tallies),
+        on_tree=parts["test"].on_tree,
     )
 
 

@@ -42,7 +42,8 @@ def run(context: Context) -> TrainedMetrics | None:
     student = trainer.calibrated(trainer.ensemble([config.model], [trained.network]))
     labeller = Ensemble.load(context.inputs["labeller"], trainer.placement)
     ids, batch_size = dataset.validation, context.config.evaluate.batch_size
-    ours, theirs = (assess(each, dataset, ids, batch_size, walk=trainer.walk).tallies for each in (student, labeller))
+    both = student.decoded_by(context.config.decoder), labeller
+    ours, theirs = (assess(each, dataset, ids, batch_size, walk=trainer.walk).tallies for each in both)
     gap = paired_difference(ours[HEADLINE], theirs[HEADLINE])
     student.save(context.folder)
     context.progress.say(in_words(gap, ChoiceMetrics.of(context.inputs["labeller"].manifest).chosen))

@@ -53,7 +53,7 @@ def _member(recipe: Recipe, number: int) -> Member:
                 network.train()(images)
             for name, weights in network.state_dict().items():
                 weights.mul_(8 if name.startswith("head.classify") else 1)
-        return NetworkMember(network, recipe.link, CPU)
+        return NetworkMember(network, recipe.link, recipe.outputs, CPU)
     assert isinstance(settings, ProbeConfig)
     probe = Probe(build_features(settings), len(PathTree.of(recipe.outputs).terminals), 5)
     probe.weights.copy_(3 * torch.randn(probe.weights.shape, generator=generator))

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from typing import get_args
 
 import pytest
-from nstudent.config.schema import ModelConfig, TrainingConfig
-from nstudent.config.types import Section
+from nstudent.config.schema import Config, ModelConfig, TrainingConfig
+from nstudent.config.types import DecoderName, Section
 from nstudent.errors import ConfigError
+from nstudent.labels.decoders import DECODERS
 from nstudent.models.heads import HEADS
 from nstudent.tables import chosen
 from nstudent.training.clipping import CLIPS
@@ -36,3 +37,10 @@ def test_the_configuration_names_every_entry_of_a_table_and_no_other(
     assert field.default in table
     for name in table:
         assert name in (field.description or ""), f"say in the docstring of {section.__name__}.{key} what '{name}' is"
+
+
+def test_the_configuration_names_every_decoder_and_says_what_it_does() -> None:
+    assert get_args(DecoderName) == tuple(DECODERS), "write the names of the table into DecoderName of config.types"
+    described = Config.model_fields["decoder"].description or ""
+    for name in ("auto", *DECODERS):
+        assert f"{name}:" in described or f"{name} " in described, f"say in Config.decoder what '{name}' is"

@@ -155,6 +155,20 @@ def test_the_loss_has_the_class_weights_of_the_labelled_images(
     assert objective.heap.smoothing == 0
 
 
+def test_logits_are_adjusted_by_the_frequencies_of_the_labelled_images_and_for_them_alone(
+    make_trainer: Callable[..., Trainer], dataset: Dataset
+) -> None:
+    trainer = make_trainer("teacher.logit_adjustment=2", "teacher.label_smoothing=0")
+    objective = trainer.supervised(trainer._config.teacher, unlabelled_weight=1.0)
+    labels = dataset.labels[dataset.labelled][:, 0]
+    counts = torch.tensor([(labels == c).sum() for c in range(3)])
+    logits = tuple(torch.zeros(1, size) for size in trainer.outputs.sizes)
+    mass = [torch.eye(size)[[1]] for size in trainer.outputs.sizes]
+    expected = -(2 * (counts / 60).log()).log_softmax(dim=0)[1]
+    assert objective.labelled(logits, mass)[0].item() == pytest.approx(expected.item())
+    assert objective.heap(logits, mass)[0].item() == pytest.approx(np.log(3))
+
+
 @pytest.mark.slow
 def test_a_part_of_the_labelled_images_has_labels_and_class_weights_of_its_own(
     make_trainer: Callable[..., Trainer], dataset: Dataset

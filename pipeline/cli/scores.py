@@ -45,6 +45,11 @@ def print_scores(measured: Measured) -> None:
     if scores.calibration:
         print_line("Calibration error of the final classifier, and what perfect probabilities would show:")
         print_line(f"  {_calibration(scores)}")
+    if (found := scores.final.on_tree) is not None and found.severity is not None:
+        print_sentence(
+            f"The mistakes of the final classifier ({found.mistakes} labels) are {found.severity:.1f} levels high in "
+            "the mean: so far up is the class that what is said and what is true have in common."
+        )
 
 
 def print_findings(measured: Measured, found: Iterable[Finding]) -> None:

@@ -2,14 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from nstudent.config.types import Count, ImageSize, Later, Section, Whole
+from nstudent.config.types import Count, ImageSize, Later, Number, Section, Whole
 from nstudent.errors import ConfigError
-from pydantic import Field, PlainSerializer, PlainValidator
+from pydantic import Field, PlainSerializer, PlainValidator, model_validator
 
-HeadName = Literal["fine_to_coarse", "coarse_to_fine", "independent"]
+HeadName = Literal["fine_to_coarse", "coarse_to_fine", "independent", "flat", "hd_cnn"]
 """The heads of a network; what each builds stands in the table of ``models.heads``."""
+LOG_PROBABILITY_HEADS: frozenset[HeadName] = frozenset({"flat", "hd_cnn"})
+"""Heads whose logits are logarithms of probabilities: a yes or no for each of them means nothing."""
 
 
 GRADIENTS_PX = 32
@@ -47,9 +49,23 @@ class ModelConfig(MemberConfig):
     """true: timm's weights, downloaded. A path: a safetensors file, or a folder with <backbone>.safetensors in it."""
     head: HeadName = "fine_to_coarse"
     """fine_to_coarse: coarse levels also read the detached features of finer ones. coarse_to_fine: the reverse.
-    independent: each level reads the pooled features alone."""
+    independent: each level reads the pooled features alone. flat: one softmax over all places where a label may end,
+    and a class at any level has the summed probability of those below it. hd_cnn: one softmax over the coarse classes,
+    and for each of them an expert in what is below it."""
     head_width: Count = 64
-    """Features that a level projects for itself (fine_to_coarse, coarse_to_fine)."""
+    """Features that a level projects for itself (fine_to_coarse, coarse_to_fine), or an expert (hd_cnn)."""
+    logit_norm: Annotated[Annotated[Number, Field(ge=0.005, le=10)] | None, Later(None)] = None
+    """LogitNorm (arXiv 2205.09310): the logits of a level are divided by their length times this temperature, so that
+    a network cannot become surer by larger logits; 0.04 in the paper. null: they stay as they are."""
+
+    @model_validator(mode="after")
+    def _normalises_what_it_may(self) -> Self:
+        if self.logit_norm is not None and self.head in LOG_PROBABILITY_HEADS:
+            raise ValueError(
+                f"logit_norm divides logits by their length, and those of the head {self.head} are logarithms of "
+                "probabilities, whose length means nothing: leave it out, or choose another head"
+            )
+        return self
 
     def side_seen(self, image_size: int) -> int:
         """As of any member; smaller images stay as they are."""

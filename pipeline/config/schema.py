@@ -4,95 +4,25 @@ from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from nstudent.config.data import DataConfig as DataConfig
-from nstudent.config.members import AnyMember, MemberConfig, UntrainedMember
+from nstudent.config.members import LOG_PROBABILITY_HEADS, AnyMember, MemberConfig, UntrainedMember
 from nstudent.config.members import ModelConfig as ModelConfig
-from nstudent.config.types import Absent, Count, Later, Number, Positive, Precision, Schedule, Section, Share, Whole
+from nstudent.config.pseudolabel import PseudolabelConfig as PseudolabelConfig
+from nstudent.config.training import WITHOUT_SOFTMAX
+from nstudent.config.training import NoiseConfig as NoiseConfig
+from nstudent.config.training import TrainingConfig as TrainingConfig
+from nstudent.config.types import (
+    Absent,
+    Count,
+    DecoderName,
+    Later,
+    Number,
+    Positive,
+    Precision,
+    Section,
+    Share,
+    Whole,
+)
 from pydantic import Field, field_validator, model_validator
-
-
-class NoiseConfig(Section):
-    """What disturbs the images and the network while it trains. Labels are always made without noise."""
-
-    shift: Share = 0.08
-    """Largest translation, as a share of the side."""
-    zoom: Share = 0.1
-    """Largest change of scale, as a share."""
-    rotate: Annotated[Number, Field(ge=0, le=180)] = 8.0
-    """Largest rotation, in degrees."""
-    flip: bool | None = False
-    """Mirror left and right half of the time. null: unless the run's probe finds labels less likely so."""
-    operations: Annotated[Whole, Field(ge=0)] = 0
-    """RandAugment (arXiv 1909.13719): number of random operations an image, applied in random order."""
-    magnitude: Annotated[Number, Field(ge=0, le=10)] = 5.0
-    """RandAugment: strength of each operation, 0 to 10. Every operation has it in full, in a random direction."""
-    magnitude_spread: Annotated[Number, Field(ge=0), Later(0.0)] = 0.0
-    """RandAugment: standard deviation of the magnitude around `magnitude`, cut off at 0 and 10; 0: it is fixed."""
-    erase: Share = 0.0
-    """Random erasing (arXiv 1708.04896): probability that a rectangle of the image is painted over."""
-    cutout: Annotated[Share, Later(0.0)] = 0.0
-    """Cutout (arXiv 1708.04552): side of the grey square in every image, as a share of the image's; 0: none."""
-    dropout: Annotated[Number, Field(ge=0, lt=1)] = 0.0
-    """Share of the pooled features dropped before the head."""
-    drop_path: Annotated[Number, Field(ge=0, lt=1)] = 0.0
-    """Stochastic depth (arXiv 1603.09382): share of residual branches dropped in the last block."""
-    cutmix: Share = 0.0
-    """CutMix (arXiv 1905.04899): probability that a batch is mixed, at the height of its schedule."""
-    cutmix_alpha: Positive = 1.0
-    """CutMix: parameter of the Beta distribution of the kept area."""
-    cutmix_schedule: Schedule = "late"
-    """When CutMix is on. late: in the second half of training; early: in the first; ramp: rising."""
-    mixup: Share = 0.0
-    """MixUp (arXiv 1710.09412): probability that a batch is blended instead, at the height of its schedule."""
-    mixup_alpha: Positive = 0.2
-    """MixUp: parameter of the Beta distribution of an image's share."""
-    mixup_schedule: Schedule = "constant"
-    """When MixUp is on, as with CutMix."""
-
-    @model_validator(mode="after")
-    def _mixed_once(self) -> "NoiseConfig":
-        at_once = {self.cutmix_schedule, self.mixup_schedule} != {"early", "late"}
-        if at_once and self.cutmix + self.mixup > 1 + 1e-9:
-            raise ValueError(
-                f"cutmix ({self.cutmix:g}) and mixup ({self.mixup:g}) add up to more than 1: a batch is mixed one way"
-            )
-        return self
-
-
-class TrainingConfig(Section):
-    """How one network is trained."""
-
-    batch_size: Count = 32
-    """Labelled images a step."""
-    optimizer: str = "adamw"
-    """Name of a timm optimizer."""
-    learning_rate: Positive = 0.003
-    """Start of the cosine that falls to zero over the training, and what the warm-up rises to before it joins in."""
-    weight_decay: Annotated[Number, Field(ge=0)] = 0.02
-    """Decoupled weight decay of the optimizer."""
-    warmup_epochs: Annotated[Number, Field(ge=0)] = 3.0
-    """Epochs over which the learning rate rises from a hundredth of its height."""
-    clip: Annotated[Literal["norm"], Later("norm")] = "norm"
-    """How a gradient that is too long is shortened. norm: all weights by the same factor, to clip_norm."""
-    clip_norm: Positive | None = 5.0
-    """Largest norm of the gradient; null: unlimited."""
-    ema_decay: Annotated[Number, Field(ge=0, lt=1)] = 0.99
-    """Decay of the running average of the weights, a step. The average is what is kept and what labels. At step t it is
-    at most (1 + t) / (10 + t), so that a short training forgets its start: 0.99 holds from step 890 on."""
-    loss: Annotated[Literal["cross_entropy"], Later("cross_entropy")] = "cross_entropy"
-    """What is minimised at each level. cross_entropy: that between the labels' mass and the network's softmax."""
-    label_smoothing: Annotated[Number, Field(ge=0, lt=1)] = 0.1
-    """Mass spread over all classes of a level, for given labels."""
-    level_weights: tuple[Positive, ...] | None = None
-    """Weight of each level's loss, coarse first; null: equal."""
-    class_weights: Literal["none", "balanced"] = "none"
-    """balanced: an image counts inverse to its class's frequency among the labels, per level. Smoothing stays even."""
-    class_weight_cap: Annotated[Number, Field(ge=1)] = 10.0
-    """Largest weight of a class."""
-    class_weight_missing: Literal["one", "cap", "zero"] = "one"
-    """Weight of a class without a labelled image, which only pseudo-labels can name."""
-    checkpoint_activations: bool = False
-    """Less memory for more time: most activations are computed again in the backward pass. No number changes."""
-    noise: NoiseConfig = NoiseConfig()
 
 
 class TeacherConfig(TrainingConfig):
@@ -125,32 +55,6 @@ class ProbeStageConfig(Section):
             if isinstance(member, ModelConfig):
                 raise ValueError(f"probe.members.{number} is a network, which is trained: put it into teacher.members")
         return members
-
-
-class PseudolabelConfig(Section):
-    """How the heap is labelled."""
-
-    threshold: tuple[Share, ...] | Share = 0.0
-    """A level is kept where its probability, and that of those above, reaches this. One number, or one a level. 0: all
-    of them; the images that a threshold leaves out are the hard ones, and soft targets say how doubtful they are."""
-    balance: bool = False
-    """Bring every class to the same number of images among those whose label ends at its level, by dropping the least
-    sure and copying."""
-    images_per_class: Count | None = None
-    """What `balance` aims at; null: the mean over the classes of a level."""
-    confidence_floor: Share = 0.3
-    """`balance` takes no image below this confidence, even where a class is short of images."""
-    max_copies: Annotated[Number, Field(ge=1)] = 4.0
-    """`balance` shows an image at most so many times an epoch."""
-    targets: Literal["soft", "under_path", "hard"] = "soft"
-    """What a student learns of a kept level. soft: the labeller's distribution; under_path: what of it lies below the
-    class that is kept one level above, made one again; hard: the class on the label's path."""
-    top_k: Count | None = None
-    """Classes a level whose probabilities are stored; the others share what is left. null: all of up to 256, or 64."""
-    shard_rows: Count = 65_536
-    """Images a file of the store."""
-    batch_size: Count | None = None
-    """Largest number of images labelled at once; null: by their size and the device. Labels change by rounding."""
 
 
 class FilterConfig(TrainingConfig):
@@ -231,6 +135,14 @@ class Config(Section):
     """Rounds of pseudo-labels, filter and student. 0: the teacher alone."""
     absent: Absent = "ignore"
     """A level below a label's end teaches nothing, or (where inner nodes are terminals) is a class 'nothing'."""
+    decoder: Annotated[Literal["auto"] | DecoderName, Later("auto")] = "auto"
+    """How probabilities become a path of the tree, wherever the labellers and the final classifier speak. auto:
+    expected_score if the classifier is calibrated, else best_path. best_path: the highest mean of log-probabilities.
+    expected_score: the best expected level accuracy and whole path together. level_accuracy: the best expected level
+    accuracy alone. most_probable: the most probable path. crm: the mildest expected mistake, by the height of the
+    lowest common ancestor. argmax: from the top, the most probable output of each level. majority: as deep as one class
+    has more than half of all probability. stop_depth: the most probable depth, and the most probable path to it. The
+    last two need absent=class."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """auto: CUDA, else Apple's GPU, else the CPU."""
     precision: Precision = "auto"
@@ -282,10 +194,37 @@ class Config(Section):
                 f"teacher.cross_fit needs a fold for each member, and three or more of both: data.folds is {folds}, "
                 f"teacher.members has {members}"
             )
+        if self.decoder in ("majority", "stop_depth") and self.absent != "class":
+            raise ValueError(
+                f"decoder: {self.decoder} decides where labels end early, which nothing speaks for with "
+                f"absent={self.absent}: set absent=class, or choose another decoder"
+            )
+        constrained = [self.teacher.loss == "mcm", self.student.loss == "mcm"]
+        if any(constrained) and not all(constrained):
+            raise ValueError("networks of loss=mcm cannot be pooled with others: set teacher.loss and student.loss")
+        if self.filter.loss == "mcm" or (any(constrained) and (self.filter.enabled or self.filter.labelled)):
+            raise ValueError(
+                "the filter cannot judge with loss=mcm: set filter.loss to another, and beside teacher.loss=mcm leave "
+                "filter.enabled and filter.labelled false"
+            )
         levels = self.data.known_levels
         problem = next(self.misfits(len(levels)), None) if levels is not None else None
         if problem is not None:
             raise ValueError(problem)
+        return self
+
+    @model_validator(mode="after")
+    def _heads_fit_losses(self) -> "Config":
+        members = [each for each in self.teacher.members if isinstance(each, ModelConfig)]
+        trained = [("teacher.members", each, self.teacher.loss) for each in members]
+        trained += [("student.model", self.student.model, self.student.loss)]
+        trained += [("filter.model", self.filter.model, self.filter.loss)]
+        for name, model, loss in trained:
+            if model.head in LOG_PROBABILITY_HEADS and loss in WITHOUT_SOFTMAX:
+                raise ValueError(
+                    f"{name}: the head {model.head} compares all classes with each other, and loss={loss} none: "
+                    "choose another head or another loss"
+                )
         return self
 
     def misfits(self, depth: int) -> Iterator[str]:

@@ -20,6 +20,10 @@ Schedule = Literal["constant", "late", "early", "ramp"]
 # What a run and the recipe of its classifier both say.
 Absent = Literal["ignore", "class"]
 Precision = Literal["auto", "float32", "bfloat16"]
+DecoderName = Literal[
+    "best_path", "expected_score", "level_accuracy", "most_probable", "crm", "argmax", "majority", "stop_depth"
+]
+"""The decoders; what each does stands in ``labels.decoders``."""
 ImageSize = Annotated[Whole, Field(ge=8, le=1024)]
 """Side of a square image, in pixels."""
 Bits = Annotated[Whole, Field(ge=8, le=16)]

@@ -1,22 +1,25 @@
 """Score an ensemble on images whose labels are known."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 from nstudent.data.dataset import Dataset, Ids
 from nstudent.evaluation.metrics import Tallies, tally
 from nstudent.evaluation.predictions import PredictionWriter
+from nstudent.evaluation.scores import TreeScores
+from nstudent.evaluation.tree_scores import tree_scores
 from nstudent.labels.decoders import build_decoder
 from nstudent.models.ensemble import Ensemble
-from nstudent.models.inference import BatchSize, Walk, batches
+from nstudent.models.inference import BatchSize, Found, Walk, batches
 from nstudent.models.members import Levels
 from nstudent.taxonomy.tree import LabelArray, Taxonomy
 from torch import Tensor
 
 _TIE = 1e-9
+_SAID = ("path", "confidence")
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,10 @@ class Assessed:
     """Probability along that path, (images, levels); where it has ended, of 'nothing', or 0."""
     tallies: Tallies
     """Per image, what each score sums up."""
+    on_tree: TreeScores | None = None
+    """How bad the mistakes are, and how deep the labels go."""
+    also: Mapping[str, npt.NDArray[np.generic]] = field(default_factory=dict)
+    """Further columns that were asked for, (images, ...) each."""
 
 
 def assess(
@@ -38,6 +45,7 @@ def assess(
     batch_size: int | None,
     writer: PredictionWriter | None = None,
     walk: Walk = batches,
+    also: Callable[[Levels], Mapping[str, Tensor]] | None = None,
 ) -> Assessed:
     """Label images as the classifier decodes them, and score the labels.
 
@@ -48,23 +56,27 @@ def assess(
         batch_size: Largest number of images labelled at once; ``None``: by their size and the device.
         writer: Keeps the predictions in full.
         walk: How the images are walked through.
+        also: Gives further columns, (images, ...), from the distributions that are decoded; not beside a writer.
     """
     decoder = build_decoder(ensemble.recipe.decoder, ensemble.recipe.outputs)
 
     def wanted(levels: Levels) -> Mapping[str, Tensor]:
         found = decoder.decode(levels)
-        return writer.columns(levels, found) if writer else {"path": found.paths, "confidence": found.confidence}
+        said = writer.columns(levels, found) if writer else {"path": found.paths, "confidence": found.confidence}
+        return said if also is None else {**said, **also(levels)}
 
-    paths, confidence, first = [], [], 0
+    made: list[Found] = []
+    first = 0
     with closing(walk(ensemble, dataset.pixels, ids, BatchSize.starting(batch_size, ensemble), wanted)) as parts:
         for found in parts:
-            paths.append(found["path"])
-            confidence.append(found["confidence"])
             if writer:
-                writer.put(ids[first : first + len(paths[-1])], found)
-            first += len(paths[-1])
-    said = np.concatenate(paths)
-    return Assessed(said, np.concatenate(confidence), tally(said, dataset.labels[ids], dataset.taxonomy.levels))
+                writer.put(ids[first : first + len(found["path"])], found)
+            first += len(found["path"])
+            made.append({name: column for name, column in found.items() if also or name in _SAID})
+    columns = {name: np.concatenate([part[name] for part in made]) for name in made[0]}
+    said, truth = columns.pop("path"), dataset.labels[ids]
+    on_tree = tree_scores(said, truth, dataset.taxonomy)
+    return Assessed(said, columns.pop("confidence"), tally(said, truth, dataset.taxonomy.levels), on_tree, columns)
 
 
 def best_constant(truth: LabelArray, taxonomy: Taxonomy) -> Tallies:

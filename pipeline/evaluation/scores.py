@@ -52,6 +52,29 @@ Intervals = dict[str, Interval | None]
 
 
 @dataclass(frozen=True)
+class LevelReach(JsonRecord):
+    """How often the labels of images go down to a level."""
+
+    coverage: float | None
+    """Share of the images with a class at the level for which the label names one; ``None`` if there are none."""
+    right: float | None
+    """Share of the labels that name a class at the level that is right; ``None`` if no label does."""
+
+
+@dataclass(frozen=True)
+class TreeScores(JsonRecord):
+    """What the tree says of the labels of test images."""
+
+    severity: float | None
+    """Mean height of the lowest common ancestor of what is said and what is true over the images whose label is wrong,
+    in levels: 1 is a mistake between classes that stand together. ``None`` if there is no mistake."""
+    mistakes: int
+    """Number of these images. Images of which a level is unknown are not among them."""
+    reach: dict[str, LevelReach]
+    """By level."""
+
+
+@dataclass(frozen=True)
 class ClassifierScores(JsonRecord):
     """The classifier of one step: its cost and its scores."""
 
@@ -63,6 +86,8 @@ class ClassifierScores(JsonRecord):
     """Billions of multiply-adds of its training; ``None`` if the step was made by a version that did not count them."""
     validation: Intervals
     test: Intervals
+    on_tree: TreeScores | None = None
+    """On test; ``None`` if the step was made by a version without it."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +110,8 @@ class Side(JsonRecord):
     stands in their manifests and not here: equal runs have equal scores, and not equal times."""
     validation: Intervals
     test: Intervals
+    on_tree: TreeScores | None = None
+    """On test; ``None`` if the step was made by a version without it."""
 
 
 @dataclass(frozen=True)
@@ -233,6 +260,10 @@ class Scores(JsonRecord):
     """The heap's labels as they were made and as a filter left them: by step, by level."""
     given_labels: dict[str, dict[str, DetectionQuality]]
     """By step that filtered, by level; empty if no given label is known to be wrong."""
+    inconsistent: float | None = None
+    """Share of the test images for which the most probable outputs of the levels, each taken by itself, are no path of
+    the tree: of the networks of the final classifier, without any temperature or decoder. ``None`` if the step was made
+    by a version without it."""
 
     @property
     def sides(self) -> tuple[Side, ...]:

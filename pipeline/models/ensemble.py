@@ -38,7 +38,8 @@ class Ensemble:
     @classmethod
     def of_networks(cls, recipe: Recipe, networks: Sequence[nn.Module], placement: Placement) -> Ensemble:
         """An ensemble of networks that give logits per level; they are put to the device, in evaluation mode."""
-        return cls(recipe, [NetworkMember(network, recipe.link, placement) for network in networks], placement)
+        members = [NetworkMember(network, recipe.link, recipe.outputs, placement) for network in networks]
+        return cls(recipe, members, placement)
 
     @property
     def device(self) -> torch.device:
@@ -107,6 +108,16 @@ class Ensemble:
             numbers = {"temperatures": calibration.temperatures, "ends": calibration.ends}
             recipe = self.recipe.changed(**numbers, decoder="expected_score")
         return Ensemble(recipe, self.members, self._placement)
+
+    def decoded_by(self, name: str) -> Ensemble:
+        """The same members, whose answers become labels by the decoder of this name; ``auto``: itself.
+
+        Raises:
+            ConfigError: There is no such decoder.
+        """
+        if name == "auto":
+            return self
+        return Ensemble(self.recipe.changed(decoder=name), self.members, self._placement)
 
     def save(self, folder: Path) -> None:
         """Write ``model.json`` and one safetensors file a member."""

@@ -3,11 +3,14 @@
 from functools import partial
 from typing import Protocol
 
+import numpy as np
 import torch
 from nstudent.config.members import HeadName
 from nstudent.tables import chosen
 from nstudent.taxonomy.outputs import Outputs
+from nstudent.taxonomy.tree import ABSENT, LabelArray, Taxonomy
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
 Logits = tuple[Tensor, ...]
 """Per level, coarse first: (batch, outputs of the level)."""
@@ -57,6 +60,108 @@ class IndependentHead(nn.Module):
         return tuple(layer(features) for layer in self.classify)
 
 
+class FlatHead(nn.Module):
+    """One softmax over all places where a label may end; the levels are its marginals (arXiv 2210.10929).
+
+    Every class without classes below it is a leaf of the softmax, and so is every inner class where labels may end: its
+    leaf says that the label stops there. A label that is known at a coarse level alone raises the probability of all
+    leaves below its class, and leaves the proportions among them as they are.
+    """
+
+    def __init__(self, num_features: int, outputs: Outputs) -> None:
+        super().__init__()
+        self.classify = nn.Linear(num_features, len(_ends(outputs.taxonomy)))
+        self.marginals = _Marginals(outputs)
+
+    def forward(self, features: Tensor) -> Logits:
+        """(batch, features) -> logits per level: logarithms of probabilities."""
+        logits: Logits = self.marginals(self.classify(features).log_softmax(dim=1))
+        return logits
+
+
+class RoutedHead(nn.Module):
+    """A router over the classes of the first level, and for each of them an expert in what is below it.
+
+    The probability of a leaf is that of its coarse class, by the router, times that of the leaf among those below this
+    class, by its expert (HD-CNN, Yan et al., arXiv 1410.0736; there experts may share classes, here the tree says which
+    are whose). An expert projects features of its own; leaves are as in ``FlatHead``, and levels are their marginals.
+    The first level is the router's alone, so that no label of that level teaches an expert.
+    """
+
+    def __init__(self, num_features: int, outputs: Outputs, width: int) -> None:
+        super().__init__()
+        coarse = _ends(outputs.taxonomy)[:, 0]
+        # The leaves are in ascending order: those of one coarse class stand together.
+        self._leaves = np.bincount(coarse, minlength=outputs.taxonomy.num_classes[0]).tolist()
+        self.project = nn.ModuleList(
+            nn.Sequential(nn.Linear(num_features, width), nn.LayerNorm(width), nn.GELU()) for _ in self._leaves
+        )
+        experts = [nn.Linear(width, leaves) for leaves in self._leaves]
+        self.classify = nn.ModuleList([nn.Linear(num_features, len(self._leaves)), *experts])
+        self.marginals = _Marginals(outputs)
+
+    def forward(self, features: Tensor) -> Logits:
+        """(batch, features) -> logits per level: logarithms of probabilities."""
+        router, *experts = self.classify
+        routed = router(features).log_softmax(dim=1)
+        leaves = [
+            routed[:, number, None] + expert(project(features)).log_softmax(dim=1)
+            for number, (project, expert) in enumerate(zip(self.project, experts, strict=True))
+        ]
+        logits: Logits = self.marginals(torch.cat(leaves, dim=1))
+        return logits
+
+
+class _Marginals(nn.Module):
+    """The levels of a distribution over all places where a label may end.
+
+    The logit of a class is the logarithm of the summed probability of the leaves at or below it, and that of 'nothing'
+    at a level of the leaves above the level. If a level has an output for every leaf, its softmax is that marginal;
+    without an output for 'nothing' it is the marginal among the labels that have a class at the level.
+    """
+
+    def __init__(self, outputs: Outputs) -> None:
+        super().__init__()
+        self._sizes = outputs.sizes
+        for level, said in enumerate(outputs.indices(_ends(outputs.taxonomy)).T):
+            speaks = np.flatnonzero(said >= 0)
+            # They follow from the tree: a file of weights holds none of them.
+            self.register_buffer(f"_leaves_{level}", torch.from_numpy(speaks), persistent=False)
+            self.register_buffer(f"_outputs_{level}", torch.from_numpy(said[speaks].astype(np.int64)), persistent=False)
+
+    def forward(self, leaves: Tensor) -> Logits:
+        """Logarithms of the probabilities of leaves, (batch, leaves) -> logits per level."""
+        return tuple(
+            _log_sums(leaves[:, self.get_buffer(f"_leaves_{level}")], self.get_buffer(f"_outputs_{level}"), size)
+            for level, size in enumerate(self._sizes)
+        )
+
+
+def _ends(taxonomy: Taxonomy) -> LabelArray:
+    """The paths to all classes where a label may end, (leaves, levels), ``ABSENT`` below the end of a path."""
+    rows = set(taxonomy.terminals)
+    for level, size in enumerate(taxonomy.num_classes):
+        rest = (ABSENT,) * (taxonomy.num_levels - level - 1)
+        rows |= {(*taxonomy.ancestors(level, c), *rest) for c in range(size) if not taxonomy.has_children(level, c)}
+    return np.array(sorted(rows), dtype=np.int32).reshape(-1, taxonomy.num_levels)
+
+
+def _log_sums(logs: Tensor, group: Tensor, num_groups: int) -> Tensor:
+    """Logarithms of sums within groups of columns: (batch, columns) -> (batch, groups).
+
+    Args:
+        logs: Logarithms of what is summed.
+        group: Group of each column, int64 (columns,). Every group has a column.
+        num_groups: Number of groups.
+    """
+    # Each sum is taken relative to its largest part, so that an improbable class has a logit and a gradient too.
+    rows = logs.shape[0]
+    largest = logs.detach().new_full((rows, num_groups), -torch.inf)
+    largest = largest.scatter_reduce(1, group.expand(rows, -1), logs.detach(), "amax")
+    sums = torch.zeros_like(largest).index_add(1, group, (logs - largest[:, group]).exp())
+    return sums.log() + largest
+
+
 class HeadBuilder(Protocol):
     """Anything that makes a head: a module that turns features, (batch, num_features), into ``Logits``.
 
@@ -77,6 +182,8 @@ HEADS: dict[HeadName, HeadBuilder] = {
     "fine_to_coarse": partial(CascadeHead, fine_first=True),
     "coarse_to_fine": partial(CascadeHead, fine_first=False),
     "independent": lambda num_features, outputs, width: IndependentHead(num_features, outputs),
+    "flat": lambda num_features, outputs, width: FlatHead(num_features, outputs),
+    "hd_cnn": RoutedHead,
 }
 """The heads by their names in the configuration (``head`` of a model): all of those that ``HeadName`` lists."""
 
@@ -88,3 +195,19 @@ def build_head(name: str, num_features: int, outputs: Outputs, width: int) -> nn
         ConfigError: There is no such head; the message lists those that there are.
     """
     return chosen(HEADS, name, "head")(num_features, outputs, width)
+
+
+def normalised(logits: Logits, temperature: float) -> Logits:
+    """LogitNorm (Wei et al., arXiv 2205.09310, equation 5): logits / (temperature * their length), level by level.
+
+    The paper normalises in the loss alone, where the length of the logits is then never learnt. Here the network gives
+    normalised logits whenever it is asked: the answers are the same, and their probabilities those that were trained.
+
+    Args:
+        logits: Per level (batch, outputs).
+        temperature: Above 0. The smaller it is, the surer the network can be.
+
+    Returns:
+        Float32, of the same shapes and of the length 1 / temperature.
+    """
+    return tuple(normalize(level.float(), dim=1, eps=1e-7) / temperature for level in logits)

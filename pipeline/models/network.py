@@ -10,7 +10,7 @@ import torch
 from nstudent.config.schema import ModelConfig
 from nstudent.errors import ConfigError, NstudentError, summary
 from nstudent.models.activation_checkpointing import checkpoint_activations
-from nstudent.models.heads import LAST_LAYERS, Logits, build_head
+from nstudent.models.heads import LAST_LAYERS, Logits, build_head, normalised
 from nstudent.models.options import MAX_BACKBONES, check_network, check_options
 from nstudent.models.resizing import resized
 from nstudent.models.stem import keep_side
@@ -82,11 +82,25 @@ class Network(nn.Module):
     """Backbones, fusion by concatenation, dropout, head."""
 
     def __init__(
-        self, backbones: Sequence[nn.Module], head: nn.Module, dropout: float, side: int | None = None
+        self,
+        backbones: Sequence[nn.Module],
+        head: nn.Module,
+        dropout: float,
+        side: int | None = None,
+        logit_norm: float | None = None,
     ) -> None:
-        """``side``: what larger images are brought to, in pixels; ``None``: they stay as they are."""
+        """Put a network together.
+
+        Args:
+            backbones: Each gives (batch, features).
+            head: Gives the logits.
+            dropout: Share of the features dropped in training.
+            side: What larger images are brought to, in pixels; ``None``: they stay as they are.
+            logit_norm: Temperature of the normalised logits (``heads.normalised``); ``None``: they stay as they are.
+        """
         super().__init__()
         self._side = side
+        self._logit_norm = logit_norm
         self.backbones = nn.ModuleList(backbones)
         self.dropout = nn.Dropout(dropout)
         self.head = head
@@ -96,7 +110,7 @@ class Network(nn.Module):
         seen = self.seen(images)
         features = torch.cat([backbone(seen) for backbone in self.backbones], dim=1)
         logits: Logits = self.head(self.dropout(features))
-        return logits
+        return logits if self._logit_norm is None else normalised(logits, self._logit_norm)
 
     def seen(self, images: Tensor) -> Tensor:
         """The images at the size at which the backbones see them."""
@@ -160,7 +174,7 @@ def build_network(
             backbones.append(WideConvolution(config.wide_channels))
             widths.append(config.wide_channels)
         head = build_head(config.head, sum(widths), outputs, config.head_width)
-    return Network(backbones, head, dropout, config.image_size)
+    return Network(backbones, head, dropout, config.image_size, config.logit_norm)
 
 
 def build_backbone(name: str, config: ModelConfig, drop_path: float, load_pretrained: bool) -> tuple[Backbone, int]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from nstudent.config.members import ModelConfig
 from nstudent.models.cost import gmacs
 from nstudent.models.device import Placement
-from nstudent.models.links import LINKS
+from nstudent.models.links import LINKS, Link
 from nstudent.models.members import FitInputs, Fitted, Levels, building_limit, read_tensors
 from nstudent.models.network import Network, build_network
 from nstudent.taxonomy.outputs import Outputs
@@ -19,29 +19,29 @@ from torch import Tensor, nn
 class _Distributions(nn.Module):
     """A network and its link."""
 
-    def __init__(self, network: nn.Module, link: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, network: nn.Module, link: Link) -> None:
         super().__init__()
         self.network = network
         self._link = link
 
     def forward(self, images: Tensor) -> Levels:
-        return tuple(self._link(level) for level in self.network(images))
+        return self._link(self.network(images))
 
 
 class NetworkMember:
     """A trained network, un-noised; the ``Member`` of most ensembles."""
 
-    def __init__(self, network: nn.Module, link: str, placement: Placement) -> None:
+    def __init__(self, network: nn.Module, link: str, outputs: Outputs, placement: Placement) -> None:
         """Put a network that gives logits per level to its device, and in evaluation mode."""
         self.network = placement.put(network).eval()
-        self._link = LINKS[link]
+        self._link = LINKS[link](outputs, placement.device)
         self._placement = placement
 
     def distributions(self, images: Tensor) -> Levels:
         """The network's logits for (images, 3, side, side) as distributions, (images, outputs) per level."""
         with self._placement.autocast(self.network):
             logits = self.network(images)
-        return tuple(self._link(level.float()) for level in logits)
+        return self._link([level.float() for level in logits])
 
     def module(self) -> nn.Module:
         """The network with its link; see ``Exportable``."""
@@ -80,4 +80,4 @@ class NetworkKind:
         with building_limit(path):
             network: Network = build_network(settings, outputs, ("blank",), load_pretrained=False)
         network.load_state_dict(read_tensors(path, network.state_dict(), str(settings.backbones)))
-        return NetworkMember(network, link, placement)
+        return NetworkMember(network, link, outputs, placement)

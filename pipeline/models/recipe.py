@@ -13,7 +13,7 @@ from nstudent.config.types import Absent, Bits, ImageSize, MaxPixels, Number, Pr
 from nstudent.errors import ArtifactError, ConfigError, DataError
 from nstudent.labels.decoders import DECODERS
 from nstudent.labels.path_posterior import Calibration
-from nstudent.models.links import LINKS
+from nstudent.models.links import LINKS, link_of
 from nstudent.models.pooling import POOLINGS
 from nstudent.storage.artifact import Artifact
 from nstudent.tables import chosen
@@ -114,6 +114,7 @@ class Recipe(Section):
             max_pixels=config.data.max_pixels,
             bits=config.data.bits,
             precision=config.precision,
+            link=link_of(config.teacher.loss),
         )
 
     def changed(self, **keys: Any) -> Self:
@@ -149,9 +150,11 @@ class Recipe(Section):
     def to_json(self) -> dict[str, Any]:
         """A JSON object that ``from_json`` reads back."""
         said = self.model_dump(mode="json")
-        if self.bits is None:
-            # A key that came later: where it says nothing, the file is the one that it was before.
-            del said["bits"]
+        # Keys that came later: where they say nothing, the file is the one that it was before.
+        later = [(said, "bits"), *((member, "logit_norm") for member in said["members"])]
+        for group, key in later:
+            if group.get(key, 0) is None:
+                del group[key]
         return said
 
     @classmethod

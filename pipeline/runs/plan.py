@@ -28,6 +28,11 @@ def _training(name: str, *, without: Sequence[str] = ()) -> Callable[[Config], d
     return _section(name, without=["checkpoint_activations", *without])
 
 
+def _decoder(config: Config) -> dict[str, Any]:
+    """The decoder that is asked for; nothing if it follows from the calibration, as before there was the key."""
+    return {} if config.decoder == "auto" else {"decoder": config.decoder}
+
+
 STAGES = {
     stage.name: stage
     for stage in (
@@ -68,7 +73,7 @@ STAGES = {
             needs=("data",),
             gathers=("classifier",),
             provides="labeller",
-            settings=lambda config: {},
+            settings=_decoder,
             last_settings=_section("final"),
             resumes=False,
         ),
@@ -108,7 +113,7 @@ STAGES = {
             needs=("data", "labeller"),
             gathers=("classifier", "labeller", "labels", "selection"),
             provides="scores",
-            settings=_section("evaluate", without=["batch_size"]),
+            settings=lambda config: _section("evaluate", without=["batch_size"])(config) | _decoder(config),
             version=4,
             resumes=False,
         ),

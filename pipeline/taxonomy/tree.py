@@ -169,6 +169,18 @@ class Taxonomy:
             row.append(self.parents[above][row[-1]])
         return tuple(reversed(row))
 
+    @cached_property
+    def heights(self) -> tuple[tuple[int, ...], ...]:
+        """Number of levels from every class down to the deepest class below it, by level and class; 0: none is below.
+
+        The root is one higher than the highest class of the first level.
+        """
+        levels: list[list[int]] = [[0] * size for size in self.num_classes]
+        for level in range(self.num_levels - 1, 0, -1):
+            for parent, height in zip(self.parents[level], levels[level], strict=True):
+                levels[level - 1][parent] = max(levels[level - 1][parent], height + 1)
+        return tuple(map(tuple, levels))
+
     def including(self, labels: LabelArray) -> Taxonomy:
         """The same tree, with every complete label in ``labels``, (images, levels), made a terminal."""
         complete = labels[(labels != UNKNOWN).all(axis=1)]

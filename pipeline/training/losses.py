@@ -15,17 +15,19 @@ from nstudent.config.schema import TrainingConfig
 from nstudent.models.heads import Logits
 from nstudent.tables import chosen
 from nstudent.taxonomy.outputs import Outputs
+from nstudent.taxonomy.tree import LabelArray
+from nstudent.training.binary_cross_entropy import BinaryCrossEntropy, MaxConstrained
+from nstudent.training.class_weights import class_shares, class_weights
+from nstudent.training.cross_entropy import CrossEntropy
+from nstudent.training.tree_losses import HierarchicalCrossEntropy, SoftLabels, TreePathKL
 from torch import Tensor
-
-_NO_MASS = 1e-12
-"""Below this an image has nothing to teach at a level."""
 
 
 class Loss(Protocol):
     """The loss of every level of a tree. A level's loss may depend on the logits and the mass of all levels.
 
-    The logits are those of a softmax over the outputs of a level: ``link`` of a recipe, which is how they are read when
-    the trained network is used.
+    The logits are those of a softmax over the outputs of a level, which is how they are read when the trained network
+    is used: ``link`` of a recipe. A loss that means another link has it in ``models/links.py``.
     """
 
     def __call__(self, logits: Logits, mass: Sequence[Tensor]) -> Sequence[Tensor]:
@@ -63,44 +65,95 @@ class LossSettings:
     smoothing: float = 0.0
     """Share of an image's mass that is spread over all classes of the level; not that of ``config``, which is for given
     labels alone."""
+    logits_added: Sequence[Tensor] | None = None
+    """What is added to the logits before the loss sees them, per level (outputs,); ``None``: nothing."""
 
 
-class CrossEntropy:
-    """Cross-entropy against mass on classes, with a weight for every class.
+class LogitAdjusted:
+    """A loss of a softmax that sees logits to which something was added: logit adjustment.
 
-    An image counts as much as the classes that its mass names: mass * class weight, summed. Label smoothing (arXiv
-    1512.00567) comes after that and spreads evenly what is to be learnt. If the classes were weighted after it, as in
-    torch's own cross-entropy, smoothing would draw every image towards the rare classes. Without smoothing and with one
-    class an image, or without class weights, it is torch's own.
+    Menon et al., arXiv 2007.07314, equation 10: the cross-entropy of f_y(x) + tau * log pi_y, where pi_y is the share
+    of the class among the labels. The network is used with f alone, whose softmax is that of evenly frequent classes.
     """
 
-    def __init__(self, class_weights: Sequence[Tensor], smoothing: float = 0.0) -> None:
-        """``class_weights``: per level (outputs,)."""
-        self.class_weights = list(class_weights)
-        self.smoothing = smoothing
+    def __init__(self, loss: Loss, added: Sequence[Tensor]) -> None:
+        """``added``: tau * log pi, per level (outputs,)."""
+        self._loss = loss
+        self._added = list(added)
 
     def __call__(self, logits: Logits, mass: Sequence[Tensor]) -> Sequence[Tensor]:
-        """What the image counts * its cross-entropy against the smoothed mass, per level, float32 (b,)."""
-        rows = zip(logits, mass, self.weight(mass), strict=True)
-        return [-(self._taught(level, counted) * said.log_softmax(dim=1)).sum(dim=1) for said, level, counted in rows]
+        """The loss at the adjusted logits, per level, float32 (b,)."""
+        return self._loss(tuple(said + added for said, added in zip(logits, self._added, strict=True)), mass)
 
     def weight(self, mass: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Sum over classes of mass * class weight, per level: (..., outputs) -> (...,)."""
-        return [(level * weights).sum(dim=-1) for level, weights in zip(mass, self.class_weights, strict=True)]
+        """As of the loss itself, per level: (..., outputs) -> (...,)."""
+        return self._loss.weight(mass)
 
-    def _taught(self, mass: Tensor, counted: Tensor) -> Tensor:
-        """The mass, (b, outputs), smoothed and brought to what the image counts, (b,), in all."""
-        total = mass.sum(dim=1, keepdim=True)
-        if self.smoothing:
-            mass = (1 - self.smoothing) * mass + self.smoothing * total / mass.shape[1]
-        # An image without mass counts nothing, so that what it is divided by does not matter.
-        return mass * (counted[:, None] / total.clamp_min(_NO_MASS))
+
+def _cross_entropy(settings: LossSettings) -> Loss:
+    return CrossEntropy(settings.class_weights, settings.smoothing)
+
+
+def _bce(settings: LossSettings) -> Loss:
+    return BinaryCrossEntropy(settings.class_weights, settings.smoothing)
+
+
+def _hxe(settings: LossSettings) -> Loss:
+    alpha, first = settings.config.hxe_alpha, settings.config.hxe_first or "top"
+    given = settings.outputs, settings.class_weights, settings.smoothing
+    return HierarchicalCrossEntropy(*given, 0.1 if alpha is None else alpha, first)
+
+
+def _soft_labels(settings: LossSettings) -> Loss:
+    given = settings.outputs, settings.class_weights, settings.smoothing
+    return SoftLabels(*given, settings.config.soft_label_beta or 10.0)
+
+
+def _tree_path_kl(settings: LossSettings) -> Loss:
+    return TreePathKL(settings.class_weights, settings.smoothing, settings.config.tree_path_weight or 1.0)
+
+
+def _mcm(settings: LossSettings) -> Loss:
+    return MaxConstrained(settings.outputs, settings.class_weights, settings.smoothing)
 
 
 LOSSES: dict[str, Callable[[LossSettings], Loss]] = {
-    "cross_entropy": lambda settings: CrossEntropy(settings.class_weights, settings.smoothing),
+    "cross_entropy": _cross_entropy,
+    "bce": _bce,
+    "hxe": _hxe,
+    "soft_labels": _soft_labels,
+    "tree_path_kl": _tree_path_kl,
+    "mcm": _mcm,
 }
 """By the name in the configuration (``loss``)."""
+
+
+def build_losses(
+    config: TrainingConfig, labels: LabelArray, outputs: Outputs, device: torch.device
+) -> tuple[Loss, Loss]:
+    """The loss of the labelled images of a training, and that of its pseudo-labels.
+
+    What makes up for rare classes, and smoothing, are for given labels alone: the classes of pseudo-labels are balanced
+    by copies, and their targets are soft.
+
+    Args:
+        config: How the network is trained.
+        labels: Labels of the labelled training images, (images, levels).
+        outputs: Outputs of the network that is trained.
+        device: Where it is trained.
+
+    Raises:
+        ConfigError: There is no such loss; the message lists those that there are.
+    """
+    weights = [weight.to(device) for weight in class_weights(labels, outputs, config)]
+    added = None
+    if config.logit_adjustment:
+        shares = class_shares(labels, outputs)
+        added = [(config.logit_adjustment * share.log()).to(device) for share in shares]
+    return (
+        build_loss(LossSettings(outputs, weights, config, config.label_smoothing, added)),
+        build_loss(LossSettings(outputs, even_weights(outputs, device), config)),
+    )
 
 
 def build_loss(settings: LossSettings) -> Loss:
@@ -109,7 +162,8 @@ def build_loss(settings: LossSettings) -> Loss:
     Raises:
         ConfigError: There is no such loss; the message lists those that there are.
     """
-    return chosen(LOSSES, settings.config.loss, "loss")(settings)
+    loss = chosen(LOSSES, settings.config.loss, "loss")(settings)
+    return loss if settings.logits_added is None else LogitAdjusted(loss, settings.logits_added)
 
 
 def even_weights(outputs: Outputs, device: torch.device) -> list[Tensor]:

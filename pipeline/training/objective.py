@@ -6,9 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from nstudent.labels.self_ensemble import RunningAverage
 from nstudent.models.heads import Logits
+from nstudent.taxonomy.outputs import SILENT, Outputs
+from nstudent.taxonomy.tree import LabelArray
 from nstudent.training.held_out import HeldOut
 from nstudent.training.losses import Loss
 from nstudent.training.schedules import sigmoid_ramp
@@ -134,6 +137,43 @@ def mean_loss(
 
 
 @dataclass(frozen=True)
+class CoarsePrior:
+    """The coarse category consistency of HD-CNN (arXiv 1410.0736): in the mean over the labelled images of a batch the
+    network's first level is to be what it is among the labels, so that a router sends no expert away for good.
+
+    It is weight / 2 times the squared distance of the two. If a batch is worked on in portions, or by several
+    processes, each takes the mean over its own images and counts by their number.
+    """
+
+    shares: Tensor
+    """Share of each output of the first level among the labels, float32 (outputs,), on the device."""
+    weight: float
+
+    @classmethod
+    def of(cls, weight: float, labels: LabelArray, outputs: Outputs, device: torch.device) -> CoarsePrior | None:
+        """That of some labels, (images, levels); ``None`` if it has no weight.
+
+        Args:
+            weight: ``coarse_prior_weight`` of the configuration.
+            labels: Labels of the labelled training images.
+            outputs: Outputs of the network that is trained.
+            device: Where it is trained.
+        """
+        if not weight:
+            return None
+        coarse = outputs.indices(labels)[:, 0]
+        counts = np.bincount(coarse[coarse != SILENT], minlength=outputs.sizes[0])
+        shares = torch.from_numpy(counts / max(1, counts.sum())).float()
+        return cls(shares.to(device), weight)
+
+    def __call__(self, part: Part, whole_images: int) -> Tensor:
+        """A scalar; ``whole_images``: number of labelled images in the whole batch."""
+        images = part.logits[0].shape[0]
+        mean = part.logits[0].float().softmax(dim=1).sum(dim=0) / max(1, images)
+        return self.weight * images / max(1, whole_images) * (mean - self.shares).square().sum() / 2
+
+
+@dataclass(frozen=True)
 class Supervised:
     """The labels' loss, plus a weight times that of the pseudo-labels, if the batch has some."""
 
@@ -149,10 +189,14 @@ class Supervised:
     of a level is divided by at least so many of a batch's images, as in FixMatch (arXiv 2001.07685, equation 4): the
     fewer labels are kept, the less the level counts, and no image counts more because others have lost their label.
     ``None``: it is divided by what is kept, as it is for given labels."""
+    coarse_prior: CoarsePrior | None = None
+    """Draws the mean of the first level to its share among the labels; ``None``: nothing does."""
 
     def __call__(self, moment: Moment) -> Tensor:
-        """Labelled mean + weight * pseudo-labelled mean."""
+        """Labelled mean + weight * pseudo-labelled mean, and what the coarse prior adds."""
         loss = mean_loss(self.labelled, moment.labelled, self.level_weights)
+        if self.coarse_prior is not None:
+            loss = loss + self.coarse_prior(moment.labelled, moment.whole_images[0])
         if self.unlabelled_weight and len(moment.rows) > moment.num_labelled:
             loss = loss + self.unlabelled_weight * self._of_heap(moment)
         return loss

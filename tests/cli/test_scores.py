@@ -19,7 +19,9 @@ from nstudent.evaluation.scores import (
     ClassifierScores,
     Interval,
     LevelCalibration,
+    LevelReach,
     Scores,
+    TreeScores,
 )
 from nstudent.runs.finding import Finding
 from nstudent.runs.findings import findings
@@ -197,3 +199,13 @@ def test_a_run_without_labels_to_learn_from_ends_with_why_and_another_exit_code(
     said = capsys.readouterr()
     assert said.err == ""
     assert "did not help: no pseudo-label was kept: lower pseudolabel.threshold." in said.out.splitlines()[-1]
+
+
+def test_how_bad_the_mistakes_are_is_said_if_there_are_any(capsys: pytest.CaptureFixture[str]) -> None:
+    reach = {"fine": LevelReach(0.9, 0.8)}
+    final = replace(HELPED.with_heap, on_tree=TreeScores(1.75, 13, reach))
+    assert "(13 labels) are 1.8 levels high" in " ".join(shown(capsys, scores(HELPED, final=final)))
+
+    for none in (None, TreeScores(None, 0, reach)):
+        final = replace(HELPED.with_heap, on_tree=none)
+        assert "levels high" not in " ".join(shown(capsys, scores(HELPED, final=final)))

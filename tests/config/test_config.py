@@ -487,3 +487,82 @@ def test_a_value_on_one_line_is_read_back_as_it_was(value: Any) -> None:
     assert text.isprintable()
     assert parse_yaml(text, "it") == value
     assert parse_yaml(f"{{key: {text}}}", "it") == {"key": value}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["teacher.hxe_alpha=0.2"], "hxe_alpha is a key of loss=hxe, and loss is cross_entropy: leave it out"),
+        (["student.loss=bce", "student.hxe_first=top"], "hxe_first is a key of loss=hxe, and loss is bce"),
+        (
+            ["filter.loss=hxe", "filter.soft_label_beta=4"],
+            "soft_label_beta is a key of loss=soft_labels",
+        ),
+        (["teacher.tree_path_weight=2"], "tree_path_weight is a key of loss=tree_path_kl"),
+        (
+            ["student.class_weights=balanced", "student.class_weight_beta=0.9"],
+            "a key of class_weights=effective_number",
+        ),
+        (
+            ["student.loss=bce", "student.logit_adjustment=1"],
+            "logit_adjustment is for losses of a softmax",
+        ),
+        (["student.loss=mcm"], "cannot be pooled with others: set teacher.loss and student.loss"),
+        (["filter.loss=mcm"], "the filter cannot judge with loss=mcm"),
+        (["teacher.loss=mcm", "student.loss=mcm", "filter.enabled=true"], "the filter cannot judge with loss=mcm"),
+        (["teacher.class_weights=balanced", "teacher.logit_adjustment=1"], "both make up for rare classes: choose one"),
+    ],
+)
+def test_a_key_that_means_nothing_beside_the_others_is_refused(words: list[str], said: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        load_config(None, words)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["teacher.loss=hxe", "teacher.hxe_alpha=0", "teacher.hxe_first=bottom"],
+        ["student.loss=soft_labels", "student.soft_label_beta=4", "student.logit_adjustment=1"],
+        ["teacher.loss=mcm", "student.loss=mcm"],
+        ["filter.loss=tree_path_kl", "filter.tree_path_weight=0.5"],
+        ["student.class_weights=effective_number", "student.class_weight_beta=0"],
+    ],
+)
+def test_a_key_of_a_loss_is_taken_beside_that_loss(words: list[str]) -> None:
+    config = load_config(None, words).model_dump(mode="json")
+    for word in words:
+        key, _, value = word.partition("=")
+        section, _, name = key.partition(".")
+        assert str(config[section][name]) in (value, f"{value}.0")
+
+
+@pytest.mark.parametrize("loss", ["bce", "mcm"])
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("teacher.members: the head flat", ["teacher.members=[{}, {head: flat}]"]),
+        ("teacher.members: the head hd_cnn", ["teacher.members=[{head: hd_cnn}]"]),
+        ("student.model: the head flat", ["student.model.head=flat"]),
+        ("filter.model: the head hd_cnn", ["filter.model.head=hd_cnn"]),
+    ],
+)
+def test_a_head_of_log_probabilities_is_refused_with_a_loss_that_asks_of_every_class_by_itself(
+    loss: str, name: str, words: list[str]
+) -> None:
+    """The logits of its levels are logarithms of probabilities: a yes is never more likely than a no."""
+    asked = [f"{section}.loss={loss}" for section in ("teacher", "student")]
+    asked += ["filter.loss=bce"] if name.startswith("filter") else []
+    with pytest.raises(ConfigError, match=f"{re.escape(name)} compares all classes"):
+        load_config(None, [*asked, *words])
+    load_config(None, [*words, "teacher.loss=hxe", "student.loss=soft_labels"])
+
+
+def test_the_coarse_prior_is_refused_with_a_loss_that_has_no_softmax() -> None:
+    with pytest.raises(ConfigError, match="coarse_prior_weight is for losses of a softmax, and loss is bce"):
+        load_config(None, ["teacher.loss=bce", "teacher.coarse_prior_weight=20"])
+
+
+@pytest.mark.parametrize("head", ["flat", "hd_cnn"])
+def test_logits_that_are_log_probabilities_are_not_normalised(head: str) -> None:
+    with pytest.raises(ConfigError, match=f"logit_norm divides logits by their length, and those of the head {head}"):
+        load_config(None, [f"student.model.head={head}", "student.model.logit_norm=0.04"])

@@ -13,7 +13,7 @@ import torch
 from finished_runs import TREE, add_classifier, photo, pixels
 from nearest_mean import NearestMean, PixelMeans, add_nearest_mean, expected_means
 from nstudent.classifier import Classifier
-from nstudent.config.members import ModelConfig, ProbeConfig
+from nstudent.config.members import HeadName, ModelConfig, ProbeConfig
 from nstudent.errors import ArtifactError, ConfigError
 from nstudent.export.program import Program, check, load_for_export, output_names, traced
 from nstudent.export.program_files import write_onnx, write_torch
@@ -78,6 +78,21 @@ def test_a_file_gives_the_probabilities_and_labels_of_the_classifier(
     found = Program(ensemble)._decoder.decode([torch.from_numpy(level) for level in wanted])
     assert paths.tolist() == found.paths.tolist()
     np.testing.assert_allclose(confidence, found.confidence, atol=1e-4)
+
+
+@pytest.mark.parametrize(("head", "decoder"), [("flat", "crm"), ("hd_cnn", "majority"), ("flat", "stop_depth")])
+def test_decoders_of_every_kind_and_heads_of_log_probabilities_can_be_exported(
+    tmp_path: Path, head: HeadName, decoder: str
+) -> None:
+    run_dir = add_classifier(tmp_path / "run", (ModelConfig(head=head),), absent="class", decoder=decoder)
+    given, ensemble = pixels(3), load_for_export(run_dir)
+    found = Program(ensemble)._decoder.decode([torch.from_numpy(level) for level in ensemble.probabilities(given)])
+
+    for answers, folder in (
+        (_onnx_answers, write_onnx(run_dir, tmp_path / "onnx").folder),
+        (_torch_answers, write_torch(run_dir, tmp_path / "torch").folder),
+    ):
+        assert answers(folder, given)[-2].tolist() == found.paths.tolist()
 
 
 def test_the_answers_depend_on_the_image(onnx_folder: Path) -> None:

@@ -101,7 +101,7 @@ class OfOneLevel(Network):
 
 
 def test_the_network_of_a_member_is_compiled_once_it_is_said_that_it_is_worth_it(compiled: list[Any]) -> None:
-    member = NetworkMember(OfOneLevel(), "softmax", Placement(CPU, "float32", "default"))
+    member = NetworkMember(OfOneLevel(), "softmax", outputs_of(4), Placement(CPU, "float32", "default"))
     inputs = torch.rand(5, 4)
     (plain,) = member.distributions(inputs)
     assert compiled == []

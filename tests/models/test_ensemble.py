@@ -290,3 +290,33 @@ def test_a_recipe_has_a_temperature_for_every_member_and_level(
 ) -> None:
     with pytest.raises(ValueError, match="member_temperatures"):
         make_ensemble(1, 2).with_member_temperatures(given)
+
+
+def highest(own: torch.Tensor, below: torch.Tensor, children: list[list[int]]) -> torch.Tensor:
+    """The larger of each column and of the columns of its children."""
+    return torch.stack([torch.maximum(own[:, k], below[:, of].amax(dim=1)) for k, of in enumerate(children)], dim=1)
+
+
+def test_networks_of_the_max_constrained_loss_are_read_by_its_link_also_when_they_are_loaded(
+    make_ensemble: Callable[..., Ensemble],
+    committed: Callable[[Ensemble], Artifact],
+    noise_images: Callable[[int], np.ndarray],
+    cpu: Placement,
+) -> None:
+    plain = make_ensemble(1)
+    constrained = Config.model_validate({"teacher": {"loss": "mcm"}, "student": {"loss": "mcm"}})
+    recipe = Recipe.of(constrained, plain.recipe.taxonomy, [ModelConfig()])
+    ensemble = Ensemble.of_networks(recipe, [plain.members[0].network], cpu)
+
+    loaded = Ensemble.load(committed(ensemble), cpu)
+
+    images = plain.images(torch.from_numpy(noise_images(4)))
+    with torch.no_grad():
+        coarse, mid, fine = plain.members[0].network(images)
+    # The toy tree: A1 has the first two fine classes, A2 the third, B1 the rest; A has A1 and A2.
+    mid = highest(mid, fine, [[0, 1], [2], [3, 4]])
+    coarse = highest(coarse, mid, [[0, 1], [2]])
+    for found, logits in zip(loaded.probabilities(noise_images(4)), (coarse, mid, fine), strict=True):
+        np.testing.assert_allclose(found, logits.softmax(dim=1).numpy(), atol=1e-6)
+    with pytest.raises(ConfigError, match="they differ in link"):
+        pool_ensembles([plain, loaded], [1.0, 1.0])

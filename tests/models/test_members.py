@@ -42,7 +42,7 @@ def recipe(nearest_mean: None) -> Recipe:
 @pytest.fixture
 def mixed(recipe: Recipe, cpu: Placement) -> Ensemble:
     """A network and the nearest mean, side by side."""
-    network = NetworkMember(build_network(ModelConfig(), recipe.outputs, ("key",)), recipe.link, cpu)
+    network = NetworkMember(build_network(ModelConfig(), recipe.outputs, ("key",)), recipe.link, recipe.outputs, cpu)
     source, wanted = torch.Generator().manual_seed(0), expected_means(PixelMeans(), recipe.outputs)
     means = {name: torch.rand(like.shape, generator=source) for name, like in wanted.items()}
     return Ensemble(recipe, [network, NearestMean(PixelMeans(), means)], cpu)

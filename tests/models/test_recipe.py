@@ -111,7 +111,7 @@ def test_what_is_not_a_recipe_is_refused(damaged: Any) -> None:
     ("keys", "said"),
     [
         ({"image_size": 4}, "image_size is 4: input should be greater than or equal to 8"),
-        ({"members": [{"head": "flat"}]}, r"members\.0\.head is 'flat'"),
+        ({"members": [{"head": "steep"}]}, r"members\.0\.head is 'steep'"),
         ({"members": [{}] * 257}, "at most 256"),
         ({"weights": [1.0]}, "weights has 1 numbers for 2 members"),
         ({"weights": [1.0, 0.0]}, r"weights\.1 is 0\.0"),
@@ -190,3 +190,10 @@ def test_a_calibration_is_that_of_the_pooled_distribution(
 
     for level, wanted in zip(found, PathPosterior(ensemble.recipe.outputs, meant).marginals(raw), strict=True):
         np.testing.assert_allclose(level, wanted.numpy(), atol=1e-6)
+
+
+def test_a_recipe_names_normalised_logits_only_if_a_network_has_them() -> None:
+    """So model.json, and what is made from it, is what it was before there was the key."""
+    kept = Recipe.of(Config(), TREE, [ModelConfig(), ModelConfig(logit_norm=0.04)]).to_json()
+    assert ["logit_norm" in member for member in kept["members"]] == [False, True]
+    assert [member.logit_norm for member in Recipe.from_json(kept).members] == [None, 0.04]  # type: ignore[attr-defined]

@@ -126,6 +126,13 @@ def test_what_the_default_run_asks_for_has_the_keys_that_it_always_had() -> None
         assert not gone, f"{sorted(gone)}: older run folders were asked for these"
 
 
+def test_the_decoder_is_asked_of_choices_and_scores_and_of_no_training() -> None:
+    asked = {name: (stage.settings(Config()), stage.settings(Config(decoder="crm"))) for name, stage in STAGES.items()}
+
+    assert {name for name, (auto, crm) in asked.items() if auto != crm} == {"choose", "evaluate"}
+    assert {each[1]["decoder"] for name, each in asked.items() if name in ("choose", "evaluate")} == {"crm"}
+
+
 def test_a_key_that_came_later_is_left_out_wherever_it_stands() -> None:
     class Inner(Section):
         old: int = 1

@@ -359,3 +359,17 @@ def test_a_student_alone_is_no_choice(setting: Setting, four: Path) -> None:
 def test_until_it_was_made_there_is_no_final_classifier(setting: Setting, four: Path) -> None:
     assert Manifest.read(four / "06-student").role == "classifier"
     assert not (four / "final.json").exists()
+
+
+@pytest.mark.parametrize("name", ["01-teacher", "pool of all"])
+def test_the_decoder_that_is_asked_for_is_kept_in_the_classifier_and_judged_by(
+    name: str, setting: Setting, four: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prefer(monkeypatch, name)
+    weigh(monkeypatch, (0.75, 0.25), (0.5, 0.2, 0.3))
+    metrics, made = last_choice(setting("decoder=argmax"), four)
+    saved = Ensemble.load(made, Placement(torch.device("cpu"), "float32"))
+    assert saved.recipe.decoder == "argmax"
+    assert validation_score(four, saved) == pytest.approx(metrics.taken.validation)
+    # The classifiers that it was made from are as they were: no training depends on the key.
+    assert Recipe.read(Artifact(four / "01-teacher")).decoder == "best_path"

@@ -8,8 +8,9 @@ from nstudent.config.schema import NoiseConfig
 from nstudent.models.network import Network
 from nstudent.progress import Progress, Silence
 from nstudent.taxonomy.outputs import Outputs
+from nstudent.training.cross_entropy import CrossEntropy
 from nstudent.training.loop import Length, Loop, Trained
-from nstudent.training.losses import CrossEntropy, even_weights
+from nstudent.training.losses import even_weights
 from nstudent.training.objective import Supervised
 from torch import nn
 

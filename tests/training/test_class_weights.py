@@ -2,10 +2,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from nstudent.config.schema import TrainingConfig
 from nstudent.taxonomy.outputs import Outputs
 from nstudent.taxonomy.tree import ABSENT, UNKNOWN, Taxonomy
-from nstudent.training.class_weights import class_weights
+from nstudent.training.class_weights import class_shares, class_weights
 from sklearn.utils.class_weight import compute_class_weight
 
 TAXONOMY = Taxonomy.from_labels([("A", "a"), ("A", "b"), ("A", "c"), ("B", "-")], ("coarse", "fine"))
@@ -57,3 +59,41 @@ def test_the_labels_themselves_stay_as_they_were() -> None:
     before = LABELS.copy()
     weights(absent="class")
     assert np.array_equal(LABELS, before)
+
+
+def test_effective_numbers_by_hand() -> None:
+    """4 images of a and 1 of b, beta .9: effective numbers (1 - .9^4) / .1 = 3.439 and 1; the weights add up to 2."""
+    fine = weights(class_weights="effective_number", class_weight_beta=0.9)[1]
+    together = 1 / 3.439 + 1
+    assert fine[:2] == pytest.approx([2 / 3.439 / together, 2 / together])
+    assert fine[2] == 1.0, "the policy of a class without an image"
+
+
+@pytest.mark.parametrize(("beta", "expected"), [(0.0, [1, 1]), (1 - 1e-12, [2 / 5, 8 / 5])])
+def test_effective_numbers_lie_between_even_weights_and_those_by_frequency(beta: float, expected: list[float]) -> None:
+    fine = weights(class_weights="effective_number", class_weight_beta=beta)[1]
+    assert fine[:2] == pytest.approx(expected, rel=1e-6)
+
+
+@given(counts=st.lists(st.integers(1, 5000), min_size=1, max_size=6), beta=st.floats(0, 1 - 1e-9))
+def test_the_rarer_class_has_the_larger_effective_weight(counts: list[int], beta: float) -> None:
+    classes = {f"c{number}": None for number in range(len(counts))}
+    labels = np.repeat(np.arange(len(counts), dtype=np.int32), counts)[:, None]
+    config = TrainingConfig(class_weights="effective_number", class_weight_beta=beta, class_weight_cap=1e9)
+    found = class_weights(labels, Outputs(Taxonomy.from_tree(classes, ("only",))), config)[0].double().numpy()
+    assert found.sum() == pytest.approx(len(counts), rel=1e-5)
+    order = np.argsort(counts, kind="stable")
+    assert (np.diff(found[order]) <= 1e-6 * found.max()).all()
+
+
+def test_left_open_the_beta_of_effective_numbers_is_999_thousandths() -> None:
+    named = weights(class_weights="effective_number", class_weight_beta=0.999)
+    assert weights(class_weights="effective_number") == named
+    assert named != weights(class_weights="effective_number", class_weight_beta=0.99)
+
+
+def test_shares_are_of_the_labels_that_name_a_class_and_never_zero() -> None:
+    coarse, fine = class_shares(LABELS, Outputs(TAXONOMY))
+    assert coarse.tolist() == pytest.approx([6 / 8, 2 / 8])
+    assert fine.tolist() == pytest.approx([4 / 5, 1 / 5, 1 / 5]), "of c there is no image, and it counts as one"
+    assert class_shares(LABELS, Outputs(TAXONOMY, "class"))[1].tolist() == pytest.approx([4 / 7, 1 / 7, 1 / 7, 2 / 7])

@@ -11,7 +11,8 @@ from nstudent.config.types import Absent
 from nstudent.errors import ConfigError
 from nstudent.taxonomy.outputs import Outputs
 from nstudent.taxonomy.tree import Taxonomy
-from nstudent.training.losses import LOSSES, CrossEntropy, LossSettings, build_loss, even_weights
+from nstudent.training.cross_entropy import CrossEntropy
+from nstudent.training.losses import LOSSES, LossSettings, build_loss, even_weights
 from nstudent.training.objective import Part, mean_loss
 
 OUTPUTS = Outputs(Taxonomy.from_tree({"A": {"a": None, "b": None}, "B": {"c": None}}, ("coarse", "fine")))

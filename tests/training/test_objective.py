@@ -12,9 +12,9 @@ from nstudent.labels.self_ensemble import RunningAverage
 from nstudent.labels.targets import GivenTargets
 from nstudent.taxonomy.outputs import Outputs
 from nstudent.taxonomy.tree import Taxonomy
+from nstudent.training.cross_entropy import CrossEntropy
 from nstudent.training.held_out import HeldOut
-from nstudent.training.losses import CrossEntropy
-from nstudent.training.objective import CLEAN, Moment, SelfEnsembling, Supervised, mean_loss
+from nstudent.training.objective import CLEAN, CoarsePrior, Moment, SelfEnsembling, Supervised, mean_loss
 from torch.nn.functional import cross_entropy, one_hot
 
 TAXONOMY = Taxonomy.from_tree(
@@ -356,3 +356,48 @@ def test_the_running_averages_go_through_a_checkpoint(self_ensembling: Callable[
 def test_one_hot_targets_are_those_of_the_labels() -> None:
     assert torch.equal(TARGETS[0][:3], one_hot(torch.tensor([0, 1, 1]), 2).float())
     assert TARGETS[2].sum(dim=1).tolist() == [1, 1, 0, 0, 1, 0]
+
+
+def part_of_first_level(probabilities: list[list[float]]) -> Levels:
+    """Logits of all levels, of which the first says this."""
+    first = torch.tensor(probabilities).log()
+    return (first, *(torch.zeros(len(first), size) for size in OUTPUTS.sizes[1:]))
+
+
+def test_golden_the_coarse_prior_is_half_the_squared_distance_of_the_means() -> None:
+    """Of the labels .4 are A and .6 B; the network says .7 and .3 in the mean: 20 / 2 x (.3^2 + .3^2) = 1.8."""
+    prior = CoarsePrior.of(20.0, LABELS, OUTPUTS, torch.device("cpu"))
+    assert prior is not None
+    torch.testing.assert_close(prior.shares, torch.tensor([0.4, 0.6]))
+    here = moment(part_of_first_level([[0.9, 0.1], [0.5, 0.5]]), 2, targets=tuple(level[:2] for level in TARGETS))
+
+    assert prior(here.labelled, 2).item() == pytest.approx(1.8)
+    # One of two portions, of as many images each, counts a half.
+    assert prior(here.labelled, 4).item() == pytest.approx(0.9)
+
+
+def test_the_coarse_prior_moves_the_mean_of_the_first_level_alone_and_of_labelled_images() -> None:
+    logits = random_logits()
+    with_prior = replace(supervised(), coarse_prior=CoarsePrior(torch.tensor([0.4, 0.6]), 5.0))
+    loss = with_prior(moment(logits, 3)) - supervised()(moment(logits, 3))
+    loss.backward()
+
+    assert loss.item() == pytest.approx(
+        2.5 * (logits[0][:3].softmax(dim=1).mean(dim=0) - torch.tensor([0.4, 0.6])).square().sum().item(), rel=1e-4
+    )
+    assert logits[0].grad is not None
+    assert logits[0].grad[:3].abs().max() > 1e-3
+    torch.testing.assert_close(logits[0].grad[3:], torch.zeros(3, 2))
+    for level in logits[1:]:
+        assert level.grad is not None
+        torch.testing.assert_close(level.grad, torch.zeros_like(level))
+
+
+def test_a_portion_without_labelled_images_has_no_coarse_prior_to_keep() -> None:
+    found = CoarsePrior(torch.tensor([0.4, 0.6]), 5.0)(moment(random_logits(), 0).labelled, 6)
+
+    assert found.item() == 0
+
+
+def test_without_a_weight_there_is_no_coarse_prior() -> None:
+    assert CoarsePrior.of(0.0, LABELS, OUTPUTS, torch.device("cpu")) is None

@@ -17,9 +17,9 @@ from nstudent.distributed.world import Alone
 from nstudent.errors import TrainingError
 from nstudent.models.device import Placement, _choose_kernels
 from nstudent.progress import Progress, Silence
+from nstudent.training.cross_entropy import CrossEntropy
 from nstudent.training.gradient import Learnt
 from nstudent.training.loop import Length, Loop
-from nstudent.training.losses import CrossEntropy
 from nstudent.training.objective import Moment, Supervised
 from nstudent.training.recording import Recording, can_be_recorded
 from torch import nn
