@@ -196,3 +196,13 @@ def test_without_the_extra_a_line_says_how_to_install_it(run_dir: Path, monkeypa
     with pytest.raises(ConfigError, match=r"onnxruntime is not installed: pip install 'nstudent\[export\]'"):
         write_onnx(run_dir, run_dir / "nowhere")
     assert not (run_dir / "nowhere").exists()
+
+
+@pytest.mark.parametrize("write", [write_onnx, write_torch], ids=["onnx", "torch"])
+def test_a_constrained_link_and_normalised_logits_are_inside_the_program(
+    write: Callable[[Path, Path], Any], tmp_path: Path
+) -> None:
+    """Writing compares the program with the classifier, and refuses one that differs."""
+    members = (ModelConfig(logit_norm=0.1), ModelConfig(head="independent"))
+    run_dir = add_classifier(tmp_path / "run", members, link="max_constrained", absent="class")
+    assert write(run_dir, tmp_path / "out").folder.is_dir()

@@ -347,3 +347,23 @@ def test_gradients_are_finite_at_extreme_logits(name: str, absent: Absent) -> No
         for level in logits:
             assert level.grad is not None
             assert level.grad.isfinite().all(), (extreme, place)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", LOSSES)
+def test_on_a_gpu_a_loss_is_what_it_is_on_the_cpu_also_with_kernels_that_repeat(name: str) -> None:
+    found = []
+    torch.use_deterministic_algorithms(True)
+    try:
+        for device in (CPU, torch.device("cuda")):
+            loss = build_loss(LossSettings(OUTPUTS, even_weights(OUTPUTS, device), TrainingConfig(loss=name), 0.1))
+            logits, mass = drawn(OUTPUTS, 3)
+            there = tuple(level.float().to(device).requires_grad_() for level in logits)
+            torch.stack(list(loss(there, [level.float().to(device) for level in mass]))).sum().backward()
+            found.append([level.grad for level in there])
+    finally:
+        torch.use_deterministic_algorithms(False)
+    for one, other in zip(*found, strict=True):
+        assert one is not None
+        assert other is not None
+        torch.testing.assert_close(one, other.cpu(), rtol=1e-4, atol=1e-6)
