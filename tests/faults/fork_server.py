@@ -104,6 +104,7 @@ def _serve() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     _import_everything()
+    _keep_progress_after_every_epoch()
     print("ready", file=answers, flush=True)
     for line in sys.stdin:
         job = json.loads(line)
@@ -113,6 +114,13 @@ def _serve() -> None:
             _be_child(job)
         status = _wait(child, job["kill_after"])
         print(json.dumps({"status": status, "seconds": time.monotonic() - began}), file=answers, flush=True)
+
+
+def _keep_progress_after_every_epoch() -> None:
+    """Not once a second: the number of an operation would depend on how busy the machine is."""
+    from nstudent.runs import remaining
+
+    remaining._KEEP_SECONDS = 0.0
 
 
 def _import_everything() -> None:
