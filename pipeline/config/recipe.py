@@ -34,7 +34,7 @@ class Rule:
     key: str
     value: Any
     name: str
-    """Of the rule, as the origin of the value."""
+    """Name of the rule, as the origin of the value."""
 
 
 def lay_under(page: dict[str, Any]) -> list[Rule]:

@@ -72,7 +72,7 @@ PRIORS: Mapping[Kind, Prior] = {
 }
 """Where each number comes from stands in docs/METHOD.md, "Choosing"."""
 WIDER_POOL = Prior(0.009, 0.0085)
-"""Of a pool against another one, all of whose parts it has, too."""
+"""The same of a pool against another one, all of whose parts it has, too."""
 
 
 @dataclass(frozen=True)

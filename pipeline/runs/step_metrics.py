@@ -60,7 +60,7 @@ class TrainedMetrics(Metrics):
     gain_over_labeller: Difference | None = None
     """Headline score of a student on validation minus that of the labeller whose labels it learnt from."""
     mirrored: bool | None = None
-    """Of a probe, whether images may be mirrored in training; ``None``: it was not asked."""
+    """Whether images may be mirrored in training, of a probe that was asked; else ``None``."""
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,7 @@ class TreePathKL(ClassWeighted):
         return [level + self._strength * count * divergence for level, count in zip(levels, counts, strict=True)]
 
     def _divergence(self, logits: Logits, mass: Sequence[Tensor], known: Tensor) -> Tensor:
-        """Of each image, (b,), of which the levels that are ``known``, (b, levels), are taught."""
+        """Divergence of each image, (b,), of which the levels that are ``known``, (b, levels), are taught."""
         # An image that teaches nothing has a divergence from nothing, which is finite, and counts nothing.
         known = known | ~known.any(dim=1, keepdim=True)
         normalisers = torch.stack([level.logsumexp(dim=1) for level in logits], dim=1)

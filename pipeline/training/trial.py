@@ -28,7 +28,7 @@ _SMALL = 3e11
 """Weights times pixels of a batch up to which a pass on the CPU takes less time than one on the device without memory,
 which is told of every operation in Python."""
 _GRADIENT = 1e-3
-"""Of the weights that an optimiser is tried on."""
+"""Gradient of the weights that an optimiser is tried on."""
 _SIZES_PX = (224, 256, 384, 448, 512)
 """Sides that many networks are made for, tried in this order for the message about one that does not take its own."""
 
