@@ -271,3 +271,9 @@ def test_no_function_is_long() -> None:
 
 def test_no_function_takes_many_parameters() -> None:
     _hold(rules.functions_of_many_parameters)
+
+
+def test_no_two_test_modules_have_one_name() -> None:
+    """They are collected without packages, so that a second one of a name stops the whole suite."""
+    names = [path.name for path in (ROOT / "tests").rglob("*.py") if path.name != "conftest.py"]
+    assert sorted({name for name in names if names.count(name) > 1}) == []
