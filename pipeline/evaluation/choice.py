@@ -68,7 +68,7 @@ PRIORS: Mapping[Kind, Prior] = {
     # As good as a network, far better (pretrained features) or far worse (photos, gradients): next to nothing is known.
     "probe": Prior(-0.025, 0.1),
     # Against the best of its parts.
-    "pool": Prior(0.02, 0.013),
+    "pool": Prior(0.0245, 0.02),
 }
 """Where each number comes from stands in docs/METHOD.md, "Choosing"."""
 WIDER_POOL = Prior(0.009, 0.0085)
