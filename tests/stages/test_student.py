@@ -40,14 +40,14 @@ def test_where_every_pseudo_label_is_rejected_the_run_ends_well_formed_and_names
 
 @pytest.mark.slow
 def test_a_student_that_is_worse_does_not_end_the_run(tiny: Callable[..., Config], go_on: Path) -> None:
-    """It is not chosen, and what labels the heap of the second round is the better teacher again."""
+    """It has next to no vote in what is chosen, which labels the heap of the second round."""
     run_all(tiny("rounds=2", "student.learning_rate=1e-6"), go_on)
     gain = TrainedMetrics.of(Manifest.read(go_on / "06-student")).gain_over_labeller
     assert gain is not None
     assert gain.high < 0
     choices = [ChoiceMetrics.of(Manifest.read(go_on / name)) for name in ("07-choose", "11-choose")]
     for choice in choices:
-        assert choice.taken.parts.keys().isdisjoint({"06-student", "10-student"})
+        assert sum(choice.taken.parts.get(name, 0.0) for name in ("06-student", "10-student")) < 0.15
     assert Manifest.read(go_on / "08-pseudolabel").inputs["07-choose"] == Manifest.read(go_on / "07-choose").id
     assert {state.state for state in status(go_on)} == {"done"}
 

@@ -59,6 +59,7 @@ def test_a_good_teacher_goes_on_where_validation_has_too_few_rare_images_to_show
         Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(folder / f"{number}.png")
     words = ["data.source=folder", f"data.root={tmp_path / 'images'}", "data.levels=[x]", "data.image_size=16"]
     words += ["rounds=0", "teacher.members=[{}]", "teacher.epochs=16", "teacher.warmup_epochs=1", "jobs=1"]
+    words += ["teacher.noise.cutmix=0", "teacher.noise.dropout=0", "teacher.noise.operations=0"]
     told = Said()
     run_all(load_config(None, words), tmp_path / "r", Session(progress=told), until="teacher")
     assert Manifest.read(tmp_path / "r" / "02-teacher").metrics["validation"]["level accuracy"] == 1.0
