@@ -67,12 +67,18 @@ def _grocery(data: Data, seed: int) -> list[str]:
     ]
 
 
+def _packed_once(data: Data, name: str, source: str, where: str, pack: Callable[[Path, Path], None]) -> Path:
+    """An HDF5 file that is made from another file, unless it is there."""
+    made = data.made / name
+    if not made.exists():
+        made.parent.mkdir(parents=True, exist_ok=True)
+        pack(found(data.folders, source, where), made)
+    return made
+
+
 def _cifar(data: Data, seed: int) -> list[str]:
-    heap = data.made / "cifar10_lite.h5"
-    if not heap.exists():
-        where = "The first 12,000 training images of CIFAR-10, with clean labels, and 3,000 test images."
-        heap.parent.mkdir(parents=True, exist_ok=True)
-        core_data.cifar(found(data.folders, "cifar10n_lite_lossless.npz", where), heap)
+    where = "The first 12,000 training images of CIFAR-10, with clean labels, and 3,000 test images."
+    heap = _packed_once(data, "cifar10_lite.h5", "cifar10n_lite_lossless.npz", where, core_data.cifar)
     return [
         *("data.source=hdf5", f"data.root={heap}", "data.image_size=32"),
         *("data.labelled=1000", "data.validation=1000", "data.duplicates=drop"),
@@ -110,11 +116,8 @@ def _scratch(data: Data, seed: int) -> list[str]:
 
 
 def _cifar100(data: Data, seed: int) -> list[str]:
-    heap = data.made / "cifar100_lite.h5"
-    if not heap.exists():
-        where = "A tenth of CIFAR-100's classes' images: 10,000 training and 2,000 test images."
-        heap.parent.mkdir(parents=True, exist_ok=True)
-        core_data.cifar100(found(data.folders, "cifar100_lite_lossless.npz", where), heap)
+    where = "A tenth of CIFAR-100's classes' images: 10,000 training and 2,000 test images."
+    heap = _packed_once(data, "cifar100_lite.h5", "cifar100_lite_lossless.npz", where, core_data.cifar100)
     sizes = ("data.labelled=2000", "data.validation=1000", "data.duplicates=drop", "data.image_size=32")
     return ["data.source=hdf5", f"data.root={heap}", *sizes]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nstudent.config.file import add_word, given_page, load_config, read_page
+from nstudent.config.file import add_word, check, given_page, read_page
 from nstudent.config.members import NETWORK, MemberConfig, kind_of
 from nstudent.config.recipe import lay_under
 from nstudent.config.types import Section
@@ -42,9 +42,9 @@ def resolved(path: Path | None, words: Sequence[str]) -> list[Line]:
     Raises:
         ConfigError: As ``load_config``.
     """
-    page, _ = given_page(path, words)
+    page, where = given_page(path, words)
     by_rule = {key: rule.name for rule in lay_under(page) for key in _leaves(rule.value, rule.key)}
-    return list(_lines(load_config(path, words), "", _given(path, words) | by_rule))
+    return list(_lines(check(page, where), "", _given(path, words) | by_rule))
 
 
 def as_page(lines: Sequence[Line], *, changed: bool = False) -> str:

@@ -22,7 +22,7 @@ class Expected:
     trainings: int
     """Number of networks, trained one after the other or at once."""
     epochs: int
-    """Of each of them."""
+    """Epochs of each of them."""
     image_passes: int
     """Number of images that go forward and backward in each of them."""
 
