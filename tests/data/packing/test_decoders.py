@@ -238,10 +238,7 @@ def test_images_that_nobody_wants_any_more_are_not_waited_for(
         time.sleep(0.01)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the memory of a process is not limited")
-def test_a_decoder_that_asks_for_any_amount_of_memory_costs_its_image(
-    reader: Reader, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def _let_image_5_ask_for_a_gibibyte(monkeypatch: pytest.MonkeyPatch) -> None:
     greedy, decode = Photos().read(5), decoders.decode
     monkeypatch.setattr(decoders, "_BYTES_BESIDE", 64 << 20)
 
@@ -251,6 +248,13 @@ def test_a_decoder_that_asks_for_any_amount_of_memory_costs_its_image(
         return decode(content, *given)
 
     monkeypatch.setattr(decoders, "decode", patched)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the memory of a process is not limited")
+def test_a_decoder_that_asks_for_any_amount_of_memory_costs_its_image(
+    reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _let_image_5_ask_for_a_gibibyte(monkeypatch)
     with Decoders(reader, 2) as read:
         images = every(read(range(10)))
     assert _shown(images[5]) == (None, "its decoder asks for more memory than an image of its size needs")
@@ -337,15 +341,7 @@ def test_an_image_that_is_read_alone_has_the_same_limit_of_memory(
     reader: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that was near a crash is read again in a process of its own."""
-    greedy, decode = Photos().read(5), decoders.decode
-    monkeypatch.setattr(decoders, "_BYTES_BESIDE", 64 << 20)
-
-    def patched(content: bytes, *given: Any) -> np.ndarray:
-        if content == greedy:
-            np.ones(1 << 30, np.uint8)
-        return decode(content, *given)
-
-    monkeypatch.setattr(decoders, "decode", patched)
+    _let_image_5_ask_for_a_gibibyte(monkeypatch)
     with Decoders(reader, 1) as read:
         ((image,),) = (found for found in read._alone(5) if found)
     assert _shown(image) == (None, "its decoder asks for more memory than an image of its size needs")
