@@ -209,15 +209,15 @@ class Run:
         identity = {"stage": step.stage.name, "role": step.stage.provides, "round": step.round}
         fields = {**identity, **request, "metrics": reported, "seconds": round(time.monotonic() - began, 1)}
         manifest = commit(folder, fields).manifest
-        self.note_source(step)
+        self.note_source(step, anew=True)
         self.session.listener.made(step.name, reported)
         return manifest
 
-    def note_source(self, step: Step) -> None:
+    def note_source(self, step: Step, *, anew: bool = False) -> None:
         """Write down what the source of a data step that is up to date looks like, unless that stands there."""
         if step.stage.provides == "data":
             folder = self.folder(step.name)
-            self._source.keep(Manifest.read(folder).asked["settings"]["source"], folder)
+            self._source.keep(Manifest.read(folder).asked["settings"]["source"], folder, anew=anew)
 
     def _work(self, step: Step, inputs: Iterable[str]) -> Metrics | None:
         """Run the stage. What ends in a refusal is no unfinished work: the remedy is other settings."""

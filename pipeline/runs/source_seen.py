@@ -69,16 +69,19 @@ class SourceOfRun:
             self._compared[stamp] = self._is_still(stamp, data, progress)
         return self._compared[stamp]
 
-    def keep(self, stamp: str, data: Path) -> None:
+    def keep(self, stamp: str, data: Path, *, anew: bool) -> None:
         """Write down what it looks like, unless that stands there.
 
         Args:
             stamp: The stamp under which the data were made.
             data: Folder of the data.
+            anew: Whether they were just made.
 
         Raises:
             ArtifactError: The disk refuses it.
         """
+        if not anew and not self._compared.get(stamp) and (self._run_dir / SOURCE_SEEN).exists():
+            return
         kept = _kept(self._run_dir)
         if kept is not None and (kept.stamp, kept.seen) == (stamp, self.now):
             return
