@@ -7,12 +7,11 @@ validation.
 from collections.abc import Iterable, Mapping
 
 import numpy as np
-import numpy.typing as npt
 from nstudent.data.dataset import Dataset
 from nstudent.evaluation.assess import Assessed, assess
 from nstudent.evaluation.bootstrap import compared, interval
-from nstudent.evaluation.calibration import calibration_error, reliability
 from nstudent.evaluation.label_quality import KeptQuality, detection_quality, held_out_quality, labels_without_images
+from nstudent.evaluation.level_calibration import calibration_of_levels
 from nstudent.evaluation.metrics import Tallies
 from nstudent.evaluation.metrics import scores as score_of
 from nstudent.evaluation.plots import save_figure
@@ -28,7 +27,6 @@ from nstudent.evaluation.scores import (
     HeapGain,
     Intervals,
     Labelling,
-    LevelCalibration,
     LevelQuality,
     Scores,
     Side,
@@ -39,14 +37,14 @@ from nstudent.labels.path_posterior import Calibration
 from nstudent.labels.selection import load_given_keep
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble, pool_ensembles
-from nstudent.models.inference import Walk
+from nstudent.models.inference import Walk, told
 from nstudent.models.recipe import Recipe
+from nstudent.progress import Task
 from nstudent.runs.lineage import cost, made_from
 from nstudent.runs.stage import Context
 from nstudent.runs.step_metrics import Candidate, ChoiceMetrics, FilterMetrics, ScoreMetrics, TrainedMetrics
 from nstudent.storage.artifact import Artifact
 from nstudent.storage.files import write_json
-from nstudent.taxonomy.tree import UNKNOWN, LabelArray
 
 _Parts = Mapping[str, Assessed]
 """What a classifier says of validation and test, by these names."""
@@ -67,8 +65,13 @@ def run(context: Context) -> ScoreMetrics:
         classifiers={name: _scores(context, trained[name], parts) for name, parts in scoring.steps.items()},
         heap_gain=_heap_gain(context, scoring, sides),
         equal_passes=_equal_passes(context, scoring.steps),
-        calibration=_calibration(dataset, scoring.of(choice.taken)["test"], scoring.uncalibrated),
-        labelling={made.name: _labelling(context, dataset, made) for made in context.all("labels")},
+        calibration=calibration_of_levels(
+            scoring.of(choice.taken)["test"],
+            scoring.uncalibrated,
+            dataset.labels[dataset.test],
+            dataset.taxonomy.levels,
+        ),
+        labelling=_labellings(context, dataset),
         pseudo_labels=_pseudo_label_quality(context.all("labels", "selection"), judged, dataset),
         given_labels=_given_label_quality(filters, dataset),
         inconsistent=1 - float(scoring.uncalibrated.also[CONSISTENT].mean()),
@@ -87,7 +90,6 @@ class _Scoring:
         self._context = context
         self._dataset = dataset
         self._placement = Placement.from_config(context.config)
-        self._walk: Walk = context.walks.batches
         self._made = {made.name: made for made in context.all("classifier")}
         result = context.inputs["labeller"]
         self.choice = ChoiceMetrics.of(result.manifest)
@@ -96,12 +98,15 @@ class _Scoring:
         self.candidates = {name: self.choice.candidate(name) for name in names if name is not None}
         """The final classifier, the best one with the heap, and all that learnt from the labels alone."""
         pools = [each for each in self.candidates.values() if len(each.parts) > 1 and each != self.choice.taken]
-        with context.progress.task("evaluate", len(self._made) + 1 + len(pools), "classifiers") as task:
+        # The result is asked twice about test: as it is used, and without temperatures.
+        num_scored = len(self._made) + 1 + len(pools)
+        total = num_scored * (len(dataset.validation) + len(dataset.test)) + len(dataset.test)
+        with context.progress.task(f"score {num_scored} classifiers", total, "images") as task:
+            self._walk: Walk = told(context.walks.batches, task)
             self.steps: dict[str, _Parts] = {}
             """By step that trained."""
             for made in self._made.values():
                 self.steps[made.name] = self._assess(self._decoded(Ensemble.load(made, self._placement)), made.name)
-                task.advance(1)
             # The result as it is used, which a pool of the same parts could differ from by rounding alone.
             final = Ensemble.load(result, self._placement)
             self._found = {self.choice.chosen: self._assess(final, result.name)}
@@ -110,10 +115,8 @@ class _Scoring:
             agree = Consistency(raw.recipe.outputs)
             self.uncalibrated = assess(raw, dataset, dataset.test, batch_size, walk=self._walk, also=agree)
             """What the networks of the result say of test without any temperature."""
-            task.advance(1)
             for pool in pools:
                 self._found[pool.name] = self._assess(self._pooled(pool))
-                task.advance(1)
 
     def of(self, candidate: Candidate) -> _Parts:
         """What a candidate says that is the final classifier or a side of the gain."""
@@ -220,35 +223,18 @@ def _equal_passes(context: Context, steps: Mapping[str, _Parts]) -> dict[str, Di
     return None
 
 
-def _calibration(dataset: Dataset, found: Assessed, uncalibrated: Assessed) -> dict[str, LevelCalibration]:
-    """Calibration of the classes that the paths name, level by level, on test."""
-    truth, made = dataset.labels[dataset.test], {}
-    for number, level in enumerate(dataset.taxonomy.levels):
-        confidence, right = _answers(found, truth, number)
-        raw = _answers(uncalibrated, truth, number)
-        if len(right):
-            error = calibration_error(confidence, right)
-            made[level] = LevelCalibration(
-                error=error.value,
-                perfect=error.by_chance,
-                bins=reliability(confidence, right),
-                uncalibrated_error=calibration_error(*raw).value if len(raw[1]) else None,
-                uncalibrated_bins=reliability(*raw),
-            )
-    return made
+def _labellings(context: Context, dataset: Dataset) -> dict[str, Labelling]:
+    """By step that labelled the heap."""
+    steps = context.all("labels")
+    with context.progress.task("check the labels", len(steps) * len(dataset.validation), "images") as task:
+        return {made.name: _labelling(context, dataset, made, task) for made in steps}
 
 
-def _answers(found: Assessed, truth: LabelArray, level: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    """Confidence of the classes named at a level whose truth is known, and whether each is right, (answers,) both."""
-    rows = (found.paths[:, level] >= 0) & (truth[:, level] != UNKNOWN)
-    return found.confidence[rows, level], found.paths[rows, level] == truth[rows, level]
-
-
-def _labelling(context: Context, dataset: Dataset, made: Artifact) -> Labelling:
+def _labelling(context: Context, dataset: Dataset, made: Artifact, task: Task) -> Labelling:
     """What can be said of the labels of a step without the truth about the heap: its labeller labels validation too."""
     labeller = next(each for each in context.all("labeller") if each.name in made.manifest.inputs)
     ensemble = Ensemble.load(labeller, Placement.from_config(context.config))
-    ids, walk = dataset.validation, context.walks.batches
+    ids, walk = dataset.validation, told(context.walks.batches, task)
     found = assess(ensemble, dataset, ids, context.config.evaluate.batch_size, walk=walk)
     heap, truth = HeapLabels.open(made), dataset.labels[dataset.validation]
     given = dataset.labels[dataset.labelled]

@@ -21,18 +21,19 @@ from nstudent.report.limits import Limits
 from nstudent.report.material import Material
 from nstudent.runs.finding import Finding
 from nstudent.runs.step_metrics import FilterMetrics, TrainedMetrics, read_metrics
+from nstudent.runs.words import legend
 
 _SECTION_OF = {
     "nothing to learn from": "heap",
     "wrong labels": "heap",
     "other images": "heap",
-    "filter weaker than its labeller": "heap",
+    "filter weaker than the classifier it judges": "heap",
     "filter drops much": "heap",
     "classes gone": "heap",
     "few labels kept": "heap",
     "classes without labels": "heap",
     "still rising": "curves",
-    "small heap": "heap",
+    "few unlabelled images": "heap",
     "labels alone are strong": "scores",
     "small validation": "scores",
     "small test": "scores",
@@ -92,6 +93,11 @@ class OnTest:
     rounds: IntervalChart | None
     """Score of the student of each round, below the best of the labels alone; ``None`` without a round."""
     reliability: tuple[Reliability, ...]
+
+    @property
+    def words(self) -> dict[str, str]:
+        """What the names of the classifiers and scores mean, by the word."""
+        return legend((row.name for row in self.rows), self.names)
 
 
 @dataclass(frozen=True)

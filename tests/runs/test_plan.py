@@ -141,9 +141,9 @@ def test_a_stage_that_gathers_labellers_reads_all_that_were_made_before_it() -> 
 def test_the_plan_that_is_shown_names_every_labeller(capsys: pytest.CaptureFixture[str]) -> None:
     print_plan(plan(load_config(None, ["rounds=2", "probe.members=[]"])))
     rows = {line.split()[0]: " ".join(line.split()[1:]) for line in capsys.readouterr().out.splitlines()}
-    assert rows["04-pseudolabel"] == "00-data, 03-choose labels"
-    assert rows["08-pseudolabel"] == "00-data, 03-choose, 07-choose labels"
-    assert rows["12-evaluate"] == "everything made before scores"
+    assert rows["04-pseudolabel"] == "guesses labels of the unlabelled images 00-data, 03-choose"
+    assert rows["08-pseudolabel"] == "guesses labels of the unlabelled images 00-data, 03-choose, 07-choose"
+    assert rows["12-evaluate"] == "scores on the test images everything made before"
 
 
 @pytest.mark.usefixtures("labelled_by_all")
