@@ -4,49 +4,58 @@ Nothing is chosen here: the final classifier, and the best with and without the 
 validation.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
-from nstudent.data.dataset import Dataset
+from nstudent.data.dataset import Dataset, Ids
 from nstudent.evaluation.assess import Assessed, assess
 from nstudent.evaluation.bootstrap import compared, interval
-from nstudent.evaluation.calibration import calibration_error, reliability
-from nstudent.evaluation.label_quality import KeptQuality, detection_quality, held_out_quality, labels_without_images
+from nstudent.evaluation.label_quality import (
+    given_label_quality,
+    heap_label_quality,
+    held_out_quality,
+    labels_without_images,
+)
+from nstudent.evaluation.level_calibration import level_calibration
 from nstudent.evaluation.metrics import Tallies
 from nstudent.evaluation.metrics import scores as score_of
 from nstudent.evaluation.plots import save_figure
 from nstudent.evaluation.predictions import PredictionWriter
+from nstudent.evaluation.refit_scores import REFIT_SCORES, RefitScores
 from nstudent.evaluation.scores import (
     FIGURE,
     HEADLINE,
     SCORES,
     ClassifierScores,
-    DetectionQuality,
     Difference,
     Gap,
     HeapGain,
     Intervals,
     Labelling,
-    LevelCalibration,
-    LevelQuality,
     Scores,
     Side,
 )
 from nstudent.labels.consistency import CONSISTENT, Consistency
 from nstudent.labels.heap_labels import HeapLabels
-from nstudent.labels.path_posterior import Calibration
-from nstudent.labels.selection import load_given_keep
 from nstudent.models.device import Placement
-from nstudent.models.ensemble import Ensemble, pool_ensembles
+from nstudent.models.ensemble import Ensemble
 from nstudent.models.inference import Walk
 from nstudent.models.recipe import Recipe
+from nstudent.runs.candidate_ensembles import ensemble_of
 from nstudent.runs.lineage import cost, made_from
 from nstudent.runs.stage import Context
-from nstudent.runs.step_metrics import Candidate, ChoiceMetrics, FilterMetrics, ScoreMetrics, TrainedMetrics
+from nstudent.runs.step_metrics import (
+    LABELS_ALONE,
+    Candidate,
+    ChoiceMetrics,
+    FilterMetrics,
+    RefitMetrics,
+    ScoreMetrics,
+    TrainedMetrics,
+)
 from nstudent.storage.artifact import Artifact
 from nstudent.storage.files import write_json
-from nstudent.taxonomy.tree import UNKNOWN, LabelArray
 
 _Parts = Mapping[str, Assessed]
 """What a classifier says of validation and test, by these names."""
@@ -67,13 +76,20 @@ def run(context: Context) -> ScoreMetrics:
         classifiers={name: _scores(context, trained[name], parts) for name, parts in scoring.steps.items()},
         heap_gain=_heap_gain(context, scoring, sides),
         equal_passes=_equal_passes(context, scoring.steps),
-        calibration=_calibration(dataset, scoring.of(choice.taken)["test"], scoring.uncalibrated),
+        calibration=level_calibration(
+            dataset.taxonomy.levels,
+            dataset.labels[dataset.test],
+            scoring.of(choice.taken)["test"],
+            scoring.uncalibrated,
+        ),
         labelling={made.name: _labelling(context, dataset, made) for made in context.all("labels")},
-        pseudo_labels=_pseudo_label_quality(context.all("labels", "selection"), judged, dataset),
-        given_labels=_given_label_quality(filters, dataset),
+        pseudo_labels=heap_label_quality(context.all("labels", "selection"), judged, dataset),
+        given_labels=given_label_quality(filters, dataset),
         inconsistent=1 - float(scoring.uncalibrated.also[CONSISTENT].mean()),
     )
     write_json(context.folder / SCORES, scores.to_json())
+    for made in context.all("refit"):
+        write_json(context.folder / REFIT_SCORES, _refit_scores(context, dataset, scoring, sides, made).to_json())
     histories = {name: metrics.history for name, metrics in trained.items()}
     save_figure(context.folder / FIGURE, scores, histories, {name: made.name for name, made in judged.items()})
     gain = scores.heap_gain.difference if scores.heap_gain else None
@@ -119,21 +135,24 @@ class _Scoring:
         """What a candidate says that is the final classifier or a side of the gain."""
         return self._found[candidate.name] if candidate.name in self._found else self.steps[candidate.name]
 
+    def again(self, refit: Artifact, prefix: str = "") -> _Parts:
+        """What an ensemble of a refit says of test; it has learnt from validation. Its result is kept."""
+        ensemble = Ensemble.load(refit, self._placement, prefix)
+        return self._assess(ensemble, None if prefix else refit.name, {"test": self._dataset.test})
+
     def _pooled(self, pool: Candidate) -> Ensemble:
-        parts = [Ensemble.load(self._made[name], self._placement) for name in pool.parts]
-        raw = pool_ensembles(parts, list(pool.parts.values()))
-        if pool.temperatures is None or pool.ends is None:
-            return self._decoded(raw)
-        return self._decoded(raw.calibrated(Calibration(pool.temperatures, pool.ends)))
+        parts = {name: Ensemble.load(self._made[name], self._placement) for name in pool.parts}
+        return ensemble_of(pool, parts, self._context.config.decoder)
 
     def _decoded(self, ensemble: Ensemble) -> Ensemble:
         """The ensemble with the decoder that the result of the run has: all are scored by the same rule."""
         return ensemble.decoded_by(self._context.config.decoder)
 
-    def _assess(self, ensemble: Ensemble, kept_as: str | None = None) -> _Parts:
-        """Score an ensemble, and keep its predictions under the name of a step."""
+    def _assess(self, ensemble: Ensemble, kept_as: str | None = None, parts: Mapping[str, Ids] | None = None) -> _Parts:
+        """Score an ensemble, on validation and test if nothing else is said, and keep its predictions under the name of
+        a step."""
         dataset, batch_size, walk = self._dataset, self._context.config.evaluate.batch_size, self._walk
-        parts = {"validation": dataset.validation, "test": dataset.test}
+        parts = parts or {"validation": dataset.validation, "test": dataset.test}
         if kept_as is None:
             return {part: assess(ensemble, dataset, ids, batch_size, walk=walk) for part, ids in parts.items()}
         writer = PredictionWriter(self._context.folder, kept_as, dataset, ensemble.recipe.outputs)
@@ -208,6 +227,41 @@ def _gap(context: Context, ours: _Parts, theirs: _Parts, test: Intervals) -> Gap
     return Gap(_difference(context, ours, theirs), int((np.abs(apart[:, 0]) > 1e-9).sum()), test)
 
 
+def _refit_scores(
+    context: Context, dataset: Dataset, scoring: _Scoring, sides: Mapping[str, Side], made: Artifact
+) -> RefitScores:
+    refit = RefitMetrics.of(made.manifest)
+
+    def side(before: Side, gmacs: float, name: str, parts: _Parts) -> Side:
+        """A side after its parts were trained again, which is paid for on top."""
+        again = [refit.parts[part] for part in before.parts]
+        spent = before.training_gmacs, before.image_passes
+        return replace(
+            before,
+            name=name,
+            gmacs=gmacs,
+            training_gmacs=spent[0] and round(spent[0] + sum(each.training_gmacs for each in again), 3),
+            image_passes=None if spent[1] is None else spent[1] + sum(each.image_passes for each in again),
+            made_from=(*before.made_from, made.name),
+            validation={},
+            test=_intervals(context, parts["test"].tallies),
+            on_tree=parts["test"].on_tree,
+        )
+
+    ours, theirs = scoring.again(made), scoring.again(made, LABELS_ALONE) if refit.labels_alone else None
+    alone = None
+    if theirs and refit.labels_alone and refit.labels_alone_gmacs is not None:
+        name = f"{refit.labels_alone}, refit"
+        alone = side(sides[refit.labels_alone], refit.labels_alone_gmacs, name, theirs)
+    return RefitScores(
+        final=side(sides[refit.name], refit.gmacs, made.name, ours),
+        over_chosen=_difference(context, ours, scoring.of(scoring.candidates[refit.name])),
+        labels_alone=alone,
+        gain=_difference(context, ours, theirs) if theirs else None,
+        calibration=level_calibration(dataset.taxonomy.levels, dataset.labels[dataset.test], ours["test"]),
+    )
+
+
 def _equal_passes(context: Context, steps: Mapping[str, _Parts]) -> dict[str, Difference] | None:
     """The last student minus what has its architecture, as many image passes, and nothing from the heap."""
     students = [made for made in context.all("classifier") if made.manifest.round]
@@ -218,30 +272,6 @@ def _equal_passes(context: Context, steps: Mapping[str, _Parts]) -> dict[str, Di
             if len(passes) == 1 and Recipe.read(student).members == Recipe.read(other).members:
                 return _difference(context, steps[student.name], steps[other.name])
     return None
-
-
-def _calibration(dataset: Dataset, found: Assessed, uncalibrated: Assessed) -> dict[str, LevelCalibration]:
-    """Calibration of the classes that the paths name, level by level, on test."""
-    truth, made = dataset.labels[dataset.test], {}
-    for number, level in enumerate(dataset.taxonomy.levels):
-        confidence, right = _answers(found, truth, number)
-        raw = _answers(uncalibrated, truth, number)
-        if len(right):
-            error = calibration_error(confidence, right)
-            made[level] = LevelCalibration(
-                error=error.value,
-                perfect=error.by_chance,
-                bins=reliability(confidence, right),
-                uncalibrated_error=calibration_error(*raw).value if len(raw[1]) else None,
-                uncalibrated_bins=reliability(*raw),
-            )
-    return made
-
-
-def _answers(found: Assessed, truth: LabelArray, level: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    """Confidence of the classes named at a level whose truth is known, and whether each is right, (answers,) both."""
-    rows = (found.paths[:, level] >= 0) & (truth[:, level] != UNKNOWN)
-    return found.confidence[rows, level], found.paths[rows, level] == truth[rows, level]
 
 
 def _labelling(context: Context, dataset: Dataset, made: Artifact) -> Labelling:
@@ -268,30 +298,4 @@ def _judged(context: Context) -> dict[str, Artifact]:
     return {
         made.name: next(labels[name] for name in made.manifest.inputs if name in labels)
         for made in context.all("selection")
-    }
-
-
-def _pseudo_label_quality(
-    steps: Iterable[Artifact], judged: dict[str, Artifact], dataset: Dataset
-) -> dict[str, dict[str, LevelQuality]]:
-    """Before the filter and after it, for every round."""
-    truth = dataset.hidden_truth()
-    quality = {}
-    for made in steps:
-        heap = HeapLabels.open(judged[made.name], made) if made.name in judged else HeapLabels.open(made)
-        kept = KeptQuality(dataset.taxonomy.levels)
-        for part in heap.labels.parts():
-            kept.add(part.paths, truth[part.images], heap.keep[part.rows])
-        quality[made.name] = kept.found()
-    return quality
-
-
-def _given_label_quality(filters: Iterable[Artifact], dataset: Dataset) -> dict[str, dict[str, DetectionQuality]]:
-    """How well each filter found wrong given labels; empty where none is known to be wrong."""
-    ids = dataset.labelled
-    given, truth = dataset.labels[ids], dataset.hidden_truth()[ids]
-    if np.array_equal(given, truth):
-        return {}
-    return {
-        made.name: detection_quality(given, truth, load_given_keep(made), dataset.taxonomy.levels) for made in filters
     }

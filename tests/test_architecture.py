@@ -29,10 +29,11 @@ FLOORS = [
     {"runs.plan", "runs.outcome", "runs.verdict", "runs.curves", "runs.tensorboard", "runs.rehearsal"},
     {"runs.preflight"},
     {f"stages.{name}" for name in STAGES} | {"stages"},
+    {"lessons"},
     {"classifier", "trainer"},
     {"runs.remaining"},
     {"runs.asked"},
-    {"runs.stage", "runs.lineage", "runs.findings", "runs.lengths"},
+    {"runs.stage", "runs.lineage", "runs.findings", "runs.lengths", "runs.candidate_ensembles"},
     {"runs.score_findings"},
     {"runs.measured", "runs.finding", "runs.source_seen"},
     {"runs.step_metrics"},
@@ -99,6 +100,7 @@ LIGHT = {room for rooms in FLOORS[FLOOR_OF["data"] + 1 :] for room in rooms} | {
     "runs.remaining",
     # Whatever shows the scores of a run reads them here.
     "evaluation.scores",
+    "evaluation.refit_scores",
 }
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from nstudent.classifier import Classifier
 from nstudent.config.schema import Config
-from nstudent.data.dataset import Dataset
+from nstudent.data.dataset import Dataset, Ids
 from nstudent.errors import ArtifactError, TrainingError
 from nstudent.evaluation.scores import HEADLINE, Difference
 from nstudent.labels.heap_labels import HeapLabels
@@ -103,10 +103,10 @@ def test_given_labels_that_the_filter_dropped_teach_nothing(
 ) -> None:
     keep = load_given_keep(Artifact(go_on / "05-filter"))
     keep[3, 2] = keep[5] = False
-    monkeypatch.setattr("nstudent.stages.student.load_given_keep", lambda _: keep)
+    monkeypatch.setattr("nstudent.lessons.load_given_keep", lambda _: keep)
     taught = []
 
-    def labelled(_: Trainer, labels: LabelArray) -> None:
+    def labelled(_: Trainer, labels: LabelArray, ids: Ids) -> None:
         taught.append(labels)
         raise TrainingError("enough was seen")
 

@@ -1,0 +1,43 @@
+"""How far the probabilities of a classifier are from how often it is right, level by level."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from nstudent.evaluation.assess import Assessed
+from nstudent.evaluation.calibration import calibration_error, reliability
+from nstudent.evaluation.scores import LevelCalibration
+from nstudent.taxonomy.tree import UNKNOWN, LabelArray
+
+
+def level_calibration(
+    levels: tuple[str, ...], truth: LabelArray, found: Assessed, uncalibrated: Assessed | None = None
+) -> dict[str, LevelCalibration]:
+    """Calibration of the classes that the paths name, by level; a level that no image has is left out.
+
+    Args:
+        levels: Names of the levels, coarse first.
+        truth: True labels of the images, (images, levels).
+        found: What the classifier says of them.
+        uncalibrated: What its networks say without any temperature; ``None``: it is not compared with that.
+    """
+    made = {}
+    for number, level in enumerate(levels):
+        confidence, right = _answers(found, truth, number)
+        raw = None if uncalibrated is None else _answers(uncalibrated, truth, number)
+        if len(right):
+            error = calibration_error(confidence, right)
+            made[level] = LevelCalibration(
+                error=error.value,
+                perfect=error.by_chance,
+                bins=reliability(confidence, right),
+                uncalibrated_error=calibration_error(*raw).value if raw and len(raw[1]) else None,
+                uncalibrated_bins=reliability(*raw) if raw else (),
+            )
+    return made
+
+
+def _answers(found: Assessed, truth: LabelArray, level: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """Confidence of the classes named at a level whose truth is known, and whether each is right, (answers,) both."""
+    rows = (found.paths[:, level] >= 0) & (truth[:, level] != UNKNOWN)
+    return found.confidence[rows, level], found.paths[rows, level] == truth[rows, level]
