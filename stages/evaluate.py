@@ -17,7 +17,7 @@ from nstudent.evaluation.label_quality import (
     held_out_quality,
     labels_without_images,
 )
-from nstudent.evaluation.level_calibration import level_calibration
+from nstudent.evaluation.level_calibration import calibration_of_levels
 from nstudent.evaluation.metrics import Tallies
 from nstudent.evaluation.metrics import scores as score_of
 from nstudent.evaluation.plots import save_figure
@@ -76,11 +76,11 @@ def run(context: Context) -> ScoreMetrics:
         classifiers={name: _scores(context, trained[name], parts) for name, parts in scoring.steps.items()},
         heap_gain=_heap_gain(context, scoring, sides),
         equal_passes=_equal_passes(context, scoring.steps),
-        calibration=level_calibration(
-            dataset.taxonomy.levels,
-            dataset.labels[dataset.test],
+        calibration=calibration_of_levels(
             scoring.of(choice.taken)["test"],
             scoring.uncalibrated,
+            dataset.labels[dataset.test],
+            dataset.taxonomy.levels,
         ),
         labelling={made.name: _labelling(context, dataset, made) for made in context.all("labels")},
         pseudo_labels=heap_label_quality(context.all("labels", "selection"), judged, dataset),
@@ -149,8 +149,7 @@ class _Scoring:
         return ensemble.decoded_by(self._context.config.decoder)
 
     def _assess(self, ensemble: Ensemble, kept_as: str | None = None, parts: Mapping[str, Ids] | None = None) -> _Parts:
-        """Score an ensemble, on validation and test if nothing else is said, and keep its predictions under the name of
-        a step."""
+        """Score an ensemble, on validation and test if nothing is said, and keep its predictions as those of a step."""
         dataset, batch_size, walk = self._dataset, self._context.config.evaluate.batch_size, self._walk
         parts = parts or {"validation": dataset.validation, "test": dataset.test}
         if kept_as is None:
@@ -258,7 +257,7 @@ def _refit_scores(
         over_chosen=_difference(context, ours, scoring.of(scoring.candidates[refit.name])),
         labels_alone=alone,
         gain=_difference(context, ours, theirs) if theirs else None,
-        calibration=level_calibration(dataset.taxonomy.levels, dataset.labels[dataset.test], ours["test"]),
+        calibration=calibration_of_levels(ours["test"], None, dataset.labels[dataset.test], dataset.taxonomy.levels),
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 from nstudent.evaluation.assess import Assessed
@@ -10,16 +12,16 @@ from nstudent.evaluation.scores import LevelCalibration
 from nstudent.taxonomy.tree import UNKNOWN, LabelArray
 
 
-def level_calibration(
-    levels: tuple[str, ...], truth: LabelArray, found: Assessed, uncalibrated: Assessed | None = None
+def calibration_of_levels(
+    found: Assessed, uncalibrated: Assessed | None, truth: LabelArray, levels: Sequence[str]
 ) -> dict[str, LevelCalibration]:
     """Calibration of the classes that the paths name, by level; a level that no image has is left out.
 
     Args:
-        levels: Names of the levels, coarse first.
-        truth: True labels of the images, (images, levels).
-        found: What the classifier says of them.
+        found: What the classifier says of the images.
         uncalibrated: What its networks say without any temperature; ``None``: it is not compared with that.
+        truth: True labels of the images, (images, levels).
+        levels: Names of the levels, coarse first.
     """
     made = {}
     for number, level in enumerate(levels):

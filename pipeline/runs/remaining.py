@@ -136,7 +136,7 @@ class Remaining(NoListener):
         return UnderWay(
             training=training,
             epoch=int(entry["epoch"]),
-            epochs=plan.epochs if plan else None,
+            epochs=plan.epochs if plan and not plan.is_mixed else None,
             loss=loss if loss is not None and abs(loss) < float("inf") else None,
             validation=self._validation.get(training),
             seconds_left=None if left is None else round(left, 1),

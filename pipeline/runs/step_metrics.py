@@ -143,6 +143,16 @@ class RefitMetrics(Metrics):
     parts: dict[str, RefittedPart]
     """By the step that trained the classifier at first."""
 
+    @property
+    def training_gmacs(self) -> float:
+        """Billions of multiply-adds of all these trainings."""
+        return round(sum(part.training_gmacs for part in self.parts.values()), 3)
+
+    @property
+    def image_passes(self) -> int:
+        """Image passes of all these trainings."""
+        return sum(part.image_passes for part in self.parts.values())
+
 
 @dataclass(frozen=True)
 class LabelMetrics(Metrics):

@@ -139,7 +139,7 @@ def test_the_heap_counts_at_a_level_by_the_shown_images_that_could_have_a_label_
     with pytest.raises(TrainingError, match="enough was seen"):
         run_stage(tiny("student.weight_decay=0.5"), "student", go_on)
     heap = HeapLabels.open(*(Artifact(go_on / step) for step in ("04-pseudolabel", "05-filter")))
-    ((_, weight, shares),) = asked
+    ((_, weight, shares, _),) = asked
     assert weight == 1.0
     assert shares == heap.level_shares(heap.copies)
     assert all(0 < share <= 1 for share in shares)
