@@ -189,7 +189,7 @@ def test_with_validation_a_cross_fitted_member_learns_from_every_fold(
 def test_a_probe_that_would_outgrow_the_limit_of_cost_is_refused_before_anything_is_trained(
     untrained: Path, tiny: Callable[..., Config]
 ) -> None:
-    probe, words = "teacher.members=[{kind: probe}]", ("rounds=0", "final.refit=true")
+    probe, words = "teacher.members=[{}, {kind: probe}]", ("rounds=0", "final.refit=true")
     folder = run_all(tiny(probe, *words), untrained)
     costs = ChoiceMetrics.of(Manifest.read(folder / "02-choose")).taken.gmacs
     again = RefitMetrics.of(Manifest.read(folder / "03-refit")).gmacs
