@@ -1,10 +1,12 @@
 """Train a noised network on the labels and the kept pseudo-labels.
 
 Labels were made without noise, the student learns them under noise (RandAugment, dropout, stochastic depth, CutMix):
-it has to give the answer of an undisturbed teacher to a disturbed image (Noisy Student, arXiv 1911.04252).
+it has to give the answer of an undisturbed teacher to a disturbed image (Noisy Student, arXiv 1911.04252). With
+``student.consistency`` its own answers to nearly undisturbed images take their place later in the training.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 from nstudent.config.schema import Config
@@ -26,6 +28,7 @@ from nstudent.taxonomy.tree import UNKNOWN
 from nstudent.trainer import Trainer
 from nstudent.training.build import Lesson
 from nstudent.training.loop import Trained
+from nstudent.training.own_beliefs import WEAK, weak_noise
 from nstudent.training.trial import PlannedTraining
 
 
@@ -70,10 +73,16 @@ def _train(context: Context, trainer: Trainer) -> Trained:
     targets = heap.targets(context.config.pseudolabel.targets, trainer.outputs)
     keep = load_given_keep(context.inputs["selection"])
     given = np.where(keep, dataset.labels[dataset.labelled], UNKNOWN)
-    both = trainer.labelled(given), Examples(heap.images, targets, heap.copies)
+    going_on = config.consistency
+    # An image whose label is not sure enough has nothing to teach but what the student will believe of it.
+    copies = heap.copies if going_on is None else np.maximum(heap.copies, ~heap.keep.any(axis=1))
+    both = trainer.labelled(given), Examples(heap.images, targets, copies)
     parts = list(zip(both, trainer.student_batch(), strict=True))
-    objective = trainer.supervised(config, config.unlabelled_weight, heap.level_shares(heap.copies))
+    objective = trainer.supervised(config, config.unlabelled_weight, heap.level_shares(copies))
     lesson = Lesson(parts, objective, trainer.student_length())
+    if going_on is not None:
+        views = {WEAK: weak_noise(config.noise, going_on.weak)}
+        lesson = replace(lesson, views=views, revision=trainer.own_beliefs(going_on, given))
     return trainer.train("student", config.model, config, lesson, context.key("network"))
 
 

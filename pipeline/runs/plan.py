@@ -61,7 +61,7 @@ STAGES = {
             needs=("data",),
             after=("probe",),
             provides="classifier",
-            settings=_training("student"),
+            settings=_training("student", without=["consistency"]),
             asks=lambda config: decisions_of_probe(config.student),
             version=3,
             shared=True,
