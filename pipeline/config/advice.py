@@ -123,7 +123,7 @@ WHEN: Mapping[str, str] = {
     "pseudolabel.shard_rows": "Lower it if labelling is often interrupted or divided among jobs, which go by files.",
     "unlabelled_ratio": "Raise it if the heap is many times larger than the labels.",
     "student.consistency": "Try {} for long trainings from scratch, if the heap is like your labelled images.",
-    "consistency.begins": "Raise it if the student is weak for long: its own beliefs should be worth the stored labels.",
+    "consistency.begins": "Raise it if the student is weak for long: its beliefs should be worth the stored labels.",
     "consistency.full": "Lower it together with begins if the labeller is weak and the training long.",
     "consistency.share": "Lower it if the labeller is strong: what is left of each stored label stays in the loss.",
     "consistency.weak": "Set 0 if small moves already change what an image shows.",

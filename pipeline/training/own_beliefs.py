@@ -115,7 +115,7 @@ class OwnBeliefs:
         marginals, weights = self._own(believed, batch.whole_images[1])
         stored = [level[first:] for level in batch.targets]
         mass, at_end = revised(stored, marginals, share * weights)
-        counted = torch.stack([at_end.sum() / share, at_end.new_tensor(float(len(at_end)))])
+        counted = torch.stack([at_end.sum() / share, at_end.new_full((), len(at_end))])
         sums = torch.cat([counted, agreement(stored, marginals), *(level.sum(dim=0) for level in mass)])
         sum_over(self._world, sums)
         told, *whole = torch.split(sums, [4, *self._sizes])
