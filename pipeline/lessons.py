@@ -7,6 +7,7 @@ nothing but the images differs between the two.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 from nstudent.config.schema import Config, TrainingConfig
@@ -19,6 +20,7 @@ from nstudent.taxonomy.tree import UNKNOWN
 from nstudent.trainer import Trainer
 from nstudent.training.build import Lesson
 from nstudent.training.loop import Length
+from nstudent.training.own_beliefs import WEAK, weak_noise
 
 
 class Lessons:
@@ -78,11 +80,17 @@ class Lessons:
         keep = np.ones((len(ids), dataset.taxonomy.num_levels), dtype=bool)
         keep[: len(dataset.labelled)] = load_given_keep(selection)
         given = np.where(keep, dataset.labels[ids], UNKNOWN)
-        both = trainer.labelled(given, ids), Examples(heap.images, targets, heap.copies)
+        going_on = config.consistency
+        # An image whose label is not sure enough has nothing to teach but what the student will believe of it.
+        copies = heap.copies if going_on is None else np.maximum(heap.copies, ~heap.keep.any(axis=1))
+        both = trainer.labelled(given, ids), Examples(heap.images, targets, copies)
         parts = list(zip(both, trainer.student_batch(), strict=True))
-        shares = heap.level_shares(heap.copies)
-        objective = trainer.supervised(config, config.unlabelled_weight, shares, ids)
-        return Lesson(parts, objective, trainer.student_length(), learns_validation=self._with_validation)
+        objective = trainer.supervised(config, config.unlabelled_weight, heap.level_shares(copies), ids)
+        lesson = Lesson(parts, objective, trainer.student_length(), learns_validation=self._with_validation)
+        if going_on is None:
+            return lesson
+        views = {WEAK: weak_noise(config.noise, going_on.weak)}
+        return replace(lesson, views=views, revision=trainer.own_beliefs(going_on, given))
 
     def _of_labels(self, training: TrainingConfig, batch_size: int, length: Length, ids: Ids) -> Lesson:
         trainer = self._trainer

@@ -8,7 +8,7 @@ from functools import cached_property, partial
 
 import torch
 from nstudent.config.members import MemberConfig
-from nstudent.config.schema import Config, ModelConfig, TrainingConfig
+from nstudent.config.schema import Config, ConsistencyConfig, ModelConfig, TrainingConfig
 from nstudent.data.batches import Examples
 from nstudent.data.dataset import Dataset, Ids, PixelStore
 from nstudent.data.packing.shards import readable_size
@@ -38,6 +38,7 @@ from nstudent.training.held_out import HeldOut
 from nstudent.training.loop import Length, Trained
 from nstudent.training.losses import build_losses
 from nstudent.training.objective import CoarsePrior, Supervised
+from nstudent.training.own_beliefs import OwnBeliefs
 from torch import Tensor, nn
 
 _WORTH_SAYING = 0.05
@@ -129,6 +130,10 @@ class Trainer:
             heap_shares=heap_shares,
             coarse_prior=CoarsePrior.of(training.coarse_prior_weight, labels, self.outputs, self.placement.device),
         )
+
+    def own_beliefs(self, config: ConsistencyConfig, labels: LabelArray) -> OwnBeliefs:
+        """What a student goes on with; ``labels``: (images, levels), those that the labelled images are taught."""
+        return OwnBeliefs(config, self.outputs, labels, self.placement, self._world)
 
     def student_batch(self) -> tuple[int, int]:
         """Number of labelled images in a student's batch, and of pseudo-labelled ones."""

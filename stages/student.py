@@ -1,7 +1,8 @@
 """Train a noised network on the labels and the kept pseudo-labels.
 
 Labels were made without noise, the student learns them under noise (RandAugment, dropout, stochastic depth, CutMix):
-it has to give the answer of an undisturbed teacher to a disturbed image (Noisy Student, arXiv 1911.04252).
+it has to give the answer of an undisturbed teacher to a disturbed image (Noisy Student, arXiv 1911.04252). With
+``student.consistency`` its own answers to nearly undisturbed images take their place later in the training.
 """
 
 from collections.abc import Iterator

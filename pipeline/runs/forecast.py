@@ -98,7 +98,8 @@ def forecast(config: Config, amounts: Amounts, progress: Progress) -> Forecast:
                 image += _FORWARD_SHARE * pace * (length.trainings if stage.provides == "classifier" else 0)
                 # The baseline trains beside the teacher where there are cores for both.
                 beside = at_once if stage.name in _TRAINED_BESIDE else 1
-                seconds = _BESIDE_THE_STEPS * pace * length.image_passes * length.trainings / beside
+                passes = length.image_passes + _FORWARD_SHARE * length.believed
+                seconds = _BESIDE_THE_STEPS * pace * passes * length.trainings / beside
                 trainings[stage.name] = trainings.get(stage.name, 0.0) + seconds
             task.advance(1)
     if config.final.refit:

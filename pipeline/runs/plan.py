@@ -63,7 +63,7 @@ STAGES = {
             after=("probe",),
             provides="classifier",
             provides_also=("baseline",),
-            settings=_training("student"),
+            settings=_training("student", without=["consistency"]),
             asks=lambda config: decisions_of_probe(config.student),
             version=3,
             shared=True,

@@ -24,6 +24,8 @@ PROGRESS = "progress.json"
 """In the run folder while a run trains: how far it is."""
 _KEEP_SECONDS = 1.0
 """It is written, and the time that is left estimated anew, at most so often."""
+_FORWARD_SHARE = 1 / 3
+"""Cost of a pass forward, in passes forward and backward."""
 _FEWEST_SECONDS = 2.0
 """After less nothing is said of the time that is left: the first epochs load what the others use."""
 
@@ -155,8 +157,12 @@ class Remaining(NoListener):
         """The work of a step: image passes, times the cost of one."""
         stage, known = self._steps[step].stage.name, self._cost.values()
         # The baseline has the network of the student.
-        same = self._cost.get("baseline" if stage == "student" else stage)
-        return plan.trainings * plan.image_passes * (same or (sum(known) / len(known) if known else 1.0))
+        like = "baseline" if stage == "student" else stage
+        same = self._cost.get(like)
+        # What a stage itself has reported of its passes holds those forward, too.
+        believed = 0.0 if same and like == stage else _FORWARD_SHARE * plan.believed
+        passes = plan.image_passes + believed
+        return plan.trainings * passes * (same or (sum(known) / len(known) if known else 1.0))
 
     def _shares(self, step: str, plan: Expected) -> tuple[float, float]:
         """The share of the work of a step that is done, 0 to 1, and the share that was done before this call."""
