@@ -22,7 +22,7 @@ from nstudent.evaluation.metrics import Tallies
 from nstudent.evaluation.metrics import scores as score_of
 from nstudent.evaluation.plots import save_figure
 from nstudent.evaluation.predictions import PredictionWriter
-from nstudent.evaluation.refit_scores import REFIT_SCORES, RefitScores
+from nstudent.evaluation.refit_scores import REFIT_SCORES, RefitScores, trained_again
 from nstudent.evaluation.scores import (
     FIGURE,
     HEADLINE,
@@ -40,8 +40,9 @@ from nstudent.labels.consistency import CONSISTENT, Consistency
 from nstudent.labels.heap_labels import HeapLabels
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble
-from nstudent.models.inference import Walk
+from nstudent.models.inference import Walk, told
 from nstudent.models.recipe import Recipe
+from nstudent.progress import Task
 from nstudent.runs.candidate_ensembles import ensemble_of
 from nstudent.runs.lineage import cost, made_from
 from nstudent.runs.stage import Context
@@ -82,7 +83,7 @@ def run(context: Context) -> ScoreMetrics:
             dataset.labels[dataset.test],
             dataset.taxonomy.levels,
         ),
-        labelling={made.name: _labelling(context, dataset, made) for made in context.all("labels")},
+        labelling=_labellings(context, dataset),
         pseudo_labels=heap_label_quality(context.all("labels", "selection"), judged, dataset),
         given_labels=given_label_quality(filters, dataset),
         inconsistent=1 - float(scoring.uncalibrated.also[CONSISTENT].mean()),
@@ -103,7 +104,6 @@ class _Scoring:
         self._context = context
         self._dataset = dataset
         self._placement = Placement.from_config(context.config)
-        self._walk: Walk = context.walks.batches
         self._made = {made.name: made for made in context.all("classifier")}
         result = context.inputs["labeller"]
         self.choice = ChoiceMetrics.of(result.manifest)
@@ -112,12 +112,16 @@ class _Scoring:
         self.candidates = {name: self.choice.candidate(name) for name in names if name is not None}
         """The final classifier, the best one with the heap, and all that learnt from the labels alone."""
         pools = [each for each in self.candidates.values() if len(each.parts) > 1 and each != self.choice.taken]
-        with context.progress.task("evaluate", len(self._made) + 1 + len(pools), "classifiers") as task:
+        # The result is asked twice about test: as it is used, and without temperatures.
+        again = [(made, prefix) for made in context.all("refit") for prefix in RefitMetrics.of(made.manifest).prefixes]
+        num_scored = len(self._made) + 1 + len(pools)
+        total = num_scored * (len(dataset.validation) + len(dataset.test)) + (1 + len(again)) * len(dataset.test)
+        with context.progress.task(f"score {num_scored} classifiers", total, "images") as task:
+            self._walk: Walk = told(context.walks.batches, task)
             self.steps: dict[str, _Parts] = {}
             """By step that trained."""
             for made in self._made.values():
                 self.steps[made.name] = self._assess(self._decoded(Ensemble.load(made, self._placement)), made.name)
-                task.advance(1)
             # The result as it is used, which a pool of the same parts could differ from by rounding alone.
             final = Ensemble.load(result, self._placement)
             self._found = {self.choice.chosen: self._assess(final, result.name)}
@@ -126,19 +130,17 @@ class _Scoring:
             agree = Consistency(raw.recipe.outputs)
             self.uncalibrated = assess(raw, dataset, dataset.test, batch_size, walk=self._walk, also=agree)
             """What the networks of the result say of test without any temperature."""
-            task.advance(1)
             for pool in pools:
                 self._found[pool.name] = self._assess(self._pooled(pool))
-                task.advance(1)
+            self.again: dict[str, _Parts] = {}
+            """By the prefix of its files, what was trained again says of test; it has learnt from validation."""
+            for made, prefix in again:
+                ensemble, kept_as = Ensemble.load(made, self._placement, prefix), None if prefix else made.name
+                self.again[prefix] = self._assess(ensemble, kept_as, {"test": dataset.test})
 
     def of(self, candidate: Candidate) -> _Parts:
         """What a candidate says that is the final classifier or a side of the gain."""
         return self._found[candidate.name] if candidate.name in self._found else self.steps[candidate.name]
-
-    def again(self, refit: Artifact, prefix: str = "") -> _Parts:
-        """What an ensemble of a refit says of test; it has learnt from validation. Its result is kept."""
-        ensemble = Ensemble.load(refit, self._placement, prefix)
-        return self._assess(ensemble, None if prefix else refit.name, {"test": self._dataset.test})
 
     def _pooled(self, pool: Candidate) -> Ensemble:
         parts = {name: Ensemble.load(self._made[name], self._placement) for name in pool.parts}
@@ -231,29 +233,19 @@ def _refit_scores(
 ) -> RefitScores:
     refit = RefitMetrics.of(made.manifest)
 
-    def side(before: Side, gmacs: float, name: str, parts: _Parts) -> Side:
-        """A side after its parts were trained again, which is paid for on top."""
-        again = [refit.parts[part] for part in before.parts]
-        spent = before.training_gmacs, before.image_passes
-        return replace(
-            before,
-            name=name,
-            gmacs=gmacs,
-            training_gmacs=spent[0] and round(spent[0] + sum(each.training_gmacs for each in again), 3),
-            image_passes=None if spent[1] is None else spent[1] + sum(each.image_passes for each in again),
-            made_from=(*before.made_from, made.name),
-            validation={},
-            test=_intervals(context, parts["test"].tallies),
-            on_tree=parts["test"].on_tree,
-        )
+    def side(before: Side, name: str, gmacs: float, parts: _Parts) -> Side:
+        spent = [(refit.parts[part].image_passes, refit.parts[part].training_gmacs) for part in before.parts]
+        again = trained_again(before, (sum(each[0] for each in spent), sum(each[1] for each in spent)), made.name)
+        test = parts["test"]
+        return replace(again, name=name, gmacs=gmacs, test=_intervals(context, test.tallies), on_tree=test.on_tree)
 
-    ours, theirs = scoring.again(made), scoring.again(made, LABELS_ALONE) if refit.labels_alone else None
+    ours, theirs = scoring.again[""], scoring.again.get(LABELS_ALONE)
     alone = None
     if theirs and refit.labels_alone and refit.labels_alone_gmacs is not None:
-        name = f"{refit.labels_alone}, refit"
-        alone = side(sides[refit.labels_alone], refit.labels_alone_gmacs, name, theirs)
+        before = sides[refit.labels_alone]
+        alone = side(before, f"{before.name}, refit", refit.labels_alone_gmacs, theirs)
     return RefitScores(
-        final=side(sides[refit.name], refit.gmacs, made.name, ours),
+        final=side(sides[refit.name], made.name, refit.gmacs, ours),
         over_chosen=_difference(context, ours, scoring.of(scoring.candidates[refit.name])),
         labels_alone=alone,
         gain=_difference(context, ours, theirs) if theirs else None,
@@ -273,11 +265,18 @@ def _equal_passes(context: Context, steps: Mapping[str, _Parts]) -> dict[str, Di
     return None
 
 
-def _labelling(context: Context, dataset: Dataset, made: Artifact) -> Labelling:
+def _labellings(context: Context, dataset: Dataset) -> dict[str, Labelling]:
+    """By step that labelled the heap."""
+    steps = context.all("labels")
+    with context.progress.task("check the labels", len(steps) * len(dataset.validation), "images") as task:
+        return {made.name: _labelling(context, dataset, made, task) for made in steps}
+
+
+def _labelling(context: Context, dataset: Dataset, made: Artifact, task: Task) -> Labelling:
     """What can be said of the labels of a step without the truth about the heap: its labeller labels validation too."""
     labeller = next(each for each in context.all("labeller") if each.name in made.manifest.inputs)
     ensemble = Ensemble.load(labeller, Placement.from_config(context.config))
-    ids, walk = dataset.validation, context.walks.batches
+    ids, walk = dataset.validation, told(context.walks.batches, task)
     found = assess(ensemble, dataset, ids, context.config.evaluate.batch_size, walk=walk)
     heap, truth = HeapLabels.open(made), dataset.labels[dataset.validation]
     given = dataset.labels[dataset.labelled]

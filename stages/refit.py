@@ -27,7 +27,7 @@ from nstudent.models.recipe import Recipe
 from nstudent.randomness import Key
 from nstudent.runs.candidate_ensembles import ensemble_of
 from nstudent.runs.stage import Context
-from nstudent.runs.step_metrics import LABELS_ALONE, Candidate, ChoiceMetrics, RefitMetrics, RefittedPart
+from nstudent.runs.step_metrics import Candidate, ChoiceMetrics, RefitMetrics, RefittedPart
 from nstudent.storage.artifact import Artifact
 from nstudent.trainer import Trainer
 from nstudent.training.build import Lesson
@@ -69,16 +69,13 @@ def run(context: Context) -> RefitMetrics | None:
         for name, members in fitted.items()
     }
     ensembles = [ensemble_of(side, classifiers, context.config.decoder) for side in sides]
-    for ensemble, prefix in zip(ensembles, ("", LABELS_ALONE), strict=False):
-        context.reserve(sum(tensor.nbytes for member in ensemble.members for tensor in member.tensors().values()))
-        ensemble.save(context.folder, prefix)
     other = len(sides) > 1
     labelled = len(Lessons(trainer, context.config, with_validation=True).ids)
     context.progress.say(
         f"  trained again on {labelled:,} images, those of validation among them: {', '.join(fitted)}. Weights and "
         "temperatures stay those of the choice, because no held-out image is left to fit others to"
     )
-    return RefitMetrics(
+    metrics = RefitMetrics(
         name=choice.chosen,
         gmacs=round(ensembles[0].gmacs, 6),
         labels_alone=sides[1].name if other else None,
@@ -86,6 +83,10 @@ def run(context: Context) -> RefitMetrics | None:
         labelled=labelled,
         parts={name: _part(members) for name, members in fitted.items()},
     )
+    for ensemble, prefix in zip(ensembles, metrics.prefixes, strict=True):
+        context.reserve(sum(tensor.nbytes for member in ensemble.members for tensor in member.tensors().values()))
+        ensemble.save(context.folder, prefix)
+    return metrics
 
 
 def train_ahead(context: Context, number: int) -> None:

@@ -88,6 +88,6 @@ def in_words(gap: Difference, labeller: str) -> str:
     else:
         said = "cannot be told from"
     return (
-        f"  the student {said} its labeller ({labeller}): {100 * gap.value:+.1f} points "
+        f"  the student {said} the classifier that guessed its labels ({labeller}): {100 * gap.value:+.1f} points "
         f"[{100 * gap.low:+.1f}, {100 * gap.high:+.1f}] on validation"
     )

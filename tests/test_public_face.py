@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import nstudent
 import pytest
 from nstudent.report.mark import REPORT, mark
-from nstudent.runs.folder import CONFIG
+from nstudent.runs.kept_config import CONFIG
 
 if TYPE_CHECKING:
     from conftest import FakeStages

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from nstudent.errors import one_line
-from nstudent.progress import Task
-from nstudent.runs.remaining import UnderWay, in_words
+from nstudent.progress import Task, figure_in_words
 from nstudent.runs.stage import Step
 from nstudent.runs.step_metrics import DataMetrics
+from nstudent.runs.words import DOES
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
@@ -126,9 +126,8 @@ class _Lines:
             self._said = now
             rate = (self._done - self._first) / (now - self._began)
             left = (self._total - self._done) / max(rate, 1e-9)
-            self._line(
-                f"{self._done}/{self._total} {self._unit}, {rate:.1f} a second, {left:.0f} s left {_figures(shown)}"
-            )
+            how = f"{self._done}/{self._total} {self._unit}, {rate:.1f} a second, {left:.0f} s left"
+            self._line(", ".join(filter(None, (how, _figures(shown)))))
 
     def close(self) -> None:
         if self._first and self._first == self._total:
@@ -142,22 +141,22 @@ class _Lines:
 
 
 def _figures(shown: Mapping[str, float]) -> str:
-    return " ".join(f"{name} {value:.4g}" for name, value in shown.items())
+    return ", ".join(figure_in_words(name, value) for name, value in shown.items())
 
 
 def print_plan(steps: Sequence[Step]) -> None:
     """The steps of a run and what each reads."""
-    table = Table("step", "reads", "makes", box=None, pad_edge=False)
+    table = Table("step", "what it does", "reads", box=None, pad_edge=False)
     for step in steps:
         reads = ", ".join(step.reads or ["the source"])
         is_all = step.gathered and len(step.reads) == step.index
-        table.add_row(step.name, "everything made before" if is_all else reads, step.stage.provides)
-    Console().print(table)
+        table.add_row(step.name, DOES[step.stage.name], "everything made before" if is_all else reads)
+    _wide_console().print(table)
 
 
 def print_status(rows: Sequence[tuple[str, str, str, str]]) -> None:
-    """(step, state, level accuracy on validation in percent, reason) of every step."""
-    table = Table("step", "state", "accuracy", "why", box=None, pad_edge=False)
+    """(step, state, level accuracy on validation in percent, why it is not done or what it does) of every step."""
+    table = Table("step", "state", "validation %", "", box=None, pad_edge=False)
     for row in rows:
         table.add_row(*map(safe, row))
     _wide_console().print(table)
@@ -171,20 +170,6 @@ def print_line(text: str = "") -> None:
 def print_sentence(text: str) -> None:
     """A sentence of any length and any words: broken between words on a terminal, one line anywhere else."""
     Console().print(safe(text), highlight=False, soft_wrap=not sys.stdout.isatty())
-
-
-def far(found: UnderWay, steps: Sequence[str]) -> str:
-    """How far a run is, in a line; ``steps`` are the names of all of its steps."""
-    step = found.training.split("/")[0]
-    number = f"step {steps.index(step) + 1} of {len(steps)}, " if step in steps else ""
-    said = [f"running: {number}{found.training}, epoch {found.epoch}" + (f" of {found.epochs}" if found.epochs else "")]
-    if found.loss is not None:
-        said.append(f"loss {found.loss:.4g}")
-    if found.validation is not None:
-        said.append(f"validation {100 * found.validation:.1f} %")
-    if found.seconds_left is not None:
-        said.append(f"{in_words(found.seconds_left)} to the end of the run")
-    return ", ".join(said)
 
 
 def print_left_out(metrics: DataMetrics, folder: Path) -> None:

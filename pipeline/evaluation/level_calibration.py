@@ -1,4 +1,4 @@
-"""How far the probabilities of a classifier are from how often it is right, level by level."""
+"""How the probabilities of the classes that labels name agree with how often they are right, level by level."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from nstudent.taxonomy.tree import UNKNOWN, LabelArray
 def calibration_of_levels(
     found: Assessed, uncalibrated: Assessed | None, truth: LabelArray, levels: Sequence[str]
 ) -> dict[str, LevelCalibration]:
-    """Calibration of the classes that the paths name, by level; a level that no image has is left out.
+    """Calibration of the classes that the paths name, by level; levels without an answer are left out.
 
     Args:
-        found: What the classifier says of the images.
-        uncalibrated: What its networks say without any temperature; ``None``: it is not compared with that.
-        truth: True labels of the images, (images, levels).
+        found: What a classifier says of some images.
+        uncalibrated: What its networks say of them without any temperature; ``None``: that is not looked at.
+        truth: Their labels, (images, levels).
         levels: Names of the levels, coarse first.
     """
     made = {}

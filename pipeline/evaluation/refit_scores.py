@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nstudent.errors import ArtifactError
@@ -48,3 +48,23 @@ class RefitScores(JsonRecord):
             raise ArtifactError(
                 f"{path} holds no scores that this version reads ({error}): `nstudent stage evaluate` makes them again"
             ) from error
+
+
+def trained_again(before: Side, spent: tuple[int, float], step: str) -> Side:
+    """A side after its parts were trained again, which is paid for on top; without scores.
+
+    Args:
+        before: The side as it was.
+        spent: Image passes of these trainings, and their billions of multiply-adds.
+        step: The step that did it.
+    """
+    gmacs, passes = before.training_gmacs, before.image_passes
+    return replace(
+        before,
+        training_gmacs=None if gmacs is None else round(gmacs + spent[1], 3),
+        image_passes=None if passes is None else passes + spent[0],
+        made_from=(*before.made_from, step),
+        validation={},
+        test={},
+        on_tree=None,
+    )

@@ -22,6 +22,7 @@ from nstudent.report.limits import Limits
 from nstudent.report.material import Material
 from nstudent.runs.finding import Finding
 from nstudent.runs.step_metrics import FilterMetrics, RefitMetrics, TrainedMetrics, read_metrics
+from nstudent.runs.words import legend
 
 _SECTION_OF = {
     "nothing to learn from": "heap",
@@ -95,6 +96,11 @@ class OnTest:
     reliability: tuple[Reliability, ...]
     refit: RefitScores | None
     """What was trained again on labels and validation together; ``None`` if nothing was."""
+
+    @property
+    def words(self) -> dict[str, str]:
+        """What the names of the classifiers and scores mean, by the word."""
+        return legend((row.name for row in self.rows), self.names)
 
 
 @dataclass(frozen=True)

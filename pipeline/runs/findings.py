@@ -88,9 +88,9 @@ def _other_images(measured: Measured) -> Iterator[Finding]:
         is_less = heap < validation
         yield Finding(
             "other images",
-            f"The labeller of {step} is {'less' if is_less else 'more'} sure of your unlabelled images than of the "
-            f"validation images (mean probability {heap:.0%} against {validation:.0%} at level {level}): they are "
-            "other images.",
+            f"The classifier that labels in {step} is {'less' if is_less else 'more'} sure of your unlabelled images "
+            f"than of the validation images (mean probability {heap:.0%} against {validation:.0%} at level {level}): "
+            "they are other images.",
             "leaving images out of the heap that show none of the classes"
             if is_less
             else "validation images from where the labelled and the unlabelled ones come from",
@@ -129,7 +129,7 @@ def _weak_filter(measured: Measured, step: str, judged: FilterMetrics) -> Iterat
     if reached < labelling.validation - error:
         yield Finding(
             "filter weaker than its labeller",
-            f"The network of {step} is weaker than the labeller whose labels it judges: {reached:.1%} against "
+            f"The network of {step} is weaker than the classifier whose labels it judges: {reached:.1%} against "
             f"{labelling.validation:.1%} {HEADLINE} on validation.",
             "filter.enabled=false, or a longer training of it (filter.epochs)",
             {"filter": reached, "labeller": labelling.validation},

@@ -27,8 +27,6 @@ class Expected:
     """Number of images that go forward and backward in each of them."""
     believed: int = 0
     """Number of images that only go forward, through the averaged network, in each of them."""
-    is_mixed: bool = False
-    """Whether networks of several kinds are counted as one training, with the epochs and passes of all together."""
 
 
 def batch_parts(training: FilterConfig | StudentConfig) -> tuple[int, int]:
@@ -83,7 +81,7 @@ def expected(config: Config, stage: str, labelled: int, unlabelled: int) -> Expe
 
 
 def _trained_again(config: Config, labelled: int, unlabelled: int) -> Expected:
-    """All that may be trained again, at most: what was not chosen is not."""
+    """All that may be trained again, counted as one training: at most, because what was not chosen is not."""
     times = {"teacher": 1, "baseline": min(1, config.rounds), "student": config.rounds}
     epochs = passes = believed = 0
     for stage, count in times.items():
@@ -92,7 +90,7 @@ def _trained_again(config: Config, labelled: int, unlabelled: int) -> Expected:
             epochs += count * one.trainings * one.epochs
             passes += count * one.trainings * one.image_passes
             believed += count * one.trainings * one.believed
-    return Expected(1, epochs, passes, believed, is_mixed=True)
+    return Expected(1, epochs, passes, believed)
 
 
 def _believing_steps(student: StudentConfig, steps: int) -> int:

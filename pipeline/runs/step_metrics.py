@@ -144,6 +144,11 @@ class RefitMetrics(Metrics):
     """By the step that trained the classifier at first."""
 
     @property
+    def prefixes(self) -> tuple[str, ...]:
+        """What the names of the files of each ensemble begin with; the result's comes first."""
+        return ("",) if self.labels_alone is None else ("", LABELS_ALONE)
+
+    @property
     def training_gmacs(self) -> float:
         """Billions of multiply-adds of all these trainings."""
         return round(sum(part.training_gmacs for part in self.parts.values()), 3)
