@@ -56,6 +56,16 @@ def test_a_key_makes_stale_what_depends_on_it(
     assert made is None or list(reasons) == made
 
 
+def test_own_beliefs_make_the_student_stale_and_not_the_baseline_that_has_no_heap(
+    tmp_path: Path, fake_stages: FakeStages
+) -> None:
+    steps_made(tmp_path)
+    assert steps_made(tmp_path, "student.consistency=null") == {}
+    reasons = steps_made(tmp_path, "student.consistency={}")
+    assert list(reasons) == ONE_ROUND[6:]
+    assert reasons["06-student"].startswith("student.consistency.begins was not set")
+
+
 @pytest.mark.parametrize(
     "word",
     [
