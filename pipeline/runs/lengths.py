@@ -66,9 +66,9 @@ def expected(config: Config, stage: str, labelled: int, unlabelled: int) -> Expe
         return Expected(len(config.teacher.members), config.teacher.epochs, passes)
     if stage in ("baseline", "student"):
         epochs, steps = student_length(config.student, labelled, unlabelled)
-        batch = student_batch(config.student, labelled, unlabelled)
-        believed = _believing_steps(config.student, epochs * steps) * batch[1] if stage == "student" else 0
-        return Expected(1, epochs, epochs * steps * sum(batch), believed)
+        both = student_batch(config.student, labelled, unlabelled)
+        believed = _believing_steps(config.student, epochs * steps) * both[1] if stage == "student" else 0
+        return Expected(1, epochs, epochs * steps * sum(both), believed)
     judge = config.filter
     if stage == "filter" and (judge.enabled or judge.labelled):
         batch, beside = batch_parts(judge)
