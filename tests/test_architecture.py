@@ -29,11 +29,12 @@ FLOORS = [
     {"runs.plan", "runs.outcome", "runs.verdict", "runs.curves", "runs.tensorboard", "runs.rehearsal"},
     {"runs.preflight"},
     {f"stages.{name}" for name in STAGES} | {"stages"},
+    {"lessons"},
     {"classifier", "trainer"},
     {"runs.under_way"},
     {"runs.remaining"},
     {"runs.asked"},
-    {"runs.stage", "runs.lineage", "runs.findings", "runs.lengths"},
+    {"runs.stage", "runs.lineage", "runs.findings", "runs.lengths", "runs.candidate_ensembles"},
     {"runs.score_findings"},
     {"runs.measured", "runs.finding", "runs.source_seen", "runs.kept_config", "runs.words"},
     {"runs.step_metrics"},
@@ -113,6 +114,7 @@ LIGHT = {room for rooms in FLOORS[FLOOR_OF["data"] + 1 :] for room in rooms} | {
     "runs.words",
     # Whatever shows the scores of a run reads them here.
     "evaluation.scores",
+    "evaluation.refit_scores",
 }
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from nstudent.cli.console import print_line, print_sentence
 from nstudent.errors import one_line
+from nstudent.evaluation.refit_scores import RefitScores
 from nstudent.evaluation.scores import HEADLINE, OF_A_LEVEL, WHOLE_PATH, Difference, Interval, Scores, Side
 from nstudent.runs.finding import Finding
 from nstudent.runs.measured import Measured
@@ -33,7 +34,8 @@ def print_scores(measured: Measured) -> None:
     sides = scores.sides
     for block in _blocks(_columns(scores)):
         _print_table(block)
-    print_line("* final classifier, chosen on validation. Scores: of the test images, in %.")
+    what = "final classifier" if measured.refit is None else "chosen classifier"
+    print_line(f"* {what}, chosen on validation. Scores: of the test images, in %.")
     print_line(f"  {scores.confidence:.0%} intervals: bootstrap over the images, for the trainings of this seed.")
     _print_legend(scores)
     print_line()
@@ -47,11 +49,26 @@ def print_scores(measured: Measured) -> None:
     if scores.calibration:
         print_line("How far the probabilities are off (and would be by chance, with so few images):")
         print_line(f"  {_calibration(scores)}")
+    if measured.refit is not None:
+        for line in _refit(measured.refit, scores.final.name):
+            print_sentence(line)
     if (found := scores.final.on_tree) is not None and found.severity is not None:
         print_sentence(
             f"The {found.mistakes} wrong labels of the final classifier are {found.severity:.1f} levels off, on "
             "average (1: a class beside the right one; each level more has less in common with it)."
         )
+
+
+def _refit(found: RefitScores, chosen: str) -> Iterator[str]:
+    """What training again on labels and validation together has changed, on test."""
+    yield (
+        f"{found.final.name} is what the run gives: the {chosen} trained again, on labels and validation together, "
+        "after the last decision; its temperatures are those of before. On test, against what it was:"
+    )
+    yield f"  {_both(found.over_chosen)}"
+    if found.gain is not None and found.labels_alone is not None:
+        yield f"Against {found.labels_alone.name}, the best of the labels alone trained again in the same way:"
+        yield f"  {_both(found.gain)}"
 
 
 def print_findings(measured: Measured, found: Iterable[Finding]) -> None:

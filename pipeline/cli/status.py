@@ -34,7 +34,7 @@ def print_states(states: Iterable[StepState]) -> None:
     """Print a table with a row for each of these steps."""
     from nstudent.cli import console
     from nstudent.evaluation.scores import HEADLINE
-    from nstudent.runs.step_metrics import ChoiceMetrics, TrainedMetrics
+    from nstudent.runs.step_metrics import ChoiceMetrics, RefitMetrics, TrainedMetrics
     from nstudent.runs.words import DOES
 
     rows = []
@@ -46,5 +46,8 @@ def print_states(states: Iterable[StepState]) -> None:
         elif isinstance(trained, ChoiceMetrics):
             score = f"{100 * trained.taken.validation:.1f}"
             note = note or f"takes {trained.chosen}"
+        elif isinstance(trained, RefitMetrics):
+            # It has learnt from the validation images.
+            note = note or f"trains the {trained.name} again"
         rows.append((state.step.name, state.state, score, note or DOES[state.step.stage.name]))
     console.print_status(rows)

@@ -13,28 +13,28 @@ from nstudent.taxonomy.tree import UNKNOWN, LabelArray
 
 
 def calibration_of_levels(
-    found: Assessed, uncalibrated: Assessed, truth: LabelArray, levels: Sequence[str]
+    found: Assessed, uncalibrated: Assessed | None, truth: LabelArray, levels: Sequence[str]
 ) -> dict[str, LevelCalibration]:
     """Calibration of the classes that the paths name, by level; levels without an answer are left out.
 
     Args:
         found: What a classifier says of some images.
-        uncalibrated: What its networks say of them without any temperature.
+        uncalibrated: What its networks say of them without any temperature; ``None``: that is not looked at.
         truth: Their labels, (images, levels).
         levels: Names of the levels, coarse first.
     """
     made = {}
     for number, level in enumerate(levels):
         confidence, right = _answers(found, truth, number)
-        raw = _answers(uncalibrated, truth, number)
+        raw = None if uncalibrated is None else _answers(uncalibrated, truth, number)
         if len(right):
             error = calibration_error(confidence, right)
             made[level] = LevelCalibration(
                 error=error.value,
                 perfect=error.by_chance,
                 bins=reliability(confidence, right),
-                uncalibrated_error=calibration_error(*raw).value if len(raw[1]) else None,
-                uncalibrated_bins=reliability(*raw),
+                uncalibrated_error=calibration_error(*raw).value if raw and len(raw[1]) else None,
+                uncalibrated_bins=reliability(*raw) if raw else (),
             )
     return made
 

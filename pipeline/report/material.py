@@ -15,6 +15,7 @@ from nstudent.config.schema import Config
 from nstudent.data.dataset import INDEX, OK, TAXONOMY, TRUTH, Ids
 from nstudent.data.left_out import LEFT_OUT
 from nstudent.evaluation.predictions import Predictions
+from nstudent.evaluation.refit_scores import RefitScores
 from nstudent.evaluation.scores import SCORES, Scores
 from nstudent.labels.heap_labels import HeapLabels
 from nstudent.runs.curves import read_curves
@@ -128,14 +129,16 @@ class Material:
         steps = plan(config)
         manifests = _made(run_dir, steps)
         scores: Scores | None = None
+        refit: RefitScores | None = None
         waiting: tuple[Waiting, ...] = ()
         step = next((step.name for step in steps if step.stage.provides == "scores" and step.name in manifests), None)
         if step is not None:
             manifests = {name: manifests[name] for name in [*sorted(manifests[step].inputs), step]}
             scores = Scores.read(run_dir / step / SCORES)
+            refit = RefitScores.read(run_dir / step)
         else:
             waiting = tuple(_waiting(run_dir, steps, manifests))
-        measured = Measured.of(manifests, scores)
+        measured = Measured.of(manifests, scores, refit)
         found = findings(measured)
         return cls(run_dir, config, measured, tuple(found), verdict(measured, found), manifests, waiting)
 

@@ -20,6 +20,7 @@ _BRINGS: Mapping[str, str] = {
     "labeller": "which classifier is taken: to label next, or in the end",
     "labels": "labels of the unlabelled images",
     "selection": "which of these labels are taught",
+    "refit": "the final classifier, trained again on labels and validation together",
     "scores": "the answer, scores on test, confusion, how sure, how bad the mistakes are, mistakes in pictures",
 }
 

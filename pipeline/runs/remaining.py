@@ -103,7 +103,8 @@ class Remaining(NoListener):
         for name, step in self._steps.items() if self._data else ():
             if (trainings := self._trainings(step)) is not None:
                 cost = self._cost_of(step.stage.name)
-                found[name] = trainings.trainings * trainings.image_passes * cost
+                passes = trainings.image_passes + _FORWARD_SHARE * trainings.believed
+                found[name] = trainings.trainings * passes * cost
                 # Only classifiers are looked with later.
                 forward += _FORWARD_SHARE * cost * trainings.trainings if step.stage.provides == "classifier" else 0.0
             elif self._is_looking(step):

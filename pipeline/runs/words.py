@@ -15,6 +15,7 @@ DOES: Mapping[str, str] = {
     "pseudolabel": "guesses labels of the unlabelled images",
     "filter": "decides which of these guesses are used",
     "student": "learns from the labels and from the guesses",
+    "refit": "trains what was chosen again, on labels and validation together",
     "evaluate": "scores on the test images",
 }
 """What each stage does, by its name."""

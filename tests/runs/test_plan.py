@@ -98,6 +98,24 @@ def test_the_evaluation_gathers_everything_that_is_scored() -> None:
     ]
 
 
+def test_a_refit_comes_after_the_last_choice_and_reads_what_it_trains_again() -> None:
+    steps = plan(load_config(None, ["rounds=2", "final.refit=true"]))
+    refit, evaluate = steps[-2:]
+    assert [step.stage.name for step in steps[-3:]] == ["choose", "refit", "evaluate"]
+    assert dict(refit.inputs) == {
+        "data": "00-data",
+        "labeller": steps[-3].name,
+        "teacher": "02-teacher",
+        "probe": "01-probe",
+        "baseline": "03-baseline",
+    }
+    made = [step.name for step in steps if step.stage.provides in ("classifier", "labels", "selection")]
+    assert refit.gathered == tuple(made)
+    assert refit.name in evaluate.gathered
+    alone = plan(load_config(None, ["rounds=0", "probe.members=[]", "final.refit=true"]))[-2]
+    assert alone.reads == ("00-data", "01-teacher", "02-choose")
+
+
 def test_steps_know_their_round() -> None:
     """The last choice is of none: it is made also where the rounds end early."""
     rounds = {step.name: step.round for step in plan(load_config(None, ["rounds=2", "probe.members=[]"]))}
@@ -186,6 +204,7 @@ def test_of_what_is_gathered_each_role_can_be_asked_for(
         "labeller": ["03-choose", "07-choose"],
         "labels": ["04-pseudolabel"],
         "selection": ["05-filter"],
+        "refit": [],
         "both": ["04-pseudolabel", "05-filter"],
     }
 

@@ -61,8 +61,14 @@ def test_what_the_trainings_take_follows_from_the_configuration_and_the_images()
     judge = expected(config, "filter", 100, 300)
     assert judge is not None
     assert (judge.trainings, judge.epochs) == (2, 3)
+    assert judge.believed == judge.image_passes, "its mean teacher looks at every image"
+    believing = load_config(None, [*WORDS, "student.consistency.begins=0.25"])
+    # Of 100 steps the 74 after the one that is a quarter through, each with 30 images of the heap.
+    assert expected(believing, "student", 100, 300) == Expected(1, 10, 4000, 74 * 30)
+    assert expected(believing, "baseline", 100, 300) == Expected(1, 10, 4000)
     assert expected(load_config(None, list(WORDS)), "filter", 100, 300) is None
     assert expected(config, "evaluate", 100, 300) is None
+    assert expected(config, "refit", 100, 300) == Expected(1, 30, 9000), "a teacher, a baseline and a student"
 
 
 def test_the_time_that_is_left_follows_from_the_work_that_is_left(remaining: Remaining, clock: Clock) -> None:
