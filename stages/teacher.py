@@ -113,13 +113,13 @@ def _better_than_chance(context: Context, dataset: Dataset, teacher: Ensemble, w
     skill = skill_of(made[HEADLINE], chance[HEADLINE])
     validation = scores(made)
     reached = (
-        f"{HEADLINE} {validation[HEADLINE]:.3f} on validation, saying the same label of every image reaches "
-        f"{scores(chance)[HEADLINE]:.3f}"
+        f"{HEADLINE} {validation[HEADLINE]:.1%} on {len(ids):,} validation images, where the same label for all "
+        f"reaches {scores(chance)[HEADLINE]:.1%}"
     )
     if skill == "none":
         raise RefusedError(
-            f"the teacher is no better than chance: {reached}: train longer (teacher.epochs), lower "
-            "teacher.learning_rate, or check the labels"
+            f"the teacher is no better than chance, as far as these images tell: {reached}: train longer "
+            "(teacher.epochs), lower teacher.learning_rate, raise data.validation, or check the labels"
         )
     if skill == "too few images":
         context.progress.say(

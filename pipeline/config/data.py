@@ -17,7 +17,7 @@ class DataConfig(Section):
     source: Literal["digits", "folder", "csv", "idx", "hdf5", "packed"] = "digits"
     """digits: scikit-learn's handwritten digits. The others: docs/DATA.md."""
     root: str | None = None
-    """Folder of the images (folder, csv, idx, packed) or file (hdf5). Relative to where the command is run."""
+    """Folder of the images (folder, csv, idx, packed) or file (hdf5). Relative to where the run is started."""
     table: str | None = None
     """csv only: the table, relative to `root`. Columns: path, one per level (`levels`), and optionally split."""
     path_column: Annotated[str, Later("path")] = "path"

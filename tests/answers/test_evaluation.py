@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from finished_runs import TREE, add_classifier, photo
-from nstudent.answers.evaluation import evaluate
+from nstudent.answers.evaluation import _share, evaluate
 from nstudent.classifier import Classifier
 from nstudent.cli.evaluate import _print
 from nstudent.config.members import ProbeConfig
@@ -79,6 +79,15 @@ def test_photos_in_folders_are_scored_with_intervals_and_mistakes(
     assert json.loads((tmp_path / "out/scores.json").read_text())["scores"]["whole path"]["value"] == 0.75
     assert [row["image"] for row in _rows(tmp_path / "out/mistakes.csv")] == [each.image for each in found.mistakes]
     assert len(_rows(tmp_path / "out/classes.csv")) == len(found.classes)
+
+
+def test_a_class_of_which_nothing_is_right_may_yet_be_recognised_now_and_then() -> None:
+    found = _share(np.zeros(30, dtype=bool))
+    assert found is not None
+    assert (found.value, found.low) == (0.0, 0.0)
+    # Wilson's interval: z^2 / (n + z^2).
+    assert found.high == pytest.approx(1.959964**2 / (30 + 1.959964**2), abs=1e-6)
+    assert _share(np.zeros(0, dtype=bool)) is None
 
 
 def test_every_class_has_its_share_of_right_answers(classifier: Classifier, photos: Path) -> None:

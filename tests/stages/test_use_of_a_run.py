@@ -8,22 +8,28 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import timm
 from nstudent import cli
 from nstudent.answers.depth import depth_of
 from nstudent.answers.seen_before import seen_before
 from nstudent.classifier import Classifier
 from nstudent.config.file import load_config
+from nstudent.config.schema import Config
 from nstudent.data.dataset import Dataset
 from nstudent.data.given_images import named_images
 from nstudent.data.sources.digits import open_source
 from nstudent.errors import ArtifactError, ConfigError
-from nstudent.storage.artifact import Artifact
+from nstudent.export.hub import write_hub_folder
+from nstudent.export.program_files import write_onnx
+from nstudent.runs.run import run_all
+from nstudent.runs.step_metrics import ChoiceMetrics, TrainedMetrics
+from nstudent.storage.artifact import Artifact, Manifest
 from PIL import Image
 
 PAGE = (Path(__file__).resolve().parent.parent.parent / "docs" / "USE.md").read_text(encoding="utf-8")
@@ -91,6 +97,20 @@ def test_the_lines_that_decode_a_file_are_those_of_the_example() -> None:
         example = (Path(nstudent.export.__file__).parent / "templates" / f"classifier.{name}.txt").read_text()
         for line in block.replace("square = ", "return ").splitlines():
             assert line in example
+
+
+def test_one_small_network_for_a_phone_is_chosen_exported_and_loaded_by_timm(
+    go_on: Path, tiny: Callable[..., Config]
+) -> None:
+    limit = TrainedMetrics.of(Manifest.read(go_on / "06-student")).gmacs
+    small = run_all(tiny(f"final.max_gmacs={limit}"), go_on)
+    taken = ChoiceMetrics.of(Manifest.read(small / "07-choose")).taken
+    assert taken.gmacs <= limit
+    assert len(taken.parts) == 1
+    hub = write_hub_folder(small, small / "hub").folder
+    network = timm.create_model(f"local-dir:{hub}", pretrained=True)
+    assert 0 < sum(each.numel() for each in network.parameters()) < 1_000_000
+    assert (write_onnx(small, small / "onnx").folder / "classifier.onnx").exists()
 
 
 def test_with_a_risk_labels_are_cut_where_the_held_out_images_say(folder: Path) -> None:
