@@ -232,10 +232,13 @@ def _chosen(candidates: Sequence[Candidate]) -> ChoiceMetrics:
 
 def _in_words(metrics: ChoiceMetrics, singles: Sequence[_Choice], limit: float | None) -> Iterator[str]:
     """What could have been chosen, and what was."""
-    yield f"  score on validation, gain over {singles[0].name} to expect on new images, cost of one image:"
+    yield (
+        f"  score on validation, gain over {singles[0].name} to expect on new images, cost of one image "
+        "(GMACs: billions of multiply-adds):"
+    )
     for each in metrics.candidates:
         score, expected = f"{100 * each.validation:5.1f} %", f"{100 * each.expected:+6.1f} points"
-        yield f"  {each.name:<18}{score}{expected}{each.gmacs:9.4g} billion multiply-adds"
+        yield f"  {each.name:<18}{score}{expected}{each.gmacs:9.4g} GMACs"
     for dear in (each for each in singles if not _is_within(each, limit)):
         yield f"  {dear.name:<18}needs {dear.gmacs:.4g} GMACs, more than final.max_gmacs ({limit:g})"
     taken = metrics.taken
