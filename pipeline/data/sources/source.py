@@ -104,7 +104,9 @@ def existing(path: str | None, key: str, *, folder: bool = False) -> Path:
         there = False
     if not there:
         kind = "folder" if folder else "file"
-        raise DataError(f"{key}: there is no {kind} {printable(path)}: correct the path or mount the disk")
+        # A shell writes out what it stands for, but not behind a key with a dot.
+        mend = "write out what ~ stands for" if str(path).startswith("~") else "correct the path or mount the disk"
+        raise DataError(f"{key}: there is no {kind} {printable(path)}: {mend}")
     return found
 
 
