@@ -40,7 +40,8 @@ def evaluate_command(
         from nstudent.answers.evaluation import evaluate
         from nstudent.answers.seen_before import seen_before
         from nstudent.classifier import Classifier
-        from nstudent.cli.console import Screen, print_sentence
+        from nstudent.cli.console import print_sentence
+        from nstudent.screen.bars import Screen
 
     classifier, seen = Classifier.load(run_dir, device), seen_before(run_dir)
     with interruptible() as stop:

@@ -8,31 +8,30 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from nstudent.config.file import reload_config
 from nstudent.config.rules import with_decisions
 from nstudent.config.schema import Config
-from nstudent.config.yaml_text import dump_yaml
 from nstudent.distributed.world import IndependentJob, World
 from nstudent.errors import ArtifactError, ConfigError, DataError, RefusedError, StoppedError
 from nstudent.listener import Listener, NoListener, Several
-from nstudent.progress import Beside, Progress, Silence, Watched
+from nstudent.progress import Progress, Silence, Watched
 from nstudent.runs import asked, outcome
 from nstudent.runs.curves import CurveFiles
+from nstudent.runs.kept_config import CONFIG, STARTED, keep_config, kept_config, with_paths_found
 from nstudent.runs.plan import plan
 from nstudent.runs.remaining import Remaining
 from nstudent.runs.source_seen import SOURCE_SEEN, SourceOfRun
 from nstudent.runs.stage import Context, Step
 from nstudent.runs.step_metrics import TrainedMetrics
 from nstudent.runs.tensorboard import TensorBoard
+from nstudent.runs.under_way import Followed
 from nstudent.session import Session
 from nstudent.signals import OverdueStop
 from nstudent.storage.artifact import FINAL, Artifact, Manifest, Metrics
 from nstudent.storage.commit import SOURCE_CHANGED, commit, note_refusal, open_partial, partial_folder, refusal
-from nstudent.storage.files import atomic_write, explained, write_json
+from nstudent.storage.files import explained, write_json
 from nstudent.storage.links import links_of_run, refuse_links
 from nstudent.storage.lock import HOLDER, LOCK, MARK, hold, hold_part
 
-CONFIG = "config.yaml"
 Turns = Callable[[Step, int], Iterable[int]]
 """Function of a step and the number of its independent trainings: their numbers, in the order in which the step should
 turn to them."""
@@ -60,6 +59,7 @@ class Run:
         self.steps = plan(config)
         self._source = SourceOfRun(config.data, run_dir)
         self._turns: Turns = lambda step, count: range(count)
+        self._followed: Followed | None = None
 
     @classmethod
     def open(cls, config: Config, run_dir: str | Path | None = None, session: Session | None = None) -> "Run":
@@ -75,11 +75,8 @@ class Run:
             ArtifactError: the folder does not hold a run.
             ConfigError: its configuration cannot be read.
         """
-        path = Path(run_dir) / CONFIG
-        refuse_links(Path(run_dir), (CONFIG,) if path.is_symlink() else ())
-        if not path.exists():
-            raise ArtifactError(f"{run_dir} is not a run folder: it has no {CONFIG}")
-        return cls.open(reload_config(path), run_dir, session)
+        folder = Path(run_dir)
+        return cls.open(with_paths_found(kept_config(folder), folder), run_dir, session)
 
     @contextmanager
     def locked(self, *, beside_parts: bool = False) -> Iterator[None]:
@@ -104,7 +101,7 @@ class Run:
 
     def links(self) -> Iterator[str]:
         """Every link that stands in place of something of the run, by its path in the run folder."""
-        return links_of_run(self.run_dir, (CONFIG, FINAL, STOPPED, SOURCE_SEEN, LOCK, MARK, HOLDER))
+        return links_of_run(self.run_dir, (CONFIG, STARTED, FINAL, STOPPED, SOURCE_SEEN, LOCK, MARK, HOLDER))
 
     @contextmanager
     def as_leader(self) -> Iterator[bool]:
@@ -125,12 +122,14 @@ class Run:
     def foreseen(self, steps: Sequence[Step]) -> Iterator[None]:
         """Tell beside the work, and keep in the folder, how long these steps will still take."""
         remaining = Remaining(self.config, steps, self.run_dir)
-        self.session = replace(self.session, listener=Several(remaining, self.session.listener))
-        self.progress = Beside(self.progress, remaining.figures)
+        self._followed = Followed(self.session.progress, remaining, self.run_dir)
+        heard = Several(remaining, self.session.listener)
+        self.session = replace(self.session, progress=self._followed, listener=heard)
+        self.progress = self.session.watched()
         try:
             yield
         finally:
-            remaining.end()
+            self._followed.end()
 
     def train_beside(self, turns: Turns, check: Callable[[], None]) -> None:
         """Let other processes do some of the trainings.
@@ -201,6 +200,8 @@ class Run:
         """Run one step, commit what it made, and tell the listener; the other processes of the run do their share."""
         request, began, folder = self.request(step), time.monotonic(), self.folder(step.name)
         open_partial(folder, request, anew=not step.stage.resumes)
+        if self._followed:
+            self._followed.begin(step.name)
         if step.stage.shared:
             self.world.agree(step.index)
         metrics = self._work(step, request["inputs"])
@@ -288,10 +289,7 @@ class Run:
 
     def write_config(self) -> None:
         """Keep the complete configuration with the run."""
-        text = dump_yaml(self.config.model_dump(mode="json"))
-        path = self.run_dir / CONFIG
-        if not path.exists() or path.read_bytes() != text.encode():
-            atomic_write(path, text.encode())
+        keep_config(self.config, self.run_dir)
 
     def write_final(self) -> None:
         """Point at the classifier that stands, if there is one yet."""

@@ -66,7 +66,7 @@ def test_files_of_other_times_and_equal_bytes_are_up_to_date_and_read_once_for_t
     made: Made, fake_stages: FakeStages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As in a copy without times, a clone or an unpacked archive. It is written down, so that they are read once."""
-    files = sorted([*Path("photos").rglob("*.png"), *Path("heap").iterdir()])
+    files = sorted([*Path.cwd().joinpath("photos").rglob("*.png"), *Path.cwd().joinpath("heap").iterdir()])
     for number, file in enumerate(files):
         os.utime(file, (number, number))
     read: list[str] = []
