@@ -46,6 +46,7 @@ FLOORS = [
     {"data", "labels"},
     {"storage.commit", "config.origins", "config.explained", "config.json_schema", "config.first_page"},
     {"storage.artifact", "storage.hdf5", "storage.lock", "storage.sealed", "config.file", "config.rules", "session"},
+    {"screen"},
     {"machine", "storage.links", "distributed.world", "taxonomy.outputs"},
     {
         "config.schema",

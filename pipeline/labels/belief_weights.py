@@ -16,7 +16,8 @@ from torch import Tensor
 
 _LEAST_SHARE = 1e-6
 """Added to the shares of classes that are divided by each other, as the authors' code does."""
-_LEAST_VARIANCE = 1e-12
+_LEAST_VARIANCE = 1e-8
+"""Confidences that differ by less than 1e-4 differ by rounding: they have the same weight."""
 
 
 def aligned(said: Tensor, shares: Tensor, mean: Tensor) -> Tensor:

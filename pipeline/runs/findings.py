@@ -128,7 +128,7 @@ def _weak_filter(measured: Measured, step: str, judged: FilterMetrics) -> Iterat
     error = math.sqrt(labelling.validation * (1 - labelling.validation) / max(1, images))
     if reached < labelling.validation - error:
         yield Finding(
-            "filter weaker than its labeller",
+            "filter weaker than the classifier it judges",
             f"The network of {step} is weaker than the classifier whose labels it judges: {reached:.1%} against "
             f"{labelling.validation:.1%} {HEADLINE} on validation.",
             "filter.enabled=false, or a longer training of it (filter.epochs)",
@@ -186,7 +186,7 @@ def _small_heap(measured: Measured) -> Iterator[Finding]:
     data = measured.data
     if data and measured.labels and data.unlabelled < _SMALL_HEAP * data.labelled:
         yield Finding(
-            "small heap",
+            "few unlabelled images",
             f"There are {data.unlabelled} unlabelled images and {data.labelled} labelled ones: little that is new.",
             "more unlabelled images, several times as many as labelled ones",
             {"unlabelled": data.unlabelled, "labelled": data.labelled},

@@ -10,8 +10,6 @@ from typing import Any
 
 from nstudent.config.rules import with_decisions
 from nstudent.config.schema import Config
-from nstudent.data.sources import source_seen
-from nstudent.data.sources.seen import Seen
 from nstudent.distributed.world import IndependentJob, World
 from nstudent.errors import ArtifactError, ConfigError, DataError, RefusedError, StoppedError
 from nstudent.listener import Listener, NoListener, Several
@@ -21,7 +19,7 @@ from nstudent.runs.curves import CurveFiles
 from nstudent.runs.kept_config import CONFIG, STARTED, keep_config, kept_config, with_paths_found
 from nstudent.runs.plan import plan
 from nstudent.runs.remaining import Remaining
-from nstudent.runs.source_seen import SOURCE_SEEN, changes, keep_seen
+from nstudent.runs.source_seen import SOURCE_SEEN, SourceOfRun
 from nstudent.runs.stage import Context, Step
 from nstudent.runs.step_metrics import TrainedMetrics
 from nstudent.runs.tensorboard import TensorBoard
@@ -59,7 +57,7 @@ class Run:
         self.session = session
         self.progress: Progress = session.watched()
         self.steps = plan(config)
-        self._seen: Seen | None = None
+        self._source = SourceOfRun(config.data, run_dir)
         self._turns: Turns = lambda step, count: range(count)
         self._followed: Followed | None = None
 
@@ -155,12 +153,7 @@ class Run:
     def asked(self, step: Step, inputs: dict[str, Manifest]) -> dict[str, Any]:
         """Everything that decides what a step makes from these inputs (``runs.asked``)."""
         is_data = step.stage.provides == "data"
-        return asked.of_step(step, self.config, self._source().stamp if is_data else None, inputs)
-
-    def _source(self) -> Seen:
-        """What the source of the data looks like; it is looked at once."""
-        self._seen = self._seen or source_seen(self.config.data)
-        return self._seen
+        return asked.of_step(step, self.config, self._source.now.stamp if is_data else None, inputs)
 
     def inputs(self, step: Step) -> dict[str, Manifest]:
         """Manifests of the step's inputs, by step; gathered steps that were not needed are left out.
@@ -192,10 +185,16 @@ class Run:
             goes_on = step.stage.resumes and partial_folder(folder).exists() and refusal(folder) is None
             return "unfinished: goes on from where it was" if goes_on else "not made yet"
         made, inputs = Manifest.read(folder), self.inputs(step)
-        reason = asked.why_stale(made, self.asked(step, inputs), inputs)
-        if reason and reason.startswith(SOURCE_CHANGED) and (said := changes(self.run_dir, self._source())):
-            return reason.replace(SOURCE_CHANGED, f"{SOURCE_CHANGED}: {said}", 1)
-        return reason
+        wanted = self.asked(step, inputs)
+        reason = asked.why_stale(made, wanted, inputs)
+        if reason is None or not reason.startswith(SOURCE_CHANGED):
+            return reason
+        stamp = made.asked["settings"]["source"]
+        if self._source.is_still(stamp, folder, self.progress):
+            wanted["settings"]["source"] = stamp
+            return asked.why_stale(made, wanted, inputs)
+        said = self._source.changes()
+        return reason.replace(SOURCE_CHANGED, f"{SOURCE_CHANGED}: {said}", 1) if said else reason
 
     def make(self, step: Step) -> Manifest:
         """Run one step, commit what it made, and tell the listener; the other processes of the run do their share."""
@@ -217,8 +216,9 @@ class Run:
 
     def note_source(self, step: Step, *, anew: bool = False) -> None:
         """Write down what the source of a data step that is up to date looks like, unless that stands there."""
-        if step.stage.provides == "data" and (anew or not (self.run_dir / SOURCE_SEEN).exists()):
-            keep_seen(self.run_dir, self._source())
+        if step.stage.provides == "data":
+            folder = self.folder(step.name)
+            self._source.keep(Manifest.read(folder).asked["settings"]["source"], folder, anew=anew)
 
     def _work(self, step: Step, inputs: Iterable[str]) -> Metrics | None:
         """Run the stage. What ends in a refusal is no unfinished work: the remedy is other settings."""

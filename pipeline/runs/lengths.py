@@ -66,9 +66,9 @@ def expected(config: Config, stage: str, labelled: int, unlabelled: int) -> Expe
         return Expected(len(config.teacher.members), config.teacher.epochs, passes)
     if stage in ("baseline", "student"):
         epochs, steps = student_length(config.student, labelled, unlabelled)
-        parts = student_batch(config.student, labelled, unlabelled)
-        believed = _believing_steps(config.student, epochs * steps) * parts[1] if stage == "student" else 0
-        return Expected(1, epochs, epochs * steps * sum(parts), believed)
+        both = student_batch(config.student, labelled, unlabelled)
+        believed = _believing_steps(config.student, epochs * steps) * both[1] if stage == "student" else 0
+        return Expected(1, epochs, epochs * steps * sum(both), believed)
     if stage == "refit":
         return _trained_again(config, labelled, unlabelled)
     judge = config.filter

@@ -83,7 +83,7 @@ def test_what_is_there_is_shown(tmp_path: Path) -> None:
     assert "Left out" in titles
     assert "data:image/jpeg;base64," in section(page, "pictures")
     kinds = {finding.kind for finding in Material.read(folder).findings}
-    assert kinds == {"small heap"}, "what needs no scores is found, and nothing else"
+    assert kinds == {"few unlabelled images"}, "what needs no scores is found, and nothing else"
 
 
 def test_the_curves_of_a_training_under_way_are_shown_and_those_of_one_to_come_are_not(tmp_path: Path) -> None:

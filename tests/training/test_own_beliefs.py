@@ -44,13 +44,13 @@ def beliefs(**changed: object) -> OwnBeliefs:
 
 
 def batch_of(labels: np.ndarray = LABELS, num_labelled: int = 2) -> Prepared:
-    """A batch whose images are full of their number in it."""
+    """A batch whose weak view is full of the number of the image in it."""
     images = torch.arange(len(labels), dtype=torch.uint8)[:, None, None, None].expand(-1, 8, 8, 3)
     targets = tuple(map(torch.from_numpy, GivenTargets(labels, OUTPUTS)(np.arange(len(labels)))))
     counts = num_labelled, len(labels) - num_labelled
-    batch = Batch(images, targets, num_labelled, torch.arange(len(labels)), counts, {WEAK: images})
+    batch = Batch(255 - images, targets, num_labelled, torch.arange(len(labels)), counts, {WEAK: images})
     whole = tuple(torch.stack([level[:num_labelled].sum(0), level[num_labelled:].sum(0)]) for level in targets)
-    return Prepared(batch, images.permute(0, 3, 1, 2) / 255, targets, whole)
+    return Prepared(batch, batch.images.permute(0, 3, 1, 2) / 255, targets, whole)
 
 
 def certain(images: torch.Tensor) -> Logits:
@@ -121,6 +121,16 @@ def test_unsure_beliefs_leave_the_stored_label_more_of_its_place() -> None:
     torch.testing.assert_close(coarse[2:4], every[2:4], atol=1e-3, rtol=0)
     # The label is A, as is the belief, which is not sure of it: .89 alone, and more with the label beside it.
     assert coarse[4, 0] > every[4, 0] + 0.05
+
+
+def test_an_image_whose_coarse_class_is_unsure_teaches_no_more_below_it() -> None:
+    """The last one is A/a or B/c, and the others A: at the fine level alone it is surer than they are."""
+    doubtful = (
+        torch.tensor([[9.0, -9.0], [9.0, -9.0], [0.0, 0.0]]),
+        torch.tensor([[0.0, 0.0, -9.0], [0.0, 0.0, -9.0], [0.2, -9.0, 0.0]]),
+    )
+    coarse, fine = beliefs(sigmas=2.0).revise(batch_of(), 0.5, lambda images: doubtful).targets
+    assert 0.01 < fine[4, 2] <= coarse[4, 1] + 1e-6
 
 
 def test_beliefs_in_a_class_that_is_believed_too_often_are_drawn_back() -> None:

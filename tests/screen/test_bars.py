@@ -4,7 +4,7 @@ import io
 import re
 
 import pytest
-from nstudent.cli.console import Screen, _block, _figures
+from nstudent.screen.bars import Screen, _block, _figures
 from rich.console import Console
 
 
@@ -12,7 +12,7 @@ from rich.console import Console
 def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     shown = io.StringIO()
     made = Console(file=shown, force_terminal=True, width=120, color_system=None)
-    monkeypatch.setattr("nstudent.cli.console.Console", lambda **_: made)
+    monkeypatch.setattr("nstudent.screen.bars.Console", lambda **_: made)
     return shown
 
 
