@@ -45,8 +45,11 @@ class ProbeStageConfig(Section):
     """What the labels give in a minute: regressions on features that are not trained."""
 
     members: tuple[UntrainedMember, ...] | None = None
-    """Probes, whose probabilities are averaged. null: one, of the backbones of the teacher's first pretrained
-    member, or where there is none of gradient histograms. []: no probe."""
+    """Probes, whose probabilities are averaged with the weights that make held-out labels most likely. null: one, of
+    the backbones of the teacher's first pretrained member, or where there is none of gradient histograms. []: none."""
+    heap: Annotated[Whole, Field(ge=0, le=50_000), Later(0)] = 0
+    """Unlabelled images that the probes label by themselves, once, and learn from: as further probes beside those of
+    the labels alone, on the side with the heap. 0: there are none."""
 
     @field_validator("members")
     @classmethod
