@@ -6,11 +6,13 @@ from typing import Annotated
 import typer
 from nstudent.cli.arguments import ConfigOption, Overrides
 from nstudent.cli.interruption import interruptible
+from nstudent.cli.taxonomy import data_taxonomy_command
 from nstudent.errors import DataError
 from nstudent.machine import out_of_working_folder
 from nstudent.session import Session
 
 app = typer.Typer(no_args_is_help=True, help="Look at images before any run, and prepare them for many runs.")
+app.command("taxonomy")(data_taxonomy_command)
 
 
 @app.command("check")
