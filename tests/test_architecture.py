@@ -44,10 +44,11 @@ FLOORS = [
     {"data", "labels"},
     {"storage.commit", "config.origins", "config.explained", "config.json_schema", "config.first_page"},
     {"storage.artifact", "storage.hdf5", "storage.lock", "storage.sealed", "config.file", "config.rules", "session"},
-    {"machine", "storage.links", "distributed.world", "taxonomy.outputs"},
+    {"machine", "storage.links", "distributed.world", "taxonomy.outputs", "taxonomy.wordnet"},
     {
         "config.schema",
         "taxonomy.tree",
+        "taxonomy.proposal",
         "randomness",
         "progress",
         "listener",
