@@ -99,7 +99,8 @@ def tree_from_labels(config: Config, data: Path, sizes: Sequence[int], progress:
     dataset, placement = Dataset(Artifact(data), config.data), Placement.from_config(config)
     check_sizes(sizes, dataset.taxonomy.num_classes[-1])
     settings = next((each for each in probe_members(config) if isinstance(each, ProbeConfig)), ProbeConfig())
-    features = placement.put(build_features(settings)).eval()
+    features = build_features(settings)
+    placement.put(features)
     confusion = quick_confusion(dataset, features, placement, (config.seed, "taxonomy"), progress)
     what = " + ".join(settings.backbones) if settings.features != "gradients" else "gradient histograms"
     return _of_confusion(confusion, sizes, config.seed, f"a kernel ridge regression on {what}, five-fold,")

@@ -64,7 +64,7 @@ class Confusion:
         np.add.at(sums, truth, said)
         means = (sums[there] / counts[there, None])[:, there]
         absent = tuple(name for name, count in zip(names, counts, strict=True) if not count)
-        return cls(tuple(names[number] for number in there), means, len(truth), absent)
+        return cls(tuple(names[int(number)] for number in there), means, len(truth), absent)
 
     @property
     def affinity(self) -> Matrix:

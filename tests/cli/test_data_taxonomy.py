@@ -89,8 +89,8 @@ def test_a_tree_from_wordnet_names_the_kinds_and_leaves_what_it_does_not_know(ph
     folder = write_wordnet(tmp_path / "dict")
     found = tree_from_wordnet(config, folder, [2])
     assert [(group.name, sorted(group.classes)) for group in found.groups] == [
-        ("animal", ["cat", "dog", "perch", "poodle"]),
         ("artifact", ["car", "lorry"]),
+        ("animal", ["cat", "dog", "perch", "poodle"]),
     ]
     assert found.sizes == [2, 6]
     assert "# Put in by hand, for WordNet does not know them: blorp." in found.page
