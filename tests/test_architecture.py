@@ -47,10 +47,11 @@ FLOORS = [
     {"storage.commit", "config.origins", "config.explained", "config.json_schema", "config.first_page"},
     {"storage.artifact", "storage.hdf5", "storage.lock", "storage.sealed", "config.file", "config.rules", "session"},
     {"screen"},
-    {"machine", "storage.links", "distributed.world", "taxonomy.outputs"},
+    {"machine", "storage.links", "distributed.world", "taxonomy.outputs", "taxonomy.wordnet"},
     {
         "config.schema",
         "taxonomy.tree",
+        "taxonomy.proposal",
         "randomness",
         "progress",
         "listener",

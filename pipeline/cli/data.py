@@ -7,11 +7,13 @@ import typer
 from nstudent.cli.arguments import ConfigOption, Overrides
 from nstudent.cli.expected import amounts_of, expected_time, print_expected
 from nstudent.cli.interruption import interruptible
+from nstudent.cli.taxonomy import data_taxonomy_command
 from nstudent.errors import DataError
 from nstudent.machine import out_of_working_folder
 from nstudent.session import Session
 
 app = typer.Typer(no_args_is_help=True, help="Look at images before any run, and prepare them for many runs.")
+app.command("taxonomy")(data_taxonomy_command)
 
 
 @app.command("check")

@@ -4,7 +4,13 @@ from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from nstudent.config.data import DataConfig as DataConfig
-from nstudent.config.members import LOG_PROBABILITY_HEADS, AnyMember, MemberConfig, UntrainedMember
+from nstudent.config.members import (
+    HEADS_OF_SEVERAL_LEVELS,
+    LOG_PROBABILITY_HEADS,
+    AnyMember,
+    MemberConfig,
+    UntrainedMember,
+)
 from nstudent.config.members import ModelConfig as ModelConfig
 from nstudent.config.pseudolabel import PseudolabelConfig as PseudolabelConfig
 from nstudent.config.training import WITHOUT_SOFTMAX
@@ -257,22 +263,26 @@ class Config(Section):
             raise ValueError(problem)
         return self
 
+    def _networks(self) -> Iterator[tuple[str, ModelConfig, TrainingConfig]]:
+        """Every network that may be trained: the key of its settings, these, and how it is trained."""
+        members = [each for each in self.teacher.members if isinstance(each, ModelConfig)]
+        yield from (("teacher.members", each, self.teacher) for each in members)
+        yield "student.model", self.student.model, self.student
+        yield "filter.model", self.filter.model, self.filter
+
     @model_validator(mode="after")
     def _heads_fit_losses(self) -> "Config":
-        members = [each for each in self.teacher.members if isinstance(each, ModelConfig)]
-        trained = [("teacher.members", each, self.teacher.loss) for each in members]
-        trained += [("student.model", self.student.model, self.student.loss)]
-        trained += [("filter.model", self.filter.model, self.filter.loss)]
-        for name, model, loss in trained:
-            if model.head in LOG_PROBABILITY_HEADS and loss in WITHOUT_SOFTMAX:
+        for name, model, training in self._networks():
+            if model.head in LOG_PROBABILITY_HEADS and training.loss in WITHOUT_SOFTMAX:
                 raise ValueError(
-                    f"{name}: the head {model.head} compares all classes with each other, and loss={loss} none: "
-                    "choose another head or another loss"
+                    f"{name}: the head {model.head} compares all classes with each other, and loss={training.loss} "
+                    "none: choose another head or another loss"
                 )
         return self
 
     def misfits(self, depth: int) -> Iterator[str]:
-        """Keys with one number a level that are not for so many levels, a sentence each."""
+        """Keys that are not for so many levels, a sentence each: those with one number a level, and those that mean
+        something for several levels alone."""
         thresholds = self.pseudolabel.threshold
         if isinstance(thresholds, tuple) and len(thresholds) != depth:
             yield f"pseudolabel.threshold has {len(thresholds)} numbers for {depth} levels of data.levels"
@@ -280,3 +290,15 @@ class Config(Section):
             weights = getattr(self, section).level_weights
             if weights is not None and len(weights) != depth:
                 yield f"{section}.level_weights has {len(weights)} numbers for {depth} levels of data.levels"
+            schedule = getattr(self, section).level_schedule
+            if depth < 2 and schedule != "constant":
+                yield (
+                    f"{section}.level_schedule={schedule} moves weights between levels: set constant for the {depth} "
+                    "level of data.levels"
+                )
+        for name, model, _ in self._networks():
+            if depth < 2 and model.head in HEADS_OF_SEVERAL_LEVELS:
+                yield (
+                    f"{name}: the head {model.head} treats coarse levels apart: choose another for the {depth} level "
+                    "of data.levels"
+                )
