@@ -214,6 +214,15 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _sizes_grow(self) -> "Config":
+        for name, training in (("teacher", self.teacher), ("filter", self.filter), ("student", self.student)):
+            if problem := training.misfit(self.data.image_size):
+                raise ValueError(f"{name}: {problem}")
+        if self.filter.finish_epochs:
+            raise ValueError("filter.finish_epochs: the filter keeps no network that a finish could better: set 0")
+        return self
+
+    @model_validator(mode="after")
     def _heads_fit_losses(self) -> "Config":
         members = [each for each in self.teacher.members if isinstance(each, ModelConfig)]
         trained = [("teacher.members", each, self.teacher.loss) for each in members]

@@ -91,6 +91,9 @@ class Method(Protocol):
             TrainingError: This step, or on a GPU one of the last few dozen, is not finite; no weight has taken it in.
         """
 
+    def hear(self, score: float) -> None:
+        """Take in the validation score of ``kept``, whenever there is one: a schedule may go by it."""
+
     def check(self) -> None:
         """Look at every step that was not looked at yet; the loop calls it before it writes a checkpoint.
 
@@ -243,6 +246,7 @@ class Loop:
         stride = max(1, self._length.epochs // _VALIDATIONS)
         if validate is not None and (epoch % stride == 0 or self._step == self._length.steps):
             entry["validation"] = validate(self.method.kept)
+            self.method.hear(entry["validation"])
         # Only now: if it is cut off there, the epoch is open, and closed when the training goes on.
         self._loss.zero_()
         self._history.append(entry)
