@@ -79,6 +79,7 @@ def make_loop(digits: Dataset) -> Callable[..., Loop]:
         placement: Placement | None = None,
         say: Callable[[str], None] = SILENCE.say,
         lesson: Mapping[str, Any] | None = None,
+        model: ModelConfig = ModelConfig(),  # noqa: B008 - frozen
         **settings: Any,
     ) -> Loop:
         placement = placement or Placement(torch.device(device), "float32")
@@ -98,7 +99,7 @@ def make_loop(digits: Dataset) -> Callable[..., Loop]:
             )
             objective = SelfEnsembling(of_labels, *averages, weight=1.0, ramp=0.3, held_out=held_out)
         parts = [(labelled, NUM_LABELLED), (heap, NUM_HEAP)] if self_ensemble else [(labelled, NUM_LABELLED)]
-        network = build_network(ModelConfig(), outputs, key, dropout=noise.dropout, drop_path=noise.drop_path)
+        network = build_network(model, outputs, key, dropout=noise.dropout, drop_path=noise.drop_path)
         config = TrainingConfig(batch_size=NUM_LABELLED, noise=noise, **{"warmup_epochs": 1.0} | settings)
         site = Site(
             placement,
