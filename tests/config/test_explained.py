@@ -187,4 +187,4 @@ def test_the_json_schema_refuses_what_we_refuse(page: dict[str, Any]) -> None:
 
 def test_an_editor_shows_what_a_key_means() -> None:
     described = json_schema()["$defs"]["DataConfig"]["properties"]["image_size"]
-    assert described["description"] == _only("data.image_size").meaning
+    assert " ".join(described["description"].split()) == _only("data.image_size").meaning
