@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from nstudent.cli.arguments import ConfigOption, Overrides
+from nstudent.cli.arguments import ConfigOption, Overrides, sized
 from nstudent.cli.expected import amounts_of, expected_time, print_expected
 from nstudent.cli.interruption import interruptible
 from nstudent.cli.taxonomy import data_taxonomy_command
@@ -31,7 +31,7 @@ def data_check_command(overrides: Overrides = None, config: ConfigOption = None)
     from nstudent.runs.rehearsal import rehearse
     from nstudent.screen.bars import Screen
 
-    settings = load_config(config, overrides or [])
+    settings = load_config(config, sized(config, overrides))
     steps = plan(settings)
     check_named(settings, steps)
     with interruptible() as stop:
@@ -78,7 +78,7 @@ def data_pack_command(
         from nstudent.data.sources.packed import PackMetrics
     from nstudent.storage.artifact import Manifest
 
-    settings = load_config(config, overrides or []).data
+    settings = load_config(config, sized(config, overrides)).data
     with interruptible() as stop:
         folder = make_pack(settings, out, Session(progress=Screen(), stop=stop), repair=repair)
     metrics = PackMetrics.of(Manifest.read(folder))

@@ -271,6 +271,15 @@ class Config(Section):
         yield "filter.model", self.filter.model, self.filter
 
     @model_validator(mode="after")
+    def _sizes_grow(self) -> "Config":
+        for name, training in (("teacher", self.teacher), ("filter", self.filter), ("student", self.student)):
+            if problem := training.misfit(self.data.image_size):
+                raise ValueError(f"{name}: {problem}")
+        if self.filter.finish_epochs:
+            raise ValueError("filter.finish_epochs: the filter keeps no network that a finish could better: set 0")
+        return self
+
+    @model_validator(mode="after")
     def _heads_fit_losses(self) -> "Config":
         for name, model, training in self._networks():
             if model.head in LOG_PROBABILITY_HEADS and training.loss in WITHOUT_SOFTMAX:
