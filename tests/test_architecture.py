@@ -59,7 +59,7 @@ FLOORS = [
         "storage.files",
         "storage.hdf5_guard",
     },
-    {"config.as_typed"},
+    {"config.as_typed", "config.stage_sections"},
     {
         "config.advice",
         "config.data",
