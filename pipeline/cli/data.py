@@ -4,14 +4,16 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from nstudent.cli.arguments import ConfigOption, Overrides
+from nstudent.cli.arguments import ConfigOption, Overrides, sized
 from nstudent.cli.expected import amounts_of, expected_time, print_expected
 from nstudent.cli.interruption import interruptible
+from nstudent.cli.taxonomy import data_taxonomy_command
 from nstudent.errors import DataError
 from nstudent.machine import out_of_working_folder
 from nstudent.session import Session
 
 app = typer.Typer(no_args_is_help=True, help="Look at images before any run, and prepare them for many runs.")
+app.command("taxonomy")(data_taxonomy_command)
 
 
 @app.command("check")
@@ -29,7 +31,7 @@ def data_check_command(overrides: Overrides = None, config: ConfigOption = None)
     from nstudent.runs.rehearsal import rehearse
     from nstudent.screen.bars import Screen
 
-    settings = load_config(config, overrides or [])
+    settings = load_config(config, sized(config, overrides))
     steps = plan(settings)
     check_named(settings, steps)
     with interruptible() as stop:
@@ -76,7 +78,7 @@ def data_pack_command(
         from nstudent.data.sources.packed import PackMetrics
     from nstudent.storage.artifact import Manifest
 
-    settings = load_config(config, overrides or []).data
+    settings = load_config(config, sized(config, overrides)).data
     with interruptible() as stop:
         folder = make_pack(settings, out, Session(progress=Screen(), stop=stop), repair=repair)
     metrics = PackMetrics.of(Manifest.read(folder))

@@ -17,6 +17,7 @@ import pytest
 import timm
 from nstudent import cli
 from nstudent.answers.depth import depth_of
+from nstudent.answers.proposed_tree import tree_from_run
 from nstudent.answers.seen_before import seen_before
 from nstudent.classifier import Classifier
 from nstudent.config.file import load_config
@@ -27,6 +28,7 @@ from nstudent.data.sources.digits import open_source
 from nstudent.errors import ArtifactError, ConfigError
 from nstudent.export.hub import write_hub_folder
 from nstudent.export.program_files import write_onnx
+from nstudent.progress import Silence
 from nstudent.runs.run import run_all
 from nstudent.runs.step_metrics import ChoiceMetrics, TrainedMetrics
 from nstudent.storage.artifact import Artifact, Manifest
@@ -165,3 +167,13 @@ def test_of_a_classifier_without_its_images_it_is_said_that_nobody_knows_what_it
         shutil.rmtree(folder / "runs" / "photos" / step, ignore_errors=True)
         assert _run("nstudent evaluate runs/photos labelled", monkeypatch) == 0
         assert (said in capsys.readouterr().out) is is_said
+
+
+def test_a_tree_is_proposed_from_what_the_classifier_takes_for_what(finished: Path) -> None:
+    dataset = Dataset(Artifact(finished / "00-data"))
+    there = {int(row[-1]) for row in dataset.labels[dataset.validation] if row[-1] >= 0}
+    found = tree_from_run(finished, [2], Silence())
+    assert found.sizes == [2, len(there)]
+    names = dataset.taxonomy.classes[-1]
+    assert sorted(name for group in found.groups for name in group.classes) == sorted(names[c] for c in there)
+    assert f"the classifier of {finished.name} on the validation images" in found.origin
