@@ -76,7 +76,7 @@ def test_the_example_of_the_documents_runs(nstudent: Callable[..., CompletedProc
     first = lines.index("    nstudent data taxonomy tree.yaml --config photos.yaml")
     (photos.parent / "photos.yaml").write_text(
         "rounds: 0\ndata: {source: folder, root: photos, image_size: 16, validation: 0.2}\n"
-        "teacher: {epochs: 1, members: [{}]}\nstudent: {epochs: 1}\n"
+        "teacher: {epochs: 12, batch_size: 10, ema_decay: 0.9, members: [{}]}\nstudent: {epochs: 1}\n"
     )
     for line in lines[first : first + 2]:
         done = nstudent(*line.split()[1:])
