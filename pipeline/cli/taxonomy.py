@@ -71,14 +71,14 @@ def data_taxonomy_command(
         raise ConfigError("--run and --wordnet are two ways to a tree: choose one")
     if out.exists():
         raise DataError(f"{out} is there already, and may have been edited: remove it, or name another page")
-    from nstudent.cli import console
     from nstudent.config.file import load_config
+    from nstudent.screen.bars import Screen
     from nstudent.storage.files import atomic_write
 
     # A tree needs no heap: what a run would want one for is left out.
     settings = load_config(config, overrides or []).model_copy(update={"rounds": 0})
     with interruptible() as stop:
-        session = Session(progress=console.Screen(), stop=stop)
+        session = Session(progress=Screen(), stop=stop)
         tree = _proposed(settings, (run, wordnet, run_dir), groups or [], session)
     atomic_write(out, tree.page.encode())
     for line in (tree.origin, *tree.doubts):

@@ -23,6 +23,13 @@ def sigmoid_ramp(done: float, length: float) -> float:
     return math.exp(-5.0 * (1.0 - t) ** 2)
 
 
+def linear_ramp(done: float, begins: float, full: float) -> float:
+    """0 until ``begins``, from there in a straight line to 1 at ``full``, both fractions of the training."""
+    if done >= full:
+        return 1.0
+    return max(0.0, (done - begins) / (full - begins))
+
+
 def branch_training(done: float, num_levels: int, *, ends_with_all: bool) -> tuple[float, ...]:
     """Shares of the levels in the Branch Training strategy of B-CNN (Zhu & Bain, arXiv 1709.09890, section 3).
 

@@ -65,7 +65,7 @@ def test_a_tree_from_what_looks_alike_is_proposed_and_then_the_tree_of_a_run(
     tree.write_text(before.replace(f"{pets}:", "pets:"))
     config = load_config(None, ["data.source=folder", f"data.root={photos}", f"data.taxonomy={tree}"])
     found = survey(config.data, 0, Silence())
-    assert [level.name for level in found.levels] == ["coarse", "fine"]
+    assert [level.level for level in found.levels] == ["coarse", "fine"]
     assert found.levels[0].images["pets"] == 36
     assert found.levels[1].images["poodle"] == 12
 
