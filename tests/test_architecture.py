@@ -25,7 +25,7 @@ FLOORS = [
     {"runs.run"},
     {"runs.jobs"},
     {"runs.job_process"},
-    {"runs.folder", "runs.forecast"},
+    {"runs.folder", "runs.forecast", "runs.sizing"},
     {"runs.plan", "runs.outcome", "runs.verdict", "runs.curves", "runs.tensorboard", "runs.rehearsal"},
     {"runs.preflight"},
     {f"stages.{name}" for name in STAGES} | {"stages"},
@@ -59,7 +59,7 @@ FLOORS = [
         "storage.files",
         "storage.hdf5_guard",
     },
-    {"config.as_typed"},
+    {"config.as_typed", "config.stage_sections"},
     {
         "config.advice",
         "config.data",

@@ -64,11 +64,6 @@ class ModelConfig(MemberConfig):
     """LogitNorm (arXiv 2205.09310): the logits of a level are divided by their length times this temperature, so that
     a network cannot become surer by larger logits; 0.04 in the paper. null: they stay as they are."""
 
-    @property
-    def divides_levels(self) -> bool:
-        """Whether the head is what it is by the levels above the finest."""
-        return self.head in HEADS_OF_SEVERAL_LEVELS
-
     @model_validator(mode="after")
     def _routes_with_experts(self) -> Self:
         if self.routing_threshold is not None and self.head != "hd_cnn":

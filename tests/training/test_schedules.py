@@ -16,6 +16,11 @@ def test_a_ramp_without_length_is_always_up() -> None:
     assert sigmoid_ramp(0.0, 0.0) == 1.0
 
 
+def test_golden_a_straight_line_from_where_it_begins_to_where_it_is_full() -> None:
+    assert [linear_ramp(t / 5, 0.2, 0.8) for t in range(6)] == pytest.approx([0, 0, 1 / 3, 2 / 3, 1, 1])
+    assert linear_ramp(1.0, 0.5, 1.0) == 1.0
+
+
 @pytest.mark.parametrize(
     ("epoch", "shares"),
     [
@@ -60,8 +65,3 @@ def test_shares_of_any_number_of_levels_go_from_the_coarsest_to_the_finest(name:
             foremost.append(shares.index(max(shares)))
     assert foremost == sorted(foremost)
     assert set(foremost) == set(range(levels))
-
-
-def test_golden_a_straight_line_from_where_it_begins_to_where_it_is_full() -> None:
-    assert [linear_ramp(t / 5, 0.2, 0.8) for t in range(6)] == pytest.approx([0, 0, 1 / 3, 2 / 3, 1, 1])
-    assert linear_ramp(1.0, 0.5, 1.0) == 1.0
