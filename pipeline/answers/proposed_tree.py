@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nstudent.classifier import final_step
-from nstudent.config.file import reload_config
 from nstudent.config.members import ProbeConfig
 from nstudent.config.rules import probe_members
 from nstudent.config.schema import Config
@@ -20,6 +19,7 @@ from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble
 from nstudent.models.probe import build_features
 from nstudent.progress import Progress
+from nstudent.runs.kept_config import kept_config, with_paths_found
 from nstudent.storage.artifact import Artifact, Manifest
 from nstudent.taxonomy.proposal import Group, check_sizes, page_of
 from nstudent.taxonomy.wordnet import WordNet, described, kinds_of, proposed_kinds
@@ -71,7 +71,7 @@ def tree_from_run(run_dir: Path, sizes: Sequence[int], progress: Progress) -> Pr
         ArtifactError: The folder holds no classifier, or not the images of its run.
         DataError: There are too few classes or images, or no tree with these numbers of groups.
     """
-    final, config = final_step(run_dir), reload_config(run_dir / "config.yaml")
+    final, config = final_step(run_dir), with_paths_found(kept_config(run_dir), run_dir)
     step = next((run_dir / name for name in sorted(final.manifest.inputs) if _is_data(run_dir / name)), None)
     if step is None:
         raise ArtifactError(f"{run_dir} holds no images: leave --run out, and name the data of the run instead")

@@ -65,7 +65,7 @@ def test_a_tree_from_what_looks_alike_is_proposed_and_then_the_tree_of_a_run(
     tree.write_text(before.replace(f"{pets}:", "pets:"))
     config = load_config(None, ["data.source=folder", f"data.root={photos}", f"data.taxonomy={tree}"])
     found = survey(config.data, 0, Silence())
-    assert [level.name for level in found.levels] == ["coarse", "fine"]
+    assert [level.level for level in found.levels] == ["coarse", "fine"]
     assert found.levels[0].images["pets"] == 36
     assert found.levels[1].images["poodle"] == 12
 
@@ -76,7 +76,7 @@ def test_the_example_of_the_documents_runs(nstudent: Callable[..., CompletedProc
     first = lines.index("    nstudent data taxonomy tree.yaml --config photos.yaml")
     (photos.parent / "photos.yaml").write_text(
         "rounds: 0\ndata: {source: folder, root: photos, image_size: 16, validation: 0.2}\n"
-        "teacher: {epochs: 1, members: [{}]}\nstudent: {epochs: 1}\n"
+        "teacher: {epochs: 12, batch_size: 10, ema_decay: 0.9, members: [{}]}\nstudent: {epochs: 1}\n"
     )
     for line in lines[first : first + 2]:
         done = nstudent(*line.split()[1:])

@@ -37,7 +37,7 @@ def heads(head: str, more: str = "") -> list[str]:
     return [f"teacher.members=[{model}]", f"student.model={model}", f"filter.model={model}"]
 
 
-@pytest.mark.parametrize(("head", "loss"), list(product(HEADS, LOSSES)), ids="-".join)
+@pytest.mark.parametrize(("head", "loss"), list(product(HEADS, LOSSES)))
 def test_heads_and_losses(head: str, loss: str) -> None:
     said = refusal(*heads(head), *of_all("loss", loss))
     assert (said is not None) == ((head, loss) in REFUSED_HEAD_AND_LOSS), said

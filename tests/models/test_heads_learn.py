@@ -43,7 +43,7 @@ def taught(network: nn.Module, images: Tensor, targets: Sequence[Tensor], loss: 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("absent", ["ignore", "class"])
-@pytest.mark.parametrize(("head", "loss"), FITTING, ids="-".join)
+@pytest.mark.parametrize(("head", "loss"), FITTING)
 def test_a_network_with_the_head_knows_64_images_by_heart(head: str, loss: str, absent: Absent) -> None:
     random, outputs = np.random.default_rng(0), Outputs(TREE, absent)
     images = torch.from_numpy(random.random((IMAGES, 3, 16, 16), dtype=np.float32))
