@@ -8,7 +8,7 @@ from functools import cached_property, partial
 
 import torch
 from nstudent.config.members import MemberConfig
-from nstudent.config.schema import Config, ModelConfig, TrainingConfig
+from nstudent.config.schema import Config, ConsistencyConfig, ModelConfig, TrainingConfig
 from nstudent.data.batches import Examples
 from nstudent.data.dataset import Dataset, Ids, PixelStore
 from nstudent.data.packing.shards import readable_size
@@ -39,6 +39,7 @@ from nstudent.training.held_out import HeldOut
 from nstudent.training.loop import Length, Trained
 from nstudent.training.losses import build_losses
 from nstudent.training.objective import CoarsePrior, Supervised
+from nstudent.training.own_beliefs import OwnBeliefs
 from torch import Tensor, nn
 
 _WORTH_SAYING = 0.05
@@ -131,6 +132,10 @@ class Trainer:
             coarse_prior=CoarsePrior.of(training.coarse_prior_weight, labels, self.outputs, self.placement.device),
         )
 
+    def own_beliefs(self, config: ConsistencyConfig, labels: LabelArray) -> OwnBeliefs:
+        """What a student goes on with; ``labels``: (images, levels), those that the labelled images are taught."""
+        return OwnBeliefs(config, self.outputs, labels, self.placement, self._world)
+
     def student_batch(self) -> tuple[int, int]:
         """Number of labelled images in a student's batch, and of pseudo-labelled ones."""
         return student_batch(self._config.student, len(self.dataset.labelled), len(self.dataset.unlabelled))
@@ -195,7 +200,8 @@ class Trainer:
         tell = partial(self._listener.epoch, self._full_name(name))
         begins = partial(self._listener.begins, self._full_name(name))
         with self._stop.patiently():
-            trained = loop.fit(checkpoint, self._progress, name, validate, tell, begins)
+            held_out = None if lesson.learns_validation else validate
+            trained = loop.fit(checkpoint, self._progress, name, held_out, tell, begins)
         self._say_what_packing_gains(name, trained.data_wait)
         return trained
 

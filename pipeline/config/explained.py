@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, get_args, get_origin
 
 from nstudent.config.advice import WHEN
 from nstudent.config.as_typed import fields_of, section_in
@@ -153,9 +153,14 @@ def _unknown(key: str) -> str:
 def _takes(field: FieldInfo) -> str:
     """The values that a key takes, in words."""
     if section_in(field.annotation) is not None:
-        return "a list of groups of keys" + ("" if not _may_be_null(field) else ", or null")
+        groups = "a list of groups of keys" if _is_list(field.annotation) else "a group of keys"
+        return groups + ("" if not _may_be_null(field) else ", or null")
     kind: Any = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
     return _in_words(TypeAdapter(kind).json_schema())
+
+
+def _is_list(annotation: Any) -> bool:
+    return get_origin(annotation) is tuple or any(map(_is_list, get_args(annotation)))
 
 
 def _may_be_null(field: FieldInfo) -> bool:

@@ -87,6 +87,36 @@ class FilterConfig(TrainingConfig):
     """If more than this share of the labels of any level would go, none do: the filter, not the labels, is wrong."""
 
 
+class ConsistencyConfig(Section):
+    """A student that goes on learning: as far as its averaged network is sure of a weakly noised image, that belief
+    takes the place of the stored label (after FixMatch, arXiv 2001.07685, and SoftMatch, arXiv 2301.10921)."""
+
+    begins: Annotated[Number, Field(ge=0, lt=1)] = 0.3
+    """Fraction of the training up to which the stored labels alone are taught."""
+    full: Annotated[Number, Field(gt=0, le=1)] = 0.7
+    """Fraction of the training from which on the share is at its height; it rises in a straight line."""
+    share: Annotated[Number, Field(gt=0, le=1)] = 1.0
+    """Height of the share: how far a belief that is certain takes the place of the stored label."""
+    weak: Share = 0.5
+    """Noise of the view that the averaged network looks at: this share of noise.shift, zoom and rotate, and mirrored as
+    by noise.flip. 0: no moves."""
+    temperature: Positive = 0.5
+    """Sharpens the beliefs: probabilities of paths are raised to the power of 1 / temperature."""
+    align: bool = True
+    """Draw the mean of the beliefs to the shares of the classes among the labels (ReMixMatch, arXiv 1911.09785)."""
+    sigmas: Annotated[Number, Field(ge=0)] = 2.0
+    """How fast the weight of a belief falls with its confidence below the mean, in standard deviations (SoftMatch). 0:
+    every belief has the weight 1."""
+    momentum: Annotated[Number, Field(ge=0, lt=1)] = 0.99
+    """Weight of the past in the running means that alignment and weights go by, a step."""
+
+    @model_validator(mode="after")
+    def _rises(self) -> "ConsistencyConfig":
+        if self.begins >= self.full:
+            raise ValueError(f"begins ({self.begins:g}) is not before full ({self.full:g})")
+        return self
+
+
 class StudentConfig(TrainingConfig):
     """A network of at least the teacher's size, trained under noise on labels and kept pseudo-labels."""
 
@@ -103,7 +133,15 @@ class StudentConfig(TrainingConfig):
     """Weight of the pseudo-labels' loss beside that of the labels."""
     ema_decay: Annotated[Number, Field(ge=0, lt=1)] = 0.995
     """Decay of the running average of the weights, a step; at step t at most (1 + t) / (10 + t)."""
+    consistency: Annotated[ConsistencyConfig | None, Later(None)] = None
+    """Own beliefs in place of stored labels later in the training; {} takes the defaults. null: stored labels alone."""
     noise: NoiseConfig = NoiseConfig(operations=2, dropout=0.2, drop_path=0.1, cutmix=0.5)
+
+    @model_validator(mode="after")
+    def _consistency_of_a_softmax(self) -> "StudentConfig":
+        if self.consistency is not None and self.loss == "mcm":
+            raise ValueError("consistency reads the networks of a softmax, and loss is mcm: set consistency to null")
+        return self
 
 
 class FinalConfig(Section):
@@ -111,6 +149,9 @@ class FinalConfig(Section):
 
     max_gmacs: Annotated[Positive | None, Later(None)] = None
     """Limit on its multiply-adds for one image, in billions; null: none. Of what fits, the best is taken."""
+    refit: Annotated[bool, Later(False)] = False
+    """Train what was chosen once more, on labels and validation together, after the last decision. It takes as long as
+    its trainings took, and the best of the labels alone is trained again beside it, to be compared with."""
 
 
 class EvaluateConfig(Section):
@@ -218,6 +259,12 @@ class Config(Section):
         for name, training in (("teacher", self.teacher), ("filter", self.filter), ("student", self.student)):
             if problem := training.misfit(self.data.image_size):
                 raise ValueError(f"{name}: {problem}")
+        for name, training in (("teacher", self.teacher), ("student", self.student)):
+            if self.final.refit and training.schedule == "plateau":
+                raise ValueError(
+                    f"{name}.schedule=plateau goes by the validation images, from which final.refit learns: choose "
+                    "another schedule, or set final.refit=false"
+                )
         if self.filter.finish_epochs:
             raise ValueError("filter.finish_epochs: the filter keeps no network that a finish could better: set 0")
         return self

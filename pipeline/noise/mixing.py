@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from nstudent.config.schema import NoiseConfig
 from nstudent.data.transfer import array_sent
-from nstudent.noise.steps import Prepared
+from nstudent.noise.steps import Mixture, Prepared
 from nstudent.randomness import Key, generator
 from torch import Tensor
 
@@ -36,7 +36,7 @@ class Mixing:
 
     def __call__(self, prepared: Prepared, step: int) -> Prepared:
         """The batch, mixed or not. Its labelled images stay apart from the others."""
-        images, targets, done = prepared.images, prepared.targets, step / self._steps
+        images, done = prepared.images, step / self._steps
         noise, random = self._noise_at(step), generator(*self._key, "cutmix", step)
         cutmix = noise.cutmix * mixing_height(noise.cutmix_schedule, done)
         mixup = noise.mixup * mixing_height(noise.mixup_schedule, done)
@@ -48,8 +48,8 @@ class Mixing:
             mixed, share = _pasted(images, partner, noise.cutmix_alpha, random)
         else:
             mixed, share = _blended(images, partner, noise.mixup_alpha, random)
-        targets = tuple((1 - share) * level + share * level[partner] for level in targets)
-        return replace(prepared, images=mixed, targets=targets)
+        mixture = Mixture(partner, share)
+        return replace(prepared, images=mixed, targets=mixture.of(prepared.targets), mixture=mixture)
 
 
 def mixing_height(schedule: str, done: float) -> float:

@@ -19,6 +19,7 @@ from nstudent.storage.files import append, atomic_write, make_folder
 CURVES = "curves"
 """Folder of the files, in the run folder."""
 COLUMNS = ("training", "epoch", "step", "loss", "learning_rate", "validation")
+"""Columns of every file; behind them stands what else the entries of its training hold, in alphabetical order."""
 _MAX_BYTES = 64 << 20
 
 Entry = Mapping[str, float]
@@ -29,6 +30,8 @@ class CurveFiles(NoListener):
 
     def __init__(self, run_dir: Path) -> None:
         self._folder = run_dir / CURVES
+        self._known: dict[str, list[Entry]] = {}
+        """By training, the epochs that its file holds."""
 
     def begins(self, training: str, behind: Sequence[Entry]) -> None:
         """Replace what the file says by the epochs that lie behind the training.
@@ -37,12 +40,24 @@ class CurveFiles(NoListener):
         those that it had not come to report are there.
         """
         make_folder(self._folder)
-        rows = "".join(_row(training, entry) for entry in behind)
-        atomic_write(self._path(training), f"{','.join(COLUMNS)}\n{rows}".encode())
+        self._known[training] = list(behind)
+        self._write(training)
 
     def epoch(self, training: str, entry: Entry) -> None:
-        """Add the row of an epoch."""
-        append(self._path(training), _row(training, entry).encode())
+        """Add the row of an epoch; the file is written anew if the epoch has a figure that none before it had."""
+        known = self._known[training]
+        columns = _columns(known)
+        known.append(entry)
+        if set(entry) <= set(columns):
+            append(self._path(training), _row(training, entry, columns).encode())
+        else:
+            self._write(training)
+
+    def _write(self, training: str) -> None:
+        known = self._known[training]
+        columns = _columns(known)
+        rows = "".join(_row(training, entry, columns) for entry in known)
+        atomic_write(self._path(training), f"{','.join(columns)}\n{rows}".encode())
 
     def _path(self, training: str) -> Path:
         return self._folder / curve_file(training)
@@ -54,7 +69,7 @@ def curve_file(training: str) -> str:
 
 
 def read_curves(run_dir: Path) -> dict[str, list[dict[str, float]]]:
-    """The curves that a run folder holds, by training: its epochs, each with those of ``COLUMNS`` that it has.
+    """The curves that a run folder holds, by training: its epochs, each with the figures that it has.
 
     Raises:
         ArtifactError: A file cannot be read as such curves.
@@ -65,7 +80,8 @@ def read_curves(run_dir: Path) -> dict[str, list[dict[str, float]]]:
             if not path.is_file() or path.stat().st_size > _MAX_BYTES:
                 raise ValueError("no file of curves")
             for row in csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))):
-                entry = {name: float(row[name]) for name in COLUMNS[1:] if row[name]}
+                names = dict.fromkeys([*COLUMNS[1:], *row])
+                entry = {name: float(row[name]) for name in names if name != "training" and row[name]}
                 if not (math.isfinite(entry["epoch"]) and 0 <= entry.get("validation", 0) <= 1):
                     raise ValueError("a number out of range")
                 found.setdefault(row["training"], []).append(entry)
@@ -74,7 +90,11 @@ def read_curves(run_dir: Path) -> dict[str, list[dict[str, float]]]:
     return found
 
 
-def _row(training: str, entry: Entry) -> str:
+def _columns(entries: Sequence[Entry]) -> tuple[str, ...]:
+    return (*COLUMNS, *sorted({name for entry in entries for name in entry} - set(COLUMNS)))
+
+
+def _row(training: str, entry: Entry, columns: Sequence[str]) -> str:
     line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow([training, *(entry.get(name, "") for name in COLUMNS[1:])])
+    csv.writer(line, lineterminator="\n").writerow([training, *(entry.get(name, "") for name in columns[1:])])
     return line.getvalue()

@@ -30,6 +30,7 @@ _TEST_PASSES = 4
 """How often it labels a test image: by itself, and as a part of the final classifier and of other pools."""
 _AS_LONG_AS_THE_STUDENT = ("baseline", "student")
 _TRAINED_BESIDE = ("teacher", "baseline")
+_TRAINED_AGAIN = ("teacher", "baseline", "student")
 
 
 @dataclass(frozen=True)
@@ -99,9 +100,13 @@ def forecast(config: Config, amounts: Amounts, progress: Progress) -> Forecast:
                 image += _FORWARD_SHARE * full * (length.trainings if stage.provides == "classifier" else 0)
                 # The baseline trains beside the teacher where there are cores for both.
                 beside = at_once if stage.name in _TRAINED_BESIDE else 1
-                seconds = _BESIDE_THE_STEPS * pace * length.image_passes * length.trainings / beside
+                passes = length.image_passes + _FORWARD_SHARE * length.believed
+                seconds = _BESIDE_THE_STEPS * pace * passes * length.trainings / beside
                 trainings[stage.name] = trainings.get(stage.name, 0.0) + seconds
             task.advance(1)
+    if config.final.refit:
+        # At most: what was not chosen is not trained again.
+        trainings["refit"] = sum(trainings.get(stage, 0.0) for stage in _TRAINED_AGAIN)
     probes = [
         (_BESIDE_THE_STEPS * seconds_of_features(each, config.data.image_size, config), 2 - (each.mirror is False))
         for each in probe_members(config)

@@ -25,6 +25,8 @@ class Expected:
     """Epochs of each of them."""
     image_passes: int
     """Number of images that go forward and backward in each of them."""
+    believed: int = 0
+    """Number of images that only go forward, through the averaged network, in each of them."""
 
 
 def batch_parts(training: FilterConfig | StudentConfig) -> tuple[int, int]:
@@ -64,10 +66,33 @@ def expected(config: Config, stage: str, labelled: int, unlabelled: int) -> Expe
         return Expected(len(config.teacher.members), config.teacher.epochs, passes)
     if stage in ("baseline", "student"):
         epochs, steps = student_length(config.student, labelled, unlabelled)
-        return Expected(1, epochs, epochs * steps * sum(student_batch(config.student, labelled, unlabelled)))
+        both = student_batch(config.student, labelled, unlabelled)
+        believed = _believing_steps(config.student, epochs * steps) * both[1] if stage == "student" else 0
+        return Expected(1, epochs, epochs * steps * sum(both), believed)
+    if stage == "refit":
+        return _trained_again(config, labelled, unlabelled)
     judge = config.filter
     if stage == "filter" and (judge.enabled or judge.labelled):
         batch, beside = batch_parts(judge)
         steps = math.ceil(max(unlabelled / beside if beside else 0, labelled / batch))
-        return Expected(judge.iterations, judge.epochs, judge.epochs * steps * (batch + beside))
+        passes = judge.epochs * steps * (batch + beside)
+        return Expected(judge.iterations, judge.epochs, passes, passes)
     return None
+
+
+def _trained_again(config: Config, labelled: int, unlabelled: int) -> Expected:
+    """All that may be trained again, counted as one training: at most, because what was not chosen is not."""
+    times = {"teacher": 1, "baseline": min(1, config.rounds), "student": config.rounds}
+    epochs = passes = believed = 0
+    for stage, count in times.items():
+        one = expected(config, stage, labelled, unlabelled)
+        if one is not None:
+            epochs += count * one.trainings * one.epochs
+            passes += count * one.trainings * one.image_passes
+            believed += count * one.trainings * one.believed
+    return Expected(1, epochs, passes, believed)
+
+
+def _believing_steps(student: StudentConfig, steps: int) -> int:
+    """Number of steps of a student in which it looks at what it believes itself."""
+    return 0 if student.consistency is None else max(0, steps - 1 - math.floor(student.consistency.begins * steps))

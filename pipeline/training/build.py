@@ -19,6 +19,7 @@ from nstudent.training.learner import Learner
 from nstudent.training.loop import Length, Loop
 from nstudent.training.objective import Objective
 from nstudent.training.preparation import Preparation
+from nstudent.training.revision import Revision
 from nstudent.training.surroundings import Surroundings
 
 
@@ -33,10 +34,14 @@ class Lesson:
     views: Mapping[str, NoiseConfig | None] = field(default_factory=dict)
     """Further views of the images that the objective looks at, by name: their noise, or ``None`` for the images as they
     are. Their noise is drawn apart from that of the images which the network learns from."""
+    revision: Revision | None = None
+    """Changes what a batch teaches by what the network believes; ``None``: it teaches what its examples say."""
     weakened: Callable[[NoiseConfig, float], NoiseConfig] | None = None
     """(full noise, fraction of the training that is done) -> the noise at that point; see ``noise.build.Course``."""
     side_at: Callable[[float], int] | None = None
     """Fraction of the training that is done -> side of the images in pixels; ``None``: as they were loaded."""
+    learns_validation: bool = False
+    """Whether the validation images are among the examples, so that scores on them would mean nothing."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,7 @@ def build_loop(network: Network, lesson: Lesson, config: TrainingConfig, site: S
         return [site.name_of(int(image)) for image in batches.ids(step)]
 
     where = Surroundings(placement, site.world, key, site.levels, images_of, site.say)
-    learner = Learner(network, lesson.objective, config, lesson.length, where)
+    learner = Learner(network, lesson.objective, config, lesson.length, where, lesson.revision)
     workers = workers_with_room(site.workers, batches.num_bytes if site.workers else 0, site.say)
     feed = Feed(batches, preparation, placement.device, workers)
     return Loop(learner, feed, lesson.length, world=site.world, checkpoint_seconds=site.checkpoint_seconds)

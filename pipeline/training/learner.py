@@ -22,6 +22,7 @@ from nstudent.training.loop import Length
 from nstudent.training.objective import Objective, Stateful
 from nstudent.training.optimizer import build_optimizer, resume_optimizer, take_step
 from nstudent.training.recording import Recording, can_be_recorded
+from nstudent.training.revision import Revision
 from nstudent.training.spending import Spending
 from nstudent.training.surroundings import Surroundings
 from torch import Tensor, nn
@@ -33,7 +34,13 @@ class Learner:
     """One network while it learns; the ``Method`` of an ordinary training."""
 
     def __init__(
-        self, network: Network, objective: Objective, config: TrainingConfig, length: Length, where: Surroundings
+        self,
+        network: Network,
+        objective: Objective,
+        config: TrainingConfig,
+        length: Length,
+        where: Surroundings,
+        revision: Revision | None = None,
     ) -> None:
         """Put a network to its device, and make what it learns with.
 
@@ -43,11 +50,13 @@ class Learner:
             config: How it is trained.
             length: How long, for the schedule of the learning rate.
             where: What it finds around it.
+            revision: Changes what each batch teaches; ``None``: nothing does.
         """
         placement = where.placement
         self.network: Network = network
         placement.put(network).train()
         self.objective = objective
+        self._revision = revision
         self.optimizer = build_optimizer(network, config, placement.device)
         finish = min(config.finish_epochs, length.epochs - 1) * length.steps_per_epoch
         self._first_of_finish = length.steps - finish
@@ -59,7 +68,7 @@ class Learner:
         self._spending = Spending(self.network, computes_twice=config.checkpoint_activations)
         placement.compile(self.network)
         self.finite = FiniteCheck(self.network, self.optimizer, where.levels, where.images_of)
-        believe = _belief(self._average.module, placement, self.network)
+        believe = self._believe = _belief(self._average.module, placement, self.network)
         self.gradient = Gradient(self.network, objective, self.finite, build_clip(self.network, config), where, believe)
         is_plain = where.world.size == 1 and placement.compile_mode == "none" and not config.checkpoint_activations
         recordable = placement.records and is_plain and can_be_recorded(network, self.optimizer, objective)
@@ -98,17 +107,17 @@ class Learner:
             self.network.load_state_dict(self._average.module.state_dict())
             self._begin_finish()
         self._rates.set(step)
+        if self._revision is not None:
+            prepared = self._revision.revise(prepared, done, self._believe)
         loss = None if self.recording is None else self.recording.take(step, prepared)
         if loss is None:
             loss = self.gradient.put(step, done, prepared)
             take_step(self.optimizer)
-        batch = prepared.batch
-        self._spending.add(
-            sum(batch.whole_images),
-            prepared.images.shape[-1],
-            average_passes=self.objective.average_passes,
-            late_layers_alone=self._finishes,
-        )
+        images = sum(prepared.batch.whole_images)
+        averaged = images * self.objective.average_passes
+        if self._revision is not None:
+            averaged += self._revision.num_believed(prepared, done)
+        self._spending.add(images, prepared.images.shape[-1], averaged=averaged, late_layers_alone=self._finishes)
         if isinstance(self.objective, Stateful):
             self.objective.settle()
         # A young average forgets its random start quickly: min(decay, (1 + t) / (10 + t)) at the t-th step, from 1 on.
@@ -134,6 +143,10 @@ class Learner:
         """
         self.finite.read()
 
+    def epoch_figures(self) -> dict[str, float]:
+        """What the epoch that ends has to say beside its loss; the next one begins anew."""
+        return {} if self._revision is None else self._revision.epoch_figures()
+
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on."""
         state = {
@@ -146,6 +159,8 @@ class Learner:
         }
         if isinstance(self.objective, Stateful):
             state["objective"] = self.objective.state_dict()
+        if self._revision is not None:
+            state["revision"] = self._revision.state_dict()
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -161,6 +176,8 @@ class Learner:
         resume_optimizer(self.optimizer, state["optimizer"])
         if isinstance(self.objective, Stateful):
             self.objective.load_state_dict(state["objective"])
+        if self._revision is not None:
+            self._revision.load_state_dict(state["revision"])
 
 
 def _belief(average: nn.Module, placement: Placement, network: nn.Module) -> Callable[[Tensor], Logits]:

@@ -28,8 +28,8 @@ _WORTH_SHOWING = 0.02
 
 Validate = Callable[[nn.Module], float]
 Entry = dict[str, float]
-"""One epoch: its number (from 1), the training steps behind it, its mean loss, the learning rate of its last step, and
-the validation score if it was measured."""
+"""One epoch: its number (from 1), the training steps behind it, its mean loss, the learning rate of its last step, the
+validation score if it was measured, and what the method has to say beside it."""
 History = list[Entry]
 
 
@@ -93,6 +93,9 @@ class Method(Protocol):
 
     def hear(self, score: float) -> None:
         """Take in the validation score of ``kept``, whenever there is one: a schedule may go by it."""
+
+    def epoch_figures(self) -> dict[str, float]:
+        """What the epoch that ends has to say beside its loss, by the name of a curve; the next one begins anew."""
 
     def check(self) -> None:
         """Look at every step that was not looked at yet; the loop calls it before it writes a checkpoint.
@@ -175,7 +178,7 @@ class Loop:
             self._asked = error
         self._stop_if_asked()
         steps = self._length.steps
-        with progress.task(name, steps, "steps", done=self._step) as task:
+        with progress.task(name, steps, "batches", done=self._step) as task:
             try:
                 with loaders_explained():
                     data_wait = self._walk(task, checkpoint, validate, tell)
@@ -248,6 +251,7 @@ class Loop:
             entry["validation"] = validate(self.method.kept)
             self.method.hear(entry["validation"])
         # Only now: if it is cut off there, the epoch is open, and closed when the training goes on.
+        entry |= self.method.epoch_figures()
         self._loss.zero_()
         self._history.append(entry)
 

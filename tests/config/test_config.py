@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nstudent.config.file import GONE, load_config, reload_config
 from nstudent.config.members import MEMBERS, MemberConfig
-from nstudent.config.schema import Config, ModelConfig, Section
+from nstudent.config.schema import Config, ConsistencyConfig, ModelConfig, Section
 from nstudent.config.types import Count
 from nstudent.config.yaml_text import dump_flow, dump_yaml, parse_yaml
 from nstudent.errors import ConfigError
@@ -566,3 +566,25 @@ def test_the_coarse_prior_is_refused_with_a_loss_that_has_no_softmax() -> None:
 def test_logits_that_are_log_probabilities_are_not_normalised(head: str) -> None:
     with pytest.raises(ConfigError, match=f"logit_norm divides logits by their length, and those of the head {head}"):
         load_config(None, [f"student.model.head={head}", "student.model.logit_norm=0.04"])
+
+
+def test_own_beliefs_are_off_until_a_key_of_them_is_given() -> None:
+    assert load_config(None, []).student.consistency is None
+    assert load_config(None, ["student.consistency={}"]).student.consistency == ConsistencyConfig()
+    given = load_config(None, ["student.consistency.share=0.5"]).student.consistency
+    assert given == ConsistencyConfig(share=0.5)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["student.consistency.begins=0.7"], r"begins \(0\.7\) is not before full \(0\.7\)"),
+        (
+            ["student.consistency={}", "student.loss=mcm", "teacher.loss=mcm"],
+            "consistency reads the networks of a softmax, and loss is mcm: set consistency to null",
+        ),
+    ],
+)
+def test_own_beliefs_that_cannot_be_followed_are_refused(words: list[str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load_config(None, words)

@@ -188,3 +188,12 @@ def test_the_json_schema_refuses_what_we_refuse(page: dict[str, Any]) -> None:
 def test_an_editor_shows_what_a_key_means() -> None:
     described = json_schema()["$defs"]["DataConfig"]["properties"]["image_size"]
     assert " ".join(described["description"].split()) == _only("data.image_size").meaning
+
+
+def test_a_group_that_may_be_left_out_is_explained_with_its_keys() -> None:
+    key, group = explained("student.consistency")
+    assert (key.takes, key.default) == ("a group of keys, or null", None)
+    assert "student.consistency.begins" in group.below
+    (begins,) = explained("student.consistency.begins")
+    assert (begins.default, begins.takes) == (0.3, "a number of at least 0 and below 1")
+    assert explained("probe.members")[0].takes == "a list of groups of keys, or null"

@@ -41,6 +41,25 @@ def test_each_training_has_a_file_with_a_row_for_each_epoch(tmp_path: Path) -> N
     assert (tmp_path / "curves" / "02-baseline.baseline.csv").read_text() == f"{','.join(COLUMNS)}\n"
 
 
+def test_a_figure_that_comes_later_gets_a_column_and_epochs_before_it_have_none_there(tmp_path: Path) -> None:
+    entries = [*EPOCHS[:1], EPOCHS[1] | {"own_share": 0.25}, EPOCHS[2] | {"own_share": 0.5, "own_agreement": 0.75}]
+    listener = CurveFiles(tmp_path)
+    listener.begins(TRAINING, [])
+    for entry in entries:
+        listener.epoch(TRAINING, entry)
+
+    assert (tmp_path / "curves" / "01-teacher.member-0.csv").read_text() == (
+        "training,epoch,step,loss,learning_rate,validation,own_agreement,own_share\n"
+        "01-teacher/member 0,1,4,2.5,0.1,,,\n"
+        "01-teacher/member 0,2,8,1.25,1e-05,0.5,,0.25\n"
+        "01-teacher/member 0,3,12,1.0,0.0,,0.75,0.5\n"
+    )
+    assert read_curves(tmp_path) == {TRAINING: entries}
+    # A training that goes on behind the second epoch has the columns of the epochs that it knows.
+    CurveFiles(tmp_path).begins(TRAINING, entries[:2])
+    assert read_curves(tmp_path) == {TRAINING: entries[:2]}
+
+
 @pytest.mark.parametrize(("reported", "behind"), [(1, 0), (3, 1), (1, 2), (2, 2), (0, 3)])
 def test_a_resumed_training_has_each_epoch_once_whatever_was_reported_before(
     tmp_path: Path, reported: int, behind: int

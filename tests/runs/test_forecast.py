@@ -53,10 +53,25 @@ def test_a_probe_is_fitted_to_images_and_their_mirror_images_and_answers_like_th
     assert found.total - none.total == pytest.approx(0.2 * said + 40)
 
 
+def test_passes_forward_alone_count_a_third(tried: list[str]) -> None:
+    plain, believing = _forecast("student.epochs=2"), _forecast("student.epochs=2", "student.consistency.begins=0.45")
+    # Twice ten batches; of those after the tenth, 96 images each.
+    assert believing.trainings["student"] - plain.trainings["student"] == pytest.approx(10 * 96 * 0.1 / 3)
+    assert believing.trainings["baseline"] == plain.trainings["baseline"]
+
+
 def test_rounds_repeat_the_student_and_without_rounds_there_is_none(tried: list[str]) -> None:
     once, twice = _forecast("student.epochs=2"), _forecast("student.epochs=2", "rounds=2")
     assert twice.trainings["student"] == pytest.approx(2 * once.trainings["student"])
     assert _forecast("rounds=0").trainings.keys() == {"teacher"}
+
+
+def test_a_refit_trains_all_but_the_filter_once_more(tried: list[str]) -> None:
+    words = ("filter.enabled=true", "student.epochs=2", "rounds=2")
+    found, plain = _forecast(*words, "final.refit=true"), _forecast(*words)
+    again = sum(plain.trainings[stage] for stage in ("teacher", "baseline", "student"))
+    assert found.trainings == pytest.approx(plain.trainings | {"refit": again})
+    assert found.total - plain.total == pytest.approx(again)
 
 
 def test_networks_of_one_architecture_and_batch_are_timed_once(tried: list[str]) -> None:

@@ -56,6 +56,16 @@ def test_a_key_makes_stale_what_depends_on_it(
     assert made is None or list(reasons) == made
 
 
+def test_own_beliefs_make_the_student_stale_and_not_the_baseline_that_has_no_heap(
+    tmp_path: Path, fake_stages: FakeStages
+) -> None:
+    steps_made(tmp_path)
+    assert steps_made(tmp_path, "student.consistency=null") == {}
+    reasons = steps_made(tmp_path, "student.consistency={}")
+    assert list(reasons) == ONE_ROUND[6:]
+    assert reasons["06-student"].startswith("student.consistency.begins was not set")
+
+
 @pytest.mark.parametrize(
     "word",
     [
@@ -192,7 +202,7 @@ def test_other_intervals_ask_for_other_scores_alone(tmp_path: Path, fake_stages:
 
 def test_changed_data_is_noticed(tmp_path: Path, fake_stages: FakeStages, monkeypatch: pytest.MonkeyPatch) -> None:
     steps_made(tmp_path)
-    monkeypatch.setattr("nstudent.runs.folder.source_seen", lambda config: Seen("other files"))
+    monkeypatch.setattr("nstudent.runs.source_seen.source_seen", lambda config: Seen("other files"))
     fake_stages.content = {"00-data": "other"}
     reasons = steps_made(tmp_path)
     assert list(reasons) == ONE_ROUND

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from nstudent.classifier import Classifier
 from nstudent.config.schema import Config
-from nstudent.data.dataset import Dataset
+from nstudent.data.dataset import Dataset, Ids
 from nstudent.errors import ArtifactError, TrainingError
 from nstudent.evaluation.scores import HEADLINE, Difference
 from nstudent.labels.heap_labels import HeapLabels
 from nstudent.labels.selection import load_given_keep
+from nstudent.runs.curves import read_curves
 from nstudent.runs.run import run_all, run_stage
 from nstudent.runs.status import status
 from nstudent.runs.step_metrics import ChoiceMetrics, TrainedMetrics
@@ -20,6 +21,7 @@ from nstudent.stages.student import in_words
 from nstudent.storage.artifact import Artifact, Manifest
 from nstudent.taxonomy.tree import UNKNOWN, LabelArray
 from nstudent.trainer import Trainer
+from nstudent.training.build import Lesson
 
 
 @pytest.mark.slow
@@ -103,10 +105,10 @@ def test_given_labels_that_the_filter_dropped_teach_nothing(
 ) -> None:
     keep = load_given_keep(Artifact(go_on / "05-filter"))
     keep[3, 2] = keep[5] = False
-    monkeypatch.setattr("nstudent.stages.student.load_given_keep", lambda _: keep)
+    monkeypatch.setattr("nstudent.lessons.load_given_keep", lambda _: keep)
     taught = []
 
-    def labelled(_: Trainer, labels: LabelArray) -> None:
+    def labelled(_: Trainer, labels: LabelArray, ids: Ids) -> None:
         taught.append(labels)
         raise TrainingError("enough was seen")
 
@@ -139,7 +141,37 @@ def test_the_heap_counts_at_a_level_by_the_shown_images_that_could_have_a_label_
     with pytest.raises(TrainingError, match="enough was seen"):
         run_stage(tiny("student.weight_decay=0.5"), "student", go_on)
     heap = HeapLabels.open(*(Artifact(go_on / step) for step in ("04-pseudolabel", "05-filter")))
-    ((_, weight, shares),) = asked
+    ((_, weight, shares, _),) = asked
     assert weight == 1.0
     assert shares == heap.level_shares(heap.copies)
     assert all(0 < share <= 1 for share in shares)
+
+
+@pytest.mark.slow
+def test_a_student_that_goes_on_learning_is_shown_images_without_a_label_and_says_what_it_believes(
+    tiny: Callable[..., Config], go_on: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every step before the student stays as it is, the baseline among them."""
+    before = {path.name: Manifest.read(path).id for path in sorted(go_on.glob("0?-*"))}
+    shown: list[Lesson] = []
+    train = Trainer.train
+
+    def spy(self: Trainer, *given: Any) -> Any:
+        shown.extend(each for each in given if isinstance(each, Lesson))
+        return train(self, *given)
+
+    monkeypatch.setattr(Trainer, "train", spy)
+    run_all(tiny("student.consistency.begins=0.1"), go_on)
+
+    after = {path.name: Manifest.read(path).id for path in sorted(go_on.glob("0?-*"))}
+    assert [name for name in before if before[name] != after[name]] == ["06-student", "07-choose", "08-evaluate"]
+    (lesson,) = shown
+    heap = HeapLabels.open(*(Artifact(go_on / name) for name in ("04-pseudolabel", "05-filter")))
+    copies, bare = lesson.parts[1][0].copies, ~heap.keep.any(axis=1)
+    assert bare.any()
+    assert (copies[bare] == 1).all()
+    assert np.array_equal(copies[~bare], heap.copies[~bare])
+    (history,) = TrainedMetrics.of(Manifest.read(go_on / "06-student")).history
+    assert history[-1]["own_share"] > 0.9
+    assert 0 < history[-1]["own_weight"] < 1
+    assert "own_agreement" in read_curves(go_on)["06-student/student"][-1]

@@ -1,15 +1,17 @@
 """The embedded digits, packed once, and trainings on them that last seconds."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from fitting import LENGTH, fit, supervised
+from fitting import LENGTH, fit, heap_labels, supervised
 from nstudent.config.file import load_config
-from nstudent.config.schema import ModelConfig, NoiseConfig, TrainingConfig
+from nstudent.config.schema import ConsistencyConfig, ModelConfig, NoiseConfig, TrainingConfig
 from nstudent.data.batches import Examples
 from nstudent.data.dataset import Dataset
+from nstudent.distributed.world import Alone
 from nstudent.labels.self_ensemble import RunningAverage
 from nstudent.labels.targets import GivenTargets
 from nstudent.models.device import Placement
@@ -22,6 +24,7 @@ from nstudent.training.build import Lesson, Site, build_loop
 from nstudent.training.held_out import HeldOut
 from nstudent.training.loop import Length, Loop, Trained
 from nstudent.training.objective import CLEAN, Objective, SelfEnsembling
+from nstudent.training.own_beliefs import WEAK, OwnBeliefs, weak_noise
 
 NOISY = NoiseConfig(
     operations=2, erase=0.3, dropout=0.3, drop_path=0.2, cutmix=0.5, cutmix_schedule="constant", mixup=0.3
@@ -73,6 +76,7 @@ def make_loop(digits: Dataset) -> Callable[..., Loop]:
         *,
         objective: Objective | None = None,
         self_ensemble: bool = False,
+        own_beliefs: ConsistencyConfig | None = None,
         workers: int = 0,
         checkpoint_seconds: float = 0.0,
         device: str = "cpu",
@@ -98,7 +102,13 @@ def make_loop(digits: Dataset) -> Callable[..., Loop]:
                 key,
             )
             objective = SelfEnsembling(of_labels, *averages, weight=1.0, ramp=0.3, held_out=held_out)
-        parts = [(labelled, NUM_LABELLED), (heap, NUM_HEAP)] if self_ensemble else [(labelled, NUM_LABELLED)]
+        if own_beliefs is not None:
+            heap = Examples(digits.unlabelled, heap_labels(digits, outputs))
+            of_labels = replace(of_labels, unlabelled_weight=1.0)
+            revision = OwnBeliefs(own_beliefs, outputs, digits.labels[labelled.ids], placement, Alone())
+            lesson = {"revision": revision, "views": {WEAK: weak_noise(noise, own_beliefs.weak)}} | dict(lesson or {})
+        with_heap = self_ensemble or own_beliefs is not None
+        parts = [(labelled, NUM_LABELLED), (heap, NUM_HEAP)] if with_heap else [(labelled, NUM_LABELLED)]
         network = build_network(model, outputs, key, dropout=noise.dropout, drop_path=noise.drop_path)
         config = TrainingConfig(batch_size=NUM_LABELLED, noise=noise, **{"warmup_epochs": 1.0} | settings)
         site = Site(
@@ -110,8 +120,8 @@ def make_loop(digits: Dataset) -> Callable[..., Loop]:
             checkpoint_seconds=checkpoint_seconds,
             say=say,
         )
-        views = {CLEAN: None} if self_ensemble else {}
-        taught = Lesson(parts, objective or of_labels, length, views=views, **(lesson or {}))
+        views = {"views": {CLEAN: None}} if self_ensemble else {}
+        taught = Lesson(parts, objective or of_labels, length, **(views | dict(lesson or {})))
         return build_loop(network, taught, config, site, key)
 
     return make

@@ -3,11 +3,15 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from nstudent.config.schema import NoiseConfig
+from nstudent.data.dataset import Dataset
+from nstudent.labels.targets import GivenTargets
 from nstudent.models.network import Network
 from nstudent.progress import Progress, Silence
 from nstudent.taxonomy.outputs import Outputs
+from nstudent.taxonomy.tree import UNKNOWN
 from nstudent.training.cross_entropy import CrossEntropy
 from nstudent.training.loop import Length, Loop, Trained
 from nstudent.training.losses import even_weights
@@ -30,6 +34,15 @@ def supervised(
     """Cross-entropy, the labels smoothed and every class of equal weight."""
     even = even_weights(outputs, device)
     return Supervised(CrossEntropy(even, smoothing), CrossEntropy(even), level_weights, unlabelled_weight)
+
+
+def heap_labels(dataset: Dataset, outputs: Outputs) -> GivenTargets:
+    """Labels of the heap as a bad labeller makes them: drawn at random and cut short, some of them to nothing."""
+    draw, images = np.random.default_rng(0), len(dataset.unlabelled)
+    paths = dataset.taxonomy.terminal_rows
+    labels = paths[draw.integers(0, len(paths), images)].copy()
+    labels[np.arange(labels.shape[1]) >= draw.integers(0, labels.shape[1] + 1, images)[:, None]] = UNKNOWN
+    return GivenTargets(labels, outputs)
 
 
 def bytes_of(network: nn.Module) -> dict[str, bytes]:

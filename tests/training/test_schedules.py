@@ -1,5 +1,5 @@
 import pytest
-from nstudent.training.schedules import sigmoid_ramp
+from nstudent.training.schedules import linear_ramp, sigmoid_ramp
 
 
 def test_the_sigmoid_ramp_is_that_of_the_paper() -> None:
@@ -14,3 +14,8 @@ def test_the_ramp_is_over_after_its_length() -> None:
 
 def test_a_ramp_without_length_is_always_up() -> None:
     assert sigmoid_ramp(0.0, 0.0) == 1.0
+
+
+def test_golden_a_straight_line_from_where_it_begins_to_where_it_is_full() -> None:
+    assert [linear_ramp(t / 5, 0.2, 0.8) for t in range(6)] == pytest.approx([0, 0, 1 / 3, 2 / 3, 1, 1])
+    assert linear_ramp(1.0, 0.5, 1.0) == 1.0
