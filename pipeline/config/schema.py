@@ -255,7 +255,7 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def _sizes_grow(self) -> "Config":
+    def _trainings_make_sense(self) -> "Config":
         for name, training in (("teacher", self.teacher), ("filter", self.filter), ("student", self.student)):
             if problem := training.misfit(self.data.image_size):
                 raise ValueError(f"{name}: {problem}")
