@@ -254,7 +254,7 @@ def _chosen(candidates: Sequence[Candidate]) -> ChoiceMetrics:
 
 def _in_words(metrics: ChoiceMetrics, singles: Sequence[_Choice], limit: float | None) -> Iterator[str]:
     """What could have been chosen, and what was."""
-    yield f"  score on validation, gain over {singles[0].name} to expect on new images, cost of one image:"
+    yield f"  score on validation, gain to expect over {singles[0].name}, cost of one image:"
     for each in metrics.candidates:
         score, expected = f"{100 * each.validation:5.1f} %", f"{100 * each.expected:+6.1f} points"
         yield f"  {each.name:<18}{score}{expected}{each.gmacs:9.4g} billion multiply-adds"
@@ -262,6 +262,6 @@ def _in_words(metrics: ChoiceMetrics, singles: Sequence[_Choice], limit: float |
         yield f"  {dear.name:<18}needs {dear.gmacs:.4g} GMACs, more than final.max_gmacs ({limit:g})"
     taken = metrics.taken
     for name, part in (taken.contributions or {}).items():
-        yield f"  {name:<18}adds {100 * part.gain.value:+.1f} points to the {taken.name}, for {part.gmacs:.4g} billion multiply-adds"
+        yield f"  {name:<18}adds {100 * part.gain.value:+.1f} points to the {taken.name}"
     shares = ", ".join(f"{share:.0%} {name}" for name, share in taken.parts.items())
     yield f"  taken is the {taken.name}: {shares}" if len(taken.parts) > 1 else f"  taken is {taken.name}"
