@@ -31,6 +31,7 @@ from nstudent.randomness import Key
 from nstudent.runs.lengths import student_batch, student_length
 from nstudent.runs.stage import Context
 from nstudent.storage.files import reserve
+from nstudent.tables import chosen
 from nstudent.taxonomy.outputs import Outputs
 from nstudent.taxonomy.tree import LabelArray
 from nstudent.training.build import Lesson, Site, build_loop
@@ -40,6 +41,7 @@ from nstudent.training.loop import Length, Trained
 from nstudent.training.losses import build_losses
 from nstudent.training.objective import CoarsePrior, Supervised
 from nstudent.training.own_beliefs import OwnBeliefs
+from nstudent.training.schedules import LEVEL_SCHEDULES
 from torch import Tensor, nn
 
 _WORTH_SAYING = 0.05
@@ -130,6 +132,7 @@ class Trainer:
             unlabelled_weight=unlabelled_weight,
             heap_shares=heap_shares,
             coarse_prior=CoarsePrior.of(training.coarse_prior_weight, labels, self.outputs, self.placement.device),
+            level_schedule=chosen(LEVEL_SCHEDULES, training.level_schedule, "level_schedule"),
         )
 
     def own_beliefs(self, config: ConsistencyConfig, labels: LabelArray) -> OwnBeliefs:

@@ -28,7 +28,6 @@ from nstudent.models.pooling import POOLINGS
 from nstudent.models.recipe import Recipe
 from nstudent.runs.stage import Context
 from nstudent.runs.step_metrics import Candidate, ChoiceMetrics, Contribution, TrainedMetrics
-from nstudent.storage.artifact import Artifact
 from nstudent.taxonomy.tree import LabelArray
 
 _ALONE = "labels-alone pool"
@@ -44,17 +43,14 @@ class _Trained:
     name: str
     kind: Kind
     """What is known of it beforehand."""
+    saw_heap: bool
+    """Whether it has learnt from labels of the heap."""
     gmacs: float
     ensemble: Ensemble
     raw: Probabilities
     """Before it is calibrated."""
     decoder: str
     """As the configuration names it: that of its ensemble, and of the pools that it is a part of."""
-
-    @property
-    def saw_heap(self) -> bool:
-        """Whether it has learnt from labels of the heap."""
-        return self.kind == "heap"
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,19 +111,19 @@ def _trained(context: Context, dataset: Dataset) -> list[_Trained]:
             batch_size, telling = context.config.evaluate.batch_size, told(walk, task)
             raw = predict(ensemble.calibrated(None), dataset.pixels, ids, batch_size, walk=telling)
             cost = TrainedMetrics.of(each.manifest).gmacs
-            kind = _kind(each, ensemble)
-            found.append(_Trained(each.name, kind, cost, ensemble, raw, context.config.decoder))
-    found.sort(key=lambda each: _ORDER[each.kind])
+            # What is of a round has learnt from labels that were made for the heap.
+            saw, decoder = bool(each.manifest.round), context.config.decoder
+            found.append(_Trained(each.name, _kind(saw, ensemble), saw, cost, ensemble, raw, decoder))
+    found.sort(key=lambda each: (each.saw_heap, _ORDER[each.kind]))
     if not found or found[0].kind != "labels":
         raise ArtifactError("choose needs a trained classifier, and none is made: run `nstudent stage teacher` first")
     return found
 
 
-def _kind(made: Artifact, ensemble: Ensemble) -> Kind:
-    # What is of a round has learnt from labels that were made for the heap.
-    if made.manifest.round:
-        return "heap"
-    return "probe" if all(isinstance(member, ProbeConfig) for member in ensemble.recipe.members) else "labels"
+def _kind(saw_heap: bool, ensemble: Ensemble) -> Kind:
+    if all(isinstance(member, ProbeConfig) for member in ensemble.recipe.members):
+        return "probe"
+    return "heap" if saw_heap else "labels"
 
 
 def _judged(dataset: Dataset, recipe: Recipe) -> Ids:

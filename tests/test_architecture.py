@@ -47,10 +47,11 @@ FLOORS = [
     {"storage.commit", "config.origins", "config.explained", "config.json_schema", "config.first_page"},
     {"storage.artifact", "storage.hdf5", "storage.lock", "storage.sealed", "config.file", "config.rules", "session"},
     {"screen"},
-    {"machine", "storage.links", "distributed.world", "taxonomy.outputs"},
+    {"machine", "storage.links", "distributed.world", "taxonomy.outputs", "taxonomy.wordnet"},
     {
         "config.schema",
         "taxonomy.tree",
+        "taxonomy.proposal",
         "randomness",
         "progress",
         "listener",
@@ -58,7 +59,7 @@ FLOORS = [
         "storage.files",
         "storage.hdf5_guard",
     },
-    {"config.as_typed"},
+    {"config.as_typed", "config.stage_sections"},
     {
         "config.advice",
         "config.data",

@@ -56,6 +56,8 @@ class NoiseConfig(Section):
 
 LossName = Literal["cross_entropy", "bce", "hxe", "soft_labels", "tree_path_kl", "mcm"]
 """The losses; what each computes stands in the table of ``training.losses``."""
+LevelScheduleName = Literal["constant", "b_cnn", "coarse_first"]
+"""How the weights of the levels move; what each does stands in the table of ``training.schedules``."""
 _KEYS_OF = {
     "hxe_alpha": ("loss", "hxe"),
     "hxe_first": ("loss", "hxe"),
@@ -140,6 +142,10 @@ class TrainingConfig(Section):
     """Mass spread over all classes of a level, for given labels."""
     level_weights: tuple[Positive, ...] | None = None
     """Weight of each level's loss, coarse first; null: equal."""
+    level_schedule: Annotated[LevelScheduleName, Later("constant")] = "constant"
+    """How the weights of the levels move while the network trains; level_weights count beside it. constant: they stay.
+    b_cnn: from the coarsest level to the finest, which has the second half alone (arXiv 1709.09890). coarse_first: the
+    same first half, and then all levels alike."""
     class_weights: Literal["none", "balanced", "effective_number"] = "none"
     """balanced: an image counts inverse to its class's frequency among the labels, per level. Smoothing stays even.
     effective_number: inverse to (1 - beta^images) / (1 - beta) of its class (arXiv 1901.05555)."""

@@ -112,13 +112,16 @@ def forecast(config: Config, amounts: Amounts, progress: Progress) -> Forecast:
         for each in probe_members(config)
         if isinstance(each, ProbeConfig)
     ]
-    image += sum(seconds for seconds, _ in probes)
+    # Probes that learn from the heap are fitted to all labelled images, too.
+    beside_heap = min(config.probe.heap, amounts.unlabelled) if config.rounds else 0
+    image += sum(seconds for seconds, _ in probes) * (2 if beside_heap else 1)
     passes = config.rounds * amounts.unlabelled + _VALIDATION_PASSES * amounts.validation + _TEST_PASSES * amounts.test
     images = amounts.labelled + amounts.unlabelled + amounts.validation + amounts.test
     return Forecast(
         reading=images * amounts.seconds_each / available_cores(),
         trainings=trainings,
-        probe=amounts.labelled * sum(seconds * views for seconds, views in probes),
+        probe=amounts.labelled * sum(seconds * views for seconds, views in probes) * (2 if beside_heap else 1)
+        + beside_heap * sum(seconds for seconds, _ in probes),
         labelling=image * passes,
     )
 

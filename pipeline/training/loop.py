@@ -91,11 +91,11 @@ class Method(Protocol):
             TrainingError: This step, or on a GPU one of the last few dozen, is not finite; no weight has taken it in.
         """
 
-    def hear(self, score: float) -> None:
-        """Take in the validation score of ``kept``, whenever there is one: a schedule may go by it."""
-
     def epoch_figures(self) -> dict[str, float]:
         """What the epoch that ends has to say beside its loss, by the name of a curve; the next one begins anew."""
+
+    def hear(self, score: float) -> None:
+        """Take in the validation score of ``kept``, whenever there is one: a schedule may go by it."""
 
     def check(self) -> None:
         """Look at every step that was not looked at yet; the loop calls it before it writes a checkpoint.
