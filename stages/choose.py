@@ -259,6 +259,6 @@ def _in_words(metrics: ChoiceMetrics, singles: Sequence[_Choice], limit: float |
         yield f"  {dear.name:<18}needs {dear.gmacs:.4g} GMACs, more than final.max_gmacs ({limit:g})"
     taken = metrics.taken
     for name, part in (taken.contributions or {}).items():
-        yield f"  {name:<18}adds {100 * part.gain.value:+.1f} points to the {taken.name} for {part.gmacs:.4g} GMACs"
+        yield f"  {name:<18}adds {100 * part.gain.value:+.1f} points to the {taken.name}"
     shares = ", ".join(f"{share:.0%} {name}" for name, share in taken.parts.items())
     yield f"  taken is the {taken.name}: {shares}" if len(taken.parts) > 1 else f"  taken is {taken.name}"

@@ -74,7 +74,7 @@ WHEN: Mapping[str, str] = {
     "head_rate": "Set 10 for pretrained weights, whose head begins from nothing.",
     "clip": "Set agc for networks without normalisation, such as NFNets; clip_norm is for the others.",
     "agc_factor": "Lower it for large batches, if the loss jumps.",
-    "train_image_size": "Set it to 0.8 of data.image_size to save a third of the time; see finish_epochs.",
+    "train_image_size": "Set it to 0.8 of data.image_size to save a third of the time, at some cost in accuracy.",
     "progressive_stages": "Set 4 to save a third of the time of a long training.",
     "progressive_start": "Raise it if the first stage learns nothing from such small images.",
     "finish_epochs": "Set 2 or more beside train_image_size, so that the head learns what full size looks like.",

@@ -118,10 +118,16 @@ class Config(Section):
         yield "filter.model", self.filter.model, self.filter
 
     @model_validator(mode="after")
-    def _sizes_grow(self) -> "Config":
+    def _trainings_make_sense(self) -> "Config":
         for name, training in (("teacher", self.teacher), ("filter", self.filter), ("student", self.student)):
             if problem := training.misfit(self.data.image_size):
                 raise ValueError(f"{name}: {problem}")
+        for name, training in (("teacher", self.teacher), ("student", self.student)):
+            if self.final.refit and training.schedule == "plateau":
+                raise ValueError(
+                    f"{name}.schedule=plateau goes by the validation images, from which final.refit learns: choose "
+                    "another schedule, or set final.refit=false"
+                )
         if self.filter.finish_epochs:
             raise ValueError("filter.finish_epochs: the filter keeps no network that a finish could better: set 0")
         return self

@@ -44,6 +44,7 @@ def test_a_key_of_another_choice_is_refused_and_that_of_its_own_is_not(key: str)
         ),
         (["teacher.train_image_size=16", "teacher.epochs=2", "teacher.finish_epochs=2"], "2 leave none"),
         (["filter.train_image_size=16", "filter.finish_epochs=1"], "the filter keeps no network"),
+        (["final.refit=true", "student.schedule=plateau"], "student.schedule=plateau goes by the validation images"),
         (["teacher.schedule=sawtooth"], "teacher.schedule"),
         (["teacher.layer_decay=1.5"], "teacher.layer_decay"),
     ],
