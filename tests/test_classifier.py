@@ -314,7 +314,12 @@ def test_what_an_image_does_to_its_decoder_costs_that_image_alone(
     ]
 
 
-def test_threads_that_predict_at_once_do_not_end_each_others_decoders(tmp_path: Path, image: Path) -> None:
+def test_threads_that_predict_at_once_do_not_end_each_others_decoders(
+    tmp_path: Path, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoders, "_PATIENCE_SECONDS", 0.0)
+    # What one that was ended was at would be read alone, so that nobody noticed.
+    monkeypatch.setattr(decoders.Decoders, "_alone", lambda *_: pytest.fail("a decoder was ended"))
     loaded = classifier(tmp_path, SIX)
     with ThreadPoolExecutor(3) as pool:
         found = list(pool.map(lambda count: loaded.predict([image] * count), [1, 40, 2, 30, 1, 20]))

@@ -248,3 +248,26 @@ def test_a_source_that_is_gone_is_told_before_anything(made: Made) -> None:
     shutil.rmtree("photos")
     with pytest.raises(DataError, match=r"data\.root: there is no folder photos"):
         made()
+
+
+def test_only_a_time_is_no_change_that_bytes_can_settle() -> None:
+    before = Seen("table", {"a": (1, 10), "b": (2, 20)})
+    assert Seen("table", {"a": (1, 11), "b": (2, 20)}).touched(before) == ["a"]
+    assert Seen("table", dict(before.files)).touched(before) == []
+    for other in (
+        Seen("another table", {"a": (1, 11), "b": (2, 20)}),
+        Seen("table", {"a": (3, 11), "b": (2, 21)}),
+        Seen("table", {"a": (1, 11)}),
+        Seen("table", {"a": (1, 11), "b": (2, 20), "c": (3, 30)}),
+        Seen("table", {"b": (2, 20), "a": (1, 11)}),
+    ):
+        assert other.touched(before) is None
+
+
+def test_a_note_of_other_data_says_nothing_of_these(made: Made) -> None:
+    """As where a run was killed between data that were made again and their note."""
+    os.utime("photos/cat/0.png", (1, 1))
+    kept = source_seen._kept(Path("run"))
+    assert kept is not None
+    write_seen(Path("run"), Kept(kept.seen, "of other data", kept.digests))
+    assert made() == {"00-data": "the source has changed: 1 file of another time"}

@@ -53,6 +53,15 @@ def test_the_closest_of_several_originals_is_named() -> None:
     assert {pair.image: pair.of for pair in pairs} == {1: 2, 3: 1}
 
 
+@pytest.mark.parametrize("at_once", [1, 2, 1000])
+def test_of_originals_that_are_equally_close_the_first_is_named(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever are compared first."""
+    monkeypatch.setattr(module, "_DIFFERENCES_AT_ONCE", at_once)
+    image = photos(1)
+    pairs = found(np.concatenate([image] * 6), [VALIDATION, TEST, TEST, TEST, TRAIN, TEST])
+    assert {pair.image: pair.of for pair in pairs} == {0: 1, 4: 0}
+
+
 def test_a_smaller_distance_finds_those_that_are_within_it() -> None:
     """The pieces that candidates share are cut anew for every distance: none may be lost."""
     images = photos(80)
