@@ -51,7 +51,7 @@ def test_a_refit_that_dies_again_and_again_ends_the_same(
     shutil.copytree(whole.folder, run_dir)
     killed = 0
     for _ in range(_MOST_KILLS):
-        done = server.run(run_all_words(run_dir, "final.refit=true"), run_dir, Fault(37, KILL))
+        done = server.run(run_all_words(run_dir, "final.refit=true"), run_dir, Fault(120, KILL))
         assert stumps(run_dir) == []
         if done.status == 0:
             break
