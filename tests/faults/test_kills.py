@@ -51,14 +51,16 @@ def test_a_refit_that_dies_again_and_again_ends_the_same(
     shutil.copytree(whole.folder, run_dir)
     killed = 0
     for _ in range(_MOST_KILLS):
-        done = server.run(run_all_words(run_dir, "final.refit=true"), run_dir, Fault(37, KILL))
+        done = server.run(run_all_words(run_dir, "final.refit=true"), run_dir, Fault(120, KILL))
         assert stumps(run_dir) == []
         if done.status == 0:
             break
         assert done.status == -signal.SIGKILL, done.error
         killed += stage_at_work(run_dir) == "refit"
     assert killed > 1
-    assert differences(results(run_dir), results(tmp_path / "run")) == []
+    # The note of where the command was given speaks of the folder, and these are two.
+    wrong = differences(results(run_dir), results(tmp_path / "run"))
+    assert [each for each in wrong if not each.startswith(".started.json")] == []
 
 
 @pytest.mark.parametrize(

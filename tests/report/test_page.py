@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,11 +13,14 @@ import numpy as np
 import pytest
 from nstudent.cli.report import reported
 from nstudent.errors import ArtifactError
+from nstudent.evaluation.refit_scores import REFIT_SCORES, RefitScores
+from nstudent.evaluation.scores import HEADLINE, Difference
 from nstudent.report import page as room
 from nstudent.report.limits import MAX_BYTES
 from nstudent.report.mark import REPORT
 from nstudent.report.material import Material
 from nstudent.report.page import render, write_report
+from nstudent.storage.files import write_json
 from written_run import WrittenRun
 
 SECTIONS = (
@@ -269,3 +273,20 @@ def test_a_run_that_has_not_changed_keeps_its_report(tmp_path: Path) -> None:
     (folder / "config.yaml").write_text(page.replace("name: written", "name: other"))
     reported(folder, SCORES)
     assert "<h1>other</h1>" in (folder / REPORT).read_text()
+
+
+def test_what_was_trained_again_stands_beside_what_was_chosen(tmp_path: Path) -> None:
+    run = WrittenRun(tmp_path / "run")
+    folder, scores = run.write(), run.scores()
+    again = replace(scores.final, name="08-refit", validation={})
+    gap = {HEADLINE: Difference(0.021, 0.004, 0.038, 0.99)}
+    plain = Tags(render(folder).decode()).text
+    assert "trained again" not in plain.lower()
+    (step,) = folder.glob("*-evaluate")
+    for labels_alone, gain in ((None, None), (replace(again, name="teacher, refit"), gap)):
+        write_json(step / REFIT_SCORES, RefitScores(again, gap, labels_alone, gain, {}).to_json())
+        said = " ".join(Tags(render(folder).decode()).text.split())
+        assert "Trained again on labels and validation together" in said
+        assert "that is 08-refit, which the run gives" in said
+        assert "against what was chosen2.1 [0.4, 3.8]" in said, "in two cells"
+        assert ("against teacher, refit" in said) is (gain is not None)
