@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from nstudent import Session, load_config, run_all
-from nstudent.cli.console import Screen
 from nstudent.runs import folder as run_folder
+from nstudent.screen.bars import Screen
 from nstudent.storage.artifact import Artifact
 from nstudent.training import loop
 

@@ -24,8 +24,9 @@ from nstudent import load_config, machine, run_stage
 from nstudent.config.schema import Config, DataConfig
 from nstudent.data.dataset import PixelStore
 from nstudent.data.decode import decode
-from nstudent.data.packing.decoders import Decoders, Reader
+from nstudent.data.packing.decoders import Decoders
 from nstudent.data.packing.pack_folder import make_pack
+from nstudent.data.packing.reader import Reader
 from nstudent.data.packing.shards import Layout, pack, shard_name
 from nstudent.data.sources import Record, open_source
 from nstudent.data.sources.packed import PackMetrics

@@ -81,11 +81,23 @@ def of_run(run_dir: Path) -> Json:
         "pseudo_labels": _rounded(scores["pseudo_labels"]),
         "given_labels": _rounded(scores["given_labels"]),
     }
+    refit = scored.with_name("refit.json")
+    if refit.exists():
+        row["refit"] = _refit(json.loads(refit.read_text()))
     chosen = [made["metrics"] for made in manifests.values() if "candidates" in made["metrics"]]
     if chosen:
         kept = ("name", "parts", "saw_heap", "gmacs", "validation", "gain", "expected")
         row["candidates"] = [{key: _rounded(each[key]) for key in kept} for each in chosen[-1]["candidates"]]
     return row
+
+
+def _refit(found: Json) -> Json:
+    """What was trained again on labels and validation together, against what it was before and the labels alone."""
+    sides = {
+        name: {**_rounded(found[name]), **_values(found[name])} if found[name] else None
+        for name in ("final", "labels_alone")
+    }
+    return sides | {name: _rounded(found[name]) for name in ("over_chosen", "gain")}
 
 
 def _sides(scores: Json) -> Json:

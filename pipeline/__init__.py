@@ -18,15 +18,27 @@ if TYPE_CHECKING:
     from nstudent.errors import NstudentError
     from nstudent.runs.plan import plan
     from nstudent.runs.run import run_all, run_stage
+    from nstudent.screen.bars import Screen
     from nstudent.session import Session
     from nstudent.taxonomy.tree import Taxonomy
 
 __version__ = "0.1.0"
-__all__ = ["Classifier", "NstudentError", "Session", "Taxonomy", "load_config", "plan", "run_all", "run_stage"]
+__all__ = [
+    "Classifier",
+    "NstudentError",
+    "Screen",
+    "Session",
+    "Taxonomy",
+    "load_config",
+    "plan",
+    "run_all",
+    "run_stage",
+]
 
 _HOMES = {
     "Classifier": "nstudent.classifier",
     "NstudentError": "nstudent.errors",
+    "Screen": "nstudent.screen.bars",
     "Session": "nstudent.session",
     "Taxonomy": "nstudent.taxonomy.tree",
     "load_config": "nstudent.config.file",

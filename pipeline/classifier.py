@@ -5,23 +5,22 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from nstudent.config.file import check
-from nstudent.data.decode import Pixels, decode
-from nstudent.data.given_images import GivenImage, NamedImage, named_images
-from nstudent.errors import ArtifactError, ImageError
+from nstudent.data.given_images import GIVEN, GivenImage, NamedImage, named_images
+from nstudent.data.packing.decoders import reading
+from nstudent.data.packing.reader import Decoded, Readable, Reader
+from nstudent.errors import ArtifactError
 from nstudent.evaluation.risk import Depth
 from nstudent.labels.decoders import build_decoder
 from nstudent.labels.decoding import Decoder
-from nstudent.machine import available_cores
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble
 from nstudent.models.members import Levels
@@ -32,8 +31,12 @@ from nstudent.storage.files import read_json
 from nstudent.taxonomy.tree import Taxonomy
 
 _STEP = re.compile(r"[0-9]+-[a-z]+")
-_BATCHES_AHEAD = 2
-"""Batches that are decoded while one is labelled."""
+_FEW = 64
+"""Number of images up to which they are counted before processes are started for them."""
+
+_Item = TypeVar("_Item")
+_Seen = tuple[str, Decoded]
+"""Name of an image, and the image as the members see it."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,8 @@ class Prediction:
     top: dict[str, tuple[LevelPrediction, ...]] = field(default_factory=dict)
     """By level the most probable classes, the most probable first, where they were asked for. Each level is by itself:
     the first class need not be that of the label, which is the best path as a whole."""
+    digest: bytes = field(default=b"", repr=False, compare=False)
+    """sha256 of the bytes that were decoded; zeros where they could not be read."""
 
 
 class Classifier:
@@ -119,7 +124,8 @@ class Classifier:
         """Labels for images, one after the other, in their order; few of them are in memory at once.
 
         Args:
-            images: Images that are yet to be read. They are read and decoded in threads, two batches ahead.
+            images: Images that are yet to be read. They are read and decoded a few batches ahead, in processes whose
+                memory and processor time are limited as in a run: what an image does to a decoder costs that image.
             batch_size: Number of images that are labelled at once.
             top: Number of classes that ``Prediction.top`` lists for each level; 1: it is empty.
             depth: Cuts labels where they are no longer sure; ``None``: they are given in full.
@@ -131,38 +137,46 @@ class Classifier:
             raise ValueError(f"batch_size is {batch_size}: at least one image is labelled at a time")
         if top < 1:
             raise ValueError(f"top is {top}: at least one class is given for each level")
-        return self._stream(iter(images), batch_size, top, depth)
+        return self._stream(((image.name, image) for image in images), GIVEN, (batch_size, top, depth))
+
+    def stream_source(self, images: Iterable[tuple[str, int]], source: Readable[int]) -> Iterator[Prediction]:
+        """Labels for images of a source, each given by its name and its number in the source, in their order.
+
+        Raises:
+            DataError: The whole source is gone.
+        """
+        return self._stream(iter(images), source, (64, 1, None))
 
     def _stream(
-        self, images: Iterator[NamedImage], batch_size: int, top: int, depth: Depth | None
+        self,
+        images: Iterator[tuple[str, _Item]],
+        source: Readable[_Item],
+        asked: tuple[int, int, Depth | None],
     ) -> Iterator[Prediction]:
-        ahead: deque[list[tuple[str, Future[Pixels | str]]]] = deque()
-        with ThreadPoolExecutor(available_cores(), thread_name_prefix="decode") as pool:
-            try:
-                while True:
-                    while len(ahead) <= _BATCHES_AHEAD and (batch := list(islice(images, batch_size))):
-                        ahead.append([(image.name, pool.submit(self._seen, image)) for image in batch])
-                    if not ahead:
-                        return
-                    seen = [(name, decoding.result()) for name, decoding in ahead.popleft()]
-                    yield from self._batch(seen, top, depth)
-            finally:
-                pool.shutdown(cancel_futures=True)
-
-    def _seen(self, image: NamedImage) -> Pixels | str:
-        """The image as the members see it, uint8 (side, side, 3), or why it cannot be read."""
+        batch_size, top, depth = asked
         recipe = self._ensemble.recipe
-        try:
-            return decode(image.content(), recipe.image_size, recipe.max_pixels, recipe.bits)
-        except OSError as error:
-            return error.strerror or str(error)
-        except (ImageError, ValueError) as error:
-            # A path may hold what no path can (a null byte), and an image in memory may have been closed.
-            return str(error)
+        reader = Reader(source, recipe.image_size, recipe.max_pixels, recipe.bits, endless_is_unreadable=True)
+        first = list(islice(images, _FEW))
+        names: deque[str] = deque()
 
-    def _batch(self, seen: Sequence[tuple[str, Pixels | str]], top: int, depth: Depth | None) -> Iterator[Prediction]:
+        def named() -> Iterator[_Item]:
+            for name, image in chain(first, images):
+                names.append(name)
+                yield image
+
+        seen: list[_Seen] = []
+        with reading(reader, len(first) if len(first) < _FEW else None, spawn=False) as read:
+            for some in read(named()):
+                seen += [(names.popleft(), image) for image in some]
+                while len(seen) >= batch_size:
+                    yield from self._batch(seen[:batch_size], top, depth)
+                    del seen[:batch_size]
+            if seen:
+                yield from self._batch(seen, top, depth)
+
+    def _batch(self, seen: Sequence[_Seen], top: int, depth: Depth | None) -> Iterator[Prediction]:
         taxonomy = self._ensemble.recipe.taxonomy
-        pixels = [each for _, each in seen if not isinstance(each, str)]
+        pixels = [image.pixels for _, image in seen if image.pixels is not None]
         if pixels:
             levels = self._ensemble.vote(self._ensemble.images(torch.from_numpy(np.stack(pixels))))
             if not all(level.isfinite().all() for level in levels):
@@ -173,16 +187,16 @@ class Classifier:
                 paths = depth.cut(paths, confidence)
             best = self._best(levels, top)
         at = 0
-        for name, each in seen:
-            if isinstance(each, str):
-                yield Prediction(name, {}, each)
+        for name, image in seen:
+            if image.pixels is None:
+                yield Prediction(name, {}, image.reason, digest=image.digest)
                 continue
             names, sure = (
                 taxonomy.names(paths[at].tolist()),
                 dict(zip(taxonomy.levels, confidence[at].tolist(), strict=True)),
             )
             labels = {level: LevelPrediction(said, sure[level]) for level, said in names.items()}
-            yield Prediction(name, labels, top=best[at])
+            yield Prediction(name, labels, top=best[at], digest=image.digest)
             at += 1
 
     def _best(self, levels: Levels, top: int) -> list[dict[str, tuple[LevelPrediction, ...]]]:

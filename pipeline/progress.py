@@ -1,6 +1,6 @@
 """How long work tells a person where it is, without knowing whether that person sits at a terminal."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
 
@@ -9,7 +9,10 @@ class Task(Protocol):
     """One piece of long work, shown while it goes on."""
 
     def advance(self, amount: int, **shown: float) -> None:
-        """``amount`` more units are done; ``shown`` are figures worth seeing, such as the loss."""
+        """``amount`` more units are done; ``shown`` are figures worth seeing, such as the loss.
+
+        The name of a figure may end in its unit: ``**{"score %": 97.1}``.
+        """
 
 
 class Progress(Protocol):
@@ -34,34 +37,6 @@ class Silence:
 
     def say(self, text: str) -> None:
         """Show nothing."""
-
-
-class Beside:
-    """Progress that shows more figures beside those of each piece of work."""
-
-    def __init__(self, progress: Progress, figures: Callable[[], Mapping[str, float]]) -> None:
-        """``figures`` is asked for the others wherever the work says how far it is."""
-        self._progress = progress
-        self._figures = figures
-
-    def say(self, text: str) -> None:
-        """Pass it on."""
-        self._progress.say(text)
-
-    @contextmanager
-    def task(self, name: str, total: int, unit: str, done: int = 0) -> Iterator[Task]:
-        """Pass it on; every ``advance`` shows the figures, too."""
-        with self._progress.task(name, total, unit, done) as task:
-            yield _TaskBeside(task, self._figures)
-
-
-class _TaskBeside:
-    def __init__(self, task: Task, figures: Callable[[], Mapping[str, float]]) -> None:
-        self._task = task
-        self._figures = figures
-
-    def advance(self, amount: int, **shown: float) -> None:
-        self._task.advance(amount, **{**shown, **self._figures()})
 
 
 class Watched:
@@ -90,3 +65,12 @@ class _WatchedTask:
     def advance(self, amount: int, **shown: float) -> None:
         self._task.advance(amount, **shown)
         self._check()
+
+
+def figure_in_words(name: str, value: float) -> str:
+    """A figure of some work as a person reads it, such as ``loss 1.23``; a unit at the end of the name follows it."""
+    what, _, unit = name.rpartition(" ")
+    return f"{what} {value:.4g} {unit}" if unit in _UNITS else f"{name} {value:.4g}"
+
+
+_UNITS = ("%", "min")

@@ -196,7 +196,8 @@ class Trainer:
         tell = partial(self._listener.epoch, self._full_name(name))
         begins = partial(self._listener.begins, self._full_name(name))
         with self._stop.patiently():
-            trained = loop.fit(checkpoint, self._progress, name, validate, tell, begins)
+            held_out = None if lesson.learns_validation else validate
+            trained = loop.fit(checkpoint, self._progress, name, held_out, tell, begins)
         self._say_what_packing_gains(name, trained.data_wait)
         return trained
 

@@ -10,12 +10,12 @@ from nstudent.config.schema import Config
 from nstudent.data.dataset import Dataset
 from nstudent.evaluation.assess import assess
 from nstudent.evaluation.metrics import scores
+from nstudent.lessons import Lessons
 from nstudent.models.cost import total
 from nstudent.runs.lengths import batch_parts
 from nstudent.runs.stage import Context
 from nstudent.runs.step_metrics import TrainedMetrics
 from nstudent.trainer import Trainer
-from nstudent.training.build import Lesson
 from nstudent.training.trial import PlannedTraining
 
 
@@ -24,8 +24,7 @@ def run(context: Context) -> TrainedMetrics | None:
     config = context.config.student
     dataset = Dataset(context.inputs["data"], context.config.data)
     trainer = Trainer(context, dataset)
-    length = trainer.student_length()
-    lesson = Lesson([(trainer.labelled(), sum(trainer.student_batch()))], trainer.supervised(config), length)
+    lesson = Lessons(trainer, context.config).baseline()
     trained = trainer.train("baseline", config.model, config, lesson, context.key("network"))
     if not context.world.leads:
         return None

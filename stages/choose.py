@@ -23,8 +23,9 @@ from nstudent.labels.decoders import build_decoder
 from nstudent.models.cost import check_final_cost
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble, Probabilities, pool_ensembles
-from nstudent.models.inference import predict
+from nstudent.models.inference import predict, told
 from nstudent.models.pooling import POOLINGS
+from nstudent.models.recipe import Recipe
 from nstudent.runs.stage import Context
 from nstudent.runs.step_metrics import Candidate, ChoiceMetrics, TrainedMetrics
 from nstudent.storage.artifact import Artifact
@@ -82,7 +83,7 @@ def run(context: Context) -> ChoiceMetrics:
     trained = _trained(context, dataset)
     limit = context.config.final.max_gmacs if context.step.is_last else None
     check_final_cost({each.name: each.gmacs for each in trained}, limit)
-    labels = dataset.labels[_judged(dataset, trained[0].ensemble)]
+    labels = dataset.labels[_judged(dataset, trained[0].ensemble.recipe)]
     singles = [_single(each, labels) for each in trained]
     pools = _pools([each for each in trained if _is_within(each, limit)], labels, limit)
     gains = expected_gains(_contenders(singles, pools))
@@ -105,15 +106,15 @@ def _trained(context: Context, dataset: Dataset) -> list[_Trained]:
     placement, walk = Placement.from_config(context.config), context.walks.batches
     made = context.all("classifier")
     found = []
-    with context.progress.task("compare", len(made), "classifiers") as task:
+    ids = _judged(dataset, Recipe.read(made[0])) if made else dataset.validation
+    with context.progress.task(f"compare {len(made)} classifiers", len(made) * len(ids), "images") as task:
         for each in made:
             ensemble = Ensemble.load(each, placement).decoded_by(context.config.decoder)
-            ids, batch_size = _judged(dataset, ensemble), context.config.evaluate.batch_size
-            raw = predict(ensemble.calibrated(None), dataset.pixels, ids, batch_size, walk=walk)
+            batch_size, telling = context.config.evaluate.batch_size, told(walk, task)
+            raw = predict(ensemble.calibrated(None), dataset.pixels, ids, batch_size, walk=telling)
             cost = TrainedMetrics.of(each.manifest).gmacs
             kind = _kind(each, ensemble)
             found.append(_Trained(each.name, kind, cost, ensemble, raw, context.config.decoder))
-            task.advance(1)
     found.sort(key=lambda each: _ORDER[each.kind])
     if not found or found[0].kind != "labels":
         raise ArtifactError("choose needs a trained classifier, and none is made: run `nstudent stage teacher` first")
@@ -127,9 +128,9 @@ def _kind(made: Artifact, ensemble: Ensemble) -> Kind:
     return "probe" if all(isinstance(member, ProbeConfig) for member in ensemble.recipe.members) else "labels"
 
 
-def _judged(dataset: Dataset, ensemble: Ensemble) -> Ids:
+def _judged(dataset: Dataset, recipe: Recipe) -> Ids:
     """Ids of the validation images that classifiers are compared on: all, or some of them if there are many classes."""
-    return images_to_fit(dataset.validation, ensemble.recipe.outputs)
+    return images_to_fit(dataset.validation, recipe.outputs)
 
 
 def _is_within(each: _Trained | _Choice, limit: float | None) -> bool:
@@ -231,10 +232,10 @@ def _chosen(candidates: Sequence[Candidate]) -> ChoiceMetrics:
 
 def _in_words(metrics: ChoiceMetrics, singles: Sequence[_Choice], limit: float | None) -> Iterator[str]:
     """What could have been chosen, and what was."""
-    yield f"  validation score, gain over {singles[0].name} expected on others, cost of one image:"
+    yield f"  score on validation, gain over {singles[0].name} to expect on new images, cost of one image:"
     for each in metrics.candidates:
         score, expected = f"{100 * each.validation:5.1f} %", f"{100 * each.expected:+6.1f} points"
-        yield f"  {each.name:<18}{score}{expected}{each.gmacs:9.4g} GMACs"
+        yield f"  {each.name:<18}{score}{expected}{each.gmacs:9.4g} billion multiply-adds"
     for dear in (each for each in singles if not _is_within(each, limit)):
         yield f"  {dear.name:<18}needs {dear.gmacs:.4g} GMACs, more than final.max_gmacs ({limit:g})"
     taken = metrics.taken

@@ -4,49 +4,59 @@ Nothing is chosen here: the final classifier, and the best with and without the 
 validation.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
-from nstudent.data.dataset import Dataset
+from nstudent.data.dataset import Dataset, Ids
 from nstudent.evaluation.assess import Assessed, assess
 from nstudent.evaluation.bootstrap import compared, interval
-from nstudent.evaluation.calibration import calibration_error, reliability
-from nstudent.evaluation.label_quality import KeptQuality, detection_quality, held_out_quality, labels_without_images
+from nstudent.evaluation.label_quality import (
+    given_label_quality,
+    heap_label_quality,
+    held_out_quality,
+    labels_without_images,
+)
+from nstudent.evaluation.level_calibration import calibration_of_levels
 from nstudent.evaluation.metrics import Tallies
 from nstudent.evaluation.metrics import scores as score_of
 from nstudent.evaluation.plots import save_figure
 from nstudent.evaluation.predictions import PredictionWriter
+from nstudent.evaluation.refit_scores import REFIT_SCORES, RefitScores, trained_again
 from nstudent.evaluation.scores import (
     FIGURE,
     HEADLINE,
     SCORES,
     ClassifierScores,
-    DetectionQuality,
     Difference,
     Gap,
     HeapGain,
     Intervals,
     Labelling,
-    LevelCalibration,
-    LevelQuality,
     Scores,
     Side,
 )
 from nstudent.labels.consistency import CONSISTENT, Consistency
 from nstudent.labels.heap_labels import HeapLabels
-from nstudent.labels.path_posterior import Calibration
-from nstudent.labels.selection import load_given_keep
 from nstudent.models.device import Placement
-from nstudent.models.ensemble import Ensemble, pool_ensembles
-from nstudent.models.inference import Walk
+from nstudent.models.ensemble import Ensemble
+from nstudent.models.inference import Walk, told
 from nstudent.models.recipe import Recipe
+from nstudent.progress import Task
+from nstudent.runs.candidate_ensembles import ensemble_of
 from nstudent.runs.lineage import cost, made_from
 from nstudent.runs.stage import Context
-from nstudent.runs.step_metrics import Candidate, ChoiceMetrics, FilterMetrics, ScoreMetrics, TrainedMetrics
+from nstudent.runs.step_metrics import (
+    LABELS_ALONE,
+    Candidate,
+    ChoiceMetrics,
+    FilterMetrics,
+    RefitMetrics,
+    ScoreMetrics,
+    TrainedMetrics,
+)
 from nstudent.storage.artifact import Artifact
 from nstudent.storage.files import write_json
-from nstudent.taxonomy.tree import UNKNOWN, LabelArray
 
 _Parts = Mapping[str, Assessed]
 """What a classifier says of validation and test, by these names."""
@@ -67,13 +77,20 @@ def run(context: Context) -> ScoreMetrics:
         classifiers={name: _scores(context, trained[name], parts) for name, parts in scoring.steps.items()},
         heap_gain=_heap_gain(context, scoring, sides),
         equal_passes=_equal_passes(context, scoring.steps),
-        calibration=_calibration(dataset, scoring.of(choice.taken)["test"], scoring.uncalibrated),
-        labelling={made.name: _labelling(context, dataset, made) for made in context.all("labels")},
-        pseudo_labels=_pseudo_label_quality(context.all("labels", "selection"), judged, dataset),
-        given_labels=_given_label_quality(filters, dataset),
+        calibration=calibration_of_levels(
+            scoring.of(choice.taken)["test"],
+            scoring.uncalibrated,
+            dataset.labels[dataset.test],
+            dataset.taxonomy.levels,
+        ),
+        labelling=_labellings(context, dataset),
+        pseudo_labels=heap_label_quality(context.all("labels", "selection"), judged, dataset),
+        given_labels=given_label_quality(filters, dataset),
         inconsistent=1 - float(scoring.uncalibrated.also[CONSISTENT].mean()),
     )
     write_json(context.folder / SCORES, scores.to_json())
+    for made in context.all("refit"):
+        write_json(context.folder / REFIT_SCORES, _refit_scores(context, dataset, scoring, sides, made).to_json())
     histories = {name: metrics.history for name, metrics in trained.items()}
     save_figure(context.folder / FIGURE, scores, histories, {name: made.name for name, made in judged.items()})
     gain = scores.heap_gain.difference if scores.heap_gain else None
@@ -87,7 +104,6 @@ class _Scoring:
         self._context = context
         self._dataset = dataset
         self._placement = Placement.from_config(context.config)
-        self._walk: Walk = context.walks.batches
         self._made = {made.name: made for made in context.all("classifier")}
         result = context.inputs["labeller"]
         self.choice = ChoiceMetrics.of(result.manifest)
@@ -96,12 +112,16 @@ class _Scoring:
         self.candidates = {name: self.choice.candidate(name) for name in names if name is not None}
         """The final classifier, the best one with the heap, and all that learnt from the labels alone."""
         pools = [each for each in self.candidates.values() if len(each.parts) > 1 and each != self.choice.taken]
-        with context.progress.task("evaluate", len(self._made) + 1 + len(pools), "classifiers") as task:
+        # The result is asked twice about test: as it is used, and without temperatures.
+        again = [(made, prefix) for made in context.all("refit") for prefix in RefitMetrics.of(made.manifest).prefixes]
+        num_scored = len(self._made) + 1 + len(pools)
+        total = num_scored * (len(dataset.validation) + len(dataset.test)) + (1 + len(again)) * len(dataset.test)
+        with context.progress.task(f"score {num_scored} classifiers", total, "images") as task:
+            self._walk: Walk = told(context.walks.batches, task)
             self.steps: dict[str, _Parts] = {}
             """By step that trained."""
             for made in self._made.values():
                 self.steps[made.name] = self._assess(self._decoded(Ensemble.load(made, self._placement)), made.name)
-                task.advance(1)
             # The result as it is used, which a pool of the same parts could differ from by rounding alone.
             final = Ensemble.load(result, self._placement)
             self._found = {self.choice.chosen: self._assess(final, result.name)}
@@ -110,30 +130,30 @@ class _Scoring:
             agree = Consistency(raw.recipe.outputs)
             self.uncalibrated = assess(raw, dataset, dataset.test, batch_size, walk=self._walk, also=agree)
             """What the networks of the result say of test without any temperature."""
-            task.advance(1)
             for pool in pools:
                 self._found[pool.name] = self._assess(self._pooled(pool))
-                task.advance(1)
+            self.again: dict[str, _Parts] = {}
+            """By the prefix of its files, what was trained again says of test; it has learnt from validation."""
+            for made, prefix in again:
+                ensemble, kept_as = Ensemble.load(made, self._placement, prefix), None if prefix else made.name
+                self.again[prefix] = self._assess(ensemble, kept_as, {"test": dataset.test})
 
     def of(self, candidate: Candidate) -> _Parts:
         """What a candidate says that is the final classifier or a side of the gain."""
         return self._found[candidate.name] if candidate.name in self._found else self.steps[candidate.name]
 
     def _pooled(self, pool: Candidate) -> Ensemble:
-        parts = [Ensemble.load(self._made[name], self._placement) for name in pool.parts]
-        raw = pool_ensembles(parts, list(pool.parts.values()))
-        if pool.temperatures is None or pool.ends is None:
-            return self._decoded(raw)
-        return self._decoded(raw.calibrated(Calibration(pool.temperatures, pool.ends)))
+        parts = {name: Ensemble.load(self._made[name], self._placement) for name in pool.parts}
+        return ensemble_of(pool, parts, self._context.config.decoder)
 
     def _decoded(self, ensemble: Ensemble) -> Ensemble:
         """The ensemble with the decoder that the result of the run has: all are scored by the same rule."""
         return ensemble.decoded_by(self._context.config.decoder)
 
-    def _assess(self, ensemble: Ensemble, kept_as: str | None = None) -> _Parts:
-        """Score an ensemble, and keep its predictions under the name of a step."""
+    def _assess(self, ensemble: Ensemble, kept_as: str | None = None, parts: Mapping[str, Ids] | None = None) -> _Parts:
+        """Score an ensemble, on validation and test if nothing is said, and keep its predictions as those of a step."""
         dataset, batch_size, walk = self._dataset, self._context.config.evaluate.batch_size, self._walk
-        parts = {"validation": dataset.validation, "test": dataset.test}
+        parts = parts or {"validation": dataset.validation, "test": dataset.test}
         if kept_as is None:
             return {part: assess(ensemble, dataset, ids, batch_size, walk=walk) for part, ids in parts.items()}
         writer = PredictionWriter(self._context.folder, kept_as, dataset, ensemble.recipe.outputs)
@@ -208,6 +228,31 @@ def _gap(context: Context, ours: _Parts, theirs: _Parts, test: Intervals) -> Gap
     return Gap(_difference(context, ours, theirs), int((np.abs(apart[:, 0]) > 1e-9).sum()), test)
 
 
+def _refit_scores(
+    context: Context, dataset: Dataset, scoring: _Scoring, sides: Mapping[str, Side], made: Artifact
+) -> RefitScores:
+    refit = RefitMetrics.of(made.manifest)
+
+    def side(before: Side, name: str, gmacs: float, parts: _Parts) -> Side:
+        spent = [(refit.parts[part].image_passes, refit.parts[part].training_gmacs) for part in before.parts]
+        again = trained_again(before, (sum(each[0] for each in spent), sum(each[1] for each in spent)), made.name)
+        test = parts["test"]
+        return replace(again, name=name, gmacs=gmacs, test=_intervals(context, test.tallies), on_tree=test.on_tree)
+
+    ours, theirs = scoring.again[""], scoring.again.get(LABELS_ALONE)
+    alone = None
+    if theirs and refit.labels_alone and refit.labels_alone_gmacs is not None:
+        before = sides[refit.labels_alone]
+        alone = side(before, f"{before.name}, refit", refit.labels_alone_gmacs, theirs)
+    return RefitScores(
+        final=side(sides[refit.name], made.name, refit.gmacs, ours),
+        over_chosen=_difference(context, ours, scoring.of(scoring.candidates[refit.name])),
+        labels_alone=alone,
+        gain=_difference(context, ours, theirs) if theirs else None,
+        calibration=calibration_of_levels(ours["test"], None, dataset.labels[dataset.test], dataset.taxonomy.levels),
+    )
+
+
 def _equal_passes(context: Context, steps: Mapping[str, _Parts]) -> dict[str, Difference] | None:
     """The last student minus what has its architecture, as many image passes, and nothing from the heap."""
     students = [made for made in context.all("classifier") if made.manifest.round]
@@ -220,35 +265,18 @@ def _equal_passes(context: Context, steps: Mapping[str, _Parts]) -> dict[str, Di
     return None
 
 
-def _calibration(dataset: Dataset, found: Assessed, uncalibrated: Assessed) -> dict[str, LevelCalibration]:
-    """Calibration of the classes that the paths name, level by level, on test."""
-    truth, made = dataset.labels[dataset.test], {}
-    for number, level in enumerate(dataset.taxonomy.levels):
-        confidence, right = _answers(found, truth, number)
-        raw = _answers(uncalibrated, truth, number)
-        if len(right):
-            error = calibration_error(confidence, right)
-            made[level] = LevelCalibration(
-                error=error.value,
-                perfect=error.by_chance,
-                bins=reliability(confidence, right),
-                uncalibrated_error=calibration_error(*raw).value if len(raw[1]) else None,
-                uncalibrated_bins=reliability(*raw),
-            )
-    return made
+def _labellings(context: Context, dataset: Dataset) -> dict[str, Labelling]:
+    """By step that labelled the heap."""
+    steps = context.all("labels")
+    with context.progress.task("check the labels", len(steps) * len(dataset.validation), "images") as task:
+        return {made.name: _labelling(context, dataset, made, task) for made in steps}
 
 
-def _answers(found: Assessed, truth: LabelArray, level: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    """Confidence of the classes named at a level whose truth is known, and whether each is right, (answers,) both."""
-    rows = (found.paths[:, level] >= 0) & (truth[:, level] != UNKNOWN)
-    return found.confidence[rows, level], found.paths[rows, level] == truth[rows, level]
-
-
-def _labelling(context: Context, dataset: Dataset, made: Artifact) -> Labelling:
+def _labelling(context: Context, dataset: Dataset, made: Artifact, task: Task) -> Labelling:
     """What can be said of the labels of a step without the truth about the heap: its labeller labels validation too."""
     labeller = next(each for each in context.all("labeller") if each.name in made.manifest.inputs)
     ensemble = Ensemble.load(labeller, Placement.from_config(context.config))
-    ids, walk = dataset.validation, context.walks.batches
+    ids, walk = dataset.validation, told(context.walks.batches, task)
     found = assess(ensemble, dataset, ids, context.config.evaluate.batch_size, walk=walk)
     heap, truth = HeapLabels.open(made), dataset.labels[dataset.validation]
     given = dataset.labels[dataset.labelled]
@@ -268,30 +296,4 @@ def _judged(context: Context) -> dict[str, Artifact]:
     return {
         made.name: next(labels[name] for name in made.manifest.inputs if name in labels)
         for made in context.all("selection")
-    }
-
-
-def _pseudo_label_quality(
-    steps: Iterable[Artifact], judged: dict[str, Artifact], dataset: Dataset
-) -> dict[str, dict[str, LevelQuality]]:
-    """Before the filter and after it, for every round."""
-    truth = dataset.hidden_truth()
-    quality = {}
-    for made in steps:
-        heap = HeapLabels.open(judged[made.name], made) if made.name in judged else HeapLabels.open(made)
-        kept = KeptQuality(dataset.taxonomy.levels)
-        for part in heap.labels.parts():
-            kept.add(part.paths, truth[part.images], heap.keep[part.rows])
-        quality[made.name] = kept.found()
-    return quality
-
-
-def _given_label_quality(filters: Iterable[Artifact], dataset: Dataset) -> dict[str, dict[str, DetectionQuality]]:
-    """How well each filter found wrong given labels; empty where none is known to be wrong."""
-    ids = dataset.labelled
-    given, truth = dataset.labels[ids], dataset.hidden_truth()[ids]
-    if np.array_equal(given, truth):
-        return {}
-    return {
-        made.name: detection_quality(given, truth, load_given_keep(made), dataset.taxonomy.levels) for made in filters
     }

@@ -285,8 +285,8 @@ def _say(context: Context, metrics: FilterMetrics, before: Keep) -> None:
         return
     if metrics.validation < metrics.labeller_validation:
         say(
-            f"  the filter network is weaker than its labeller on validation ({100 * metrics.validation:.1f} and "
-            f"{100 * metrics.labeller_validation:.1f})"
+            "  the filter network is weaker on validation than the classifier whose labels it judges "
+            f"({100 * metrics.validation:.1f} and {100 * metrics.labeller_validation:.1f})"
         )
     counts = zip(metrics.dropped.items(), before.sum(axis=0).tolist(), strict=True)
     if any(metrics.dropped.values()):

@@ -9,14 +9,13 @@ from nstudent.data.dataset import Dataset
 from nstudent.evaluation.assess import assess
 from nstudent.evaluation.metrics import scores
 from nstudent.evaluation.scores import HEADLINE
+from nstudent.lessons import Lessons
 from nstudent.models.cost import total
 from nstudent.models.ensemble import Ensemble
 from nstudent.models.kinds import kind_for
 from nstudent.runs.stage import Context
 from nstudent.runs.step_metrics import TrainedMetrics
 from nstudent.trainer import Trainer
-from nstudent.training.build import Lesson
-from nstudent.training.loop import Length
 
 
 def run(context: Context) -> TrainedMetrics:
@@ -26,8 +25,7 @@ def run(context: Context) -> TrainedMetrics:
     trainer = Trainer(context, dataset)
     fitted = []
     for number, member in enumerate(settings):
-        # How networks would be trained; no probe asks for that.
-        lesson = Lesson([(trainer.labelled(), training.batch_size)], trainer.supervised(training), Length(1, 1))
+        lesson = Lessons(trainer, context.config).probe()
         inputs = trainer.fit_inputs(f"probe {number}", training, lesson, context.key("member", number))
         fitted.append(kind_for(member).fit(member, inputs))
     members = [each.member for each in fitted]

@@ -6,29 +6,22 @@ it has to give the answer of an undisturbed teacher to a disturbed image (Noisy 
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
 
-import numpy as np
 from nstudent.config.schema import Config
-from nstudent.data.batches import Examples
 from nstudent.data.dataset import Dataset
 from nstudent.evaluation.assess import assess
 from nstudent.evaluation.bootstrap import paired_difference
 from nstudent.evaluation.metrics import scores
 from nstudent.evaluation.scores import HEADLINE, Difference
-from nstudent.labels.heap_labels import HeapLabels
-from nstudent.labels.selection import load_given_keep
+from nstudent.lessons import Lessons
 from nstudent.models.cost import total
 from nstudent.models.ensemble import Ensemble
 from nstudent.models.recipe import Recipe
 from nstudent.runs.lengths import batch_parts
 from nstudent.runs.stage import Context
 from nstudent.runs.step_metrics import ChoiceMetrics, TrainedMetrics
-from nstudent.taxonomy.tree import UNKNOWN
 from nstudent.trainer import Trainer
-from nstudent.training.build import Lesson
 from nstudent.training.loop import Trained
-from nstudent.training.own_beliefs import WEAK, weak_noise
 from nstudent.training.trial import PlannedTraining
 
 
@@ -68,21 +61,8 @@ def planned(config: Config) -> Iterator[PlannedTraining]:
 
 
 def _train(context: Context, trainer: Trainer) -> Trained:
-    config, dataset = context.config.student, trainer.dataset
-    heap = HeapLabels.open(context.inputs["labels"], context.inputs["selection"])
-    targets = heap.targets(context.config.pseudolabel.targets, trainer.outputs)
-    keep = load_given_keep(context.inputs["selection"])
-    given = np.where(keep, dataset.labels[dataset.labelled], UNKNOWN)
-    going_on = config.consistency
-    # An image whose label is not sure enough has nothing to teach but what the student will believe of it.
-    copies = heap.copies if going_on is None else np.maximum(heap.copies, ~heap.keep.any(axis=1))
-    both = trainer.labelled(given), Examples(heap.images, targets, copies)
-    parts = list(zip(both, trainer.student_batch(), strict=True))
-    objective = trainer.supervised(config, config.unlabelled_weight, heap.level_shares(copies))
-    lesson = Lesson(parts, objective, trainer.student_length())
-    if going_on is not None:
-        views = {WEAK: weak_noise(config.noise, going_on.weak)}
-        lesson = replace(lesson, views=views, revision=trainer.own_beliefs(going_on, given))
+    config = context.config.student
+    lesson = Lessons(trainer, context.config).student(context.inputs["labels"], context.inputs["selection"])
     return trainer.train("student", config.model, config, lesson, context.key("network"))
 
 
@@ -108,6 +88,6 @@ def in_words(gap: Difference, labeller: str) -> str:
     else:
         said = "cannot be told from"
     return (
-        f"  the student {said} its labeller ({labeller}): {100 * gap.value:+.1f} points "
+        f"  the student {said} the classifier that guessed its labels ({labeller}): {100 * gap.value:+.1f} points "
         f"[{100 * gap.low:+.1f}, {100 * gap.high:+.1f}] on validation"
     )

@@ -4,19 +4,19 @@ The members differ in their random start, the order of their images and their no
 so in their architecture, or in kind. Their errors differ with it, and averaging cancels part of them.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 
 from nstudent.config.members import MemberConfig
 from nstudent.config.schema import Config, ModelConfig, TeacherConfig
 from nstudent.data.curation.given_labels import counted_labels
-from nstudent.data.dataset import Dataset, Ids
+from nstudent.data.dataset import Dataset
 from nstudent.errors import RefusedError
 from nstudent.evaluation.assess import assess, best_constant
 from nstudent.evaluation.chance import skill_of
 from nstudent.evaluation.metrics import scores
 from nstudent.evaluation.out_of_fold import OutOfFold, predict_out_of_fold
 from nstudent.evaluation.scores import HEADLINE
+from nstudent.lessons import Lessons
 from nstudent.models.cost import check_cost, total
 from nstudent.models.ensemble import Ensemble
 from nstudent.models.inference import Walk
@@ -25,8 +25,6 @@ from nstudent.models.members import FitInputs, Fitted
 from nstudent.runs.stage import Context
 from nstudent.runs.step_metrics import TrainedMetrics
 from nstudent.trainer import Trainer
-from nstudent.training.build import Lesson
-from nstudent.training.loop import Length
 from nstudent.training.trial import PlannedTraining
 
 
@@ -90,16 +88,8 @@ def _fit(settings: MemberConfig, inputs: FitInputs) -> Fitted:
 
 def _inputs(context: Context, trainer: Trainer, number: int) -> FitInputs:
     config = context.config.teacher
-    ids = _taught(config, trainer.dataset, number)
-    parts = [(trainer.labelled(ids=ids), config.batch_size)]
-    length = Length(config.epochs, math.ceil(len(ids) / config.batch_size))
-    lesson = Lesson(parts, trainer.supervised(config, ids=ids), length)
+    lesson = Lessons(trainer, context.config).teacher(number)
     return trainer.fit_inputs(f"member {number}", config, lesson, context.key("member", number))
-
-
-def _taught(config: TeacherConfig, dataset: Dataset, number: int) -> Ids:
-    """Ids of the labelled images that a member is trained on: all of them, or those of the other members' folds."""
-    return dataset.labelled[dataset.folds() != number] if config.cross_fit else dataset.labelled
 
 
 def _out_of_fold(context: Context, dataset: Dataset, teacher: Ensemble, walk: Walk) -> OutOfFold:

@@ -20,6 +20,8 @@ from nstudent.runs.step_metrics import (
     DataMetrics,
     FilterMetrics,
     LabelMetrics,
+    RefitMetrics,
+    RefittedPart,
     Role,
     ScoreMetrics,
     TrainedMetrics,
@@ -180,6 +182,7 @@ REPORTED: dict[Role, Metrics] = {
     ),
     "labels": LabelMetrics(1, {}, shown=1, copies=1, temperatures=(), highest_confidence=1.0),
     "selection": FilterMetrics("", (), {}, {}, {}, shown=1, copies=1, iterations=()),
+    "refit": RefitMetrics("01-teacher", 1.0, None, None, 2, {"01-teacher": RefittedPart(10, 1.0, ())}),
     "scores": ScoreMetrics("01-teacher", {}, None),
 }
 """What steps that cost nothing report of their work."""

@@ -29,12 +29,14 @@ FLOORS = [
     {"runs.plan", "runs.outcome", "runs.verdict", "runs.curves", "runs.tensorboard", "runs.rehearsal"},
     {"runs.preflight"},
     {f"stages.{name}" for name in STAGES} | {"stages"},
+    {"lessons"},
     {"classifier", "trainer"},
+    {"runs.under_way"},
     {"runs.remaining"},
     {"runs.asked"},
-    {"runs.stage", "runs.lineage", "runs.findings", "runs.lengths"},
+    {"runs.stage", "runs.lineage", "runs.findings", "runs.lengths", "runs.candidate_ensembles"},
     {"runs.score_findings"},
-    {"runs.measured", "runs.finding", "runs.source_seen"},
+    {"runs.measured", "runs.finding", "runs.source_seen", "runs.kept_config", "runs.words"},
     {"runs.step_metrics"},
     {"training"},
     {"noise"},
@@ -44,6 +46,7 @@ FLOORS = [
     {"data", "labels"},
     {"storage.commit", "config.origins", "config.explained", "config.json_schema", "config.first_page"},
     {"storage.artifact", "storage.hdf5", "storage.lock", "storage.sealed", "config.file", "config.rules", "session"},
+    {"screen"},
     {"machine", "storage.links", "distributed.world", "taxonomy.outputs"},
     {
         "config.schema",
@@ -67,7 +70,16 @@ FLOORS = [
         "tables",
         "taxonomy.reading",
     },
-    {"config.types", "errors", "runs", "distributed", "taxonomy", "config", "storage", "storage.json_record"},
+    {
+        "config.types",
+        "errors",
+        "runs",
+        "distributed",
+        "taxonomy",
+        "config",
+        "storage",
+        "storage.json_record",
+    },
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # Rooms and modules that may not import torch and its like: all below ``data``, and what starts every command.
@@ -97,8 +109,12 @@ LIGHT = {room for rooms in FLOORS[FLOOR_OF["data"] + 1 :] for room in rooms} | {
     "runs.curves",
     "runs.lengths",
     "runs.remaining",
+    "runs.under_way",
+    "runs.kept_config",
+    "runs.words",
     # Whatever shows the scores of a run reads them here.
     "evaluation.scores",
+    "evaluation.refit_scores",
 }
 
 

@@ -1,12 +1,22 @@
+import ctypes
+import faulthandler
+import hashlib
 import io
+import os
+import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from nstudent.classifier import Classifier, Prediction
 from nstudent.config.schema import ModelConfig
+from nstudent.data.decode import TOO_MUCH_MEMORY
+from nstudent.data.packing import decoders
+from nstudent.data.packing import reader as reader_module
 from nstudent.errors import ArtifactError, NstudentError
 from nstudent.labels.path_posterior import Calibration, PathPosterior
 from nstudent.models.device import Placement
@@ -266,3 +276,78 @@ def test_a_classifier_that_is_being_made_again_is_no_damage(tmp_path: Path) -> N
     (run / "01-teacher").rename(run / "01-teacher.partial")
     with pytest.raises(ArtifactError, match="is being made again, or that was interrupted: wait, or run"):
         Classifier.load(run, "cpu")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a decoder has no process of its own")
+@pytest.mark.slow
+def test_what_an_image_does_to_its_decoder_costs_that_image_alone(
+    tmp_path: Path, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One reads address 0, one asks for a gibibyte, one has no end; really, in the processes that decode."""
+    monkeypatch.setattr(decoders, "_BYTES_BESIDE", 64 << 20)
+    monkeypatch.setattr(decoders, "IMAGE_CPU_SECONDS", 0.5)
+    decode, here = reader_module.decode, os.getpid()
+
+    def patched(content: bytes, *given: Any) -> np.ndarray:
+        assert os.getpid() != here
+        if content == b"crash":
+            faulthandler.disable()
+            ctypes.string_at(0)
+        if content == b"greedy":
+            np.ones(1 << 30, np.uint8)
+        while content == b"endless":
+            pass
+        return decode(content, *given)
+
+    monkeypatch.setattr(reader_module, "decode", patched)
+    for name in ("crash", "greedy", "endless"):
+        (tmp_path / name).write_bytes(name.encode())
+    paths = [image, tmp_path / "crash", tmp_path / "greedy", tmp_path / "endless", *[image] * 30]
+    predictions = classifier(tmp_path, SIX).predict(paths)
+    assert [prediction.image for prediction in predictions] == [str(path) for path in paths]
+    assert [prediction.error for prediction in predictions] == [
+        None,
+        decoders.CRASHED,
+        TOO_MUCH_MEMORY,
+        "its decoder has not ended after 300 s of processor time",
+        *[None] * 30,
+    ]
+
+
+def test_threads_that_predict_at_once_do_not_end_each_others_decoders(tmp_path: Path, image: Path) -> None:
+    loaded = classifier(tmp_path, SIX)
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda count: loaded.predict([image] * count), [1, 40, 2, 30, 1, 20]))
+    assert [len(each) for each in found] == [1, 40, 2, 30, 1, 20]
+    assert {prediction.error for each in found for prediction in each} == {None}
+
+
+def test_a_prediction_knows_the_bytes_that_were_looked_at(tmp_path: Path, image: Path) -> None:
+    read, gone = classifier(tmp_path, SIX).predict([image, tmp_path / "gone.png"])
+    assert read.digest == hashlib.sha256(image.read_bytes()).digest()
+    assert gone.digest == bytes(32)
+
+
+def test_few_images_start_one_process_and_many_no_more_than_there_are_cores(
+    tmp_path: Path, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    started = decoders.Decoders.__init__
+
+    def noted(self: decoders.Decoders, reader: reader_module.Reader, processes: int) -> None:
+        asked.append(processes)
+        started(self, reader, processes)
+
+    monkeypatch.setattr(decoders, "available_cores", lambda: 3)
+    monkeypatch.setattr(decoders.Decoders, "__init__", noted)
+    loaded = classifier(tmp_path, SIX)
+    for count in (1, 17, 80):
+        assert len(loaded.predict([image] * count)) == count
+    assert asked == [1, 2, 3]
+
+
+def test_an_image_in_memory_that_cannot_be_encoded_is_an_error_of_that_image(tmp_path: Path, image: Path) -> None:
+    closed = Image.open(image)
+    closed.close()
+    found = classifier(tmp_path, SIX).predict([closed, image])
+    assert [bool(prediction.error) for prediction in found] == [True, False]

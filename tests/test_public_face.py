@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import nstudent
 import pytest
 from nstudent.report.mark import REPORT, mark
-from nstudent.runs.folder import CONFIG
+from nstudent.runs.kept_config import CONFIG
 
 if TYPE_CHECKING:
     from conftest import FakeStages
@@ -22,7 +22,7 @@ HEAVY = ["torch", "torchvision", "timm", "albumentations", "cv2", "sklearn", "sc
 
 def test_the_public_names() -> None:
     assert sorted(nstudent.__all__) == [
-        *("Classifier", "NstudentError", "Session", "Taxonomy", "load_config", "plan", "run_all", "run_stage")
+        *("Classifier", "NstudentError", "Screen", "Session", "Taxonomy", "load_config", "plan", "run_all", "run_stage")
     ]
     assert set(nstudent.__all__) <= set(dir(nstudent))
     for name in nstudent.__all__:

@@ -27,7 +27,6 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import cifar10  # noqa: E402
 from nstudent import Session, load_config, run_all, run_stage  # noqa: E402
-from nstudent.cli.console import Screen  # noqa: E402
 from nstudent.config.schema import Config  # noqa: E402
 from nstudent.data.dataset import Dataset  # noqa: E402
 from nstudent.errors import StoppedError  # noqa: E402
@@ -38,6 +37,7 @@ from nstudent.models.device import Placement  # noqa: E402
 from nstudent.models.ensemble import Ensemble  # noqa: E402
 from nstudent.runs.step_metrics import TrainedMetrics  # noqa: E402
 from nstudent.runs.verdict import points  # noqa: E402
+from nstudent.screen.bars import Screen  # noqa: E402
 from nstudent.signals import StopRequest  # noqa: E402
 from nstudent.storage.artifact import Artifact, Manifest  # noqa: E402
 from step import Bench, Variant  # noqa: E402

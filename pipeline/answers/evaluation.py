@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 from nstudent.classifier import Classifier, Prediction
 from nstudent.config.schema import DataConfig
-from nstudent.data.given_images import NamedImage
 from nstudent.data.sources import catalogue_of, open_source
 from nstudent.errors import DataError, one_line
 from nstudent.evaluation.bootstrap import interval
@@ -120,8 +117,7 @@ def evaluate(
     config = _config(photos, taxonomy.levels)
     source = open_source(config)
     truth: list[tuple[int, ...]] = []
-    images: list[NamedImage] = []
-    digests: dict[int, bytes] = {}
+    images: list[tuple[str, int]] = []
     unlabelled, unknown = 0, Counter[str]()
     for number, record in enumerate(catalogue_of(source, config).records):
         try:
@@ -133,13 +129,13 @@ def evaluate(
             unlabelled += 1
             continue
         truth.append(row)
-        images.append(NamedImage(record.name, partial(_content, source, number, digests, len(images))))
+        images.append((record.name, number))
     if not images:
         first = f", such as: {next(iter(unknown))}" if unknown else ""
         raise DataError(f"{one_line(str(photos))} holds no photo with a label that the classifier knows{first}")
     found: list[Prediction] = []
     with session.watched().task("evaluate", len(images), "images") as task:
-        for prediction in classifier.stream(images):
+        for prediction in classifier.stream_source(images, source):
             found.append(prediction)
             task.advance(1)
     read = [number for number, each in enumerate(found) if each.error is None]
@@ -150,7 +146,7 @@ def evaluate(
         taxonomy,
         [found[i] for i in read],
         np.array([truth[i] for i in read], dtype=np.int32),
-        np.array([digests[i] in seen for i in read]),
+        np.array([found[i].digest in seen for i in read]),
         (unlabelled, dict(unknown), unreadable),
     )
 
@@ -169,13 +165,6 @@ def _encoded(taxonomy: Taxonomy, label: Sequence[str]) -> tuple[int, ...]:
     if UNKNOWN not in row and taxonomy.terminal_of(np.array([row], dtype=np.int32))[0] < 0:
         return tuple(UNKNOWN if index == ABSENT else index for index in row)
     return row
-
-
-def _content(source: Any, number: int, digests: dict[int, bytes], image: int) -> bytes:
-    """The bytes of a photo, and on the way their sha256: no file is read twice."""
-    content: bytes = source.read(number)
-    digests[image] = hashlib.sha256(content).digest()
-    return content
 
 
 def _evaluation(

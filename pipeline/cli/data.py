@@ -20,18 +20,18 @@ def data_check_command(overrides: Overrides = None, config: ConfigOption = None)
     Levels and classes with their counts, the division, and what is odd about images and labels. All labels are read,
     and up to 400 images opened; every network is built and tried once. nstudent init begins with the same report.
     """
-    from nstudent.cli import console
     from nstudent.cli.look import print_survey
     from nstudent.config.file import load_config
     from nstudent.runs.plan import plan
     from nstudent.runs.preflight import check_named
     from nstudent.runs.rehearsal import rehearse
+    from nstudent.screen.bars import Screen
 
     settings = load_config(config, overrides or [])
     steps = plan(settings)
     check_named(settings, steps)
     with interruptible() as stop:
-        progress = Session(progress=console.Screen(), stop=stop).watched()
+        progress = Session(progress=Screen(), stop=stop).watched()
         with out_of_working_folder():
             from nstudent.data.survey import survey
         found = survey(settings.data, settings.seed, progress)
@@ -62,8 +62,8 @@ def data_pack_command(
 
     Run it again after any interruption, or when the source has changed; a pack that is up to date is left alone.
     """
-    from nstudent.cli import console
     from nstudent.config.file import load_config
+    from nstudent.screen.bars import Screen
 
     with out_of_working_folder():
         from nstudent.data.packing.pack_folder import make_pack
@@ -72,7 +72,7 @@ def data_pack_command(
 
     settings = load_config(config, overrides or []).data
     with interruptible() as stop:
-        folder = make_pack(settings, out, Session(progress=console.Screen(), stop=stop), repair=repair)
+        folder = make_pack(settings, out, Session(progress=Screen(), stop=stop), repair=repair)
     metrics = PackMetrics.of(Manifest.read(folder))
     typer.echo(f"{folder}: {metrics.images} images, {metrics.unreadable} of them unreadable")
     typer.echo(f"use it:  data.source=packed data.root={folder} data.image_size={settings.image_size}")

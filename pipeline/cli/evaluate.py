@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _WORST = 10
 _WIDEST = 40
+_NAMED = 3
+"""Number of images of a kind that are named on the screen; the files name all."""
 
 
 def evaluate_command(
@@ -38,7 +40,8 @@ def evaluate_command(
         from nstudent.answers.evaluation import evaluate
         from nstudent.answers.seen_before import seen_before
         from nstudent.classifier import Classifier
-        from nstudent.cli.console import Screen, print_sentence
+        from nstudent.cli.console import print_sentence
+        from nstudent.screen.bars import Screen
 
     classifier, seen = Classifier.load(run_dir, device), seen_before(run_dir)
     with interruptible() as stop:
@@ -63,7 +66,8 @@ def _print(found: Evaluation) -> None:
     ]
     said = "".join(f"; left out: {number:,} {what}" for number, what in left_out if number)
     print_line(f"{found.images:,} photos{said}")
-    for why in list(found.unknown)[:3]:
+    unreadable = [f"{name}: {why}" for name, why in found.unreadable.items()]
+    for why in [*list(found.unknown)[:_NAMED], *unreadable[:_NAMED]]:
         print_line(f"  {why}")
     _print_seen(found)
     for name, each in _different(found.scores).items():

@@ -59,12 +59,12 @@ def init_command(
     file that is there is never overwritten.
     """
     _refuse_existing(out)
-    from nstudent.cli import console
     from nstudent.config.first_page import as_text, configured, propose, shortened
     from nstudent.runs.remaining import in_words
+    from nstudent.screen.bars import Screen
 
     with interruptible() as stop:
-        progress = Session(progress=console.Screen(), stop=stop).watched()
+        progress = Session(progress=Screen(), stop=stop).watched()
         with out_of_working_folder():
             from nstudent.runs.forecast import forecast
         data, found = _looked_at(photos, heap, progress)

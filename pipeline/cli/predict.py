@@ -84,7 +84,7 @@ def _write(out: Path, paths: Iterator[str], label: "Label", asked: _Asked) -> in
     """Write all predictions into a file; returns the number of images that cannot be read."""
     from nstudent.answers.labelled_file import LabelledFile
     from nstudent.answers.tables import format_of
-    from nstudent.cli.console import Screen
+    from nstudent.screen.bars import Screen
 
     form = format_of(out, asked.classifier.taxonomy.levels, asked.top)
     decides = {"classifier": asked.classifier.id, "risk": asked.risk, "top": asked.top}

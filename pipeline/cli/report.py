@@ -9,7 +9,7 @@ from nstudent.cli.arguments import RunDirArgument
 from nstudent.errors import one_line, summary
 from nstudent.machine import out_of_working_folder
 from nstudent.report.mark import REPORT, is_current, mark
-from nstudent.runs.folder import CONFIG
+from nstudent.runs.kept_config import CONFIG
 
 
 def report_command(run_dir: RunDirArgument) -> None:

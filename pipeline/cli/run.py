@@ -46,6 +46,7 @@ def run_all_command(
     from nstudent.config.file import load_config
     from nstudent.runs.preflight import check_named
     from nstudent.runs.run import run_all
+    from nstudent.screen.bars import Screen
 
     settings = load_config(config, overrides or [])
     steps = needed_until(plan(settings), until)
@@ -54,7 +55,7 @@ def run_all_command(
         check_named(settings, steps)
         return
     with interruptible() as stop, _together(settings.device) as world:
-        screen = console.Screen([step.name for step in steps])
+        screen = Screen([step.name for step in steps])
         folder = run_all(settings, run_dir, Session(progress=screen, stop=stop, world=world), until=until)
     if not world.leads:
         return
@@ -122,20 +123,18 @@ def stage_command(
     ] = None,
 ) -> None:
     """Run one stage: its first step that is not up to date. The steps before it must be there."""
-    from nstudent.cli import console
     from nstudent.config.file import load_config
     from nstudent.runs.run import run_part, run_stage
+    from nstudent.screen.bars import Screen
 
     settings = load_config(config, overrides or [])
     if shard is not None:
         with interruptible() as stop:
-            folder = run_part(
-                settings, stage.value, _part(shard), run_dir, Session(progress=console.Screen(), stop=stop)
-            )
+            folder = run_part(settings, stage.value, _part(shard), run_dir, Session(progress=Screen(), stop=stop))
         typer.echo(f"{folder}: part {shard} is there")
         return
     with interruptible() as stop, _together(settings.device) as world:
-        folder = run_stage(settings, stage.value, run_dir, Session(progress=console.Screen(), stop=stop, world=world))
+        folder = run_stage(settings, stage.value, run_dir, Session(progress=Screen(), stop=stop, world=world))
     if world.leads:
         typer.echo(str(folder))
 

@@ -9,11 +9,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from nstudent.cli.console import print_line, print_sentence
 from nstudent.errors import one_line
+from nstudent.evaluation.refit_scores import RefitScores
 from nstudent.evaluation.scores import HEADLINE, OF_A_LEVEL, WHOLE_PATH, Difference, Interval, Scores, Side
 from nstudent.runs.finding import Finding
 from nstudent.runs.measured import Measured
 from nstudent.runs.step_metrics import FilterMetrics
 from nstudent.runs.verdict import points
+from nstudent.runs.words import COSTS, legend
 from rich.cells import cell_len, set_cell_size
 
 _WIDTH = 80
@@ -32,24 +34,41 @@ def print_scores(measured: Measured) -> None:
     sides = scores.sides
     for block in _blocks(_columns(scores)):
         _print_table(block)
-    print_line("* final classifier, chosen on validation. Scores: of the test images, in %.")
+    what = "final classifier" if measured.refit is None else "chosen classifier"
+    print_line(f"* {what}, chosen on validation. Scores: of the test images, in %.")
     print_line(f"  {scores.confidence:.0%} intervals: bootstrap over the images, for the trainings of this seed.")
+    _print_legend(scores)
     print_line()
     _print_table(_costs(sides, measured.seconds))
     for side in sides:
         if len(side.parts) > 1:
             print_sentence(f"{side.name}: {', '.join(f'{share:.0%} {step}' for step, share in side.parts.items())}")
     if scores.equal_passes:
-        print_line("The last student against a network of its architecture and passes, without the heap:")
+        print_line("The last student against the same network, trained on the labels alone:")
         print_line(f"  {_both(scores.equal_passes)}")
     if scores.calibration:
-        print_line("Calibration error of the final classifier, and what perfect probabilities would show:")
+        print_line("How far the probabilities are off (and would be by chance, with so few images):")
         print_line(f"  {_calibration(scores)}")
+    if measured.refit is not None:
+        for line in _refit(measured.refit, scores.final.name):
+            print_sentence(line)
     if (found := scores.final.on_tree) is not None and found.severity is not None:
         print_sentence(
-            f"The mistakes of the final classifier ({found.mistakes} labels) are {found.severity:.1f} levels high in "
-            "the mean: so far up is the class that what is said and what is true have in common."
+            f"The {found.mistakes} wrong labels of the final classifier are {found.severity:.1f} levels off, on "
+            "average (1: a class beside the right one; each level more has less in common with it)."
         )
+
+
+def _refit(found: RefitScores, chosen: str) -> Iterator[str]:
+    """What training again on labels and validation together has changed, on test."""
+    yield (
+        f"{found.final.name} is what the run gives: the {chosen} trained again, on labels and validation together, "
+        "after the last decision; its temperatures are those of before. On test, against what it was:"
+    )
+    yield f"  {_both(found.over_chosen)}"
+    if found.gain is not None and found.labels_alone is not None:
+        yield f"Against {found.labels_alone.name}, the best of the labels alone trained again in the same way:"
+        yield f"  {_both(found.gain)}"
 
 
 def print_findings(measured: Measured, found: Iterable[Finding]) -> None:
@@ -66,13 +85,18 @@ def print_findings(measured: Measured, found: Iterable[Finding]) -> None:
 def _columns(scores: Scores) -> list[Row]:
     """The columns of the table of scores, the names first: each its two lines of heading and its cells."""
     rows = scores.test
-    levels = dict.fromkeys(name for test in rows.values() for name in test if name.startswith(OF_A_LEVEL))
+    levels = _levels(scores)
     names = (_short(name, _NAME - 2) + (" *" if name == scores.final.name else "") for name in rows)
     columns: list[Row] = [["", "", *names]]
     for name in (HEADLINE, WHOLE_PATH, *levels):
         heading = ["", _short(name.removeprefix(OF_A_LEVEL), _LEVEL)] if name in levels else name.split(" ", 1)
         columns.append([*heading, *(_cell(test.get(name)) for test in rows.values())])
     return columns
+
+
+def _levels(scores: Scores) -> dict[str, None]:
+    """Names of the scores of single levels, coarse first."""
+    return dict.fromkeys(name for test in scores.test.values() for name in test if name.startswith(OF_A_LEVEL))
 
 
 def _costs(sides: Sequence[Side], seconds: Mapping[str, float]) -> list[Row]:
@@ -85,6 +109,15 @@ def _costs(sides: Sequence[Side], seconds: Mapping[str, float]) -> list[Row]:
         ["", "minutes", *(f"{each:.1f}" for each in minutes)],
         ["one image,", "GMACs", *(f"{side.gmacs:.4g}" for side in sides)],
     ]
+
+
+def _print_legend(scores: Scores) -> None:
+    """What the words above and below mean."""
+    shown = (HEADLINE, WHOLE_PATH) if len(_levels(scores)) > 1 else (HEADLINE,)
+    meanings = legend(scores.test, shown) | dict(COSTS)
+    width = max(map(len, meanings))
+    for word, meaning in meanings.items():
+        print_line(f"  {word:<{width}}  {meaning}")
 
 
 def _blocks(columns: Sequence[Row]) -> Iterator[list[Row]]:

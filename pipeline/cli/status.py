@@ -17,8 +17,8 @@ def status_command(run_dir: RunDirArgument) -> None:
     Beside a process that makes the run: how far it is, and about how long it will still take.
     """
     from nstudent.cli import console
-    from nstudent.runs.remaining import under_way
     from nstudent.runs.status import status
+    from nstudent.runs.under_way import said, under_way
 
     states = status(run_dir)
     print_states(states)
@@ -27,14 +27,15 @@ def status_command(run_dir: RunDirArgument) -> None:
         console.print_line("run-all makes a stale step again, and each step that reads it if it comes out different")
     if (found := under_way(run_dir)) is not None:
         names = [state.step.name for state in states]
-        console.print_line(console.far(found, names))
+        console.print_line(f"running: {said(found, names)}")
 
 
 def print_states(states: Iterable[StepState]) -> None:
     """Print a table with a row for each of these steps."""
     from nstudent.cli import console
     from nstudent.evaluation.scores import HEADLINE
-    from nstudent.runs.step_metrics import ChoiceMetrics, TrainedMetrics
+    from nstudent.runs.step_metrics import ChoiceMetrics, RefitMetrics, TrainedMetrics
+    from nstudent.runs.words import DOES
 
     rows = []
     for state in states:
@@ -45,5 +46,8 @@ def print_states(states: Iterable[StepState]) -> None:
         elif isinstance(trained, ChoiceMetrics):
             score = f"{100 * trained.taken.validation:.1f}"
             note = note or f"takes {trained.chosen}"
-        rows.append((state.step.name, state.state, score, note))
+        elif isinstance(trained, RefitMetrics):
+            # It has learnt from the validation images.
+            note = note or f"trains the {trained.name} again"
+        rows.append((state.step.name, state.state, score, note or DOES[state.step.stage.name]))
     console.print_status(rows)

@@ -17,11 +17,11 @@ def verify_command(
 
     The exit code is 2 where something is damaged and was not repaired.
     """
-    from nstudent.cli import console
     from nstudent.runs import verification
+    from nstudent.screen.bars import Screen
 
     with interruptible() as stop:
-        session = Session(progress=console.Screen(), stop=stop)
+        session = Session(progress=Screen(), stop=stop)
         found = verification.repair(run_dir, session) if repair else verification.verify(run_dir, session)
     for each in found:
         typer.echo(f"{each.step}/{each.file}: {each.what}")

@@ -149,6 +149,9 @@ class FinalConfig(Section):
 
     max_gmacs: Annotated[Positive | None, Later(None)] = None
     """Limit on its multiply-adds for one image, in billions; null: none. Of what fits, the best is taken."""
+    refit: Annotated[bool, Later(False)] = False
+    """Train what was chosen once more, on labels and validation together, after the last decision. It takes as long as
+    its trainings took, and the best of the labels alone is trained again beside it, to be compared with."""
 
 
 class EvaluateConfig(Section):

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from nstudent.data.dataset import Ids
 from nstudent.data.decode import Pixels
-from nstudent.data.loading import MOST_SECONDS, loaders_explained
+from nstudent.data.loading import MOST_SECONDS, loaders_explained, room_in_shared_memory
 from nstudent.machine import serve_parent
 from nstudent.randomness import Key, generator
 from torch import Tensor
@@ -84,6 +84,14 @@ class Batch:
     def pin_memory(self) -> "Batch":
         """The batch in memory that a GPU can copy from by itself; the loader asks for it by this name."""
         return self._each(lambda tensor: tensor if tensor.is_cuda else tensor.pin_memory())
+
+    def shared(self) -> "Batch":
+        """The batch in memory that other processes see.
+
+        Raises:
+            RuntimeError: There is no room in it.
+        """
+        return self._each(Tensor.share_memory_)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         return replace(
@@ -205,8 +213,9 @@ class Batches:
 
     def load(self, first: int, last: int, workers: int, *, pin_memory: bool = False) -> Generator[Batch, None, None]:
         """The batches of steps ``first`` to ``last - 1``, prepared by ``workers`` processes (0: this one)."""
+        batches = _Shared(self) if workers else self
         loader: DataLoader[Batch] = DataLoader(
-            self,  # type: ignore[arg-type]  # a mapping from step to batch is all that is used
+            batches,  # type: ignore[arg-type]  # a mapping from step to batch is all that is used
             batch_size=None,
             sampler=range(first, last),
             num_workers=workers,
@@ -223,6 +232,21 @@ class Batches:
             if workers:
                 # An error that is kept keeps the iterator, and its processes would be missed only when Python ends.
                 iterator._shutdown_workers()  # type: ignore[attr-defined]
+
+
+class _Shared:
+    """Batches in the shared memory of the processes that prepare them.
+
+    torch would move them there in a thread, which ends where there is no room: the batch would be waited for in vain.
+    """
+
+    def __init__(self, batches: Batches) -> None:
+        self._batches = batches
+
+    def __getitem__(self, step: int) -> Batch:
+        batch = self._batches[step]
+        with room_in_shared_memory():
+            return batch.shared()
 
 
 def places_of(parts: Sequence[tuple[Examples, int]], process: tuple[int, int]) -> tuple[Ids, int]:

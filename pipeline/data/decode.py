@@ -5,6 +5,7 @@ a PNG whose checksum is wrong and clips 16-bit images to white, and only simplej
 JPEG data. So: Pillow reads the header, simplejpeg the JPEGs, OpenCV the PNGs, Pillow the rest.
 """
 
+import os
 import struct
 import threading
 import warnings
@@ -44,6 +45,9 @@ _PNG_DEPTH = 24
 """Offset of the byte that says how many bits a channel has."""
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PILLOW = threading.Lock()
+if hasattr(os, "register_at_fork"):
+    # A process that is forked while another thread decodes would wait for that thread, which it does not have.
+    os.register_at_fork(before=_PILLOW.acquire, after_in_parent=_PILLOW.release, after_in_child=_PILLOW.release)
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -69,7 +73,7 @@ def decode(content: bytes, size_px: int, max_pixels: int, bits: int | None = Non
     """
     try:
         metered = MeteredBytes(content)
-        with _quiet(), Image.open(metered, formats=_formats()) as header:
+        with _quiet(), Image.open(metered, formats=formats()) as header:
             metered.begin_body()
             _check_size(header.size, max_pixels)
             orientation = header.getexif().get(_ORIENTATION, 1)
@@ -95,7 +99,7 @@ def decode(content: bytes, size_px: int, max_pixels: int, bits: int | None = Non
 
 def shorter_side(content: bytes) -> int:
     """The shorter side of an image that ``decode`` has read, in pixels, as its header says it."""
-    with _quiet(), Image.open(MeteredBytes(content), formats=_formats()) as header:
+    with _quiet(), Image.open(MeteredBytes(content), formats=formats()) as header:
         return min(header.size)
 
 
@@ -121,8 +125,8 @@ def _quiet() -> Iterator[None]:
 
 
 @cache
-def _formats() -> tuple[str, ...]:
-    """What Pillow is to try, of that which it can read here."""
+def formats() -> tuple[str, ...]:
+    """Formats, by Pillow's names, that are read here; the first call loads what reads them."""
     if heic_is_read():
         import pi_heif  # an extra
 

@@ -37,7 +37,31 @@ class NamedImage:
     name: str
     """Its path as it was given, or its number among those that were given."""
     content: Callable[[], bytes]
-    """Gives the bytes of a file that holds it; it raises what reading that file raises."""
+    """Gives the bytes of a file that holds it, in any process; it raises what reading that file raises."""
+
+
+@dataclass(frozen=True)
+class _Given:
+    """Reads images as they were given (``data.packing.decoders.Readable``)."""
+
+    encoded: bool = True
+
+    def read(self, image: NamedImage, /) -> bytes:
+        """The bytes of a file that holds the image.
+
+        Raises:
+            ImageError: They cannot be read.
+        """
+        try:
+            return image.content()
+        except OSError as error:
+            raise ImageError(error.strerror or str(error)) from error
+        except ValueError as error:
+            # A path may hold what no path can (a null byte).
+            raise ImageError(str(error)) from error
+
+
+GIVEN = _Given()
 
 
 def named_images(images: GivenImage | Iterable[GivenImage]) -> Iterator[NamedImage]:
@@ -89,17 +113,20 @@ def _unreadable(why: str) -> bytes:
 
 
 def _encoded(image: Image.Image | npt.NDArray[Any], number: int) -> Callable[[], bytes]:
-    """The image as the bytes of a file without loss, so that it is seen as the same image on disk would be."""
+    """The image as the bytes of a file without loss, so that it is seen as the same image on disk would be.
+
+    A PIL image that is not loaded yet is decoded for that by Pillow, here, as its owner would have it.
+    """
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):
             raise TypeError(f"{_TAKEN}; image {number} is an array of {image.dtype} with shape {image.shape}")
         image = Image.fromarray(image[:, :, 0] if image.ndim == 3 and image.shape[2] == 1 else image)
-    held = image
-
-    def encode() -> bytes:
-        buffer = io.BytesIO()
-        kept = held.convert(_AS_ANOTHER[held.mode]) if held.mode in _AS_ANOTHER else held
-        kept.save(buffer, "PNG" if kept.mode in _AS_PNG else "TIFF", exif=held.getexif())
-        return buffer.getvalue()
-
-    return encode
+    buffer = io.BytesIO()
+    try:
+        kept = image.convert(_AS_ANOTHER[image.mode]) if image.mode in _AS_ANOTHER else image
+        form = {"format": "PNG", "compress_level": 1} if kept.mode in _AS_PNG else {"format": "TIFF"}
+        kept.save(buffer, exif=image.getexif(), **form)
+    except (OSError, ValueError) as error:
+        # It may have been closed, or its file be damaged.
+        return partial(_unreadable, str(error))
+    return partial(bytes, buffer.getvalue())

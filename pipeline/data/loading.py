@@ -10,8 +10,8 @@ from typing import TypeVar
 from nstudent.errors import NstudentError, TrainingError
 
 MOST_SECONDS = 1800
-"""Seconds after which a batch that processes prepare is no longer waited for: a shared memory that others have filled
-meanwhile leaves them, and whoever waits for them, without a word."""
+"""Seconds after which a batch that processes prepare is no longer waited for: a disk that does not answer leaves them,
+and whoever waits for them, without a word."""
 _BATCHES_WAITING = 3
 """Batches of each process that lie in shared memory at once: two that are ready, and one that is being written."""
 _BYTES_BESIDE = 1 << 20
@@ -75,6 +75,24 @@ def workers_with_room(workers: int, batch_bytes: int, say: Callable[[str], None]
 
 
 @contextlib.contextmanager
+def room_in_shared_memory() -> Iterator[None]:
+    """Say in a line that the shared memory, which had room when the processes began, has been filled meanwhile.
+
+    Raises:
+        TrainingError: there is no room in it.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "shared memory" not in str(error):
+            raise
+        raise TrainingError(
+            f"{_SHARED_MEMORY} is full, through which processes that prepare images hand them over: free it, or set "
+            "workers=0; the same command goes on"
+        ) from error
+
+
+@contextlib.contextmanager
 def loaders_explained() -> Iterator[None]:
     """Say in a line that a process which prepares images was killed, or what error it met.
 
@@ -95,8 +113,8 @@ def loaders_explained() -> Iterator[None]:
     except (RuntimeError, ConnectionError, EOFError) as error:
         if isinstance(error, RuntimeError) and str(error).startswith("DataLoader timed out"):
             raise TrainingError(
-                f"the processes that prepare images have given none for {MOST_SECONDS // 60} minutes: {_SHARED_MEMORY} "
-                "may be full, or the disk does not answer; set workers=0 or free it, the same command goes on"
+                f"the processes that prepare images have given none for {MOST_SECONDS // 60} minutes: the disk may not "
+                "answer; the same command goes on"
             ) from error
         if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise

@@ -18,7 +18,8 @@ from nstudent.config.schema import DataConfig
 from nstudent.data.curation.given_labels import counted_labels, encode_labels, findings, taxonomy_of
 from nstudent.data.curation.split import VALIDATION, draw_splits
 from nstudent.data.decode import shorter_side
-from nstudent.data.packing.decoders import Reader, reading
+from nstudent.data.packing.decoders import reading
+from nstudent.data.packing.reader import Reader
 from nstudent.data.sources import Catalogue, Source, catalogue_of, open_source
 from nstudent.data.sources.listing import PassedOver
 from nstudent.data.sources.source import SPLITS, Split, printable
@@ -236,10 +237,10 @@ def _sample(source: Source, names: Sequence[str], config: DataConfig, progress: 
 
 
 def _unreadable(source: Source, ids: list[int], config: DataConfig, progress: Progress) -> dict[int, str]:
-    reader = Reader(source, config.image_size, config.max_pixels, config.bits, keeps=False)
+    reader = Reader(source, config.image_size, config.max_pixels, config.bits, keeps=False, endless_is_unreadable=True)
     found: dict[int, str] = {}
     waiting = iter(ids)
-    with reading(reader) as read, progress.task("open", len(ids), "images") as task:
+    with reading(reader, len(ids)) as read, progress.task("open", len(ids), "images") as task:
         for some in read(ids):
             for decoded in some:
                 image = next(waiting)

@@ -1,13 +1,15 @@
 """How right machine-made labels are, held against the truth that training never saw."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
+from nstudent.data.dataset import Dataset
 from nstudent.evaluation.assess import Assessed
 from nstudent.evaluation.scores import DetectionQuality, LevelLabelling, LevelQuality
 from nstudent.labels.heap_labels import HeapLabels
-from nstudent.labels.selection import deep_enough
+from nstudent.labels.selection import deep_enough, load_given_keep
+from nstudent.storage.artifact import Artifact
 from nstudent.taxonomy.tree import UNKNOWN, LabelArray, Taxonomy
 
 Keep = npt.NDArray[np.bool_]
@@ -128,3 +130,38 @@ def detection_quality(
             right_among_kept=float((judged & keep[:, i] & ~wrong).sum() / max(1, (judged & keep[:, i]).sum())),
         )
     return quality
+
+
+def heap_label_quality(
+    steps: Iterable[Artifact], judged: dict[str, Artifact], dataset: Dataset
+) -> dict[str, dict[str, LevelQuality]]:
+    """How right the labels of the heap are before the filter and after it, for every round.
+
+    Args:
+        steps: The steps that labelled, and those that filtered.
+        judged: By step that filtered, the labels that it judged.
+        dataset: Knows the truth, if anything does.
+
+    Returns:
+        By step, by level.
+    """
+    truth = dataset.hidden_truth()
+    quality = {}
+    for made in steps:
+        heap = HeapLabels.open(judged[made.name], made) if made.name in judged else HeapLabels.open(made)
+        kept = KeptQuality(dataset.taxonomy.levels)
+        for part in heap.labels.parts():
+            kept.add(part.paths, truth[part.images], heap.keep[part.rows])
+        quality[made.name] = kept.found()
+    return quality
+
+
+def given_label_quality(filters: Iterable[Artifact], dataset: Dataset) -> dict[str, dict[str, DetectionQuality]]:
+    """How well each filter found wrong given labels, by step and level; empty where none is known to be wrong."""
+    ids = dataset.labelled
+    given, truth = dataset.labels[ids], dataset.hidden_truth()[ids]
+    if np.array_equal(given, truth):
+        return {}
+    return {
+        made.name: detection_quality(given, truth, load_given_keep(made), dataset.taxonomy.levels) for made in filters
+    }

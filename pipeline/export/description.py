@@ -22,6 +22,7 @@ def description(recipe: Recipe, final: Artifact) -> dict[str, Any]:
         "id": final.manifest.id,
         "input": {"name": INPUT, "type": "uint8", "shape": ["images", recipe.image_size, recipe.image_size, 3]},
         "image_size": recipe.image_size,
+        "max_pixels": recipe.max_pixels,
         "outputs": output_names(taxonomy.levels),
         "levels": list(taxonomy.levels),
         "classes": {

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from nstudent.config.file import reload_config
 from nstudent.data.dataset import Dataset
 from nstudent.errors import NstudentError
 from nstudent.randomness import generator
+from nstudent.runs.kept_config import kept_config, with_paths_found
 from nstudent.storage.artifact import Artifact, Manifest
 
 _IMAGES = 16
@@ -39,4 +39,4 @@ def _dataset(run_dir: Path, final: Artifact) -> Dataset:
         for name in sorted(final.manifest.inputs)
         if (run_dir / name).is_dir() and Manifest.read(run_dir / name).role == "data"
     )
-    return Dataset(Artifact(run_dir / step), reload_config(run_dir / "config.yaml").data)
+    return Dataset(Artifact(run_dir / step), with_paths_found(kept_config(run_dir), run_dir).data)

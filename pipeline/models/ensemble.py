@@ -119,24 +119,29 @@ class Ensemble:
             return self
         return Ensemble(self.recipe.changed(decoder=name), self.members, self._placement)
 
-    def save(self, folder: Path) -> None:
-        """Write ``model.json`` and one safetensors file a member."""
-        write_json(folder / MODEL, self.recipe.to_json())
+    def save(self, folder: Path, prefix: str = "") -> None:
+        """Write ``model.json`` and one safetensors file a member.
+
+        Args:
+            folder: Where to.
+            prefix: What the names of the files begin with, of an ensemble that is not the step's result.
+        """
+        write_json(folder / f"{prefix}{MODEL}", self.recipe.to_json())
         for number, member in enumerate(self.members):
             tensors = {name: tensor.cpu().contiguous() for name, tensor in member.tensors().items()}
-            atomic_write(folder / _weights_file(number), save(tensors))
+            atomic_write(folder / f"{prefix}{_weights_file(number)}", save(tensors))
 
     @classmethod
-    def load(cls, artifact: Artifact, placement: Placement) -> Ensemble:
-        """Build the ensemble of a committed step, after checking the hash of every file.
+    def load(cls, artifact: Artifact, placement: Placement, prefix: str = "") -> Ensemble:
+        """Build an ensemble of a committed step, after checking the hash of every file; ``prefix``: see ``save``.
 
         Raises:
             ArtifactError: a file is missing, damaged, or does not fit the description.
         """
-        recipe = Recipe.read(artifact)
+        recipe = Recipe.read(artifact, prefix)
         members = []
         for number, settings in enumerate(recipe.members):
-            path = artifact.path(_weights_file(number))
+            path = artifact.path(f"{prefix}{_weights_file(number)}")
             try:
                 members.append(kind_for(settings).load(settings, path, recipe.outputs, recipe.link, placement))
             except ConfigError as error:

@@ -199,12 +199,25 @@ Walk = Callable[[Ensemble, PixelStore, Ids, BatchSize, Wanted], Generator[Found,
 """A walk through images: ``batches``, or one that gives the same and keeps it (``models.kept_walks``)."""
 
 
+def told(walk: Walk, task: Task) -> Walk:
+    """The same walk, which tells a piece of work how many images it has come through."""
+
+    def walking(
+        ensemble: Ensemble, pixels: PixelStore, ids: Ids, size: BatchSize, wanted: Wanted
+    ) -> Generator[Found, None, None]:
+        with closing(walk(ensemble, pixels, ids, size, wanted)) as parts:
+            for found in parts:
+                yield found
+                task.advance(len(next(iter(found.values()))))
+
+    return walking
+
+
 def predict(
     ensemble: Ensemble,
     pixels: PixelStore,
     ids: Ids,
     batch_size: BatchSize | int | None,
-    task: Task | None = None,
     walk: Walk = batches,
 ) -> Probabilities:
     """Distributions per level, (images, outputs), in the order of ``ids``: all of them in memory."""
@@ -216,8 +229,6 @@ def predict(
             for output, level in zip(outputs, found.values(), strict=True):
                 output[first : first + len(level)] = level
             first += len(level)
-            if task is not None:
-                task.advance(len(level))
     return outputs
 
 

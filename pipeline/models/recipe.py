@@ -139,13 +139,13 @@ class Recipe(Section):
         return Calibration(self.temperatures or (1.0,) * levels, self.ends or (0.0,) * levels)
 
     @classmethod
-    def read(cls, artifact: Artifact) -> Recipe:
-        """The recipe of a committed step's classifier.
+    def read(cls, artifact: Artifact, prefix: str = "") -> Recipe:
+        """The recipe of a committed step's classifier; ``prefix`` is what its file name begins with.
 
         Raises:
             ArtifactError: The file is missing, damaged, or does not describe a model.
         """
-        return cls.from_json(artifact.json(MODEL))
+        return cls.from_json(artifact.json(f"{prefix}{MODEL}"))
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that ``from_json`` reads back."""

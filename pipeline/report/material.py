@@ -10,18 +10,18 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from nstudent.config.file import reload_config
+from nstudent.config.data import DataConfig
 from nstudent.config.schema import Config
 from nstudent.data.dataset import INDEX, OK, TAXONOMY, TRUTH, Ids
 from nstudent.data.left_out import LEFT_OUT
-from nstudent.errors import ArtifactError
 from nstudent.evaluation.predictions import Predictions
+from nstudent.evaluation.refit_scores import RefitScores
 from nstudent.evaluation.scores import SCORES, Scores
 from nstudent.labels.heap_labels import HeapLabels
 from nstudent.runs.curves import read_curves
 from nstudent.runs.finding import Finding
 from nstudent.runs.findings import findings
-from nstudent.runs.folder import CONFIG
+from nstudent.runs.kept_config import kept_config, with_paths_found
 from nstudent.runs.measured import Measured
 from nstudent.runs.outcome import needed_steps
 from nstudent.runs.plan import plan
@@ -107,6 +107,7 @@ class Material:
 
     run_dir: Path
     config: Config
+    """As it was given: ``data`` says where its paths lead."""
     measured: Measured
     findings: tuple[Finding, ...]
     verdict: str
@@ -124,20 +125,20 @@ class Material:
             ArtifactError: It is not the folder of a run, or a file is damaged.
             ConfigError: Its configuration cannot be read.
         """
-        if not (run_dir / CONFIG).exists():
-            raise ArtifactError(f"{run_dir} is not a run folder: it has no {CONFIG}")
-        config = reload_config(run_dir / CONFIG)
+        config = kept_config(run_dir)
         steps = plan(config)
         manifests = _made(run_dir, steps)
         scores: Scores | None = None
+        refit: RefitScores | None = None
         waiting: tuple[Waiting, ...] = ()
         step = next((step.name for step in steps if step.stage.provides == "scores" and step.name in manifests), None)
         if step is not None:
             manifests = {name: manifests[name] for name in [*sorted(manifests[step].inputs), step]}
             scores = Scores.read(run_dir / step / SCORES)
+            refit = RefitScores.read(run_dir / step)
         else:
             waiting = tuple(_waiting(run_dir, steps, manifests))
-        measured = Measured.of(manifests, scores)
+        measured = Measured.of(manifests, scores, refit)
         found = findings(measured)
         return cls(run_dir, config, measured, tuple(found), verdict(measured, found), manifests, waiting)
 
@@ -154,6 +155,11 @@ class Material:
         """Name of the last step of a role, which is made."""
         *_, last = (name for name, manifest in self.manifests.items() if manifest.role == role)
         return last
+
+    @cached_property
+    def data(self) -> DataConfig:
+        """Where the images of the run are."""
+        return with_paths_found(self.config, self.run_dir).data
 
     @cached_property
     def images(self) -> Images:

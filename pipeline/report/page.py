@@ -9,14 +9,14 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 from nstudent.errors import ArtifactError
-from nstudent.report import classes, curves, heap, summary
+from nstudent.report import classes, curves, heap, summary, tree
 from nstudent.report.limits import MAX_BYTES, Limits
 from nstudent.report.mark import REPORT, mark
 from nstudent.report.material import Material
 from nstudent.report.pictures import Pictures
 from nstudent.report.sheets import sheets
 from nstudent.report.so_far import so_far
-from nstudent.runs.folder import CONFIG
+from nstudent.runs.kept_config import CONFIG
 from nstudent.storage.artifact import Artifact
 from nstudent.storage.files import atomic_write
 
@@ -57,7 +57,7 @@ def _page(material: Material, limits: Limits) -> str:
     taught = heap.taught(material)
     pictures = None
     if material.has("data"):
-        pictures = Pictures(Artifact(material.run_dir / material.step("data")), material.config, limits.picture_px)
+        pictures = Pictures(Artifact(material.run_dir / material.step("data")), material.data, limits.picture_px)
     shown, left_out = curves.trainings(material, limits)
     found: Mapping[str, Any] = {
         "name": material.config.run_name,
@@ -68,6 +68,7 @@ def _page(material: Material, limits: Limits) -> str:
         "trainings": shown,
         "trainings_left_out": left_out,
         "levels": classes.levels(material, taught, limits) if material.has_scores else [],
+        "on_tree": tree.on_tree(material),
         "severities": classes.severities(material) if material.has_scores else [],
         "heap_levels": heap.heap_levels(material, limits),
         "sheets": sheets(material, pictures, limits) if pictures else [],

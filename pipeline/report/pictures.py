@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from nstudent.config.schema import Config
+from nstudent.config.data import DataConfig
 from nstudent.data.dataset import PIXELS, PixelStore
 from nstudent.errors import ArtifactError, ConfigError, DataError
 from nstudent.storage.artifact import Artifact
@@ -21,11 +21,11 @@ _QUALITY = 82
 class Pictures:
     """The images of a data step as small pictures, by id."""
 
-    def __init__(self, artifact: Artifact, config: Config, side_px: int) -> None:
+    def __init__(self, artifact: Artifact, data: DataConfig, side_px: int) -> None:
         """``side_px``: the longer side of a picture; smaller images stay as they are."""
         self._artifact = artifact
         self._side = side_px
-        self._store = PixelStore([artifact.folder / name for name in artifact.matching(PIXELS)], config.data)
+        self._store = PixelStore([artifact.folder / name for name in artifact.matching(PIXELS)], data)
         self._made: dict[int, str | None] = {}
         self.missing = ""
         """Why some pictures are not there; empty if all are."""

@@ -11,7 +11,8 @@ from nstudent.data.curation.split import TRAIN
 from nstudent.evaluation.scores import HEADLINE
 from nstudent.report.limits import Limits
 from nstudent.report.material import Material, Waiting
-from nstudent.runs.remaining import in_words, under_way
+from nstudent.runs.under_way import said as said_of
+from nstudent.runs.under_way import under_way
 
 _BRINGS: Mapping[str, str] = {
     "data": "numbers of images, classes, pictures",
@@ -19,6 +20,7 @@ _BRINGS: Mapping[str, str] = {
     "labeller": "which classifier is taken: to label next, or in the end",
     "labels": "labels of the unlabelled images",
     "selection": "which of these labels are taught",
+    "refit": "the final classifier, trained again on labels and validation together",
     "scores": "the answer, scores on test, confusion, how sure, how bad the mistakes are, mistakes in pictures",
 }
 
@@ -90,9 +92,8 @@ def _said(material: Material) -> str:
     found = under_way(material.run_dir)
     if found is None:
         return f"{said}; the same nstudent run-all command makes the others."
-    epochs = f" of {found.epochs}" if found.epochs else ""
-    left = f", {in_words(found.seconds_left)} to the end of the run" if found.seconds_left is not None else ""
-    return f"{said}; when this page was written a process was at {found.training}, epoch {found.epoch}{epochs}{left}."
+    steps = sorted([*material.manifests, *(each.step for each in material.waiting)])
+    return f"{said}. When this page was written a process was at {said_of(found, steps)}."
 
 
 def _missing(waiting: Waiting) -> Missing:

@@ -8,6 +8,7 @@ from typing import Any
 
 from nstudent.config.schema import Config
 from nstudent.config.yaml_text import dump_yaml
+from nstudent.evaluation.refit_scores import RefitScores
 from nstudent.evaluation.scores import COMPARED, HEADLINE, OF_A_LEVEL, Interval, LevelCalibration, Scores
 from nstudent.report.charts import (
     Bar,
@@ -20,19 +21,20 @@ from nstudent.report.charts import (
 from nstudent.report.limits import Limits
 from nstudent.report.material import Material
 from nstudent.runs.finding import Finding
-from nstudent.runs.step_metrics import FilterMetrics, TrainedMetrics, read_metrics
+from nstudent.runs.step_metrics import FilterMetrics, RefitMetrics, TrainedMetrics, read_metrics
+from nstudent.runs.words import legend
 
 _SECTION_OF = {
     "nothing to learn from": "heap",
     "wrong labels": "heap",
     "other images": "heap",
-    "filter weaker than its labeller": "heap",
+    "filter weaker than the classifier it judges": "heap",
     "filter drops much": "heap",
     "classes gone": "heap",
     "few labels kept": "heap",
     "classes without labels": "heap",
     "still rising": "curves",
-    "small heap": "heap",
+    "few unlabelled images": "heap",
     "labels alone are strong": "scores",
     "small validation": "scores",
     "small test": "scores",
@@ -92,6 +94,13 @@ class OnTest:
     rounds: IntervalChart | None
     """Score of the student of each round, below the best of the labels alone; ``None`` without a round."""
     reliability: tuple[Reliability, ...]
+    refit: RefitScores | None
+    """What was trained again on labels and validation together; ``None`` if nothing was."""
+
+    @property
+    def words(self) -> dict[str, str]:
+        """What the names of the classifiers and scores mean, by the word."""
+        return legend((row.name for row in self.rows), self.names)
 
 
 @dataclass(frozen=True)
@@ -146,6 +155,7 @@ def _on_test(material: Material, scores: Scores) -> OnTest:
             Reliability(reliability_chart(level, found.bins, found.uncalibrated_bins), found)
             for level, found in scores.calibration.items()
         ),
+        refit=material.measured.refit,
     )
 
 
@@ -208,7 +218,7 @@ def _costs(material: Material) -> list[Cost]:
     found = []
     for name, manifest in material.manifests.items():
         metrics = read_metrics(manifest)
-        trained = metrics if isinstance(metrics, TrainedMetrics | FilterMetrics) else None
+        trained = metrics if isinstance(metrics, TrainedMetrics | FilterMetrics | RefitMetrics) else None
         found.append(
             Cost(
                 step=name,
@@ -216,7 +226,7 @@ def _costs(material: Material) -> list[Cost]:
                 seconds=manifest.seconds,
                 training_gmacs=trained.training_gmacs if trained else None,
                 image_passes=trained.image_passes if trained else None,
-                image_gmacs=metrics.gmacs if isinstance(metrics, TrainedMetrics) else None,
+                image_gmacs=metrics.gmacs if isinstance(metrics, TrainedMetrics | RefitMetrics) else None,
             )
         )
     return found

@@ -88,9 +88,9 @@ def _other_images(measured: Measured) -> Iterator[Finding]:
         is_less = heap < validation
         yield Finding(
             "other images",
-            f"The labeller of {step} is {'less' if is_less else 'more'} sure of your unlabelled images than of the "
-            f"validation images (mean probability {heap:.0%} against {validation:.0%} at level {level}): they are "
-            "other images.",
+            f"The classifier that labels in {step} is {'less' if is_less else 'more'} sure of your unlabelled images "
+            f"than of the validation images (mean probability {heap:.0%} against {validation:.0%} at level {level}): "
+            "they are other images.",
             "leaving images out of the heap that show none of the classes"
             if is_less
             else "validation images from where the labelled and the unlabelled ones come from",
@@ -128,8 +128,8 @@ def _weak_filter(measured: Measured, step: str, judged: FilterMetrics) -> Iterat
     error = math.sqrt(labelling.validation * (1 - labelling.validation) / max(1, images))
     if reached < labelling.validation - error:
         yield Finding(
-            "filter weaker than its labeller",
-            f"The network of {step} is weaker than the labeller whose labels it judges: {reached:.1%} against "
+            "filter weaker than the classifier it judges",
+            f"The network of {step} is weaker than the classifier whose labels it judges: {reached:.1%} against "
             f"{labelling.validation:.1%} {HEADLINE} on validation.",
             "filter.enabled=false, or a longer training of it (filter.epochs)",
             {"filter": reached, "labeller": labelling.validation},
@@ -186,7 +186,7 @@ def _small_heap(measured: Measured) -> Iterator[Finding]:
     data = measured.data
     if data and measured.labels and data.unlabelled < _SMALL_HEAP * data.labelled:
         yield Finding(
-            "small heap",
+            "few unlabelled images",
             f"There are {data.unlabelled} unlabelled images and {data.labelled} labelled ones: little that is new.",
             "more unlabelled images, several times as many as labelled ones",
             {"unlabelled": data.unlabelled, "labelled": data.labelled},

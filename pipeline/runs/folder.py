@@ -8,33 +8,30 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from nstudent.config.file import reload_config
 from nstudent.config.rules import with_decisions
 from nstudent.config.schema import Config
-from nstudent.config.yaml_text import dump_yaml
-from nstudent.data.sources import source_seen
-from nstudent.data.sources.seen import Seen
 from nstudent.distributed.world import IndependentJob, World
 from nstudent.errors import ArtifactError, ConfigError, DataError, RefusedError, StoppedError
 from nstudent.listener import Listener, NoListener, Several
-from nstudent.progress import Beside, Progress, Silence, Watched
+from nstudent.progress import Progress, Silence, Watched
 from nstudent.runs import asked, outcome
 from nstudent.runs.curves import CurveFiles
+from nstudent.runs.kept_config import CONFIG, STARTED, keep_config, kept_config, with_paths_found
 from nstudent.runs.plan import plan
 from nstudent.runs.remaining import Remaining
-from nstudent.runs.source_seen import SOURCE_SEEN, changes, keep_seen
+from nstudent.runs.source_seen import SOURCE_SEEN, SourceOfRun
 from nstudent.runs.stage import Context, Step
 from nstudent.runs.step_metrics import TrainedMetrics
 from nstudent.runs.tensorboard import TensorBoard
+from nstudent.runs.under_way import Followed
 from nstudent.session import Session
 from nstudent.signals import OverdueStop
 from nstudent.storage.artifact import FINAL, Artifact, Manifest, Metrics
 from nstudent.storage.commit import SOURCE_CHANGED, commit, note_refusal, open_partial, partial_folder, refusal
-from nstudent.storage.files import atomic_write, explained, write_json
+from nstudent.storage.files import explained, write_json
 from nstudent.storage.links import links_of_run, refuse_links
 from nstudent.storage.lock import HOLDER, LOCK, MARK, hold, hold_part
 
-CONFIG = "config.yaml"
 Turns = Callable[[Step, int], Iterable[int]]
 """Function of a step and the number of its independent trainings: their numbers, in the order in which the step should
 turn to them."""
@@ -60,8 +57,9 @@ class Run:
         self.session = session
         self.progress: Progress = session.watched()
         self.steps = plan(config)
-        self._seen: Seen | None = None
+        self._source = SourceOfRun(config.data, run_dir)
         self._turns: Turns = lambda step, count: range(count)
+        self._followed: Followed | None = None
 
     @classmethod
     def open(cls, config: Config, run_dir: str | Path | None = None, session: Session | None = None) -> "Run":
@@ -77,11 +75,8 @@ class Run:
             ArtifactError: the folder does not hold a run.
             ConfigError: its configuration cannot be read.
         """
-        path = Path(run_dir) / CONFIG
-        refuse_links(Path(run_dir), (CONFIG,) if path.is_symlink() else ())
-        if not path.exists():
-            raise ArtifactError(f"{run_dir} is not a run folder: it has no {CONFIG}")
-        return cls.open(reload_config(path), run_dir, session)
+        folder = Path(run_dir)
+        return cls.open(with_paths_found(kept_config(folder), folder), run_dir, session)
 
     @contextmanager
     def locked(self, *, beside_parts: bool = False) -> Iterator[None]:
@@ -106,7 +101,7 @@ class Run:
 
     def links(self) -> Iterator[str]:
         """Every link that stands in place of something of the run, by its path in the run folder."""
-        return links_of_run(self.run_dir, (CONFIG, FINAL, STOPPED, SOURCE_SEEN, LOCK, MARK, HOLDER))
+        return links_of_run(self.run_dir, (CONFIG, STARTED, FINAL, STOPPED, SOURCE_SEEN, LOCK, MARK, HOLDER))
 
     @contextmanager
     def as_leader(self) -> Iterator[bool]:
@@ -127,12 +122,14 @@ class Run:
     def foreseen(self, steps: Sequence[Step]) -> Iterator[None]:
         """Tell beside the work, and keep in the folder, how long these steps will still take."""
         remaining = Remaining(self.config, steps, self.run_dir)
-        self.session = replace(self.session, listener=Several(remaining, self.session.listener))
-        self.progress = Beside(self.progress, remaining.figures)
+        self._followed = Followed(self.session.progress, remaining, self.run_dir)
+        heard = Several(remaining, self.session.listener)
+        self.session = replace(self.session, progress=self._followed, listener=heard)
+        self.progress = self.session.watched()
         try:
             yield
         finally:
-            remaining.end()
+            self._followed.end()
 
     def train_beside(self, turns: Turns, check: Callable[[], None]) -> None:
         """Let other processes do some of the trainings.
@@ -156,12 +153,7 @@ class Run:
     def asked(self, step: Step, inputs: dict[str, Manifest]) -> dict[str, Any]:
         """Everything that decides what a step makes from these inputs (``runs.asked``)."""
         is_data = step.stage.provides == "data"
-        return asked.of_step(step, self.config, self._source().stamp if is_data else None, inputs)
-
-    def _source(self) -> Seen:
-        """What the source of the data looks like; it is looked at once."""
-        self._seen = self._seen or source_seen(self.config.data)
-        return self._seen
+        return asked.of_step(step, self.config, self._source.now.stamp if is_data else None, inputs)
 
     def inputs(self, step: Step) -> dict[str, Manifest]:
         """Manifests of the step's inputs, by step; gathered steps that were not needed are left out.
@@ -193,15 +185,23 @@ class Run:
             goes_on = step.stage.resumes and partial_folder(folder).exists() and refusal(folder) is None
             return "unfinished: goes on from where it was" if goes_on else "not made yet"
         made, inputs = Manifest.read(folder), self.inputs(step)
-        reason = asked.why_stale(made, self.asked(step, inputs), inputs)
-        if reason and reason.startswith(SOURCE_CHANGED) and (said := changes(self.run_dir, self._source())):
-            return reason.replace(SOURCE_CHANGED, f"{SOURCE_CHANGED}: {said}", 1)
-        return reason
+        wanted = self.asked(step, inputs)
+        reason = asked.why_stale(made, wanted, inputs)
+        if reason is None or not reason.startswith(SOURCE_CHANGED):
+            return reason
+        stamp = made.asked["settings"]["source"]
+        if self._source.is_still(stamp, folder, self.progress):
+            wanted["settings"]["source"] = stamp
+            return asked.why_stale(made, wanted, inputs)
+        said = self._source.changes()
+        return reason.replace(SOURCE_CHANGED, f"{SOURCE_CHANGED}: {said}", 1) if said else reason
 
     def make(self, step: Step) -> Manifest:
         """Run one step, commit what it made, and tell the listener; the other processes of the run do their share."""
         request, began, folder = self.request(step), time.monotonic(), self.folder(step.name)
         open_partial(folder, request, anew=not step.stage.resumes)
+        if self._followed:
+            self._followed.begin(step.name)
         if step.stage.shared:
             self.world.agree(step.index)
         metrics = self._work(step, request["inputs"])
@@ -216,8 +216,9 @@ class Run:
 
     def note_source(self, step: Step, *, anew: bool = False) -> None:
         """Write down what the source of a data step that is up to date looks like, unless that stands there."""
-        if step.stage.provides == "data" and (anew or not (self.run_dir / SOURCE_SEEN).exists()):
-            keep_seen(self.run_dir, self._source())
+        if step.stage.provides == "data":
+            folder = self.folder(step.name)
+            self._source.keep(Manifest.read(folder).asked["settings"]["source"], folder, anew=anew)
 
     def _work(self, step: Step, inputs: Iterable[str]) -> Metrics | None:
         """Run the stage. What ends in a refusal is no unfinished work: the remedy is other settings."""
@@ -288,10 +289,7 @@ class Run:
 
     def write_config(self) -> None:
         """Keep the complete configuration with the run."""
-        text = dump_yaml(self.config.model_dump(mode="json"))
-        path = self.run_dir / CONFIG
-        if not path.exists() or path.read_bytes() != text.encode():
-            atomic_write(path, text.encode())
+        keep_config(self.config, self.run_dir)
 
     def write_final(self) -> None:
         """Point at the classifier that stands, if there is one yet."""

@@ -29,6 +29,7 @@ _TEST_PASSES = 4
 """How often it labels a test image: by itself, and as a part of the final classifier and of other pools."""
 _AS_LONG_AS_THE_STUDENT = ("baseline", "student")
 _TRAINED_BESIDE = ("teacher", "baseline")
+_TRAINED_AGAIN = ("teacher", "baseline", "student")
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,9 @@ def forecast(config: Config, amounts: Amounts, progress: Progress) -> Forecast:
                 seconds = _BESIDE_THE_STEPS * pace * passes * length.trainings / beside
                 trainings[stage.name] = trainings.get(stage.name, 0.0) + seconds
             task.advance(1)
+    if config.final.refit:
+        # At most: what was not chosen is not trained again.
+        trainings["refit"] = sum(trainings.get(stage, 0.0) for stage in _TRAINED_AGAIN)
     probes = [
         (_BESIDE_THE_STEPS * seconds_of_features(each, config.data.image_size, config), 2 - (each.mirror is False))
         for each in probe_members(config)

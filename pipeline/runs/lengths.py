@@ -69,6 +69,8 @@ def expected(config: Config, stage: str, labelled: int, unlabelled: int) -> Expe
         both = student_batch(config.student, labelled, unlabelled)
         believed = _believing_steps(config.student, epochs * steps) * both[1] if stage == "student" else 0
         return Expected(1, epochs, epochs * steps * sum(both), believed)
+    if stage == "refit":
+        return _trained_again(config, labelled, unlabelled)
     judge = config.filter
     if stage == "filter" and (judge.enabled or judge.labelled):
         batch, beside = batch_parts(judge)
@@ -76,6 +78,19 @@ def expected(config: Config, stage: str, labelled: int, unlabelled: int) -> Expe
         passes = judge.epochs * steps * (batch + beside)
         return Expected(judge.iterations, judge.epochs, passes, passes)
     return None
+
+
+def _trained_again(config: Config, labelled: int, unlabelled: int) -> Expected:
+    """All that may be trained again, counted as one training: at most, because what was not chosen is not."""
+    times = {"teacher": 1, "baseline": min(1, config.rounds), "student": config.rounds}
+    epochs = passes = believed = 0
+    for stage, count in times.items():
+        one = expected(config, stage, labelled, unlabelled)
+        if one is not None:
+            epochs += count * one.trainings * one.epochs
+            passes += count * one.trainings * one.image_passes
+            believed += count * one.trainings * one.believed
+    return Expected(1, epochs, passes, believed)
 
 
 def _believing_steps(student: StudentConfig, steps: int) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Self, TypeVar
 
 from nstudent.errors import ArtifactError
+from nstudent.evaluation.refit_scores import RefitScores
 from nstudent.evaluation.scores import SCORES, Labelling, Scores
 from nstudent.runs.step_metrics import (
     ChoiceMetrics,
@@ -40,6 +41,8 @@ class Measured:
     """By filter step, the step whose labels it judged."""
     seconds: Mapping[str, float]
     """How long each step took."""
+    refit: RefitScores | None = None
+    """Scores of what was trained again on labels and validation together; ``None`` if nothing was."""
 
     @classmethod
     def read(cls, run_dir: Path, step: str) -> Self:
@@ -49,10 +52,11 @@ class Measured:
             ArtifactError: The scores or a manifest cannot be read.
         """
         manifests = {name: Manifest.read(run_dir / name) for name in sorted(Manifest.read(run_dir / step).inputs)}
-        return cls.of(manifests, Scores.read(run_dir / step / SCORES))
+        folder = run_dir / step
+        return cls.of(manifests, Scores.read(folder / SCORES), RefitScores.read(folder))
 
     @classmethod
-    def of(cls, manifests: Mapping[str, Manifest], scored: Scores | None) -> Self:
+    def of(cls, manifests: Mapping[str, Manifest], scored: Scores | None, refit: RefitScores | None = None) -> Self:
         """What these steps reported, by their names in the order of the run, and their scores."""
         reported = {name: read_metrics(manifest) for name, manifest in manifests.items()}
 
@@ -62,6 +66,7 @@ class Measured:
         labels, filters = those(LabelMetrics), those(FilterMetrics)
         return cls(
             scored=scored,
+            refit=refit,
             data=next(iter(those(DataMetrics).values()), None),
             trained=those(TrainedMetrics),
             labels=labels,

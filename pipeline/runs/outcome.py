@@ -5,7 +5,7 @@ from pathlib import Path
 
 from nstudent.errors import ArtifactError
 from nstudent.runs.stage import Step
-from nstudent.runs.step_metrics import ChoiceMetrics, FilterMetrics, read_metrics
+from nstudent.runs.step_metrics import ChoiceMetrics, FilterMetrics, RefitMetrics, read_metrics
 from nstudent.storage.artifact import Manifest
 
 
@@ -28,9 +28,10 @@ def why_ended(steps: Iterable[Step], run_dir: Path) -> str:
 
 
 def standing(steps: Iterable[Step], run_dir: Path) -> str | None:
-    """Name of the step whose classifier stands: the last choice that was made and is still part of the run."""
-    choices = [step.name for step in needed_steps(steps, run_dir) if step.stage.provides == "labeller"]
-    return next((name for name in reversed(choices) if _is_choice(run_dir / name)), None)
+    """Name of the step whose classifier stands: the last choice that was made and is still part of the run, or the one
+    that has trained that choice again."""
+    choices = [step.name for step in needed_steps(steps, run_dir) if step.stage.provides in ("labeller", "refit")]
+    return next((name for name in reversed(choices) if _gives_a_classifier(run_dir / name)), None)
 
 
 def _end(step: Step, run_dir: Path) -> str:
@@ -42,10 +43,9 @@ def _end(step: Step, run_dir: Path) -> str:
     return metrics.ended if isinstance(metrics, FilterMetrics) else ""
 
 
-def _is_choice(folder: Path) -> bool:
-    """Whether a choice was made there, and can be read."""
+def _gives_a_classifier(folder: Path) -> bool:
+    """Whether a choice was made there, or trained again, and can be read."""
     try:
-        ChoiceMetrics.of(Manifest.read(folder))
+        return isinstance(read_metrics(Manifest.read(folder)), ChoiceMetrics | RefitMetrics)
     except ArtifactError:
         return False
-    return True

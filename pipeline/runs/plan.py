@@ -49,6 +49,7 @@ STAGES = {
             "teacher",
             needs=("data",),
             provides="classifier",
+            provides_also=("teacher",),
             settings=_training("teacher"),
             asks=lambda config: decisions_of_probe(config.teacher),
             version=3,
@@ -61,6 +62,7 @@ STAGES = {
             needs=("data",),
             after=("probe",),
             provides="classifier",
+            provides_also=("baseline",),
             settings=_training("student", without=["consistency"]),
             asks=lambda config: decisions_of_probe(config.student),
             version=3,
@@ -74,7 +76,7 @@ STAGES = {
             gathers=("classifier",),
             provides="labeller",
             settings=_decoder,
-            last_settings=_section("final"),
+            last_settings=_section("final", without=["refit"]),
             resumes=False,
         ),
         Stage(
@@ -109,9 +111,20 @@ STAGES = {
             trains=True,
         ),
         Stage(
+            "refit",
+            needs=("data", "labeller", "teacher"),
+            gathers=("classifier", "labels", "selection"),
+            provides="refit",
+            # What its trainings are like is asked of the steps that did them first.
+            settings=lambda config: {},
+            asks=lambda config: ("probe", "baseline"),
+            shared=True,
+            apart=True,
+        ),
+        Stage(
             "evaluate",
             needs=("data", "labeller"),
-            gathers=("classifier", "labeller", "labels", "selection"),
+            gathers=("classifier", "labeller", "labels", "selection", "refit"),
             provides="scores",
             settings=lambda config: _section("evaluate", without=["batch_size"])(config) | _decoder(config),
             version=4,
@@ -132,7 +145,7 @@ def plan(config: Config) -> tuple[Step, ...]:
         walk.append(("baseline", 0))
     for round_ in range(1, config.rounds + 1):
         walk += [("choose", round_ - 1), ("pseudolabel", round_), ("filter", round_), ("student", round_)]
-    walk += [("choose", 0), ("evaluate", 0)]
+    walk += [("choose", 0), *([("refit", 0)] if config.final.refit else []), ("evaluate", 0)]
     latest: dict[Role, str] = {}
     everything: list[tuple[Role, str]] = []
     steps = []

@@ -1,11 +1,10 @@
-"""How far a run is, and how long it will still take: told beside the work, and kept for who looks at the folder."""
+"""How long a run will still take, from the work that is done and the work that is left."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,41 +15,20 @@ from nstudent.runs.lengths import Expected, expected
 from nstudent.runs.stage import Step
 from nstudent.runs.step_metrics import DataMetrics
 from nstudent.storage.artifact import Manifest
-from nstudent.storage.files import read_json, remove_file, write_json
-from nstudent.storage.json_record import JsonRecord
-from nstudent.storage.lock import is_held
 
-PROGRESS = "progress.json"
-"""In the run folder while a run trains: how far it is."""
-_KEEP_SECONDS = 1.0
-"""It is written, and the time that is left estimated anew, at most so often."""
-_FORWARD_SHARE = 1 / 3
-"""Cost of a pass forward, in passes forward and backward."""
 _FEWEST_SECONDS = 2.0
 """After less nothing is said of the time that is left: the first epochs load what the others use."""
-
-
-@dataclass(frozen=True)
-class UnderWay(JsonRecord):
-    """How far a run is that another process makes."""
-
-    training: str
-    """The training of which an epoch ended last."""
-    epoch: int
-    epochs: int | None
-    """``None`` if it is not known before how many there are."""
-    loss: float | None
-    validation: float | None
-    """The last score on validation that was measured in this training; ``None`` if none was yet."""
-    seconds_left: float | None
-    """Until the end of the run, about; ``None`` if too little is known."""
+_FORWARD_SHARE = 1 / 3
+"""A pass forward takes about a third of one forward and backward."""
+_SCORED = 3
+"""How often every classifier looks at a held-out image at the end: by itself, and about twice in pools."""
 
 
 class Remaining(NoListener):
     """Listener that knows how much of the work of a run is done, and from that how long the rest takes.
 
-    Work is counted in image passes, times what a pass costs in the networks of a stage: as the steps that are made
-    report it, and until then as in those that are known.
+    Work is counted in passes of images through networks, times what a pass costs in the networks of a stage: as the
+    steps that are made report it, and until then as in those that are known.
     """
 
     def __init__(self, config: Config, steps: Sequence[Step], run_dir: Path) -> None:
@@ -62,39 +40,32 @@ class Remaining(NoListener):
         """By training, the number of epochs that lie behind it."""
         self._behind: dict[str, int] = {}
         """By training, those of them that an earlier call has done."""
-        self._validation: dict[str, float] = {}
+        self._looked: dict[str, tuple[float, float]] = {}
+        """By step that looks at images with classifiers, the share that is done, and what an earlier call has done."""
         self._made: set[str] = set()
         self._found: set[str] = set()
-        """Steps that were made before the first training began."""
+        """Steps that were made before the first work of this call."""
         self._cost: dict[str, float] = {}
-        """By stage, billions of multiply-adds of an image pass, as far as they are known."""
+        """By stage, billions of multiply-adds of an image pass of its trainings, as far as they are known."""
         self._data: DataMetrics | None = None
         self._began: float | None = None
-        self._kept = self._figured = 0.0
-        self._figures: dict[str, float] = {}
 
     def begins(self, training: str, behind: Sequence[Mapping[str, float]]) -> None:
         """Take the epochs behind a training as done; those of its first beginning were done before."""
         self._epochs[training] = len(behind)
         self._behind.setdefault(training, len(behind))
-        for scored in [entry["validation"] for entry in behind if "validation" in entry][-1:]:
-            self._validation[training] = scored
-        if self._began is None:
-            self._began = time.monotonic()
-            there = {name for name in self._steps if (self._run_dir / name).exists() and name < training}
-            self._found = there
-            for name in sorted(there - self._made):
-                with suppress(ArtifactError):
-                    self.made(name, Manifest.read(self._run_dir / name).metrics)
+        self._begin(training)
 
     def epoch(self, training: str, entry: Mapping[str, float]) -> None:
-        """Count an epoch, and keep how far the run is."""
+        """Count an epoch."""
         self._epochs[training] = int(entry["epoch"])
-        if "validation" in entry:
-            self._validation[training] = entry["validation"]
-        if time.monotonic() - self._kept >= _KEEP_SECONDS:
-            self._kept = time.monotonic()
-            write_json(self._run_dir / PROGRESS, self._under_way(training, entry).to_json())
+
+    def looks(self, step: str, share: float) -> None:
+        """Take in that this share of a step is done, 0 to 1; a step that trains networks is known by its epochs."""
+        if step in self._steps and self._is_looking(self._steps[step]):
+            _, before = self._looked.get(step, (share, share))
+            self._looked[step] = share, before
+            self._begin(step)
 
     def made(self, step: str, metrics: Mapping[str, Any]) -> None:
         """Count a step as done, and take in what its trainings cost."""
@@ -106,88 +77,76 @@ class Remaining(NoListener):
         if step in self._steps and isinstance(gmacs, float) and isinstance(passes, int) and passes > 0:
             self._cost[self._steps[step].stage.name] = gmacs / passes
 
-    def end(self) -> None:
-        """Remove what was kept: the run has ended."""
-        remove_file(self._run_dir / PROGRESS)
-
     def seconds_left(self) -> float | None:
         """Until the steps are made, about; ``None`` if too little is known."""
         if self._began is None or (seconds := time.monotonic() - self._began) < _FEWEST_SECONDS:
             return None
-        plans = self._expected
-        work = {name: self._work(name, each) for name, each in plans.items()}
-        shares = {name: self._shares(name, each) for name, each in plans.items()}
+        work = self._work()
+        shares = {name: self._shares(name) for name in work}
         done = sum(work[name] * (now - before) for name, (now, before) in shares.items())
         left = sum(work[name] * (1 - now) for name, (now, _) in shares.items())
         return left * seconds / done if done > 0 else None
 
-    def figures(self) -> dict[str, float]:
-        """The minutes to the end of the run, for a training to show beside its own figures; empty if unknown."""
-        # Asked after every training step, which takes a GPU less than a millisecond.
-        now = time.monotonic()
-        if now - self._figured >= _KEEP_SECONDS:
-            self._figured = now
-            left = self.seconds_left()
-            # When all trainings are done, scoring still takes time that is not known: better no figure than a 0.
-            self._figures = {"min to end": round(left / 60, 1)} if left else {}
-        return self._figures
+    def _begin(self, where: str) -> None:
+        """Begin to count the time, at the first work in a step or one of its trainings."""
+        if self._began is None:
+            self._began = time.monotonic()
+            self._found = {name for name in self._steps if (self._run_dir / name).exists() and name < where}
+            for name in sorted(self._found - self._made):
+                with suppress(ArtifactError):
+                    self.made(name, Manifest.read(self._run_dir / name).metrics)
 
-    def _under_way(self, training: str, entry: Mapping[str, float]) -> UnderWay:
-        plan, left = self._expected.get(training.split("/")[0]), self.seconds_left()
-        loss = entry.get("loss")
-        return UnderWay(
-            training=training,
-            epoch=int(entry["epoch"]),
-            epochs=plan.epochs if plan else None,
-            loss=loss if loss is not None and abs(loss) < float("inf") else None,
-            validation=self._validation.get(training),
-            seconds_left=None if left is None else round(left, 1),
-        )
+    def _work(self) -> dict[str, float]:
+        """By step, its work: passes of images, times the cost of one; empty before the data is there."""
+        found: dict[str, float] = {}
+        forward = 0.0
+        for name, step in self._steps.items() if self._data else ():
+            if (trainings := self._trainings(step)) is not None:
+                cost = self._cost_of(step.stage.name)
+                passes = trainings.image_passes + _FORWARD_SHARE * trainings.believed
+                found[name] = trainings.trainings * passes * cost
+                # Only classifiers are looked with later.
+                forward += _FORWARD_SHARE * cost * trainings.trainings if step.stage.provides == "classifier" else 0.0
+            elif self._is_looking(step):
+                found[name] = self._images(step) * forward
+        return found
 
-    @property
-    def _expected(self) -> dict[str, Expected]:
-        """By step, its trainings; empty before the data is there."""
-        if not self._data:
-            return {}
-        images = self._data.labelled, self._data.unlabelled
-        found = {name: expected(self._config, step.stage.name, *images) for name, step in self._steps.items()}
-        return {name: each for name, each in found.items() if each}
+    def _trainings(self, step: Step) -> Expected | None:
+        """The trainings of a step; ``None`` if it trains nothing, or it is not known how many images there are."""
+        images = (self._data.labelled, self._data.unlabelled) if self._data else None
+        return expected(self._config, step.stage.name, *images) if images else None
 
-    def _work(self, step: str, plan: Expected) -> float:
-        """The work of a step: image passes, times the cost of one."""
-        stage, known = self._steps[step].stage.name, self._cost.values()
+    def _is_looking(self, step: Step) -> bool:
+        """Whether classifiers look at images in a step, and nothing is trained."""
+        return step.stage.provides in ("labeller", "labels", "scores")
+
+    def _images(self, step: Step) -> int:
+        """Number of images that every classifier looks at in a step."""
+        assert self._data is not None
+        held_out = self._data.validation, self._data.validation + self._data.test
+        by_role = {"labeller": held_out[0], "labels": self._data.unlabelled, "scores": _SCORED * held_out[1]}
+        return by_role[step.stage.provides]
+
+    def _cost_of(self, stage: str) -> float:
+        known = self._cost.values()
         # The baseline has the network of the student.
-        like = "baseline" if stage == "student" else stage
-        same = self._cost.get(like)
-        # What a stage itself has reported of its passes holds those forward, too.
-        believed = 0.0 if same and like == stage else _FORWARD_SHARE * plan.believed
-        passes = plan.image_passes + believed
-        return plan.trainings * passes * (same or (sum(known) / len(known) if known else 1.0))
+        same = self._cost.get("baseline" if stage == "student" else stage)
+        return same or (sum(known) / len(known) if known else 1.0)
 
-    def _shares(self, step: str, plan: Expected) -> tuple[float, float]:
+    def _shares(self, step: str) -> tuple[float, float]:
         """The share of the work of a step that is done, 0 to 1, and the share that was done before this call."""
         if step in self._found:
             return 1.0, 1.0
-        now, before = (
-            min(
-                1.0,
-                sum(count for training, count in counts.items() if training.split("/")[0] == step)
-                / (plan.epochs * plan.trainings),
+        trainings = self._trainings(self._steps[step])
+        if trainings is None:
+            now, before = self._looked.get(step, (0.0, 0.0))
+        else:
+            now, before = (
+                min(1.0, sum(count for training, count in counts.items() if training.split("/")[0] == step) / epochs)
+                for counts in (self._epochs, self._behind)
+                for epochs in (trainings.epochs * trainings.trainings,)
             )
-            for counts in (self._epochs, self._behind)
-        )
         return (1.0 if step in self._made else now), before
-
-
-def under_way(run_dir: Path) -> UnderWay | None:
-    """How far a run is that a process makes now; ``None`` if none does, or it has not begun to train."""
-    if not (run_dir / PROGRESS).exists() or not is_held(run_dir):
-        return None
-    try:
-        return UnderWay.from_json(read_json(run_dir / PROGRESS))
-    except (ArtifactError, ValueError):
-        # It has ended in this moment.
-        return None
 
 
 def in_words(seconds: float) -> str:

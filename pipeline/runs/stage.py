@@ -47,7 +47,8 @@ class Stage:
     provides_also: tuple[Role, ...] = ()
     """Further roles of that artifact."""
     asks: Callable[[Config], tuple[Role, ...]] = lambda config: ()
-    """Roles that it also reads, because the configuration leaves a decision to them, where the run has such a step."""
+    """Roles that it also reads where the run has such a step: the configuration leaves a decision to them, or it trains
+    them again."""
     last_settings: Callable[[Config], dict[str, Any]] = lambda config: {}
     """The part of the configuration that decides, beside ``settings``, what the last of its steps makes."""
     gathers: tuple[Role, ...] = ()

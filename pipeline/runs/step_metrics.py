@@ -12,11 +12,16 @@ from nstudent.evaluation.scores import Difference, Intervals
 from nstudent.storage.artifact import Manifest, Metrics
 from nstudent.storage.json_record import JsonRecord
 
-Role = Literal["data", "classifier", "probe", "labeller", "labels", "selection", "scores"]
+Role = Literal[
+    "data", "classifier", "probe", "teacher", "baseline", "labeller", "labels", "selection", "refit", "scores"
+]
 """What a step is to those that read it. A ``classifier`` was trained, a ``labeller`` chosen among those; ``labels`` are
 of the heap; ``selection`` says which of them are taught. A ``probe`` is a classifier that was fitted before all others,
-which may go by what it found."""
+which may go by what it found; ``teacher`` and ``baseline`` are the other two that learn from the labels alone. A
+``refit`` is the last choice, trained again."""
 
+LABELS_ALONE = "labels-alone-"
+"""What the names of the files of a refit begin with that are of its side without the heap."""
 Epochs = tuple[dict[str, float], ...]
 """The epochs of one training: each its number, its loss, and its score on validation if that was taken."""
 
@@ -108,6 +113,50 @@ class ChoiceMetrics(Metrics):
     def candidate(self, name: str) -> Candidate:
         """The candidate of this name; ``LookupError`` if there is none."""
         return {each.name: each for each in self.candidates}[name]
+
+
+@dataclass(frozen=True)
+class RefittedPart(JsonRecord):
+    """One classifier that was trained again."""
+
+    image_passes: int
+    """As of ``TrainedMetrics``."""
+    training_gmacs: float
+    history: tuple[Epochs, ...]
+    """By network; without scores on validation."""
+
+
+@dataclass(frozen=True)
+class RefitMetrics(Metrics):
+    """A choice that was trained again on labels and validation together, and the best of the labels alone with it."""
+
+    name: str
+    """Name of the candidate that was trained again, as the choice calls it."""
+    gmacs: float
+    """Billions of multiply-adds to label one image."""
+    labels_alone: str | None
+    """Name of the candidate without the heap that it is compared with; ``None`` if it has none of the heap itself, or
+    there is no other within the limit of cost."""
+    labels_alone_gmacs: float | None
+    labelled: int
+    """Number of images that both learnt from with the labels that people gave."""
+    parts: dict[str, RefittedPart]
+    """By the step that trained the classifier at first."""
+
+    @property
+    def prefixes(self) -> tuple[str, ...]:
+        """What the names of the files of each ensemble begin with; the result's comes first."""
+        return ("",) if self.labels_alone is None else ("", LABELS_ALONE)
+
+    @property
+    def training_gmacs(self) -> float:
+        """Billions of multiply-adds of all these trainings."""
+        return round(sum(part.training_gmacs for part in self.parts.values()), 3)
+
+    @property
+    def image_passes(self) -> int:
+        """Image passes of all these trainings."""
+        return sum(part.image_passes for part in self.parts.values())
 
 
 @dataclass(frozen=True)
@@ -206,6 +255,7 @@ METRICS: Mapping[Role, type[Metrics]] = {
     "labeller": ChoiceMetrics,
     "labels": LabelMetrics,
     "selection": FilterMetrics,
+    "refit": RefitMetrics,
     "scores": ScoreMetrics,
 }
 """What a step of each role reports."""

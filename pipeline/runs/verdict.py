@@ -15,13 +15,13 @@ from nstudent.runs.score_findings import FEWEST_DIFFERING
 _REASONS: tuple[Kind, ...] = (
     "wrong labels",
     "other images",
-    "filter weaker than its labeller",
+    "filter weaker than the classifier it judges",
     "filter drops much",
     "classes gone",
     "few labels kept",
     "classes without labels",
     "still rising",
-    "small heap",
+    "few unlabelled images",
     "labels alone are strong",
 )
 """Findings that can be the reason why a student that was trained does not help, the most likely first."""

@@ -175,7 +175,7 @@ class Loop:
             self._asked = error
         self._stop_if_asked()
         steps = self._length.steps
-        with progress.task(name, steps, "steps", done=self._step) as task:
+        with progress.task(name, steps, "batches", done=self._step) as task:
             try:
                 with loaders_explained():
                     data_wait = self._walk(task, checkpoint, validate, tell)

@@ -3,14 +3,19 @@
 import csv
 import hashlib
 import json
+import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from finished_runs import TREE, add_classifier, photo
 from nstudent.answers.evaluation import evaluate
 from nstudent.classifier import Classifier
 from nstudent.cli.evaluate import _print
 from nstudent.config.members import ProbeConfig
+from nstudent.data.decode import TOO_MUCH_MEMORY
+from nstudent.data.packing import decoders, reader
 from nstudent.errors import DataError
 from nstudent.evaluation.scores import HEADLINE
 from nstudent.session import Session
@@ -113,7 +118,9 @@ def test_a_table_is_scored_like_its_folders(classifier: Classifier, photos: Path
     assert found.classes == wanted.classes
 
 
-def test_what_cannot_be_scored_is_counted_and_said(classifier: Classifier, photos: Path) -> None:
+def test_what_cannot_be_scored_is_counted_and_said(
+    classifier: Classifier, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (photos / "loop" / "three loops").mkdir(parents=True)
     photo(photos / "loop/three loops/x.png")
     photo(photos / "nobody knows.png")
@@ -125,6 +132,28 @@ def test_what_cannot_be_scored_is_counted_and_said(classifier: Classifier, photo
     assert sum(found.unknown.values()) == 1
     assert "three loops" in next(iter(found.unknown))
     assert list(found.unreadable) == ["stroke/broken.png"]
+    _print(found)
+    assert "  stroke/broken.png: not an image, or of an unknown kind" in capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the memory of a process is not limited")
+def test_a_photo_whose_decoder_asks_for_any_amount_of_memory_is_named(
+    classifier: Classifier, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode = reader.decode
+    monkeypatch.setattr(decoders, "_BYTES_BESIDE", 64 << 20)
+    (photos / "stroke").mkdir(exist_ok=True)
+    (photos / "stroke" / "greedy.png").write_bytes(b"greedy")
+
+    def patched(content: bytes, *given: Any) -> np.ndarray:
+        if content == b"greedy":
+            np.ones(10 << 30, np.uint8)
+        return decode(content, *given)
+
+    monkeypatch.setattr(reader, "decode", patched)
+    found = evaluate(classifier, photos, Session())
+    assert found.images == 8
+    assert found.unreadable == {"stroke/greedy.png": TOO_MUCH_MEMORY}
 
 
 def test_below_a_class_where_no_label_of_the_classifier_ends_nothing_is_judged(

@@ -162,7 +162,7 @@ def test_a_reason_that_the_last_sentence_names_is_said_once(ends: Any, capsys: p
 def test_classes_that_are_gone_and_a_weak_filter_are_lines(capsys: pytest.CaptureFixture[str]) -> None:
     said = told(capsys, measured(filters={FILTER: filtered(reached=0.7, gone=("A/a", "B/b\x1b[2J\n"))}))
     assert "leaves no label of 2 classes: A/a, B/b\\x1b[2J\\n. Try: filter.enabled=false.\n" in said
-    assert "The network of 05-filter is weaker than the labeller whose labels it judges: 70.0% against 80.0%" in said
+    assert "The network of 05-filter is weaker than the classifier whose labels it judges: 70.0% against 80.0%" in said
     assert len(said.splitlines()) == 3
 
 
@@ -204,8 +204,10 @@ def test_a_run_without_labels_to_learn_from_ends_with_why_and_another_exit_code(
 def test_how_bad_the_mistakes_are_is_said_if_there_are_any(capsys: pytest.CaptureFixture[str]) -> None:
     reach = {"fine": LevelReach(0.9, 0.8)}
     final = replace(HELPED.with_heap, on_tree=TreeScores(1.75, 13, reach))
-    assert "(13 labels) are 1.8 levels high" in " ".join(shown(capsys, scores(HELPED, final=final)))
+    assert "The 13 wrong labels of the final classifier are 1.8 levels off" in " ".join(
+        shown(capsys, scores(HELPED, final=final))
+    )
 
     for none in (None, TreeScores(None, 0, reach)):
         final = replace(HELPED.with_heap, on_tree=none)
-        assert "levels high" not in " ".join(shown(capsys, scores(HELPED, final=final)))
+        assert "levels off" not in " ".join(shown(capsys, scores(HELPED, final=final)))

@@ -248,7 +248,7 @@ HEIC = base64.b64decode(
 
 
 def test_heic_without_the_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nstudent.data.decode._formats", lambda: ("JPEG", "PNG"))
+    monkeypatch.setattr("nstudent.data.decode.formats", lambda: ("JPEG", "PNG"))
     monkeypatch.setattr("nstudent.data.decode.heic_is_read", lambda: False)
 
     with pytest.raises(ImageError, match=r"a HEIC image: pip install 'nstudent\[heic\]'"):

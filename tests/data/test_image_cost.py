@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from nstudent.data.decode import decode
 from nstudent.data.image_cost import MAX_COMMENTS, MAX_PARTS, MAX_SCANS, check_scans
-from nstudent.data.packing.decoders import Decoded
 from nstudent.data.packing.jpeg_shards import EncodedShards, encode
+from nstudent.data.packing.reader import Decoded
 from nstudent.data.packing.shards import Layout
 from nstudent.errors import ArtifactError, ImageError
 from PIL import Image

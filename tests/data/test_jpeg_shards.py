@@ -11,8 +11,8 @@ import pytest
 import torch
 from nstudent.data.batches import Batches, Examples
 from nstudent.data.dataset import PixelStore
-from nstudent.data.packing.decoders import Decoded
 from nstudent.data.packing.jpeg_shards import encode, joined
+from nstudent.data.packing.reader import Decoded
 from nstudent.data.packing.shards import Layout
 from nstudent.errors import ArtifactError
 from nstudent.machine import available_cores, decoding_threads

@@ -1,12 +1,15 @@
 """A look at a source: what it counts, and what it finds odd."""
 
+import sys
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from nstudent.config.schema import DataConfig
 from nstudent.data import survey as module
+from nstudent.data.packing import decoders, reader
 from nstudent.data.survey import Survey, survey
 from nstudent.errors import DataError
 from nstudent.progress import Silence
@@ -83,6 +86,21 @@ def test_files_that_are_not_taken_and_images_that_cannot_be_read_are_named(root:
     found = _survey(root)
     assert [each.name for each in found.passed_over] == ["fruit/notes.txt"]
     assert list(found.sample.unreadable) == ["tin/broken.png"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the time of a process is not limited")
+def test_an_image_whose_decoder_has_no_end_is_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    endless, decode = (root / "tin" / "1.png").read_bytes(), reader.decode
+
+    def patched(content: bytes, *given: Any) -> np.ndarray:
+        while content == endless:
+            pass
+        return decode(content, *given)
+
+    monkeypatch.setattr(reader, "decode", patched)
+    monkeypatch.setattr(decoders, "IMAGE_CPU_SECONDS", 0.2)
+    found = _survey(root)
+    assert found.sample.unreadable == {"tin/1.png": "its decoder has not ended after 300 s of processor time"}
 
 
 def test_copies_are_found_wherever_they_lie_and_contradictions_among_them(root: Path) -> None:

@@ -129,10 +129,17 @@ def test_the_example_labels_files_as_predict_does(
         photo(tmp_path / "turned.jpg", seed=2, exif=_turned(), quality=95),
         photo(tmp_path / "small.png", size=(20, 24), seed=3),
     ]
+    # By its header alone, more than the pixels that the classifier was made for.
+    broken, huge = tmp_path / "broken.png", photo(tmp_path / "huge.png", size=(1001, 1000))
+    broken.write_bytes(files[0].read_bytes()[:100])
     script = request.getfixturevalue(folder) / "classify.py"
-    done = subprocess.run([sys.executable, str(script), *map(str, files)], capture_output=True, text=True, check=True)
+    given = [files[0], broken, *files[1:], huge]
+    done = subprocess.run([sys.executable, str(script), *map(str, given)], capture_output=True, text=True, check=True)
     predictions = Classifier.load(run_dir, "cpu").predict(files)
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    unread, large, *lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert (unread["image"], large["image"]) == (str(broken), str(huge))
+    assert unread["error"]
+    assert large["error"] == "1001x1000 pixels are more than 1,000,000"
     assert [line["image"] for line in lines] == [str(file) for file in files]
     for line, prediction in zip(lines, predictions, strict=True):
         assert {level: name for level, (name, _) in line["labels"].items()} == {

@@ -7,6 +7,7 @@ so that no thread is lost in a fork.
 
 import importlib
 import json
+import math
 import os
 import signal
 import subprocess
@@ -104,7 +105,7 @@ def _serve() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     _import_everything()
-    _keep_progress_after_every_epoch()
+    _keep_progress_where_work_begins()
     print("ready", file=answers, flush=True)
     for line in sys.stdin:
         job = json.loads(line)
@@ -116,11 +117,11 @@ def _serve() -> None:
         print(json.dumps({"status": status, "seconds": time.monotonic() - began}), file=answers, flush=True)
 
 
-def _keep_progress_after_every_epoch() -> None:
-    """Not once a second: the number of an operation would depend on how busy the machine is."""
-    from nstudent.runs import remaining
+def _keep_progress_where_work_begins() -> None:
+    """Not once a second as well: the number of an operation would depend on how busy the machine is."""
+    from nstudent.runs import under_way
 
-    remaining._KEEP_SECONDS = 0.0
+    under_way._KEEP_SECONDS = math.inf
 
 
 def _import_everything() -> None:

@@ -41,7 +41,7 @@ def test_side_by_side_the_bytes_are_those_of_one_after_another(
     script = tmp_path / "script.py"
     script.write_text(
         "from nstudent import Session, load_config, run_all\n"
-        "from nstudent.cli.console import Screen\n"
+        "from nstudent.screen.bars import Screen\n"
         "from nstudent.listener import NoListener\n"
         "class Steps(NoListener):\n"
         "    def made(self, step, metrics):\n"

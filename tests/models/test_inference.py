@@ -9,7 +9,7 @@ import torch
 from nstudent.data.dataset import PixelStore
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble
-from nstudent.models.inference import BatchSize, batches, predict
+from nstudent.models.inference import BatchSize, batches, predict, told
 from nstudent.progress import Silence
 from nstudent.storage.hdf5 import write
 from torch import nn
@@ -53,7 +53,7 @@ def test_progress_counts_images_and_not_the_filling(make_ensemble: Callable[...,
         def advance(self, amount: int, **shown: Any) -> None:
             counted.append(amount)
 
-    predict(make_ensemble(1), pixels, np.arange(11), batch_size=8, task=Counter())
+    predict(make_ensemble(1), pixels, np.arange(11), batch_size=8, walk=told(batches, Counter()))
     assert counted == [8, 3]
 
 

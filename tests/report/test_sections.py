@@ -151,7 +151,7 @@ def test_the_truth_is_not_shown_where_nobody_knows_it(tmp_path: Path) -> None:
 
 
 def made_sheets(material: Material, limits: Limits | None = None) -> dict[str, Sheet]:
-    pictures = Pictures(Artifact(material.run_dir / "00-data"), material.config, 16)
+    pictures = Pictures(Artifact(material.run_dir / "00-data"), material.data, 16)
     return {sheet.title: sheet for sheet in sheets(material, pictures, limits or Limits())}
 
 
@@ -223,7 +223,7 @@ def test_a_damaged_shard_costs_its_pictures_alone(tmp_path: Path) -> None:
     shard = folder / "00-data" / "pixels-00000.h5"
     shard.write_bytes(shard.read_bytes()[:-1] + b"x")
     material = Material.read(folder)
-    pictures = Pictures(Artifact(folder / "00-data"), material.config, 16)
+    pictures = Pictures(Artifact(folder / "00-data"), material.data, 16)
     assert pictures.uri(0) is None
     assert "has changed since it was made" in pictures.missing
 

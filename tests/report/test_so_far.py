@@ -10,7 +10,7 @@ import pytest
 from nstudent.report.material import Material
 from nstudent.report.page import render
 from nstudent.runs.plan import plan
-from nstudent.runs.remaining import PROGRESS
+from nstudent.runs.under_way import PROGRESS, UnderWay, Work
 from nstudent.storage.artifact import Manifest
 from nstudent.storage.commit import commit, open_partial, partial_folder
 from nstudent.storage.files import atomic_write, write_json
@@ -83,7 +83,7 @@ def test_what_is_there_is_shown(tmp_path: Path) -> None:
     assert "Left out" in titles
     assert "data:image/jpeg;base64," in section(page, "pictures")
     kinds = {finding.kind for finding in Material.read(folder).findings}
-    assert kinds == {"small heap"}, "what needs no scores is found, and nothing else"
+    assert kinds == {"few unlabelled images"}, "what needs no scores is found, and nothing else"
 
 
 def test_the_curves_of_a_training_under_way_are_shown_and_those_of_one_to_come_are_not(tmp_path: Path) -> None:
@@ -97,9 +97,12 @@ def test_the_curves_of_a_training_under_way_are_shown_and_those_of_one_to_come_a
 
 def test_how_far_a_process_is_that_makes_the_run_is_said(tmp_path: Path) -> None:
     folder = stopped_before(tmp_path / "run", "06-student", begun=True)
-    entry = {"training": "06-student/student", "epoch": 12, "epochs": 31, "loss": 1.2, "validation": None}
-    write_json(folder / PROGRESS, {**entry, "seconds_left": 28.0})
-    said = "when this page was written a process was at 06-student/student, epoch 12 of 31, about 28 s to the end"
+    found = UnderWay("06-student", (Work("student", 120, 310, "batches", {"loss": 1.2}),), 28.0)
+    write_json(folder / PROGRESS, found.to_json())
+    said = (
+        "When this page was written a process was at step 7 of 9, 06-student; student: 120 of 310 batches, loss 1.2; "
+        "about 28 s to the end of the run."
+    )
     assert said not in Tags(render(folder).decode()).text
     with hold(folder):
         assert said in Tags(render(folder).decode()).text

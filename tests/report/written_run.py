@@ -23,9 +23,11 @@ from nstudent.evaluation.scores import (
     HeapGain,
     Interval,
     LevelCalibration,
+    LevelReach,
     ReliabilityBin,
     Scores,
     Side,
+    TreeScores,
 )
 from nstudent.labels.selection import Selection
 from nstudent.labels.store import DESCRIPTION, Layout, shard_path
@@ -216,19 +218,22 @@ class WrittenRun:
         steps = [step.name for step in plan(self.config) if step.stage.provides == "classifier"]
         found = {HEADLINE: Interval(0.8, 0.78, 0.82)} | FOUND
         sides = [Side(name, {name: 1.0}, 0.01, 1.0, 1, (name,), found, found) for name in (steps[-1], steps[0])]
+        tree = TreeScores(1.5, 4, {level: LevelReach(0.75, 0.5) for level in self.levels})
+        sides = [replace(side, on_tree=tree) for side in sides]
         bins = (ReliabilityBin(0.4, 0.5, 2), ReliabilityBin(0.9, 1.0, 4))
         gain = HeapGain(sides[0], sides[1], difference(0.014, 0.006, 0.023), 60) if self.rounds else None
         return Scores(
             final=sides[0],
             ended=None,
             confidence=0.95,
-            classifiers={name: ClassifierScores(0.01, 1, 1.0, found, found) for name in steps},
+            classifiers={name: ClassifierScores(0.01, 1, 1.0, found, found, tree) for name in steps},
             heap_gain=gain,
             equal_passes=None,
             calibration={level: LevelCalibration(0.02, 0.01, bins, 0.08, bins[:1]) for level in self.levels},
             labelling={},
             pseudo_labels={},
             given_labels={},
+            inconsistent=0.125,
         )
 
 

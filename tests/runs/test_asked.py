@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -14,8 +15,11 @@ from costless_runs import ONE_ROUND, Told
 from nstudent import Session, load_config, run_all
 from nstudent.data.sources.seen import Seen, seen_files
 from nstudent.errors import ConfigError, DataError
+from nstudent.progress import Silence
+from nstudent.runs import source_seen
 from nstudent.runs.asked import by_content, why_stale
-from nstudent.runs.source_seen import SOURCE_SEEN, changes, keep_seen
+from nstudent.runs.source_seen import SOURCE_SEEN, Kept, SourceOfRun, write_seen
+from nstudent.runs.status import status
 from nstudent.storage.artifact import Manifest
 from PIL import Image
 
@@ -23,6 +27,11 @@ if TYPE_CHECKING:
     from conftest import FakeStages
 
 Made = Callable[..., dict[str, str]]
+
+
+class _Told(Told):
+    def task(self, *_: Any, **__: Any) -> Any:
+        return nullcontext(Silence())
 
 
 @pytest.fixture
@@ -35,7 +44,7 @@ def made(tmp_path: Path, fake_stages: FakeStages, monkeypatch: pytest.MonkeyPatc
             Image.fromarray(np.full((8, 8, 3), number, np.uint8)).save(tmp_path / name / f"{number}.png")
 
     def run(*words: str, run_dir: str = "run", root: str = "photos", heap: str = "heap") -> dict[str, str]:
-        told = Told()
+        told = _Told()
         where = [f"data.root={root}", f"data.unlabelled_root={heap}", "data.source=folder", "data.levels=[x]"]
         where.append("probe.members=[]")
         run_all(load_config(None, [*where, *words]), run_dir, Session(progress=told))
@@ -53,10 +62,61 @@ def test_a_run_and_its_data_copied_elsewhere_stay_up_to_date(made: Made, tmp_pat
     assert made(run_dir="elsewhere/run", root=str(tmp_path / "elsewhere/photos"), heap="elsewhere/heap") == {}
 
 
-def test_data_of_other_times_and_equal_bytes_make_nothing_of_what_was_trained_stale(made: Made) -> None:
-    os.utime("photos/cat/0.png", (1, 1))
-    assert made() == {"00-data": "the source has changed: 1 file of another time"}
+def test_files_of_other_times_and_equal_bytes_are_up_to_date_and_read_once_for_that(
+    made: Made, fake_stages: FakeStages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a copy without times, a clone or an unpacked archive. It is written down, so that they are read once."""
+    files = sorted([*Path.cwd().joinpath("photos").rglob("*.png"), *Path.cwd().joinpath("heap").iterdir()])
+    for number, file in enumerate(files):
+        os.utime(file, (number, number))
+    read: list[str] = []
+    digest = source_seen._sha256
+    monkeypatch.setattr(source_seen, "_sha256", lambda path: read.append(str(path)) or digest(path))
+    assert {state.state for state in status("run")} == {"done"}
+    assert sorted(read) == [str(file) for file in files]
     assert made() == {}
+    read.clear()
+    assert made() == {}
+    assert {state.state for state in status("run")} == {"done"}
+    assert read == []
+    # What was written down is not of the copy alone: the next one is compared with what the data were made of.
+    os.utime("photos/cat/0.png", (7, 7))
+    assert made() == {}
+    assert read == ["photos/cat/0.png"]
+
+
+def test_files_of_other_times_and_other_bytes_are_another_source(made: Made) -> None:
+    """Of equal names and sizes: nothing but the bytes tells."""
+    image = Path("photos/cat/0.png")
+    content = bytearray(image.read_bytes())
+    content[-20] ^= 1
+    image.write_bytes(content)
+    os.utime("heap/0.png", (1, 1))
+    assert made() == {"00-data": "the source has changed: 2 files of another time"}
+
+
+def test_other_times_do_not_hide_another_setting(made: Made) -> None:
+    os.utime("photos/cat/0.png", (1, 1))
+    assert made("data.image_size=16")["00-data"] == "data.image_size changed from 64 to 16"
+
+
+def test_a_file_that_was_replaced_before_it_was_compared_is_not_taken_for_what_the_data_hold(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that is no image of the data step is read after that step, which may have seen another one."""
+    image = Path("photos/cat/0.png")
+    digest = source_seen._sha256
+
+    def replaced(path: Path) -> bytes | None:
+        if path == image:
+            image.write_bytes(image.read_bytes()[:-1] + b"x")
+        return digest(path)
+
+    shutil.rmtree("run")
+    monkeypatch.setattr(source_seen, "_sha256", replaced)
+    assert list(made()) == ONE_ROUND
+    monkeypatch.setattr(source_seen, "_sha256", digest)
+    assert made() == {"00-data": "the source has changed: 1 file of another time"}
 
 
 def test_a_changed_image_makes_all_stale_and_is_counted(made: Made, fake_stages: FakeStages) -> None:
@@ -89,7 +149,7 @@ def test_a_note_that_is_a_link_is_not_read(made: Made, tmp_path: Path) -> None:
     note = Path("run", SOURCE_SEEN)
     note.rename(tmp_path / "theirs")
     note.symlink_to(tmp_path / "theirs")
-    assert changes(Path("run"), Seen("x")) == ""
+    assert SourceOfRun(load_config(None, []).data, Path("run")).changes() == ""
 
 
 def test_a_page_of_classes_counts_by_its_content(made: Made) -> None:
@@ -146,15 +206,32 @@ def test_what_was_seen_is_kept_in_full(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("path")
     seen = seen_files((tmp_path, names), (tmp_path, ["a.png"]), tables=[tmp_path / "t.csv"])
     assert len(seen.files) == 5
-    keep_seen(tmp_path, seen)
-    assert changes(tmp_path, seen) == ""
-    assert changes(tmp_path, Seen(seen.content, {})) == "5 files gone"
-    assert changes(tmp_path, Seen("other", seen.files)) == "its table has changed"
+    digests = {"a.png": bytes(range(32)), "b\udcff.png": bytes(32)}
+    write_seen(tmp_path, Kept(seen, "stamp", digests))
+    assert source_seen._kept(tmp_path) == Kept(seen, "stamp", digests)
+    assert seen.difference(seen) == ""
+    assert Seen(seen.content, {}).difference(seen) == "5 files gone"
+    assert Seen("other", seen.files).difference(seen) == "its table has changed"
+
+
+def test_every_file_that_was_seen_is_found_again_where_it_lies(tmp_path: Path) -> None:
+    for name in ("a/x", "a/y", "b/x", "b/2:x"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    seen = seen_files((tmp_path / "a", ["x", "y"]), (tmp_path / "b", ["x", "2:x"]))
+    assert {name: path.read_text() for name, path in seen.paths()} == {
+        "x": "a/x",
+        "y": "a/y",
+        "2:x": "b/x",
+        "2:2:x": "b/2:x",
+    }
 
 
 def test_nothing_to_see_but_an_identity(tmp_path: Path) -> None:
-    keep_seen(tmp_path, Seen("scikit-learn 1"))
-    assert changes(tmp_path, Seen("scikit-learn 2")) == "it holds something else"
+    write_seen(tmp_path, Kept(Seen("scikit-learn 1"), "scikit-learn 1", {}))
+    kept = source_seen._kept(tmp_path)
+    assert kept is not None
+    assert Seen("scikit-learn 2").difference(kept.seen) == "it holds something else"
     assert Seen("scikit-learn 1").stamp == "scikit-learn 1"
 
 

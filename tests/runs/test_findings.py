@@ -79,12 +79,17 @@ CASES: list[tuple[str, Measured, str, Measured]] = [
         judged(confidence=None),
     ),
     (
-        "filter weaker than its labeller",
+        "filter weaker than the classifier it judges",
         filters(reached=0.75),
         r"75\.0% against 80\.0%",
         filters(reached=0.78),
     ),
-    ("filter weaker than its labeller", filters(reached=0.75), "05-filter", filters(reached=0.75, dropped=0)),
+    (
+        "filter weaker than the classifier it judges",
+        filters(reached=0.75),
+        "05-filter",
+        filters(reached=0.75, dropped=0),
+    ),
     ("filter drops much", filters(dropped=70), "drops 35% at level fine", filters(dropped=60)),
     ("filter drops much", filters(dropped=70), "fine", filters(dropped=200, ended="the filter drops all")),
     ("classes gone", filters(gone=("A/a", "B/b")), "no label of 2 classes: A/a, B/b", filters()),
@@ -98,12 +103,17 @@ CASES: list[tuple[str, Measured, str, Measured]] = [
     ("still rising", student(*RISING), r"\+2\.0 points", student(*FLAT)),
     ("still rising", student(*RISING), STUDENT, student(*RISING[:7])),
     (
-        "small heap",
+        "few unlabelled images",
         measured(data=data(labelled=300, unlabelled=300)),
         "300 unlabelled images and 300 labelled",
         measured(data=data(labelled=300, unlabelled=900)),
     ),
-    ("small heap", measured(data=data(unlabelled=0)), "0 unlabelled", measured(data=data(unlabelled=0), labels={})),
+    (
+        "few unlabelled images",
+        measured(data=data(unlabelled=0)),
+        "0 unlabelled",
+        measured(data=data(unlabelled=0), labels={}),
+    ),
     (
         "labels alone are strong",
         measured(scores(POOLED, equal_passes=difference(0.012, 0.0, 0.02))),
@@ -208,7 +218,7 @@ def test_the_filter_is_held_against_the_labeller_of_the_labels_it_judged() -> No
         filters={FILTER: filtered(reached=0.75), "09-filter": filtered(reached=0.75)},
         labels_of={FILTER: LABELS, "09-filter": "08-pseudolabel"},
     )
-    (found,) = of_kind("filter weaker than its labeller", run)
+    (found,) = of_kind("filter weaker than the classifier it judges", run)
     assert "09-filter" in found.sentence
     assert found.figures == {"filter": 0.75, "labeller": 0.8}
 

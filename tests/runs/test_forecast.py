@@ -66,6 +66,14 @@ def test_rounds_repeat_the_student_and_without_rounds_there_is_none(tried: list[
     assert _forecast("rounds=0").trainings.keys() == {"teacher"}
 
 
+def test_a_refit_trains_all_but_the_filter_once_more(tried: list[str]) -> None:
+    words = ("filter.enabled=true", "student.epochs=2", "rounds=2")
+    found, plain = _forecast(*words, "final.refit=true"), _forecast(*words)
+    again = sum(plain.trainings[stage] for stage in ("teacher", "baseline", "student"))
+    assert found.trainings == pytest.approx(plain.trainings | {"refit": again})
+    assert found.total - plain.total == pytest.approx(again)
+
+
 def test_networks_of_one_architecture_and_batch_are_timed_once(tried: list[str]) -> None:
     _forecast()
     assert tried == ["teacher.members.0", "student.model"]

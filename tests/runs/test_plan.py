@@ -98,6 +98,24 @@ def test_the_evaluation_gathers_everything_that_is_scored() -> None:
     ]
 
 
+def test_a_refit_comes_after_the_last_choice_and_reads_what_it_trains_again() -> None:
+    steps = plan(load_config(None, ["rounds=2", "final.refit=true"]))
+    refit, evaluate = steps[-2:]
+    assert [step.stage.name for step in steps[-3:]] == ["choose", "refit", "evaluate"]
+    assert dict(refit.inputs) == {
+        "data": "00-data",
+        "labeller": steps[-3].name,
+        "teacher": "02-teacher",
+        "probe": "01-probe",
+        "baseline": "03-baseline",
+    }
+    made = [step.name for step in steps if step.stage.provides in ("classifier", "labels", "selection")]
+    assert refit.gathered == tuple(made)
+    assert refit.name in evaluate.gathered
+    alone = plan(load_config(None, ["rounds=0", "probe.members=[]", "final.refit=true"]))[-2]
+    assert alone.reads == ("00-data", "01-teacher", "02-choose")
+
+
 def test_steps_know_their_round() -> None:
     """The last choice is of none: it is made also where the rounds end early."""
     rounds = {step.name: step.round for step in plan(load_config(None, ["rounds=2", "probe.members=[]"]))}
@@ -141,9 +159,9 @@ def test_a_stage_that_gathers_labellers_reads_all_that_were_made_before_it() -> 
 def test_the_plan_that_is_shown_names_every_labeller(capsys: pytest.CaptureFixture[str]) -> None:
     print_plan(plan(load_config(None, ["rounds=2", "probe.members=[]"])))
     rows = {line.split()[0]: " ".join(line.split()[1:]) for line in capsys.readouterr().out.splitlines()}
-    assert rows["04-pseudolabel"] == "00-data, 03-choose labels"
-    assert rows["08-pseudolabel"] == "00-data, 03-choose, 07-choose labels"
-    assert rows["12-evaluate"] == "everything made before scores"
+    assert rows["04-pseudolabel"] == "guesses labels of the unlabelled images 00-data, 03-choose"
+    assert rows["08-pseudolabel"] == "guesses labels of the unlabelled images 00-data, 03-choose, 07-choose"
+    assert rows["12-evaluate"] == "scores on the test images everything made before"
 
 
 @pytest.mark.usefixtures("labelled_by_all")
@@ -186,6 +204,7 @@ def test_of_what_is_gathered_each_role_can_be_asked_for(
         "labeller": ["03-choose", "07-choose"],
         "labels": ["04-pseudolabel"],
         "selection": ["05-filter"],
+        "refit": [],
         "both": ["04-pseudolabel", "05-filter"],
     }
 

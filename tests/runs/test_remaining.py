@@ -1,29 +1,28 @@
-"""How far a run is, and how long it will still take."""
+"""How long a run will still take."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from measured_runs import data
-from nstudent.cli.console import far
 from nstudent.config.file import load_config
-from nstudent.progress import Beside, Silence
 from nstudent.runs import remaining as room
 from nstudent.runs.lengths import Expected, expected
 from nstudent.runs.plan import plan
-from nstudent.runs.remaining import PROGRESS, Remaining, UnderWay, in_words, under_way
-from nstudent.storage.lock import hold
+from nstudent.runs.remaining import Remaining, in_words
 
-# A member takes 10 epochs of 100 images, the student and its baseline 10 of 10 steps of 10 and 30 images: 4,000.
+# A member takes 10 epochs of 100 images, the student and its baseline 10 of 10 steps of 10 and 30 images: 4,000. Two
+# networks look at 300 images to label them, at a third of a pass each: 200.
 WORDS = (
     *("rounds=1", "probe.members=[]", "teacher.members=[{}]", "teacher.epochs=10", "teacher.batch_size=50"),
     *("student.epochs=10", "student.batch_size=10", "student.unlabelled_ratio=3"),
 )
-IMAGES = data(labelled=100, unlabelled=300)
+IMAGES = replace(data(labelled=100, unlabelled=300), validation=0, test=0)
 COST = {"image_passes": 1000, "training_gmacs": 1000.0}
+LOOKS = ("03-choose", "04-pseudolabel", "07-choose", "08-evaluate")
 
 
 class Clock:
@@ -69,6 +68,7 @@ def test_what_the_trainings_take_follows_from_the_configuration_and_the_images()
     assert expected(believing, "baseline", 100, 300) == Expected(1, 10, 4000)
     assert expected(load_config(None, list(WORDS)), "filter", 100, 300) is None
     assert expected(config, "evaluate", 100, 300) is None
+    assert expected(config, "refit", 100, 300) == Expected(1, 30, 9000), "a teacher, a baseline and a student"
 
 
 def test_the_time_that_is_left_follows_from_the_work_that_is_left(remaining: Remaining, clock: Clock) -> None:
@@ -77,9 +77,8 @@ def test_the_time_that_is_left_follows_from_the_work_that_is_left(remaining: Rem
     assert remaining.seconds_left() is None
     clock.now = 10.0
     remaining.epoch("01-teacher/member 0", entry(5))
-    # 500 of 9,000 image passes took 10 seconds.
-    assert remaining.seconds_left() == pytest.approx(170)
-    assert remaining.figures() == {"min to end": 2.8}
+    # 500 of 9,200 image passes took 10 seconds.
+    assert remaining.seconds_left() == pytest.approx(174)
 
 
 def test_networks_of_other_costs_count_by_what_they_cost(remaining: Remaining, clock: Clock) -> None:
@@ -87,16 +86,16 @@ def test_networks_of_other_costs_count_by_what_they_cost(remaining: Remaining, c
     clock.now = 10.0
     remaining.made("01-teacher", COST)
     remaining.made("02-baseline", {"image_passes": 4000, "training_gmacs": 8000.0})
-    # A pass of the student costs two: 1,000 and 8,000 took 10 seconds, 8,000 are left.
-    assert remaining.seconds_left() == pytest.approx(10 * 8000 / 9000)
+    # A pass of the student costs two: 1,000 and 8,000 took 10 seconds, 8,000 are left, and 300 to label.
+    assert remaining.seconds_left() == pytest.approx(10 * 8300 / 9000)
 
 
 def test_what_an_earlier_call_did_is_no_work_of_this_one(remaining: Remaining, clock: Clock) -> None:
     remaining.begins("01-teacher/member 0", [entry(n) for n in range(1, 9)])
     clock.now = 10.0
     remaining.epoch("01-teacher/member 0", entry(9))
-    # 100 image passes took 10 seconds, 8,100 are left.
-    assert remaining.seconds_left() == pytest.approx(810)
+    # 100 image passes took 10 seconds, 8,300 are left.
+    assert remaining.seconds_left() == pytest.approx(830)
 
 
 def test_a_training_that_another_process_did_ahead_is_work_of_this_call(remaining: Remaining, clock: Clock) -> None:
@@ -104,60 +103,48 @@ def test_a_training_that_another_process_did_ahead_is_work_of_this_call(remainin
     clock.now = 10.0
     remaining.epoch("01-teacher/member 0", entry(10))
     remaining.begins("01-teacher/member 0", [entry(n) for n in range(1, 11)])
-    assert remaining.seconds_left() == pytest.approx(80)
+    assert remaining.seconds_left() == pytest.approx(82)
 
 
 def test_when_all_is_done_nothing_is_left(remaining: Remaining, clock: Clock) -> None:
     remaining.begins("01-teacher/member 0", [])
     clock.now = 10.0
+    for step in LOOKS:
+        remaining.made(step, {})
     for step in ("01-teacher", "02-baseline", "06-student"):
         remaining.made(step, COST)
     assert remaining.seconds_left() == 0
-    # Nobody knows how long the scores take: a 0 beside them would be wrong.
-    assert remaining.figures() == {}
 
 
-def test_how_far_it_is_lies_in_the_folder_while_a_process_holds_it(
-    remaining: Remaining, clock: Clock, tmp_path: Path
-) -> None:
-    remaining.begins("01-teacher/member 0", [])
+def test_scores_take_time_too(clock: Clock, tmp_path: Path) -> None:
+    config = load_config(None, list(WORDS))
+    steps = plan(config)
+    found = Remaining(config, steps, tmp_path)
+    # Three networks look at 10 and 20 held-out images three times, at a third of a pass each: 90 passes in all.
+    found.made("00-data", replace(IMAGES, validation=10, test=20).to_json())
+    found.begins("01-teacher/member 0", [])
+    clock.now = 9.0
+    for step in [step.name for step in steps if step.name not in ("00-data", "08-evaluate")]:
+        found.made(step, {})
+    trained = 1000 + 4000 + 4000
+    looked = 10 * 1 / 3 * 2 + 300 * 2 / 3 + 10
+    assert found.seconds_left() == pytest.approx(9.0 * 90 / (trained + looked))
+    found.looks("08-evaluate", 0.0)
+    found.looks("08-evaluate", 0.5)
+    assert found.seconds_left() == pytest.approx(9.0 * 45 / (trained + looked + 45))
+
+
+def test_what_an_earlier_call_scored_is_no_work_of_this_one(clock: Clock, tmp_path: Path) -> None:
+    config = load_config(None, list(WORDS))
+    steps = plan(config)
+    found = Remaining(config, steps, tmp_path)
+    for step in steps[:-1]:
+        (tmp_path / step.name).mkdir()
+    found.made("00-data", replace(IMAGES, test=20).to_json())
+    found.looks("08-evaluate", 0.6)
     clock.now = 10.0
-    remaining.epoch("01-teacher/member 0", entry(5, validation=0.5))
-    assert (tmp_path / PROGRESS).exists()
-    assert under_way(tmp_path) is None
-    with hold(tmp_path):
-        assert under_way(tmp_path) == UnderWay("01-teacher/member 0", 5, 10, 1.5, 0.5, 170.0)
-    remaining.end()
-    assert not list(tmp_path.glob("*progress*"))
-
-
-def test_it_is_written_once_a_second_at_most(remaining: Remaining, clock: Clock, tmp_path: Path) -> None:
-    remaining.begins("01-teacher/member 0", [])
-    clock.now = 5.0
-    remaining.epoch("01-teacher/member 0", entry(1))
-    clock.now = 5.5
-    remaining.epoch("01-teacher/member 0", entry(2))
-    with hold(tmp_path):
-        found = under_way(tmp_path)
-    assert found is not None
-    assert found.epoch == 1
-
-
-@pytest.mark.parametrize("content", ["{", "[]", '{"training": 3}'])
-def test_a_damaged_note_is_passed_over(tmp_path: Path, content: str) -> None:
-    (tmp_path / PROGRESS).write_text(content)
-    with hold(tmp_path):
-        assert under_way(tmp_path) is None
-
-
-def test_status_says_in_a_line_how_far_a_run_is() -> None:
-    found = UnderWay("01-teacher/member 0", 5, 10, 1.2345678, 0.5, 170.0)
-    assert far(found, ["00-data", "01-teacher"]) == (
-        "running: step 2 of 2, 01-teacher/member 0, epoch 5 of 10, loss 1.235, validation 50.0 %, "
-        "about 3 min to the end of the run"
-    )
-    unknown = UnderWay("09-other/a", 5, None, None, None, None)
-    assert far(unknown, ["00-data"]) == "running: 09-other/a, epoch 5"
+    found.looks("08-evaluate", 0.8)
+    assert found.seconds_left() == pytest.approx(10.0)
 
 
 @pytest.mark.parametrize(
@@ -165,16 +152,3 @@ def test_status_says_in_a_line_how_far_a_run_is() -> None:
 )
 def test_a_time_is_said_as_a_person_would(seconds: float, said: str) -> None:
     assert in_words(seconds) == said
-
-
-def test_figures_of_the_run_stand_beside_those_of_the_work() -> None:
-    shown: list[dict[str, float]] = []
-
-    class Shows(Silence):
-        def advance(self, amount: int, **figures: float) -> None:
-            shown.append(figures)
-
-    progress: Any = Beside(Shows(), lambda: {"min to end": 3.0})
-    with progress.task("member 0", 10, "steps") as task:
-        task.advance(1, loss=0.5)
-    assert shown == [{"loss": 0.5, "min to end": 3.0}]

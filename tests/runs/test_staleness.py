@@ -202,7 +202,7 @@ def test_other_intervals_ask_for_other_scores_alone(tmp_path: Path, fake_stages:
 
 def test_changed_data_is_noticed(tmp_path: Path, fake_stages: FakeStages, monkeypatch: pytest.MonkeyPatch) -> None:
     steps_made(tmp_path)
-    monkeypatch.setattr("nstudent.runs.folder.source_seen", lambda config: Seen("other files"))
+    monkeypatch.setattr("nstudent.runs.source_seen.source_seen", lambda config: Seen("other files"))
     fake_stages.content = {"00-data": "other"}
     reasons = steps_made(tmp_path)
     assert list(reasons) == ONE_ROUND

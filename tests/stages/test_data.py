@@ -13,7 +13,7 @@ import nstudent
 import numpy as np
 import pytest
 from nstudent.data.dataset import UNREADABLE, Dataset
-from nstudent.data.packing import decoders
+from nstudent.data.packing import reader
 from nstudent.data.packing import shards as packing
 from nstudent.data.sources.folder import Folder
 from nstudent.data.sources.source import Catalogue
@@ -343,7 +343,7 @@ def test_an_interrupted_packing_keeps_its_finished_shards(bench: Bench, monkeypa
     # In this process: what happens in others could not be counted.
     monkeypatch.setattr(packing, "reading", lambda reader: nullcontext(lambda ids: iter([reader(ids)])))
     decoded = []
-    decode = decoders.decode
+    decode = reader.decode
 
     def dying(content: bytes, *rest: int) -> np.ndarray:
         decoded.append(content)
@@ -351,14 +351,14 @@ def test_an_interrupted_packing_keeps_its_finished_shards(bench: Bench, monkeypa
             raise KeyboardInterrupt
         return decode(content, *rest)
 
-    monkeypatch.setattr(decoders, "decode", dying)
+    monkeypatch.setattr(reader, "decode", dying)
     with pytest.raises(KeyboardInterrupt):
         bench.run("cut", max_bad_share=0.1)
     (partial,) = (bench.tmp_path / "cut").glob("*.partial")
     finished = {path.name: path.stat().st_mtime_ns for path in partial.glob("pixels-*.h5")}
 
     decoded_again = []
-    monkeypatch.setattr(decoders, "decode", lambda *given: decoded_again.append(given) or decode(*given))
+    monkeypatch.setattr(reader, "decode", lambda *given: decoded_again.append(given) or decode(*given))
     resumed = bench.run("cut", max_bad_share=0.1)
 
     assert sorted(finished) == shards[:3]

@@ -1,9 +1,11 @@
 """What the data step does with other people's folders: nothing is read wrong, and nothing is lost without a word."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
+import h5py
 import nstudent
 import numpy as np
 import pytest
@@ -215,3 +217,50 @@ def test_a_classifier_knows_the_depth_that_it_was_trained_with(bench: Bench) -> 
     recipe = Recipe.of(told, tree, told.teacher.members)
     assert Recipe.from_json(recipe.to_json()).bits == 12
     assert "bits" not in Recipe.of(untold, tree, untold.teacher.members).to_json()
+
+
+@pytest.mark.parametrize("source", ["folder", "csv", "idx", "hdf5"])
+def test_of_a_copy_with_other_times_nothing_is_decoded_again(
+    source: str, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = _written_as(source, bench)
+
+    def made() -> str:
+        return said_by(bench, **options)[1][0]
+
+    assert made() == "00-data: not made yet"
+    monkeypatch.setattr("nstudent.stages.data.fill", lambda *_: pytest.fail("it is decoded again"))
+    for number, path in enumerate(sorted(bench.tmp_path.rglob("*"))):
+        if "run" not in path.relative_to(bench.tmp_path).parts:
+            os.utime(path, (number, number))
+    assert made() == "00-data: up to date"
+
+
+def _written_as(source: str, bench: Bench) -> dict[str, Any]:
+    """The same images under one of the sources, one of them broken; what names them."""
+    if source == "folder":
+        plant(bench.root, classes() | {"pet/cat/broken.png": b"x"})
+        return {}
+    if source == "csv":
+        plant(
+            bench.root, {"0.png": png(0), "1.png": png(1), "2.png": b"x"} | {f"{i}.png": png(i) for i in range(3, 30)}
+        )
+        rows = "".join(f"{i}.png,{'ab'[i % 2]}\n" for i in range(30))
+        (bench.root / "t.csv").write_text(f"path,class\n{rows}")
+        plant(bench.tmp_path / "heap", {"x.png": png(100)})
+        return {"source": "csv", "table": str(bench.root / "t.csv"), "unlabelled_root": str(bench.tmp_path / "heap")}
+    pixels = np.random.default_rng(0).integers(0, 256, (30, SIZE, SIZE), dtype=np.uint8)
+    if source == "idx":
+        for name in ("train", "t10k"):
+            for kind, array in (("images-idx3", pixels), ("labels-idx1", np.arange(30, dtype=np.uint8) % 2)):
+                head = bytes([0, 0, 8, array.ndim]) + b"".join(size.to_bytes(4, "big") for size in array.shape)
+                plant(bench.root, {f"{name}-{kind}-ubyte": head + array.tobytes()})
+            pixels = 255 - pixels
+        return {"source": "idx", "class_paths": ["a", "b"], "levels": ["fine"], "validation": 5}
+    blobs = [png(number) for number in range(30)]
+    bench.root.mkdir()
+    with h5py.File(bench.root / "packed.h5", "w") as file:
+        file["offset"], file["label"] = np.cumsum([0, *map(len, blobs)]), np.arange(30, dtype=np.int16)[:, None] % 2
+        file["split"], file["jpeg"] = np.arange(30, dtype=np.int8) // 2 % 4, np.frombuffer(b"".join(blobs), np.uint8)
+        file.attrs["meta"] = json.dumps({"levels": [["a", "b"]]})
+    return {"source": "hdf5", "root": str(bench.root / "packed.h5"), "levels": ["fine"]}

@@ -12,7 +12,7 @@ import pytest
 from nstudent.config.file import load_config
 from nstudent.config.schema import Config
 from nstudent.data.dataset import UNREADABLE, Dataset
-from nstudent.data.packing import decoders
+from nstudent.data.packing import reader
 from nstudent.data.packing import shards as packing
 from nstudent.data.packing.decoders import CRASHED
 from nstudent.data.packing.pack_folder import make_pack
@@ -140,7 +140,7 @@ def test_a_file_that_was_put_in_the_place_of_an_image_is_never_decoded(
     image = int(dataset.labelled[0])
     (photos.root / dataset.name(image)).write_bytes(png(777))
 
-    monkeypatch.setattr(decoders, "decode", lambda *_: pytest.fail("it is decoded"))
+    monkeypatch.setattr(reader, "decode", lambda *_: pytest.fail("it is decoded"))
     with pytest.raises(DataError, match=r"is not what the data step has seen \(its content has changed\)"):
         dataset.pixels[np.array([image])]
 
@@ -154,7 +154,7 @@ def test_an_image_that_cannot_be_decoded_any_more_is_no_black_one(
     def short(*_: object) -> None:
         raise ImageError("out of memory")
 
-    monkeypatch.setattr(decoders, "decode", short)
+    monkeypatch.setattr(reader, "decode", short)
     with pytest.raises(DataError, match=r"is not what the data step has seen \(out of memory\)"):
         dataset.pixels[dataset.labelled[:1]]
 

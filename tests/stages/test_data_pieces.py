@@ -9,6 +9,7 @@ from pathlib import Path
 import nstudent
 import pytest
 from nstudent.data.packing import decoders, pieces
+from nstudent.data.packing import reader as reader_module
 from nstudent.data.packing import shards as packing
 from nstudent.errors import DataError, StoppedError
 from nstudent.progress import Silence, Task
@@ -49,8 +50,10 @@ def photos(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """The contents that are decoded."""
     seen: list[bytes] = []
-    decode = decoders.decode
-    monkeypatch.setattr(decoders, "decode", lambda content, *given: seen.append(content) or decode(content, *given))
+    decode = reader_module.decode
+    monkeypatch.setattr(
+        reader_module, "decode", lambda content, *given: seen.append(content) or decode(content, *given)
+    )
     return seen
 
 
@@ -155,13 +158,13 @@ def test_a_finished_shard_that_rots_before_the_step_is_there_is_made_again(
 def test_of_a_root_that_is_gone_no_piece_is_kept(photos: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """What cannot be read while a disk is away is read when it is back."""
     whole = run(photos, "whole", "pixels")
-    read = decoders.Reader.__call__
+    read = reader_module.Reader.__call__
 
-    def gone(reader: decoders.Reader, ids: Sequence[int]) -> list[decoders.Decoded]:
-        return [decoders.Decoded(None, reason="the disk is away")] * len(ids)
+    def gone(reader: reader_module.Reader, ids: Sequence[int]) -> list[reader_module.Decoded]:
+        return [reader_module.Decoded(None, reason="the disk is away")] * len(ids)
 
-    monkeypatch.setattr(decoders.Reader, "__call__", gone)
+    monkeypatch.setattr(reader_module.Reader, "__call__", gone)
     with pytest.raises((StoppedError, DataError)):
         run(photos, "cut", "pixels", StopsAfter(10))
-    monkeypatch.setattr(decoders.Reader, "__call__", read)
+    monkeypatch.setattr(reader_module.Reader, "__call__", read)
     assert run(photos, "cut", "pixels").manifest.files == whole.manifest.files

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from nstudent.classifier import Classifier
 from nstudent.config.schema import Config
-from nstudent.data.dataset import Dataset
+from nstudent.data.dataset import Dataset, Ids
 from nstudent.errors import ArtifactError, TrainingError
 from nstudent.evaluation.scores import HEADLINE, Difference
 from nstudent.labels.heap_labels import HeapLabels
@@ -105,10 +105,10 @@ def test_given_labels_that_the_filter_dropped_teach_nothing(
 ) -> None:
     keep = load_given_keep(Artifact(go_on / "05-filter"))
     keep[3, 2] = keep[5] = False
-    monkeypatch.setattr("nstudent.stages.student.load_given_keep", lambda _: keep)
+    monkeypatch.setattr("nstudent.lessons.load_given_keep", lambda _: keep)
     taught = []
 
-    def labelled(_: Trainer, labels: LabelArray) -> None:
+    def labelled(_: Trainer, labels: LabelArray, ids: Ids) -> None:
         taught.append(labels)
         raise TrainingError("enough was seen")
 
@@ -141,7 +141,7 @@ def test_the_heap_counts_at_a_level_by_the_shown_images_that_could_have_a_label_
     with pytest.raises(TrainingError, match="enough was seen"):
         run_stage(tiny("student.weight_decay=0.5"), "student", go_on)
     heap = HeapLabels.open(*(Artifact(go_on / step) for step in ("04-pseudolabel", "05-filter")))
-    ((_, weight, shares),) = asked
+    ((_, weight, shares, _),) = asked
     assert weight == 1.0
     assert shares == heap.level_shares(heap.copies)
     assert all(0 < share <= 1 for share in shares)

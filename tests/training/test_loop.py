@@ -107,7 +107,7 @@ def test_a_resumed_training_says_how_far_it_is(
             return super().task(name, total, unit, done)
 
     fit(make_loop(LENGTH), tmp_path, Listening(), name="member 0")
-    assert began == [("member 0", 12, "steps", 6)]
+    assert began == [("member 0", 12, "batches", 6)]
 
 
 @pytest.mark.slow

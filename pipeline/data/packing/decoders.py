@@ -6,34 +6,27 @@ by what only the image decides: processor time and bytes, never the time on a cl
 
 from __future__ import annotations
 
-import hashlib
 import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
-from multiprocessing import active_children, get_context
+from itertools import islice
+from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Generic, Self
 
-from nstudent.data.decode import TOO_MUCH_MEMORY, Pixels, decode, square
-from nstudent.data.packing.jpeg_shards import encode
-from nstudent.data.sources import Source
-from nstudent.errors import ImageError
+from nstudent.data.decode import formats
+from nstudent.data.packing.reader import Decoded, Item, Reader
 from nstudent.machine import available_cores, available_memory, limit_memory, processes_that_end_with_this, serve_parent
 
 CRASHED = "its decoder crashed"
 """Why an image is left out that ended the process which decoded it."""
-CHANGED = "its content has changed"
-"""Why an image is not decoded that is not what it was."""
-_NO_DIGEST = bytes(32)
-"""Digest of an image that could not even be read, or not without ending its process."""
 _CHUNK = 16
 """Images a message between processes."""
 _CHUNKS_AHEAD = 4
@@ -49,93 +42,46 @@ _MOST_BYTES_PER_PIXEL = 48
 """Memory that a decoder is given at most; 16-bit images take the most of what is read."""
 _BYTES_BESIDE = 1 << 30
 """Memory of a decoder for what does not grow with the pixels: files of up to half that size are read."""
+_FORKS = sys.platform == "linux"
 _PATIENCE_SECONDS = 5.0
 """How long the processes may take to end the image that they are at when nobody wants it any more."""
+
+
+ENDLESS = f"its decoder has not ended after {IMAGE_CPU_SECONDS:,.0f} s of processor time"
+"""Why there is no image, where that is no reason to end (``Reader.endless_is_unreadable``)."""
 
 
 class EndlessImageError(Exception):
     """The decoder of an image has not ended: the run has to, for the next attempt would wait as long."""
 
-    def __init__(self, image: int) -> None:
+    def __init__(self, image: Any) -> None:
         super().__init__(f"image {image}")
         self.image = image
 
 
-@dataclass(frozen=True)
-class Decoded:
-    """One image, or why there is none."""
-
-    pixels: Pixels | None
-    """uint8 (side, side, 3), or (0, side, 3) where nothing is kept of it; also ``None`` where it is encoded."""
-    digest: bytes = _NO_DIGEST
-    """sha256 of the content."""
-    reason: str = ""
-    jpeg: bytes = b""
-    """The square as JPEG, where that was asked for."""
-
-    @property
-    def readable(self) -> bool:
-        """Whether there is an image."""
-        return self.pixels is not None or bool(self.jpeg)
-
-
-@dataclass(frozen=True)
-class Reader:
-    """Reads images of one source as squares of one size."""
-
-    source: Source
-    size_px: int
-    max_pixels: int
-    bits: int | None = None
-    """As ``data.bits``."""
-    jpeg_quality: int | None = None
-    """Squares are encoded with it; ``None``: they stay pixels."""
-    keeps: bool = True
-    """``False``: of a square that could be decoded no row is kept."""
-    known: Callable[[int], bytes] | None = None
-    """Digest of what an image has to hold: other content is not decoded. ``None``: whatever is there is."""
-
-    def __call__(self, ids: Sequence[int]) -> list[Decoded]:
-        """Images by id."""
-        return [self._read(image) for image in ids]
-
-    def _read(self, image: int) -> Decoded:
-        digest = _NO_DIGEST
-        try:
-            content = self.source.read(image)
-            digest = hashlib.sha256(content if isinstance(content, bytes) else content.tobytes()).digest()
-            if self.known is not None and digest != self.known(image):
-                return Decoded(None, digest, CHANGED)
-            if isinstance(content, bytes):
-                pixels = decode(content, self.size_px, self.max_pixels, self.bits)
-            else:
-                pixels = square(content, self.size_px)
-            if not self.keeps:
-                return Decoded(pixels[:0].copy(), digest)
-            if self.jpeg_quality is None:
-                return Decoded(pixels, digest)
-            # Here, and not where it is written: this is done by several processes.
-            return Decoded(None, digest, jpeg=encode(pixels, self.jpeg_quality))
-        except ImageError as error:
-            return Decoded(None, digest, str(error))
-        except MemoryError:
-            return Decoded(None, digest, TOO_MUCH_MEMORY)
-
-
-Read = Callable[[Sequence[int]], Iterator[list[Decoded]]]
+Read = Callable[[Iterable[Item]], Iterator[list[Decoded]]]
 """Images by id, in this order, some at a time; an empty list where none was ready for half a second."""
 
 
 @contextmanager
-def reading(reader: Reader) -> Iterator[Read]:
+def reading(reader: Reader[Item], most: int | None = None, *, spawn: bool = True) -> Iterator[Read[Item]]:
     """A reader for the time of a ``with``: in a process a core, where there is something to decode.
 
     Also in a worker of a pool: no image is ever decoded without the limits of these processes.
+
+    Args:
+        reader: What they read with.
+        most: Number of images that are read, if they are known to be few.
+        spawn: ``False``: no process is started that would run the program of a caller from its beginning, as those are
+            that cannot be forked; elsewhere than on Linux images are then decoded in this process.
     """
-    if not reader.source.encoded:
+    if not reader.source.encoded or not (spawn or _FORKS):
         yield lambda ids: (reader(chunk) for chunk in _chunks(ids))
         return
-    with processes_that_end_with_this(), Decoders(reader, _processes(reader.max_pixels)) as read:
+    processes = _processes(reader.max_pixels)
+    if most is not None:
+        processes = max(1, min(processes, -(-most // _CHUNK)))
+    with processes_that_end_with_this(), Decoders(reader, processes) as read:
         yield read
 
 
@@ -146,37 +92,41 @@ def _processes(max_pixels: int) -> int:
     return max(1, min(available_cores(), fitting))
 
 
-def _chunks(ids: Sequence[int]) -> Iterator[Sequence[int]]:
-    return (ids[first : first + _CHUNK] for first in range(0, len(ids), _CHUNK))
+def _chunks(ids: Iterable[Item]) -> Iterator[Sequence[Item]]:
+    left = iter(ids)
+    while chunk := list(islice(left, _CHUNK)):
+        yield chunk
 
 
-class Decoders:
+class Decoders(Generic[Item]):
     """Some processes with a reader each. Use it in a ``with`` statement, which they do not outlive."""
 
-    def __init__(self, reader: Reader, processes: int) -> None:
+    def __init__(self, reader: Reader[Item], processes: int) -> None:
         self._reader = reader
         self._processes = processes
-        self._context: BaseContext = get_context("fork" if sys.platform == "linux" else "spawn")
+        self._context: BaseContext = get_context("fork" if _FORKS else "spawn")
         # Shared memory without a lock, which a process that is killed could not let go of.
         self._ended: Any = self._context.RawArray("b", 1)
 
     def __enter__(self) -> Self:
-        self._others = {child.pid for child in active_children()}
+        # Here, once, and not in every process: it takes longer than an image.
+        formats()
         self._pool = self._start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, traceback: TracebackType | None) -> None:
         # Each process ends after the image that it is at, or is made to.
         self._ended[0] = 1
+        # Its own alone: another thread may have some, too. Python forgets them when it is told to shut down.
+        ours = list((self._pool._processes or {}).values())
         self._pool.shutdown(wait=False, cancel_futures=True)
         until = time.monotonic() + _PATIENCE_SECONDS
-        for process in active_children():
-            if process.pid not in self._others:
-                process.join(max(0.0, until - time.monotonic()))
-                process.kill()
-                process.join()
+        for process in ours:
+            process.join(max(0.0, until - time.monotonic()))
+            process.kill()
+            process.join()
 
-    def __call__(self, ids: Sequence[int]) -> Iterator[list[Decoded]]:
+    def __call__(self, ids: Iterable[Item]) -> Iterator[list[Decoded]]:
         """Images by id, in this order, some at a time; an empty list where none was ready for half a second.
 
         One that ends its process is told apart from those that merely were near it.
@@ -185,7 +135,7 @@ class Decoders:
             EndlessImageError: The decoder of an image has not ended.
         """
         chunks = _chunks(ids)
-        waiting: deque[tuple[Sequence[int], Future[list[Decoded]]]] = deque()
+        waiting: deque[tuple[Sequence[Item], Future[list[Decoded]]]] = deque()
         while True:
             while len(waiting) < self._processes * _CHUNKS_AHEAD and (chunk := next(chunks, None)):
                 waiting.append((chunk, self._submit(chunk)))
@@ -207,7 +157,7 @@ class Decoders:
                     yield from self._alone(image)
                 self._pool = self._start()
 
-    def _submit(self, chunk: Sequence[int]) -> Future[list[Decoded]]:
+    def _submit(self, chunk: Sequence[Item]) -> Future[list[Decoded]]:
         try:
             return self._pool.submit(_read, chunk)
         except BrokenProcessPool as error:
@@ -215,7 +165,7 @@ class Decoders:
             failed.set_exception(error)
             return failed
 
-    def _alone(self, image: int) -> Iterator[list[Decoded]]:
+    def _alone(self, image: Item) -> Iterator[list[Decoded]]:
         """An image in a process of its own, whose end says what it has come to."""
         ours, theirs = self._context.Pipe(duplex=False)
         process = self._context.Process(target=_read_alone, args=(theirs, self._reader, image))  # type: ignore[attr-defined]
@@ -232,7 +182,9 @@ class Decoders:
             process.join()
             ours.close()
         if process.exitcode == -_OUT_OF_TIME:
-            raise EndlessImageError(image)
+            if not self._reader.endless_is_unreadable:
+                raise EndlessImageError(image)
+            found = Decoded(None, reason=ENDLESS)
         if isinstance(found, BaseException):
             raise found
         yield [found]
@@ -243,24 +195,24 @@ class Decoders:
 
 _OUT_OF_TIME = int(getattr(signal, "SIGPROF", 0)) or -1
 """The signal by which the system ends a process that has used up its processor time; -1 where there is none."""
-_reader: Reader
+_reader: Reader[Any]
 """What this process reads with; set once, when it begins."""
 _ended: Any
 """Whether what this process reads is no longer wanted."""
 
 
-def _begin(reader: Reader, ended: Any) -> None:
+def _begin(reader: Reader[Any], ended: Any) -> None:
     global _reader, _ended
     serve_parent()
     limit_memory(_MOST_BYTES_PER_PIXEL * reader.max_pixels + _BYTES_BESIDE)
     _reader, _ended = reader, ended
 
 
-def _read(ids: Sequence[int]) -> list[Decoded]:
+def _read(ids: Sequence[Any]) -> list[Decoded]:
     return [_timed(_reader, image) for image in ids if not _ended[0]]
 
 
-def _read_alone(connection: Connection, reader: Reader, image: int) -> None:
+def _read_alone(connection: Connection, reader: Reader[Any], image: Any) -> None:
     serve_parent()
     limit_memory(_MOST_BYTES_PER_PIXEL * reader.max_pixels + _BYTES_BESIDE)
     try:
@@ -269,7 +221,7 @@ def _read_alone(connection: Connection, reader: Reader, image: int) -> None:
         connection.send(error)
 
 
-def _timed(reader: Reader, image: int) -> Decoded:
+def _timed(reader: Reader[Any], image: Any) -> Decoded:
     """One image; the system ends this process where its decoder takes more than it can."""
     if hasattr(signal, "ITIMER_PROF"):
         signal.signal(signal.SIGPROF, signal.SIG_DFL)

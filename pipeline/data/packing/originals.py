@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from nstudent.config.schema import DataConfig
 from nstudent.data.decode import Pixels
-from nstudent.data.packing.decoders import Reader
 from nstudent.data.packing.jpeg_shards import unreadable_rows
+from nstudent.data.packing.reader import Reader
 from nstudent.data.sources import open_source
 from nstudent.data.sources.source import printable
 from nstudent.errors import DataError

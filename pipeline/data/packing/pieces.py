@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from nstudent.data.packing.decoders import Decoded, Read
+from nstudent.data.packing.decoders import Read
 from nstudent.data.packing.jpeg_shards import unreadable_rows
+from nstudent.data.packing.reader import Decoded
 from nstudent.errors import NstudentError, StoppedError
 from nstudent.progress import Task
 from nstudent.signals import OverdueStop
@@ -49,7 +50,7 @@ class Pieces:
             self._images += _read(sealed.path(self._name()))
             self._kept = len(self._images)
 
-    def gather(self, ids: Sequence[int], read: Read, task: Task) -> list[Decoded]:
+    def gather(self, ids: Sequence[int], read: Read[int], task: Task) -> list[Decoded]:
         """The images of the shard: those that were kept, and the others read.
 
         Raises:

@@ -11,9 +11,10 @@ from nstudent.config.schema import DataConfig
 from nstudent.data.dataset import PIXELS
 from nstudent.data.decode import VERSION
 from nstudent.data.left_out import LEFT_OUT, write_left_out
-from nstudent.data.packing.decoders import IMAGE_CPU_SECONDS, Decoded, EndlessImageError, Reader, reading
+from nstudent.data.packing.decoders import IMAGE_CPU_SECONDS, EndlessImageError, reading
 from nstudent.data.packing.jpeg_shards import EncodedShards, joined, unreadable_rows
 from nstudent.data.packing.pieces import Pieces
+from nstudent.data.packing.reader import Decoded, Reader
 from nstudent.data.sources import Record, Source
 from nstudent.data.sources.packed import Info, Pack
 from nstudent.data.sources.source import printable

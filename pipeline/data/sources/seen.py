@@ -2,8 +2,9 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 FileSeen = tuple[int, int]
@@ -19,6 +20,8 @@ class Seen:
     """Identity of what is known by its content: the version of a library, the id of a pack, the hash of a table."""
     files: Mapping[str, FileSeen] = field(default_factory=dict)
     """Size and time of change of every other file, by its path; the paths of a second folder begin with ``2:``."""
+    folders: tuple[tuple[Path, int], ...] = field(default=(), compare=False, repr=False)
+    """Where the files lie now: each folder, and the number of files up to its last one."""
 
     @property
     def stamp(self) -> str:
@@ -29,6 +32,22 @@ class Seen:
         for name, (size, time) in self.files.items():
             digest.update(f"{name}\0{size}\0{time}\n".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
+
+    def paths(self) -> Iterator[tuple[str, Path]]:
+        """Each file by its path below its folder, and where it lies now."""
+        names = iter(self.files)
+        first = 0
+        for number, (folder, last) in enumerate(self.folders):
+            for name in islice(names, last - first):
+                yield name, folder / (name.removeprefix(f"{number + 1}:") if number else name)
+            first = last
+
+    def touched(self, before: "Seen") -> list[str] | None:
+        """Files that differ in their time alone from what they were; ``None`` if anything else has changed."""
+        if self.content != before.content or list(self.files) != list(before.files):
+            return None
+        differing = [name for name, found in self.files.items() if found != before.files[name]]
+        return None if any(self.files[name][0] != before.files[name][0] for name in differing) else differing
 
     def difference(self, before: "Seen") -> str:
         """How it differs from what it was before, in words; empty if it does not."""
@@ -57,6 +76,7 @@ def seen_files(*groups: tuple[Path, Iterable[str]], tables: Sequence[Path] = ())
         tables: Small files that count by their content, wherever they lie and whenever they were written.
     """
     files: dict[str, FileSeen] = {}
+    folders: list[tuple[Path, int]] = []
     for number, (root, names) in enumerate(groups):
         start = f"{number + 1}:" if number else ""
         for name in names:
@@ -65,4 +85,6 @@ def seen_files(*groups: tuple[Path, Iterable[str]], tables: Sequence[Path] = ())
                 files[start + name] = (found.st_size, found.st_mtime_ns)
             except OSError:
                 files[start + name] = _NOTHING
-    return Seen(" ".join(hashlib.sha256(table.read_bytes()).hexdigest() for table in tables), files)
+        folders.append((root, len(files)))
+    content = " ".join(hashlib.sha256(table.read_bytes()).hexdigest() for table in tables)
+    return Seen(content, files, tuple(folders))

@@ -24,7 +24,9 @@ import pytest
 from nstudent.config.schema import DataConfig
 from nstudent.data.decode import TOO_MUCH_MEMORY
 from nstudent.data.packing import decoders
-from nstudent.data.packing.decoders import CRASHED, Decoded, Decoders, EndlessImageError, Reader, reading
+from nstudent.data.packing import reader as reader_module
+from nstudent.data.packing.decoders import CRASHED, Decoders, EndlessImageError, reading
+from nstudent.data.packing.reader import Decoded, Reader
 from nstudent.data.sources import open_source
 from nstudent.data.sources.seen import Seen
 from nstudent.errors import DataError, ImageError, StoppedError
@@ -90,7 +92,7 @@ def test_an_image_that_crashes_its_decoder_is_left_out_alone(
 ) -> None:
     """A real one: the process reads address 0."""
     fatal = {cv2.imencode(".png", np.full((SIDE, SIDE, 3), i, np.uint8))[1].tobytes() for i in crashing}
-    decode = decoders.decode
+    decode = reader_module.decode
 
     def patched(content: bytes, *given: Any) -> np.ndarray:
         if content in fatal:
@@ -98,7 +100,7 @@ def test_an_image_that_crashes_its_decoder_is_left_out_alone(
             ctypes.string_at(0)
         return decode(content, *given)
 
-    monkeypatch.setattr(decoders, "decode", patched)
+    monkeypatch.setattr(reader_module, "decode", patched)
     with Decoders(reader, 2) as read:
         images = every(read(range(NUM_IMAGES)))
         # The processes are there again, too.
@@ -154,7 +156,7 @@ def test_of_a_packed_file_that_is_cut_short_meanwhile_the_images_before_the_cut_
 
 
 def _once(mark: Path, act: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
-    decode = decoders.decode
+    decode = reader_module.decode
 
     def patched(*given: Any) -> np.ndarray:
         if not mark.exists():
@@ -162,7 +164,7 @@ def _once(mark: Path, act: Callable[[], None], monkeypatch: pytest.MonkeyPatch) 
             act()
         return decode(*given)
 
-    monkeypatch.setattr(decoders, "decode", patched)
+    monkeypatch.setattr(reader_module, "decode", patched)
 
 
 @pytest.mark.slow
@@ -177,20 +179,20 @@ def test_a_decoder_without_end_ends_the_run_and_names_the_image(
         path = tmp_path / "root" / "ab"[number % 2] / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(Photos().read(number if number not in (7, 11) else number + 30))
-    endless, decode = Photos().read(5), decoders.decode
+    endless, decode = Photos().read(5), reader_module.decode
 
     def patched(content: bytes, *given: Any) -> np.ndarray:
         while content == endless:
             pass
         return decode(content, *given)
 
-    monkeypatch.setattr(decoders, "decode", patched)
+    monkeypatch.setattr(reader_module, "decode", patched)
     monkeypatch.setattr(decoders, "IMAGE_CPU_SECONDS", 0.3)
     words = [f"data.root={tmp_path / 'root'}", "data.source=folder", "data.levels=[fine]", "data.image_size=8"]
     config = load_config(None, [*words, "rounds=0"])
     with pytest.raises(DataError, match=r"the decoder of b/5\.png has not ended .* processor time: remove that file"):
         run_stage(config, "data", tmp_path / "run")
-    monkeypatch.setattr(decoders, "decode", decode)
+    monkeypatch.setattr(reader_module, "decode", decode)
     run_stage(config, "data", tmp_path / "run")
 
 
@@ -218,13 +220,13 @@ def test_images_that_nobody_wants_any_more_are_not_waited_for(
     reader: Reader, decoding: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When a run is asked to stop, a process ends after the image that it is at, or is made to."""
-    decode = decoders.decode
+    decode = reader_module.decode
 
     def slow(*given: Any) -> np.ndarray:
         time.sleep(0.1 if decoding == "many images" else 600)
         return decode(*given)
 
-    monkeypatch.setattr(decoders, "decode", slow)
+    monkeypatch.setattr(reader_module, "decode", slow)
     monkeypatch.setattr(decoders, "_PATIENCE_SECONDS", 0.5)
     # Other tests of this process may have left some.
     before = {child.name for child in active_children()}
@@ -239,7 +241,7 @@ def test_images_that_nobody_wants_any_more_are_not_waited_for(
 
 
 def _let_image_5_ask_for_a_gibibyte(monkeypatch: pytest.MonkeyPatch) -> None:
-    greedy, decode = Photos().read(5), decoders.decode
+    greedy, decode = Photos().read(5), reader_module.decode
     monkeypatch.setattr(decoders, "_BYTES_BESIDE", 64 << 20)
 
     def patched(content: bytes, *given: Any) -> np.ndarray:
@@ -247,7 +249,7 @@ def _let_image_5_ask_for_a_gibibyte(monkeypatch: pytest.MonkeyPatch) -> None:
             np.ones(1 << 30, np.uint8)
         return decode(content, *given)
 
-    monkeypatch.setattr(decoders, "decode", patched)
+    monkeypatch.setattr(reader_module, "decode", patched)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the memory of a process is not limited")
@@ -274,7 +276,7 @@ def _read_in_worker(ids: list[int]) -> list[tuple[int | None, str]]:
 @pytest.mark.slow
 def test_in_a_worker_of_a_pool_images_have_the_same_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     """A codec that crashes, one that asks for any amount of memory, and one that has no end."""
-    crashing, greedy, endless, decode = Photos().read(3), Photos().read(5), Photos().read(25), decoders.decode
+    crashing, greedy, endless, decode = Photos().read(3), Photos().read(5), Photos().read(25), reader_module.decode
     monkeypatch.setattr(decoders, "_BYTES_BESIDE", 64 << 20)
     monkeypatch.setattr(decoders, "IMAGE_CPU_SECONDS", 0.5)
 
@@ -288,7 +290,7 @@ def test_in_a_worker_of_a_pool_images_have_the_same_limits(monkeypatch: pytest.M
             pass
         return decode(content, *given)
 
-    monkeypatch.setattr(decoders, "decode", patched)
+    monkeypatch.setattr(reader_module, "decode", patched)
     with multiprocessing.get_context("fork").Pool(1) as pool:
         found = pool.apply(_read_in_worker, (list(range(20)),))
         with pytest.raises(EndlessImageError, match="image 25"):
@@ -301,6 +303,7 @@ def test_in_a_worker_of_a_pool_images_have_the_same_limits(monkeypatch: pytest.M
 _WORKER_THAT_IS_TERMINATED = """
 import multiprocessing, os, time
 from nstudent.data.packing import decoders
+from nstudent.data.packing.reader import Reader
 from nstudent.data.sources.seen import Seen
 class Photos:
     encoded = True
@@ -310,7 +313,7 @@ class Photos:
         print(os.getpid(), flush=True)
         time.sleep(600)
 def go():
-    with decoders.reading(decoders.Reader(Photos(), 8, 10_000)) as read:
+    with decoders.reading(Reader(Photos(), 8, 10_000)) as read:
         list(read([0]))
 with multiprocessing.get_context("fork").Pool(1) as pool:
     pool.apply_async(go)

@@ -69,9 +69,9 @@ def test_an_image_of_a_kind_that_is_not_read_is_named(content: bytes, kind: str)
 
 
 def test_every_kind_that_is_taken_is_one_that_the_decoder_reads(tmp_path: Path) -> None:
-    from nstudent.data.decode import _formats, decode
+    from nstudent.data.decode import decode, formats
 
-    for form in set(_formats()) - {"HEIF"}:
+    for form in set(formats()) - {"HEIF"}:
         content = saved(form)
         assert kind_of(content[:HEAD_BYTES]) in kinds._DECODED
         assert decode(content, 8, 100).shape == (8, 8, 3)

@@ -4,7 +4,7 @@ import io
 import re
 
 import pytest
-from nstudent.cli.console import Screen, _block, _figures
+from nstudent.screen.bars import Screen, _block, _figures
 from rich.console import Console
 
 
@@ -12,7 +12,7 @@ from rich.console import Console
 def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     shown = io.StringIO()
     made = Console(file=shown, force_terminal=True, width=120, color_system=None)
-    monkeypatch.setattr("nstudent.cli.console.Console", lambda **_: made)
+    monkeypatch.setattr("nstudent.screen.bars.Console", lambda **_: made)
     return shown
 
 
@@ -84,8 +84,8 @@ def test_what_is_said_of_a_step_begins_with_its_number(capsys: pytest.CaptureFix
 def test_a_line_of_progress_fits_its_terminal(width: int) -> None:
     console = Console(file=io.StringIO(), width=width, force_terminal=True)
     bars = _block(console)
-    figures = _figures({"loss": 1.23456, "score %": 97.1, "min to end": 12.3})
-    bars.add_task("member 12", total=12345, completed=10, unit="steps", figures=figures)
+    figures = _figures({"loss": 1.23456, "score %": 97.1, "run ends in min": 12.3})
+    bars.add_task("member 12", total=12345, completed=10, unit="batches", figures=figures)
     with console.capture() as shown:
         console.print(bars)
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in shown.get().splitlines()]
