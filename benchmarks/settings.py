@@ -176,6 +176,10 @@ VARIANTS = {
     "equal labels": [*SOFT, "student.unlabelled_ratio=1"],
     "more labels": [*SOFT, "student.unlabelled_weight=0.5"],
     "longer student": [*SOFT, "student.epochs=60"],
+    **{f"{side} px": [f"data.image_size={side}"] for side in (32, 64, 96, 128, 160, 192, 224)},
+    "four stages": ["teacher.progressive_stages=4", "student.progressive_stages=4"],
+    "agc": ["teacher.clip=agc", "student.clip=agc"],
+    "layers": ["teacher.layer_decay=0.75", "student.layer_decay=0.75"],
 }
 """Each a list of ``KEY=VALUE`` words. Others: ``results.py --as NAME KEY=VALUE...``."""
 

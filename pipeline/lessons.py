@@ -15,6 +15,7 @@ from nstudent.data.batches import Examples
 from nstudent.data.dataset import Ids
 from nstudent.labels.heap_labels import HeapLabels
 from nstudent.labels.selection import load_given_keep
+from nstudent.randomness import Key, generator
 from nstudent.storage.artifact import Artifact
 from nstudent.taxonomy.tree import UNKNOWN
 from nstudent.trainer import Trainer
@@ -47,6 +48,13 @@ class Lessons:
         """The lesson of a probe; its length is that of networks that no probe asks for."""
         training = self._config.teacher
         return self._of_labels(training, training.batch_size, Length(1, 1), self.ids)
+
+    def heap_of_probe(self, key: Key) -> Ids:
+        """Ids of the unlabelled images that a probe labels by itself and learns from, ascending; drawn with ``key``."""
+        heap, number = self._dataset.unlabelled, self._config.probe.heap
+        if number >= len(heap):
+            return heap
+        return np.sort(generator(*key, "heap").choice(heap, number, replace=False))
 
     def teacher(self, number: int) -> Lesson:
         """The lesson of one member of the teacher.

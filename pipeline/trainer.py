@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 import torch
@@ -31,14 +31,17 @@ from nstudent.randomness import Key
 from nstudent.runs.lengths import student_batch, student_length
 from nstudent.runs.stage import Context
 from nstudent.storage.files import reserve
+from nstudent.tables import chosen
 from nstudent.taxonomy.outputs import Outputs
 from nstudent.taxonomy.tree import LabelArray
 from nstudent.training.build import Lesson, Site, build_loop
+from nstudent.training.growth import Growth
 from nstudent.training.held_out import HeldOut
 from nstudent.training.loop import Length, Trained
 from nstudent.training.losses import build_losses
 from nstudent.training.objective import CoarsePrior, Supervised
 from nstudent.training.own_beliefs import OwnBeliefs
+from nstudent.training.schedules import LEVEL_SCHEDULES
 from torch import Tensor, nn
 
 _WORTH_SAYING = 0.05
@@ -129,6 +132,7 @@ class Trainer:
             unlabelled_weight=unlabelled_weight,
             heap_shares=heap_shares,
             coarse_prior=CoarsePrior.of(training.coarse_prior_weight, labels, self.outputs, self.placement.device),
+            level_schedule=chosen(LEVEL_SCHEDULES, training.level_schedule, "level_schedule"),
         )
 
     def own_beliefs(self, config: ConsistencyConfig, labels: LabelArray) -> OwnBeliefs:
@@ -184,6 +188,9 @@ class Trainer:
             raise ConfigError(f"{name}: {processes} processes share a batch of fewer images: raise batch_size")
         network = self.build(model, training, key)
         reserve(self._scratch, _CHECKPOINT_COPIES * sum(t.nbytes for t in network.state_dict().values()))
+        growth = Growth.of(training, self.dataset.image_size, lesson.length.epochs, lesson.length.steps_per_epoch)
+        if not growth.is_steady:
+            lesson = replace(lesson, weakened=growth.weakened, side_at=growth.side_at)
         loop = build_loop(network, lesson, training, self._site, key)
         checkpoint = self._scratch / f"{name.replace(' ', '-')}.safetensors"
 

@@ -8,7 +8,7 @@ choice, or has a small share in it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from nstudent.config.members import ProbeConfig
@@ -27,8 +27,7 @@ from nstudent.models.inference import predict, told
 from nstudent.models.pooling import POOLINGS
 from nstudent.models.recipe import Recipe
 from nstudent.runs.stage import Context
-from nstudent.runs.step_metrics import Candidate, ChoiceMetrics, TrainedMetrics
-from nstudent.storage.artifact import Artifact
+from nstudent.runs.step_metrics import Candidate, ChoiceMetrics, Contribution, TrainedMetrics
 from nstudent.taxonomy.tree import LabelArray
 
 _ALONE = "labels-alone pool"
@@ -44,17 +43,14 @@ class _Trained:
     name: str
     kind: Kind
     """What is known of it beforehand."""
+    saw_heap: bool
+    """Whether it has learnt from labels of the heap."""
     gmacs: float
     ensemble: Ensemble
     raw: Probabilities
     """Before it is calibrated."""
     decoder: str
     """As the configuration names it: that of its ensemble, and of the pools that it is a part of."""
-
-    @property
-    def saw_heap(self) -> bool:
-        """Whether it has learnt from labels of the heap."""
-        return self.kind == "heap"
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +66,8 @@ class _Choice:
     ensemble: Ensemble
     headline: Ratio
     """Headline score of each image, (images, 2)."""
+    left_out: Mapping[_Trained, Ratio] = field(default_factory=dict)
+    """The same of the pool without one part, by the part; nothing if it is no pool."""
 
 
 def run(context: Context) -> ChoiceMetrics:
@@ -113,19 +111,19 @@ def _trained(context: Context, dataset: Dataset) -> list[_Trained]:
             batch_size, telling = context.config.evaluate.batch_size, told(walk, task)
             raw = predict(ensemble.calibrated(None), dataset.pixels, ids, batch_size, walk=telling)
             cost = TrainedMetrics.of(each.manifest).gmacs
-            kind = _kind(each, ensemble)
-            found.append(_Trained(each.name, kind, cost, ensemble, raw, context.config.decoder))
-    found.sort(key=lambda each: _ORDER[each.kind])
+            # What is of a round has learnt from labels that were made for the heap.
+            saw, decoder = bool(each.manifest.round), context.config.decoder
+            found.append(_Trained(each.name, _kind(saw, ensemble), saw, cost, ensemble, raw, decoder))
+    found.sort(key=lambda each: (each.saw_heap, _ORDER[each.kind]))
     if not found or found[0].kind != "labels":
         raise ArtifactError("choose needs a trained classifier, and none is made: run `nstudent stage teacher` first")
     return found
 
 
-def _kind(made: Artifact, ensemble: Ensemble) -> Kind:
-    # What is of a round has learnt from labels that were made for the heap.
-    if made.manifest.round:
-        return "heap"
-    return "probe" if all(isinstance(member, ProbeConfig) for member in ensemble.recipe.members) else "labels"
+def _kind(saw_heap: bool, ensemble: Ensemble) -> Kind:
+    if all(isinstance(member, ProbeConfig) for member in ensemble.recipe.members):
+        return "probe"
+    return "heap" if saw_heap else "labels"
 
 
 def _judged(dataset: Dataset, recipe: Recipe) -> Ids:
@@ -161,10 +159,24 @@ def _pool(name: str, trained: Sequence[_Trained], labels: LabelArray, limit: flo
         weights = fit_pool_weights([part.raw for part in parts], labels, parts[0].ensemble.recipe.outputs)
         voting = {part: weight for part, weight in zip(parts, weights, strict=True) if weight}
         if len(voting) > 1 and (limit is None or sum(part.gmacs for part in voting) <= limit):
-            return _pooled(name, voting, labels)
+            without = {part: _without(part, voting, labels) for part in voting}
+            return replace(_pooled(name, voting, labels), left_out=without)
         least = min(voting, key=lambda part: voting[part])
         parts = [part for part in voting if part is not least]
     return None
+
+
+def _without(part: _Trained, voting: Mapping[_Trained, float], labels: LabelArray) -> Ratio:
+    """Headline score of each image by the other parts of a pool, weighted anew."""
+    others = [each for each in voting if each is not part]
+    if len(others) == 1:
+        return _single(others[0], labels).headline
+    weights = fit_pool_weights([each.raw for each in others], labels, others[0].ensemble.recipe.outputs)
+    rest = {each: weight for each, weight in zip(others, weights, strict=True) if weight}
+    if len(rest) > 1:
+        return _pooled(part.name, rest, labels).headline
+    (alone,) = rest
+    return _single(alone, labels).headline
 
 
 def _pooled(name: str, voting: dict[_Trained, float], labels: LabelArray) -> _Choice:
@@ -215,7 +227,13 @@ def _candidate(choice: _Choice, reference: _Choice, expected: float) -> Candidat
         expected=expected,
         temperatures=recipe.temperatures,
         ends=recipe.ends,
+        contributions={part.name: _contribution(choice, part) for part in choice.left_out} or None,
     )
+
+
+def _contribution(pool: _Choice, part: _Trained) -> Contribution:
+    gain = paired_difference(pool.headline, pool.left_out[part])
+    return Contribution(weight=pool.parts[part.name], gmacs=part.gmacs, gain=gain)
 
 
 def _chosen(candidates: Sequence[Candidate]) -> ChoiceMetrics:
@@ -239,5 +257,7 @@ def _in_words(metrics: ChoiceMetrics, singles: Sequence[_Choice], limit: float |
     for dear in (each for each in singles if not _is_within(each, limit)):
         yield f"  {dear.name:<18}needs {dear.gmacs:.4g} GMACs, more than final.max_gmacs ({limit:g})"
     taken = metrics.taken
+    for name, part in (taken.contributions or {}).items():
+        yield f"  {name:<18}adds {100 * part.gain.value:+.1f} points to the {taken.name} for {part.gmacs:.4g} GMACs"
     shares = ", ".join(f"{share:.0%} {name}" for name, share in taken.parts.items())
     yield f"  taken is the {taken.name}: {shares}" if len(taken.parts) > 1 else f"  taken is {taken.name}"

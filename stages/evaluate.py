@@ -260,7 +260,7 @@ def _equal_passes(context: Context, steps: Mapping[str, _Parts]) -> dict[str, Di
     for student in students[-1:]:
         for other in alone:
             passes = {TrainedMetrics.of(made.manifest).image_passes for made in (student, other)}
-            if len(passes) == 1 and Recipe.read(student).members == Recipe.read(other).members:
+            if len(passes) == 1 and 0 not in passes and Recipe.read(student).members == Recipe.read(other).members:
                 return _difference(context, steps[student.name], steps[other.name])
     return None
 

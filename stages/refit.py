@@ -12,11 +12,11 @@ The labels of the heap stay as they are.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from nstudent.config.members import MemberConfig
+from nstudent.config.members import MemberConfig, ProbeConfig
 from nstudent.config.schema import TrainingConfig
-from nstudent.data.dataset import Dataset
+from nstudent.data.dataset import Dataset, Ids
 from nstudent.errors import RefusedError
 from nstudent.lessons import Lessons
 from nstudent.models.cost import total
@@ -130,16 +130,18 @@ def _members(context: Context, trainer: Trainer, made: Artifact) -> Iterator[_Ag
     for number, settings in enumerate(Recipe.read(made).members):
         training: TrainingConfig = config.student
         key: Key = (seed, "student", round_, "network")
-        if round_:
+        heap: Ids | None = None
+        if isinstance(settings, ProbeConfig) and (round_ or made.name == roles.get("probe")):
+            training, lesson, key = config.teacher, lessons.probe(), (seed, "probe", round_, "member", 0)
+            heap = lessons.heap_of_probe(key) if round_ else None
+        elif round_:
             lesson = _student_lesson(context, lessons, made)
         elif made.name == roles.get("baseline"):
             lesson, key = lessons.baseline(), (seed, "baseline", 0, "network")
-        elif made.name == roles.get("probe"):
-            training, lesson, key = config.teacher, lessons.probe(), (seed, "probe", 0, "member", number)
         else:
             training, lesson, key = config.teacher, lessons.teacher(number), (seed, "teacher", 0, "member", number)
         inputs = trainer.fit_inputs(f"{made.name} {number}", training, lesson, key)
-        yield _Again(made.name, settings, inputs)
+        yield _Again(made.name, settings, inputs if heap is None else replace(inputs, heap=heap))
 
 
 def _student_lesson(context: Context, lessons: Lessons, student: Artifact) -> Lesson:

@@ -11,7 +11,9 @@ from nstudent.labels.decoders import DECODERS
 from nstudent.models.heads import HEADS
 from nstudent.tables import chosen
 from nstudent.training.clipping import CLIPS
+from nstudent.training.learning_rates import SCHEDULES
 from nstudent.training.losses import LOSSES
+from nstudent.training.schedules import LEVEL_SCHEDULES
 
 
 def test_an_entry_is_found_by_its_name() -> None:
@@ -25,8 +27,14 @@ def test_a_name_that_is_not_there_is_an_error_that_lists_those_that_are() -> Non
 
 @pytest.mark.parametrize(
     ("section", "key", "table"),
-    [(ModelConfig, "head", HEADS), (TrainingConfig, "loss", LOSSES), (TrainingConfig, "clip", CLIPS)],
-    ids=["head", "loss", "clip"],
+    [
+        (ModelConfig, "head", HEADS),
+        (TrainingConfig, "loss", LOSSES),
+        (TrainingConfig, "clip", CLIPS),
+        (TrainingConfig, "level_schedule", LEVEL_SCHEDULES),
+        (TrainingConfig, "schedule", SCHEDULES),
+    ],
+    ids=["head", "loss", "clip", "level_schedule", "schedule"],
 )
 def test_the_configuration_names_every_entry_of_a_table_and_no_other(
     section: type[Section], key: str, table: Mapping[str, object]

@@ -7,7 +7,7 @@ import textwrap
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from nstudent.cli.arguments import ConfigOption, Overrides, complete_key
+from nstudent.cli.arguments import ConfigOption, Overrides, complete_key, sized
 from nstudent.errors import one_line
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def config_show_command(
     """
     from nstudent.config.origins import as_page, resolved
 
-    typer.echo(as_page(resolved(config, overrides or []), changed=changed), nl=False)
+    typer.echo(as_page(resolved(config, sized(config, overrides)), changed=changed), nl=False)
 
 
 @app.command("schema")

@@ -4,13 +4,16 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from nstudent.cli.arguments import ConfigOption, Overrides
+from nstudent.cli.arguments import ConfigOption, Overrides, sized
+from nstudent.cli.expected import amounts_of, expected_time, print_expected
 from nstudent.cli.interruption import interruptible
+from nstudent.cli.taxonomy import data_taxonomy_command
 from nstudent.errors import DataError
 from nstudent.machine import out_of_working_folder
 from nstudent.session import Session
 
 app = typer.Typer(no_args_is_help=True, help="Look at images before any run, and prepare them for many runs.")
+app.command("taxonomy")(data_taxonomy_command)
 
 
 @app.command("check")
@@ -18,7 +21,8 @@ def data_check_command(overrides: Overrides = None, config: ConfigOption = None)
     """Say what a run would find in its data, and whether its networks can be trained; nothing is made.
 
     Levels and classes with their counts, the division, and what is odd about images and labels. All labels are read,
-    and up to 400 images opened; every network is built and tried once. nstudent init begins with the same report.
+    and up to 400 images opened; every network is built and tried once, a few steps are timed, and the expected time of
+    the run is said. nstudent init begins with the same report.
     """
     from nstudent.cli.look import print_survey
     from nstudent.config.file import load_config
@@ -27,19 +31,23 @@ def data_check_command(overrides: Overrides = None, config: ConfigOption = None)
     from nstudent.runs.rehearsal import rehearse
     from nstudent.screen.bars import Screen
 
-    settings = load_config(config, overrides or [])
+    settings = load_config(config, sized(config, overrides))
     steps = plan(settings)
     check_named(settings, steps)
     with interruptible() as stop:
         progress = Session(progress=Screen(), stop=stop).watched()
         with out_of_working_folder():
             from nstudent.data.survey import survey
+            from nstudent.models.device import has_gpu
+            from nstudent.runs.forecast import forecast
         found = survey(settings.data, settings.seed, progress)
         print_survey(found)
         if found.no_splits:
             raise DataError(found.no_splits)
         rehearse(settings, steps, progress)
+        expected = forecast(settings, amounts_of(found), progress)
     typer.echo(f"networks: all can be trained at {settings.data.image_size} px")
+    print_expected(expected_time(expected.total, has_gpu=has_gpu()))
 
 
 @app.command("pack")
@@ -70,7 +78,7 @@ def data_pack_command(
         from nstudent.data.sources.packed import PackMetrics
     from nstudent.storage.artifact import Manifest
 
-    settings = load_config(config, overrides or []).data
+    settings = load_config(config, sized(config, overrides)).data
     with interruptible() as stop:
         folder = make_pack(settings, out, Session(progress=Screen(), stop=stop), repair=repair)
     metrics = PackMetrics.of(Manifest.read(folder))

@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from nstudent.cli.expected import amounts_of, expected_time, print_expected
 from nstudent.cli.interruption import interruptible
 from nstudent.errors import ConfigError, DataError, LevelsError
-from nstudent.machine import available_cores, out_of_working_folder
+from nstudent.machine import out_of_working_folder
 from nstudent.session import Session
 
 if TYPE_CHECKING:
     from nstudent.config.first_page import Situation
     from nstudent.data.survey import Survey
     from nstudent.progress import Progress
-    from nstudent.runs.forecast import Amounts
 
 _MEGABYTES = 19
 """Size of the pretrained weights that are proposed."""
@@ -60,7 +60,6 @@ def init_command(
     """
     _refuse_existing(out)
     from nstudent.config.first_page import as_text, configured, propose, shortened
-    from nstudent.runs.remaining import in_words
     from nstudent.screen.bars import Screen
 
     with interruptible() as stop:
@@ -70,17 +69,16 @@ def init_command(
         data, found = _looked_at(photos, heap, progress)
         situation = _situation(photos, data, found, weights, download)
         entries = propose(situation)
-        amounts = _amounts(found)
+        amounts = amounts_of(found)
         expected = forecast(configured(entries), amounts, progress)
         fitting = shortened(entries, expected.like_the_student, expected.total)
         if fitting != entries:
             expected = forecast(configured(fitting), amounts, progress)
-    took = f"{in_words(expected.total)} on this machine ({_machine(situation)})"
+    took = expected_time(expected.total, has_gpu=situation.has_gpu)
     _write(out, as_text(fitting, _head(out, found, took)))
     typer.echo(f"wrote {out}: read it, and change what you know better")
     typer.echo("  (nstudent config explain KEY says what a key means)")
-    typer.echo(f"expected time: {took};")
-    typer.echo("  a few steps were timed, and it may take half of that, or twice")
+    print_expected(took)
     typer.echo(f"run it:  nstudent run-all --config {out}")
 
 
@@ -110,13 +108,6 @@ def _looked_at(photos: Path, heap: Path | None, progress: Progress) -> tuple[dic
     if found.no_splits:
         raise DataError(found.no_splits)
     return data, found
-
-
-def _amounts(found: Survey) -> Amounts:
-    from nstudent.runs.forecast import Amounts
-
-    split = found.splits
-    return Amounts(split["train"], split["unlabelled"], split["validation"], split["test"], found.sample.seconds_each)
 
 
 def _situation(
@@ -169,11 +160,6 @@ def _weights(side: int | None, given: Path | None, download: bool | None) -> boo
         err=True,
     )
     return False
-
-
-def _machine(situation: Situation) -> str:
-    cores = available_cores()
-    return f"{cores} core{'' if cores == 1 else 's'}, {'with' if situation.has_gpu else 'no'} GPU"
 
 
 def _head(out: Path, found: Survey, took: str) -> list[str]:

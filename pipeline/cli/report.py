@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import typer
 from nstudent.cli.arguments import RunDirArgument
@@ -12,12 +13,30 @@ from nstudent.report.mark import REPORT, is_current, mark
 from nstudent.runs.kept_config import CONFIG
 
 
-def report_command(run_dir: RunDirArgument) -> None:
+def report_command(
+    run_dir: RunDirArgument,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            "--labels",
+            help="Write a CSV table instead: what each unlabelled image was taken for in each round, and which of "
+            "these labels were used, not sure enough, or dropped by the filter.",
+            metavar="FILE",
+        ),
+    ] = None,
+) -> None:
     """Write RUN_DIR/report.html: scores, curves, confusion, mistakes, labels and pictures of a run in one page.
 
     The page needs no network and runs no code. run-all writes it at its end, too. Of a run that is under way or was
     stopped it shows what is there, and says what is missing.
     """
+    if labels is not None:
+        with out_of_working_folder():
+            from nstudent.report.label_table import write_label_table
+
+        rows = write_label_table(run_dir, labels)
+        typer.echo(one_line(f"{labels}: {rows:,} labels"))
+        return
     with out_of_working_folder():
         from nstudent.report.page import write_report
 

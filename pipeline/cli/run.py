@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from nstudent.cli.arguments import ConfigOption, Overrides, RunDirOption, StageName
+from nstudent.cli.arguments import ConfigOption, Overrides, RunDirOption, StageName, sized
 from nstudent.cli.interruption import USER_ERROR, interruptible
 from nstudent.cli.status import print_states
 from nstudent.distributed.world import Alone, IndependentJob, World
@@ -48,7 +48,7 @@ def run_all_command(
     from nstudent.runs.run import run_all
     from nstudent.screen.bars import Screen
 
-    settings = load_config(config, overrides or [])
+    settings = load_config(config, sized(config, overrides))
     steps = needed_until(plan(settings), until)
     if dry_run:
         console.print_plan(steps)
@@ -127,7 +127,7 @@ def stage_command(
     from nstudent.runs.run import run_part, run_stage
     from nstudent.screen.bars import Screen
 
-    settings = load_config(config, overrides or [])
+    settings = load_config(config, sized(config, overrides))
     if shard is not None:
         with interruptible() as stop:
             folder = run_part(settings, stage.value, _part(shard), run_dir, Session(progress=Screen(), stop=stop))

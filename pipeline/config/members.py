@@ -8,11 +8,14 @@ from nstudent.config.types import Count, ImageSize, Later, Number, Section, Whol
 from nstudent.errors import ConfigError
 from pydantic import Field, PlainSerializer, PlainValidator, model_validator
 
-HeadName = Literal["fine_to_coarse", "coarse_to_fine", "independent", "flat", "hd_cnn"]
+HeadName = Literal["fine_to_coarse", "coarse_to_fine", "independent", "flat", "hd_cnn", "branching"]
 """The heads of a network; what each builds stands in the table of ``models.heads``."""
 LOG_PROBABILITY_HEADS: frozenset[HeadName] = frozenset({"flat", "hd_cnn"})
 """Heads whose logits are logarithms of probabilities: a yes or no for each of them means nothing."""
-
+HEADS_OF_SEVERAL_LEVELS: frozenset[HeadName] = frozenset({"hd_cnn", "branching"})
+"""Heads that are what they are by the levels above the finest: on a tree of one level they would be another head."""
+HEADS_ON_MAPS: frozenset[HeadName] = frozenset({"branching"})
+"""Heads whose coarse levels read shallower maps than the last one: not every network of timm gives them."""
 
 GRADIENTS_PX = 32
 """Side of the images that gradient histograms are taken of: their cells are so many pixels wide."""
@@ -51,12 +54,23 @@ class ModelConfig(MemberConfig):
     """fine_to_coarse: coarse levels also read the detached features of finer ones. coarse_to_fine: the reverse.
     independent: each level reads the pooled features alone. flat: one softmax over all places where a label may end,
     and a class at any level has the summed probability of those below it. hd_cnn: one softmax over the coarse classes,
-    and for each of them an expert in what is below it."""
+    and for each of them an expert in what is below it. branching: coarse levels read shallower maps of a backbone."""
     head_width: Count = 64
-    """Features that a level projects for itself (fine_to_coarse, coarse_to_fine), or an expert (hd_cnn)."""
+    """Features that a level projects for itself (fine_to_coarse, coarse_to_fine, branching), or an expert (hd_cnn)."""
+    routing_threshold: Annotated[Annotated[Number, Field(gt=0, le=1)] | None, Later(None)] = None
+    """hd_cnn: the expert of a coarse class that is less probable is not asked when the network is used, and what is
+    below the class is equally probable; that of the most probable class always is. null: all experts are asked."""
     logit_norm: Annotated[Annotated[Number, Field(ge=0.005, le=10)] | None, Later(None)] = None
     """LogitNorm (arXiv 2205.09310): the logits of a level are divided by their length times this temperature, so that
     a network cannot become surer by larger logits; 0.04 in the paper. null: they stay as they are."""
+
+    @model_validator(mode="after")
+    def _routes_with_experts(self) -> Self:
+        if self.routing_threshold is not None and self.head != "hd_cnn":
+            raise ValueError(
+                f"routing_threshold is a key of head=hd_cnn, and head={self.head} has no experts: leave it out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _normalises_what_it_may(self) -> Self:

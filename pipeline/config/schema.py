@@ -4,165 +4,21 @@ from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from nstudent.config.data import DataConfig as DataConfig
-from nstudent.config.members import LOG_PROBABILITY_HEADS, AnyMember, MemberConfig, UntrainedMember
+from nstudent.config.members import HEADS_OF_SEVERAL_LEVELS, LOG_PROBABILITY_HEADS
 from nstudent.config.members import ModelConfig as ModelConfig
 from nstudent.config.pseudolabel import PseudolabelConfig as PseudolabelConfig
+from nstudent.config.stage_sections import ConsistencyConfig as ConsistencyConfig
+from nstudent.config.stage_sections import EvaluateConfig as EvaluateConfig
+from nstudent.config.stage_sections import FilterConfig as FilterConfig
+from nstudent.config.stage_sections import FinalConfig as FinalConfig
+from nstudent.config.stage_sections import ProbeStageConfig as ProbeStageConfig
+from nstudent.config.stage_sections import StudentConfig as StudentConfig
+from nstudent.config.stage_sections import TeacherConfig as TeacherConfig
 from nstudent.config.training import WITHOUT_SOFTMAX
 from nstudent.config.training import NoiseConfig as NoiseConfig
 from nstudent.config.training import TrainingConfig as TrainingConfig
-from nstudent.config.types import (
-    Absent,
-    Count,
-    DecoderName,
-    Later,
-    Number,
-    Positive,
-    Precision,
-    Section,
-    Share,
-    Whole,
-)
-from pydantic import Field, field_validator, model_validator
-
-
-class TeacherConfig(TrainingConfig):
-    """The first labeller: an ensemble trained on the labels alone."""
-
-    epochs: Count = 100
-    """Passes over the labelled images."""
-    batch_size: Count = 50
-    """Labelled images a step."""
-    members: Annotated[tuple[AnyMember, ...], Field(min_length=1, max_length=64)] = (ModelConfig(), ModelConfig())
-    """Members, trained apart, whose probabilities are averaged. The key kind names another kind than network."""
-    max_gmacs: Positive | None = None
-    """Limit on the multiply-adds of the whole ensemble for one image, in billions; null: none."""
-    cross_fit: Annotated[bool, Later(False)] = False
-    """Train each member without a fold of its own of the labelled images, so that every labelled image has a prediction
-    by a member that has not seen it. Needs as many members as data.folds, three or more."""
-
-
-class ProbeStageConfig(Section):
-    """What the labels give in a minute: regressions on features that are not trained."""
-
-    members: tuple[UntrainedMember, ...] | None = None
-    """Probes, whose probabilities are averaged. null: one, of the backbones of the teacher's first pretrained
-    member, or where there is none of gradient histograms. []: no probe."""
-
-    @field_validator("members")
-    @classmethod
-    def _are_not_trained(cls, members: tuple[MemberConfig, ...] | None) -> tuple[MemberConfig, ...] | None:
-        for number, member in enumerate(members or ()):
-            if isinstance(member, ModelConfig):
-                raise ValueError(f"probe.members.{number} is a network, which is trained: put it into teacher.members")
-        return members
-
-
-class FilterConfig(TrainingConfig):
-    """SELF (arXiv 1910.01842): labels that labeller and self-ensemble together doubt are dropped, level by level."""
-
-    enabled: bool = False
-    """Doubt the pseudo-labels. false: every one of the step before goes on, with its probabilities as it is."""
-    labelled: bool = False
-    """Doubt the labels people gave, too."""
-    threshold: Share = 0.5
-    """A level stays where the probability of its label, by both of them, reaches this, and so do those above."""
-    iterations: Count = 2
-    """Largest number of rounds of training and filtering; it stops earlier where validation no longer improves."""
-    epochs: Count = 8
-    """Passes over the images, an iteration."""
-    warmup_epochs: Annotated[Number, Field(ge=0)] = 0.5
-    """Epochs over which the learning rate rises from a hundredth of its height."""
-    model: ModelConfig = ModelConfig()
-    """The network of the self-ensemble."""
-    unlabelled_ratio: Annotated[Number, Field(ge=0)] = 3.0
-    """Pseudo-labelled images a labelled one in a batch."""
-    average_momentum: Annotated[Number, Field(ge=0, lt=1)] = 0.9
-    """Weight of the past in the running average of an image's predictions, a pass."""
-    consistency_weight: Annotated[Number, Field(ge=0)] = 1.0
-    """Height of the consistency loss, which every image feeds, dropped or not. The squared distances are summed over
-    classes: Mean Teacher's 100 times their mean (arXiv 1703.01780) is 10 for ten classes."""
-    consistency_ramp: Share = 0.3
-    """Share of training over which the consistency loss rises (sigmoid ramp)."""
-    max_dropped_share: Share = 0.5
-    """If more than this share of the labels of any level would go, none do: the filter, not the labels, is wrong."""
-
-
-class ConsistencyConfig(Section):
-    """A student that goes on learning: as far as its averaged network is sure of a weakly noised image, that belief
-    takes the place of the stored label (after FixMatch, arXiv 2001.07685, and SoftMatch, arXiv 2301.10921)."""
-
-    begins: Annotated[Number, Field(ge=0, lt=1)] = 0.3
-    """Fraction of the training up to which the stored labels alone are taught."""
-    full: Annotated[Number, Field(gt=0, le=1)] = 0.7
-    """Fraction of the training from which on the share is at its height; it rises in a straight line."""
-    share: Annotated[Number, Field(gt=0, le=1)] = 1.0
-    """Height of the share: how far a belief that is certain takes the place of the stored label."""
-    weak: Share = 0.5
-    """Noise of the view that the averaged network looks at: this share of noise.shift, zoom and rotate, and mirrored as
-    by noise.flip. 0: no moves."""
-    temperature: Positive = 0.5
-    """Sharpens the beliefs: probabilities of paths are raised to the power of 1 / temperature."""
-    align: bool = True
-    """Draw the mean of the beliefs to the shares of the classes among the labels (ReMixMatch, arXiv 1911.09785)."""
-    sigmas: Annotated[Number, Field(ge=0)] = 2.0
-    """How fast the weight of a belief falls with its confidence below the mean, in standard deviations (SoftMatch). 0:
-    every belief has the weight 1."""
-    momentum: Annotated[Number, Field(ge=0, lt=1)] = 0.99
-    """Weight of the past in the running means that alignment and weights go by, a step."""
-
-    @model_validator(mode="after")
-    def _rises(self) -> "ConsistencyConfig":
-        if self.begins >= self.full:
-            raise ValueError(f"begins ({self.begins:g}) is not before full ({self.full:g})")
-        return self
-
-
-class StudentConfig(TrainingConfig):
-    """A network of at least the teacher's size, trained under noise on labels and kept pseudo-labels."""
-
-    model: ModelConfig = ModelConfig(backbone_options={"channels": (48, 72, 96, 144)}, head_width=128)
-    """The student, half as wide again as a member of the teacher; its supervised-only baseline has its architecture."""
-    epochs: Count | None = None
-    """Passes over the unlabelled heap: an epoch has as many steps as showing every image once would take. null: 30, and
-    over a small heap so many more that the training has 400 steps."""
-    warmup_epochs: Annotated[Number, Field(ge=0)] = 1.0
-    """Epochs over which the learning rate rises from a hundredth of its height."""
-    unlabelled_ratio: Annotated[Number, Field(gt=0)] | None = None
-    """Pseudo-labelled images a labelled one in a batch. null: 3, or as many as there are if that is less, but one."""
-    unlabelled_weight: Annotated[Number, Field(ge=0)] = 1.0
-    """Weight of the pseudo-labels' loss beside that of the labels."""
-    ema_decay: Annotated[Number, Field(ge=0, lt=1)] = 0.995
-    """Decay of the running average of the weights, a step; at step t at most (1 + t) / (10 + t)."""
-    consistency: Annotated[ConsistencyConfig | None, Later(None)] = None
-    """Own beliefs in place of stored labels later in the training; {} takes the defaults. null: stored labels alone."""
-    noise: NoiseConfig = NoiseConfig(operations=2, dropout=0.2, drop_path=0.1, cutmix=0.5)
-
-    @model_validator(mode="after")
-    def _consistency_of_a_softmax(self) -> "StudentConfig":
-        if self.consistency is not None and self.loss == "mcm":
-            raise ValueError("consistency reads the networks of a softmax, and loss is mcm: set consistency to null")
-        return self
-
-
-class FinalConfig(Section):
-    """What the final classifier may be. The labellers of the rounds have no such limits."""
-
-    max_gmacs: Annotated[Positive | None, Later(None)] = None
-    """Limit on its multiply-adds for one image, in billions; null: none. Of what fits, the best is taken."""
-    refit: Annotated[bool, Later(False)] = False
-    """Train what was chosen once more, on labels and validation together, after the last decision. It takes as long as
-    its trainings took, and the best of the labels alone is trained again beside it, to be compared with."""
-
-
-class EvaluateConfig(Section):
-    """How the scores at the end are made."""
-
-    resamples: Count = 1000
-    """Bootstrap resamples behind each interval."""
-    confidence: Annotated[Number, Field(gt=0, lt=1)] = 0.95
-    """Coverage of the intervals."""
-    batch_size: Count | None = None
-    """Largest number of images scored at once; null: as in labelling."""
+from nstudent.config.types import Absent, Count, DecoderName, Later, Number, Precision, Section, Whole
+from pydantic import Field, model_validator
 
 
 class Config(Section):
@@ -254,22 +110,35 @@ class Config(Section):
             raise ValueError(problem)
         return self
 
+    def _networks(self) -> Iterator[tuple[str, ModelConfig, TrainingConfig]]:
+        """Every network that may be trained: the key of its settings, these, and how it is trained."""
+        members = [each for each in self.teacher.members if isinstance(each, ModelConfig)]
+        yield from (("teacher.members", each, self.teacher) for each in members)
+        yield "student.model", self.student.model, self.student
+        yield "filter.model", self.filter.model, self.filter
+
+    @model_validator(mode="after")
+    def _sizes_grow(self) -> "Config":
+        for name, training in (("teacher", self.teacher), ("filter", self.filter), ("student", self.student)):
+            if problem := training.misfit(self.data.image_size):
+                raise ValueError(f"{name}: {problem}")
+        if self.filter.finish_epochs:
+            raise ValueError("filter.finish_epochs: the filter keeps no network that a finish could better: set 0")
+        return self
+
     @model_validator(mode="after")
     def _heads_fit_losses(self) -> "Config":
-        members = [each for each in self.teacher.members if isinstance(each, ModelConfig)]
-        trained = [("teacher.members", each, self.teacher.loss) for each in members]
-        trained += [("student.model", self.student.model, self.student.loss)]
-        trained += [("filter.model", self.filter.model, self.filter.loss)]
-        for name, model, loss in trained:
-            if model.head in LOG_PROBABILITY_HEADS and loss in WITHOUT_SOFTMAX:
+        for name, model, training in self._networks():
+            if model.head in LOG_PROBABILITY_HEADS and training.loss in WITHOUT_SOFTMAX:
                 raise ValueError(
-                    f"{name}: the head {model.head} compares all classes with each other, and loss={loss} none: "
-                    "choose another head or another loss"
+                    f"{name}: the head {model.head} compares all classes with each other, and loss={training.loss} "
+                    "none: choose another head or another loss"
                 )
         return self
 
     def misfits(self, depth: int) -> Iterator[str]:
-        """Keys with one number a level that are not for so many levels, a sentence each."""
+        """Keys that are not for so many levels, a sentence each: those with one number a level, and those that mean
+        something for several levels alone."""
         thresholds = self.pseudolabel.threshold
         if isinstance(thresholds, tuple) and len(thresholds) != depth:
             yield f"pseudolabel.threshold has {len(thresholds)} numbers for {depth} levels of data.levels"
@@ -277,3 +146,15 @@ class Config(Section):
             weights = getattr(self, section).level_weights
             if weights is not None and len(weights) != depth:
                 yield f"{section}.level_weights has {len(weights)} numbers for {depth} levels of data.levels"
+            schedule = getattr(self, section).level_schedule
+            if depth < 2 and schedule != "constant":
+                yield (
+                    f"{section}.level_schedule={schedule} moves weights between levels: set constant for the {depth} "
+                    "level of data.levels"
+                )
+        for name, model, _ in self._networks():
+            if depth < 2 and model.head in HEADS_OF_SEVERAL_LEVELS:
+                yield (
+                    f"{name}: the head {model.head} treats coarse levels apart: choose another for the {depth} level "
+                    "of data.levels"
+                )

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from nstudent.config.types import Count, Later, Number, Positive, Schedule, Section, Share, Whole
+from nstudent.config.types import Count, ImageSize, Later, Number, Positive, Schedule, Section, Share, Whole
 from pydantic import Field, model_validator
 
 
@@ -56,12 +56,19 @@ class NoiseConfig(Section):
 
 LossName = Literal["cross_entropy", "bce", "hxe", "soft_labels", "tree_path_kl", "mcm"]
 """The losses; what each computes stands in the table of ``training.losses``."""
+LevelScheduleName = Literal["constant", "b_cnn", "coarse_first"]
+"""How the weights of the levels move; what each does stands in the table of ``training.schedules``."""
 _KEYS_OF = {
     "hxe_alpha": ("loss", "hxe"),
     "hxe_first": ("loss", "hxe"),
     "soft_label_beta": ("loss", "soft_labels"),
     "tree_path_weight": ("loss", "tree_path_kl"),
     "class_weight_beta": ("class_weights", "effective_number"),
+    "agc_factor": ("clip", "agc"),
+    "step_epochs": ("schedule", "step"),
+    "step_factor": ("schedule", "step"),
+    "plateau_patience": ("schedule", "plateau"),
+    "plateau_factor": ("schedule", "plateau"),
 }
 """Keys that mean something with one choice of another key alone: they are refused where it is another."""
 WITHOUT_SOFTMAX = frozenset({"bce", "mcm"})
@@ -74,17 +81,40 @@ class TrainingConfig(Section):
     batch_size: Count = 32
     """Labelled images a step."""
     optimizer: str = "adamw"
-    """Name of a timm optimizer."""
+    """Name of a timm optimizer: sgd (with Nesterov momentum), momentum (SGD without), adagrad, rmsprop, adam, adamw,
+    and what timm.optim.list_optimizers() names beyond."""
+    optimizer_options: Annotated[dict[str, bool | int | float | str | tuple[float, ...]], Later({})] = Field(default={})
+    """Options of that optimizer beside rate and decay, such as {momentum: 0.8} or {betas: [0.9, 0.99]}."""
     learning_rate: Positive = 0.003
-    """Start of the cosine that falls to zero over the training, and what the warm-up rises to before it joins in."""
+    """Start of the schedule, and what the warm-up rises to before it joins in."""
+    schedule: Annotated[Literal["cosine", "step", "plateau", "constant"], Later("cosine")] = "cosine"
+    """How the learning rate goes on after the warm-up. cosine: it falls to zero over the training. step: it drops every
+    step_epochs. plateau: it drops where the validation score no longer rises. constant: it stays."""
+    step_epochs: Annotated[Positive | None, Later(None)] = None
+    """step: epochs from one drop to the next. null: a third of the training."""
+    step_factor: Annotated[Annotated[Number, Field(gt=0, lt=1)] | None, Later(None)] = None
+    """step: what the learning rate is multiplied by at each drop. null: 0.1."""
+    plateau_patience: Annotated[Annotated[Whole, Field(ge=0)] | None, Later(None)] = None
+    """plateau: number of scores in a row without a new best that are waited through; a training has about ten scores.
+    null: 1."""
+    plateau_factor: Annotated[Annotated[Number, Field(gt=0, lt=1)] | None, Later(None)] = None
+    """plateau: what the learning rate is multiplied by at each drop. null: 0.1."""
+    layer_decay: Annotated[Annotated[Number, Field(gt=0, le=1)], Later(1.0)] = 1.0
+    """Layer-wise decay of the learning rate (BEiT, arXiv 2106.08254): each layer of a backbone learns so many times as
+    fast as the one after it, the last one so many times as fast as the head. 1: all alike."""
+    head_rate: Annotated[Positive, Later(1.0)] = 1.0
+    """The head learns so many times as fast as learning_rate says."""
     weight_decay: Annotated[Number, Field(ge=0)] = 0.02
     """Decoupled weight decay of the optimizer."""
     warmup_epochs: Annotated[Number, Field(ge=0)] = 3.0
     """Epochs over which the learning rate rises from a hundredth of its height."""
-    clip: Annotated[Literal["norm"], Later("norm")] = "norm"
-    """How a gradient that is too long is shortened. norm: all weights by the same factor, to clip_norm."""
+    clip: Annotated[Literal["norm", "agc"], Later("norm")] = "norm"
+    """How a gradient that is too long is shortened. norm: all weights by the same factor, to clip_norm. agc: each row
+    of a weight by itself, to a share of the row's own length, the classifier's not at all (arXiv 2102.06171)."""
     clip_norm: Positive | None = 5.0
-    """Largest norm of the gradient; null: unlimited."""
+    """norm: largest norm of the gradient; null: unlimited."""
+    agc_factor: Annotated[Positive | None, Later(None)] = None
+    """agc: largest length of a row's gradient as a share of the row's own. null: 0.01."""
     ema_decay: Annotated[Number, Field(ge=0, lt=1)] = 0.99
     """Decay of the running average of the weights, a step. The average is what is kept and what labels. At step t it is
     at most (1 + t) / (10 + t), so that a short training forgets its start: 0.99 holds from step 890 on."""
@@ -112,6 +142,10 @@ class TrainingConfig(Section):
     """Mass spread over all classes of a level, for given labels."""
     level_weights: tuple[Positive, ...] | None = None
     """Weight of each level's loss, coarse first; null: equal."""
+    level_schedule: Annotated[LevelScheduleName, Later("constant")] = "constant"
+    """How the weights of the levels move while the network trains; level_weights count beside it. constant: they stay.
+    b_cnn: from the coarsest level to the finest, which has the second half alone (arXiv 1709.09890). coarse_first: the
+    same first half, and then all levels alike."""
     class_weights: Literal["none", "balanced", "effective_number"] = "none"
     """balanced: an image counts inverse to its class's frequency among the labels, per level. Smoothing stays even.
     effective_number: inverse to (1 - beta^images) / (1 - beta) of its class (arXiv 1901.05555)."""
@@ -123,7 +157,50 @@ class TrainingConfig(Section):
     """Weight of a class without a labelled image, which only pseudo-labels can name."""
     checkpoint_activations: bool = False
     """Less memory for more time: most activations are computed again in the backward pass. No number changes."""
+    train_image_size: Annotated[ImageSize | None, Later(None)] = None
+    """Side, in pixels, that the images are brought to while the network learns from them; the finished network sees
+    them at data.image_size (arXiv 1906.06423). null: data.image_size."""
+    progressive_stages: Annotated[Count, Later(1)] = 1
+    """Number of stages in which images and noise grow (EfficientNetV2, arXiv 2104.00298, where there are 4). 1: the
+    same size and noise throughout."""
+    progressive_start: Annotated[ImageSize | None, Later(None)] = None
+    """Side, in pixels, from which images grow: the first stage lies one step above it. null: half of the last side."""
+    finish_epochs: Annotated[Whole, Field(ge=0), Later(0)] = 0
+    """So many of the last epochs train at data.image_size, on images without noise, the head and the last normalisation
+    of each backbone alone (FixRes, arXiv 1906.06423). Needs a smaller train_image_size."""
+    finish_rate: Annotated[Positive | None, Later(None)] = None
+    """Learning rate at the start of the finish, as a multiple of learning_rate; it falls to zero. null: 0.1."""
     noise: NoiseConfig = NoiseConfig()
+
+    @model_validator(mode="after")
+    def _one_clip(self) -> "TrainingConfig":
+        if self.clip != "norm" and self.clip_norm not in (None, TrainingConfig.model_fields["clip_norm"].default):
+            raise ValueError(f"clip_norm is a key of clip=norm, and clip is {self.clip}: leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _grows(self) -> "TrainingConfig":
+        if self.progressive_start is not None and self.progressive_stages == 1:
+            raise ValueError("progressive_start is for trainings in stages: set progressive_stages=4, or leave it out")
+        if self.finish_rate is not None and not self.finish_epochs:
+            raise ValueError("finish_rate is for trainings with a finish: set finish_epochs=1, or leave it out")
+        if self.finish_epochs and self.train_image_size is None:
+            raise ValueError(
+                "finish_epochs are for trainings on smaller images: set train_image_size, or leave them out"
+            )
+        epochs = getattr(self, "epochs", None)
+        if epochs is not None and self.finish_epochs >= epochs:
+            raise ValueError(f"finish_epochs are the last of the {epochs} epochs, and {self.finish_epochs} leave none")
+        return self
+
+    def misfit(self, image_size: int) -> str | None:
+        """What is wrong with the sizes of the training if the finished network sees ``image_size``, as a sentence."""
+        last = self.train_image_size or image_size
+        if last > image_size or (last == image_size and self.finish_epochs):
+            return f"train_image_size={last} is not below data.image_size={image_size}: lower it, or leave it out"
+        if self.progressive_start is not None and self.progressive_start >= last:
+            return f"images cannot grow from progressive_start={self.progressive_start} to {last} px: lower it"
+        return None
 
     @model_validator(mode="after")
     def _one_loss(self) -> "TrainingConfig":

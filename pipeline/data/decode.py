@@ -76,13 +76,13 @@ def decode(content: bytes, size_px: int, max_pixels: int, bits: int | None = Non
         with _quiet(), Image.open(metered, formats=formats()) as header:
             metered.begin_body()
             _check_size(header.size, max_pixels)
-            orientation = header.getexif().get(_ORIENTATION, 1)
+            orientation = _orientation(header)
             kind, mode, transparent = header.format, header.mode, "transparency" in header.info
             _check_cost(header, content, max_pixels)
             if kind not in ("JPEG", "PNG") or mode not in ("RGB", "L") or transparent:
                 pixels = _with_pillow(header, content, bits)
                 # Asked again: Pillow has turned a TIFF while it loaded it.
-                return square(_oriented(pixels, header.getexif().get(_ORIENTATION, 1)), size_px)
+                return square(_oriented(pixels, _orientation(header)), size_px)
         pixels = _jpeg(content, header.size, size_px) if kind == "JPEG" else _png(content, bits)
     except ImageError:
         raise
@@ -212,6 +212,14 @@ def _with_pillow(header: Image.Image, content: bytes, bits: int | None) -> Pixel
         below = Image.new("RGBA", image.size, (_BACKGROUND, _BACKGROUND, _BACKGROUND, 255))
         image = Image.alpha_composite(below, image).convert("RGB")
     return np.asarray(image)
+
+
+def _orientation(image: Image.Image) -> int:
+    """As EXIF says it; upright where that is damaged, which says nothing of the pixels."""
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except (OSError, ValueError, SyntaxError, TypeError, LookupError, struct.error):
+        return 1
 
 
 def _oriented(pixels: Pixels, orientation: int) -> Pixels:

@@ -108,7 +108,8 @@ def _compared(run_dir: Path, ensemble: Ensemble, network: Network, made: nn.Modu
         images = network.seen(ensemble.images(torch.from_numpy(pixels)))
         found = made((images - backbone.mean) / backbone.std)
         wanted = torch.cat(network(images), dim=1) if found.shape[1] == sum(ensemble.recipe.outputs.sizes) else None
-        wanted = backbone(images) if wanted is None else wanted
+        # Those of shallower maps, which a head may read as well, stand before the features of the whole network.
+        wanted = backbone(images)[:, -found.shape[1] :] if wanted is None else wanted
     apart = float(np.abs(found.numpy() - wanted.numpy()).max())
     if not apart <= _MOST_APART:
         raise ArtifactError(f"timm's network differs from that of the run by {apart:.0e}: export to onnx or torch")

@@ -12,6 +12,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 _SMALLEST_SIDE_PX = 8
 _SIZE_STEP_PX = 8
+_USUAL_PX = 224
+_MARGIN = 1.5
+"""Estimates of a cost up to so many times the limit are looked into."""
+_AUTO_STEP_PX = 32
+"""Sides that are chosen are multiples of this: what most backbones shrink an image by."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,34 @@ def check_cost(cost_at: Callable[[int], float], image_size: int, limit: float | 
     )
 
 
+def largest_side(cost_at: Callable[[int], float], limit: float, most_px: int) -> int:
+    """The largest multiple of 32 pixels at which an ensemble is within a limit.
+
+    Args:
+        cost_at: Gives the GMACs of the ensemble for one image, from the side of the image in pixels.
+        limit: Largest number of GMACs.
+        most_px: Largest side that is tried.
+
+    Raises:
+        ConfigError: None fits.
+    """
+    sides = range(most_px // _AUTO_STEP_PX * _AUTO_STEP_PX, 0, -_AUTO_STEP_PX)
+    first = ((side, _cost(cost_at, side)) for side in (_USUAL_PX, *reversed(sides)))
+    near: Iterable[int] = ()
+    for side, cost in first:
+        if cost is not None:
+            # Cost grows with the square of the side, or nearly. Some networks take a few sizes only: each is tried.
+            near = (each for each in sides if cost * (each / side) ** 2 <= _MARGIN * limit)
+            break
+    fitting = next((each for each in near if _fits(cost_at, each, limit)), None)
+    if fitting is None:
+        raise ConfigError(
+            f"data.image_size=auto: teacher.max_gmacs is {limit:g}, and no multiple of {_AUTO_STEP_PX} px fits: raise "
+            "the limit, or use smaller or fewer members"
+        )
+    return fitting
+
+
 def check_final_cost(costs: Mapping[str, float], limit: float | None) -> None:
     """Refuse a limit under which a run has no result.
 
@@ -88,8 +121,13 @@ def check_final_cost(costs: Mapping[str, float], limit: float | None) -> None:
 
 
 def _fits(cost_at: Callable[[int], float], image_size: int, limit: float) -> bool:
+    cost = _cost(cost_at, image_size)
+    return cost is not None and cost <= limit
+
+
+def _cost(cost_at: Callable[[int], float], image_size: int) -> float | None:
     try:
-        return cost_at(image_size) <= limit
+        return cost_at(image_size)
     except (RuntimeError, AssertionError, ValueError):
         # Some networks take one size only, or halve a small image away.
-        return False
+        return None

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from nstudent.config.members import ModelConfig
 from nstudent.data.batches import Examples
@@ -63,6 +65,16 @@ class Exportable(Protocol):
         """
 
 
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """What a member says of labelled images that it was not fitted to, by fits to the others."""
+
+    images: Ids
+    """Image ids, (images,)."""
+    levels: tuple[npt.NDArray[np.float32], ...]
+    """Distributions per level, (images, outputs)."""
+
+
 @dataclass(frozen=True)
 class Fitted:
     """A member that was fitted, and what it took."""
@@ -75,6 +87,8 @@ class Fitted:
     """What the training has cost; it counts passes through networks alone."""
     mirrored: bool | None = None
     """Whether it says that images may be mirrored; ``None`` of a kind that does not ask."""
+    held_out: HeldOut | None = None
+    """``None`` of a kind that does not know, or if it was not asked."""
 
 
 class NetworkTraining(Protocol):
@@ -117,6 +131,10 @@ class FitInputs:
     """Told how far the fit is; raises ``StoppedError`` if the run is to stop."""
     networks: NetworkTraining
     """How this step trains networks."""
+    heap: Ids = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    """Unlabelled images that a member which can label them by itself is fitted to as well, by id; none by default."""
+    is_weighed: bool = False
+    """Whether the member is asked what it says of images that it was not fitted to (``Fitted.held_out``)."""
 
     def images(self, ids: Ids) -> Tensor:
         """Some images without noise, as ``Member.distributions`` gets them: float32 (images, 3, side, side), on the

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from nstudent.config.members import HEADS_ON_MAPS
 from nstudent.config.schema import ModelConfig
 from nstudent.errors import ConfigError, NstudentError, summary
 from nstudent.models.activation_checkpointing import checkpoint_activations
-from nstudent.models.heads import LAST_LAYERS, Logits, build_head, normalised
+from nstudent.models.heads import LAST_LAYERS, HeadSettings, Logits, build_head, normalised
+from nstudent.models.maps import Maps, columns_of, pooled_maps, shallow_maps
 from nstudent.models.options import MAX_BACKBONES, check_network, check_options
 from nstudent.models.resizing import resized
 from nstudent.models.stem import keep_side
@@ -34,17 +36,29 @@ class Backbone(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float], native_px: int) -> None:
-        """``native_px``: side of the images that its pretrained weights were made with."""
+    def __init__(
+        self, network: nn.Module, mean: Sequence[float], std: Sequence[float], native_px: int, maps: Maps | None = None
+    ) -> None:
+        """Put a normalisation before a network.
+
+        Args:
+            network: The network.
+            mean: Mean of each channel of the images that it was made for.
+            std: Standard deviation of each.
+            native_px: Side of the images that its pretrained weights were made with.
+            maps: Shallower maps whose means stand before its features; ``None``: none do.
+        """
         super().__init__()
         self.network = network
         self.native_px = native_px
+        self.maps = maps
         self.register_buffer("mean", torch.tensor(mean).reshape(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).reshape(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(batch, 3, side, side) in 0..1 -> (batch, features)."""
-        features: Tensor = self.network(_normalised(images, self.mean, self.std))
+        """(batch, 3, side, side) in 0..1 -> (batch, features), before them those of ``maps``."""
+        seen = _normalised(images, self.mean, self.std)
+        features: Tensor = self.network(seen) if self.maps is None else pooled_maps(self.network, seen, self.maps)
         return features
 
 
@@ -164,21 +178,37 @@ def build_network(
         torch.manual_seed(seed(*key, "weights"))
         backbones: list[nn.Module] = []
         widths: list[int] = []
+        coarse_levels = len(outputs.sizes) - 1 if config.head in HEADS_ON_MAPS else 0
+        maps: list[Maps | None] = []
         for name in config.backbones:
-            backbone, width = build_backbone(name, config, drop_path, load_pretrained)
+            backbone, width = build_backbone(name, config, drop_path, load_pretrained, coarse_levels)
             if checkpointing:
                 checkpoint_activations(backbone.network, name)
             backbones.append(backbone)
             widths.append(width)
+            maps.append(backbone.maps)
         if config.wide_channels:
             backbones.append(WideConvolution(config.wide_channels))
             widths.append(config.wide_channels)
-        head = build_head(config.head, sum(widths), outputs, config.head_width)
+            maps.append(None)
+        num_features = sum(widths) + sum(sum(each.widths) for each in maps if each is not None)
+        columns = columns_of(maps, widths, coarse_levels) if coarse_levels else None
+        settings = HeadSettings(num_features, outputs, config.head_width, columns, config.routing_threshold or 0.0)
+        head = build_head(config.head, settings)
     return Network(backbones, head, dropout, config.image_size, config.logit_norm)
 
 
-def build_backbone(name: str, config: ModelConfig, drop_path: float, load_pretrained: bool) -> tuple[Backbone, int]:
-    """One backbone of a network, and the number of its features; the arguments are those of ``build_network``.
+def build_backbone(
+    name: str, config: ModelConfig, drop_path: float, load_pretrained: bool, coarse_levels: int = 0
+) -> tuple[Backbone, int]:
+    """One backbone of a network, and the number of its features without those of its maps.
+
+    Args:
+        name: Its name in timm.
+        config: The settings of the network.
+        drop_path: As of ``build_network``.
+        load_pretrained: As of ``build_network``.
+        coarse_levels: Number of levels that read shallower maps of it.
 
     Raises:
         ConfigError: timm has no such network, or cannot build it with these options.
@@ -217,7 +247,8 @@ def build_backbone(name: str, config: ModelConfig, drop_path: float, load_pretra
     if options.get("in_chans", 3) != 3 or options.get("global_pool") == "":
         raise ConfigError(f"'{name}' with {options} does not turn a colour image into one row of features")
     made = network.pretrained_cfg
-    return Backbone(network, made["mean"], made["std"], made["input_size"][-1]), width
+    maps = shallow_maps(network, name, coarse_levels) if coarse_levels else None
+    return Backbone(network, made["mean"], made["std"], made["input_size"][-1], maps), width
 
 
 def _load_weights(network: nn.Module, name: str, path: Path) -> None:

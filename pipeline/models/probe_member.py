@@ -15,9 +15,11 @@ from nstudent.errors import ArtifactError, ConfigError, RefusedError, summary
 from nstudent.labels.path_tree import PathTree, logarithms
 from nstudent.models.cost import Spent, gmacs
 from nstudent.models.device import Placement
-from nstudent.models.members import FitInputs, Fitted, Levels, building_limit, read_tensors
+from nstudent.models.logistic import Logistic
+from nstudent.models.members import FitInputs, Fitted, HeldOut, Levels, building_limit, read_tensors
 from nstudent.models.probe import Features, Probe, build_features
-from nstudent.models.regression import KernelRidge, Logistic, Matrix, Points, Regression, choose, mirrored, most_anchors
+from nstudent.models.regression import Chosen, KernelRidge, Matrix, Points, Regression, choose, mirrored, most_anchors
+from nstudent.models.self_training import Choice, OfLabels, SelfTrained, said_held_out
 from nstudent.randomness import Key, generator
 from nstudent.taxonomy.outputs import Outputs
 from safetensors import SafetensorError, safe_open
@@ -83,9 +85,8 @@ class ProbeKind:
     def cost(self, settings: ProbeConfig, inputs: FitInputs) -> Callable[[int], float]:
         """Multiply-adds of the features, counted, and of the largest regression there can be on them."""
         features, paths = build_features(settings, load_pretrained=False), len(PathTree.of(inputs.outputs).terminals)
-        anchors = (
-            0 if isinstance(_regression(settings, inputs.key), Logistic) else most_anchors(len(inputs.examples.ids))
-        )
+        is_linear = isinstance(_regression(settings, inputs.key), Logistic)
+        anchors = 0 if is_linear else most_anchors(len(inputs.examples.ids), len(inputs.heap))
         return partial(gmacs, [Probe(features, paths, anchors)])
 
     def fit(self, settings: ProbeConfig, inputs: FitInputs) -> Fitted:
@@ -107,16 +108,20 @@ class ProbeKind:
             looked = [both] if settings.mirror else [plain, both]
         chosen = [(choose(regression, points, inputs.key), points) for points in looked]
         best, points = max(chosen, key=lambda each: each[0].likelihood)
-        solution = best.fitted(points)
+        choice: Choice = OfLabels(best)
+        if len(inputs.heap):
+            choice = SelfTrained.of(best, points, _found(features, inputs, inputs.heap, flip=False), inputs.key)
+        solution = choice.solve(points).sharpened(choice.chosen.sharpness)
         asked = settings.mirror is None
-        _say(inputs, best.described(), points is not plain)
+        _say(inputs, best, choice.chosen, points is not plain)
         member = ProbeMember(Probe.of(features, solution), inputs.outputs, inputs.placement)
-        seen = len(ids) * (1 if settings.mirror is False else 2)
+        seen = len(ids) * (1 if settings.mirror is False else 2) + len(inputs.heap)
         cost = gmacs([features], inputs.images(ids[:1]).shape[-1])
         return Fitted(
             member,
             spent=Spent(training_gmacs=round(seen * cost, 3)),
             mirrored=not chosen[1][0].is_refuted_by(chosen[0][0]) if asked else settings.mirror,
+            held_out=_held_out(choice, points, inputs, ids) if inputs.is_weighed else None,
         )
 
     def load(self, settings: ProbeConfig, path: Path, outputs: Outputs, link: str, placement: Placement) -> ProbeMember:
@@ -127,6 +132,12 @@ class ProbeKind:
             probe = Probe(features, len(PathTree.of(outputs).terminals), anchors)
         probe.load_state_dict(read_tensors(path, probe.state_dict(), f"a probe on {settings.features}"))
         return ProbeMember(probe, outputs, placement)
+
+
+def _held_out(choice: Choice, points: Points, inputs: FitInputs, ids: Ids) -> HeldOut:
+    images, paths = said_held_out(choice, points, inputs.key)
+    levels = PathTree.of(inputs.outputs).marginals(torch.from_numpy(paths).float())
+    return HeldOut(ids[images], tuple(_normalised(level).numpy() for level in levels))
 
 
 def _normalised(level: Tensor) -> Tensor:
@@ -184,8 +195,14 @@ def _found(features: Features, inputs: FitInputs, ids: Ids, *, flip: bool) -> Ma
     return found
 
 
-def _say(inputs: FitInputs, chosen: str, is_mirrored: bool) -> None:
-    inputs.progress.say(f"  {inputs.name}: {chosen}{', with mirror images' if is_mirrored else ''}")
+def _say(inputs: FitInputs, first: Chosen, last: Chosen, is_mirrored: bool) -> None:
+    said = f"  {inputs.name}: {first.described()}{', with mirror images' if is_mirrored else ''}"
+    if len(inputs.heap):
+        said += (
+            f"; with {len(inputs.heap):,} images of the heap the log-likelihood of held-out labels is "
+            f"{last.likelihood:.3f}, without them {first.likelihood:.3f}"
+        )
+    inputs.progress.say(said)
 
 
 def _anchors(path: Path) -> int:

@@ -151,7 +151,8 @@ class Recipe(Section):
         """A JSON object that ``from_json`` reads back."""
         said = self.model_dump(mode="json")
         # Keys that came later: where they say nothing, the file is the one that it was before.
-        later = [(said, "bits"), *((member, "logit_norm") for member in said["members"])]
+        of_members = ("logit_norm", "routing_threshold")
+        later = [(said, "bits"), *((member, key) for member in said["members"] for key in of_members)]
         for group, key in later:
             if group.get(key, 0) is None:
                 del group[key]

@@ -8,8 +8,9 @@ taken.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -25,15 +26,12 @@ _PARTS = 5
 _MOST_TO_CHOOSE = 2_000
 """Images that the strength is chosen on."""
 _RIDGES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
-_INVERSE_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)
 _MOST_POINTS = 10_000
 """Above it the kernel between all points, and the time to solve for it, is more than a minute's work."""
 _LANDMARKS = 4_000
 _MOST_SHARPNESS = 100.0
 _LEAST_MASS = 1e-6
 _SMALLEST = 1e-12
-_UNSEEN = -30.0
-"""Score, beside those of the others, of a path that no image has shown."""
 
 
 @dataclass(frozen=True)
@@ -96,13 +94,14 @@ class Regression(Protocol):
     def strengths(self) -> Sequence[float]:
         """What it may be held back by, to choose from."""
 
-    def solve(self, features: Matrix, mass: Matrix, strength: float) -> Solution:
+    def solve(self, features: Matrix, mass: Matrix, strength: float, weight: Matrix | None = None) -> Solution:
         """Fit it.
 
         Args:
             features: (points, features).
             mass: What each point has of each path, (points, paths); rows sum to 1.
             strength: One of ``strengths``.
+            weight: How much each point counts, (points,); ``None``: all count 1.
         """
 
 
@@ -117,7 +116,7 @@ class KernelRidge:
         """``key`` decides which points are landmarks, where there are too many to use them all (Nystrom)."""
         self._key = key
 
-    def solve(self, features: Matrix, mass: Matrix, strength: float) -> Solution:
+    def solve(self, features: Matrix, mass: Matrix, strength: float, weight: Matrix | None = None) -> Solution:
         """See ``Regression``; the strength is the ridge."""
         from sklearn import kernel_approximation, kernel_ridge, linear_model
 
@@ -125,54 +124,14 @@ class KernelRidge:
         even = mass - 1 / mass.shape[1]
         bias = np.zeros(mass.shape[1])
         if len(features) <= _MOST_POINTS:
-            model = kernel_ridge.KernelRidge(alpha=strength, kernel="rbf", gamma=scale).fit(features, even)
+            model = kernel_ridge.KernelRidge(alpha=strength, kernel="rbf", gamma=scale)
+            model.fit(features, even, sample_weight=weight)
             return Solution(np.asarray(model.dual_coef_), bias, features, scale)
         number = int(generator(*self._key, "landmarks").integers(1 << 31))
         near = kernel_approximation.Nystroem(gamma=scale, n_components=_LANDMARKS, random_state=number)
-        ridge = linear_model.Ridge(alpha=strength, fit_intercept=False).fit(near.fit_transform(features), even)
+        ridge = linear_model.Ridge(alpha=strength, fit_intercept=False)
+        ridge.fit(near.fit_transform(features), even, sample_weight=weight)
         return Solution(near.normalization_.T @ ridge.coef_.T, bias, near.components_, scale)
-
-
-class Logistic:
-    """Multinomial logistic regression on standardised features."""
-
-    name = "logistic regression"
-    held_back_by = "C"
-    strengths = _INVERSE_STRENGTHS
-
-    def solve(self, features: Matrix, mass: Matrix, strength: float) -> Solution:
-        """See ``Regression``; the strength is ``C``, the inverse of the penalty."""
-        from sklearn import linear_model, preprocessing
-
-        rows, paths = np.nonzero(mass > _LEAST_MASS)
-        weights, bias = np.zeros((features.shape[1], mass.shape[1])), np.full(mass.shape[1], _UNSEEN)
-        seen = np.unique(paths)
-        if len(seen) == 1:
-            bias[seen] = 0.0
-            return Solution(weights, bias)
-        scaler = preprocessing.StandardScaler().fit(features)
-        coordinates, directions = _within_their_span(scaler.transform(features))
-        model = linear_model.LogisticRegression(C=strength, max_iter=200)
-        model.fit(coordinates[rows], paths, sample_weight=mass[rows, paths])
-        # Two classes have one row of coefficients, that of the second against the first.
-        coefficients, intercept = np.atleast_2d(model.coef_), np.atleast_1d(model.intercept_)
-        if len(seen) == 2:
-            coefficients, intercept = np.vstack([-coefficients, coefficients]) / 2, np.r_[-intercept, intercept] / 2
-        coefficients = coefficients @ directions
-        weights[:, seen] = (coefficients / scaler.scale_).T
-        bias[seen] = intercept - (coefficients * (scaler.mean_ / scaler.scale_)).sum(axis=1)
-        return Solution(weights, bias)
-
-
-def _within_their_span(features: Matrix) -> tuple[Matrix, Matrix]:
-    """Features in fewer coordinates, if there are fewer points, and the directions of these in the space of features.
-
-    Coefficients with the least norm lie in the span of the points, so that nothing is lost: ten times fewer are sought.
-    """
-    if features.shape[0] >= features.shape[1]:
-        return features, np.eye(features.shape[1])
-    left, lengths, directions = np.linalg.svd(features, full_matrices=False)
-    return left * lengths, directions
 
 
 @dataclass(frozen=True)
@@ -202,7 +161,7 @@ class Chosen:
 
     def fitted(self, points: Points) -> Solution:
         """The regression of all points."""
-        solution = _solve(self.regression, points, self.strength, self.sharpness)
+        solution = solved(self.regression, points, self.strength, self.sharpness)
         return solution.sharpened(self.sharpness)
 
 
@@ -214,22 +173,36 @@ def choose(regression: Regression, points: Points, key: Key) -> Chosen:
         points: What it is to learn.
         key: Decides how the images are divided.
     """
+    points, part_of = divided(points, key)
+    found = [
+        judged(regression, points, held_out(points, part_of, partial(solved, regression, strength=strength)), strength)
+        for strength in regression.strengths
+    ]
+    return max(found, key=lambda each: each.likelihood)
+
+
+def divided(points: Points, key: Key) -> tuple[Points, Rows]:
+    """The points that a choice is made on, and the part that each of them is in, (points,)."""
     images = np.unique(points.image)
     random = generator(*key, "parts")
     if len(images) > _MOST_TO_CHOOSE:
         images = np.sort(random.choice(images, _MOST_TO_CHOOSE, replace=False))
         points = points.of_images(images)
-    part_of = _parts(points, random)
-    found = [_judged(regression, points, part_of, strength) for strength in regression.strengths]
-    return max(found, key=lambda each: each.likelihood)
+    return points, _parts(points, random)
 
 
-def _judged(regression: Regression, points: Points, part_of: Rows, strength: float) -> Chosen:
+def held_out(points: Points, part_of: Rows, solve: Callable[[Points], Solution]) -> Matrix:
+    """Scores of each point by what ``solve`` makes of the other parts, (points, paths)."""
     scores = np.empty(points.possible.shape)
     for part in np.unique(part_of):
         out = part_of == part
         known = Points(points.features[~out], points.possible[~out], points.image[~out])
-        scores[out] = _solve(regression, known, strength, 1.0).scores(points.features[out])
+        scores[out] = solve(known).scores(points.features[out])
+    return scores
+
+
+def judged(regression: Regression, points: Points, scores: Matrix, strength: float) -> Chosen:
+    """A regression by its ``held_out`` scores of some points."""
     sharpness = _best_sharpness(scores, points.possible)
     found = _log_probabilities(scores * sharpness, points.possible)
     _, image = np.unique(points.image, return_inverse=True)
@@ -246,7 +219,7 @@ def _parts(points: Points, random: np.random.Generator) -> Rows:
     return part[np.searchsorted(images, points.image)]
 
 
-def _solve(regression: Regression, points: Points, strength: float, sharpness: float) -> Solution:
+def solved(regression: Regression, points: Points, strength: float, sharpness: float = 1.0) -> Solution:
     """Fit to the images whose labels name one path, then again with those that leave several open.
 
     These count as what the first fit says of the paths that are open (one round of expectation maximisation).
@@ -287,9 +260,9 @@ def _median_squared_distance(features: Matrix, key: Key) -> float:
     return float(np.median(squared[squared > _SMALLEST])) if (squared > _SMALLEST).any() else 1.0
 
 
-def most_anchors(num_images: int) -> int:
-    """The largest number of anchors of a kernel regression of so many images and their mirror images."""
-    points = 2 * num_images
+def most_anchors(num_images: int, heap: int = 0) -> int:
+    """The largest number of anchors of a kernel regression of so many images, their mirror images, and so many more."""
+    points = 2 * num_images + heap
     return points if points <= _MOST_POINTS else _LANDMARKS
 
 

@@ -8,6 +8,7 @@ makes the names known to ``timm.create_model``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from timm.layers import DropPath
@@ -74,6 +75,10 @@ class WideResNet(nn.Module):
         blocks = (depth - _LAYERS_BESIDE_BLOCKS) // (2 * _GROUPS)
         self.num_classes = num_classes
         self.num_features = 64 * widen
+        self.feature_info = [
+            {"num_chs": 16 * 2**group * widen, "reduction": 2**group, "module": f"blocks.{(group + 1) * blocks - 1}"}
+            for group in range(_GROUPS)
+        ]
         self.stem = nn.Conv2d(in_chans, _STEM_CHANNELS, 3, padding=1, bias=False)
         self.blocks = nn.ModuleList()
         channels_in, number, last = _STEM_CHANNELS, 0, _GROUPS * blocks - 1
@@ -95,12 +100,32 @@ class WideResNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(b, in_chans, side, side) -> (b, num_classes), or (b, num_features) without a classifier."""
-        found = self.stem(images)
-        for block in self.blocks:
+        final, _ = self.forward_intermediates(images, [])
+        return self.forward_head(final)
+
+    def forward_intermediates(
+        self, images: Tensor, indices: Sequence[int], output_fmt: str = "NCHW"
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The last map, normalised, and those of some groups of blocks as they leave it, under timm's name for that.
+
+        Args:
+            images: (b, in_chans, side, side).
+            indices: Numbers of the groups, ascending.
+            output_fmt: Layout of the maps; there is this one.
+        """
+        assert output_fmt == "NCHW"
+        found, maps = self.stem(images), []
+        of_group = len(self.blocks) // _GROUPS
+        for number, block in enumerate(self.blocks, 1):
             again = self._checkpointing and self.training
             found = checkpoint(block, found, use_reentrant=False) if again else block(found)
-        pooled = _activated(self.norm(found)).mean(dim=(2, 3))
-        out: Tensor = self.classifier(pooled)
+            if number % of_group == 0 and number // of_group - 1 in indices:
+                maps.append(found)
+        return self.norm(found), maps
+
+    def forward_head(self, final: Tensor) -> Tensor:
+        """The last map, (b, channels, side, side) -> (b, num_classes), or (b, num_features) without a classifier."""
+        out: Tensor = self.classifier(_activated(final).mean(dim=(2, 3)))
         return out
 
 

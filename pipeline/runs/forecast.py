@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nstudent.config.data import USUAL_LEVELS
 from nstudent.config.members import ProbeConfig
@@ -13,6 +13,7 @@ from nstudent.models.device import trainings_at_once
 from nstudent.progress import Progress
 from nstudent.runs.lengths import expected
 from nstudent.runs.plan import plan
+from nstudent.training.growth import Growth
 from nstudent.training.pace import seconds_of_features, seconds_per_pass
 from nstudent.training.trial import Conditions, PlannedTraining, any_outputs
 
@@ -85,7 +86,7 @@ def forecast(config: Config, amounts: Amounts, progress: Progress) -> Forecast:
     conditions = Conditions(config.data.image_size, outputs)
     at_once = max(1, trainings_at_once(config))
     trainings: dict[str, float] = {}
-    paces: dict[tuple[str, int], float] = {}
+    paces: dict[tuple[str, int, int], float] = {}
     # All of them say what they think of the heap and of held-out images, each once for itself and in pools.
     image = 0.0
     stages = [step.stage for step in plan(config) if step.stage.trains]
@@ -94,8 +95,9 @@ def forecast(config: Config, amounts: Amounts, progress: Progress) -> Forecast:
             length = expected(config, stage.name, amounts.labelled, amounts.unlabelled)
             planned = list(stage.load_planned()(config))
             if length is not None and planned:
-                pace = sum(_pace(each, conditions, config, paces) for each in planned) / len(planned)
-                image += _FORWARD_SHARE * pace * (length.trainings if stage.provides == "classifier" else 0)
+                times = [_times(each, conditions, config, paces, length.epochs) for each in planned]
+                pace, full = (sum(column) / len(planned) for column in zip(*times, strict=True))
+                image += _FORWARD_SHARE * full * (length.trainings if stage.provides == "classifier" else 0)
                 # The baseline trains beside the teacher where there are cores for both.
                 beside = at_once if stage.name in _TRAINED_BESIDE else 1
                 passes = length.image_passes + _FORWARD_SHARE * length.believed
@@ -110,22 +112,42 @@ def forecast(config: Config, amounts: Amounts, progress: Progress) -> Forecast:
         for each in probe_members(config)
         if isinstance(each, ProbeConfig)
     ]
-    image += sum(seconds for seconds, _ in probes)
+    # Probes that learn from the heap are fitted to all labelled images, too.
+    beside_heap = min(config.probe.heap, amounts.unlabelled) if config.rounds else 0
+    image += sum(seconds for seconds, _ in probes) * (2 if beside_heap else 1)
     passes = config.rounds * amounts.unlabelled + _VALIDATION_PASSES * amounts.validation + _TEST_PASSES * amounts.test
     images = amounts.labelled + amounts.unlabelled + amounts.validation + amounts.test
     return Forecast(
         reading=images * amounts.seconds_each / available_cores(),
         trainings=trainings,
-        probe=amounts.labelled * sum(seconds * views for seconds, views in probes),
+        probe=amounts.labelled * sum(seconds * views for seconds, views in probes) * (2 if beside_heap else 1)
+        + beside_heap * sum(seconds for seconds, _ in probes),
         labelling=image * passes,
     )
 
 
+def _times(
+    planned: PlannedTraining,
+    conditions: Conditions,
+    config: Config,
+    known: dict[tuple[str, int, int], float],
+    epochs: int,
+) -> tuple[float, float]:
+    """Seconds that an image takes in a training of so many epochs, and one of the size of use forward and backward."""
+    full = _pace(planned, conditions, config, known)
+    mean = 0.0
+    for phase in Growth.of(planned.training, conditions.image_size, epochs, steps_per_epoch=1).phases:
+        pace = _pace(planned, replace(conditions, image_size=phase.side_px), config, known)
+        mean += phase.share * pace * (_FORWARD_SHARE if phase.late_layers_alone else 1)
+    return mean, full
+
+
 def _pace(
-    planned: PlannedTraining, conditions: Conditions, config: Config, known: dict[tuple[str, int], float]
+    planned: PlannedTraining, conditions: Conditions, config: Config, known: dict[tuple[str, int, int], float]
 ) -> float:
-    """Members of one architecture, and a student and its baseline, are timed once."""
-    key = planned.model.model_dump_json(exclude={"pretrained"}), sum(planned.parts)
+    """Seconds of an image forward and backward. Members of one architecture, and a student and its baseline, are timed
+    once."""
+    key = planned.model.model_dump_json(exclude={"pretrained"}), sum(planned.parts), conditions.image_size
     if key not in known:
         known[key] = seconds_per_pass(planned, conditions, config)
     return known[key]

@@ -84,7 +84,8 @@ class Measured:
     @property
     def students(self) -> dict[str, TrainedMetrics]:
         """Classifiers that were trained on labels of the heap."""
-        return {name: each for name, each in self.trained.items() if self.rounds.get(name)}
+        # A probe that labels the heap by itself is of a round, too, and passes no image through a network.
+        return {name: each for name, each in self.trained.items() if self.rounds.get(name) and each.image_passes}
 
     @property
     def scores(self) -> Scores:

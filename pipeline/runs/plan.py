@@ -33,6 +33,12 @@ def _decoder(config: Config) -> dict[str, Any]:
     return {} if config.decoder == "auto" else {"decoder": config.decoder}
 
 
+def _probes(config: Config) -> dict[str, Any]:
+    members = [each.asked() for each in probe_members(config)]
+    # One probe is what it was before several were weighed.
+    return {"probe.members": members} | ({"probe.weights": "likelihood"} if len(members) > 1 else {})
+
+
 STAGES = {
     stage.name: stage
     for stage in (
@@ -42,7 +48,8 @@ STAGES = {
             needs=("data",),
             provides="classifier",
             provides_also=("probe",),
-            settings=lambda config: {"probe.members": [each.asked() for each in probe_members(config)]},
+            settings=_probes,
+            last_settings=lambda config: {"probe.heap": config.probe.heap} if config.probe.heap else {},
             resumes=False,
         ),
         Stage(
@@ -140,7 +147,11 @@ def plan(config: Config) -> tuple[Step, ...]:
     That a student is among those of which the next round's labeller is chosen is all the iteration there is. The last
     choice is of no round: it is made also where the rounds end early.
     """
-    walk = [("data", 0), *([("probe", 0)] if probe_members(config) else []), ("teacher", 0)]
+    walk = [("data", 0), *([("probe", 0)] if probe_members(config) else [])]
+    if probe_members(config) and config.probe.heap and config.rounds:
+        # Of the first round, because it learns from the heap.
+        walk.append(("probe", 1))
+    walk.append(("teacher", 0))
     if config.rounds:
         walk.append(("baseline", 0))
     for round_ in range(1, config.rounds + 1):
@@ -157,7 +168,8 @@ def plan(config: Config) -> tuple[Step, ...]:
         gathered = tuple(made for role, made in everything if role in stage.gathers)
         step = Step(index, stage, round_, inputs, gathered, is_last=index == last[name])
         steps.append(step)
-        latest |= dict.fromkeys((stage.provides, *stage.provides_also), step.name)
+        # What learns from the labels alone never goes by what the heap has taught.
+        latest |= dict.fromkeys((stage.provides, *(() if round_ else stage.provides_also)), step.name)
         everything.append((stage.provides, step.name))
     return tuple(steps)
 

@@ -18,7 +18,8 @@ from typing import Any
 from nstudent.config.schema import DataConfig
 from nstudent.data.sources import source_seen
 from nstudent.data.sources.seen import Seen
-from nstudent.errors import ArtifactError
+from nstudent.data.sources.source import open_file
+from nstudent.errors import ArtifactError, ImageError
 from nstudent.progress import Progress
 
 SOURCE_SEEN = ".source.h5"
@@ -194,7 +195,7 @@ def _digests_of_images(data: Path) -> dict[str, bytes]:
 
 def _sha256(path: Path) -> bytes | None:
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             return hashlib.file_digest(file, "sha256").digest()
-    except OSError:
+    except (OSError, ImageError):
         return None

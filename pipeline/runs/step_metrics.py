@@ -69,6 +69,19 @@ class TrainedMetrics(Metrics):
 
 
 @dataclass(frozen=True)
+class Contribution(JsonRecord):
+    """What one part of a pool costs and adds."""
+
+    weight: float
+    """Its share in the vote."""
+    gmacs: float
+    """Billions of multiply-adds that it takes to label one image."""
+    gain: Difference
+    """Headline score of the pool minus that of the pool without it, whose weights and calibration are fitted anew, on
+    the validation images; the same images fit and compare, so that it rather flatters a part."""
+
+
+@dataclass(frozen=True)
 class Candidate(JsonRecord):
     """A classifier that can be chosen: one that was trained, or several of them pooled."""
 
@@ -90,6 +103,9 @@ class Candidate(JsonRecord):
     """Temperature of each level, coarse first, as in the recipe of the candidate."""
     ends: tuple[float, ...] | None
     """Biases of paths that end early, as in the recipe of the candidate."""
+    contributions: dict[str, Contribution] | None = None
+    """What each part costs and adds, by name, of a pool; ``None`` of what was trained, and if the step was made by a
+    version that did not ask."""
 
 
 @dataclass(frozen=True)

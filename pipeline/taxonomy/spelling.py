@@ -20,13 +20,20 @@ def spelled(name: str) -> str:
     """The one spelling of a name.
 
     Unicode form C; characters that cannot be seen are left out; each run of blanks (also no-break ones) is one space,
-    and none stands at an end; a pair of quotes around the whole is dropped; a dash alone is ``-``.
+    and none stands at an end; a pair of quotes around the whole is dropped, and the ``=`` that spreadsheets put before
+    it; a dash alone is ``-``.
     """
     if name.isascii() and name.isalnum():
         return name
     text = " ".join(_INVISIBLE.sub("", unicodedata.normalize("NFC", name)).split())
-    while len(text) > 1 and _QUOTES.get(text[0]) == text[-1]:
-        text = text[1:-1].strip()
+    while len(text) > 1:
+        # A formula by which spreadsheets are told that digits are text.
+        if text.startswith('="') and text.endswith('"') and len(text) > 3:
+            text = text[1:]
+        elif _QUOTES.get(text[0]) == text[-1]:
+            text = text[1:-1].strip()
+        else:
+            break
     return "-" if text in _DASHES else text
 
 

@@ -59,6 +59,16 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     atomic_write(path, content)
 
 
+def as_kept(state: dict[str, Any]) -> Any:
+    """A state as a checkpoint of it gives it back, without a file; tensors are copies.
+
+    Raises:
+        TypeError: It holds what no checkpoint can.
+    """
+    tensors: dict[str, Tensor] = {}
+    return _put_tensors(json.loads(json.dumps(_take_tensors(state, tensors))), tensors)
+
+
 def previous(path: Path) -> Path:
     """Where the generation before a checkpoint lies."""
     return path.with_name(f"previous-{path.name}")

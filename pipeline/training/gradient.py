@@ -73,6 +73,10 @@ class Gradient:
         self.num_portions = 1
         """How many portions a batch is worked on in."""
 
+    def share_anew(self) -> None:
+        """Agree with the other processes of the run on which weights learn; each calls it where these have changed."""
+        self._shared = shared(self._network, self._world)
+
     def put(self, step: int, done: float, seen: Prepared) -> Tensor:
         """Put the clipped gradient of a batch in place, and return its loss.
 
@@ -162,7 +166,7 @@ class Gradient:
         """
         zeros = self.num_portions > 1 and self._placement.compile_mode == "reduce-overhead"
         for weight in self._weights:
-            weight.grad = torch.zeros_like(weight) if zeros else None
+            weight.grad = torch.zeros_like(weight) if zeros and weight.requires_grad else None
 
     def _forget_step(self) -> None:
         for weight in self._weights:

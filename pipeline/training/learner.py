@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -15,8 +14,10 @@ from nstudent.models.network import Network
 from nstudent.noise.steps import Prepared
 from nstudent.training.average import WeightAverage
 from nstudent.training.clipping import build_clip
+from nstudent.training.finish import train_late_layers
 from nstudent.training.finite import FiniteCheck
 from nstudent.training.gradient import Gradient
+from nstudent.training.learning_rates import LearningRates, Span
 from nstudent.training.loop import Length
 from nstudent.training.objective import Objective, Stateful
 from nstudent.training.optimizer import build_optimizer, resume_optimizer, take_step
@@ -24,10 +25,8 @@ from nstudent.training.recording import Recording, can_be_recorded
 from nstudent.training.revision import Revision
 from nstudent.training.spending import Spending
 from nstudent.training.surroundings import Surroundings
-from timm.scheduler import CosineLRScheduler
 from torch import Tensor, nn
 
-_FIRST_LR_SHARE = 0.01
 _EMA_WARMUP_STEPS = 10.0
 
 
@@ -54,11 +53,16 @@ class Learner:
             revision: Changes what each batch teaches; ``None``: nothing does.
         """
         placement = where.placement
-        self.network = placement.put(network).train()
+        self.network: Network = network
+        placement.put(network).train()
         self.objective = objective
         self._revision = revision
         self.optimizer = build_optimizer(network, config, placement.device)
-        self._schedule = _cosine(self.optimizer, config, length)
+        finish = min(config.finish_epochs, length.epochs - 1) * length.steps_per_epoch
+        self._first_of_finish = length.steps - finish
+        self._finishes = False
+        """Whether only the late layers still learn."""
+        self._rates = LearningRates(self.optimizer, config, Span(self._first_of_finish, length.steps_per_epoch, finish))
         self._average = WeightAverage(self.network)
         self._ema_decay = config.ema_decay
         self._spending = Spending(self.network, computes_twice=config.checkpoint_activations)
@@ -80,7 +84,7 @@ class Learner:
     @property
     def learning_rate(self) -> float:
         """Learning rate of the last step."""
-        return float(self.optimizer.param_groups[0]["lr"])
+        return self._rates.now
 
     @property
     def spent(self) -> Spent:
@@ -98,7 +102,11 @@ class Learner:
         Raises:
             TrainingError: This step, or on a GPU one of the last few dozen, is not finite, or the memory is too small.
         """
-        self._schedule.step_update(step)
+        if step >= self._first_of_finish and not self._finishes:
+            # From the averaged weights, which are what is kept: the layers that no longer learn stay as they are there.
+            self.network.load_state_dict(self._average.module.state_dict())
+            self._begin_finish()
+        self._rates.set(step)
         if self._revision is not None:
             prepared = self._revision.revise(prepared, done, self._believe)
         loss = None if self.recording is None else self.recording.take(step, prepared)
@@ -109,12 +117,23 @@ class Learner:
         averaged = images * self.objective.average_passes
         if self._revision is not None:
             averaged += self._revision.num_believed(prepared, done)
-        self._spending.add(images, prepared.images.shape[-1], averaged=averaged)
+        self._spending.add(images, prepared.images.shape[-1], averaged=averaged, late_layers_alone=self._finishes)
         if isinstance(self.objective, Stateful):
             self.objective.settle()
         # A young average forgets its random start quickly: min(decay, (1 + t) / (10 + t)) at the t-th step, from 1 on.
         self._average.update(min(self._ema_decay, (2 + step) / (_EMA_WARMUP_STEPS + step + 1)))
         return loss
+
+    def hear(self, score: float) -> None:
+        """Take in the validation score of what is kept, which some schedules of the learning rate go by."""
+        self._rates.hear(score)
+
+    def _begin_finish(self) -> None:
+        """Let only the late layers learn from here on; the optimiser forgets what it knew of them before."""
+        self._finishes = True
+        train_late_layers(self.network)
+        self.optimizer.state.clear()
+        self.gradient.share_anew()
 
     def check(self) -> None:
         """Look at every step that was not looked at yet; call it before anything is written.
@@ -135,6 +154,8 @@ class Learner:
             "network": self.network.state_dict(),
             "average": self._average.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "rates": self._rates.state_dict(),
+            "finishes": self._finishes,
         }
         if isinstance(self.objective, Stateful):
             state["objective"] = self.objective.state_dict()
@@ -148,24 +169,15 @@ class Learner:
         self._spending.go_on_from(Spent(**state.get("spent", {})))
         self.network.load_state_dict(state["network"])
         self._average.module.load_state_dict(state["average"])
+        # Checkpoints of earlier versions know neither.
+        self._rates.load_state_dict(state.get("rates", {}))
+        if state.get("finishes"):
+            self._begin_finish()
         resume_optimizer(self.optimizer, state["optimizer"])
         if isinstance(self.objective, Stateful):
             self.objective.load_state_dict(state["objective"])
         if self._revision is not None:
             self._revision.load_state_dict(state["revision"])
-
-
-def _cosine(optimizer: torch.optim.Optimizer, config: TrainingConfig, length: Length) -> CosineLRScheduler:
-    # It warns of a training of one step, whose rate is the one that was asked for.
-    logging.getLogger("timm.scheduler.cosine_lr").setLevel(logging.ERROR)
-    return CosineLRScheduler(
-        optimizer,
-        t_initial=length.steps,
-        warmup_t=min(round(config.warmup_epochs * length.steps_per_epoch), length.steps - 1),
-        warmup_lr_init=_FIRST_LR_SHARE * config.learning_rate,
-        warmup_prefix=False,
-        t_in_epochs=False,
-    )
 
 
 def _belief(average: nn.Module, placement: Placement, network: nn.Module) -> Callable[[Tensor], Logits]:

@@ -94,6 +94,9 @@ class Method(Protocol):
     def epoch_figures(self) -> dict[str, float]:
         """What the epoch that ends has to say beside its loss, by the name of a curve; the next one begins anew."""
 
+    def hear(self, score: float) -> None:
+        """Take in the validation score of ``kept``, whenever there is one: a schedule may go by it."""
+
     def check(self) -> None:
         """Look at every step that was not looked at yet; the loop calls it before it writes a checkpoint.
 
@@ -246,6 +249,7 @@ class Loop:
         stride = max(1, self._length.epochs // _VALIDATIONS)
         if validate is not None and (epoch % stride == 0 or self._step == self._length.steps):
             entry["validation"] = validate(self.method.kept)
+            self.method.hear(entry["validation"])
         # Only now: if it is cut off there, the epoch is open, and closed when the training goes on.
         entry |= self.method.epoch_figures()
         self._loss.zero_()

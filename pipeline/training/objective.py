@@ -14,7 +14,7 @@ from nstudent.taxonomy.outputs import SILENT, Outputs
 from nstudent.taxonomy.tree import LabelArray
 from nstudent.training.held_out import HeldOut
 from nstudent.training.losses import Loss
-from nstudent.training.schedules import sigmoid_ramp
+from nstudent.training.schedules import LevelSchedule, sigmoid_ramp
 from torch import Tensor
 
 CLEAN = "clean"
@@ -83,10 +83,12 @@ class Moment:
 class Objective(Protocol):
     """A loss to minimise, from one step."""
 
-    is_recordable: ClassVar[bool]
-    """Whether it depends on tensors alone: what a GPU does for one batch it can then repeat for the next one."""
     average_passes: ClassVar[int]
     """How often each image goes through the averaged network in a step, without gradient."""
+
+    @property
+    def is_recordable(self) -> bool:
+        """Whether it depends on tensors alone: what a GPU does for one batch it can then repeat for the next one."""
 
     def __call__(self, moment: Moment) -> Tensor:
         """A scalar."""
@@ -177,7 +179,6 @@ class CoarsePrior:
 class Supervised:
     """The labels' loss, plus a weight times that of the pseudo-labels, if the batch has some."""
 
-    is_recordable: ClassVar[bool] = True
     average_passes: ClassVar[int] = 0
     labelled: Loss
     heap: Loss
@@ -191,21 +192,36 @@ class Supervised:
     ``None``: it is divided by what is kept, as it is for given labels."""
     coarse_prior: CoarsePrior | None = None
     """Draws the mean of the first level to its share among the labels; ``None``: nothing does."""
+    level_schedule: LevelSchedule | None = None
+    """Gives a factor on the weight of each level from the fraction of the training that is done; ``None``: all 1."""
+
+    @property
+    def is_recordable(self) -> bool:
+        """Whether no number of the host changes from step to step: those of a schedule do."""
+        return self.level_schedule is None
 
     def __call__(self, moment: Moment) -> Tensor:
         """Labelled mean + weight * pseudo-labelled mean, and what the coarse prior adds."""
-        loss = mean_loss(self.labelled, moment.labelled, self.level_weights)
+        weights = self.weights_at(moment.done)
+        loss = mean_loss(self.labelled, moment.labelled, weights)
         if self.coarse_prior is not None:
             loss = loss + self.coarse_prior(moment.labelled, moment.whole_images[0])
         if self.unlabelled_weight and len(moment.rows) > moment.num_labelled:
-            loss = loss + self.unlabelled_weight * self._of_heap(moment)
+            loss = loss + self.unlabelled_weight * self._of_heap(moment, weights)
         return loss
 
-    def _of_heap(self, moment: Moment) -> Tensor:
+    def weights_at(self, done: float) -> Sequence[float]:
+        """Weight of each level, coarse first, when this fraction of the training is done."""
+        if self.level_schedule is None:
+            return self.level_weights
+        shares = self.level_schedule(done, len(self.level_weights))
+        return [weight * share for weight, share in zip(self.level_weights, shares, strict=True)]
+
+    def _of_heap(self, moment: Moment, level_weights: Sequence[float]) -> Tensor:
         # Numbers of the host that no step changes: a recorded step has them built in.
         images = moment.whole_images[1]
         least = None if self.heap_shares is None else [share * images for share in self.heap_shares]
-        return mean_loss(self.heap, moment.heap, self.level_weights, least)
+        return mean_loss(self.heap, moment.heap, level_weights, least)
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from nstudent.config.schema import TrainingConfig
-from nstudent.errors import RefusedError, summary
-from timm.optim import create_optimizer_v2, get_optimizer_class
+from nstudent.errors import ConfigError, RefusedError, summary
+from nstudent.models.network import Backbone
+from timm.optim import create_optimizer_v2, get_optimizer_class, param_groups_layer_decay
 from torch import nn
+
+_NOT_OPTIONS = frozenset(
+    {"params", "lr", "weight_decay", "fused", "foreach", "capturable", "differentiable", "maximize"}
+)
+"""Parameters of optimisers that have keys of their own, or follow from the device."""
 
 
 def build_optimizer(network: nn.Module, config: TrainingConfig, device: torch.device) -> torch.optim.Optimizer:
@@ -17,11 +24,57 @@ def build_optimizer(network: nn.Module, config: TrainingConfig, device: torch.de
 
     A fused one takes a step in a few kernels, and can leave it out on the device where the gradient is not finite: the
     host need not wait to see (`finite.py`).
+
+    Raises:
+        ConfigError: The optimiser does not take an option of the configuration.
     """
-    fused = {"fused": True} if device.type in ("cuda", "cpu") and _has_fused(config.optimizer) else {}
-    settings = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
-    optimizer: torch.optim.Optimizer = create_optimizer_v2(network, opt=config.optimizer, **settings, **fused)
+    fused = {"fused": True} if device.type in ("cuda", "cpu") and "fused" in _parameters(config.optimizer) else {}
+    settings = {"lr": config.learning_rate, "weight_decay": config.weight_decay, **_options(config)}
+    weights: Any = network
+    if (config.layer_decay, config.head_rate) != (1.0, 1.0):
+        weights = list(_at_their_rates(network, config))
+    optimizer: torch.optim.Optimizer = create_optimizer_v2(weights, opt=config.optimizer, **settings, **fused)
     return optimizer
+
+
+def _at_their_rates(network: nn.Module, config: TrainingConfig) -> Iterator[dict[str, Any]]:
+    """The weights of a network in groups; ``lr_scale`` says how many times as fast as ``learning_rate`` each learns.
+
+    The layers of every backbone are counted from its own last one, which lies right below the head: fused backbones
+    differ in depth.
+    """
+    taken: set[int] = set()
+    for backbone in (each for each in network.modules() if isinstance(each, Backbone)):
+        layers = param_groups_layer_decay(
+            backbone.network,
+            config.weight_decay,
+            no_weight_decay_list=getattr(backbone.network, "no_weight_decay", set)(),
+            layer_decay=config.layer_decay,
+        )
+        for group in layers:
+            taken |= {id(weight) for weight in group["params"]}
+            yield {**group, "lr_scale": group["lr_scale"] * config.layer_decay}
+    rest = [(name, weight) for name, weight in network.named_parameters() if id(weight) not in taken]
+    for decays in (False, True):
+        for of_head in (False, True):
+            group = [w for name, w in rest if (w.ndim > 1) == decays and name.startswith("head.") == of_head]
+            if group:
+                # What lies beside the backbones, a wide convolution, is as far from the images as from the logits.
+                scale = config.head_rate if of_head else 1.0
+                yield {"params": group, "weight_decay": decays * config.weight_decay, "lr_scale": scale}
+
+
+def _options(config: TrainingConfig) -> dict[str, Any]:
+    """The further options of the optimiser, each one that it takes."""
+    # A wrapper in front, as in lookahead_adamw, hands them on.
+    takes = set(_parameters(config.optimizer.lower().rpartition("_")[2])) - _NOT_OPTIONS
+    for name in config.optimizer_options:
+        if name not in takes:
+            raise ConfigError(
+                f"optimizer_options: the optimizer '{config.optimizer:.80}' takes no '{name:.40}': choose from "
+                f"{', '.join(sorted(takes)) or 'none'}"
+            )
+    return dict(config.optimizer_options)
 
 
 def take_step(optimizer: torch.optim.Optimizer) -> None:
@@ -64,9 +117,10 @@ def resume_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) ->
                 moments[name] = torch.empty_like(weight, dtype=moment.dtype).copy_(moment)
 
 
-def _has_fused(name: str) -> bool:
+def _parameters(name: str) -> tuple[str, ...]:
+    """Names of what an optimiser is made with; nothing where timm has none of the name, which it says itself."""
     try:
-        return "fused" in inspect.signature(get_optimizer_class(name, bind_defaults=False)).parameters
+        found = inspect.signature(get_optimizer_class(name, bind_defaults=False)).parameters
     except ValueError:
-        # No such optimiser: timm says so itself when it is to be built.
-        return False
+        return ()
+    return tuple(key for key, each in found.items() if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD))

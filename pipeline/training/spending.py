@@ -24,16 +24,17 @@ class Spending:
         """Count on from what a training had cost when it was interrupted."""
         self.spent = spent
 
-    def add(self, images: int, side_px: int, *, averaged: int) -> None:
+    def add(self, images: int, side_px: int, *, averaged: int, late_layers_alone: bool = False) -> None:
         """Count a step.
 
         Args:
             images: Number of images in the whole batch, whichever process has them.
             side_px: Side of the images.
             averaged: Number of images that went through the averaged network, too, without gradient.
+            late_layers_alone: Whether only the last layers learn, to which the way back costs next to nothing.
         """
         if side_px not in self._gmacs:
             self._gmacs[side_px] = gmacs([self._network], side_px)
-        passes = images * self._forwards + averaged
+        passes = images * (1 if late_layers_alone else self._forwards) + averaged
         gmacs_now = self.spent.training_gmacs + passes * self._gmacs[side_px]
         self.spent = Spent(self.spent.image_passes + images, gmacs_now)

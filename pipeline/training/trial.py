@@ -20,7 +20,9 @@ from nstudent.models.network import Backbone, Network, build_network
 from nstudent.progress import Progress
 from nstudent.taxonomy.outputs import Outputs
 from nstudent.taxonomy.tree import Taxonomy
-from nstudent.training.optimizer import build_optimizer
+from nstudent.training.checkpoint import as_kept
+from nstudent.training.growth import Growth
+from nstudent.training.optimizer import build_optimizer, resume_optimizer
 from nstudent.training.portions import ONE_VALUE
 from torch import nn
 
@@ -105,11 +107,24 @@ def _try_one(planned: PlannedTraining, conditions: Conditions) -> None:
         raise ConfigError(f"{planned.key}: {_why_not_built(planned, conditions, str(error))}") from error
     wrong = _fault(network, conditions.image_size, batch)
     if wrong is None:
+        _try_sizes(network, planned, conditions, batch)
         _try_optimizer(network, planned, conditions.device)
     elif wrong.startswith(ONE_VALUE):
         raise ConfigError(_too_few(planned, conditions, batch))
     else:
         raise ConfigError(_no_such_size(planned, conditions, network, batch, wrong))
+
+
+def _try_sizes(network: Network, planned: PlannedTraining, conditions: Conditions, batch: int) -> None:
+    """Try the other sizes that the images have while the network trains."""
+    growth = Growth.of(planned.training, conditions.image_size, epochs=1, steps_per_epoch=1)
+    for side in sorted({phase.side_px for phase in growth.phases} - {conditions.image_size}):
+        if (wrong := _fault(network, side, batch)) is not None:
+            raise ConfigError(
+                f"{planned.section} trains on images of {side} px at times, which {planned.key} does not take "
+                f"({wrong}): raise {planned.section}.progressive_start or {planned.section}.train_image_size, or "
+                f"set {planned.section}.progressive_stages=1 and {planned.section}.train_image_size=null"
+            )
 
 
 def _built(planned: PlannedTraining, model: ModelConfig, conditions: Conditions) -> Network:
@@ -144,9 +159,13 @@ def _try_optimizer(network: Network, planned: PlannedTraining, device: torch.dev
         for weight in smallest.values():
             weight.grad = torch.full_like(weight, _GRADIENT)
         optimizer.step()
+        # Some of timm's keep what no checkpoint holds, and could not go on after a kill.
+        resume_optimizer(optimizer, as_kept(optimizer.state_dict()))
     except torch.OutOfMemoryError:
         # Of a GPU that others fill: what a training needs is said where it is known.
         return
+    except ConfigError as error:
+        raise ConfigError(f"{planned.section}.{error}") from error
     except Exception as error:
         # timm finds an optimiser by its name, and hands it what it may not take.
         raise ConfigError(

@@ -187,7 +187,7 @@ def test_the_json_schema_refuses_what_we_refuse(page: dict[str, Any]) -> None:
 
 def test_an_editor_shows_what_a_key_means() -> None:
     described = json_schema()["$defs"]["DataConfig"]["properties"]["image_size"]
-    assert described["description"] == _only("data.image_size").meaning
+    assert " ".join(described["description"].split()) == _only("data.image_size").meaning
 
 
 def test_a_group_that_may_be_left_out_is_explained_with_its_keys() -> None:

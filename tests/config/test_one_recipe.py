@@ -4,11 +4,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
+from nstudent.config.data import USUAL_LEVELS
 from nstudent.config.file import load_config, reload_config
 from nstudent.config.origins import resolved
 from nstudent.config.recipe import lay_under
-from nstudent.config.schema import Config
+from nstudent.config.schema import Config, ModelConfig
 from nstudent.config.yaml_text import dump_yaml
+from nstudent.models.cost import gmacs
+from nstudent.models.network import build_network
+from nstudent.training.trial import any_outputs
 
 PRETRAINED = (
     "teacher.members=[{backbones: [tf_efficientnet_lite0], pretrained: w.safetensors}, {backbones: [resnet18]}]"
@@ -109,3 +114,25 @@ def test_what_is_wrong_in_a_page_is_left_to_be_named(page: dict[str, Any]) -> No
     given = {key: value for key, value in page.items() if not isinstance(value, dict)}
     lay_under(page)
     assert {key: page[key] for key in given} == given
+
+
+@pytest.mark.slow
+def test_the_page_for_photos_has_three_kinds_of_networks_within_its_limit_and_says_what_each_costs() -> None:
+    path = Path(__file__).resolve().parents[2] / "configs" / "photos.yaml"
+    config, text = load_config(path), path.read_text(encoding="utf-8")
+    outputs = any_outputs(USUAL_LEVELS[-1], config.absent)
+    costs = {}
+    for member in config.teacher.members:
+        assert isinstance(member, ModelConfig)
+        assert member.pretrained is True
+        (name,) = member.backbones
+        known = timm.get_pretrained_cfg(name)
+        assert known is not None
+        assert known.has_weights, "timm has its weights"
+        costs[name] = gmacs([build_network(member, outputs, ("cost",), load_pretrained=False)], config.data.image_size)
+    assert len(costs) == 3
+    assert all(f"{name} {cost:.2f}" in text for name, cost in costs.items())
+    assert f"together {sum(costs.values()):.2f}" in text
+    assert config.teacher.max_gmacs == config.final.max_gmacs == 2
+    assert sum(costs.values()) <= 2
+    assert config.student.model.backbones == ("tf_efficientnetv2_b0",)

@@ -349,3 +349,11 @@ def test_threads_leave_the_warning_filters_as_they_were(monkeypatch: pytest.Monk
     warnings.filters[:] = before  # whatever happened, the tests after this one keep theirs
 
     assert after == before
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("notes", [b"Exif\0\0" + bytes(50), b"garbage"])
+def test_damaged_notes_beside_an_image_are_no_damage_of_it(form: str, notes: bytes) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(picture(16, 16)).save(buffer, form, exif=notes, quality=95)
+    assert np.abs(at_own_size(buffer.getvalue(), 16).astype(int) - picture(16, 16)).mean() < 12

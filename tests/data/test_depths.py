@@ -263,3 +263,14 @@ def test_heic_is_decoded_where_the_extra_is_installed() -> None:
     assert np.abs(pixels[-3, 8] - (20, 20, 250)).max() < 12
     with pytest.raises(ImageError):
         decode(HEIC[:-40], SIDE, 10_000)
+
+
+@pytest.mark.skipif(not heic_is_read(), reason="the extra for HEIC is not installed")
+@pytest.mark.parametrize("side", [0, 8, 63, 4096, 60_000])
+def test_heic_whose_header_tells_another_size_than_its_pixels_is_refused(side: int) -> None:
+    """As a bomb does: 64 megapixels of one colour are 15 kB."""
+    lying, at = bytearray(HEIC), HEIC.index(b"ispe") + 8
+    assert lying[at : at + 8] == struct.pack(">II", 64, 64)
+    lying[at : at + 8] = struct.pack(">II", side, side)
+    with pytest.raises(ImageError):
+        decode(bytes(lying), SIDE, 100_000_000)

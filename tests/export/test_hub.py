@@ -12,7 +12,7 @@ import timm
 import torch
 from finished_runs import TREE, add_classifier, photo, pixels
 from nstudent.classifier import Classifier
-from nstudent.config.members import ModelConfig, ProbeConfig
+from nstudent.config.members import HeadName, ModelConfig, ProbeConfig
 from nstudent.export.hub import write_hub_folder
 from nstudent.export.program import load_for_export
 from nstudent.models.network_member import NetworkMember
@@ -44,8 +44,9 @@ def test_timm_gives_the_logits_of_all_levels_of_one_network(tmp_path: Path) -> N
     assert list(known["input_size"]) == [3, 32, 32]
 
 
-def test_timm_gives_the_features_where_it_has_no_such_head(tmp_path: Path) -> None:
-    run_dir, folder = _folder(tmp_path, ModelConfig(image_size=24))
+@pytest.mark.parametrize("head", ["fine_to_coarse", "branching"])
+def test_timm_gives_the_features_where_it_has_no_such_head(tmp_path: Path, head: HeadName) -> None:
+    run_dir, folder = _folder(tmp_path, ModelConfig(head=head, image_size=24))
     network = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     member = load_for_export(run_dir).members[0]
     assert isinstance(member, NetworkMember)

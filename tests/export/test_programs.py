@@ -95,6 +95,29 @@ def test_decoders_of_every_kind_and_heads_of_log_probabilities_can_be_exported(
         assert answers(folder, given)[-2].tolist() == found.paths.tolist()
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ModelConfig(head="branching"),
+        ModelConfig(head="branching", backbones=("test_resnet", "test_efficientnet"), wide_channels=4, image_size=24),
+        ModelConfig(head="hd_cnn", routing_threshold=0.6),
+    ],
+    ids=["branching", "fused branching", "experts below a threshold"],
+)
+def test_shallower_maps_and_experts_that_are_not_asked_are_inside_the_program(
+    tmp_path: Path, settings: ModelConfig
+) -> None:
+    run_dir = add_classifier(tmp_path / "run", (settings,), absent="class")
+    given = pixels(7)
+    wanted = load_for_export(run_dir).probabilities(given)
+    for answers, folder in (
+        (_onnx_answers, write_onnx(run_dir, tmp_path / "onnx").folder),
+        (_torch_answers, write_torch(run_dir, tmp_path / "torch").folder),
+    ):
+        for level, expected in zip(answers(folder, given), wanted, strict=False):
+            np.testing.assert_allclose(level, expected, atol=1e-4)
+
+
 def test_the_answers_depend_on_the_image(onnx_folder: Path) -> None:
     # Or a program that gives the same to all would pass the tests above.
     levels = _onnx_answers(onnx_folder, pixels(7))[:3]

@@ -5,6 +5,7 @@ Every operation and hundreds of random moments are struck in benchmarks/kill_cam
 
 from __future__ import annotations
 
+import shutil
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,6 +39,26 @@ def test_a_run_that_dies_again_and_again_ends_the_same(
         stages.add(stage_at_work(run_dir).removeprefix("after "))
     assert differences(results(run_dir), whole.results) == []
     assert stages >= {"teacher", "baseline", "pseudolabel", "filter", "student"}
+
+
+def test_a_refit_that_dies_again_and_again_ends_the_same(
+    server: ForkServer, whole: WholeRun, run_dir: Path, tmp_path: Path
+) -> None:
+    """A finished run is gone on with, once in one go and once in pieces."""
+    shutil.copytree(whole.folder, tmp_path / "run")
+    done = server.run(run_all_words(tmp_path / "run", "final.refit=true"), tmp_path / "run", Fault(-1))
+    assert done.status == 0, done.error
+    shutil.copytree(whole.folder, run_dir)
+    killed = 0
+    for _ in range(_MOST_KILLS):
+        done = server.run(run_all_words(run_dir, "final.refit=true"), run_dir, Fault(37, KILL))
+        assert stumps(run_dir) == []
+        if done.status == 0:
+            break
+        assert done.status == -signal.SIGKILL, done.error
+        killed += stage_at_work(run_dir) == "refit"
+    assert killed > 1
+    assert differences(results(run_dir), results(tmp_path / "run")) == []
 
 
 @pytest.mark.parametrize(

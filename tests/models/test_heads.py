@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from nstudent.config.schema import ModelConfig
 from nstudent.config.types import Absent
 from nstudent.errors import ConfigError
-from nstudent.models.heads import HEADS, Logits, build_head, normalised
+from nstudent.models.heads import HEADS, HeadSettings, Logits, build_head, normalised
 from nstudent.models.network import Network, build_network, is_of_classifier
 from nstudent.taxonomy.outputs import Outputs
 from nstudent.taxonomy.tree import Taxonomy
@@ -34,7 +34,7 @@ def features() -> torch.Tensor:
 def head_of(name: str) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        return build_head(name, NUM_FEATURES, OUTPUTS, WIDTH)
+        return build_head(name, HeadSettings(NUM_FEATURES, OUTPUTS, WIDTH))
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -44,7 +44,8 @@ def test_gives_one_logit_per_output_of_each_level(name: str, features: torch.Ten
 
 @pytest.mark.parametrize("name", HEADS)
 def test_a_single_level_is_enough(name: str, features: torch.Tensor) -> None:
-    assert [tuple(level.shape) for level in build_head(name, NUM_FEATURES, outputs_of(4), WIDTH)(features)] == [(7, 4)]
+    head = build_head(name, HeadSettings(NUM_FEATURES, outputs_of(4), WIDTH))
+    assert [tuple(level.shape) for level in head(features)] == [(7, 4)]
 
 
 @cascades
@@ -97,7 +98,7 @@ def test_the_layers_that_give_the_logits_are_known_by_their_name(name: str, feat
 
 def test_a_head_that_there_is_not_is_an_error_that_lists_those_that_there_are() -> None:
     with pytest.raises(ConfigError, match="head: there is no 'steep': choose from fine_to_coarse, coarse_to_fine, ind"):
-        build_head("steep", NUM_FEATURES, OUTPUTS, WIDTH)
+        build_head("steep", HeadSettings(NUM_FEATURES, OUTPUTS, WIDTH))
 
 
 class _LeavesUp(nn.Module):
@@ -121,7 +122,7 @@ class _LeavesUp(nn.Module):
 def test_a_head_of_another_file_is_a_row_in_the_table_and_reads_the_tree(
     monkeypatch: pytest.MonkeyPatch, features: Tensor
 ) -> None:
-    monkeypatch.setitem(HEADS, "leaves_up", lambda num_features, outputs, width: _LeavesUp(num_features, outputs))
+    monkeypatch.setitem(HEADS, "leaves_up", lambda settings: _LeavesUp(settings.num_features, settings.outputs))
 
     coarse, mid, fine = head_of("leaves_up")(features)
 
@@ -149,7 +150,7 @@ MASSES = (0.10, 0.20, 0.05, 0.15, 0.25, 0.10, 0.15)
 
 def flat_head(tree: Taxonomy, absent: Absent, leaf_logits: Tensor) -> tuple[nn.Module, Tensor]:
     """A head in double precision, and features of images whose leaves have these logits, (images, leaves)."""
-    head = build_head("flat", leaf_logits.shape[1], Outputs(tree, absent), WIDTH).double()
+    head = build_head("flat", HeadSettings(leaf_logits.shape[1], Outputs(tree, absent), WIDTH)).double()
     with torch.no_grad():
         head.classify.weight.copy_(torch.eye(leaf_logits.shape[1], dtype=torch.float64))
         head.classify.bias.zero_()
@@ -214,7 +215,7 @@ def test_what_is_next_to_impossible_still_has_a_logit_and_a_gradient() -> None:
 
 def routed_head(tree: Taxonomy, absent: Absent, router: list[float], *experts: list[float]) -> tuple[nn.Module, Tensor]:
     """A head in double precision whose layers give these logits for any image, and the features of an image."""
-    head = build_head("hd_cnn", NUM_FEATURES, Outputs(tree, absent), WIDTH).double()
+    head = build_head("hd_cnn", HeadSettings(NUM_FEATURES, Outputs(tree, absent), WIDTH)).double()
     with torch.no_grad():
         for layer, said in zip(head.classify, (router, *experts), strict=True):
             layer.weight.zero_()
@@ -245,7 +246,7 @@ def test_the_first_level_of_hd_cnn_is_the_routers_and_a_fine_label_teaches_the_e
 
     def taught(level: int, output: int) -> tuple[set[int], Tensor]:
         """Experts that a label at a level teaches, and the gradient of the router."""
-        head = build_head("hd_cnn", NUM_FEATURES, Outputs(TREE, "class"), WIDTH).double()
+        head = build_head("hd_cnn", HeadSettings(NUM_FEATURES, Outputs(TREE, "class"), WIDTH)).double()
         torch.nn.functional.cross_entropy(head(features)[level], torch.full((4,), output)).backward()
         router, *experts = head.classify
         found = {i for i, expert in enumerate(experts) if expert.bias.grad.abs().max() > 1e-12}
@@ -290,7 +291,7 @@ def test_on_any_tree_a_class_of_the_flat_head_has_what_those_below_it_have_and_e
 
 def test_weights_of_the_flat_head_are_those_of_its_one_layer_alone() -> None:
     """What follows from the tree is not kept: a file of a stranger could hold another tree."""
-    head = build_head("flat", NUM_FEATURES, OUTPUTS, WIDTH)
+    head = build_head("flat", HeadSettings(NUM_FEATURES, OUTPUTS, WIDTH))
 
     assert set(head.state_dict()) == {"classify.weight", "classify.bias"}
 

@@ -1,27 +1,50 @@
-"""Every head can be taught: a network that has it knows a few images by heart, whatever ends early or is unknown."""
+"""Every head can be taught with every loss that fits it: a network knows a few images by heart, whatever is missing."""
+
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 import torch
-from nstudent.config.schema import ModelConfig
+from nstudent.config.members import LOG_PROBABILITY_HEADS
+from nstudent.config.schema import ModelConfig, TrainingConfig
+from nstudent.config.training import WITHOUT_SOFTMAX
 from nstudent.config.types import Absent
 from nstudent.labels.targets import GivenTargets
 from nstudent.models.heads import HEADS
+from nstudent.models.links import LINKS, link_of
 from nstudent.models.network import build_network
 from nstudent.taxonomy.outputs import SILENT, Outputs
 from nstudent.taxonomy.tree import UNKNOWN, Taxonomy
-from torch.nn.functional import cross_entropy
+from nstudent.training.losses import LOSSES, build_losses
+from nstudent.training.objective import Part, mean_loss
+from torch import Tensor, nn
 
 IMAGES = 64
 LEVELS = ("coarse", "mid", "fine")
 PATHS = [("A", "A1", "a"), ("A", "A1", "b"), ("A", "A2", "-"), ("A", "A2", "c"), ("B", "-", "-"), ("B", "B1", "d")]
 TREE = Taxonomy.from_labels([*PATHS, ("C", "-", "-")], LEVELS)
+FITTING = [
+    (head, loss) for head in HEADS for loss in LOSSES if not (head in LOG_PROBABILITY_HEADS and loss in WITHOUT_SOFTMAX)
+]
+CPU = torch.device("cpu")
+
+
+def taught(network: nn.Module, images: Tensor, targets: Sequence[Tensor], loss: str, outputs: Outputs) -> None:
+    """150 steps on all images at once."""
+    config = TrainingConfig(loss=loss, label_smoothing=0.0)  # type: ignore[arg-type]
+    of_labels, _ = build_losses(config, TREE.terminal_rows, outputs, CPU)
+    whole = [level.sum(dim=0) for level in targets]
+    optimizer = torch.optim.AdamW(network.parameters(), lr=0.01)
+    for _ in range(150):
+        optimizer.zero_grad()
+        mean_loss(of_labels, Part(network(images), targets, whole), (1.0,) * len(LEVELS)).backward()
+        optimizer.step()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("absent", ["ignore", "class"])
-@pytest.mark.parametrize("head", HEADS)
-def test_a_network_with_the_head_knows_64_images_by_heart(head: str, absent: Absent) -> None:
+@pytest.mark.parametrize(("head", "loss"), FITTING, ids="-".join)
+def test_a_network_with_the_head_knows_64_images_by_heart(head: str, loss: str, absent: Absent) -> None:
     random, outputs = np.random.default_rng(0), Outputs(TREE, absent)
     images = torch.from_numpy(random.random((IMAGES, 3, 16, 16), dtype=np.float32))
     labels = TREE.terminal_rows[random.integers(len(TREE.terminals), size=IMAGES)]
@@ -29,17 +52,13 @@ def test_a_network_with_the_head_knows_64_images_by_heart(head: str, absent: Abs
     labels[::4, 1:] = UNKNOWN
     targets = [torch.from_numpy(level) for level in GivenTargets(labels, outputs)(np.arange(IMAGES))]
     network = build_network(ModelConfig.model_validate({"head": head}), outputs, ("by heart",))
-    optimizer = torch.optim.AdamW(network.parameters(), lr=0.01)
-    for _ in range(150):
-        optimizer.zero_grad()
-        # Rows of zeros teach nothing.
-        losses = [cross_entropy(said, mass) for said, mass in zip(network(images), targets, strict=True)]
-        torch.stack(losses).sum().backward()
-        optimizer.step()
+    taught(network, images, targets, loss, outputs)
 
-    # As it was trained: with the statistics of this one batch.
+    # As it was trained: with the statistics of this one batch. As it is used: by the link of its loss.
     named = outputs.indices(labels)
-    for level, said in enumerate(network(images)):
+    with torch.no_grad():
+        levels = LINKS[link_of(loss)](outputs, CPU)(network(images))
+    for level, said in enumerate(levels):
         known = named[:, level] != SILENT
         wrong = said.argmax(dim=1).numpy()[known] != named[known, level]
         assert wrong.sum() <= 1, f"{wrong.sum()} of {known.sum()} images of level {level} are not known"

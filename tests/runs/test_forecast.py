@@ -60,6 +60,13 @@ def test_passes_forward_alone_count_a_third(tried: list[str]) -> None:
     assert believing.trainings["baseline"] == plain.trainings["baseline"]
 
 
+def test_probes_that_learn_from_the_heap_see_the_labels_again_and_some_of_the_heap(tried: list[str]) -> None:
+    plain, beside = _forecast("student.epochs=2"), _forecast("student.epochs=2", "probe.heap=400")
+    assert beside.probe - plain.probe == pytest.approx((2 * 100 + 400) * 0.2)
+    assert beside.labelling > plain.labelling
+    assert _forecast("rounds=0", "probe.heap=400") == _forecast("rounds=0")
+
+
 def test_rounds_repeat_the_student_and_without_rounds_there_is_none(tried: list[str]) -> None:
     once, twice = _forecast("student.epochs=2"), _forecast("student.epochs=2", "rounds=2")
     assert twice.trainings["student"] == pytest.approx(2 * once.trainings["student"])

@@ -32,6 +32,35 @@ def test_a_probe_comes_before_what_is_trained() -> None:
     assert steps[-1].name == "09-evaluate"
 
 
+def test_probes_that_learn_from_the_heap_are_of_the_first_round_and_decide_nothing_for_the_labels() -> None:
+    words = ["rounds=1", "probe.heap=500", "teacher.noise.flip=null"]
+    steps = plan(load_config(None, words))
+    assert [(step.name, step.round) for step in steps[:4]] == [
+        ("00-data", 0),
+        ("01-probe", 0),
+        ("02-probe", 1),
+        ("03-teacher", 0),
+    ]
+    reads = {step.name: step.reads for step in steps}
+    assert reads["03-teacher"] == ("00-data", "01-probe")
+    assert reads["02-probe"] == ("00-data",)
+    assert "02-probe" in reads["05-choose"]
+    for word in ("rounds=0", "probe.members=[]", "probe.heap=0"):
+        assert [step.round for step in plan(load_config(None, [*words, word])) if step.stage.name == "probe"] in (
+            [],
+            [0],
+        )
+
+
+def test_a_number_of_images_of_the_heap_makes_the_probes_of_the_labels_no_other(
+    tmp_path: Path, fake_stages: FakeStages
+) -> None:
+    words = ("probe.members=[{kind: probe}]",)
+    steps_made(tmp_path, *words)
+    assert "01-probe" not in steps_made(tmp_path, *words, "probe.heap=500")
+    assert steps_made(tmp_path, *words, "probe.heap=600")["02-probe"] == "probe.heap changed from 500 to 600"
+
+
 def test_a_decision_that_is_left_to_the_probe_makes_it_an_input() -> None:
     words = ["rounds=1", "teacher.noise.flip=null", "student.noise.flip=null", "filter.noise.flip=null"]
     reads = {step.name: step.reads for step in plan(load_config(None, words))}

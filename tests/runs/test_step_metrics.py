@@ -16,6 +16,7 @@ from nstudent.runs.step_metrics import (
     METRICS,
     Candidate,
     ChoiceMetrics,
+    Contribution,
     DataMetrics,
     FilterIteration,
     FilterMetrics,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from conftest import FakeStages
 
 GAIN = Difference(0.1, -0.1, 0.2, 0.9)
+ADDS = {"a": Contribution(0.4, 0.1, GAIN), "b": Contribution(0.6, 0.1, GAIN)}
 EACH = [
     DataMetrics(1, 2, 3, 4, 5, 6, 7, 8, classes=(2, 3), terminals=4, findings={"held_out_only": 1}),
     TrainedMetrics({HEADLINE: 0.5, "accuracy/fine": None}, 0.1, 10, history=(({"epoch": 1, "loss": 0.5},), ())),
@@ -40,7 +42,7 @@ EACH = [
         with_heap=None,
         candidates=(
             Candidate("01-teacher", {"01-teacher": 1.0}, False, 0.1, 0.5, None, 0.0, None, None),
-            Candidate("pool of all", {"a": 0.4, "b": 0.6}, True, 0.2, 0.6, GAIN, 0.01, (1.0, 0.9), (0.1, 0.0)),
+            Candidate("pool of all", {"a": 0.4, "b": 0.6}, True, 0.2, 0.6, GAIN, 0.01, (1.0, 0.9), (0.1, 0.0), ADDS),
         ),
     ),
     LabelMetrics(9, {"fine": 3}, shown=3, copies=4, temperatures=(1.0, 0.9), highest_confidence=0.99),

@@ -219,6 +219,30 @@ def test_a_pool_is_of_those_that_vote_and_no_second_name_for_another_candidate(
         assert metrics.candidates[-1].parts == {name: weight for name, weight in voting.items() if weight}
 
 
+def test_each_part_of_a_pool_is_told_by_what_it_costs_and_what_the_pool_is_without_it(
+    setting: Setting, four: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prefer(monkeypatch, "pool of all")
+    weigh(monkeypatch, (0.75, 0.25), (0.5, 0.2, 0.3))
+    said = Said()
+    metrics, _ = last_choice(setting(), four, said)
+    scored = {each.name: each.validation for each in metrics.candidates}
+    assert all(metrics.candidate(name).contributions is None for name in ("01-teacher", "02-baseline", "06-student"))
+    of_two = metrics.candidate("labels-alone pool").contributions
+    assert of_two is not None
+    for part, other in (("01-teacher", "02-baseline"), ("02-baseline", "01-teacher")):
+        assert of_two[part].gain.value == pytest.approx(scored["labels-alone pool"] - scored[other])
+    assert [(each.weight, each.gmacs) for each in of_two.values()] == [(0.75, 0.02), (0.25, 0.01)]
+    of_all = metrics.taken.contributions
+    assert of_all is not None
+    assert list(of_all) == ["01-teacher", "02-baseline", "06-student"]
+    # Without the student it is the other pool, which is weighted alike.
+    assert of_all["06-student"].gain.value == pytest.approx(scored["pool of all"] - scored["labels-alone pool"])
+    assert of_all["06-student"].gain.low <= of_all["06-student"].gain.value <= of_all["06-student"].gain.high
+    points = f"{100 * of_all['06-student'].gain.value:+.1f}"
+    assert any(line.split()[:4] == ["06-student", "adds", points, "points"] for line in said.lines)
+
+
 # --- the limit of cost ---
 
 

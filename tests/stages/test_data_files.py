@@ -264,3 +264,15 @@ def _written_as(source: str, bench: Bench) -> dict[str, Any]:
         file["split"], file["jpeg"] = np.arange(30, dtype=np.int8) // 2 % 4, np.frombuffer(b"".join(blobs), np.uint8)
         file.attrs["meta"] = json.dumps({"levels": [["a", "b"]]})
     return {"source": "hdf5", "root": str(bench.root / "packed.h5"), "levels": ["fine"]}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes")
+def test_a_pipe_among_the_images_is_waited_for_by_nobody(bench: Bench) -> None:
+    plant(bench.root, classes())
+    os.mkfifo(bench.root / "pet" / "cat" / "pipe.png")
+    artifact, _ = said_by(bench)
+    assert left_out(artifact) == {"pet/cat/pipe.png": "not a file but a pipe or a device"}
+    for path in bench.root.rglob("*.png"):
+        os.utime(path, (1, 1))
+    # A pipe has no bytes that could be compared.
+    assert said_by(bench)[1][0] == "00-data: the source has changed: 19 files of another time"

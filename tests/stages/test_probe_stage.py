@@ -17,7 +17,7 @@ from nstudent.evaluation.scores import HEADLINE
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble
 from nstudent.runs.run import run_all, run_stage
-from nstudent.runs.step_metrics import ChoiceMetrics, TrainedMetrics
+from nstudent.runs.step_metrics import ChoiceMetrics, RefitMetrics, TrainedMetrics
 from nstudent.session import Session
 from nstudent.storage.artifact import Artifact, Manifest
 from small_folders import Said
@@ -122,3 +122,47 @@ def test_trainings_mirror_their_images_where_the_probe_says_that_they_may(
     assert not (given / "01-probe").exists(), "nobody asked"
     assert files["false"] != files["true"]
     assert found.files == files[mirror]
+
+
+def test_probes_are_weighed_by_held_out_labels_and_one_that_is_worth_nothing_is_dropped(
+    tiny: Tiny, untrained: Path
+) -> None:
+    """Features of a network that nothing was trained for are worth next to nothing beside gradients."""
+    words = "probe.members=[{kind: probe}, {kind: probe, features: backbones, backbones: [test_resnet]}]"
+    said = Said()
+    run_stage(tiny(words), "probe", untrained, Session(progress=said))
+    recipe = json.loads((untrained / "01-probe" / "model.json").read_text())
+    assert [member["features"] for member in recipe["members"]] == ["gradients"]
+    assert recipe["weights"] == [1.0]
+    assert "  shares by the likelihood of held-out labels: 100% probe 0, 0% probe 1" in said.lines
+    assert TrainedMetrics.of(Manifest.read(untrained / "01-probe")).validation[HEADLINE] > 0.9  # type: ignore[operator]
+
+
+def test_equal_probes_have_equal_weights(tiny: Tiny, untrained: Path) -> None:
+    run_stage(tiny("probe.members=[{kind: probe}, {kind: probe}]"), "probe", untrained)
+    assert json.loads((untrained / "01-probe" / "model.json").read_text())["weights"] == pytest.approx([0.5, 0.5])
+
+
+def test_a_probe_that_learns_from_the_heap_is_another_classifier_and_counts_as_one_that_saw_it(
+    tiny: Tiny, untrained: Path
+) -> None:
+    said = Said()
+    config = tiny(PROBE, "probe.heap=100", "filter.enabled=false", "final.refit=true")
+    run_all(config, untrained, Session(progress=said))
+    labels, heap = (Manifest.read(untrained / name) for name in ("01-probe", "02-probe"))
+    assert (labels.round, heap.round) == (0, 1)
+    assert labels.id != heap.id
+    assert any("with 100 images of the heap the log-likelihood of held-out labels is" in line for line in said.lines)
+    choice = ChoiceMetrics.of(Manifest.read(untrained / "09-choose"))
+    saw = {each.name: each.saw_heap for each in choice.candidates}
+    assert (saw["01-probe"], saw["02-probe"]) == (False, True)
+    alone = choice.candidate("labels-alone pool")
+    assert "02-probe" not in alone.parts
+    assert set(RefitMetrics.of(Manifest.read(untrained / "10-refit")).parts) >= set(choice.taken.parts)
+
+
+def test_it_makes_the_probe_of_the_labels_no_other(tiny: Tiny, one_probe: Path) -> None:
+    before = Manifest.read(one_probe / "01-probe").id
+    run_stage(tiny(PROBE, "probe.heap=100"), "probe", one_probe)
+    assert Manifest.read(one_probe / "01-probe").id == before
+    assert (one_probe / "02-probe").exists()

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from nstudent import cli
 from nstudent.answers.depth import depth_of
+from nstudent.answers.proposed_tree import tree_from_run
 from nstudent.answers.seen_before import seen_before
 from nstudent.classifier import Classifier
 from nstudent.config.file import load_config
@@ -23,6 +24,7 @@ from nstudent.data.dataset import Dataset
 from nstudent.data.given_images import named_images
 from nstudent.data.sources.digits import open_source
 from nstudent.errors import ArtifactError, ConfigError
+from nstudent.progress import Silence
 from nstudent.storage.artifact import Artifact
 from PIL import Image
 
@@ -145,3 +147,13 @@ def test_of_a_classifier_without_its_images_it_is_said_that_nobody_knows_what_it
         shutil.rmtree(folder / "runs" / "photos" / step, ignore_errors=True)
         assert _run("nstudent evaluate runs/photos labelled", monkeypatch) == 0
         assert (said in capsys.readouterr().out) is is_said
+
+
+def test_a_tree_is_proposed_from_what_the_classifier_takes_for_what(finished: Path) -> None:
+    dataset = Dataset(Artifact(finished / "00-data"))
+    there = {int(row[-1]) for row in dataset.labels[dataset.validation] if row[-1] >= 0}
+    found = tree_from_run(finished, [2], Silence())
+    assert found.sizes == [2, len(there)]
+    names = dataset.taxonomy.classes[-1]
+    assert sorted(name for group in found.groups for name in group.classes) == sorted(names[c] for c in there)
+    assert f"the classifier of {finished.name} on the validation images" in found.origin

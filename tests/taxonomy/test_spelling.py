@@ -12,7 +12,7 @@ from nstudent.taxonomy.tree import Taxonomy
     "other",
     [
         *("café", "cafe\u0301", " café", "café\u00a0", "\u2003café\t", "ca\u00adfé", "\u200bcafé", "café\ufeff"),
-        *('"café"', ' "café"', "'café'", "“café”", "„café“", "«café»", "\u202acafé\u202c", '" café "'),
+        *('"café"', ' "café"', "'café'", "“café”", "„café“", "«café»", "\u202acafé\u202c", '" café "', '="café"'),
     ],
 )
 def test_what_reads_the_same_is_spelled_the_same(other: str) -> None:
@@ -31,7 +31,23 @@ def test_a_dash_alone_is_a_hyphen_and_within_a_name_it_stays(dash: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["o'clock", '5" disk', '"a" or "b', "'tis", '"', "👩\u200d🔬", "می\u200cخواهم", "01", "m²", "ﬁn"]
+    "name",
+    [
+        "o'clock",
+        '5" disk',
+        '"a" or "b',
+        "'tis",
+        '"',
+        "👩\u200d🔬",
+        "می\u200cخواهم",
+        "01",
+        "m²",
+        "ﬁn",
+        '=""',
+        '="a',
+        "=a",
+        '=a"',
+    ],
 )
 def test_what_reads_otherwise_stays(name: str) -> None:
     assert spelled(name) == name

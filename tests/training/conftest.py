@@ -83,6 +83,7 @@ def make_loop(digits: Dataset) -> Callable[..., Loop]:
         placement: Placement | None = None,
         say: Callable[[str], None] = SILENCE.say,
         lesson: Mapping[str, Any] | None = None,
+        model: ModelConfig = ModelConfig(),  # noqa: B008 - frozen
         **settings: Any,
     ) -> Loop:
         placement = placement or Placement(torch.device(device), "float32")
@@ -108,7 +109,7 @@ def make_loop(digits: Dataset) -> Callable[..., Loop]:
             lesson = {"revision": revision, "views": {WEAK: weak_noise(noise, own_beliefs.weak)}} | dict(lesson or {})
         with_heap = self_ensemble or own_beliefs is not None
         parts = [(labelled, NUM_LABELLED), (heap, NUM_HEAP)] if with_heap else [(labelled, NUM_LABELLED)]
-        network = build_network(ModelConfig(), outputs, key, dropout=noise.dropout, drop_path=noise.drop_path)
+        network = build_network(model, outputs, key, dropout=noise.dropout, drop_path=noise.drop_path)
         config = TrainingConfig(batch_size=NUM_LABELLED, noise=noise, **{"warmup_epochs": 1.0} | settings)
         site = Site(
             placement,

@@ -3,13 +3,15 @@
 import json
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from fitting import LENGTH, MILD, bytes_of, fit, losses
+from fitting import LENGTH, MILD, bytes_of, fit, losses, supervised
+from nstudent.data.dataset import Dataset
 from nstudent.distributed.world import Alone
 from nstudent.errors import ArtifactError, StoppedError
 from nstudent.models.device import _choose_kernels
@@ -17,8 +19,10 @@ from nstudent.models.network import Network
 from nstudent.noise.steps import Prepared
 from nstudent.progress import Silence
 from nstudent.signals import OverdueStop
+from nstudent.taxonomy.outputs import Outputs
 from nstudent.training.checkpoint import load_checkpoint
 from nstudent.training.loop import Length, Loop, Trained
+from nstudent.training.schedules import branch_training
 from torch import Tensor
 
 GOLDEN = Path(__file__).parent / "golden_losses.json"
@@ -78,6 +82,30 @@ def test_a_killed_training_goes_on_to_the_same_bits(
     if self_ensemble:
         averages, expected = resumed.method.objective.state_dict(), whole.method.objective.state_dict()
         assert all(torch.equal(averages[name], expected[name]) for name in expected)
+
+
+@pytest.mark.slow
+def test_a_training_with_a_schedule_of_levels_goes_on_at_the_weights_of_its_step(
+    make_loop: Callable[..., Loop], kill_after: Callable[[int], Silence], digits: Dataset, tmp_path: Path
+) -> None:
+    plain = supervised(Outputs(digits.taxonomy), (1.0, 1.0, 1.0))
+    seen: list[float] = []
+
+    def schedule(done: float, levels: int) -> tuple[float, ...]:
+        seen.append(done)
+        return branch_training(done, levels, ends_with_all=False)
+
+    objective = replace(plain, level_schedule=schedule)
+    whole = fit(make_loop(LENGTH, objective=objective), tmp_path / "whole")
+    assert seen == pytest.approx([step / LENGTH.steps for step in range(LENGTH.steps)])
+    with pytest.raises(KeyboardInterrupt):
+        fit(make_loop(LENGTH, objective=objective), tmp_path / "killed", kill_after(7))
+    seen.clear()
+    resumed = fit(make_loop(LENGTH, objective=objective), tmp_path / "killed")
+    assert seen[0] > 0.5
+    assert resumed.history == whole.history
+    assert bytes_of(resumed.network) == bytes_of(whole.network)
+    assert losses(fit(make_loop(LENGTH, objective=plain), tmp_path / "plain")) != losses(whole)
 
 
 @pytest.mark.slow

@@ -401,3 +401,17 @@ def test_a_portion_without_labelled_images_has_no_coarse_prior_to_keep() -> None
 
 def test_without_a_weight_there_is_no_coarse_prior() -> None:
     assert CoarsePrior.of(0.0, LABELS, OUTPUTS, torch.device("cpu")) is None
+
+
+def test_a_schedule_moves_the_weights_of_the_levels_also_for_the_heap() -> None:
+    logits = random_logits()
+    given = replace(supervised(), level_weights=(1.0, 2.0, 1.0))
+    moving = replace(given, level_schedule=lambda done, levels: (1 - done, done, 0.0) if levels == 3 else ())
+    for done, weights in ((0.0, (1, 0, 0)), (0.25, (0.75, 0.5, 0)), (1.0, (0, 2, 0))):
+        expected = replace(given, level_weights=weights)(moment(logits, 3))
+        torch.testing.assert_close(moving(moment(logits, 3, done=done)), expected)
+
+
+def test_a_schedule_of_levels_cannot_be_recorded() -> None:
+    assert supervised().is_recordable
+    assert not replace(supervised(), level_schedule=lambda done, levels: (1.0,) * levels).is_recordable

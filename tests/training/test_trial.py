@@ -117,6 +117,35 @@ def test_an_optimiser_whose_first_step_fails_is_told_before_any_training(key: st
     assert _tried(f"{key}.optimizer=sgd") == ""
 
 
+def test_an_optimiser_that_could_not_go_on_after_a_kill_is_told_before_any_training() -> None:
+    said = _tried("teacher.optimizer=adafactorbv")
+    assert said.startswith("teacher.optimizer is 'adafactorbv', which cannot train teacher.members.0 (")
+    assert "\n" not in said
+
+
+def test_an_option_that_the_optimiser_does_not_take_is_told_with_those_that_it_does() -> None:
+    said = _tried("student.optimizer=sgd", "student.optimizer_options={betas: [0.9, 0.99]}")
+    assert said == (
+        "student.optimizer_options: the optimizer 'sgd' takes no 'betas': choose from dampening, momentum, nesterov"
+    )
+    assert _tried("student.optimizer=sgd", "student.optimizer_options={momentum: 0.8}") == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "section"),
+    [
+        (["teacher.members=[{}, " + VIT + "]", "teacher.progressive_stages=2"], "teacher"),
+        (["student.model=" + VIT, "student.train_image_size=160"], "student"),
+    ],
+)
+def test_a_network_that_does_not_take_the_sizes_it_would_grow_through_is_told(words: list[str], section: str) -> None:
+    said = _tried("data.image_size=224", *words)
+    assert said.startswith(f"{section} trains on images of 16")
+    assert f"set {section}.progressive_stages=1 and {section}.train_image_size=null" in said
+    assert "\n" not in said
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_a_page_for_a_gpu_can_be_tried_where_there_is_none() -> None:
     assert _tried("device=cuda", "rounds=0") == ""

@@ -11,17 +11,22 @@ from nstudent.config.schema import DataConfig
 from nstudent.config.yaml_text import as_names, read_words
 from nstudent.data.curation.split import TEST, TRAIN, VALIDATION
 from nstudent.data.sources import Catalogue, Record
-from nstudent.data.sources.source import printable
+from nstudent.data.sources.source import levels_of, printable
 from nstudent.errors import ConfigError, DataError
+from nstudent.taxonomy.reading import UNKNOWN_ENTRY, paths_of_tree
 from nstudent.taxonomy.tree import LabelArray, Taxonomy
 
 _CLASSES_SHOWN = 5
+_MOST_LEVELS = 16
 _MIN_REVERSED = 3
 """Number of classes with one class below each, all sharing fewer, from which levels seem to be in the wrong order."""
 
 
 def taxonomy_of(found: Catalogue, config: DataConfig) -> Taxonomy:
     """The tree that the configuration gives, or the one that the labels spell.
+
+    A given tree may be deeper than the labels, unless ``data.levels`` names their levels: labels then name the finest
+    classes of the tree, and what is above follows from it.
 
     Raises:
         DataError: a level has no class, there is but one label, or the levels stand in the wrong order.
@@ -35,11 +40,19 @@ def taxonomy_of(found: Catalogue, config: DataConfig) -> Taxonomy:
         content = as_names(read_words(Path(tree))) if isinstance(tree, str) else tree
         if not isinstance(content, dict | list):
             raise ConfigError("data.taxonomy is not a tree: write nested class names")
-        taxonomy = Taxonomy.from_tree(content, found.levels)
+        taxonomy = Taxonomy.from_tree(content, _levels_of_tree(content, found, config))
     for level, num_classes in zip(taxonomy.levels, taxonomy.num_classes, strict=True):
         if not num_classes:
             raise DataError(f"no label names a class of the level '{level}': leave it out of data.levels")
     return taxonomy
+
+
+def _levels_of_tree(content: Any, found: Catalogue, config: DataConfig) -> tuple[str, ...]:
+    """Names of the levels of a given tree: those of the labels, or the usual ones if the tree is deeper."""
+    deepest = max(map(len, paths_of_tree(content, _MOST_LEVELS)), default=0)
+    if config.levels is not None or deepest <= len(found.levels):
+        return found.levels
+    return levels_of(None, deepest, "the tree of data.taxonomy")
 
 
 def _check_order(taxonomy: Taxonomy) -> None:
@@ -55,7 +68,7 @@ def _check_order(taxonomy: Taxonomy) -> None:
 
 
 def encode_labels(records: Sequence[Record], taxonomy: Taxonomy) -> LabelArray:
-    """Class indices, (images, levels).
+    """Class indices, (images, levels). Labels with fewer entries than the tree has levels name its finest classes.
 
     Raises:
         DataError: names the first image whose label does not fit the tree, and how many there are.
@@ -64,7 +77,8 @@ def encode_labels(records: Sequence[Record], taxonomy: Taxonomy) -> LabelArray:
     wrong: dict[tuple[str, ...], str] = {}
     for label in {record.label: None for record in records}:
         try:
-            known[label] = taxonomy.encode(label)
+            above = (UNKNOWN_ENTRY,) * (taxonomy.num_levels - len(label))
+            known[label] = taxonomy.encode((*above, *label))
         except DataError as error:
             wrong[label] = str(error)
     if wrong:

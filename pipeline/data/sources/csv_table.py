@@ -10,7 +10,7 @@ from pathlib import Path
 
 from nstudent.config.data import USUAL_LEVELS, DataConfig
 from nstudent.data.sources.source import printable
-from nstudent.data.sources.splits import says_split, split_named
+from nstudent.data.sources.splits import says_membership, says_split, split_named
 from nstudent.errors import DataError
 from nstudent.taxonomy.spelling import alike, spelled
 
@@ -124,6 +124,11 @@ def read_header(cells: Sequence[str], config: DataConfig, table: Path) -> Column
     if config.levels is None:
         unheard += [column for column in _KNOWN_LEVELS if column not in header]
     for other in filter(None, unused.values()):
+        if SPLIT in unheard and says_membership(other):
+            raise DataError(
+                f"{said} has a column '{printable(other)}', which says what is held out: make of it a column 'split' "
+                "of train, validation and test, or give it another name"
+            )
         known = _near(other, unheard)
         if known is not None:
             key = f", set data.split_column={printable(other)}" if known == SPLIT else ""

@@ -3,7 +3,10 @@
 import os
 import stat
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -101,7 +104,9 @@ def existing(path: str | None, key: str, *, folder: bool = False) -> Path:
         there = False
     if not there:
         kind = "folder" if folder else "file"
-        raise DataError(f"{key}: there is no {kind} {printable(path)}: correct the path or mount the disk")
+        # A shell writes out what it stands for, but not behind a key with a dot.
+        mend = "write out what ~ stands for" if str(path).startswith("~") else "correct the path or mount the disk"
+        raise DataError(f"{key}: there is no {kind} {printable(path)}: {mend}")
     return found
 
 
@@ -130,14 +135,26 @@ def read_once(path: str | Path) -> bytes:
         ImageError: it is a pipe or a device, or too large for an image.
         OSError: it cannot be read.
     """
+    with open_file(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > _MAX_FILE_BYTES:
+            raise ImageError(f"{size:,} bytes are too many for an image")
+        return file.read()
+
+
+@contextmanager
+def open_file(path: str | Path) -> Iterator[BufferedReader]:
+    """Open a file to read it, and nothing that only looks like one.
+
+    Raises:
+        ImageError: it is a pipe or a device.
+        OSError: it cannot be opened.
+    """
     # Without O_NONBLOCK, opening a pipe would wait for somebody to write into it.
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
-        found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode):
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise ImageError("not a file but a pipe or a device")
-        if found.st_size > _MAX_FILE_BYTES:
-            raise ImageError(f"{found.st_size:,} bytes are too many for an image")
-        return file.read()
+        yield file
 
 
 def _check_root(root: Path) -> None:

@@ -35,6 +35,15 @@ def says_split(name: str) -> bool:
     return split_named(name) is not None or ambiguous_split(name) is not None
 
 
+def says_membership(name: str) -> bool:
+    """Whether a name asks of each image if it is in a split: ``is_valid``, ``in test``, ``isTrain``."""
+    words = re.sub("(?<=[a-z])(?=[A-Z])", " ", name).split("_")
+    first, *rest = [word for part in words for word in _parts(part)] or [""]
+    if not rest and first[:2] in ("is", "in"):
+        first, rest = first[:2], [first[2:]]
+    return first in ("is", "in", "for", "use") and bool(rest) and says_split("".join(rest))
+
+
 def all_say_splits(names: Iterable[str]) -> bool:
     """Whether there are names and each says a split."""
     listed = list(names)

@@ -325,6 +325,19 @@ def test_a_level_may_be_called_split(root: Path) -> None:
     assert found(root, "path,split", "1.jpg,a", levels=("split",)) == [("1.jpg", ("a",), None)]
 
 
+@pytest.mark.parametrize("column", ["is_valid", "isTest", "in train", "IS_VAL", "istest", "is_validation_set"])
+def test_a_column_that_says_what_is_held_out_is_refused(root: Path, column: str) -> None:
+    """Of numbers or booleans, as other libraries have it: its rows would be trained on."""
+    message = refused(root, f"{TWO},{column}", "1.jpg,a,b,0", "2.jpg,a,b,1")
+    assert f"has a column '{column}', which says what is held out: make of it a column 'split' of train" in message
+    assert len(found(root, f"{TWO},{column},split", "1.jpg,a,b,0,train", "2.jpg,a,b,1,test")) == 2
+
+
+@pytest.mark.parametrize("column", ["is_red", "island", "indoor", "is", "in", "training_hours", "isbn"])
+def test_other_columns_may_begin_alike(root: Path, column: str) -> None:
+    assert len(found(root, f"{TWO},{column}", "1.jpg,a,b,0", "2.jpg,a,b,1")) == 2
+
+
 def test_a_column_of_splits_under_another_name_is_refused(root: Path) -> None:
     message = refused(root, f"{TWO},usage", "1.jpg,a,b,Train", "2.jpg,a,b,", "3.jpg,a,b,val")
 
