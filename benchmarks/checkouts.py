@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -36,10 +37,16 @@ def run_all(checkout: Path, words: list[str], run_dir: Path) -> dict[str, dict[s
 
 
 def package(checkout: Path, folder: Path) -> Path:
-    """A folder for PYTHONPATH in which ``nstudent`` is the code of a checkout: it stands before an installed one."""
+    """A folder for PYTHONPATH in which ``nstudent`` is the code of a checkout: it stands before an installed one.
+
+    It is a copy: a run that starts processes late would otherwise mix in what was edited in the meantime.
+    """
     inner = folder / "nstudent"
     if not inner.exists():
-        inner.mkdir(parents=True)
-        for path in (*(checkout / "pipeline").iterdir(), checkout / "stages"):
-            (inner / path.name).symlink_to(path.resolve())
+        waiting = folder.with_name(f"{folder.name}.partial")
+        shutil.rmtree(waiting, ignore_errors=True)
+        unwanted = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(checkout / "pipeline", waiting / "nstudent", ignore=unwanted)
+        shutil.copytree(checkout / "stages", waiting / "nstudent" / "stages", ignore=unwanted, dirs_exist_ok=True)
+        waiting.rename(folder)
     return folder

@@ -315,7 +315,7 @@ def test_all_candidates_and_what_was_taken_are_said(
     said = Said()
     metrics, _ = last_choice(setting("final.max_gmacs=0.0205"), four, said)
     student = 100 * metrics.candidate("06-student").validation
-    assert f"  06-student        {student:5.1f} %  +0.0 points     0.01 billion multiply-adds" in said.lines
+    assert f"  06-student        {student:5.1f} %  +0.0 points     0.01 GMACs" in said.lines
     assert said.lines[-1] == "  taken is the pool of all: 40% 02-baseline, 60% 06-student"
     assert all(len(line) <= 80 for line in said.lines)
 
