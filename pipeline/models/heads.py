@@ -18,6 +18,8 @@ Logits = tuple[Tensor, ...]
 """Per level, coarse first: (batch, outputs of the level)."""
 LAST_LAYERS = "classify"
 """Name, in every head, of the layer or layers that give the logits: what treats a classifier apart goes by it."""
+_ROWS_TOGETHER = 16
+"""Images that an expert looks at together."""
 
 
 @dataclass(frozen=True)
@@ -162,8 +164,18 @@ class RoutedHead(nn.Module):
         for number in numbers:
             rows = asked[:, number].nonzero().flatten()
             if len(rows):
-                even[number] = even[number].index_copy(0, rows, self._expert(number, features[rows]).to(routed.dtype))
+                even[number] = even[number].index_copy(0, rows, self._of_rows(number, features, rows).to(routed.dtype))
         return even
+
+    def _of_rows(self, number: int, features: Tensor, rows: Tensor) -> Tensor:
+        """What an expert says of some of the images, (rows, its leaves).
+
+        Libraries multiply matrices of few rows in another order: in blocks of one shape, of which the last is filled up,
+        what is said of an image does not depend on the images beside it, and a resumed labelling has the same bytes.
+        """
+        filled = torch.cat([rows, rows[-1:].expand(-len(rows) % _ROWS_TOGETHER)])
+        said = [self._expert(number, features[block]) for block in filled.split(_ROWS_TOGETHER)]
+        return torch.cat(said)[: len(rows)]
 
 
 def most_asked(threshold: float) -> int:

@@ -79,12 +79,29 @@ def test_an_expert_is_given_the_images_alone_for_which_it_is_asked() -> None:
     counted = Counted(head)
     said = head(features)
     wanted = (routed >= 0.2) | (routed == routed.max(dim=1, keepdim=True).values)
-    assert counted.images == wanted.sum(dim=0).tolist()
+    # In blocks of 16, the last of which is filled up.
+    assert counted.images == [-(-each // 16) * 16 for each in wanted.sum(dim=0).tolist()]
     assert sum(counted.images) < 30 * 5
     assert [level.shape[1] for level in said] == list(outputs.sizes)
     # One by one they get the same answers.
     alone = [head(features[row : row + 1])[1] for row in range(30)]
     torch.testing.assert_close(torch.cat(alone), said[1])
+
+
+def test_what_is_said_of_an_image_does_not_depend_on_the_images_beside_it() -> None:
+    """To the last bit: a labelling that was interrupted puts images together in other batches."""
+    outputs = outputs_of(3, 24)
+    settings = HeadSettings(512, outputs, 256, routing_threshold=0.4)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        head = build_head("hd_cnn", settings).eval()
+    images, first, second = torch.randn(3, 32, 512, generator=torch.Generator().manual_seed(0)).unbind()
+    with torch.inference_mode():
+        alone = [
+            head(torch.cat([images[:8], others[8:]])) for others in (images, first, second, images[:1].expand(32, -1))
+        ]
+    for level in zip(*alone, strict=True):
+        assert all(torch.equal(each[:8], level[0][:8]) for each in level)
 
 
 def test_in_training_all_experts_are_asked_and_taught() -> None:
