@@ -170,7 +170,7 @@ class RoutedHead(nn.Module):
     def _of_rows(self, number: int, features: Tensor, rows: Tensor) -> Tensor:
         """What an expert says of some of the images, (rows, its leaves).
 
-        Libraries multiply matrices of few rows in another order: in blocks of one shape, of which the last is filled up,
+        Libraries add up matrices of few rows in another order. In blocks of one shape, of which the last is filled up,
         what is said of an image does not depend on the images beside it, and a resumed labelling has the same bytes.
         """
         filled = torch.cat([rows, rows[-1:].expand(-len(rows) % _ROWS_TOGETHER)])

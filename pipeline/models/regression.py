@@ -261,9 +261,10 @@ def _median_squared_distance(features: Matrix, key: Key) -> float:
 
 
 def most_anchors(num_images: int, heap: int = 0) -> int:
-    """The largest number of anchors of a kernel regression of so many images, their mirror images, and so many more."""
-    points = 2 * num_images + heap
-    return points if points <= _MOST_POINTS else _LANDMARKS
+    """The largest number of anchors of a kernel regression of so many images, with or without their mirror images, and
+    of so many of the heap: with more points there can be fewer anchors."""
+    numbers = num_images + heap, 2 * num_images + heap
+    return max(points if points <= _MOST_POINTS else _LANDMARKS for points in numbers)
 
 
 def mirrored(points: Points, features: Matrix) -> Points:

@@ -57,8 +57,23 @@ def test_with_few_landmarks_the_answers_are_nearly_the_same(monkeypatch: pytest.
     monkeypatch.setattr(regression, "_LANDMARKS", 40)
     near = KernelRidge(KEY).solve(points.features, points.possible, 0.1)
     assert near.anchors is not None
-    assert len(near.anchors) == 40 == most_anchors(200)
+    assert len(near.anchors) == 40 == most_anchors(400)
     assert (near.scores(others.features).argmax(axis=1) == exact.argmax(axis=1)).mean() > 0.97
+
+
+def test_no_regression_has_more_anchors_than_its_cost_was_said_to_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images without their mirror images can be few enough for all to be anchors, where both are too many."""
+    monkeypatch.setattr(regression, "_MOST_POINTS", 50)
+    monkeypatch.setattr(regression, "_LANDMARKS", 20)
+    for images, heap in ((10, 0), (20, 10), (30, 0), (30, 15), (30, 25), (60, 0)):
+        plain = clusters(images)
+        found = []
+        for points in (plain, mirrored(plain, plain.features + 0.01)):
+            some = np.vstack([points.features, clusters(heap, seed=1).features]) if heap else points.features
+            solution = KernelRidge(KEY).solve(some, np.eye(3)[np.arange(len(some)) % 3], 0.1)
+            assert solution.anchors is not None
+            found.append(len(solution.anchors))
+        assert most_anchors(images, heap) == max(found)
 
 
 @pytest.mark.parametrize("paths", [2, 3])
