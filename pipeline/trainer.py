@@ -168,6 +168,11 @@ class Trainer:
             costs["the student"] = gmacs([network], self.dataset.image_size)
         check_final_cost(costs, limit)
 
+    def gmacs_in_training(self, ensemble: Ensemble, training: TrainingConfig, epochs: int) -> float:
+        """Billions of multiply-adds of one image going forward, on average over a training in which images may grow."""
+        growth = Growth.of(training, self.dataset.image_size, epochs, steps_per_epoch=1)
+        return growth.mean(lambda side: sum(member.gmacs(side) for member in ensemble.members))
+
     def train(self, name: str, model: ModelConfig, training: TrainingConfig, lesson: Lesson, key: Key) -> Trained:
         """Train one network to the end, or go on with it from its checkpoint.
 

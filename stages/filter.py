@@ -203,11 +203,12 @@ class _Judge:
         dropped = int((self._heap.keep & ~stands.pseudo).any(axis=1).sum())
         stands, refused = self._within_limit(stands)
         spent = trained.spent
+        beside = config.epochs * len(held_out) * self._trainer.gmacs_in_training(network, config, config.epochs)
         made = FilterIteration(
             validation=self._trainer.validation_score(network),
             dropped=dropped,
             image_passes=spent.image_passes,
-            training_gmacs=round(spent.training_gmacs + config.epochs * len(held_out) * network.gmacs, 6),
+            training_gmacs=round(spent.training_gmacs + beside, 6),
             log_likelihood=round(score, 6),
         )
         return _Iteration(made, stands, both, rates, refused)

@@ -11,6 +11,7 @@ finished network will see: the last layers are adapted to the size of use, on im
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from nstudent.config.schema import NoiseConfig, TrainingConfig
@@ -89,6 +90,10 @@ class Growth:
         stages = [Phase(self._side_of(stage), share / self.stages) for stage in range(self.stages)]
         finish = [Phase(self.full_px, 1 - share, late_layers_alone=True)] if self.finish_steps else []
         return (*stages, *finish)
+
+    def mean(self, cost_at: Callable[[int], float]) -> float:
+        """Mean over the steps of what an image costs, from the side of the image in pixels."""
+        return sum(phase.share * cost_at(phase.side_px) for phase in self.phases)
 
     def side_at(self, done: float) -> int:
         """Side of the images, in pixels.

@@ -10,6 +10,7 @@ import torch
 from nstudent.data.dataset import Ids
 from nstudent.labels.self_ensemble import RunningAverage
 from nstudent.models.heads import Logits
+from nstudent.models.resizing import resized
 from nstudent.randomness import Key, generator
 from torch import Tensor
 
@@ -18,8 +19,8 @@ from torch import Tensor
 class HeldOut:
     """Held-out images that a mean teacher predicts once a pass, at a step of its own for each, as those it learns from.
 
-    Their averages then mean the same as those of the images that are learnt from: both are of the same networks. All
-    processes of a run predict all of the images.
+    Their averages then mean the same as those of the images that are learnt from: both are of the same networks, and of
+    images of the same size. All processes of a run predict all of the images.
     """
 
     average: RunningAverage
@@ -40,20 +41,21 @@ class HeldOut:
         order = generator(*self.key, "held_out", number).permutation(len(self.average))
         return np.array_split(order, self.steps_per_pass)[place]
 
-    def look(self, done: float, believe: Callable[[Tensor], Logits], at_once: int) -> None:
+    def look(self, done: float, believe: Callable[[Tensor], Logits], at_once: int, side: int) -> None:
         """Predict the images that are due, unless that was done for an earlier portion of the same step.
 
         Args:
             done: Fraction of the training that is over.
             believe: Gives the logits of the mean teacher.
             at_once: Number of images that it can predict together.
+            side: Side in pixels of the images that are learnt from at this step, at which these are looked at as well.
         """
         if self._seen:
             return
         rows = self.due(round(done * self.num_steps))
         for first in range(0, len(rows), at_once):
             part = rows[first : first + at_once]
-            said = believe(self.fetch(part))
+            said = believe(resized(self.fetch(part), side))
             self._seen.append((torch.from_numpy(part), [level.softmax(dim=1) for level in said]))
 
     def settle(self) -> None:

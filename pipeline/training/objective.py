@@ -252,10 +252,11 @@ class SelfEnsembling:
 
     def __call__(self, moment: Moment) -> Tensor:
         """Supervised loss + ramp(t) * weight * mean squared difference of probabilities."""
-        belief = [level.softmax(dim=1) for level in moment.believe(moment.views[CLEAN])]
+        clean = moment.views[CLEAN]
+        belief = [level.softmax(dim=1) for level in moment.believe(clean)]
         self._seen.append((moment.num_labelled, moment.rows, belief))
         if self.held_out is not None:
-            self.held_out.look(moment.done, moment.believe, len(moment.rows))
+            self.held_out.look(moment.done, moment.believe, len(moment.rows), clean.shape[-1])
         gaps = [
             (level.softmax(dim=1) - taught).square().sum() / sum(moment.whole_images)
             for level, taught in zip(moment.logits, belief, strict=True)

@@ -17,6 +17,13 @@ def test_the_sizes_are_those_of_efficientnet_v2_s() -> None:
     assert growth.phases == (Phase(171, 0.25), Phase(214, 0.25), Phase(257, 0.25), Phase(300, 0.25))
 
 
+def test_what_an_image_costs_on_average_is_that_of_the_sizes_as_long_as_each_lasts() -> None:
+    training = TrainingConfig(train_image_size=24, progressive_stages=2, finish_epochs=2)
+    growth = Growth.of(training, 32, epochs=6, steps_per_epoch=3)
+    assert growth.mean(lambda side: side**2) == pytest.approx((18**2 + 24**2 + 32**2) / 3)
+    assert Growth.of(TrainingConfig(), 32, epochs=6, steps_per_epoch=3).mean(lambda side: 0.1 * side) == 0.1 * 32
+
+
 @pytest.mark.parametrize("steps", [1, 2, 3, 7, 10, 49, 1000])
 @pytest.mark.parametrize("stages", [1, 2, 3, 4, 7])
 def test_every_stage_is_as_long_as_the_others_up_to_a_step_and_the_last_one_has_the_last_size(

@@ -301,6 +301,23 @@ def test_held_out_images_are_predicted_once_a_pass_and_nothing_is_learnt_from_th
     assert held_out.average.state_dict()["seen"].tolist() == [3] * 5
 
 
+def test_held_out_images_are_looked_at_in_the_size_of_those_that_are_learnt_from(
+    self_ensembling: Callable[..., Any],
+) -> None:
+    """Else their averages would not mean the same in a training whose images are smaller, or grow."""
+    sides = []
+
+    def believe(images: torch.Tensor) -> Levels:
+        sides.append(tuple(images.shape[2:]))
+        return BELIEF if len(images) == 6 else believing(images)
+
+    for side in (2, 4):
+        now = moment(random_logits(), 2)
+        now = dataclasses.replace(now, believe=believe, views={CLEAN: torch.zeros(6, 3, side, side)})
+        self_ensembling(held_out=held_out_images())(now)
+    assert sides == [(2, 2)] * 2 + [(4, 4)] * 2
+
+
 def test_a_held_out_image_has_another_step_in_every_pass() -> None:
     held_out = held_out_images(num_images=50, steps_per_pass=5)
     passes = [[set(held_out.due(5 * number + step)) for step in range(5)] for number in range(3)]
@@ -317,13 +334,13 @@ def test_the_portions_of_a_step_and_one_that_is_tried_again_predict_them_once() 
         calls.append(len(images))
         return believing(images)
 
-    held_out.look(0.0, believe, 2)
-    held_out.look(0.0, believe, 2)
+    held_out.look(0.0, believe, 2, 4)
+    held_out.look(0.0, believe, 2, 4)
     assert calls == [2, 1], "three of five are due, two at a time, and one portion is enough"
     held_out.forget()
     held_out.settle()
     assert not held_out.average.has_seen().any()
-    held_out.look(0.0, believe, 2)
+    held_out.look(0.0, believe, 2, 4)
     held_out.settle()
     held_out.settle()
     assert held_out.average.state_dict()["seen"].sum() == 3
@@ -331,7 +348,7 @@ def test_the_portions_of_a_step_and_one_that_is_tried_again_predict_them_once() 
 
 def test_the_average_of_held_out_images_goes_through_a_checkpoint(self_ensembling: Callable[..., Any]) -> None:
     first, second = (self_ensembling(held_out=held_out_images()) for _ in range(2))
-    first.held_out.look(0.0, believing, 6)
+    first.held_out.look(0.0, believing, 6, 4)
     first.settle()
     second.load_state_dict({name: value.clone() for name, value in first.state_dict().items()})
     assert second.held_out.average.has_seen().sum() == 3
