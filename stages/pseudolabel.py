@@ -77,7 +77,8 @@ def _say_which_levels_are_bare(
         if kept < _NEXT_TO_NOTHING * had:
             context.progress.say(
                 f"  {kept:,} of {had:,} {level} labels reach pseudolabel.threshold "
-                f"({context.config.pseudolabel.threshold}): students learn next to nothing from the others there"
+                f"({context.config.pseudolabel.threshold}): of that level students learn from the given labels alone, "
+                "or nearly so"
             )
 
 

@@ -70,7 +70,7 @@ class Growth:
             last_px=last,
             full_px=image_size,
             steps=epochs * steps_per_epoch,
-            finish_steps=min(training.finish_epochs, epochs - 1) * steps_per_epoch,
+            finish_steps=finish_steps(training, epochs, steps_per_epoch),
         )
 
     @property
@@ -124,6 +124,11 @@ class Growth:
         if self.stages == 1:
             return self.last_px
         return self.start_px + (self.last_px - self.start_px) * (stage + 1) // self.stages
+
+
+def finish_steps(training: TrainingConfig, epochs: int, steps_per_epoch: int) -> int:
+    """Number of the last steps of a training that are its finish; an epoch at least lies before them."""
+    return min(training.finish_epochs, epochs - 1) * steps_per_epoch
 
 
 def _at_strength(noise: NoiseConfig, strength: float) -> NoiseConfig:

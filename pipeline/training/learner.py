@@ -17,6 +17,7 @@ from nstudent.training.clipping import build_clip
 from nstudent.training.finish import train_late_layers
 from nstudent.training.finite import FiniteCheck
 from nstudent.training.gradient import Gradient
+from nstudent.training.growth import finish_steps
 from nstudent.training.learning_rates import LearningRates, Span
 from nstudent.training.loop import Length
 from nstudent.training.objective import Objective, Stateful
@@ -58,7 +59,7 @@ class Learner:
         self.objective = objective
         self._revision = revision
         self.optimizer = build_optimizer(network, config, placement.device)
-        finish = min(config.finish_epochs, length.epochs - 1) * length.steps_per_epoch
+        finish = finish_steps(config, length.epochs, length.steps_per_epoch)
         self._first_of_finish = length.steps - finish
         self._finishes = False
         """Whether only the late layers still learn."""

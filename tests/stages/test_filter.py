@@ -263,7 +263,9 @@ def test_what_was_dropped_and_which_classes_have_no_image_is_said(
     assert f"classes that no pseudo-label names any more: {name}" in heard.text
     dropped, had = labels.keep[rows].sum(axis=0), labels.keep.sum(axis=0)
     assert f"pseudo-labels dropped: coarse {dropped[0]} of {had[0]}, mid {dropped[1]} of {had[1]}" in heard.text
-    assert "the filter network is weaker on validation than the classifier whose labels it judges (50.0 and" in heard.text
+    assert (
+        "the filter network is weaker on validation than the classifier whose labels it judges (50.0 and" in heard.text
+    )
 
 
 def test_its_cost_is_counted_with_the_passes_of_the_mean_teacher(finished: Path) -> None:
