@@ -174,7 +174,7 @@ class RoutedHead(nn.Module):
         what is said of an image does not depend on the images beside it, and a resumed labelling has the same bytes.
         """
         filled = torch.cat([rows, rows[-1:].expand(-len(rows) % _ROWS_TOGETHER)])
-        said = [self._expert(number, features[block]) for block in filled.split(_ROWS_TOGETHER)]
+        said = [self._expert(number, features[block]) for block in torch.split(filled, _ROWS_TOGETHER)]
         return torch.cat(said)[: len(rows)]
 
 

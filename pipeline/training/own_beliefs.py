@@ -101,16 +101,18 @@ class OwnBeliefs:
 
     @torch.no_grad()
     def revise(self, seen: Prepared, done: float, believe: Believe) -> Prepared:
-        """The batch with what its images of the heap teach now; see ``Revision``.
+        """The batch with what its images of the heap teach now, without the weak view; see ``Revision``.
 
         Raises:
             RefusedError: Not even one image fits into the memory.
         """
         share = self.share_at(done)
         self._followed = [self._followed[0] + share, self._followed[1] + 1.0]
+        batch, first = seen.batch, seen.batch.num_labelled
+        # Nobody looks at it after this: the gradient would make floats of it, and a recorded step keep a copy.
+        seen = replace(seen, batch=replace(batch, views={n: view for n, view in batch.views.items() if n != WEAK}))
         if not share:
             return seen
-        batch, first = seen.batch, seen.batch.num_labelled
         believed = self._believed(believe, batch.views[WEAK][first:], seen.images.shape[-1])
         marginals, weights = self._own(believed, batch.whole_images[1])
         stored = [level[first:] for level in batch.targets]

@@ -73,8 +73,18 @@ def test_until_it_begins_the_batch_is_left_as_it_is_and_nobody_is_asked() -> Non
         raise AssertionError("the averaged network was asked")
 
     seen, own = batch_of(), beliefs(begins=0.3, full=0.7)
-    assert own.revise(seen, 0.3, nobody) is seen
+    left = own.revise(seen, 0.3, nobody)
+    assert replace(left, batch=seen.batch) == seen
     assert (own.num_believed(seen, 0.3), own.num_believed(seen, 0.31)) == (0, 3)
+
+
+@pytest.mark.parametrize("done", [0.3, 1.0])
+def test_the_weak_view_goes_no_further_and_other_views_do(done: float) -> None:
+    """Else every step would make floats of it for nothing, and one that a GPU repeats keep it in its memory."""
+    seen = batch_of()
+    seen = replace(seen, batch=replace(seen.batch, views={"clean": seen.batch.images, **seen.batch.views}))
+    assert list(beliefs(begins=0.3, full=0.7).revise(seen, done, certain).batch.views) == ["clean"]
+    assert WEAK in seen.batch.views
 
 
 def test_golden_certain_beliefs_take_the_place_of_the_labels_of_the_heap_by_their_share() -> None:
