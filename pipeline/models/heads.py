@@ -18,8 +18,7 @@ Logits = tuple[Tensor, ...]
 """Per level, coarse first: (batch, outputs of the level)."""
 LAST_LAYERS = "classify"
 """Name, in every head, of the layer or layers that give the logits: what treats a classifier apart goes by it."""
-_ROWS_TOGETHER = 16
-"""Images that an expert looks at together."""
+_ROWS_TOGETHER = 16  # Images that an expert looks at together.
 
 
 @dataclass(frozen=True)
@@ -159,20 +158,19 @@ class RoutedHead(nn.Module):
         asked = asked.scatter(1, routed.argmax(dim=1, keepdim=True), True)
         if torch.compiler.is_exporting():
             # A program is one piece, for any number of images: it asks all experts, and says the same.
-            every = self._all_experts(features)
-            return [torch.where(asked[:, number, None], every[number], even[number]) for number in numbers]
+            return [torch.where(asked[:, i, None], self._expert(i, features), even[i]) for i in numbers]
         for number in numbers:
             rows = asked[:, number].nonzero().flatten()
             if len(rows):
                 even[number] = even[number].index_copy(0, rows, self._of_rows(number, features, rows).to(routed.dtype))
         return even
 
+    # torch.compile would make a program for every expert and every number of blocks, and give up after a few.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _of_rows(self, number: int, features: Tensor, rows: Tensor) -> Tensor:
-        """What an expert says of some of the images, (rows, its leaves).
-
-        Libraries add up matrices of few rows in another order. In blocks of one shape, of which the last is filled up,
-        what is said of an image does not depend on the images beside it, and a resumed labelling has the same bytes.
-        """
+        """What an expert says of some of the images, (rows, its leaves)."""
+        # Few rows would be added up in another order. In blocks of one shape, of which the last is filled up, what is
+        # said of an image does not depend on those beside it, and a labelling that was resumed has the same bytes.
         filled = torch.cat([rows, rows[-1:].expand(-len(rows) % _ROWS_TOGETHER)])
         said = [self._expert(number, features[block]) for block in torch.split(filled, _ROWS_TOGETHER)]
         return torch.cat(said)[: len(rows)]
