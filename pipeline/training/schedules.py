@@ -13,7 +13,7 @@ _BRANCH_SHARE = 0.1
 """B-CNN: share of the loss of a level that another one stands before."""
 _OPENING_SHARE = 0.01
 """B-CNN: the same in the first phase."""
-_BRANCH_SHARES = 0.3
+_ALL_BRANCHES = 0.3
 """Largest share of the loss of all of these levels together, where there are many."""
 
 
@@ -48,7 +48,7 @@ def branch_training(done: float, num_levels: int, *, ends_with_all: bool) -> tup
         return (1 / num_levels,) * num_levels if ends_with_all else (*(0.0,) * finest, 1.0)
     # A rounding error must not put off a phase by a step.
     phase = int(2 * num_levels * done + 1e-9)
-    other = min(_BRANCH_SHARE, _BRANCH_SHARES / finest) if phase else min(_OPENING_SHARE, _BRANCH_SHARES / finest)
+    other = min(_BRANCH_SHARE, _ALL_BRANCHES / finest) if phase else min(_OPENING_SHARE, _ALL_BRANCHES / finest)
     shares = [other] * num_levels
     if phase == finest:
         shares[phase - 1] *= 2
