@@ -194,6 +194,14 @@ def test_every_package_that_is_imported_is_declared() -> None:
     assert list(undeclared_imports(Module("a", "import os, numpy, pandas"), declared)) == ["pandas"]
 
 
+def test_every_room_is_in_the_wheel() -> None:
+    """An editable install has all folders, whatever is listed."""
+    page = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    rooms = {path.parent.relative_to(ROOT / "pipeline") for path in (ROOT / "pipeline").rglob("__init__.py")}
+    names = {".".join(("nstudent", *room.parts)) for room in rooms}
+    assert {*page["tool"]["setuptools"]["packages"]} == {*names, "nstudent.stages"}
+
+
 def test_only_the_runner_knows_the_stages() -> None:
     _hold(rules.stages_imported)
 
