@@ -78,7 +78,7 @@ def tree_from_run(run_dir: Path, sizes: Sequence[int], progress: Progress) -> Pr
     dataset = Dataset(Artifact(step), config.data)
     check_sizes(sizes, dataset.taxonomy.num_classes[-1])
     confusion = confusion_of(Ensemble.load(final, Placement.from_config(config)), dataset, progress)
-    return _of_confusion(confusion, sizes, config.seed, f"the classifier of {run_dir.name} on the validation images")
+    return _of_confusion(confusion, sizes, config.seed, f"the classifier of {run_dir.name}")
 
 
 def tree_from_labels(config: Config, data: Path, sizes: Sequence[int], progress: Progress) -> ProposedTree:
@@ -103,7 +103,7 @@ def tree_from_labels(config: Config, data: Path, sizes: Sequence[int], progress:
     placement.put(features)
     confusion = quick_confusion(dataset, features, placement, (config.seed, "taxonomy"), progress)
     what = " + ".join(settings.backbones) if settings.features != "gradients" else "gradient histograms"
-    return _of_confusion(confusion, sizes, config.seed, f"a kernel ridge regression on {what}, five-fold,")
+    return _of_confusion(confusion, sizes, config.seed, f"a five-fold kernel ridge regression on {what}")
 
 
 def _is_data(folder: Path) -> bool:
@@ -118,10 +118,10 @@ def _of_confusion(confusion: Confusion, sizes: Sequence[int], seed: int, whose: 
             f"It rests on {confusion.images} images of {len(confusion.names)} classes: look at each, or label more."
         )
     if confusion.without:
-        doubts.append(f"Put in by hand, for there was no image of them: {_listed(confusion.without)}.")
+        doubts.append(f"Add these classes by hand, because no held-out image shows them: {_listed(confusion.without)}.")
     origin = (
-        f"Proposed from what {whose} takes for what: {confusion.images} held-out images, "
-        f"{float(confusion.said.diagonal().mean()):.0%} right on the mean over classes."
+        f"Proposed from the classes that {whose} confuses: {confusion.images} held-out images, of which "
+        f"{float(confusion.said.diagonal().mean()):.0%} are right (mean over the classes)."
     )
     return ProposedTree(groups, origin, tuple(doubts))
 
@@ -164,7 +164,7 @@ def tree_from_wordnet(config: Config, folder: Path, sizes: Sequence[int]) -> Pro
             f"{ambiguous} classes have several meanings: the most frequent one was taken, the others follow it."
         )
     if unknown:
-        doubts.append(f"Put in by hand, for WordNet does not know them: {_listed(unknown)}.")
+        doubts.append(f"Add these classes by hand, because WordNet does not know them: {_listed(unknown)}.")
     return ProposedTree(groups, f"Proposed from WordNet ({folder}) for {len(found)} classes.", tuple(doubts))
 
 

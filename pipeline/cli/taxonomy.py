@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from nstudent.cli.arguments import ConfigOption, Overrides, RunDirOption
+from nstudent.cli.arguments import ConfigOption, Overrides, RunDirOption, sized
 from nstudent.cli.interruption import interruptible
-from nstudent.errors import ConfigError, DataError
+from nstudent.errors import ConfigError, DataError, one_line
 from nstudent.machine import out_of_working_folder
 from nstudent.session import Session
 
@@ -23,7 +23,7 @@ _FinishedRun = Annotated[
     Path | None,
     typer.Option(
         "--run",
-        help="Folder of a finished run: what its classifier takes for what on the validation images.",
+        help="Folder of a finished run: the tree follows from the mistakes of its classifier on validation images.",
         metavar="RUN_DIR",
     ),
 ]
@@ -57,11 +57,12 @@ def data_taxonomy_command(
 ) -> None:
     """Propose a tree for classes that have none, and write it as a page to edit.
 
-    Classes that are taken for each other stand together (spectral clustering of held-out predictions). Without an
-    option that is what a regression takes for what on images that it has not learnt from: a minute, and nothing but
-    the run's data step is made. With --run it is the classifier of a finished run, with --wordnet what things are.
+    Classes that are confused with each other are put into one group (spectral clustering of held-out predictions).
+    Without an option the predictions are those of a quick regression, on images that it has not learnt from: this takes
+    a minute, and only the data step of the run is made. With --run they are those of the classifier of a finished run.
+    With --wordnet no image is looked at: the groups follow from what the classes are kinds of.
 
-    The page then is the tree of a run: folders or tables may go on naming the classes alone.
+    The page is then the tree of a run: folders or tables still name the classes alone.
 
     nstudent data taxonomy tree.yaml --config photos.yaml --groups 3 --groups 8
 
@@ -75,14 +76,13 @@ def data_taxonomy_command(
     from nstudent.screen.bars import Screen
     from nstudent.storage.files import atomic_write
 
-    # A tree needs no heap: what a run would want one for is left out.
-    settings = load_config(config, overrides or []).model_copy(update={"rounds": 0})
+    settings = load_config(config, sized(config, overrides))
     with interruptible() as stop:
         session = Session(progress=Screen(), stop=stop)
         tree = _proposed(settings, (run, wordnet, run_dir), groups or [], session)
     atomic_write(out, tree.page.encode())
     for line in (tree.origin, *tree.doubts):
-        typer.echo(line)
+        typer.echo(one_line(line))
     typer.echo(f"{out}: levels of {', '.join(map(str, tree.sizes))} classes, coarse first")
     typer.echo(f"use it, once you have looked at it:  data.taxonomy={out}")
 
@@ -100,4 +100,18 @@ def _proposed(
         return tree_from_wordnet(settings, wordnet, groups)
     from nstudent.runs.run import run_stage
 
-    return tree_from_labels(settings, run_stage(settings, "data", run_dir, session), groups, session.watched())
+    data = run_stage(_without_need_of_a_heap(settings, run_dir), "data", run_dir, session)
+    return tree_from_labels(settings, data, groups, session.watched())
+
+
+def _without_need_of_a_heap(settings: Config, run_dir: Path | None) -> Config:
+    """Settings with which the data step of a run can be made, too, if there are no unlabelled images.
+
+    The run folder keeps the settings: a run that is there keeps its number of rounds, which says what its steps are.
+    """
+    from nstudent.runs.folder import Run
+    from nstudent.runs.kept_config import CONFIG, kept_config
+
+    folder = Run.open(settings, run_dir).run_dir
+    rounds = kept_config(folder).rounds if (folder / CONFIG).exists() else 0
+    return settings.model_copy(update={"rounds": rounds})

@@ -73,6 +73,13 @@ def why_stale(made: Manifest, asked: Mapping[str, Any], inputs: Mapping[str, Man
     return f"{changed[0]} was made again" if changed else None
 
 
+def stamp_of(made: Manifest) -> str:
+    """The stamp of the source that data were made of; empty if the manifest, which may be a stranger's, names none."""
+    settings = made.asked.get("settings")
+    stamp = settings.get("source") if isinstance(settings, Mapping) else None
+    return stamp if isinstance(stamp, str) else ""
+
+
 def weights_files(model: Mapping[str, Any]) -> dict[str, Path]:
     """The files of weights that the settings of a network name, by backbone; none where it names no path.
 

@@ -189,7 +189,7 @@ class Run:
         reason = asked.why_stale(made, wanted, inputs)
         if reason is None or not reason.startswith(SOURCE_CHANGED):
             return reason
-        stamp = made.asked["settings"]["source"]
+        stamp = asked.stamp_of(made)
         if self._source.is_still(stamp, folder, self.progress):
             wanted["settings"]["source"] = stamp
             return asked.why_stale(made, wanted, inputs)
@@ -218,7 +218,7 @@ class Run:
         """Write down what the source of a data step that is up to date looks like, unless that stands there."""
         if step.stage.provides == "data":
             folder = self.folder(step.name)
-            self._source.keep(Manifest.read(folder).asked["settings"]["source"], folder, anew=anew)
+            self._source.keep(asked.stamp_of(Manifest.read(folder)), folder, anew=anew)
 
     def _work(self, step: Step, inputs: Iterable[str]) -> Metrics | None:
         """Run the stage. What ends in a refusal is no unfinished work: the remedy is other settings."""

@@ -37,7 +37,7 @@ class _Started(JsonRecord):
     folder: str
     """Its absolute path."""
     from_run: str
-    """Its path relative to the run folder."""
+    """Its path relative to the run folder, or absolute if it is on another drive of Windows."""
 
 
 def keep_config(config: Config, run_dir: Path) -> None:
@@ -48,7 +48,7 @@ def keep_config(config: Config, run_dir: Path) -> None:
     """
     _write_if_other(run_dir / CONFIG, dump_yaml(config.model_dump(mode="json")).encode())
     here = os.path.realpath(os.curdir)
-    started = _Started(here, os.path.relpath(here, os.path.realpath(run_dir)))
+    started = _Started(here, _from_run(here, run_dir))
     if _read_started(run_dir) != started:
         write_json(run_dir / STARTED, started.to_json())
 
@@ -83,6 +83,14 @@ def with_paths_found(config: Config, run_dir: Path) -> Config:
         there = (os.path.abspath(place / section[key]) for place in places)
         section[key] = next((path for path in there if os.path.exists(path)), section[key])
     return check(page, str(run_dir / CONFIG))
+
+
+def _from_run(here: str, run_dir: Path) -> str:
+    try:
+        return os.path.relpath(here, os.path.realpath(run_dir))
+    except ValueError:
+        # From one drive of Windows to another there is no relative path.
+        return here
 
 
 def _paths(page: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:

@@ -102,8 +102,8 @@ def _probabilities_off(measured: Measured) -> Iterator[Finding]:
             "probabilities off",
             f"The probabilities of the final classifier differ from how often it is right: on test by {said}, in the "
             "mean.",
-            "more validation images (data.validation), by which they are corrected; for answers of a known risk: "
-            "nstudent predict with --risk",
+            "validation images of the same kind as the test images, by which they are corrected: a folder val/ beside "
+            "train/, or more of them (data.validation); for answers of a known risk: nstudent predict with --risk",
             off,
         )
 

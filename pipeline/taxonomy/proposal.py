@@ -41,7 +41,7 @@ def page_of(groups: Sequence[Group], heading: Sequence[str]) -> str:
     Raises:
         DataError: Two groups beside each other have one name.
     """
-    lines = [f"# {line}".rstrip() for line in heading]
+    lines = [f"# {' '.join(line.split())}".rstrip() for line in heading]
     for group in groups:
         lines += _lines(group, "")
     _refuse_twins(groups)

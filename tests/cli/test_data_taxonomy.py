@@ -13,6 +13,7 @@ from nstudent.config.yaml_text import as_names, read_words
 from nstudent.data.survey import survey
 from nstudent.errors import ArtifactError, DataError
 from nstudent.progress import Silence
+from nstudent.runs.kept_config import kept_config
 from PIL import Image
 from wordnet_files import write_wordnet
 
@@ -71,6 +72,17 @@ def test_a_tree_from_what_looks_alike_is_proposed_and_then_the_tree_of_a_run(
 
 
 @pytest.mark.slow
+def test_a_run_that_is_there_keeps_its_rounds_and_the_size_may_follow_from_the_limit(
+    nstudent: Callable[..., CompletedProcess[str]], tmp_path: Path
+) -> None:
+    words = ["data.image_size=auto", "teacher.max_gmacs=0.02"]
+    assert nstudent("stage", "data", "rounds=2", *words).returncode == 0
+    done = nstudent("data", "taxonomy", "tree.yaml", *words)
+    assert done.returncode == 0, done.stderr
+    assert kept_config(tmp_path / "runs" / "digits").rounds == 2
+
+
+@pytest.mark.slow
 def test_the_example_of_the_documents_runs(nstudent: Callable[..., CompletedProcess[str]], photos: Path) -> None:
     lines = (Path(__file__).resolve().parents[2] / "docs" / "DATA.md").read_text(encoding="utf-8").splitlines()
     first = lines.index("    nstudent data taxonomy tree.yaml --config photos.yaml")
@@ -93,7 +105,7 @@ def test_a_tree_from_wordnet_names_the_kinds_and_leaves_what_it_does_not_know(ph
         ("animal", ["cat", "dog", "perch", "poodle"]),
     ]
     assert found.sizes == [2, 6]
-    assert "# Put in by hand, for WordNet does not know them: blorp." in found.page
+    assert "# Add these classes by hand, because WordNet does not know them: blorp." in found.page
     assert "# 2 classes have several meanings" in found.page
     assert "  dog:  # dog.n.01: a common pet; or dog.n.02\n" in found.page
     # About as many groups as each then has classes.

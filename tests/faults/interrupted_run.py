@@ -69,7 +69,8 @@ def in_training(
 ) -> "Iterator[subprocess.Popen[str]]":
     """The command in a process of its own, with a checkpoint on disk: the first of its teacher."""
     command = [sys.executable, "-m", "nstudent", *run_all_words(run_dir, *overrides)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    # If it ever ends with an abort, its standard error says which thread was where.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"}
     with subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment
     ) as run:

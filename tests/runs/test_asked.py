@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -150,6 +151,17 @@ def test_a_note_that_is_a_link_is_not_read(made: Made, tmp_path: Path) -> None:
     note.rename(tmp_path / "theirs")
     note.symlink_to(tmp_path / "theirs")
     assert SourceOfRun(load_config(None, []).data, Path("run")).changes() == ""
+
+
+@pytest.mark.parametrize("settings", [{}, {"source": 3}, []])
+def test_data_that_do_not_say_what_they_were_made_of_are_made_again(made: Made, settings: Any) -> None:
+    manifest = Path("run/00-data/manifest.json")
+    content = json.loads(manifest.read_text())
+    content["asked"]["settings"] = settings
+    manifest.write_text(json.dumps(content))
+    assert status("run")[0].state == "stale"
+    assert "00-data" in made()
+    assert status("run")[0].state == "done"
 
 
 def test_a_page_of_classes_counts_by_its_content(made: Made) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -95,6 +96,20 @@ def test_a_run_that_goes_on_from_another_folder_counts_from_there(
     monkeypatch.chdir(other)
     keep_config(config(), project / RUN)
     assert found(project / RUN).data.root == str(other / "photos")
+
+
+def test_from_another_drive_of_windows_the_folder_is_known_by_its_absolute_path_alone(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def as_on_windows(path: str, start: str) -> str:
+        raise ValueError(f"path is on mount 'C:', start on mount 'D:': {path}, {start}")
+
+    monkeypatch.chdir(project)
+    with monkeypatch.context() as windows:
+        windows.setattr(os.path, "relpath", as_on_windows)
+        keep_config(config(), RUN)
+    monkeypatch.chdir(project.parent / "elsewhere")
+    assert found(project / RUN).data.root == str(project / "photos")
 
 
 def test_a_folder_without_a_configuration_is_no_run(tmp_path: Path) -> None:

@@ -60,6 +60,11 @@ def test_numbers_of_groups_that_make_no_tree_are_refused(sizes: list[int]) -> No
         check_sizes(sizes, 8)
 
 
+def test_no_line_of_the_heading_becomes_a_class() -> None:
+    page = page_of([Group("cat"), Group("dog")], ["names from a run:\ncow:"])
+    assert page == "# names from a run: cow:\ncat:\ndog:\n"
+
+
 def test_two_classes_make_no_tree() -> None:
     with pytest.raises(DataError, match="2 classes make no tree"):
         check_sizes([], 2)

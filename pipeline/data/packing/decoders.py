@@ -11,9 +11,10 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -73,10 +74,13 @@ def reading(reader: Reader[Item], most: int | None = None, *, spawn: bool = True
         reader: What they read with.
         most: Number of images that are read, if they are known to be few.
         spawn: ``False``: no process is started that would run the program of a caller from its beginning, as those are
-            that cannot be forked; elsewhere than on Linux images are then decoded in this process.
+            that cannot be forked; elsewhere than on Linux images are then decoded in threads of this process.
     """
-    if not reader.source.encoded or not (spawn or _FORKS):
+    if not reader.source.encoded:
         yield lambda ids: (reader(chunk) for chunk in _chunks(ids))
+        return
+    if not (spawn or _FORKS):
+        yield partial(_in_threads, reader)
         return
     processes = _processes(reader.max_pixels)
     if most is not None:
@@ -90,6 +94,23 @@ def _processes(max_pixels: int) -> int:
     memory = available_memory()
     fitting = available_cores() if memory is None else memory // (_USUAL_BYTES_PER_PIXEL * max_pixels)
     return max(1, min(available_cores(), fitting))
+
+
+def _in_threads(reader: Reader[Item], ids: Iterable[Item]) -> Iterator[list[Decoded]]:
+    """Images by id, decoded in threads of this process some chunks ahead."""
+    threads = available_cores()
+    waiting: deque[Future[list[Decoded]]] = deque()
+    chunks = _chunks(ids)
+    with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
+        try:
+            while True:
+                while len(waiting) < threads * _CHUNKS_AHEAD and (chunk := next(chunks, None)):
+                    waiting.append(pool.submit(reader, chunk))
+                if not waiting:
+                    return
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _chunks(ids: Iterable[Item]) -> Iterator[Sequence[Item]]:

@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing import active_children
@@ -60,6 +61,34 @@ def reader() -> Reader:
 def every(read: Iterator[list[Decoded]]) -> list[Decoded]:
     """All images that a reader gives, piece by piece."""
     return [image for images in read for image in images]
+
+
+def test_where_processes_cannot_be_forked_threads_give_the_same_images(
+    reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoders, "_FORKS", False)
+    before = threading.active_count()
+    with reading(reader, spawn=False) as read:
+        images = read(iter(range(NUM_IMAGES)))
+        found = next(images)
+        assert threading.active_count() > before
+        assert active_children() == []
+        found += every(images)
+    assert threading.active_count() == before
+    alone = reader(range(NUM_IMAGES))
+    assert [(each.digest, each.reason) for each in found] == [(each.digest, each.reason) for each in alone]
+    for one, other in zip(found, alone, strict=True):
+        np.testing.assert_array_equal(one.pixels, other.pixels)
+
+
+def test_threads_that_decode_end_when_nobody_wants_their_images(
+    reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoders, "_FORKS", False)
+    before = threading.active_count()
+    with reading(reader, spawn=False) as read:
+        assert len(next(read(range(100_000)))) > 0
+    assert threading.active_count() == before
 
 
 def _shown(image: Decoded) -> tuple[int | None, str]:
