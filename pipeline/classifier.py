@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +16,8 @@ import numpy as np
 import torch
 from nstudent.config.file import check
 from nstudent.data.given_images import GIVEN, GivenImage, NamedImage, named_images
-from nstudent.data.packing.decoders import reading
+from nstudent.data.packing.decoder_at_hand import DecoderAtHand
+from nstudent.data.packing.decoders import Read, reading
 from nstudent.data.packing.reader import Decoded, Readable, Reader
 from nstudent.errors import ArtifactError
 from nstudent.evaluation.risk import Depth
@@ -33,6 +35,8 @@ from nstudent.taxonomy.tree import Taxonomy
 _STEP = re.compile(r"[0-9]+-[a-z]+")
 _FEW = 64
 """Number of images up to which they are counted before processes are started for them."""
+_AT_HAND = 8
+"""Number of images up to which the process that is kept decodes them: to start others would take longer."""
 
 _Item = TypeVar("_Item")
 _Seen = tuple[str, Decoded]
@@ -137,7 +141,7 @@ class Classifier:
             raise ValueError(f"batch_size is {batch_size}: at least one image is labelled at a time")
         if top < 1:
             raise ValueError(f"top is {top}: at least one class is given for each level")
-        return self._stream(((image.name, image) for image in images), GIVEN, (batch_size, top, depth))
+        return self._stream(((image.name, image) for image in images), self._reading_given, (batch_size, top, depth))
 
     def stream_source(self, images: Iterable[tuple[str, int]], source: Readable[int]) -> Iterator[Prediction]:
         """Labels for images of a source, each given by its name and its number in the source, in their order.
@@ -145,17 +149,15 @@ class Classifier:
         Raises:
             DataError: The whole source is gone.
         """
-        return self._stream(iter(images), source, (64, 1, None))
+        return self._stream(iter(images), partial(self._reading, self._reader(source)), (64, 1, None))
 
     def _stream(
         self,
         images: Iterator[tuple[str, _Item]],
-        source: Readable[_Item],
+        reading_of: Callable[[int], AbstractContextManager[Read[_Item]]],
         asked: tuple[int, int, Depth | None],
     ) -> Iterator[Prediction]:
         batch_size, top, depth = asked
-        recipe = self._ensemble.recipe
-        reader = Reader(source, recipe.image_size, recipe.max_pixels, recipe.bits, endless_is_unreadable=True)
         first = list(islice(images, _FEW))
         names: deque[str] = deque()
 
@@ -165,7 +167,7 @@ class Classifier:
                 yield image
 
         seen: list[_Seen] = []
-        with reading(reader, len(first) if len(first) < _FEW else None, spawn=False) as read:
+        with reading_of(len(first)) as read:
             for some in read(named()):
                 seen += [(names.popleft(), image) for image in some]
                 while len(seen) >= batch_size:
@@ -173,6 +175,23 @@ class Classifier:
                     del seen[:batch_size]
             if seen:
                 yield from self._batch(seen, top, depth)
+
+    def _reading(self, reader: Reader[_Item], at_least: int) -> AbstractContextManager[Read[_Item]]:
+        """What reads so many images, or more if there are as many as are counted."""
+        return reading(reader, at_least if at_least < _FEW else None, spawn=False)
+
+    def _reading_given(self, at_least: int) -> AbstractContextManager[Read[NamedImage]]:
+        """The same of images as they were given."""
+        return nullcontext(self._at_hand) if at_least <= _AT_HAND else self._reading(self._reader(GIVEN), at_least)
+
+    def _reader(self, source: Readable[_Item]) -> Reader[_Item]:
+        recipe = self._ensemble.recipe
+        return Reader(source, recipe.image_size, recipe.max_pixels, recipe.bits, endless_is_unreadable=True)
+
+    @cached_property
+    def _at_hand(self) -> DecoderAtHand[NamedImage]:
+        """The process that decodes a few images at a time."""
+        return DecoderAtHand(self._reader(GIVEN))
 
     def _batch(self, seen: Sequence[_Seen], top: int, depth: Depth | None) -> Iterator[Prediction]:
         taxonomy = self._ensemble.recipe.taxonomy

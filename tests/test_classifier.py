@@ -1,11 +1,15 @@
+import copy
 import ctypes
 import faulthandler
+import gc
 import hashlib
 import io
 import os
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import active_children, get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +33,8 @@ from nstudent.storage.files import write_json
 from nstudent.taxonomy.outputs import Outputs
 from nstudent.taxonomy.tree import Taxonomy
 from PIL import Image
+
+forks = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a decoder has no process of its own")
 
 TAXONOMY = Taxonomy.from_labels(
     [("loop", "one loop", "six"), ("loop", "one loop", "nine"), ("loop", "two loops", "-"), ("stroke", "-", "-")],
@@ -278,7 +284,7 @@ def test_a_classifier_that_is_being_made_again_is_no_damage(tmp_path: Path) -> N
         Classifier.load(run, "cpu")
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a decoder has no process of its own")
+@forks
 @pytest.mark.slow
 def test_what_an_image_does_to_its_decoder_costs_that_image_alone(
     tmp_path: Path, image: Path, monkeypatch: pytest.MonkeyPatch
@@ -346,9 +352,87 @@ def test_few_images_start_one_process_and_many_no_more_than_there_are_cores(
     monkeypatch.setattr(decoders, "available_cores", lambda: 3)
     monkeypatch.setattr(decoders.Decoders, "__init__", noted)
     loaded = classifier(tmp_path, SIX)
-    for count in (1, 17, 80):
+    for count in (1, 8, 3, 16, 17, 80):
         assert len(loaded.predict([image] * count)) == count
-    assert asked == [1, 2, 3]
+    # One of them serves all calls with a few images.
+    assert asked == [1, 1, 2, 3]
+
+
+@forks
+def test_the_process_that_decodes_a_few_images_is_kept_and_ends_with_the_classifier(
+    tmp_path: Path, image: Path
+) -> None:
+    loaded = classifier(tmp_path, SIX)
+    assert active_children() == []
+    loaded.predict(image)
+    kept = [process.pid for process in active_children()]
+    assert len(kept) == 1
+    loaded.predict([image] * 8)
+    assert [process.pid for process in active_children()] == kept
+    del loaded
+    gc.collect()
+    assert active_children() == []
+
+
+@forks
+def test_a_path_counts_from_where_the_caller_is_now(
+    tmp_path: Path, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = classifier(tmp_path, SIX)
+    for folder in ("here", "there"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / f"{folder}.png").write_bytes(image.read_bytes())
+        monkeypatch.chdir(tmp_path / folder)
+        assert loaded.predict(f"{folder}.png")[0].error is None
+        assert loaded.predict(".")[0].error is None
+
+
+@forks
+def test_a_decoder_that_crashes_costs_the_others_nothing_whichever_thread_asked(
+    tmp_path: Path, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode, here = reader_module.decode, os.getpid()
+
+    def patched(content: bytes, *given: Any) -> np.ndarray:
+        assert os.getpid() != here
+        if content == b"crash":
+            faulthandler.disable()
+            ctypes.string_at(0)
+        return decode(content, *given)
+
+    monkeypatch.setattr(reader_module, "decode", patched)
+    loaded = classifier(tmp_path, SIX)
+    with ThreadPoolExecutor(4) as pool:
+        asked = [[b"crash"], [image], [image, b"crash"], [image]] * 3
+        found = list(pool.map(loaded.predict, asked))
+    assert [[each.error for each in some] for some in found] == [
+        [decoders.CRASHED if image == b"crash" else None for image in some] for some in asked
+    ]
+    # A process there is again.
+    assert loaded.predict(image)[0].error is None
+
+
+@forks
+def test_a_classifier_that_has_decoded_works_on_in_a_process_that_is_forked_and_in_a_copy(
+    tmp_path: Path, image: Path
+) -> None:
+    loaded = classifier(tmp_path, SIX)
+    loaded.predict(image)
+    copied = copy.deepcopy(loaded)
+    assert said(copied.predict(image)[0]) == said(loaded.predict(image)[0])
+    ours, theirs = get_context("fork").Pipe(duplex=False)
+    # In a worker of a pool, too, which may start no process and whose processes are waited for.
+    for daemon in (False, True):
+        process = get_context("fork").Process(target=_answer, args=(loaded, image, theirs), daemon=daemon)
+        process.start()
+        assert ours.poll(30)
+        assert ours.recv() == said(loaded.predict(image)[0])
+        process.join(30)
+        assert process.exitcode == 0
+
+
+def _answer(loaded: Classifier, image: Path, connection: Connection) -> None:
+    connection.send(said(loaded.predict(image)[0]))
 
 
 def test_an_image_in_memory_that_cannot_be_encoded_is_an_error_of_that_image(tmp_path: Path, image: Path) -> None:

@@ -95,7 +95,8 @@ def _at_path(path: Any) -> Iterator[NamedImage]:
     if not isinstance(path, str):
         raise TypeError(f"{_TAKEN}; a path is text, this one is of type {type(path).__name__}")
     if not os.path.isdir(path):
-        yield NamedImage(path, partial(read_once, path))
+        # Absolute, for the process that reads it may have begun in another working folder.
+        yield NamedImage(path, partial(read_once, os.path.abspath(path)))
         return
     try:
         found = images_below(Path(path))
@@ -103,7 +104,7 @@ def _at_path(path: Any) -> Iterator[NamedImage]:
     except DataError as error:
         found, why = [], str(error)
     for file in found:
-        yield NamedImage(str(file), partial(read_once, file))
+        yield NamedImage(str(file), partial(read_once, file.absolute()))
     if not found:
         yield NamedImage(path, partial(_unreadable, why))
 

@@ -19,6 +19,7 @@ from itertools import islice
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
+from threading import Lock
 from types import TracebackType
 from typing import Any, Generic, Self
 
@@ -79,14 +80,19 @@ def reading(reader: Reader[Item], most: int | None = None, *, spawn: bool = True
     if not reader.source.encoded:
         yield lambda ids: (reader(chunk) for chunk in _chunks(ids))
         return
-    if not (spawn or _FORKS):
-        yield partial(_in_threads, reader)
+    if not (spawn or may_fork()):
+        yield partial(in_threads, reader)
         return
     processes = _processes(reader.max_pixels)
     if most is not None:
         processes = max(1, min(processes, -(-most // _CHUNK)))
     with processes_that_end_with_this(), Decoders(reader, processes) as read:
         yield read
+
+
+def may_fork() -> bool:
+    """Whether a process can be started that does not run the program of a caller from its beginning."""
+    return _FORKS
 
 
 def _processes(max_pixels: int) -> int:
@@ -96,7 +102,7 @@ def _processes(max_pixels: int) -> int:
     return max(1, min(available_cores(), fitting))
 
 
-def _in_threads(reader: Reader[Item], ids: Iterable[Item]) -> Iterator[list[Decoded]]:
+def in_threads(reader: Reader[Item], ids: Iterable[Item]) -> Iterator[list[Decoded]]:
     """Images by id, decoded in threads of this process some chunks ahead."""
     threads = available_cores()
     waiting: deque[Future[list[Decoded]]] = deque()
@@ -120,7 +126,10 @@ def _chunks(ids: Iterable[Item]) -> Iterator[Sequence[Item]]:
 
 
 class Decoders(Generic[Item]):
-    """Some processes with a reader each. Use it in a ``with`` statement, which they do not outlive."""
+    """Some processes with a reader each, which begin with the first image.
+
+    Use it in a ``with`` statement, which they do not outlive, or close it. Several threads may ask at once.
+    """
 
     def __init__(self, reader: Reader[Item], processes: int) -> None:
         self._reader = reader
@@ -128,15 +137,19 @@ class Decoders(Generic[Item]):
         self._context: BaseContext = get_context("fork" if _FORKS else "spawn")
         # Shared memory without a lock, which a process that is killed could not let go of.
         self._ended: Any = self._context.RawArray("b", 1)
-
-    def __enter__(self) -> Self:
+        self._renewing = Lock()
         # Here, once, and not in every process: it takes longer than an image.
         formats()
         self._pool = self._start()
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, traceback: TracebackType | None) -> None:
-        # Each process ends after the image that it is at, or is made to.
+        self.close()
+
+    def close(self) -> None:
+        """End the processes: each after the image that it is at, or it is made to."""
         self._ended[0] = 1
         # Its own alone: another thread may have some, too. Python forgets them when it is told to shut down.
         ours = list((self._pool._processes or {}).values())
@@ -156,13 +169,13 @@ class Decoders(Generic[Item]):
             EndlessImageError: The decoder of an image has not ended.
         """
         chunks = _chunks(ids)
-        waiting: deque[tuple[Sequence[Item], Future[list[Decoded]]]] = deque()
+        waiting: deque[tuple[Sequence[Item], ProcessPoolExecutor, Future[list[Decoded]]]] = deque()
         while True:
             while len(waiting) < self._processes * _CHUNKS_AHEAD and (chunk := next(chunks, None)):
-                waiting.append((chunk, self._submit(chunk)))
+                waiting.append((chunk, *self._submit(chunk)))
             if not waiting:
                 return
-            chunk, future = waiting[0]
+            chunk, pool, future = waiting[0]
             if not wait([future], _WAIT_SECONDS).done:
                 yield []
                 continue
@@ -171,20 +184,27 @@ class Decoders(Generic[Item]):
                 yield future.result()
             except BrokenProcessPool:
                 # Whatever ended one of the processes has taken what the others were at with it.
-                again = [chunk, *(other for other, _ in waiting)]
+                again = [chunk, *(other for other, _, _ in waiting)]
                 waiting.clear()
-                self._pool.shutdown()
+                self._renew(pool)
                 for image in (image for each in again for image in each):
                     yield from self._alone(image)
-                self._pool = self._start()
 
-    def _submit(self, chunk: Sequence[Item]) -> Future[list[Decoded]]:
+    def _submit(self, chunk: Sequence[Item]) -> tuple[ProcessPoolExecutor, Future[list[Decoded]]]:
+        pool = self._pool
         try:
-            return self._pool.submit(_read, chunk)
+            return pool, pool.submit(_read, chunk)
         except BrokenProcessPool as error:
             failed: Future[list[Decoded]] = Future()
             failed.set_exception(error)
-            return failed
+            return pool, failed
+
+    def _renew(self, broken: ProcessPoolExecutor) -> None:
+        """Start others in place of those that have ended, once, however many threads have noticed."""
+        with self._renewing:
+            if self._pool is broken:
+                broken.shutdown()
+                self._pool = self._start()
 
     def _alone(self, image: Item) -> Iterator[list[Decoded]]:
         """An image in a process of its own, whose end says what it has come to."""
