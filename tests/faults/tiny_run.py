@@ -29,8 +29,8 @@ TINY = (
 STAGES = ("data", "teacher", "baseline", "choose", "pseudolabel", "filter", "student", "evaluate")
 
 _OWN = {".lock", "report.html", ".started.json"}
-"""Files that are no result: they may stay or not, a report says how long the steps took, and the note of where a run was
-started is of its folder alone."""
+"""Files that are no result: they may stay or not, a report says how long the steps took, and where a run was started is
+a matter of its folder."""
 _VARYING = ("seconds", "environment")
 """Entries of a manifest that say how it was made and not what was."""
 

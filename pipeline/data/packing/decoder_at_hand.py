@@ -12,8 +12,8 @@ from nstudent.data.packing.reader import Decoded, Item, Reader
 from nstudent.machine import processes_that_end_with_this
 
 _BEFORE_QUEUES = 100
-"""Priority of what ends the process, where a worker of ``multiprocessing`` ends. With 10 its queues are closed, by which
-the process is told, and then it is waited for."""
+"""Priority of what ends the process where a worker of ``multiprocessing`` ends. At 10 the queues are closed by which the
+process is told to."""
 
 
 class DecoderAtHand(Generic[Item]):
