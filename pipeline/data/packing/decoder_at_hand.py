@@ -12,8 +12,8 @@ from nstudent.data.packing.reader import Decoded, Item, Reader
 from nstudent.machine import processes_that_end_with_this
 
 _BEFORE_QUEUES = 100
-"""Priority of what ends the process where a worker of ``multiprocessing`` ends. At 10 the queues are closed by which the
-process is told to."""
+"""Priority of what ends the process where a worker of ``multiprocessing`` ends. At 10 its queues are closed, by one of
+which the process is told to end."""
 
 
 class DecoderAtHand(Generic[Item]):
