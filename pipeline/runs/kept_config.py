@@ -1,9 +1,9 @@
 """The configuration that a run keeps, and where the paths in it count from.
 
-Relative paths of a configuration count from the folder in which the run was started. A command about a finished run,
-called from anywhere, looks for them there: first where that folder lies beside the run folder, so that a run and its
-data can be copied together, then where it was. A run that was kept without that folder is as it was: its paths count
-from the working folder.
+Relative paths of a configuration count from the folder in which the run was started. If the run folder lies below it,
+as ``runs/NAME`` does, the run notes how far below, and a command about the run, called from anywhere, looks for the
+paths there: also where a run and its data were copied together. The note is a number and no path, so that a run that is
+given away does not tell where it was made. Without it paths count from the working folder.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from nstudent.config.file import check, reload_config
 from nstudent.config.schema import Config
 from nstudent.config.yaml_text import dump_yaml
 from nstudent.errors import ArtifactError
-from nstudent.storage.files import atomic_write, read_json, write_json
+from nstudent.storage.files import atomic_write, read_json, remove_file, write_json
 from nstudent.storage.json_record import JsonRecord
 from nstudent.storage.links import refuse_links
 
@@ -34,10 +34,8 @@ _OF_NETWORKS = "pretrained"
 class _Started(JsonRecord):
     """The folder in which a run was started last."""
 
-    folder: str
-    """Its absolute path."""
-    from_run: str
-    """Its path relative to the run folder, or absolute if it is on another drive of Windows."""
+    above: int
+    """By how many folders it lies above the run folder."""
 
 
 def keep_config(config: Config, run_dir: Path) -> None:
@@ -47,9 +45,10 @@ def keep_config(config: Config, run_dir: Path) -> None:
         OSError: The disk refuses it.
     """
     _write_if_other(run_dir / CONFIG, dump_yaml(config.model_dump(mode="json")).encode())
-    here = os.path.realpath(os.curdir)
-    started = _Started(here, _from_run(here, run_dir))
-    if _read_started(run_dir) != started:
+    here, above = Path(os.path.realpath(os.curdir)), Path(os.path.realpath(run_dir)).parents
+    if here not in above:
+        remove_file(run_dir / STARTED)
+    elif _read_started(run_dir) != (started := _Started(above.index(here) + 1)):
         write_json(run_dir / STARTED, started.to_json())
 
 
@@ -74,23 +73,14 @@ def with_paths_found(config: Config, run_dir: Path) -> Config:
         config: What ``kept_config`` gives.
         run_dir: Folder of the run.
     """
-    started = _read_started(run_dir)
-    if started is None:
+    started, above = _read_started(run_dir), Path(os.path.realpath(run_dir)).parents
+    if started is None or not 1 <= started.above <= len(above):
         return config
-    places = Path(os.path.realpath(run_dir)) / started.from_run, Path(started.folder)
     page: dict[str, Any] = config.model_dump(mode="json")
     for section, key in _paths(page):
-        there = (os.path.abspath(place / section[key]) for place in places)
-        section[key] = next((path for path in there if os.path.exists(path)), section[key])
+        there = os.path.abspath(above[started.above - 1] / section[key])
+        section[key] = there if os.path.exists(there) else section[key]
     return check(page, str(run_dir / CONFIG))
-
-
-def _from_run(here: str, run_dir: Path) -> str:
-    try:
-        return os.path.relpath(here, os.path.realpath(run_dir))
-    except ValueError:
-        # From one drive of Windows to another there is no relative path.
-        return here
 
 
 def _paths(page: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:

@@ -105,7 +105,7 @@ class Followed:
         left = self._remaining.seconds_left()
         self._figures = {"run ends in min": round(left / 60, 1)} if left else {}
         found = UnderWay(self._step, tuple(self._work.values()), None if left is None else round(left, 1))
-        write_json(self._path, found.to_json())
+        write_json(self._path, found.to_json(), lasts=False)
 
 
 class _FollowedTask:

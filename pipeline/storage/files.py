@@ -80,31 +80,36 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def atomic_write(path: Path, content: bytes) -> None:
-    """Give ``path`` this content, or leave it as it was."""
-    with atomic_file(path, f"write {len(content):,} bytes to") as file:
+def atomic_write(path: Path, content: bytes, *, lasts: bool = True) -> None:
+    """Give ``path`` this content, or leave it as it was.
+
+    ``lasts=False``: it need not outlive the machine, and no disk is waited for. It may be empty after a power cut.
+    """
+    with atomic_file(path, f"write {len(content):,} bytes to", lasts=lasts) as file:
         file.write(content)
 
 
 @contextlib.contextmanager
-def atomic_file(path: Path, doing: str = "write") -> Iterator[BinaryIO]:
+def atomic_file(path: Path, doing: str = "write", *, lasts: bool = True) -> Iterator[BinaryIO]:
     """A file to write to, piece by piece: at the end of the block ``path`` has its content, or is as it was.
 
-    ``doing`` says in an error what was done to it.
+    ``doing`` says in an error what was done to it. ``lasts``: as for ``atomic_write``.
     """
     beside = _beside(path)
     try:
         with explained(path, doing):
             with open(beside, "xb") as file:
                 yield file
-                file.flush()
-                os.fsync(file.fileno())
+                if lasts:
+                    file.flush()
+                    os.fsync(file.fileno())
             os.replace(beside, path)
     except BaseException:
         with contextlib.suppress(OSError):
             beside.unlink()
         raise
-    sync_folder(path.parent)
+    if lasts:
+        sync_folder(path.parent)
 
 
 def append(path: Path, content: bytes) -> None:
@@ -205,9 +210,12 @@ def remove_folder(folder: Path) -> None:
             shutil.rmtree(folder)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write readable JSON; keys stay in their order, which is that of the code and so the same every time."""
-    atomic_write(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+def write_json(path: Path, value: Any, *, lasts: bool = True) -> None:
+    """Write readable JSON; keys stay in their order, which is that of the code and so the same every time.
+
+    ``lasts``: as for ``atomic_write``.
+    """
+    atomic_write(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode(), lasts=lasts)
 
 
 def read_json(path: Path) -> Any:

@@ -43,7 +43,7 @@ def test_a_full_disk_anywhere_in_a_step(server: ForkServer, run_dir: Path) -> No
 def test_a_run_whose_disk_is_full_again_and_again_ends_the_same(
     server: ForkServer, whole: WholeRun, run_dir: Path
 ) -> None:
-    failures, every = 0, 47
+    failures, every = 0, 61
     for _ in range(_MOST_FAILURES):
         done = server.run(run_all_words(run_dir), run_dir, Fault(every, "ENOSPC", lasting=True))
         assert stumps(run_dir) == []

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _MOST_KILLS = 40
 
 
-@pytest.mark.parametrize(("kind", "every"), [(KILL, 53), (TEAR, 44)])
+@pytest.mark.parametrize(("kind", "every"), [(KILL, 67), (TEAR, 58)])
 def test_a_run_that_dies_again_and_again_ends_the_same(
     server: ForkServer, whole: WholeRun, run_dir: Path, kind: str, every: int
 ) -> None:

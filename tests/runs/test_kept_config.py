@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import json
 import shutil
 from pathlib import Path
 
@@ -56,9 +56,13 @@ def test_a_run_and_its_data_that_were_copied_together_are_found_together(project
     assert found(tmp_path / "copy" / RUN).data.root == str(tmp_path / "copy" / "photos")
 
 
-def test_a_run_that_was_copied_alone_finds_its_data_where_they_were(project: Path, tmp_path: Path) -> None:
+def test_a_run_that_was_copied_alone_counts_from_the_working_folder(project: Path, tmp_path: Path) -> None:
     shutil.copytree(project / RUN, tmp_path / "far" / "away" / "run")
-    assert found(tmp_path / "far" / "away" / "run").data.root == str(project / "photos")
+    assert found(tmp_path / "far" / "away" / "run").data.root == "photos"
+
+
+def test_what_is_noted_tells_nothing_of_the_machine(project: Path) -> None:
+    assert json.loads((project / RUN / STARTED).read_text()) == {"above": 2}
 
 
 def test_a_run_folder_behind_a_link_counts_from_where_it_lies(project: Path, tmp_path: Path) -> None:
@@ -80,7 +84,9 @@ def test_absolute_paths_and_weights_of_timm_stay(project: Path, monkeypatch: pyt
     assert found(project / RUN).student.model.pretrained is True
 
 
-@pytest.mark.parametrize("content", [None, "{", "[]", '{"folder": 3}'])
+@pytest.mark.parametrize(
+    "content", [None, "{", "[]", '{"above": "2"}', '{"above": 0}', '{"above": -1}', '{"above": 99}']
+)
 def test_without_a_note_of_that_folder_paths_count_from_the_working_folder(project: Path, content: str | None) -> None:
     (project / RUN / STARTED).unlink()
     if content is not None:
@@ -88,28 +94,14 @@ def test_without_a_note_of_that_folder_paths_count_from_the_working_folder(proje
     assert found(project / RUN).data.root == "photos"
 
 
-def test_a_run_that_goes_on_from_another_folder_counts_from_there(
+def test_a_run_that_goes_on_from_a_folder_beside_it_counts_from_the_working_folder(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = project.parent / "other"
-    (other / "photos").mkdir(parents=True)
-    monkeypatch.chdir(other)
+    (project / "other").mkdir()
+    monkeypatch.chdir(project / "other")
     keep_config(config(), project / RUN)
-    assert found(project / RUN).data.root == str(other / "photos")
-
-
-def test_from_another_drive_of_windows_the_folder_is_known_by_its_absolute_path_alone(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def as_on_windows(path: str, start: str) -> str:
-        raise ValueError(f"path is on mount 'C:', start on mount 'D:': {path}, {start}")
-
-    monkeypatch.chdir(project)
-    with monkeypatch.context() as windows:
-        windows.setattr(os.path, "relpath", as_on_windows)
-        keep_config(config(), RUN)
-    monkeypatch.chdir(project.parent / "elsewhere")
-    assert found(project / RUN).data.root == str(project / "photos")
+    assert not (project / RUN / STARTED).exists()
+    assert found(project / RUN).data.root == "photos"
 
 
 def test_a_folder_without_a_configuration_is_no_run(tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def test_predictions_are_json_lines_whatever_the_names(
 @pytest.mark.parametrize("name", [*EVIL, "[red]text[/red]", "[/]"])
 def test_tables_and_lines_of_progress_show_names_as_they_are(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     console.print_status([(name, name, name, name)])
-    screen = console.Screen()
+    screen = Screen()
     screen.say(name)
     found = {"accuracy/" + name: Interval(0.5, 0.4, 0.6)}
     heap = replace(WITH_HEAP, name=name, parts={name: 0.5, name + "2": 0.5}, test=found)
