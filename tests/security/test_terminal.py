@@ -21,6 +21,7 @@ from nstudent.evaluation.scores import Interval, Scores
 from nstudent.runs.findings import findings
 from nstudent.runs.step_metrics import DataMetrics
 from nstudent.runs.verdict import verdict
+from nstudent.screen.bars import Screen
 from nstudent.taxonomy.tree import Taxonomy
 from strangers import Stranger
 
