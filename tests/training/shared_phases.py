@@ -46,7 +46,9 @@ def trained(dataset: Dataset, checkpoint: Path, world: World, progress: Silence)
     growth = Growth.of(config, 32, LENGTH.epochs, LENGTH.steps_per_epoch)
     placement = Placement(torch.device("cpu"), "float32")
     site = Site(placement, dataset.pixels, dataset.taxonomy.levels, dataset.name, world=world)
-    lesson = Lesson([(labelled, 8)], supervised(outputs, (1.0, 1.0, 1.0)), LENGTH, {}, growth.weakened, growth.side_at)
+    lesson = Lesson(
+        [(labelled, 8)], supervised(outputs, (1.0, 1.0, 1.0)), LENGTH, weakened=growth.weakened, side_at=growth.side_at
+    )
     loop = build_loop(build_network(ModelConfig(), outputs, KEY), lesson, config, site, KEY)
     network = loop.fit(checkpoint, progress, "shared", score).network
     return torch.cat([tensor.flatten().double() for tensor in network.state_dict().values()])
