@@ -148,7 +148,7 @@ class _Unfinished:
 
     def __init__(self, sealed: SealedFiles, name: str, ids: Ids) -> None:
         self.ids = ids
-        """Of its images."""
+        """Ids of its images."""
         self.num_kept = 0
         """Number of rows that are made."""
         self._sealed = sealed

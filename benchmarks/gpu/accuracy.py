@@ -32,7 +32,7 @@ from nstudent.data.dataset import Dataset  # noqa: E402
 from nstudent.errors import StoppedError  # noqa: E402
 from nstudent.evaluation.assess import assess  # noqa: E402
 from nstudent.evaluation.bootstrap import interval  # noqa: E402
-from nstudent.evaluation.scores import HEADLINE, SCORES, Scores  # noqa: E402
+from nstudent.evaluation.scores import HEADLINE, SCORES, Scores, read_scores  # noqa: E402
 from nstudent.models.device import Placement  # noqa: E402
 from nstudent.models.ensemble import Ensemble  # noqa: E402
 from nstudent.runs.step_metrics import TrainedMetrics  # noqa: E402
@@ -167,7 +167,7 @@ def report(config: Config, dataset: Dataset, run_dir: Path) -> None:
             flush=True,
         )
     for path in run_dir.glob(f"[0-9][0-9]-*/{SCORES}"):
-        scores = Scores.read(path)
+        scores = read_scores(Scores, path)
         print(f"\nFinal: {scores.final.name}. Paired differences on test, points:")
         gains = {"with the heap against the labels alone": scores.heap_gain and scores.heap_gain.difference}
         gains["last student against one network of its architecture and passes"] = scores.equal_passes

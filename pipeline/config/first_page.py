@@ -33,7 +33,7 @@ PHOTO_SIDE_PX = 64
 BACKBONE = "tf_efficientnet_lite0"
 """Small (0.4 GMACs at 224 px), without operations that export badly, and measured on photos."""
 OTHER_BACKBONE = "mobilenetv3_large_100"
-"""Of another kind, as good on ImageNet, and cheaper (0.2 GMACs), so that no run takes longer for it."""
+"""Network of another kind, as good on ImageNet, and cheaper (0.2 GMACs), so that no run takes longer for it."""
 _SMALL_PX, _PRETRAINED_PX, _GPU_PX = 32, 128, 224
 _LONGEST_SECONDS = 12 * 3600
 _SHORTEST_SHARE = 1 / 3

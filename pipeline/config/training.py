@@ -166,8 +166,8 @@ class TrainingConfig(Section):
     progressive_start: Annotated[ImageSize | None, Later(None)] = None
     """Side, in pixels, from which images grow: the first stage lies one step above it. null: half of the last side."""
     finish_epochs: Annotated[Whole, Field(ge=0), Later(0)] = 0
-    """So many of the last epochs train at data.image_size, on images without noise, the head and the last normalisation
-    of each backbone alone (FixRes, arXiv 1906.06423). Needs a smaller train_image_size."""
+    """Epochs at the end that train the head and the last normalisation of each backbone alone, at data.image_size, on
+    images without noise (FixRes, arXiv 1906.06423). Needs a smaller train_image_size."""
     finish_rate: Annotated[Positive | None, Later(None)] = None
     """Learning rate at the start of the finish, as a multiple of learning_rate; it falls to zero. null: 0.1."""
     noise: NoiseConfig = NoiseConfig()

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nstudent.errors import ArtifactError
-from nstudent.evaluation.scores import Difference, LevelCalibration, Side
-from nstudent.storage.files import read_json
+from nstudent.evaluation.scores import Difference, LevelCalibration, Side, read_scores
 from nstudent.storage.json_record import JsonRecord
 
 REFIT_SCORES = "refit.json"
@@ -30,7 +28,7 @@ class RefitScores(JsonRecord):
     gain: dict[str, Difference] | None
     """What the heap gave: ``final`` minus ``labels_alone``; ``None`` without that."""
     calibration: dict[str, LevelCalibration]
-    """Of ``final``, whose temperatures were fitted before it was trained again; by level."""
+    """Calibration of ``final`` by level; its temperatures were fitted before it was trained again."""
 
     @classmethod
     def read(cls, folder: Path) -> RefitScores | None:
@@ -40,14 +38,7 @@ class RefitScores(JsonRecord):
             ArtifactError: The file cannot be read, or does not hold such scores.
         """
         path = folder / REFIT_SCORES
-        if not path.exists():
-            return None
-        try:
-            return cls.from_json(read_json(path))
-        except ValueError as error:
-            raise ArtifactError(
-                f"{path} holds no scores that this version reads ({error}): `nstudent stage evaluate` makes them again"
-            ) from error
+        return read_scores(cls, path) if path.exists() else None
 
 
 def trained_again(before: Side, spent: tuple[int, float], step: str) -> Side:

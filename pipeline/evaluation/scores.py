@@ -7,7 +7,7 @@ from pathlib import Path
 
 from nstudent.errors import ArtifactError
 from nstudent.storage.files import read_json
-from nstudent.storage.json_record import JsonRecord, json_key
+from nstudent.storage.json_record import JsonRecord, Record, json_key
 
 SCORES = "scores.json"
 FIGURE = "scores.png"
@@ -261,9 +261,8 @@ class Scores(JsonRecord):
     given_labels: dict[str, dict[str, DetectionQuality]]
     """By step that filtered, by level; empty if no given label is known to be wrong."""
     inconsistent: float | None = None
-    """Share of the test images for which the most probable outputs of the levels, each taken by itself, are no path of
-    the tree: of the networks of the final classifier, without any temperature or decoder. ``None`` if the step was made
-    by a version without it."""
+    """Share of the test images for which the most probable outputs of the levels, each by itself, are no path: of the
+    final classifier without temperatures or decoder. ``None`` if the step was made by a version without it."""
 
     @property
     def sides(self) -> tuple[Side, ...]:
@@ -279,16 +278,16 @@ class Scores(JsonRecord):
         found = {name: each.test for name, each in self.classifiers.items()}
         return found | {name: test for name, test in pools.items() if name not in found}
 
-    @classmethod
-    def read(cls, path: Path) -> Scores:
-        """Read ``scores.json``.
 
-        Raises:
-            ArtifactError: The file cannot be read, or does not hold the scores of a run.
-        """
-        try:
-            return cls.from_json(read_json(path))
-        except ValueError as error:
-            raise ArtifactError(
-                f"{path} holds no scores that this version reads ({error}): `nstudent stage evaluate` makes them again"
-            ) from error
+def read_scores(kind: type[Record], path: Path) -> Record:
+    """What a file of scores holds, such as ``scores.json``.
+
+    Raises:
+        ArtifactError: The file cannot be read, or does not hold such scores.
+    """
+    try:
+        return kind.from_json(read_json(path))
+    except ValueError as error:
+        raise ArtifactError(
+            f"{path} holds no scores that this version reads ({error}): `nstudent stage evaluate` makes them again"
+        ) from error

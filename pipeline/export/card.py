@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from nstudent.classifier import final_step
 from nstudent.config.members import ProbeConfig
 from nstudent.errors import NstudentError, one_line
-from nstudent.evaluation.scores import OF_A_LEVEL, SCORES, Scores
+from nstudent.evaluation.scores import OF_A_LEVEL, SCORES, Scores, read_scores
 from nstudent.export.description import description
 from nstudent.models.ensemble import Ensemble
 from nstudent.runs.measured import Measured
@@ -80,7 +80,7 @@ def _measured(run_dir: Path) -> Measured | None:
     try:
         steps = [path.parent.name for path in sorted(run_dir.glob("[0-9]*-*/" + SCORES))]
         step = next(name for name in reversed(steps) if Manifest.read(run_dir / name).role == "scores")
-        Scores.read(Artifact(run_dir / step).path(SCORES))
+        read_scores(Scores, Artifact(run_dir / step).path(SCORES))
         measured = Measured.read(run_dir, step)
     except (NstudentError, StopIteration):
         return None

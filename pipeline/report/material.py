@@ -16,7 +16,7 @@ from nstudent.data.dataset import INDEX, OK, TAXONOMY, TRUTH, Ids
 from nstudent.data.left_out import LEFT_OUT
 from nstudent.evaluation.predictions import Predictions
 from nstudent.evaluation.refit_scores import RefitScores
-from nstudent.evaluation.scores import SCORES, Scores
+from nstudent.evaluation.scores import SCORES, Scores, read_scores
 from nstudent.labels.heap_labels import HeapLabels
 from nstudent.runs.curves import read_curves
 from nstudent.runs.finding import Finding
@@ -134,7 +134,7 @@ class Material:
         step = next((step.name for step in steps if step.stage.provides == "scores" and step.name in manifests), None)
         if step is not None:
             manifests = {name: manifests[name] for name in [*sorted(manifests[step].inputs), step]}
-            scores = Scores.read(run_dir / step / SCORES)
+            scores = read_scores(Scores, run_dir / step / SCORES)
             refit = RefitScores.read(run_dir / step)
         else:
             waiting = tuple(_waiting(run_dir, steps, manifests))

@@ -9,7 +9,7 @@ from typing import Self, TypeVar
 
 from nstudent.errors import ArtifactError
 from nstudent.evaluation.refit_scores import RefitScores
-from nstudent.evaluation.scores import SCORES, Labelling, Scores
+from nstudent.evaluation.scores import SCORES, Labelling, Scores, read_scores
 from nstudent.runs.step_metrics import (
     ChoiceMetrics,
     DataMetrics,
@@ -53,7 +53,7 @@ class Measured:
         """
         manifests = {name: Manifest.read(run_dir / name) for name in sorted(Manifest.read(run_dir / step).inputs)}
         folder = run_dir / step
-        return cls.of(manifests, Scores.read(folder / SCORES), RefitScores.read(folder))
+        return cls.of(manifests, read_scores(Scores, folder / SCORES), RefitScores.read(folder))
 
     @classmethod
     def of(cls, manifests: Mapping[str, Manifest], scored: Scores | None, refit: RefitScores | None = None) -> Self:

@@ -17,7 +17,7 @@ from nstudent.cli import console
 from nstudent.cli.scores import print_findings, print_scores
 from nstudent.config.file import load_config
 from nstudent.errors import ArtifactError, ConfigError, DataError, NstudentError, one_line
-from nstudent.evaluation.scores import Interval, Scores
+from nstudent.evaluation.scores import Interval, Scores, read_scores
 from nstudent.runs.findings import findings
 from nstudent.runs.step_metrics import DataMetrics
 from nstudent.runs.verdict import verdict
@@ -144,7 +144,7 @@ def test_tables_and_lines_of_progress_show_names_as_they_are(name: str, capsys: 
 def test_scores_that_are_none_are_an_error_in_words(scores: dict[str, Any] | list[Any], tmp_path: Path) -> None:
     (tmp_path / "scores.json").write_text(json.dumps(scores))
     with pytest.raises(ArtifactError, match=r"scores\.json holds no scores that this version reads"):
-        Scores.read(tmp_path / "scores.json")
+        read_scores(Scores, tmp_path / "scores.json")
 
 
 def test_scores_without_a_classifier_are_an_empty_table(capsys: pytest.CaptureFixture[str]) -> None:
