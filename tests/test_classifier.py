@@ -5,6 +5,7 @@ import gc
 import hashlib
 import io
 import os
+import pickle
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -418,8 +419,8 @@ def test_a_classifier_that_has_decoded_works_on_in_a_process_that_is_forked_and_
 ) -> None:
     loaded = classifier(tmp_path, SIX)
     loaded.predict(image)
-    copied = copy.deepcopy(loaded)
-    assert said(copied.predict(image)[0]) == said(loaded.predict(image)[0])
+    for copied in (copy.deepcopy(loaded), pickle.loads(pickle.dumps(loaded))):
+        assert said(copied.predict(image)[0]) == said(loaded.predict(image)[0])
     ours, theirs = get_context("fork").Pipe(duplex=False)
     # In a worker of a pool, too, which may start no process and whose processes are waited for.
     for daemon in (False, True):

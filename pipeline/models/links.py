@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -46,13 +47,21 @@ def _children(outputs: Outputs, level: int) -> Tensor:
     return torch.from_numpy(table)
 
 
+def _each_softmax(logits: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    return tuple(level.softmax(dim=1) for level in logits)
+
+
 def _softmax(outputs: Outputs, device: torch.device) -> Link:
-    return lambda logits: tuple(level.softmax(dim=1) for level in logits)
+    return _each_softmax
 
 
 def _max_constrained(outputs: Outputs, device: torch.device) -> Link:
-    constraint = MaxConstraint(outputs, device)
-    return lambda logits: tuple(level.softmax(dim=1) for level in constraint(logits))
+    # No function within this one: a classifier is sent to other processes.
+    return partial(_after, MaxConstraint(outputs, device))
+
+
+def _after(constraint: MaxConstraint, logits: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    return _each_softmax(constraint(logits))
 
 
 LINKS: dict[str, Callable[[Outputs, torch.device], Link]] = {
