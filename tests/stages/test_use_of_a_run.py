@@ -176,4 +176,4 @@ def test_a_tree_is_proposed_from_what_the_classifier_takes_for_what(finished: Pa
     assert found.sizes == [2, len(there)]
     names = dataset.taxonomy.classes[-1]
     assert sorted(name for group in found.groups for name in group.classes) == sorted(names[c] for c in there)
-    assert f"the classifier of {finished.name} on the validation images" in found.origin
+    assert f"the classes that the classifier of {finished.name} confuses" in found.origin
