@@ -19,6 +19,7 @@ from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble
 from nstudent.models.probe import build_features
 from nstudent.progress import Progress
+from nstudent.runs.finding import listed
 from nstudent.runs.kept_config import kept_config, with_paths_found
 from nstudent.storage.artifact import Artifact, Manifest
 from nstudent.taxonomy.proposal import Group, check_sizes, page_of
@@ -26,7 +27,6 @@ from nstudent.taxonomy.wordnet import WordNet, described, kinds_of, proposed_kin
 
 _FEW = 10
 """Held-out images a class below which a line says that a confusion rests on little."""
-_SHOWN = 5
 _HOW = (
     "Each line is a group or a class, and what stands below it is in it. Rename groups, move lines, leave groups out;",
     "classes keep their names, and all stand at the same depth. Then run with data.taxonomy=THIS FILE.",
@@ -118,7 +118,7 @@ def _of_confusion(confusion: Confusion, sizes: Sequence[int], seed: int, whose: 
             f"It rests on {confusion.images} images of {len(confusion.names)} classes: look at each, or label more."
         )
     if confusion.without:
-        doubts.append(f"Add these classes by hand, because no held-out image shows them: {_listed(confusion.without)}.")
+        doubts.append(f"Add these classes by hand, because no held-out image shows them: {listed(confusion.without)}.")
     origin = (
         f"Proposed from the classes that {whose} confuses: {confusion.images} held-out images, of which "
         f"{float(confusion.said.diagonal().mean()):.0%} are right (mean over the classes)."
@@ -147,7 +147,7 @@ def tree_from_wordnet(config: Config, folder: Path, sizes: Sequence[int]) -> Pro
     unknown = [name for name in names if name not in found]
     if len(found) < 3:
         raise DataError(
-            f"WordNet knows {len(found)} of {len(names)} classes (not {_listed(unknown)}): call them by nouns, or by "
+            f"WordNet knows {len(found)} of {len(names)} classes (not {listed(unknown)}): call them by nouns, or by "
             "synsets such as dog.n.01 or n02084071"
         )
     check_sizes(sizes, len(found))
@@ -164,10 +164,5 @@ def tree_from_wordnet(config: Config, folder: Path, sizes: Sequence[int]) -> Pro
             f"{ambiguous} classes have several meanings: the most frequent one was taken, the others follow it."
         )
     if unknown:
-        doubts.append(f"Add these classes by hand, because WordNet does not know them: {_listed(unknown)}.")
+        doubts.append(f"Add these classes by hand, because WordNet does not know them: {listed(unknown)}.")
     return ProposedTree(groups, f"Proposed from WordNet ({folder}) for {len(found)} classes.", tuple(doubts))
-
-
-def _listed(names: Sequence[str]) -> str:
-    rest = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + rest

@@ -13,6 +13,7 @@ from nstudent.runs import remaining as room
 from nstudent.runs.lengths import Expected, expected
 from nstudent.runs.plan import plan
 from nstudent.runs.remaining import Remaining, in_words
+from set_clock import Clock
 
 # A member takes 10 epochs of 100 images, the student and its baseline 10 of 10 steps of 10 and 30 images: 4,000. Two
 # networks look at 300 images to label them, at a third of a pass each: 200.
@@ -25,21 +26,9 @@ COST = {"image_passes": 1000, "training_gmacs": 1000.0}
 LOOKS = ("03-choose", "04-pseudolabel", "07-choose", "08-evaluate")
 
 
-class Clock:
-    """A clock that tests set."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    made = Clock()
-    monkeypatch.setattr(room, "time", made)
-    return made
+    return Clock(room, monkeypatch)
 
 
 @pytest.fixture

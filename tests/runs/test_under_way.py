@@ -14,16 +14,7 @@ from nstudent.runs.plan import plan
 from nstudent.runs.remaining import Remaining
 from nstudent.runs.under_way import PROGRESS, Followed, UnderWay, Work, said, under_way
 from nstudent.storage.lock import hold
-
-
-class Clock:
-    """A clock that tests set."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def monotonic(self) -> float:
-        return self.now
+from set_clock import Clock
 
 
 class Left(Remaining):
@@ -54,9 +45,7 @@ class Shown(Silence):
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    made = Clock()
-    monkeypatch.setattr(room, "time", made)
-    return made
+    return Clock(room, monkeypatch)
 
 
 @pytest.fixture

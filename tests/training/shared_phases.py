@@ -1,12 +1,9 @@
 """A training in phases by several processes, in one go and in two: a script for tests/training/test_phases.py.
 
-Printed is, as JSON, how many numbers of the weights there are, how many of them depend on the interruption, and whether
-every process has the same ones.
+What is printed is what ``shared_resumption`` prints, of the weights.
 """
 
-import json
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -14,18 +11,16 @@ from fitting import supervised
 from nstudent.config.schema import ModelConfig, TrainingConfig
 from nstudent.data.batches import Examples
 from nstudent.data.dataset import Dataset
-from nstudent.distributed.ranks import connected, gathered_rows
 from nstudent.distributed.world import World
 from nstudent.labels.targets import GivenTargets
 from nstudent.models.device import Placement
 from nstudent.models.network import build_network
 from nstudent.progress import Silence
-from nstudent.storage.artifact import Artifact
 from nstudent.taxonomy.outputs import Outputs
 from nstudent.training.build import Lesson, Site, build_loop
 from nstudent.training.growth import Growth
 from nstudent.training.loop import Length
-from shared_resumption import Interrupted
+from shared_resumption import main
 from torch import nn
 
 KEY = ("phases", 0)
@@ -54,21 +49,5 @@ def trained(dataset: Dataset, checkpoint: Path, world: World, progress: Silence)
     return torch.cat([tensor.flatten().double() for tensor in network.state_dict().values()])
 
 
-def main(data: Path, scratch: Path) -> None:
-    torch.set_num_threads(1)
-    dataset = Dataset(Artifact(data))
-    with connected("cpu") as world:
-        whole = trained(dataset, scratch / "whole.safetensors", world, Silence())
-        with suppress(KeyboardInterrupt):
-            trained(dataset, scratch / "cut.safetensors", world, Interrupted())
-        # The leader has written the checkpoint.
-        world.agree()
-        resumed = trained(dataset, scratch / "cut.safetensors", world, Silence())
-        both = gathered_rows(world, resumed[None])
-        if world.leads:
-            different, alike = int((whole != resumed).sum()), bool((both == both[0]).all())
-            print(json.dumps({"numbers": len(whole), "different": different, "alike": alike}))
-
-
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(trained, Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,23 +1,28 @@
 """A filter's training in several processes, in one go and in two: a script for tests/training/test_ranks.py.
 
 The network has batch normalisation, and each process sees its own images. Printed is, as JSON, how many numbers of the
-weights and of the running averages there are, and how many of them depend on the interruption.
+weights and of the running averages there are, how many of them depend on the interruption, and whether every process
+has the same ones.
 """
 
 import json
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import torch
 from nstudent.data.dataset import Dataset
-from nstudent.distributed.ranks import connected
+from nstudent.distributed.ranks import connected, gathered_rows
 from nstudent.distributed.world import World
 from nstudent.progress import Silence
 from nstudent.storage.artifact import Artifact
 from shared_training import make
 
 INTERRUPTED_AFTER = 5
+
+Trained = Callable[[Dataset, Path, World, Silence], torch.Tensor]
+"""Trains to the end from a checkpoint, or from the beginning where there is none, and gives all numbers in one row."""
 
 
 class Interrupted(Silence):
@@ -39,7 +44,8 @@ def trained(dataset: Dataset, checkpoint: Path, world: World, progress: Silence)
     return torch.cat([tensor.flatten().double() for state in states for tensor in state.values()])
 
 
-def main(data: Path, scratch: Path) -> None:
+def main(trained: Trained, data: Path, scratch: Path) -> None:
+    """Print how a training in one go and one in two compare, and whether all processes have the same weights."""
     torch.set_num_threads(1)
     dataset = Dataset(Artifact(data))
     with connected("cpu") as world:
@@ -49,9 +55,11 @@ def main(data: Path, scratch: Path) -> None:
         # The leader has written the checkpoint.
         world.agree()
         resumed = trained(dataset, scratch / "cut.safetensors", world, Silence())
+        every = gathered_rows(world, resumed[None])
         if world.leads:
-            print(json.dumps({"numbers": len(whole), "different": int((whole != resumed).sum())}))
+            different, alike = int((whole != resumed).sum()), bool((every == every[0]).all())
+            print(json.dumps({"numbers": len(whole), "different": different, "alike": alike}))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(trained, Path(sys.argv[1]), Path(sys.argv[2]))
