@@ -19,15 +19,16 @@ from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble
 from nstudent.models.inference import BatchSize, batches
 from nstudent.models.probe import Features
-from nstudent.models.regression import KernelRidge, Points, choose
+from nstudent.models.probe_member import features_of
+from nstudent.models.regression import KernelRidge, Points, Solution, choose, held_out
 from nstudent.progress import Progress
 from nstudent.randomness import Key, generator, seed
 from nstudent.taxonomy.proposal import Group, check_sizes, nested
 from scipy.special import softmax
 from sklearn.cluster import SpectralClustering
+from torch import Tensor
 
 _PARTS = 5
-_AT_ONCE = 64
 _MOST_IMAGES = 5_000
 """Labelled images that a quick look goes by; of more, so many are drawn."""
 _LEAST_AFFINITY = 1e-6
@@ -94,7 +95,6 @@ def confusion_of(ensemble: Ensemble, dataset: Dataset, progress: Progress) -> Co
     return Confusion.of(names, np.concatenate(said).astype(np.float64), dataset.labels[ids, -1])
 
 
-@torch.inference_mode()
 def quick_confusion(
     dataset: Dataset, features: Features, placement: Placement, key: Key, progress: Progress
 ) -> Confusion:
@@ -108,28 +108,30 @@ def quick_confusion(
         progress: Told how far it is.
 
     Raises:
+        ConfigError: A backbone cannot take these images.
         DataError: There are too few labelled images with a class at the finest level.
+        RefusedError: The memory does not do for the features of one image.
     """
     ids = _known(dataset, dataset.labelled)
     if len(ids) > _MOST_IMAGES:
         ids = np.sort(generator(*key, "images").choice(ids, _MOST_IMAGES, replace=False))
     truth, names = dataset.labels[ids, -1], dataset.taxonomy.classes[-1]
-    found: list[Matrix] = []
-    with progress.task("features", len(ids), "images") as task:
-        for first in range(0, len(ids), _AT_ONCE):
-            images = placement.images(torch.from_numpy(dataset.pixels[ids[first : first + _AT_ONCE]]))
-            found.append(features(images).double().cpu().numpy())
-            task.advance(len(found[-1]))
-    points = Points(np.concatenate(found), np.eye(len(names))[truth], np.arange(len(ids)))
+
+    def images(some: Ids) -> Tensor:
+        return placement.images(torch.from_numpy(dataset.pixels[some]))
+
+    found = features_of(features, images, ids, progress, "features")
+    points = Points(found, np.eye(len(names))[truth], np.arange(len(ids)))
     chosen = choose(KernelRidge(key), points, key)
     part_of = np.argsort(generator(*key, "parts").permutation(len(ids))) % _PARTS
-    said = np.empty(points.possible.shape)
     with progress.task("held out", _PARTS, "parts") as task:
-        for part in range(_PARTS):
-            out = part_of == part
-            solution = chosen.fitted(points.of_images(np.flatnonzero(~out)))
-            said[out] = softmax(solution.scores(points.features[out]), axis=1)
+
+        def fitted(known: Points) -> Solution:
+            solution = chosen.fitted(known)
             task.advance(1)
+            return solution
+
+        said = softmax(held_out(points, part_of, fitted), axis=1)
     return Confusion.of(names, said, truth)
 
 

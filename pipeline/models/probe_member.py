@@ -20,6 +20,7 @@ from nstudent.models.members import FitInputs, Fitted, HeldOut, Levels, building
 from nstudent.models.probe import Features, Probe, build_features
 from nstudent.models.regression import Chosen, KernelRidge, Matrix, Points, Regression, choose, mirrored, most_anchors
 from nstudent.models.self_training import Choice, OfLabels, SelfTrained, said_held_out
+from nstudent.progress import Progress
 from nstudent.randomness import Key, generator
 from nstudent.taxonomy.outputs import Outputs
 from safetensors import SafetensorError, safe_open
@@ -169,26 +170,43 @@ def _possible(inputs: FitInputs, rows: Ids) -> Matrix:
     return np.asarray(open_)
 
 
-@torch.inference_mode()
 def _found(features: Features, inputs: FitInputs, ids: Ids, *, flip: bool) -> Matrix:
     """Features of some images, or of their mirror images, (images, features)."""
+
+    def images(some: Ids) -> Tensor:
+        return inputs.images(some).flip(3) if flip else inputs.images(some)
+
+    return features_of(features, images, ids, inputs.progress, f"{inputs.name}, mirrored" if flip else inputs.name)
+
+
+@torch.inference_mode()
+def features_of(features: Features, images: Callable[[Ids], Tensor], ids: Ids, progress: Progress, name: str) -> Matrix:
+    """Features of some images, (images, features); where the memory does not do, of fewer of them at once.
+
+    Args:
+        features: What computes them.
+        images: Images by id, float32 (images, 3, side, side), on the device of ``features``.
+        ids: The images.
+        progress: Told how far it is.
+        name: What the work is called there, and in errors.
+
+    Raises:
+        ConfigError: A backbone cannot take these images.
+        RefusedError: The memory does not do for one of them.
+    """
     found = np.empty((len(ids), features.width))
-    name = f"{inputs.name}, mirrored" if flip else inputs.name
     first, at_once = 0, _AT_ONCE
-    with inputs.progress.task(name, len(ids), "images") as task:
+    with progress.task(name, len(ids), "images") as task:
         while first < len(ids):
             try:
-                images = inputs.images(ids[first : first + at_once])
-                made = features(images.flip(3) if flip else images).cpu().numpy()
+                made = features(images(ids[first : first + at_once])).cpu().numpy()
             except torch.OutOfMemoryError as error:
                 if at_once == 1:
-                    raise RefusedError(
-                        f"{inputs.name}: no memory for the features of one image: {summary(error)}"
-                    ) from None
+                    raise RefusedError(f"{name}: no memory for the features of one image: {summary(error)}") from None
                 at_once //= 2
                 continue
             except (RuntimeError, AssertionError, ValueError) as error:
-                raise ConfigError(f"{inputs.name}: a backbone cannot take these images: {summary(error)}") from error
+                raise ConfigError(f"{name}: a backbone cannot take these images: {summary(error)}") from error
             found[first : first + len(made)] = made
             first += len(made)
             task.advance(len(made))
