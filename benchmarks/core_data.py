@@ -73,7 +73,7 @@ def cifar(npz: Path, out: Path) -> None:
     rows = np.full((len(CIFAR_TREE), 3), ABSENT, np.int16)
     for row, path in zip(rows, CIFAR_TREE.values(), strict=True):
         row[: len(path)] = [names[level].index(name) for level, name in enumerate(path)]
-    _write(out, pixels, rows[label], split, names)
+    write_pack(out, pixels, rows[label], split, names)
 
 
 def cifar100(npz: Path, out: Path) -> None:
@@ -85,16 +85,25 @@ def cifar100(npz: Path, out: Path) -> None:
         )
         split = np.repeat([TRAIN, TEST], [int(packed["train_n"]), int(packed["test_n"])])
     names = [[f"group {number}" for number in range(20)], [f"class {number}" for number in range(100)]]
-    _write(out, pixels, np.stack([coarse, fine], axis=1).astype(np.int16), split, names)
+    write_pack(out, pixels, np.stack([coarse, fine], axis=1).astype(np.int16), split, names)
 
 
-def _write(
+def write_pack(
     out: Path,
     pixels: npt.NDArray[np.uint8],
     label: npt.NDArray[np.int16],
     split: npt.NDArray[np.int64],
     names: list[list[str]],
 ) -> None:
+    """Write images as PNG, with labels, splits, and class names by level, as docs/DATA.md describes for HDF5.
+
+    Args:
+        out: The file.
+        pixels: (images, side, side, 3).
+        label: (images, levels); ``ABSENT`` below the end of a label.
+        split: (images,); ``TRAIN`` or ``TEST``.
+        names: By level, the names of its classes.
+    """
     contents = [_png(image) for image in pixels]
     waiting = out.with_name(f"{out.name}.part")
     with h5py.File(waiting, "w") as file:

@@ -118,10 +118,7 @@ class Pool:
         return task.seconds * (statistics.median(factors) if factors else 0.0)
 
     def _begin(self, task: Task) -> Running:
-        code = self.code[task.key.commit]
-        path = [str(code)] if code else []
-        path += [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []
-        environment = {**os.environ, **ONE_THREAD, "PYTHONPATH": os.pathsep.join(path), "NO_ALBUMENTATIONS_UPDATE": "1"}
+        environment = run_environment(self.code[task.key.commit])
         if task.device == "cpu":
             environment["CUDA_VISIBLE_DEVICES"] = ""
         if task.alone:
@@ -170,6 +167,13 @@ class Pool:
     def _say(self, text: str) -> None:
         self.missing.append(text)
         print(text, flush=True)
+
+
+def run_environment(code: Path | None) -> dict[str, str]:
+    """Variables of a run with one thread by the code of a folder, or by what is installed."""
+    path = [str(code)] if code else []
+    path += [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []
+    return {**os.environ, **ONE_THREAD, "PYTHONPATH": os.pathsep.join(path), "NO_ALBUMENTATIONS_UPDATE": "1"}
 
 
 def tasks(asked: Asked, there: Iterable[rows.Json], data: Data, device: str | None = None) -> list[Task]:

@@ -80,6 +80,7 @@ def of_run(run_dir: Path) -> Json:
         "calibration": _rounded(scores.get("calibration", {})),
         "pseudo_labels": _rounded(scores["pseudo_labels"]),
         "given_labels": _rounded(scores["given_labels"]),
+        "inconsistent": _rounded(scores.get("inconsistent")),
     }
     refit = scored.with_name("refit.json")
     if refit.exists():

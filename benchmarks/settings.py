@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 import core_data
+import synthetic_tree
 from core_data import found
 
 
@@ -122,6 +123,15 @@ def _cifar100(data: Data, seed: int) -> list[str]:
     return ["data.source=hdf5", f"data.root={heap}", *sizes]
 
 
+def _tree(data: Data, seed: int) -> list[str]:
+    made = data.made / "tree.h5"
+    if not made.exists():
+        made.parent.mkdir(parents=True, exist_ok=True)
+        synthetic_tree.write_tree(made)
+    sizes = ("data.labelled=2000", "data.validation=1000", "data.near_duplicates=ignore", "data.image_size=32")
+    return ["data.source=hdf5", f"data.root={made}", *sizes]
+
+
 def _large_heap(data: Data, seed: int) -> list[str]:
     folder = data.made / f"newcomer-all-{seed}"
     if not (folder / "heap" / "Thumbs.db").exists():
@@ -147,7 +157,13 @@ FURTHER = {
     "newcomer_large_heap": Setting(_large_heap, "cuda", 60),
 }
 """Where labels are fewer, classes more, or the heap another one: looked at once, with one seed."""
-SETTINGS = CORE | FURTHER
+LADDER = {
+    "ladder_fashion": Setting(lambda data, seed: [*_fashion(data, seed), "data.image_size=32"], "cpu", 120),
+    "ladder_grocery": Setting(_scratch, "cpu", 600),
+    "ladder_tree": Setting(_tree, "cpu", 180),
+}
+"""What ``ladder.py`` climbs on; it names the networks."""
+SETTINGS = CORE | FURTHER | LADDER
 CHOSEN_ON = ("digits", "fashion", "grocery")
 """Settings whose seed 0 decides what becomes a default. The others are only reported."""
 

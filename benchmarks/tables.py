@@ -64,21 +64,21 @@ def final_table(groups: Sequence[Group]) -> list[str]:
         "best on test",
         "loss",
     )
-    table = [_row(*head), _rule(len(head))]
+    table = [row_of(*head), rule_of(len(head))]
     means: dict[str, list[float]] = {}
     for group in groups:
         best = [best_on_test(row) for row in group.rows]
-        final = _scores(group.rows, "final", HEADLINE)
-        cells = [_spread(_scores(group.rows, side, HEADLINE)) for side in ("labels_alone", "with_heap", "final")]
-        cells += [_spread(_scores(group.rows, "final", WHOLE_PATH)), _spread(best)]
+        final = scores_of(group.rows, "final", HEADLINE)
+        cells = [spread_of(scores_of(group.rows, side, HEADLINE)) for side in ("labels_alone", "with_heap", "final")]
+        cells += [spread_of(scores_of(group.rows, "final", WHOLE_PATH)), spread_of(best)]
         losses = [first - second for first, second in zip(best, final, strict=True)]
         means.setdefault(group.label, []).append(statistics.mean(losses))
-        table.append(_row(group.setting, group.label, str(len(group.rows)), *cells, _points(losses, sign="")))
+        table.append(row_of(group.setting, group.label, str(len(group.rows)), *cells, _points(losses, sign="")))
     for label, each in means.items():
         if len(each) == 1:
             continue
         blank = [""] * (len(head) - 3)
-        table.append(_row(f"**mean of {len(each)}**", label, *blank, f"**{100 * statistics.mean(each):.1f}**"))
+        table.append(row_of(f"**mean of {len(each)}**", label, *blank, f"**{100 * statistics.mean(each):.1f}**"))
     return table
 
 
@@ -90,7 +90,7 @@ def against_table(groups: Sequence[Group], variant: str, commit: str) -> list[st
         if (group.variant, group.commit) == (variant, commit)
         for row in group.rows
     }
-    table = [_row("variant", "setting", "by seed, points", "mean ± sd"), _rule(4)]
+    table = [row_of("variant", "setting", "by seed, points", "mean ± sd"), rule_of(4)]
     means: dict[str, list[float]] = {}
     for group in groups:
         if (group.variant, group.commit) == (variant, commit):
@@ -99,25 +99,27 @@ def against_table(groups: Sequence[Group], variant: str, commit: str) -> list[st
         gains = [now - then for now, then in pairs if then is not None]
         if gains:
             means.setdefault(group.label, []).append(statistics.mean(gains))
-            table.append(_row(group.label, group.setting, _by_seed(gains), _points(gains)))
+            table.append(row_of(group.label, group.setting, _by_seed(gains), _points(gains)))
     for label, gains in means.items():
         if len(gains) == 1:
             continue
-        table.append(_row(label, f"**mean of {len(gains)} settings**", "", f"**{100 * statistics.mean(gains):+.1f}**"))
+        table.append(
+            row_of(label, f"**mean of {len(gains)} settings**", "", f"**{100 * statistics.mean(gains):+.1f}**")
+        )
     return table
 
 
 def gain_table(groups: Sequence[Group]) -> list[str]:
     """The best with the heap minus the best without it, and one network against one of as many passes."""
     head = ("setting", "variant", "by seed, points", "mean ± sd", "one network against one")
-    table = [_row(*head), _rule(len(head))]
+    table = [row_of(*head), rule_of(len(head))]
     for group in groups:
         gains = [row["heap_gain"][HEADLINE] for row in group.rows if row["heap_gain"]]
         singles = [row["equal_passes"][HEADLINE]["value"] for row in group.rows if row["equal_passes"]]
         if gains:
             shown = "; ".join(_interval(gain) for gain in gains)
             mean = _points([gain["value"] for gain in gains])
-            table.append(_row(group.setting, group.label, shown, mean, _points(singles)))
+            table.append(row_of(group.setting, group.label, shown, mean, _points(singles)))
     return table
 
 
@@ -135,35 +137,35 @@ def level_table(groups: Sequence[Group]) -> list[str]:
 
 def classifier_table(groups: Sequence[Group]) -> list[str]:
     """Level accuracy of every network that was trained, on validation and on test."""
-    table = [_row("setting", "variant", "classifier", "validation, %", "test, %"), _rule(5)]
+    table = [row_of("setting", "variant", "classifier", "validation, %", "test, %"), rule_of(5)]
     for group in groups:
         for step in dict.fromkeys(step for row in group.rows for step in row["classifiers"]):
             made = [row["classifiers"][step] for row in group.rows if step in row["classifiers"]]
-            cells = [_spread([entry[part][HEADLINE] for entry in made]) for part in ("validation", "test")]
-            table.append(_row(group.setting, group.label, step, *cells))
+            cells = [spread_of([entry[part][HEADLINE] for entry in made]) for part in ("validation", "test")]
+            table.append(row_of(group.setting, group.label, step, *cells))
     return table
 
 
 def label_table(groups: Sequence[Group]) -> list[str]:
     """Labels of the heap against the hidden truth: precision, and the share of the heap that has one."""
     head = ("setting", "variant", "step", "level: precision, % (share of the heap)")
-    table = [_row(*head), _rule(len(head))]
+    table = [row_of(*head), rule_of(len(head))]
     for group in groups:
         for step in dict.fromkeys(step for row in group.rows for step in row["pseudo_labels"]):
             made = [row["pseudo_labels"][step] for row in group.rows if step in row["pseudo_labels"]]
             cells = [
-                f"{level}: {_spread(_known(entry[level]['precision'] for entry in made))} "
+                f"{level}: {spread_of(_known(entry[level]['precision'] for entry in made))} "
                 f"({100 * statistics.mean(entry[level]['share'] for entry in made):.0f})"
                 for level in made[0]
             ]
-            table.append(_row(group.setting, group.label, step, ", ".join(cells)))
+            table.append(row_of(group.setting, group.label, step, ", ".join(cells)))
     return table
 
 
 def given_table(groups: Sequence[Group]) -> list[str]:
     """How well a filter found the labels that people gave and that are known to be wrong."""
     head = ("setting", "variant", "level", "wrong before", "wrong after", "precision", "recall")
-    table = [_row(*head), _rule(len(head))]
+    table = [row_of(*head), rule_of(len(head))]
     for group in groups:
         made = [entry for row in group.rows for entry in row["given_labels"].values()]
         for level in made[0] if made else ():
@@ -171,7 +173,7 @@ def given_table(groups: Sequence[Group]) -> list[str]:
             before = [each["wrong"] / max(1, each["judged"]) for each in found]
             after = [1 - each["right among kept"] for each in found]
             rates = [_known(each[name] for each in found) for name in ("precision", "recall")]
-            table.append(_row(group.setting, group.label, level, *map(_spread, (before, after, *rates))))
+            table.append(row_of(group.setting, group.label, level, *map(spread_of, (before, after, *rates))))
     return table
 
 
@@ -185,7 +187,7 @@ def calibration_table(groups: Sequence[Group]) -> list[str]:
 def cost_table(groups: Sequence[Group]) -> list[str]:
     """What the final classifier costs for an image, and what each side took to make."""
     head = ("setting", "variant", "GMACs of the final", "passes: labels alone, with the heap", "minutes of the run")
-    table = [_row(*head), _rule(len(head))]
+    table = [row_of(*head), rule_of(len(head))]
     for group in groups:
         gmacs = statistics.mean(row["final"]["gmacs"] for row in group.rows)
         sides = [[row[side] for row in group.rows if row[side]] for side in ("labels_alone", "with_heap")]
@@ -193,7 +195,7 @@ def cost_table(groups: Sequence[Group]) -> list[str]:
         shown = ", ".join(f"{statistics.mean(each):,.0f}" if each else "-" for each in passes)
         minutes = statistics.mean(row["seconds"] for row in group.rows) / 60
         devices = ", ".join(dict.fromkeys(row["device"] for row in group.rows))
-        table.append(_row(group.setting, group.label, f"{gmacs:.4f}", shown, f"{minutes:.1f} ({devices})"))
+        table.append(row_of(group.setting, group.label, f"{gmacs:.4f}", shown, f"{minutes:.1f} ({devices})"))
     return table
 
 
@@ -206,17 +208,17 @@ def best_on_test(row: Json) -> float:
 
 def _by_level(groups: Sequence[Group], values: Callable[[Json], dict[str, float | None]]) -> list[str]:
     """A table of one number for each level, in percent."""
-    table = [_row("setting", "variant", "level: mean ± sd, %"), _rule(3)]
+    table = [row_of("setting", "variant", "level: mean ± sd, %"), rule_of(3)]
     for group in groups:
         made = [values(row) for row in group.rows]
         levels = dict.fromkeys(level for entry in made for level in entry)
-        cells = [f"{level}: {_spread(_known(entry.get(level) for entry in made))}" for level in levels]
+        cells = [f"{level}: {spread_of(_known(entry.get(level) for entry in made))}" for level in levels]
         if cells:
-            table.append(_row(group.setting, group.label, ", ".join(cells)))
+            table.append(row_of(group.setting, group.label, ", ".join(cells)))
     return table
 
 
-def _scores(rows: Iterable[Json], side: str, name: str) -> list[float]:
+def scores_of(rows: Iterable[Json], side: str, name: str) -> list[float]:
     return [row[side]["test"][name] for row in rows if row[side]]
 
 
@@ -224,7 +226,7 @@ def _known(values: Iterable[float | None]) -> list[float]:
     return [value for value in values if value is not None]
 
 
-def _spread(values: Sequence[float]) -> str:
+def spread_of(values: Sequence[float]) -> str:
     """Mean and standard deviation, in percent."""
     if not values:
         return "-"
@@ -249,9 +251,9 @@ def _interval(gain: Json) -> str:
     return f"{shown} [{100 * gain['low']:+.1f}, {100 * gain['high']:+.1f}]" if "low" in gain else shown
 
 
-def _row(*cells: str) -> str:
+def row_of(*cells: str) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _rule(columns: int) -> str:
+def rule_of(columns: int) -> str:
     return "|" + "---|" * columns
