@@ -119,10 +119,10 @@ class Run:
             self.world.agree(None)
 
     @contextmanager
-    def foreseen(self, steps: Sequence[Step]) -> Iterator[None]:
-        """Tell beside the work, and keep in the folder, how long these steps will still take."""
+    def foreseen(self, steps: Sequence[Step], of: str = "run") -> Iterator[None]:
+        """Tell beside the work, and keep in the folder, how long these steps, of a run or a stage, still take."""
         remaining = Remaining(self.config, steps, self.run_dir)
-        self._followed = Followed(self.session.progress, remaining, self.run_dir)
+        self._followed = Followed(self.session.progress, remaining, self.run_dir, of)
         heard = Several(remaining, self.session.listener)
         self.session = replace(self.session, progress=self._followed, listener=heard)
         self.progress = self.session.watched()

@@ -69,12 +69,14 @@ def run_stage(config: Config, stage: str, run_dir: str | Path | None = None, ses
             raise ConfigError(f"this run has no {stage} step: {why}")
         run.write_config()
         asked = {name for step in steps for role, name in step.inputs if role in step.stage.asks(config)}
-        for before in run.needed_steps():
-            if before.stage.name in STAGES[stage].after or before.name in asked:
-                _make_if_stale(run, before)
-        _rehearse(run, steps)
-        with side_by_side(run, [step for step in steps if step.stage.apart]):
-            made = next((step for step in steps if _make_if_stale(run, step)), steps[-1])
+        before = [each for each in run.needed_steps() if each.stage.name in STAGES[stage].after or each.name in asked]
+        wanted = next((step for step in steps if is_to_be_made(run, step)), steps[-1])
+        with run.foreseen([*before, wanted], of="stage"):
+            for each in before:
+                _make_if_stale(run, each)
+            _rehearse(run, steps)
+            with side_by_side(run, [step for step in steps if step.stage.apart]):
+                made = next((step for step in steps if _make_if_stale(run, step)), steps[-1])
         return run.folder(made.name)
 
 

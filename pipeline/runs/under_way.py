@@ -43,17 +43,20 @@ class UnderWay(JsonRecord):
     work: tuple[Work, ...]
     """What is under way of it, and what other processes of the run train beside it."""
     seconds_left: float | None
-    """Until the end of the run, about; ``None`` if too little is known."""
+    """Until the end of the run or stage, about; ``None`` if too little is known."""
+    of: str = "run"
+    """``run``, or ``stage`` if one stage alone is being made."""
 
 
 class Followed:
     """Progress of a run that is kept in its folder, too, and shows when the run ends."""
 
-    def __init__(self, progress: Progress, remaining: Remaining, run_dir: Path) -> None:
-        """Pass on to ``progress`` what is told, and take from ``remaining`` when the run ends."""
+    def __init__(self, progress: Progress, remaining: Remaining, run_dir: Path, of: str = "run") -> None:
+        """Pass on to ``progress`` what is told, and take from ``remaining`` when the run, or the one stage, ends."""
         self._progress = progress
         self._remaining = remaining
         self._path = run_dir / PROGRESS
+        self._of = of
         self._step: str | None = None
         self._work: dict[int, Work] = {}
         """By task, in the order in which they began."""
@@ -103,8 +106,8 @@ class Followed:
     def _keep(self) -> None:
         self._kept = time.monotonic()
         left = self._remaining.seconds_left()
-        self._figures = {"run ends in min": round(left / 60, 1)} if left else {}
-        found = UnderWay(self._step, tuple(self._work.values()), None if left is None else round(left, 1))
+        self._figures = {f"{self._of} ends in min": round(left / 60, 1)} if left else {}
+        found = UnderWay(self._step, tuple(self._work.values()), None if left is None else round(left, 1), self._of)
         write_json(self._path, found.to_json(), lasts=False)
 
 
@@ -142,7 +145,7 @@ def said(found: UnderWay, steps: Sequence[str]) -> str:
         parts.append(f"{number}{found.step}")
     parts += [_of_work(work) for work in found.work]
     if found.seconds_left is not None:
-        parts.append(f"{in_words(found.seconds_left)} to the end of the run")
+        parts.append(f"{in_words(found.seconds_left)} to the end of the {found.of}")
     return "; ".join(parts)
 
 

@@ -106,6 +106,18 @@ def test_the_figures_of_the_work_are_followed_by_when_the_run_ends(tmp_path: Pat
     assert shown.figures == [{"loss": 0.5, "run ends in min": 2.8}, {}]
 
 
+def test_the_end_of_a_stage_that_is_made_by_itself_is_called_that(held: Path, clock: Clock) -> None:
+    shown = Shown()
+    progress: Any = Followed(shown, Left(held), held, "stage")
+    progress.begin("01-teacher")
+    with progress.task("member 0", 10, "batches") as task:
+        task.advance(1)
+        found = under_way(held)
+    assert found is not None
+    assert said(found, ["00-data", "01-teacher"]).endswith("about 3 min to the end of the stage")
+    assert shown.figures == [{"stage ends in min": 2.8}]
+
+
 def test_how_far_a_step_is_is_told_who_estimates_the_time(tmp_path: Path, clock: Clock) -> None:
     left = Left(tmp_path)
     followed = Followed(Silence(), left, tmp_path)

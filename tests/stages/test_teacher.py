@@ -1,6 +1,6 @@
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from nstudent.evaluation.calibration import fit_calibration
 from nstudent.evaluation.ensemble_calibration import calibrated
 from nstudent.evaluation.metrics import scores
 from nstudent.evaluation.out_of_fold import OutOfFold
+from nstudent.listener import NoListener
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble
 from nstudent.models.inference import predict
@@ -24,6 +25,7 @@ from nstudent.runs.plan import plan
 from nstudent.runs.run import run_all, run_stage
 from nstudent.runs.stage import Context
 from nstudent.runs.step_metrics import LabelMetrics
+from nstudent.runs.under_way import UnderWay, under_way
 from nstudent.session import Session
 from nstudent.stages.teacher import train_ahead
 from nstudent.storage.artifact import Artifact, Manifest
@@ -47,6 +49,30 @@ def test_a_teacher_no_better_than_chance_stops_the_run(tiny: Callable[..., Confi
 def test_an_untrained_teacher_stops_the_run_though_it_has_luck(tiny: Callable[..., Config], untrained: Path) -> None:
     with pytest.raises(TrainingError, match="no better than chance"):
         run_stage(tiny("teacher.epochs=1", "teacher.learning_rate=1e-9"), "teacher", untrained)
+
+
+class _Looks(NoListener):
+    """Looks after each epoch how far the run is, as another process would."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._run_dir = run_dir
+        self.found: list[UnderWay | None] = []
+
+    def epoch(self, training: str, entry: Mapping[str, float]) -> None:
+        self.found.append(under_way(self._run_dir))
+
+
+@pytest.mark.slow
+def test_how_far_a_stage_is_that_is_made_by_itself_is_seen_beside_it(
+    tiny: Callable[..., Config], untrained: Path
+) -> None:
+    looks = _Looks(untrained)
+    run_stage(tiny(), "teacher", untrained, Session(listener=looks))
+    found = looks.found[-1]
+    assert found is not None
+    assert (found.step, found.of) == ("01-teacher", "stage")
+    assert [work.name for work in found.work]
+    assert under_way(untrained) is None
 
 
 @pytest.mark.slow
