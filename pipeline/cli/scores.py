@@ -36,7 +36,7 @@ def print_scores(measured: Measured) -> None:
         _print_table(block)
     what = "final classifier" if measured.refit is None else "chosen classifier"
     print_line(f"* {what}, chosen on validation. Scores: of the test images, in %.")
-    print_line(f"  {scores.confidence:.0%} intervals: bootstrap over the images, for the trainings of this seed.")
+    print_line(f"  {scores.confidence:.0%} intervals: what other test images would change; another seed is not in them.")
     _print_legend(scores)
     print_line()
     _print_table(_costs(sides, measured.seconds))
@@ -63,7 +63,7 @@ def _refit(found: RefitScores, chosen: str) -> Iterator[str]:
     """What training again on labels and validation together has changed, on test."""
     yield (
         f"{found.final.name} is what the run gives: the {chosen} trained again, on labels and validation together, "
-        "after the last decision; its temperatures are those of before. On test, against what it was:"
+        "after the last decision; its calibration is that of before. On test, against what it was:"
     )
     yield f"  {_both(found.over_chosen)}"
     if found.gain is not None and found.labels_alone is not None:
