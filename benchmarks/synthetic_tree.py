@@ -23,9 +23,9 @@ PARENTS = (10, 15)
 SIDE = 32
 GRIDS = (3, 5, 8)
 """Cells along a side of a class's texture, by level."""
-STRENGTHS = (0.30, 0.26, 0.22)
+STRENGTHS = (0.16, 0.13, 0.11)
 """Standard deviation of a class's texture, by level, where black is 0 and white 1."""
-NOISE = 0.16
+NOISE = 0.24
 STOPS = 0.1
 """Share of the images of a class with children whose label ends there."""
 
@@ -75,8 +75,8 @@ def draw_images(
         image = generator.normal(0.5, NOISE, (SIDE, SIDE, 3)).astype(np.float32)
         for texture, entry in zip(of_classes, label, strict=True):
             if entry >= 0:
-                moved = np.roll(texture[entry], tuple(generator.integers(-3, 4, size=2)), axis=(0, 1))
-                image += moved * generator.uniform(0.5, 1.1)
+                moved = np.roll(texture[entry], tuple(generator.integers(0, SIDE, size=2)), axis=(0, 1))
+                image += moved * generator.uniform(0.4, 1.2)
         found[number] = np.clip(image * 255, 0, 255)
     return found
 
