@@ -9,7 +9,7 @@ import numpy.typing as npt
 from nstudent.evaluation.assess import Assessed
 from nstudent.evaluation.calibration import calibration_error, reliability
 from nstudent.evaluation.scores import LevelCalibration
-from nstudent.taxonomy.tree import UNKNOWN, LabelArray
+from nstudent.taxonomy.tree import ABSENT, UNKNOWN, LabelArray
 
 
 def calibration_of_levels(
@@ -25,8 +25,8 @@ def calibration_of_levels(
     """
     made = {}
     for number, level in enumerate(levels):
-        confidence, right = _answers(found, truth, number)
-        raw = None if uncalibrated is None else _answers(uncalibrated, truth, number)
+        confidence, right, ended = _answers(found, truth, number)
+        raw = None if uncalibrated is None else _answers(uncalibrated, truth, number)[:2]
         if len(right):
             error = calibration_error(confidence, right)
             made[level] = LevelCalibration(
@@ -35,11 +35,18 @@ def calibration_of_levels(
                 bins=reliability(confidence, right),
                 uncalibrated_error=calibration_error(*raw).value if raw and len(raw[1]) else None,
                 uncalibrated_bins=reliability(*raw) if raw else (),
+                ended=float(ended.mean()),
             )
     return made
 
 
-def _answers(found: Assessed, truth: LabelArray, level: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    """Confidence of the classes named at a level whose truth is known, and whether each is right, (answers,) both."""
+def _answers(
+    found: Assessed, truth: LabelArray, level: int
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Confidence of the classes named at a level whose truth is known, (answers,), and of each whether it is right.
+
+    The last, (answers,), says whether the label ends above the level.
+    """
     rows = (found.paths[:, level] >= 0) & (truth[:, level] != UNKNOWN)
-    return found.confidence[rows, level], found.paths[rows, level] == truth[rows, level]
+    known = truth[rows, level]
+    return found.confidence[rows, level], found.paths[rows, level] == known, known == ABSENT

@@ -175,6 +175,8 @@ class LevelCalibration(JsonRecord):
     """``error`` of the same networks without any temperature; ``None`` if the step was made by a version without it."""
     uncalibrated_bins: tuple[ReliabilityBin, ...] = ()
     """``bins`` of the same networks without any temperature."""
+    ended: float = 0.0
+    """Share of the answers whose image has a label that ends above the level: no class there is right."""
 
 
 @dataclass(frozen=True)

@@ -93,10 +93,19 @@ def _small_test_of_one(measured: Measured, images: int) -> Iterator[Finding]:
 
 
 def _probabilities_off(measured: Measured) -> Iterator[Finding]:
-    off = {
-        level: found.error for level, found in measured.scores.calibration.items() if found.error - found.perfect > _OFF
-    }
-    if off:
+    calibration = measured.scores.calibration
+    off = {level: found.error for level, found in calibration.items() if found.error - found.perfect > _OFF}
+    too_deep = {level: calibration[level].ended for level in off if calibration[level].ended > off[level] / 2}
+    if too_deep:
+        said = ", ".join(f"{100 * share:.1f}% above level {level}" for level, share in too_deep.items())
+        yield Finding(
+            "answers too deep",
+            f"Labels of the test images end at a class that has classes below it ({said}), where the final classifier "
+            "goes on to one of these, and is surer of it than it may be.",
+            "absent=class, if it is ignore: by that it learns where labels end; or nstudent predict with --risk",
+            too_deep,
+        )
+    elif off:
         said = ", ".join(f"{100 * error:.1f}% at level {level}" for level, error in off.items())
         yield Finding(
             "probabilities off",

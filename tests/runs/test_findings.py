@@ -155,6 +155,18 @@ CASES: list[tuple[str, Measured, str, Measured]] = [
         measured(scores(HELPED, calibration={"fine": LevelCalibration(0.07, 0.03)})),
     ),
     (
+        "answers too deep",
+        measured(scores(HELPED, calibration={"fine": LevelCalibration(0.12, 0.03, ended=0.08)})),
+        r"end at a class that has classes below it \(8\.0% above level fine\)",
+        measured(scores(HELPED, calibration={"fine": LevelCalibration(0.07, 0.03, ended=0.08)})),
+    ),
+    (
+        "probabilities off",
+        measured(scores(HELPED, calibration={"fine": LevelCalibration(0.2, 0.03, ended=0.08)})),
+        r"by 20\.0% at level fine, in the mean",
+        measured(scores(HELPED, calibration={"fine": LevelCalibration(0.12, 0.03, ended=0.08)})),
+    ),
+    (
         "nothing to learn from",
         measured(scores(None, ended="no pseudo-label was kept: lower it")),
         "^No pseudo-label was kept: lower it\\.$",
