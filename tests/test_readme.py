@@ -18,7 +18,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 RUN = "pip install -e . && nstudent run-all"
-TEST = 'pip install -e ".[test]" && pytest'
+TEST = 'pip install -e ".[test]" && pytest -n 2'
 Command = Callable[..., CompletedProcess[str]]
 
 
@@ -49,7 +49,7 @@ def test_continuous_integration_runs_the_test_command() -> None:
     steps = [line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
     # The wheel stands in for the editable install, so that what is tested is what is shipped.
     assert any(re.match(r"pip install .*\[test\]", line) for line in steps)
-    assert any(re.match(r"pytest\b", line) for line in steps)
+    assert any(re.match(r"pytest -n 2\b", line) for line in steps)
     assert all(any(re.search(rf"\b{tool}\b", line) for line in steps) for tool in ("ruff check", "ruff format", "mypy"))
 
 
