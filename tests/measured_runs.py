@@ -104,9 +104,9 @@ def choice(half_width: float = 0.005) -> ChoiceMetrics:
     return ChoiceMetrics("pool of all", "02-baseline", "pool of all", (heap, alone))
 
 
-def data(*, labelled: int = 100, unlabelled: int = 1000) -> DataMetrics:
+def data(*, labelled: int = 100, unlabelled: int = 1000, validation: int = 180) -> DataMetrics:
     """What a data step reports."""
-    return DataMetrics(labelled, unlabelled, 180, 400, 0, 0, 0, 0, (3, 9), 9, {})
+    return DataMetrics(labelled, unlabelled, validation, 400, 0, 0, 0, 0, (3, 9), 9, {})
 
 
 FLAT = (0.5, 0.7, 0.78, 0.8, 0.8, 0.8, 0.8, 0.8)

@@ -17,6 +17,8 @@ _MOST_CLASSES = 12
 _MOST_NAMED = 5
 _FEW_A_CLASS = 10
 _FEW_TO_CHOOSE_BY = 100
+_KNOWN = 25
+"""Points either way from which on a score is not worth its figure."""
 _HELD_OUT = ("validation", "test")
 _USES = {
     "train": "to train on",
@@ -121,8 +123,8 @@ def _few(found: Survey) -> Iterator[str]:
         if 0 < images < _FEW_TO_CHOOSE_BY:
             spread = 100 * 1.96 * math.sqrt(0.25 / images)
             be = "is" if images == 1 else "are"
-            known = f"a score of 50 % is known to ±{spread:.0f} points then"
-            yield f"{_number(images, 'image')} to {what} {be} few: {known}"
+            known = f"a score of 50 % is known to ±{spread:.0f} points" if spread < _KNOWN else "a score says little"
+            yield f"{_number(images, 'image')} to {what} {be} few: {known} then"
     if found.splits and not unlabelled:
         yield "there are no unlabelled images: a run can train on the labels alone (rounds: 0)"
 

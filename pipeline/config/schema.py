@@ -17,14 +17,14 @@ from nstudent.config.stage_sections import TeacherConfig as TeacherConfig
 from nstudent.config.training import WITHOUT_SOFTMAX
 from nstudent.config.training import NoiseConfig as NoiseConfig
 from nstudent.config.training import TrainingConfig as TrainingConfig
-from nstudent.config.types import Absent, Count, DecoderName, Later, Number, Precision, Section, Whole
+from nstudent.config.types import Absent, Count, DecoderName, Later, Number, Precision, RunName, Section, Whole
 from pydantic import Field, model_validator
 
 
 class Config(Section):
     """A whole run."""
 
-    name: Annotated[str, Field(pattern=r"^[\w][\w.-]*$")] | None = None
+    name: RunName | None = None
     """Name of the run; its folder is runs/NAME unless --run-dir says otherwise. null: that of the data source."""
     seed: Annotated[Whole, Field(ge=0)] = 0
     """Every random choice of the run follows from it."""

@@ -1,10 +1,11 @@
 """What the sections of the configuration are made of: their kinds of numbers, and a group that knows its keys."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, Strict, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, Strict, model_validator
 
 # Strict: YAML reads on and yes as true, and pydantic would read true as 1.
 Number = Annotated[float, Strict()]
@@ -24,6 +25,20 @@ DecoderName = Literal[
     "best_path", "expected_score", "level_accuracy", "most_probable", "crm", "argmax", "majority", "stop_depth"
 ]
 """The decoders; what each does stands in ``labels.decoders``."""
+_RUN_NAME = r"^\w[\w.-]*$"
+
+
+def _run_name(name: str) -> str:
+    if not re.match(_RUN_NAME, name) or name.endswith("\n"):
+        raise ValueError(
+            f"name is {name!r:.80}, and a folder is called that: use letters, digits, '_', '-' and '.', and begin with "
+            "a letter, a digit or '_'"
+        )
+    return name
+
+
+RunName = Annotated[str, AfterValidator(_run_name), Field(json_schema_extra={"pattern": _RUN_NAME})]
+"""Name of a run, and of its folder."""
 ImageSize = Annotated[Whole, Field(ge=8, le=1024)]
 """Side of a square image, in pixels."""
 Bits = Annotated[Whole, Field(ge=8, le=16)]

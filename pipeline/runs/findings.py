@@ -21,6 +21,8 @@ _FEWEST_JUDGED = 20
 """Fewer labels that could be judged say nothing of a level's precision."""
 _OTHER = 0.08
 """Difference of the mean confidence on the heap and on validation above which they are called different images."""
+_SURE = 3.0
+"""So many standard errors of the mean confidence on validation the difference has to be as well."""
 _FEW = 0.2
 """Share of the heap that is labelled at a level below which that is called few."""
 _MUCH = 0.3
@@ -83,14 +85,17 @@ def _other_images(measured: Measured) -> Iterator[Finding]:
         if not both:
             continue
         level, (heap, validation) = max(both.items(), key=lambda each: abs(each[1][0] - each[1][1]))
-        if abs(heap - validation) <= _OTHER:
+        images = measured.data.validation if measured.data else 0
+        # Probabilities of one mean spread most where each is 0 or 1.
+        error = math.sqrt(validation * (1 - validation) / max(1, images))
+        if abs(heap - validation) <= max(_OTHER, _SURE * error):
             continue
         is_less = heap < validation
         yield Finding(
             "other images",
             f"The classifier that labels in {step} is {'less' if is_less else 'more'} sure of your unlabelled images "
             f"than of the validation images (mean probability {heap:.0%} against {validation:.0%} at level {level}): "
-            "they are other images.",
+            "they may be other images, or show other classes.",
             "leaving images out of the heap that show none of the classes"
             if is_less
             else "validation images from where the labelled and the unlabelled ones come from",

@@ -13,7 +13,7 @@ from nstudent.runs.plan import STAGES, check_stage, needed_until
 from nstudent.runs.rehearsal import rehearse
 from nstudent.runs.stage import Step
 from nstudent.session import Session
-from nstudent.storage.commit import finish_commit, partial_folder
+from nstudent.storage.commit import finish_commit, partial_folder, refuse_other_work
 
 
 def run_all(
@@ -41,6 +41,7 @@ def run_all(
     steps = needed_until(run.steps, until)
     with run.as_leader() as leads:
         if leads:
+            _refuse_other_work(run, steps)
             run.write_config()
             _rehearse(run, steps)
             with run.foreseen(steps), side_by_side(run, steps) as jobs:
@@ -67,10 +68,11 @@ def run_stage(config: Config, stage: str, run_dir: str | Path | None = None, ses
         if not steps:
             why = run.why_ended() or f"with rounds={config.rounds} none is planned"
             raise ConfigError(f"this run has no {stage} step: {why}")
-        run.write_config()
         asked = {name for step in steps for role, name in step.inputs if role in step.stage.asks(config)}
         before = [each for each in run.needed_steps() if each.stage.name in STAGES[stage].after or each.name in asked]
         wanted = next((step for step in steps if is_to_be_made(run, step)), steps[-1])
+        _refuse_other_work(run, [*before, wanted])
+        run.write_config()
         with run.foreseen([*before, wanted], of="stage"):
             for each in before:
                 _make_if_stale(run, each)
@@ -105,6 +107,18 @@ def run_part(
         raise ConfigError(f"{run.run_dir} needs no labels: all of them are there, or rounds=0")
     run.make_part(step, part)
     return partial_folder(run.folder(step.name))
+
+
+def _refuse_other_work(run: Run, steps: Sequence[Step]) -> None:
+    """Refuse what a step would refuse later on, before the configuration in the folder becomes one that is refused."""
+    for step in steps:
+        folder = run.folder(step.name)
+        finish_commit(folder)
+        if not step.stage.resumes or folder.exists() or not partial_folder(folder).exists():
+            continue
+        inputs = [each for each in run.steps if each.name in (name for _, name in step.inputs)]
+        if not any(is_to_be_made(run, each) for each in inputs):
+            refuse_other_work(folder, run.request(step))
 
 
 def _rehearse(run: Run, steps: Sequence[Step]) -> None:

@@ -60,13 +60,8 @@ def open_partial(folder: Path, asked: Mapping[str, Any], *, beside_others: bool 
     if anew and before == dict(asked):
         SealedFiles(partial).leave_walks(ASKED)
     if partial.exists() and before != dict(asked):
-        if not anew and before is not None and _work(partial) and refusal(folder) is None:
-            then = before.get("asked") if isinstance(before, dict) else None
-            changed = difference(then, asked["asked"]) or "an input was made again"
-            raise ArtifactError(
-                f"{partial} holds unfinished work for other settings or inputs ({changed}): "
-                "run with those, or the version it was begun with, to finish it, or delete the folder"
-            )
+        if not anew:
+            refuse_other_work(folder, asked)
         remove_folder(partial)
     if not partial.exists():
         make_folder(partial)
@@ -75,6 +70,28 @@ def open_partial(folder: Path, asked: Mapping[str, Any], *, beside_others: bool 
     if not beside_others:
         sweep(partial)
     return partial
+
+
+def refuse_other_work(folder: Path, asked: Mapping[str, Any]) -> None:
+    """Refuse to make a step where unfinished work at another request lies.
+
+    Args:
+        folder: Of the step.
+        asked: What it is to be made for.
+
+    Raises:
+        ArtifactError: such work lies there, and nobody said to throw it away.
+    """
+    partial = partial_folder(folder)
+    before = _asked(partial)
+    if before is None or before == dict(asked) or not _work(partial) or refusal(folder) is not None:
+        return
+    then = before.get("asked") if isinstance(before, dict) else None
+    changed = difference(then, asked["asked"]) or "an input was made again"
+    raise ArtifactError(
+        f"{partial} holds unfinished work for other settings or inputs ({changed}): "
+        "run with those, or the version it was begun with, to finish it, or delete the folder"
+    )
 
 
 def note_refusal(folder: Path, why: str) -> None:

@@ -55,6 +55,21 @@ def test_what_is_said_of_the_division_names_what_is_drawn(
     assert said in " ".join(capsys.readouterr().out.split())
 
 
+def test_of_a_handful_of_images_no_figure_is_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of 60 images 6 choose, by which a score of a half is known to ±40 points, and 12 test, known to ±28."""
+    for number in range(60):
+        folder = tmp_path / "ab"[number % 2]
+        folder.mkdir(exist_ok=True)
+        pixels = np.random.default_rng(number).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    print_survey(survey(DataConfig(source="folder", root=str(tmp_path)), 0, Silence()))
+    said = " ".join(capsys.readouterr().out.split())
+    assert "6 images to choose the best classifier by are few: a score says little then" in said
+    assert "±" not in said
+    print_survey(survey(DataConfig(source="folder", root=str(tmp_path), test=0.5), 0, Silence()))
+    assert "are few: a score of 50 % is known to ±" in " ".join(capsys.readouterr().out.split())
+
+
 def test_one_of_a_thing_is_said_in_the_singular() -> None:
     assert found_in_words({"held_out_only": 1, "near_duplicates": 0, "one_training_image": 1200}) == [
         "1,200 labels with one training image",

@@ -589,3 +589,14 @@ def test_own_beliefs_are_off_until_a_key_of_them_is_given() -> None:
 def test_own_beliefs_that_cannot_be_followed_are_refused(words: list[str], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         load_config(None, words)
+
+
+@pytest.mark.parametrize("name", ["my photos", "-a", ".hidden", "a/b", "a\n"])
+def test_a_name_that_no_folder_is_given_is_refused_in_words(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="a folder is called that: use letters, digits") as refused:
+        load_config(_page(tmp_path, dump_yaml({"name": name})))
+    assert "pattern" not in str(refused.value)
+
+
+def test_a_name_in_any_script_is_taken() -> None:
+    assert load_config(None, ["name=Früchte_2.1"]).name == "Früchte_2.1"

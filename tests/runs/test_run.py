@@ -145,8 +145,12 @@ def test_work_that_was_interrupted_is_not_thrown_away_for_other_settings(
     fake_stages.failing = {"01-teacher": TrainingError("another process has ended")}
     with pytest.raises(TrainingError):
         run_all(load_config(None, ["probe.members=[]", "teacher.epochs=1"]), tmp_path)
-    with pytest.raises(ArtifactError, match=r"unfinished work .*teacher\.epochs changed from 1 to 10"):
-        run_all(load_config(None, ["probe.members=[]", "teacher.epochs=10"]), tmp_path)
+    before = (tmp_path / "config.yaml").read_bytes()
+    for make in (run_all, lambda config, folder: run_stage(config, "teacher", folder)):
+        with pytest.raises(ArtifactError, match=r"unfinished work .*teacher\.epochs changed from 1 to 10"):
+            make(load_config(None, ["probe.members=[]", "teacher.epochs=10"]), tmp_path)
+        # The configuration in the folder is that of the work in it: `status` says that the same command goes on.
+        assert (tmp_path / "config.yaml").read_bytes() == before
 
 
 def test_a_step_finds_the_checkpoint_of_its_interrupted_attempt(tmp_path: Path, fake_stages: FakeStages) -> None:
