@@ -33,7 +33,8 @@ class DataConfig(Section):
     """folder only. auto: folders at the top with the usual name of a split (train, val, Testing, unlabeled ...) are
     splits. none: they are classes."""
     allow_case: Annotated[bool, Later(False)] = False
-    """Names of classes that differ in case alone (A, a) are classes of their own. false: they are an error."""
+    """Names of classes that differ in case (A, a) or width (Ａ, A) alone are classes of their own. false: they are an
+    error."""
     taxonomy: dict[str, object] | str | None = None
     """A tree of class names, or the path of a YAML page with one. Inferred from the labels where it is not given."""
     class_paths: tuple[str, ...] | None = None

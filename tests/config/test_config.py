@@ -341,6 +341,10 @@ def test_a_page_that_cannot_be_read(tmp_path: Path) -> None:
 def test_a_page_of_many_megabytes(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="1,000,000"):
         load_config(_page(tmp_path, "# " + "x" * 1_000_001))
+    with open(tmp_path / "sparse.yaml", "wb") as file:
+        file.truncate(1 << 42)  # more than any memory
+    with pytest.raises(ConfigError, match="1,000,000"):
+        load_config(tmp_path / "sparse.yaml")
 
 
 # --- YAML's traps ---
