@@ -119,8 +119,8 @@ def colour_of_jpeg_2000(content: bytes, declared: int, bits: int | None) -> Pixe
 def with_alpha(image: Image.Image, content: bytes) -> Image.Image:
     """A loaded image that has transparency, as RGBA.
 
-    A PNG without alpha can name one colour as transparent, in numbers of its own depth. Pillow compares them with pixels
-    that it has scaled to 8 bits, and would leave the colour as it is, or take another one for it.
+    A PNG without alpha can name one colour as transparent, in numbers of its own depth. Pillow compares them with
+    pixels that it has scaled to 8 bits, and would leave the colour as it is, or take another one for it.
 
     Args:
         image: The image.

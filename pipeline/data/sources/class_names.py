@@ -17,7 +17,8 @@ def spelled_alike(found: Catalogue, *, allow_case: bool) -> Catalogue:
 
     Args:
         found: What a source holds.
-        allow_case: Whether names that differ in case or width alone are classes of their own; they are an error otherwise.
+        allow_case: Whether names that differ in case or width alone are classes of their own; otherwise they are an
+            error.
 
     Raises:
         DataError: Two names differ in case or width alone.
