@@ -116,8 +116,8 @@ class DataConfig(Section):
             raise ValueError("data.source csv needs data.table, the table's path below data.root")
         if self.source == "idx" and self.class_paths is None:
             raise ValueError("data.source idx needs data.class_paths, one 'coarse/mid/fine' per integer class")
-        if self.levels is not None and not 0 < len(self.levels) == len(set(map(alike, self.levels))):
-            raise ValueError("data.levels needs at least one name, each once")
+        if self.levels is not None and not 0 < len(self.levels) == len({*map(alike, self.levels)} - {""}):
+            raise ValueError("data.levels needs at least one name, each once and none of them empty")
         return self
 
 

@@ -289,6 +289,8 @@ def test_the_defaults_of_name_and_labels_follow_the_source() -> None:
         (["data.source=idx", "data.root=x"], "data.class_paths"),
         (["data.levels=[a, a]"], "data.levels"),
         (["data.levels=[]"], "data.levels"),
+        (["data.levels=[a, '']"], "data.levels"),
+        (['data.levels=["\n"]'], "data.levels"),
         (["pseudolabel.threshold=[0.5]"], "pseudolabel.threshold has 1 numbers for 3 levels"),
         (["teacher.level_weights=[1, 2]"], "teacher.level_weights has 2 numbers for 3 levels"),
         (["filter.level_weights=[1, 2]"], "filter.level_weights"),
