@@ -98,6 +98,10 @@ class StopRequest:
             signal.signal(_ALARM, before)
 
     def _cut_off(self, number: int, frame: FrameType | None = None) -> None:
+        if self._signal is None:
+            # Not our timer: a program that starts others may set one, which goes on in them.
+            self.note(number)
+            return
         self._is_due = True
         if not self._patient:
             raise OverdueStop(self.reason)

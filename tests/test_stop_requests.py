@@ -55,10 +55,16 @@ def _begin(work: Callable[[StopRequest], None], name: str = "SIGTERM", *, traini
         work(stop)
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1", "SIGALRM"])
 def test_work_that_never_asks_whether_to_go_on_is_cut_off(soon: None, name: str) -> None:
     with pytest.raises(OverdueStop, match=f"stopped by {name}: what was done is kept"):
         _begin(_work_for_ever, name)
+
+
+def test_a_timer_that_somebody_else_has_set_lets_a_training_end_its_step() -> None:
+    """One that was set before this program was started goes off in it."""
+    with pytest.raises(StoppedError, match="stopped by SIGALRM"):
+        _begin(StopRequest.check, "SIGALRM", training=True)
 
 
 def test_no_handler_of_errors_holds_it_up(soon: None) -> None:

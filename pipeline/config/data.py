@@ -33,7 +33,8 @@ class DataConfig(Section):
     """folder only. auto: folders at the top with the usual name of a split (train, val, Testing, unlabeled ...) are
     splits. none: they are classes."""
     allow_case: Annotated[bool, Later(False)] = False
-    """Names of classes that differ in case alone (A, a) are classes of their own. false: they are an error."""
+    """Names of classes that differ in case (A, a) or width (Ａ, A) alone are classes of their own. false: they are an
+    error."""
     taxonomy: dict[str, object] | str | None = None
     """A tree of class names, or the path of a YAML page with one. Inferred from the labels where it is not given."""
     class_paths: tuple[str, ...] | None = None
@@ -115,8 +116,8 @@ class DataConfig(Section):
             raise ValueError("data.source csv needs data.table, the table's path below data.root")
         if self.source == "idx" and self.class_paths is None:
             raise ValueError("data.source idx needs data.class_paths, one 'coarse/mid/fine' per integer class")
-        if self.levels is not None and not 0 < len(self.levels) == len(set(map(alike, self.levels))):
-            raise ValueError("data.levels needs at least one name, each once")
+        if self.levels is not None and not 0 < len(self.levels) == len({*map(alike, self.levels)} - {""}):
+            raise ValueError("data.levels needs at least one name, each once and none of them empty")
         return self
 
 

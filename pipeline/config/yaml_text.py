@@ -183,11 +183,12 @@ def read_words(path: Path) -> Any:
         ConfigError: The file cannot be read, is too large, or is not UTF-8 text or YAML.
     """
     try:
-        content = path.read_bytes()
+        with open(path, "rb") as file:
+            content = file.read(_MAX_PAGE_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     if len(content) > _MAX_PAGE_BYTES:
-        raise ConfigError(f"{path} has {len(content):,} bytes: a page may have {_MAX_PAGE_BYTES:,}")
+        raise ConfigError(f"{path} has more than the {_MAX_PAGE_BYTES:,} bytes that a page may have")
     try:
         return parse_words(content.decode("utf-8-sig"), str(path))
     except UnicodeDecodeError as error:

@@ -43,6 +43,8 @@ TOO_MUCH_MEMORY = "its decoder asks for more memory than an image of its size ne
 _ORIENTATION = 0x0112
 _PNG_DEPTH = 24
 """Offset of the byte that says how many bits a channel has."""
+_PNG_COLOUR, _PALETTE = 25, 3
+"""Offset of the byte that says what a pixel is, and what it says of numbers in a palette."""
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PILLOW = threading.Lock()
 if hasattr(os, "register_at_fork"):
@@ -158,6 +160,7 @@ def _check_png(content: bytes) -> None:
     """Pillow shows black where a checksum is wrong, and says nothing."""
     at = len(_PNG_SIGNATURE)
     data: list[slice] = []
+    has_palette = content[_PNG_COLOUR] != _PALETTE
     for _ in range(MAX_PARTS):
         if at >= len(content):
             raise ImageError("damaged PNG data: it is cut off")
@@ -166,10 +169,14 @@ def _check_png(content: bytes) -> None:
         (checksum,) = struct.unpack(">I", content[end : end + 4])
         if zlib.crc32(content[at + 4 : end]) != checksum:
             raise ImageError("damaged PNG data: a checksum is wrong")
-        if content[at + 4 : at + 8] == b"IEND":
+        kind = content[at + 4 : at + 8]
+        if kind == b"IEND":
+            if not has_palette:
+                raise ImageError("damaged PNG data: it has no palette")
             check_inflated(content, data)
             return
-        if content[at + 4 : at + 8] == b"IDAT":
+        has_palette = has_palette or kind == b"PLTE"
+        if kind == b"IDAT":
             data.append(slice(at + 8, end))
         at = end + 4
     raise ImageError(f"a PNG of more than {MAX_PARTS:,} chunks")
@@ -191,7 +198,8 @@ def _png(content: bytes, bits: int | None) -> Pixels:
 
 
 def _with_pillow(header: Image.Image, content: bytes, bits: int | None) -> Pixels:
-    header.seek(0)
+    # The first frame, as OpenCV has it: an APNG can begin with a picture for those who show no animations.
+    header.seek(int(getattr(header, "default_image", False)))
     depths.refuse_signed(header)
     declared = depths.declared_bits(header, content)
     header.load()
@@ -199,7 +207,7 @@ def _with_pillow(header: Image.Image, content: bytes, bits: int | None) -> Pixel
         return depths.grey(header, content, bits)
     image: Image.Image = header
     if {"A", "a"} & set(header.getbands()) or "transparency" in header.info:
-        image = header.convert("RGBA")
+        image = depths.with_alpha(header, content)
     elif declared > 8 and header.mode not in ("RGB", "RGBX"):
         raise ImageError(f"{header.mode} with more than 8 bits a channel: convert it to 8 bits")
     else:

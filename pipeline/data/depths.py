@@ -23,6 +23,8 @@ _LEAST_OF_FULL = 16_384
 _BACKGROUND = 127
 _ROWS = 64
 
+_PNG_DEPTH = 24
+"""Offset of the byte of a PNG that says how many bits a channel has."""
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
 """Tags of TIFF."""
 _WHITE_IS_ZERO, _SIGNED = 0, 2
@@ -31,7 +33,7 @@ _WHITE_IS_ZERO, _SIGNED = 0, 2
 def declared_bits(image: Image.Image, content: bytes) -> int:
     """Bits a channel of an opened image, as its file says; 8 where that is what its decoder makes of any depth."""
     if image.format == "PNG":
-        return content[24]
+        return content[_PNG_DEPTH]
     if image.format == "TIFF":
         return max(_tag(image, _BITS_PER_SAMPLE, 1))
     if image.format == "JPEG2000":
@@ -112,6 +114,30 @@ def colour_of_jpeg_2000(content: bytes, declared: int, bits: int | None) -> Pixe
     """
     values = _as_it_is(content)
     return _scaled(values, float(2**declared - 1) if declared < 16 else _white(values[..., :3], bits, declared))
+
+
+def with_alpha(image: Image.Image, content: bytes) -> Image.Image:
+    """A loaded image that has transparency, as RGBA.
+
+    A PNG without alpha can name one colour as transparent, in numbers of its own depth. Pillow compares them with
+    pixels that it has scaled to 8 bits, and would leave the colour as it is, or take another one for it.
+
+    Args:
+        image: The image.
+        content: Bytes of its file.
+
+    Raises:
+        ImageError: It has channels of 16 bits that are not read.
+    """
+    key = image.info.get("transparency")
+    if image.format != "PNG" or image.mode not in ("L", "RGB") or content[_PNG_DEPTH] == 8:
+        return image.convert("RGBA")
+    if image.mode == "L" and isinstance(key, int):
+        image.info["transparency"] = key * 255 // (2 ** content[_PNG_DEPTH] - 1)
+        return image.convert("RGBA")
+    colours = image.convert("RGB")
+    colours.putalpha(Image.fromarray((_as_it_is(content)[..., 3] >> 8).astype(np.uint8)))
+    return colours
 
 
 def _as_it_is(content: bytes) -> _Values:

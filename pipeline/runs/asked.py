@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -130,6 +131,8 @@ def _reconciled(then: Any, now: Any) -> tuple[Any, Any]:
 def _hash(key: str, path: Path) -> str:
     try:
         found = os.stat(path)
+        if not stat.S_ISREG(found.st_mode):
+            raise ConfigError(f"{key}: {path} is not a file but a folder, a pipe or a device: name a file")
         return _hash_of(str(path), found.st_size, found.st_mtime_ns)
     except OSError as error:
         raise ConfigError(f"{key}: cannot read {path}: {error.strerror}: correct the path or mount the disk") from error

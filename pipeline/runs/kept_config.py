@@ -61,7 +61,8 @@ def kept_config(run_dir: Path) -> Config:
     """
     path = run_dir / CONFIG
     refuse_links(run_dir, (CONFIG,) if path.is_symlink() else ())
-    if not path.exists():
+    # A pipe in its place would be waited for.
+    if not path.is_file():
         raise ArtifactError(f"{run_dir} is not a run folder: it has no {CONFIG}")
     return reload_config(path)
 
@@ -113,5 +114,5 @@ def _read_started(run_dir: Path) -> _Started | None:
 
 
 def _write_if_other(path: Path, content: bytes) -> None:
-    if not path.exists() or path.read_bytes() != content:
+    if not path.is_file() or path.stat().st_size != len(content) or path.read_bytes() != content:
         atomic_write(path, content)

@@ -18,7 +18,7 @@ from typing import Any
 from nstudent.config.schema import DataConfig
 from nstudent.data.sources import source_seen
 from nstudent.data.sources.seen import Seen
-from nstudent.data.sources.source import open_file
+from nstudent.data.sources.source import MAX_IMAGE_BYTES, open_file
 from nstudent.errors import ArtifactError, ImageError
 from nstudent.progress import Progress
 
@@ -116,6 +116,8 @@ class SourceOfRun:
         others = ((name, path) for name, path in self.now.paths() if images.get(name, _NONE) == _NONE)
         found = {}
         for name, path in others:
+            if name in images and self.now.files[name][0] > MAX_IMAGE_BYTES:
+                continue  # too large for an image, and so it was not read for the data either
             digest = _sha256(path)
             # What has changed since it was looked at is not what the data were made of.
             with suppress(OSError):
@@ -194,8 +196,12 @@ def _digests_of_images(data: Path) -> dict[str, bytes]:
 
 
 def _sha256(path: Path) -> bytes | None:
+    """sha256 of a file; ``None`` if it cannot be read."""
     try:
         with open_file(path) as file:
+            # Files of the system, to which a link may lead, have no size and give bytes for ever.
+            if os.fstat(file.fileno()).st_size == 0:
+                return hashlib.sha256().digest()
             return hashlib.file_digest(file, "sha256").digest()
     except (OSError, ImageError):
         return None

@@ -38,5 +38,8 @@ def spelled(name: str) -> str:
 
 
 def alike(name: str) -> str:
-    """The same text for two names that differ in case alone, or in what ``spelled`` makes one."""
-    return unicodedata.normalize("NFC", spelled(name).casefold())
+    """The same text for two names that differ in case alone, in the width of letters, or in what ``spelled`` makes one.
+
+    Keyboards of several languages have letters and digits of two widths (Ａ１, A1): Unicode form KC has one.
+    """
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", spelled(name)).casefold())

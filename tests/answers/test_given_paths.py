@@ -1,3 +1,4 @@
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -60,3 +61,13 @@ def test_a_file_that_is_named_like_a_pattern_is_that_file_alone(tmp_path: Path) 
     for name in ("a[1].png", "a1.png"):
         (tmp_path / name).write_bytes(b"")
     assert list(each_path([str(tmp_path / "a[1].png")], [])) == [str(tmp_path / "a[1].png")]
+
+
+def test_any_depth_of_a_pattern_goes_through_no_link_to_a_folder(photos: Path) -> None:
+    """Two links in a circle would be followed forty times in every order."""
+    os.symlink(".", "b/circle")
+    os.symlink("b", "c")
+    assert _all("b/**/*.jpg") == ["b/2.jpg", "b/deep/3.jpg"]
+    assert _all("**/deep/**/*.jpg") == ["b/deep/3.jpg"]
+    assert _all("**/2.jpg", "*/2.jpg") == ["b/2.jpg", "b/2.jpg", "c/2.jpg"]
+    assert _all(os.path.abspath("b") + "/**/3.*") == [os.path.abspath("b/deep/3.jpg")]

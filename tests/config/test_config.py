@@ -290,6 +290,8 @@ def test_the_defaults_of_name_and_labels_follow_the_source() -> None:
         (["data.source=idx", "data.root=x"], "data.class_paths"),
         (["data.levels=[a, a]"], "data.levels"),
         (["data.levels=[]"], "data.levels"),
+        (["data.levels=[a, '']"], "data.levels"),
+        (['data.levels=["\n"]'], "data.levels"),
         (["pseudolabel.threshold=[0.5]"], "pseudolabel.threshold has 1 numbers for 3 levels"),
         (["teacher.level_weights=[1, 2]"], "teacher.level_weights has 2 numbers for 3 levels"),
         (["filter.level_weights=[1, 2]"], "filter.level_weights"),
@@ -342,6 +344,10 @@ def test_a_page_that_cannot_be_read(tmp_path: Path) -> None:
 def test_a_page_of_many_megabytes(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="1,000,000"):
         load_config(_page(tmp_path, "# " + "x" * 1_000_001))
+    with open(tmp_path / "sparse.yaml", "wb") as file:
+        file.truncate(1 << 42)  # more than any memory
+    with pytest.raises(ConfigError, match="1,000,000"):
+        load_config(tmp_path / "sparse.yaml")
 
 
 # --- YAML's traps ---

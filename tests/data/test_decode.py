@@ -196,6 +196,24 @@ def test_the_first_frame_of_an_animation_is_taken(image_format: str) -> None:
     assert tuple(at_own_size(content, 16)[8, 8]) == (255, 0, 0)
 
 
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_the_picture_of_an_animation_for_those_who_show_none_is_none_of_its_frames(mode: str) -> None:
+    """OpenCV reads the one and Pillow the other: both take the first frame."""
+    other, first = (Image.new("RGB", (16, 16), colour).convert(mode) for colour in ((255, 0, 0), (0, 0, 255)))
+    content = encoded(other, "PNG", save_all=True, append_images=[first, other], default_image=True)
+
+    assert tuple(at_own_size(content, 16)[8, 8]) == (0, 0, 255)
+
+
+def test_a_png_that_lacks_its_palette_is_refused() -> None:
+    content = encoded(Image.new("P", (16, 16), 1), "PNG")
+    at = content.index(b"PLTE") - 4
+    length = int.from_bytes(content[at : at + 4], "big")
+
+    with pytest.raises(ImageError, match="it has no palette"):
+        decode(content[:at] + content[at + 12 + length :], 16, 1_000)
+
+
 # --- size -------------------------------------------------------------------------------------------------------------
 
 

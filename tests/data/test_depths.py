@@ -236,6 +236,42 @@ def test_the_transparent_value_of_a_grey_image_of_sixteen_bits_is_laid_on_grey()
     assert greys[-1, -1] == 127
 
 
+def keyed_png(depth: int, key: tuple[int, ...], rows: npt.NDArray[Any]) -> bytes:
+    """A PNG of grey (height, width) or colours (height, width, 3) that names one colour as transparent."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    height, width = rows.shape[:2]
+    bits = [format(value, f"0{depth}b") for value in rows.reshape(-1)]
+    line = len(bits) // height
+    lines = ("".join(bits[y * line : (y + 1) * line]) for y in range(height))
+    data = b"".join(b"\0" + int(text, 2).to_bytes(len(text) // 8, "big") for text in lines)
+    head = struct.pack(">IIBBBBB", width, height, depth, 2 if rows.ndim == 3 else 0, 0, 0, 0)
+    parts = (
+        chunk(b"IHDR", head),
+        chunk(b"tRNS", struct.pack(f">{len(key)}H", *key)),
+        chunk(b"IDAT", zlib.compress(data)),
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8])
+def test_the_transparent_value_of_a_grey_image_is_one_of_its_own_depth(depth: int) -> None:
+    white = 2**depth - 1
+    rows = np.tile(np.linspace(0, white, SIDE).round().astype(int), (SIDE, 1))
+    found = shown(keyed_png(depth, (white,), rows))
+    assert np.array_equal(found[0], np.where(rows[0] == white, 127, rows[0] * 255 // white))
+
+
+@pytest.mark.parametrize("key", [(65_535, 65_535, 65_535), (30_000, 30_000, 30_000), (255, 255, 255)])
+def test_the_transparent_colour_of_sixteen_bits_is_that_colour_and_no_other(key: tuple[int, int, int]) -> None:
+    """Pillow takes white for the transparent one where that is (255, 255, 255), which is nearly black."""
+    values = np.array([65_535, 30_000, 30_001, 255] * 4)
+    found = shown(keyed_png(16, key, np.tile(values[:, None], (SIDE, 1, 3))))
+    assert found[0, :4].tolist() == [127 if value == key[0] else value >> 8 for value in values[:4]]
+
+
 HEIC = base64.b64decode(
     "AAAAHGZ0eXBoZWljAAAAAG1pZjFoZWljbWlhZgAAAXxtZXRhAAAAAAAAACFoZGxyAAAAAAAAAABwaWN0AAAAAAAAAAAAAAAAAAAAACJpbG9jAA"
     "AAAERAAAEAAQAAAAABoAABAAAAAAAAAEMAAAAjaWluZgAAAAAAAQAAABVpbmZlAgAAAAABAABodmMxAAAAAA5waXRtAAAAAAABAAAA/GlwcnAA"

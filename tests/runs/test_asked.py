@@ -196,6 +196,15 @@ def test_a_file_behind_a_key_that_is_gone_is_an_error(made: Made) -> None:
         made("student.model={pretrained: nowhere}")
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes")
+def test_what_is_no_file_behind_a_key_is_not_waited_for(made: Made) -> None:
+    os.mkfifo("pipe")
+    with pytest.raises(ConfigError, match=r"data\.taxonomy: pipe is not a file but a folder, a pipe or a device"):
+        made("data.taxonomy=pipe")
+    with pytest.raises(ConfigError, match=r"student\.model\.pretrained: pipe is not a file"):
+        made("student.model={pretrained: pipe}")
+
+
 def test_runs_of_versions_that_asked_for_paths_stay_up_to_date(tmp_path: Path) -> None:
     (tmp_path / "tree.yaml").write_text("[a, b]")
     (tmp_path / "weights").write_bytes(b"w")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from nstudent.config.file import load_config
 from nstudent.config.schema import Config
 from nstudent.errors import ArtifactError
-from nstudent.runs.kept_config import STARTED, keep_config, kept_config, with_paths_found
+from nstudent.runs.kept_config import CONFIG, STARTED, keep_config, kept_config, with_paths_found
 
 RUN = Path("runs") / "photos"
 
@@ -107,3 +108,12 @@ def test_a_run_that_goes_on_from_a_folder_beside_it_counts_from_the_working_fold
 def test_a_folder_without_a_configuration_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"is not a run folder: it has no config\.yaml"):
         kept_config(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes")
+def test_a_pipe_in_place_of_the_configuration_is_waited_for_by_nobody(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / CONFIG)
+    with pytest.raises(ArtifactError, match=r"is not a run folder: it has no config\.yaml"):
+        kept_config(tmp_path)
+    keep_config(config(), tmp_path)
+    assert kept_config(tmp_path) == config()

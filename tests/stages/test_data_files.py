@@ -1,5 +1,6 @@
 """What the data step does with other people's folders: nothing is read wrong, and nothing is lost without a word."""
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -10,9 +11,12 @@ import nstudent
 import numpy as np
 import pytest
 from nstudent.data.packing.pack_folder import make_pack
+from nstudent.data.sources.source import MAX_IMAGE_BYTES
 from nstudent.errors import ConfigError, DataError
 from nstudent.models.recipe import Recipe
+from nstudent.runs import source_seen
 from nstudent.runs.run import run_stage
+from nstudent.runs.source_seen import SOURCE_SEEN
 from nstudent.session import Session
 from nstudent.storage.artifact import Artifact
 from nstudent.taxonomy.tree import Taxonomy
@@ -276,3 +280,23 @@ def test_a_pipe_among_the_images_is_waited_for_by_nobody(bench: Bench) -> None:
         os.utime(path, (1, 1))
     # A pipe has no bytes that could be compared.
     assert said_by(bench)[1][0] == "00-data: the source has changed: 19 files of another time"
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="there are no such files")
+def test_of_a_file_that_is_no_image_nobody_reads_more_than_an_image_has(bench: Bench) -> None:
+    """An archive of a stranger may hold a sparse file of any size, and links to files of the system without an end."""
+    plant(bench.root, classes())
+    huge, endless = bench.root / "pet" / "cat" / "huge.png", bench.root / "pet" / "cat" / "endless.png"
+    with open(huge, "wb") as file:
+        file.truncate(MAX_IMAGE_BYTES + 1)
+    endless.symlink_to("/proc/self/status")
+
+    artifact, _ = said_by(bench)
+
+    assert left_out(artifact) == {
+        "pet/cat/endless.png": "the file is empty",
+        "pet/cat/huge.png": "536,870,913 bytes are too many for an image",
+    }
+    with h5py.File(bench.tmp_path / "run" / SOURCE_SEEN) as seen:
+        assert seen["read"][()].tolist() == [], "nor is it read to be compared with a copy"
+    assert source_seen._sha256(endless) == hashlib.sha256().digest()

@@ -64,6 +64,13 @@ def test_names_that_differ_in_case_alone_are_alike() -> None:
     assert alike("cat") != alike("cats")
 
 
+def test_names_that_differ_in_the_width_of_letters_alone_are_alike() -> None:
+    """Input methods of Japanese, Chinese and Korean write either."""
+    assert alike("Ａ１") == alike("A1") == alike("ａ１")
+    assert alike("ｶﾒﾗ") == alike("カメラ")
+    assert alike("℡") == alike("tel")
+
+
 def test_a_given_tree_is_spelled_by_the_same_rule() -> None:
     assert set(paths_of_tree({"fruit\u00a0": ['"apple"']}, 2)) == {("fruit",), ("fruit", "apple")}
 

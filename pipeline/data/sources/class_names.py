@@ -17,10 +17,11 @@ def spelled_alike(found: Catalogue, *, allow_case: bool) -> Catalogue:
 
     Args:
         found: What a source holds.
-        allow_case: Whether names that differ in case alone are classes of their own; they are an error otherwise.
+        allow_case: Whether names that differ in case or width alone are classes of their own; otherwise they are an
+            error.
 
     Raises:
-        DataError: Two names differ in case alone.
+        DataError: Two names differ in case or width alone.
     """
     labels = dict.fromkeys(record.label for record in found.records)
     of = {label: tuple(map(spelled, label)) for label in labels}
@@ -64,7 +65,7 @@ def _refuse_case(records: Sequence[Record], of: dict[Label, Label]) -> None:
                 at = next(level for level in range(depth) if before[level] != path[level])
                 one, other = (_example(records, of, each[: at + 1]) for each in (before, path))
                 raise DataError(
-                    f"the classes {one} and {other} differ in case alone: write both alike, or set "
+                    f"the classes {one} and {other} differ in case or width alone: write both alike, or set "
                     "data.allow_case=true if they are two classes"
                 )
 

@@ -86,5 +86,10 @@ def seen_files(*groups: tuple[Path, Iterable[str]], tables: Sequence[Path] = ())
             except OSError:
                 files[start + name] = _NOTHING
         folders.append((root, len(files)))
-    content = " ".join(hashlib.sha256(table.read_bytes()).hexdigest() for table in tables)
+    content = " ".join(_sha256(table) for table in tables)
     return Seen(content, files, tuple(folders))
+
+
+def _sha256(table: Path) -> str:
+    with open(table, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

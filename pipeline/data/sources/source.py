@@ -22,7 +22,8 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test", "unlabelled")
 Label = tuple[str, ...]
 """One entry per level: a class name, ``-`` (absent) or empty (unknown)."""
 
-_MAX_FILE_BYTES = 512 << 20
+MAX_IMAGE_BYTES = 512 << 20
+"""A larger file is no image, and read by nobody: a sparse one of any size costs whoever sends it nothing."""
 _PAUSES_SECONDS = (0.05, 0.1, 0.2)
 """A share that hiccups is waited for: so long before each further try to read a file."""
 
@@ -137,9 +138,10 @@ def read_once(path: str | Path) -> bytes:
     """
     with open_file(path) as file:
         size = os.fstat(file.fileno()).st_size
-        if size > _MAX_FILE_BYTES:
+        if size > MAX_IMAGE_BYTES:
             raise ImageError(f"{size:,} bytes are too many for an image")
-        return file.read()
+        # No more than its size says: files of the system, to which a link may lead, have none and give bytes for ever.
+        return file.read(size)
 
 
 @contextmanager

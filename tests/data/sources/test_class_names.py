@@ -73,7 +73,7 @@ def test_names_that_differ_in_case_alone_are_an_error_that_shows_both(
 ) -> None:
     config = source(tmp_path, ("Cat", "dog", "cat\u00a0"))
 
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(DataError, match="differ in case or width alone") as caught:
         found(config)
     assert "'Cat'" in str(caught.value)
     assert "'cat'" in str(caught.value)
