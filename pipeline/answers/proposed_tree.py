@@ -27,6 +27,8 @@ from nstudent.taxonomy.wordnet import WordNet, described, kinds_of, proposed_kin
 
 _FEW = 10
 """Held-out images a class below which a line says that a confusion rests on little."""
+_RIGHT = 0.3
+"""Share of right answers below which a line says that a confusion shows little but chance."""
 _HOW = (
     "Each line is a group or a class, and what stands below it is in it. Rename groups, move lines, leave groups out;",
     "classes keep their names, and all stand at the same depth. Then run with data.taxonomy=THIS FILE.",
@@ -119,9 +121,14 @@ def _of_confusion(confusion: Confusion, sizes: Sequence[int], seed: int, whose: 
         )
     if confusion.without:
         doubts.append(f"Add these classes by hand, because no held-out image shows them: {listed(confusion.without)}.")
+    if confusion.right < _RIGHT:
+        doubts.append(
+            f"Only {confusion.right:.0%} are right, so that most of these groups are chance: take pretrained features "
+            "(probe.members with backbones and pretrained), or the classifier of a run (--run)."
+        )
     origin = (
         f"Proposed from the classes that {whose} confuses: {confusion.images} held-out images, of which "
-        f"{float(confusion.said.diagonal().mean()):.0%} are right (mean over the classes)."
+        f"{confusion.right:.0%} are right (mean over the classes)."
     )
     return ProposedTree(groups, origin, tuple(doubts))
 

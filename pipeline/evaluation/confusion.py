@@ -49,6 +49,8 @@ class Confusion:
     """Number of images behind it."""
     without: tuple[str, ...]
     """Classes of which there is no image."""
+    right: float
+    """Share of the images whose most probable class is the true one, in the mean over the classes."""
 
     @classmethod
     def of(cls, names: Sequence[str], said: Matrix, truth: npt.NDArray[np.integer]) -> Confusion:
@@ -64,8 +66,15 @@ class Confusion:
         sums = np.zeros((len(names), len(names)))
         np.add.at(sums, truth, said)
         means = (sums[there] / counts[there, None])[:, there]
+        hits = np.bincount(truth[said.argmax(axis=1) == truth], minlength=len(names))
         absent = tuple(name for name, count in zip(names, counts, strict=True) if not count)
-        return cls(tuple(names[int(number)] for number in there), means, len(truth), absent)
+        return cls(
+            tuple(names[int(number)] for number in there),
+            means,
+            len(truth),
+            absent,
+            float((hits[there] / counts[there]).mean()),
+        )
 
     @property
     def affinity(self) -> Matrix:

@@ -149,3 +149,17 @@ def test_a_classifier_without_the_images_of_its_run_gives_no_tree(tmp_path: Path
     (run_dir / "config.yaml").write_text("seed: 0\n")
     with pytest.raises(ArtifactError, match="holds no images: leave --run out"):
         tree_from_run(run_dir, [], Silence())
+
+
+def test_of_a_classifier_that_is_hardly_ever_right_it_is_said_that_its_tree_is_chance() -> None:
+    from nstudent.answers.proposed_tree import _of_confusion
+    from nstudent.evaluation.confusion import Confusion
+
+    # Its probabilities are the same in both cases: soft ones say nothing of how often the largest is right.
+    said = np.full((6, 6), 0.1) + 0.4 * np.eye(6)
+    lucky, blind = (
+        _of_confusion(Confusion(tuple("uvwxyz"), said, 90, (), right), [2], 0, "it") for right in (0.9, 0.2)
+    )
+    assert "90 held-out images, of which 90% are right" in lucky.origin
+    assert not lucky.doubts
+    assert "Only 20% are right, so that most of these groups are chance" in " ".join(blind.doubts)

@@ -22,7 +22,7 @@ def confusion(near: float = 0.3, far: float = 0.05) -> Confusion:
             said[row, column] = near if row % 4 == column % 4 else far if same_half else 0.0
     np.fill_diagonal(said, 0)
     np.fill_diagonal(said, 1 - said.sum(axis=1))
-    return Confusion(NAMES, said, 800, ())
+    return Confusion(NAMES, said, 800, (), 1.0)
 
 
 def test_golden_the_confusion_is_the_mean_of_what_is_said_of_a_class() -> None:
@@ -51,7 +51,7 @@ def test_the_number_of_groups_is_where_the_eigenvalues_have_their_gap() -> None:
 def test_the_groups_do_not_depend_on_the_order_of_the_classes_nor_on_chance() -> None:
     order = np.array([3, 7, 0, 5, 1, 6, 2, 4])
     there = confusion()
-    shuffled = Confusion(tuple(NAMES[i] for i in order), there.said[np.ix_(order, order)], 800, ())
+    shuffled = Confusion(tuple(NAMES[i] for i in order), there.said[np.ix_(order, order)], 800, (), 1.0)
     for key in (("one",), ("two",)):
         groups = proposed_groups(shuffled, [2, 4], key)
         assert sorted(sorted(group.classes) for group in groups) == HALVES
@@ -60,13 +60,13 @@ def test_the_groups_do_not_depend_on_the_order_of_the_classes_nor_on_chance() ->
 def test_a_class_that_is_never_mistaken_is_a_group_of_its_own() -> None:
     said = np.eye(4)
     said[:3, :3] = [[0.6, 0.2, 0.2], [0.2, 0.6, 0.2], [0.2, 0.2, 0.6]]
-    groups = proposed_groups(Confusion(tuple("wxyz"), said, 40, ()), [2], KEY)
+    groups = proposed_groups(Confusion(tuple("wxyz"), said, 40, (), 1.0), [2], KEY)
     assert sorted(group.classes for group in groups) == [["w", "x", "y"], ["z"]]
     assert {group.name for group in groups if group.classes == ["z"]} == {"z"}
 
 
 def test_a_classifier_that_is_always_right_still_gives_a_tree() -> None:
-    groups = proposed_groups(Confusion(NAMES, np.eye(8), 80, ()), [3], KEY)
+    groups = proposed_groups(Confusion(NAMES, np.eye(8), 80, (), 1.0), [3], KEY)
     assert sorted(name for group in groups for name in group.classes) == sorted(NAMES)
     assert len(groups) == 3
 
