@@ -29,6 +29,9 @@ def test_golden_the_confusion_is_the_mean_of_what_is_said_of_a_class() -> None:
     said = np.array([[0.8, 0.2, 0.0], [0.6, 0.4, 0.0], [0.1, 0.9, 0.0]])
     found = Confusion.of(("x", "y", "z"), said, np.array([0, 0, 1]))
     assert (found.names, found.without, found.images) == (("x", "y"), ("z",), 3)
+    assert found.right == 1.0
+    # Of two images of x one is taken for y: a half, and all of y.
+    assert Confusion.of(("x", "y"), np.array([[0.6, 0.4], [0.3, 0.7], [0.2, 0.8]]), np.array([0, 0, 1])).right == 0.75
     np.testing.assert_allclose(found.said, [[0.7, 0.3], [0.1, 0.9]])
     np.testing.assert_allclose(found.affinity, [[0, 0.2], [0.2, 0]], atol=1e-5)
 
