@@ -5,9 +5,11 @@ On the CPU they talk by gloo, on GPUs by NCCL, and about plans and decisions by 
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import platform
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -15,13 +17,16 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+
+# Before there is a group: functions of this module keep the one that is there when they are defined, as a default, and
+# torch imports it with its first `DistributedDataParallel`. The group then never ends, nor do its threads.
+import torch.distributed.nn.functional
 from nstudent.distributed.world import World
-from nstudent.errors import ConfigError, TrainingError, summary
+from nstudent.errors import ConfigError, StoppedError, TrainingError, summary
 from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
-_LAST_BARRIERS = 4
 _MEETING = timedelta(minutes=2)
 """For connecting. One whose address leads nowhere is waited for five times as long by gloo, and for days with the next
 number."""
@@ -66,6 +71,11 @@ class Ranks:
 def connected(device: str) -> Iterator[Ranks]:
     """Join the processes that torchrun has started, and part from them in the end.
 
+    A thread of gloo lets go of the last tensors a moment after the work on them is done, and needs the interpreter for
+    it: if that has begun to shut down, the process is aborted. A group that nothing refers to any more waits for its
+    threads where it is destroyed. So it is at the end of a run, and where all processes have agreed to stop. After an
+    error it is not: a thread may wait there for a process that will never answer.
+
     Args:
         device: The configured device: auto, cpu, cuda or mps. If it means GPUs, each process of a machine takes the one
             with its local rank; otherwise CUDA is not touched.
@@ -77,10 +87,14 @@ def connected(device: str) -> Iterator[Ranks]:
     try:
         _connect(device)
         yield Ranks()
-        # gloo's threads let go of the last tensors a moment after the work is done, and need the interpreter for it:
-        # one that has begun to shut down ends them with an abort. While all wait here it is free.
-        for _ in range(_LAST_BARRIERS):
-            dist.barrier()
+        # Nobody leaves while another may still wait for something of it.
+        dist.barrier()
+        gc.collect()
+    except StoppedError as error:
+        # The frames that it has left hold networks, which refer to the group.
+        _clear_frames(error)
+        gc.collect()
+        raise
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error).lower():
             raise
@@ -91,6 +105,12 @@ def connected(device: str) -> Iterator[Ranks]:
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _clear_frames(error: BaseException | None) -> None:
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def _connect(device: str) -> None:

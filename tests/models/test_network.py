@@ -197,6 +197,24 @@ def test_missing_tensors_are_counted_and_one_is_named(trained: dict[str, torch.T
         pretrained_from(path)
 
 
+def test_tensors_of_a_wrapper_are_not_taken_for_those_of_the_network(
+    trained: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    """As several programs save them, with ``module.`` before each name: nothing is loaded in part."""
+    path = tmp_path / "wrapped.safetensors"
+    save_file({f"module.{name}": value for name, value in trained.items()}, path)
+    with pytest.raises(ConfigError, match=r"wrapped\.safetensors lacks \d+ tensors of 'test_resnet'"):
+        pretrained_from(path)
+
+
+def test_weights_of_half_precision_are_taken(trained: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    half = {name: value.half() if value.is_floating_point() else value for name, value in trained.items()}
+    save_file(half, tmp_path / "test_resnet.safetensors")
+    weights = pretrained_from(tmp_path).backbones[0].network.state_dict()
+    assert all(torch.equal(weights[name], half[name].to(weights[name].dtype)) for name in weights)
+    assert {value.dtype for value in weights.values()} == {torch.float32, torch.int64}
+
+
 def test_tensors_of_another_shape_are_a_config_error(trained: dict[str, torch.Tensor], tmp_path: Path) -> None:
     path = tmp_path / "wide.safetensors"
     save_file(trained | {"conv1.0.weight": torch.zeros(99, 3, 3, 3)}, path)

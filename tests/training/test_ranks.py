@@ -48,6 +48,15 @@ def test_three_processes_add_up_their_gradients_in_the_same_order_at_their_first
     assert found["different"] == 0
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["ended", "stopped"])
+def test_a_process_does_not_end_before_its_threads(way: str) -> None:
+    """One that came back to an interpreter that was shutting down aborted its process now and then."""
+    done = ended(*torchrun(2), SCRIPT.with_name("shared_end.py"), way)
+    assert done.returncode == 0, done.stderr
+    assert "terminate called" not in done.stderr
+
+
 @pytest.fixture
 def meeting(monkeypatch: pytest.MonkeyPatch) -> tuple[dist.HashStore, list[Any]]:
     """The second of two processes, whose first is there already: their store, and what the second does then."""
