@@ -120,7 +120,8 @@ def prefer(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
 def weigh(monkeypatch: pytest.MonkeyPatch, *by_number: tuple[float, ...]) -> None:
     """Let pools of so many classifiers have these weights, whatever was predicted."""
     weights = {len(each): each for each in by_number}
-    monkeypatch.setattr("nstudent.stages.choose.fit_pool_weights", lambda raws, labels, outputs: weights[len(raws)])
+    rules = {"likelihood": lambda raws, labels, outputs: weights[len(raws)]}
+    monkeypatch.setattr("nstudent.stages.choose.POOL_WEIGHTS", rules)
 
 
 def test_what_was_trained_and_its_pools_are_candidates(
