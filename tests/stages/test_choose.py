@@ -124,6 +124,19 @@ def weigh(monkeypatch: pytest.MonkeyPatch, *by_number: tuple[float, ...]) -> Non
     monkeypatch.setattr("nstudent.stages.choose.POOL_WEIGHTS", rules)
 
 
+def test_pools_are_weighed_by_the_rule_that_is_asked_for(
+    setting: Setting, four: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rules = {
+        "likelihood": lambda raws, labels, outputs: (0.5, 0.5),
+        "greedy": lambda raws, labels, outputs: (0.75, 0.25),
+    }
+    monkeypatch.setattr("nstudent.stages.choose.POOL_WEIGHTS", rules)
+    for rule, shares in (("likelihood", (0.5, 0.5)), ("greedy", (0.75, 0.25))):
+        metrics, _ = choose(setting(f"pool_weights={rule}"), four)
+        assert tuple(metrics.candidate("labels-alone pool").parts.values()) == shares
+
+
 def test_what_was_trained_and_its_pools_are_candidates(
     setting: Setting, four: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
