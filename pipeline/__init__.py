@@ -14,10 +14,10 @@ if __name__ != "nstudent":
 
 if TYPE_CHECKING:
     from nstudent.classifier import Classifier
-    from nstudent.config.file import load_config
     from nstudent.errors import NstudentError
     from nstudent.runs.plan import plan
     from nstudent.runs.run import run_all, run_stage
+    from nstudent.runs.sized_config import load_config
     from nstudent.screen.bars import Screen
     from nstudent.session import Session
     from nstudent.taxonomy.tree import Taxonomy
@@ -41,7 +41,7 @@ _HOMES = {
     "Screen": "nstudent.screen.bars",
     "Session": "nstudent.session",
     "Taxonomy": "nstudent.taxonomy.tree",
-    "load_config": "nstudent.config.file",
+    "load_config": "nstudent.runs.sized_config",
     "plan": "nstudent.runs.plan",
     "run_all": "nstudent.runs.run",
     "run_stage": "nstudent.runs.run",

@@ -159,10 +159,12 @@ class Trainer:
             teacher: Billions of multiply-adds of the teacher for one image.
 
         Raises:
-            ConfigError: The teacher and the student's network, if the run trains one, both cost more.
+            ConfigError: The teacher, its soup and the student's network, as far as there are these, all cost more.
         """
         limit, student = self._config.final.max_gmacs, self._config.student
         costs = {"the teacher": teacher}
+        if self._config.teacher.soup != "none":
+            costs["the soup of its members"] = teacher / len(self._config.teacher.members)
         if limit is not None and self._config.rounds:
             network = self.build(student.model, student, ("cost",))
             costs["the student"] = gmacs([network], self.dataset.image_size)
@@ -181,7 +183,7 @@ class Trainer:
             model: The network.
             training: How it is trained.
             lesson: What it is to learn.
-            key: Decides its first weights, the order of its images, and all noise.
+            key: Decides its first weights (unless the lesson says which), the order of its images, and all noise.
 
         Raises:
             ConfigError: A batch has fewer images than the run has processes.
@@ -191,7 +193,7 @@ class Trainer:
         processes = self._world.size
         if sum(size for _, size in lesson.parts) < processes:
             raise ConfigError(f"{name}: {processes} processes share a batch of fewer images: raise batch_size")
-        network = self.build(model, training, key)
+        network = self.build(model, training, lesson.start or key)
         reserve(self._scratch, _CHECKPOINT_COPIES * sum(t.nbytes for t in network.state_dict().values()))
         growth = Growth.of(training, self.dataset.image_size, lesson.length.epochs, lesson.length.steps_per_epoch)
         if not growth.is_steady:
@@ -276,7 +278,7 @@ class _NetworkTraining:
 
     def build(self, settings: ModelConfig) -> Network:
         """The network as it is before its first step."""
-        return self.trainer.build(settings, self.training, self.key)
+        return self.trainer.build(settings, self.training, self.lesson.start or self.key)
 
     def train(self, settings: ModelConfig) -> Fitted:
         """Train the network to the end, or go on from its checkpoint."""

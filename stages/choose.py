@@ -15,9 +15,10 @@ from nstudent.config.members import ProbeConfig
 from nstudent.data.dataset import Dataset, Ids
 from nstudent.errors import ArtifactError
 from nstudent.evaluation.bootstrap import paired_difference
-from nstudent.evaluation.calibration import fit_calibration, fit_pool_weights, images_to_fit
+from nstudent.evaluation.calibration import fit_calibration, images_to_fit
 from nstudent.evaluation.choice import Contender, Kind, best, expected_gains
 from nstudent.evaluation.metrics import Ratio, tally
+from nstudent.evaluation.pool_weights import POOL_WEIGHTS, Weigh
 from nstudent.evaluation.scores import HEADLINE
 from nstudent.labels.decoders import build_decoder
 from nstudent.models.cost import check_final_cost
@@ -28,11 +29,12 @@ from nstudent.models.pooling import POOLINGS
 from nstudent.models.recipe import Recipe
 from nstudent.runs.stage import Context
 from nstudent.runs.step_metrics import Candidate, ChoiceMetrics, Contribution, TrainedMetrics
+from nstudent.tables import chosen
 from nstudent.taxonomy.tree import LabelArray
 
 _ALONE = "labels-alone pool"
 _ALL = "pool of all"
-_ORDER: Mapping[Kind, int] = {"labels": 0, "probe": 1, "heap": 2}
+_ORDER: Mapping[Kind, int] = {"labels": 0, "soup": 0, "probe": 1, "heap": 2}
 """The first one of all is the reference."""
 
 
@@ -51,6 +53,8 @@ class _Trained:
     """Before it is calibrated."""
     decoder: str
     """As the configuration names it: that of its ensemble, and of the pools that it is a part of."""
+    weigh: Weigh
+    """Gives the shares of the pools that it is a part of."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,8 +106,9 @@ def _trained(context: Context, dataset: Dataset) -> list[_Trained]:
         ArtifactError: Nothing has learnt from the labels alone.
     """
     placement, walk = Placement.from_config(context.config), context.walks.batches
+    weigh = chosen(POOL_WEIGHTS, context.config.pool_weights, "pool_weights")
     made = context.all("classifier")
-    found = []
+    found, soup = [], context.inputs.get("soup")
     ids = _judged(dataset, Recipe.read(made[0])) if made else dataset.validation
     with context.progress.task(f"compare {len(made)} classifiers", len(made) * len(ids), "images") as task:
         for each in made:
@@ -113,7 +118,8 @@ def _trained(context: Context, dataset: Dataset) -> list[_Trained]:
             cost = TrainedMetrics.of(each.manifest).gmacs
             # What is of a round has learnt from labels that were made for the heap.
             saw, decoder = bool(each.manifest.round), context.config.decoder
-            found.append(_Trained(each.name, _kind(saw, ensemble), saw, cost, ensemble, raw, decoder))
+            kind: Kind = "soup" if soup and each.name == soup.name else _kind(saw, ensemble)
+            found.append(_Trained(each.name, kind, saw, cost, ensemble, raw, decoder, weigh))
     found.sort(key=lambda each: (each.saw_heap, _ORDER[each.kind]))
     if not found or found[0].kind != "labels":
         raise ArtifactError("choose needs a trained classifier, and none is made: run `nstudent stage teacher` first")
@@ -156,8 +162,7 @@ def _pool(name: str, trained: Sequence[_Trained], labels: LabelArray, limit: flo
     """
     parts = list(trained)
     while len(parts) > 1:
-        weights = fit_pool_weights([part.raw for part in parts], labels, parts[0].ensemble.recipe.outputs)
-        voting = {part: weight for part, weight in zip(parts, weights, strict=True) if weight}
+        voting = _voting(parts, labels)
         if len(voting) > 1 and (limit is None or sum(part.gmacs for part in voting) <= limit):
             without = {part: _without(part, voting, labels) for part in voting}
             return replace(_pooled(name, voting, labels), left_out=without)
@@ -166,13 +171,18 @@ def _pool(name: str, trained: Sequence[_Trained], labels: LabelArray, limit: flo
     return None
 
 
+def _voting(parts: Sequence[_Trained], labels: LabelArray) -> dict[_Trained, float]:
+    """The shares of classifiers in their pool; those that have none are left out."""
+    weights = parts[0].weigh([part.raw for part in parts], labels, parts[0].ensemble.recipe.outputs)
+    return {part: weight for part, weight in zip(parts, weights, strict=True) if weight}
+
+
 def _without(part: _Trained, voting: Mapping[_Trained, float], labels: LabelArray) -> Ratio:
     """Headline score of each image by the other parts of a pool, weighted anew."""
     others = [each for each in voting if each is not part]
     if len(others) == 1:
         return _single(others[0], labels).headline
-    weights = fit_pool_weights([each.raw for each in others], labels, others[0].ensemble.recipe.outputs)
-    rest = {each: weight for each, weight in zip(others, weights, strict=True) if weight}
+    rest = _voting(others, labels)
     if len(rest) > 1:
         return _pooled(part.name, rest, labels).headline
     (alone,) = rest

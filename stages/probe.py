@@ -10,8 +10,8 @@ from dataclasses import replace
 from nstudent.config.rules import decisions_of_probe, probe_members
 from nstudent.data.dataset import Dataset
 from nstudent.evaluation.assess import assess
-from nstudent.evaluation.calibration import fit_pool_weights
 from nstudent.evaluation.metrics import scores
+from nstudent.evaluation.pool_weights import fit_pool_weights
 from nstudent.evaluation.scores import HEADLINE
 from nstudent.lessons import Lessons
 from nstudent.models.cost import total

@@ -23,11 +23,13 @@ from nstudent.models.cost import total
 from nstudent.models.ensemble import Ensemble
 from nstudent.models.kinds import kind_for
 from nstudent.models.members import FitInputs, Fitted
+from nstudent.models.network_member import NetworkMember
 from nstudent.models.recipe import Recipe
+from nstudent.models.soup import plain_batches, soup_of
 from nstudent.randomness import Key
 from nstudent.runs.candidate_ensembles import ensemble_of
 from nstudent.runs.stage import Context
-from nstudent.runs.step_metrics import Candidate, ChoiceMetrics, RefitMetrics, RefittedPart
+from nstudent.runs.step_metrics import Candidate, ChoiceMetrics, RefitMetrics, RefittedPart, TrainedMetrics
 from nstudent.storage.artifact import Artifact
 from nstudent.trainer import Trainer
 from nstudent.training.build import Lesson
@@ -38,7 +40,7 @@ class _Again:
     """A member of a classifier that is to be fitted again."""
 
     part: str
-    """Name of the step that fitted the classifier at first."""
+    """Name of the step that fitted the classifier at first, or averaged it of such members."""
     settings: MemberConfig
     inputs: FitInputs
 
@@ -64,10 +66,7 @@ def run(context: Context) -> RefitMetrics | None:
     fitted: dict[str, list[Fitted]] = {}
     for number, each in enumerate(again):
         fitted.setdefault(each.part, []).append(turns[number])
-    classifiers = {
-        name: Ensemble(Recipe.read(_made(context, name)), [each.member for each in members], trainer.placement)
-        for name, members in fitted.items()
-    }
+    classifiers = {name: _classifier(context, trainer, name, members) for name, members in fitted.items()}
     ensembles = [ensemble_of(side, classifiers, context.config.decoder) for side in sides]
     other = len(sides) > 1
     labelled = len(Lessons(trainer, context.config, with_validation=True).ids)
@@ -115,6 +114,22 @@ def _again(context: Context, trainer: Trainer, sides: Sequence[Candidate]) -> li
     return [each for name in parts for each in _members(context, trainer, _made(context, name))]
 
 
+def _classifier(context: Context, trainer: Trainer, name: str, fitted: Sequence[Fitted]) -> Ensemble:
+    """The classifier of a step, from what was fitted for it: a soup is averaged of all of that."""
+    recipe, members = Recipe.read(_made(context, name)), [each.member for each in fitted]
+    networks = [each.network for each in members if isinstance(each, NetworkMember)]
+    if not _is_soup(context, name):
+        return Ensemble(recipe, members, trainer.placement)
+    ids = Lessons(trainer, context.config, with_validation=True).ids
+    batches = plain_batches(trainer.dataset.pixels, ids, context.config.teacher.batch_size, trainer.placement)
+    return Ensemble.of_networks(recipe, [soup_of(networks, batches, trainer.placement)], trainer.placement)
+
+
+def _is_soup(context: Context, name: str) -> bool:
+    soup = context.inputs.get("soup")
+    return soup is not None and soup.name == name
+
+
 def _made(context: Context, name: str) -> Artifact:
     return next(made for made in context.all("classifier") if made.name == name)
 
@@ -127,7 +142,7 @@ def _members(context: Context, trainer: Trainer, made: Artifact) -> Iterator[_Ag
     config, seed, round_ = context.config, context.config.seed, made.manifest.round
     lessons = Lessons(trainer, config, with_validation=True)
     roles = {role: found.name for role, found in context.inputs.items()}
-    for number, settings in enumerate(Recipe.read(made).members):
+    for number, settings in _first_fitted(context, made):
         training: TrainingConfig = config.student
         key: Key = (seed, "student", round_, "network")
         heap: Ids | None = None
@@ -144,6 +159,16 @@ def _members(context: Context, trainer: Trainer, made: Artifact) -> Iterator[_Ag
         yield _Again(made.name, settings, inputs if heap is None else replace(inputs, heap=heap))
 
 
+def _first_fitted(context: Context, made: Artifact) -> Iterator[tuple[int, MemberConfig]]:
+    """Numbers and settings of the members that a classifier was fitted as; of a soup those of its ingredients."""
+    members = Recipe.read(made).members
+    if not _is_soup(context, made.name):
+        yield from enumerate(members)
+    else:
+        # They are trained for it, also where the teacher is trained again: what each part costs stays its own.
+        yield from ((number, members[0]) for number in TrainedMetrics.of(made.manifest).ingredients or ())
+
+
 def _student_lesson(context: Context, lessons: Lessons, student: Artifact) -> Lesson:
     """The lesson of a student, from the labels and the selection that it was made from."""
     inputs = student.manifest.inputs
@@ -156,7 +181,10 @@ def _check_cost(context: Context, image_size: int, choice: Candidate, again: Seq
     limit = context.config.final.max_gmacs
     if limit is None:
         return
-    costs = [kind_for(each.settings).cost(each.settings, each.inputs) for each in again if each.part in choice.parts]
+    # A soup costs what one of its ingredients does.
+    single = {each.part: each for each in again if _is_soup(context, each.part)}
+    voices = [*(each for each in again if each.part not in single), *single.values()]
+    costs = [kind_for(each.settings).cost(each.settings, each.inputs) for each in voices if each.part in choice.parts]
     cost = sum(cost(image_size) for cost in costs)
     if cost > limit:
         raise RefusedError(

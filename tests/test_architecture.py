@@ -24,7 +24,7 @@ FLOORS = [
     {"runs.verification", "runs.status", "report", "export", "answers"},
     {"runs.run"},
     {"runs.jobs"},
-    {"runs.job_process"},
+    {"runs.job_process", "runs.sized_config"},
     {"runs.folder", "runs.forecast", "runs.sizing"},
     {"runs.plan", "runs.outcome", "runs.verdict", "runs.curves", "runs.tensorboard", "runs.rehearsal"},
     {"runs.preflight"},
@@ -112,6 +112,7 @@ LIGHT = {room for rooms in FLOORS[FLOOR_OF["data"] + 1 :] for room in rooms} | {
     "runs.remaining",
     "runs.under_way",
     "runs.kept_config",
+    "runs.sized_config",
     "runs.words",
     # Whatever shows the scores of a run reads them here.
     "evaluation.scores",

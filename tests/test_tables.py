@@ -7,6 +7,7 @@ import pytest
 from nstudent.config.schema import Config, ModelConfig, TrainingConfig
 from nstudent.config.types import DecoderName, Section
 from nstudent.errors import ConfigError
+from nstudent.evaluation.pool_weights import POOL_WEIGHTS
 from nstudent.labels.decoders import DECODERS
 from nstudent.models.heads import HEADS
 from nstudent.tables import chosen
@@ -33,8 +34,9 @@ def test_a_name_that_is_not_there_is_an_error_that_lists_those_that_are() -> Non
         (TrainingConfig, "clip", CLIPS),
         (TrainingConfig, "level_schedule", LEVEL_SCHEDULES),
         (TrainingConfig, "schedule", SCHEDULES),
+        (Config, "pool_weights", POOL_WEIGHTS),
     ],
-    ids=["head", "loss", "clip", "level_schedule", "schedule"],
+    ids=["head", "loss", "clip", "level_schedule", "schedule", "pool_weights"],
 )
 def test_the_configuration_names_every_entry_of_a_table_and_no_other(
     section: type[Section], key: str, table: Mapping[str, object]

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from nstudent.machine import out_of_working_folder
 from nstudent.runs.plan import STAGES
 
 StageName = StrEnum("StageName", {name: name for name in STAGES})  # type: ignore[misc]
@@ -21,24 +20,6 @@ def complete_key(incomplete: str) -> list[str]:
 def complete_word(incomplete: str) -> list[str]:
     """As ``complete_key``, for ``key=value`` words: a value is up to the person."""
     return [] if "=" in incomplete else [f"{key}=" for key in complete_key(incomplete)]
-
-
-def sized(config: Path | None, overrides: list[str] | None) -> list[str]:
-    """The words of a command, with the size of the images as a number where page or words leave it to the limit.
-
-    Raises:
-        ConfigError: The page or a word cannot be read, or no size fits.
-    """
-    from nstudent.config.file import given_page
-
-    words = overrides or []
-    data = given_page(config, words)[0].get("data")
-    if not isinstance(data, dict) or data.get("image_size") != "auto":
-        return words
-    # It imports torch, which other commands do without.
-    with out_of_working_folder():
-        from nstudent.runs.sizing import largest_image_size
-    return [*words, f"data.image_size={largest_image_size(config, words)}"]
 
 
 ConfigOption = Annotated[

@@ -7,7 +7,7 @@ import textwrap
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from nstudent.cli.arguments import ConfigOption, Overrides, complete_key, sized
+from nstudent.cli.arguments import ConfigOption, Overrides, complete_key
 from nstudent.errors import one_line
 
 if TYPE_CHECKING:
@@ -31,8 +31,9 @@ def config_show_command(
     takes. What a run was made with: nstudent config show --config RUN_DIR/config.yaml --changed
     """
     from nstudent.config.origins import as_page, resolved
+    from nstudent.runs.sized_config import sized
 
-    typer.echo(as_page(resolved(config, sized(config, overrides)), changed=changed), nl=False)
+    typer.echo(as_page(resolved(config, sized(config, overrides or [])), changed=changed), nl=False)
 
 
 @app.command("schema")

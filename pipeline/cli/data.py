@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from nstudent.cli.arguments import ConfigOption, Overrides, sized
+from nstudent.cli.arguments import ConfigOption, Overrides
 from nstudent.cli.expected import amounts_of, expected_time, print_expected
 from nstudent.cli.interruption import interruptible
 from nstudent.cli.taxonomy import data_taxonomy_command
@@ -25,13 +25,13 @@ def data_check_command(overrides: Overrides = None, config: ConfigOption = None)
     the run is said. nstudent init begins with the same report.
     """
     from nstudent.cli.look import print_survey
-    from nstudent.config.file import load_config
     from nstudent.runs.plan import plan
     from nstudent.runs.preflight import check_named
     from nstudent.runs.rehearsal import rehearse
+    from nstudent.runs.sized_config import load_config
     from nstudent.screen.bars import Screen
 
-    settings = load_config(config, sized(config, overrides))
+    settings = load_config(config, overrides or [])
     steps = plan(settings)
     check_named(settings, steps)
     with interruptible() as stop:
@@ -70,7 +70,7 @@ def data_pack_command(
 
     Run it again after any interruption, or when the source has changed; a pack that is up to date is left alone.
     """
-    from nstudent.config.file import load_config
+    from nstudent.runs.sized_config import load_config
     from nstudent.screen.bars import Screen
 
     with out_of_working_folder():
@@ -78,7 +78,7 @@ def data_pack_command(
         from nstudent.data.sources.packed import PackMetrics
     from nstudent.storage.artifact import Manifest
 
-    settings = load_config(config, sized(config, overrides)).data
+    settings = load_config(config, overrides or []).data
     with interruptible() as stop:
         folder = make_pack(settings, out, Session(progress=Screen(), stop=stop), repair=repair)
     metrics = PackMetrics.of(Manifest.read(folder))

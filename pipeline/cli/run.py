@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from nstudent.cli.arguments import ConfigOption, Overrides, RunDirOption, StageName, sized
+from nstudent.cli.arguments import ConfigOption, Overrides, RunDirOption, StageName
 from nstudent.cli.interruption import USER_ERROR, interruptible
 from nstudent.cli.status import print_states
 from nstudent.distributed.world import Alone, IndependentJob, World
@@ -43,12 +43,12 @@ def run_all_command(
     any interruption.
     """
     from nstudent.cli import console
-    from nstudent.config.file import load_config
     from nstudent.runs.preflight import check_named
     from nstudent.runs.run import run_all
+    from nstudent.runs.sized_config import load_config
     from nstudent.screen.bars import Screen
 
-    settings = load_config(config, sized(config, overrides))
+    settings = load_config(config, overrides or [])
     steps = needed_until(plan(settings), until)
     if dry_run:
         console.print_plan(steps)
@@ -123,11 +123,11 @@ def stage_command(
     ] = None,
 ) -> None:
     """Run one stage: its first step that is not up to date. The steps before it must be there."""
-    from nstudent.config.file import load_config
     from nstudent.runs.run import run_part, run_stage
+    from nstudent.runs.sized_config import load_config
     from nstudent.screen.bars import Screen
 
-    settings = load_config(config, sized(config, overrides))
+    settings = load_config(config, overrides or [])
     if shard is not None:
         with interruptible() as stop:
             folder = run_part(settings, stage.value, _part(shard), run_dir, Session(progress=Screen(), stop=stop))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from nstudent.cli.arguments import ConfigOption, Overrides, RunDirOption, sized
+from nstudent.cli.arguments import ConfigOption, Overrides, RunDirOption
 from nstudent.cli.interruption import interruptible
 from nstudent.errors import ConfigError, DataError, one_line
 from nstudent.machine import out_of_working_folder
@@ -72,11 +72,11 @@ def data_taxonomy_command(
         raise ConfigError("--run and --wordnet are two ways to a tree: choose one")
     if out.exists():
         raise DataError(f"{out} is there already, and may have been edited: remove it, or name another page")
-    from nstudent.config.file import load_config
+    from nstudent.runs.sized_config import load_config
     from nstudent.screen.bars import Screen
     from nstudent.storage.files import atomic_write
 
-    settings = load_config(config, sized(config, overrides))
+    settings = load_config(config, overrides or [])
     with interruptible() as stop:
         session = Session(progress=Screen(), stop=stop)
         tree = _proposed(settings, (run, wordnet, run_dir), groups or [], session)

@@ -40,8 +40,8 @@ class DataConfig(Section):
     class_paths: tuple[str, ...] | None = None
     """idx only: the label 'coarse/mid/fine' of each integer class; a shorter path ends there."""
     image_size: ImageSize = 32
-    """Side of the square image that the networks see, in pixels. The command line takes auto, too: the largest multiple
-    of 32 at which the networks of the teacher need no more than teacher.max_gmacs."""
+    """Side of the square image that the networks see, in pixels. A page or a word may say auto: the largest multiple of
+    32 at which the networks of the teacher need no more than teacher.max_gmacs."""
     storage: Literal["auto", "pixels", "jpeg", "original"] = "auto"
     """How the squares are kept: as they are, or as JPEG, in a third of the bytes or less. auto: pixels up to 8 GiB.
     original: not at all; whoever looks at an image decodes its original anew, which has to stay where it is."""

@@ -40,6 +40,10 @@ class Config(Section):
     lowest common ancestor. argmax: from the top, the most probable output of each level. majority: as deep as one class
     has more than half of all probability. stop_depth: the most probable depth, and the most probable path to it. The
     last two need absent=class."""
+    pool_weights: Annotated[Literal["likelihood", "greedy"], Later("likelihood")] = "likelihood"
+    """How the parts of a pool are weighed, by the validation labels. likelihood: the shares that make these most
+    likely. greedy: parts come in one by one, and again, each time the one that helps most; the likeliest of these pools
+    counts (Caruana et al. 2004)."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """auto: CUDA, else Apple's GPU, else the CPU."""
     precision: Precision = "auto"

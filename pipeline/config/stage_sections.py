@@ -1,6 +1,6 @@
 """What each stage can be told: the sections of the configuration beside those of data and of labelling."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from nstudent.config.members import AnyMember, MemberConfig, ModelConfig, UntrainedMember
 from nstudent.config.training import NoiseConfig, TrainingConfig
@@ -22,6 +22,27 @@ class TeacherConfig(TrainingConfig):
     cross_fit: Annotated[bool, Later(False)] = False
     """Train each member without a fold of its own of the labelled images, so that every labelled image has a prediction
     by a member that has not seen it. Needs as many members as data.folds, three or more."""
+    soup: Annotated[Literal["none", "greedy"], Later("none")] = "none"
+    """greedy: beside the teacher, one network with the averaged weights of its members, of those with which it scores
+    no less on validation (arXiv 2203.05482). Needs equal members that start from weights (pretrained); all parts of
+    them start alike then, the head included."""
+
+    @model_validator(mode="after")
+    def _soup_of_equals(self) -> "TeacherConfig":
+        if self.soup == "none":
+            return self
+        first = self.members[0]
+        if len(self.members) < 2 or any(member != first for member in self.members):
+            raise ValueError(
+                f"teacher.soup={self.soup} averages the weights of two or more equal members: write the same network "
+                "several times into teacher.members, or set teacher.soup=none"
+            )
+        if not isinstance(first, ModelConfig) or not first.pretrained:
+            raise ValueError(
+                f"teacher.soup={self.soup} averages networks that start from the same weights: set pretrained in each "
+                "of teacher.members, or set teacher.soup=none"
+            )
+        return self
 
 
 class ProbeStageConfig(Section):

@@ -27,7 +27,6 @@ adds nothing to the others may fall nearly silent."""
 _LEAST_TEMPERED = 1 / 3
 """The same for a level by itself, which cannot leave its say to others."""
 _MOST_END = 10.0
-_SMALLEST = 1e-12
 _WEIGHT_DEVIATION, _END_DEVIATION = 1.0, 1.0
 """Standard deviations of the prior of a weight, around 1 / levels, and of an end, around 0: worth a few images."""
 _FEWEST_IMAGES = 10
@@ -37,14 +36,6 @@ _CELLS_TO_FIT = 1 << 25
 _FEWEST_TO_FIT = 2_000
 """A few numbers are known to a percent or two from so many images; more would only fill the memory."""
 _CELLS_AT_ONCE = 1 << 20
-
-_SMALLEST_SHARE = 0.05
-"""A classifier with a smaller share of a pool is left out: it is not worth its forward pass."""
-_IMAGES_FOR_EACH = 5.0
-"""Number of images that speak for each classifier of a pool beside the real ones. On the 180 validation images of
-digits the likelihood alone gave all of the weight to the student, and .68 or .32 to either of two equals."""
-_ROUNDS, _STILL = 1000, 1e-6
-"""Expectation maximisation ends after so many rounds, or when no weight moves by more."""
 
 _BINS = 15
 _SIMULATIONS = 200
@@ -169,59 +160,6 @@ def _events(tree: PathTree, labels: LabelArray, outputs: Outputs) -> tuple[npt.N
         if path is not None:
             table[row], column[row] = num_levels, path
     return table, column
-
-
-def fit_pool_weights(raws: Sequence[Sequence[Distribution]], labels: LabelArray, outputs: Outputs) -> tuple[float, ...]:
-    """The shares of several classifiers in a pool that make the labels most likely; a small share is made 0.
-
-    What is maximised is the mean over images of the mean log-probability over the levels that are known, of the
-    weighted mean of the distributions: by expectation maximisation (Dempster et al. 1977), as for the weights of a
-    mixture. Weights that are alike are more probable beforehand (a Dirichlet prior).
-
-    Args:
-        raws: Of each classifier the pooled distributions per level, (images, outputs), before any calibration.
-        labels: (images, levels).
-        outputs: Outputs of the classifiers.
-
-    Returns:
-        A weight for each classifier; they sum to 1.
-    """
-    right = outputs.indices(labels)
-    known = right != SILENT
-    images, levels = np.nonzero(known)
-    if len(np.unique(images)) < _FEWEST_IMAGES:
-        return (1 / len(raws),) * len(raws)
-    shown = np.empty((len(images), len(raws)))
-    for number, raw in enumerate(raws):
-        for level, distribution in enumerate(raw):
-            here = np.flatnonzero(levels == level)
-            shown[here, number] = distribution[images[here], right[images[here], level]]
-    counts = 1 / known.sum(axis=1)[images]
-    weights = _mixture(shown, counts, np.ones(len(raws)))
-    while ((small := weights < _SMALLEST_SHARE) & (weights > 0)).any():
-        weights = _mixture(shown, counts, np.where(small, 0.0, weights))
-    return tuple(round(weight, 6) for weight in weights.tolist())
-
-
-def _mixture(
-    shown: npt.NDArray[np.float64], counts: npt.NDArray[np.float64], weights: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
-    """The most probable weights of columns of whose weighted mean the rows are; those that start at 0 stay there.
-
-    Args:
-        shown: Probability of each row by each column, (rows, columns).
-        counts: How much each row counts, (rows,).
-        weights: Where to start, (columns,).
-    """
-    shown, weights = np.maximum(shown, _SMALLEST), weights / weights.sum()
-    prior = np.where(weights > 0, _IMAGES_FOR_EACH, 0.0)
-    for _ in range(_ROUNDS):
-        responsible = shown * weights
-        responsible /= responsible.sum(axis=1, keepdims=True)
-        before, weights = weights, np.asarray((counts @ responsible + prior) / (counts.sum() + prior.sum()))
-        if np.abs(weights - before).max() < _STILL:
-            break
-    return weights
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from typing import Literal, Protocol, TypeVar
 import numpy as np
 from nstudent.evaluation.metrics import Ratio
 
-Kind = Literal["reference", "labels", "probe", "heap", "pool"]
+Kind = Literal["reference", "labels", "probe", "soup", "heap", "pool"]
 """The reference is the first classifier that was trained on the labels alone, ``labels`` another such one, ``probe`` a
-regression on features that are not trained, ``heap`` what learnt from labels of the heap as well; a ``pool`` is several
-of these together."""
+regression on features that are not trained, ``soup`` one network with the averaged weights of those of the reference,
+``heap`` what learnt from labels of the heap as well; a ``pool`` is several of these together."""
 
 
 class Expected(Protocol):
@@ -67,6 +67,8 @@ PRIORS: Mapping[Kind, Prior] = {
     "heap": Prior(0.028, 0.021),
     # As good as a network, far better (pretrained features) or far worse (photos, gradients): next to nothing is known.
     "probe": Prior(-0.025, 0.1),
+    # An ensemble of the same networks is a little better; where weights cannot be averaged the soup is one of them.
+    "soup": Prior(-0.01, 0.015),
     # Against the best of its parts.
     "pool": Prior(0.0245, 0.02),
 }

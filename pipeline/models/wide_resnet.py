@@ -98,6 +98,12 @@ class WideResNet(nn.Module):
         """Keep only the input of each block in training, and compute the rest again in the backward pass."""
         self._checkpointing = enable
 
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """The layers in the order of their depth, under timm's name for that: the stem, each block, and the last
+        normalisation with the last block; ``coarse``, which timm's networks have for whole groups, changes nothing.
+        """
+        return {"stem": r"^stem", "blocks": [(r"^blocks\.(\d+)", None), (r"^norm", (99999,))]}
+
     def forward(self, images: Tensor) -> Tensor:
         """(b, in_chans, side, side) -> (b, num_classes), or (b, num_features) without a classifier."""
         final, _ = self.forward_intermediates(images, [])

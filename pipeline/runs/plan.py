@@ -33,6 +33,11 @@ def _decoder(config: Config) -> dict[str, Any]:
     return {} if config.decoder == "auto" else {"decoder": config.decoder}
 
 
+def _choosing(config: Config) -> dict[str, Any]:
+    """The decoder, and how pools are weighed, where that is not as it was before there was the key."""
+    return _decoder(config) | ({} if config.pool_weights == "likelihood" else {"pool_weights": config.pool_weights})
+
+
 def _probes(config: Config) -> dict[str, Any]:
     members = [each.asked() for each in probe_members(config)]
     # One probe is what it was before several were weighed.
@@ -78,11 +83,22 @@ STAGES = {
             aside=True,
         ),
         Stage(
+            "soup",
+            needs=("data", "teacher"),
+            provides="classifier",
+            provides_also=("soup",),
+            # Its batches are those of the teacher, which is made again where these change.
+            settings=lambda config: {},
+            resumes=False,
+        ),
+        Stage(
             "choose",
             needs=("data",),
             gathers=("classifier",),
             provides="labeller",
-            settings=_decoder,
+            settings=_choosing,
+            # What is expected of a soup is not what is expected of a network that was trained.
+            asks=lambda config: ("soup",) if config.teacher.soup != "none" else (),
             last_settings=_section("final", without=["refit"]),
             resumes=False,
         ),
@@ -124,7 +140,7 @@ STAGES = {
             provides="refit",
             # What its trainings are like is asked of the steps that did them first.
             settings=lambda config: {},
-            asks=lambda config: ("probe", "baseline"),
+            asks=lambda config: ("probe", "baseline", "soup"),
             shared=True,
             apart=True,
         ),
@@ -154,6 +170,8 @@ def plan(config: Config) -> tuple[Step, ...]:
     walk.append(("teacher", 0))
     if config.rounds:
         walk.append(("baseline", 0))
+    if config.teacher.soup != "none":
+        walk.append(("soup", 0))
     for round_ in range(1, config.rounds + 1):
         walk += [("choose", round_ - 1), ("pseudolabel", round_), ("filter", round_), ("student", round_)]
     walk += [("choose", 0), *([("refit", 0)] if config.final.refit else []), ("evaluate", 0)]

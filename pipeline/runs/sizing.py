@@ -17,7 +17,7 @@ _LARGEST_PX = 1024
 """The largest size that a configuration may have."""
 
 
-def largest_image_size(path: Path | None, words: Sequence[str]) -> int:
+def largest_image_size(path: str | Path | None, words: Sequence[str]) -> int:
     """The largest multiple of 32 pixels at which the networks of the teacher need no more than ``teacher.max_gmacs``.
 
     The classes are not known yet: two of them stand for all, which at a layer's few thousand multiply-adds a class is

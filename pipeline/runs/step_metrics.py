@@ -13,11 +13,12 @@ from nstudent.storage.artifact import Manifest, Metrics
 from nstudent.storage.json_record import JsonRecord
 
 Role = Literal[
-    "data", "classifier", "probe", "teacher", "baseline", "labeller", "labels", "selection", "refit", "scores"
+    "data", "classifier", "probe", "teacher", "baseline", "soup", "labeller", "labels", "selection", "refit", "scores"
 ]
 """What a step is to those that read it. A ``classifier`` was trained, a ``labeller`` chosen among those; ``labels`` are
 of the heap; ``selection`` says which of them are taught. A ``probe`` is a classifier that was fitted before all others,
-which may go by what it found; ``teacher`` and ``baseline`` are the other two that learn from the labels alone. A
+which may go by what it found; ``teacher`` and ``baseline`` are the other two that learn from the labels alone, and a
+``soup`` is averaged of networks of the teacher. A
 ``refit`` is the last choice, trained again."""
 
 LABELS_ALONE = "labels-alone-"
@@ -66,6 +67,8 @@ class TrainedMetrics(Metrics):
     """Headline score of a student on validation minus that of the labeller whose labels it learnt from."""
     mirrored: bool | None = None
     """Whether images may be mirrored in training, of a probe that was asked; else ``None``."""
+    ingredients: tuple[int, ...] | None = None
+    """Numbers of the teacher's members whose weights were averaged, of a soup; else ``None``."""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ DOES: Mapping[str, str] = {
     "probe": "a quick regression on features of the labelled images",
     "teacher": "learns from the labelled images",
     "baseline": "the student's network, from the labelled images alone",
+    "soup": "averages the weights of the teacher's networks",
     "choose": "takes the best classifier so far",
     "pseudolabel": "guesses labels of the unlabelled images",
     "filter": "decides which of these guesses are used",
@@ -24,6 +25,7 @@ _CLASSIFIERS: Mapping[str, str] = {
     "probe": "a quick regression on features of the images, as a yardstick",
     "teacher": "learnt from your labelled images; guesses labels of the others",
     "baseline": "the student's network, trained as long on your labels alone",
+    "soup": "one network, with the averaged weights of the teacher's",
     "student": "learnt from your labels and from guessed labels of the others",
     "pool": "several of these, whose answers are averaged",
 }

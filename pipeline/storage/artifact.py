@@ -33,6 +33,7 @@ _ROLE_OF_STAGE = {
     "pseudolabel": "labels",
     "filter": "selection",
     "student": "classifier",
+    "soup": "classifier",
     "refit": "refit",
     "evaluate": "scores",
     "pack": "pack",

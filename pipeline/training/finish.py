@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from nstudent.models.network import Network
+from nstudent.models.normalisation import is_normalisation
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-_NORMALISATIONS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm)
 _BESIDE = ("downsample", "shortcut")
 """Words in the names of layers that lie beside a block, and are put together after it."""
 
@@ -21,7 +20,7 @@ def late_layers(network: Network) -> Iterator[nn.Module]:
     yield network.head
     for backbone in network.backbones:
         # In the order in which networks are put together, which is that of their layers.
-        named = [(name, layer) for name, layer in backbone.named_modules() if isinstance(layer, _NORMALISATIONS)]
+        named = [(name, layer) for name, layer in backbone.named_modules() if is_normalisation(layer)]
         yield from [layer for name, layer in named if not any(word in name for word in _BESIDE)][-1:]
 
 

@@ -1,4 +1,4 @@
-"""Calibrations are found again where they are known; pools are weighted; confidence is held against what is right."""
+"""Calibrations are found again where they are known; confidence is held against what is right."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,6 @@ from nstudent.evaluation import calibration as room
 from nstudent.evaluation.calibration import (
     calibration_error,
     fit_calibration,
-    fit_pool_weights,
     fit_temperatures,
     images_to_fit,
 )
@@ -230,84 +229,6 @@ def test_where_classes_are_many_some_of_the_images_are_enough() -> None:
     assert (some[0], some[-1]) == (ids[0], ids[-1])
     assert np.isin(some, ids).all()
     assert len(np.unique(some)) == len(some)
-
-
-def mixture(shares: list[float], count: int = 5000) -> tuple[list[Levels], LabelArray]:
-    """Classifiers that say unlike things of an image, and labels that are drawn from one of them each."""
-    random = np.random.default_rng(0)
-    said = [random.dirichlet(np.full(5, 0.3), count).astype(np.float32) for _ in shares]
-    who = random.choice(len(shares), count, p=shares)
-    labels = np.array([random.choice(5, p=said[k][i] / said[k][i].sum()) for i, k in enumerate(who)], np.int32)
-    return [[level] for level in said], labels[:, None]
-
-
-def test_the_shares_that_classifiers_have_in_the_truth_are_found() -> None:
-    raws, labels = mixture([0.7, 0.2, 0.1])
-
-    found = fit_pool_weights(raws, labels, FIVE)
-
-    assert found == pytest.approx((0.7, 0.2, 0.1), abs=0.03)
-    assert sum(found) == pytest.approx(1, abs=1e-5)
-
-
-def test_a_classifier_that_adds_nothing_is_left_out_and_the_others_share_its_weight() -> None:
-    raws, labels = mixture([0.75, 0.25])
-    useless = [np.full((5000, 5), 0.2, np.float32)]
-
-    found = fit_pool_weights([*raws, useless], labels, FIVE)
-
-    assert found[2] == 0.0
-    assert found[:2] == pytest.approx(fit_pool_weights(raws, labels, FIVE), abs=1e-3)
-
-
-def test_a_small_share_is_left_out() -> None:
-    raws, labels = mixture([0.99, 0.01])
-
-    assert fit_pool_weights(raws, labels, FIVE) == (1.0, 0.0)
-
-
-def test_with_few_images_neither_of_two_that_are_almost_equal_has_all_the_weight() -> None:
-    """Each image is a little more likely by the first: the likelihood alone would leave the second one out."""
-    first, second = np.full((100, 5), 0.1, np.float32), np.full((100, 5), 0.11, np.float32)
-    first[:, 0], second[:, 0] = 0.6, 0.56
-    labels = np.zeros((100, 1), np.int32)
-
-    found = fit_pool_weights([[first], [second]], labels, FIVE)
-    # The equation whose solution the weights are: the derivative of likelihood and prior is the same for both.
-    w = found[0]
-    assert 100 * (0.6 - 0.56) / (0.6 * w + 0.56 * (1 - w)) == pytest.approx(5 / (1 - w) - 5 / w, abs=1e-2)
-    assert 0.6 < w < 0.8
-
-
-def test_a_classifier_that_knows_nothing_is_left_out_on_few_images_too() -> None:
-    right = np.full((180, 5), 0.02, np.float32)
-    right[:, 0] = 0.92
-    labels = np.zeros((180, 1), np.int32)
-
-    assert fit_pool_weights([[right], [np.full((180, 5), 0.2, np.float32)]], labels, FIVE) == (1.0, 0.0)
-
-
-def test_equal_classifiers_share_alike() -> None:
-    raws, labels = mixture([1.0], count=100)
-
-    assert fit_pool_weights([*raws, *raws], labels, FIVE) == pytest.approx((0.5, 0.5))
-
-
-def test_every_image_counts_the_same_however_many_levels_of_it_are_known() -> None:
-    """One classifier is right of images with three known levels, another of those with one: they share alike."""
-    outputs = outputs_of(2, 2, 2)
-    labels = np.zeros((100, 3), np.int32)
-    labels[50:, 1:] = UNKNOWN
-    sure, wrong = np.tile(np.float32([0.9, 0.1]), (50, 1)), np.tile(np.float32([0.1, 0.9]), (50, 1))
-    first, second = np.concatenate([sure, wrong]), np.concatenate([wrong, sure])
-
-    assert fit_pool_weights([[first] * 3, [second] * 3], labels, outputs) == pytest.approx((0.5, 0.5), abs=1e-4)
-
-
-def test_a_handful_of_images_gives_equal_weights() -> None:
-    raws, labels = mixture([0.9, 0.1], count=9)
-
-    assert fit_pool_weights(raws, labels, FIVE) == (0.5, 0.5)
 
 
 def test_golden_calibration_error() -> None:

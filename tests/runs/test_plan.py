@@ -163,7 +163,9 @@ def test_the_last_step_of_a_stage_knows_that_it_is(rounds: int, last: str) -> No
 
 def test_all_processes_of_a_run_share_what_takes_long() -> None:
     """The leader alone reads the images and scores: the others wait for it."""
-    assert {name for name, stage in STAGES.items() if not stage.shared} == {"data", "probe", "choose", "evaluate"}
+    assert {name for name, stage in STAGES.items() if not stage.shared} == {
+        *("data", "probe", "soup", "choose", "evaluate")
+    }
 
 
 # --- a stage that reads every artifact of a role and not only the latest ---

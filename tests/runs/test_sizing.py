@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
+import nstudent
 import pytest
 from nstudent import cli
-from nstudent.cli.arguments import sized
 from nstudent.config.members import ModelConfig
 from nstudent.errors import ConfigError
 from nstudent.models.cost import check_cost, gmacs, largest_side
 from nstudent.models.network import build_network
+from nstudent.runs.sized_config import sized
 from nstudent.runs.sizing import largest_image_size
 from trees import outputs_of
 from typer.testing import CliRunner
@@ -63,7 +64,12 @@ def test_pages_and_words_may_leave_it_open_and_a_number_stays(tmp_path: Path) ->
     page.write_text(f"data: {{image_size: auto}}\nteacher: {{max_gmacs: {limit}}}\n")
     assert sized(page, [TWO]) == [TWO, "data.image_size=64"]
     assert sized(page, ["data.image_size=48"]) == ["data.image_size=48"]
-    assert sized(None, None) == []
+    assert sized(None, []) == []
     words = [TWO, f"teacher.max_gmacs={limit}", "data.image_size=auto"]
     shown = CliRunner().invoke(cli.app, ["config", "show", "--changed", *words])
     assert "image_size: 64" in shown.output
+    # Python and the command line read a page in one place.
+    assert nstudent.load_config(page, [TWO]).data.image_size == 64
+    assert nstudent.load_config(page, [TWO, "data.image_size=48"]).data.image_size == 48
+    with pytest.raises(ConfigError, match=r"set teacher\.max_gmacs"):
+        nstudent.load_config(None, ["data.image_size=auto"])

@@ -120,7 +120,21 @@ def prefer(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
 def weigh(monkeypatch: pytest.MonkeyPatch, *by_number: tuple[float, ...]) -> None:
     """Let pools of so many classifiers have these weights, whatever was predicted."""
     weights = {len(each): each for each in by_number}
-    monkeypatch.setattr("nstudent.stages.choose.fit_pool_weights", lambda raws, labels, outputs: weights[len(raws)])
+    rules = {"likelihood": lambda raws, labels, outputs: weights[len(raws)]}
+    monkeypatch.setattr("nstudent.stages.choose.POOL_WEIGHTS", rules)
+
+
+def test_pools_are_weighed_by_the_rule_that_is_asked_for(
+    setting: Setting, four: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rules = {
+        "likelihood": lambda raws, labels, outputs: (0.5, 0.5),
+        "greedy": lambda raws, labels, outputs: (0.75, 0.25),
+    }
+    monkeypatch.setattr("nstudent.stages.choose.POOL_WEIGHTS", rules)
+    for rule, shares in (("likelihood", (0.5, 0.5)), ("greedy", (0.75, 0.25))):
+        metrics, _ = choose(setting(f"pool_weights={rule}"), four)
+        assert tuple(metrics.candidate("labels-alone pool").parts.values()) == shares
 
 
 def test_what_was_trained_and_its_pools_are_candidates(

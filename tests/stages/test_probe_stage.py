@@ -13,8 +13,8 @@ from nstudent.config.members import ProbeConfig
 from nstudent.config.schema import Config
 from nstudent.data.dataset import Dataset
 from nstudent.evaluation.assess import assess
-from nstudent.evaluation.calibration import fit_pool_weights
 from nstudent.evaluation.metrics import scores
+from nstudent.evaluation.pool_weights import fit_pool_weights
 from nstudent.evaluation.scores import HEADLINE
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble

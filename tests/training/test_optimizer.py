@@ -123,6 +123,16 @@ def test_layers_learn_and_decay_as_timm_has_it_for_the_whole_network(backbone: s
     assert {scale for name, (scale, _) in made.items() if name not in own} == {1.0}
 
 
+def test_the_layers_of_a_wide_residual_network_are_its_stem_and_its_blocks() -> None:
+    network = build_network(ModelConfig(backbones=("wrn_28_2",)), outputs_of(2, 3), ("key",))
+    made = scales(network, build_optimizer(network, TrainingConfig(layer_decay=0.5), CPU))
+    own = {name.removeprefix("backbones.0.network."): scale for name, (scale, _) in made.items() if "head" not in name}
+    assert own.pop("stem.weight") == 0.5**13
+    assert own.pop("norm.weight") == own.pop("norm.bias") == 0.5
+    assert own == {name: 0.5 ** (12 - int(name.split(".")[1])) for name in own}
+    assert len(own) == 12 * 6 + 3, "two norms and two convolutions a block, and a shortcut a group"
+
+
 def test_each_of_several_backbones_counts_its_own_layers_and_the_head_learns_faster() -> None:
     model = ModelConfig(backbones=("test_resnet", "test_vit"), backbone_options={}, wide_channels=4)
     network = build_network(model, outputs_of(2, 3), ("key",))

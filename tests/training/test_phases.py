@@ -114,6 +114,9 @@ def test_the_cost_counts_each_size_and_a_finish_as_a_way_forward(
         ("test_vit", "norm"),
         ("test_convnext", "head.norm"),
         ("test_efficientnet", "bn2"),
+        # Normalisations that only timm has: RmsNorm and EvoNorm.
+        ("test_vit4", "fc_norm"),
+        ("test_efficientnet_evos", "bn2"),
         ("vgg11", None),
     ],
 )
