@@ -18,7 +18,7 @@ from nstudent.lessons import Lessons
 from nstudent.models.cost import total
 from nstudent.models.ensemble import Ensemble
 from nstudent.models.recipe import Recipe
-from nstudent.runs.lengths import parts_learnt
+from nstudent.runs.lengths import student_parts
 from nstudent.runs.stage import Context
 from nstudent.runs.step_metrics import ChoiceMetrics, TrainedMetrics
 from nstudent.trainer import Trainer
@@ -58,7 +58,7 @@ def run(context: Context) -> TrainedMetrics | None:
 def planned(config: Config) -> Iterator[PlannedTraining]:
     """The student's network, on labelled images and those of the heap."""
     student = config.student
-    yield PlannedTraining("student.model", "student", student.model, student, parts_learnt(student))
+    yield PlannedTraining("student.model", "student", student.model, student, student_parts(student))
 
 
 def _train(context: Context, trainer: Trainer) -> Trained:

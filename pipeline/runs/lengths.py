@@ -64,10 +64,19 @@ def student_passes(student: StudentConfig, labelled: int, unlabelled: int) -> in
     return of_labels + _views(student) * of_heap
 
 
-def parts_learnt(student: StudentConfig) -> tuple[int, int]:
-    """Number of labelled images that go forward and backward in a step of a student, and of those of the heap."""
+def baseline_batch(student: StudentConfig) -> int:
+    """Number of images in a batch of a student's baseline, at the most."""
     of_labels, of_heap = batch_parts(student)
-    return of_labels, _views(student) * of_heap
+    return of_labels + _views(student) * of_heap
+
+
+def student_parts(student: StudentConfig) -> tuple[int, ...]:
+    """Number of images of each kind in a batch of a student, at the most; of several kinds of batches in the smallest.
+
+    With Meta Pseudo Labels it learns from the heap alone, and in the end from the labelled images alone.
+    """
+    parts = batch_parts(student)
+    return parts if student.meta_pseudo_labels is None else (min(parts),)
 
 
 def _views(student: StudentConfig) -> int:

@@ -1,6 +1,6 @@
 """The formulas of Meta Pseudo Labels: what a student's step has gained, and what its teacher learns from that.
 
-Pham et al., arXiv 2003.10580, section 2.2 and appendix A. The teacher labels images of the heap, the student takes a
+Pham et al., arXiv 2003.10580, algorithm 1 and appendix A. The teacher labels images of the heap, the student takes a
 step on these labels, and h says how much better it then is on labelled images. A label is made more probable by the
 gradient of h * CE(teacher, label), which is the rule of REINFORCE with h as the reward.
 
@@ -28,7 +28,7 @@ def gain(before: Tensor, after: Tensor) -> Tensor:
     """What a step of the student has gained, a scalar: its loss on labelled images before the step minus that after it.
 
     It is positive where the student has become better. To the first order in the learning rate it is the rate times the
-    scalar product of the gradients on the labelled and on the unlabelled images, the h of equation 12.
+    scalar product of the gradients on the labelled and on the unlabelled images, the h of algorithm 1.
 
     Args:
         before: Cross-entropy on labelled images before the step, a scalar.
@@ -96,7 +96,7 @@ def uda_mass(
 ) -> tuple[tuple[Tensor, ...], Tensor]:
     """What the teacher is to say of the strong view: what it says of the weak one, sharpened, where it is sure.
 
-    Unsupervised Data Augmentation (Xie et al., arXiv 1904.12848, section 3): softmax(logits / temperature), and nothing
+    Unsupervised Data Augmentation (Xie et al., arXiv 1904.12848): softmax(logits / temperature), and nothing
     for an image whose largest probability is below the threshold. Level by level, and only as deep as every level above
     is sure and the decoded path reaches.
 

@@ -83,7 +83,7 @@ def step_and_gain(student: TwoLevels, hard: Sequence[Tensor], rate: float) -> tu
 
 @pytest.mark.parametrize("seed", [3, 5, 9, 12])
 def test_golden_the_gain_approaches_the_rate_times_the_product_of_the_gradients(seed: int) -> None:
-    """Equation 12 of the paper; the published code has the difference the other way round.
+    """The h of algorithm 1 of the paper; the published code has the difference the other way round.
 
     With these weights the gradients are not at right angles, where little of the first order would be left.
     """
