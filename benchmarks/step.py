@@ -39,13 +39,13 @@ from nstudent.models.device import Placement, noises_in_batches
 from nstudent.models.network import Network, build_network
 from nstudent.storage.artifact import Artifact
 from nstudent.taxonomy.outputs import Outputs
-from nstudent.trainer import training_pixels
 from nstudent.training.build import Lesson, Site, build_loop
 from nstudent.training.cross_entropy import CrossEntropy
 from nstudent.training.loop import Length, Loop
 from nstudent.training.losses import even_weights
 from nstudent.training.objective import Supervised
 from nstudent.training.optimizer import build_optimizer
+from nstudent.training.pixels import training_pixels
 from nstudent.training.recording import _record
 from torch import Tensor, nn
 

@@ -44,12 +44,12 @@ from nstudent.models.recipe import Recipe
 from nstudent.progress import Silence
 from nstudent.storage.artifact import Artifact
 from nstudent.taxonomy.outputs import Outputs
-from nstudent.trainer import training_pixels
 from nstudent.training.build import Lesson, Site, build_loop
 from nstudent.training.cross_entropy import CrossEntropy
 from nstudent.training.loop import Length
 from nstudent.training.losses import even_weights
 from nstudent.training.objective import Supervised
+from nstudent.training.pixels import training_pixels
 from safetensors.torch import save_file
 from sklearn.datasets import load_sample_images
 

@@ -10,17 +10,19 @@ import math
 from dataclasses import replace
 
 import numpy as np
-from nstudent.config.schema import Config, TrainingConfig
+from nstudent.config.schema import Config, MetaConfig, TrainingConfig
 from nstudent.data.batches import Examples
 from nstudent.data.dataset import Ids
 from nstudent.labels.heap_labels import HeapLabels
 from nstudent.labels.selection import load_given_keep
 from nstudent.randomness import Key, generator
+from nstudent.runs.lengths import finetune_length, student_passes
 from nstudent.storage.artifact import Artifact
 from nstudent.taxonomy.tree import UNKNOWN
 from nstudent.trainer import Trainer
-from nstudent.training.build import Lesson
+from nstudent.training.build import Continuation, Lesson
 from nstudent.training.loop import Length
+from nstudent.training.meta_learner import MetaPseudoLabels
 from nstudent.training.own_beliefs import WEAK, weak_noise
 
 
@@ -73,8 +75,10 @@ class Lessons:
 
     def baseline(self) -> Lesson:
         """The lesson of the labels-only baseline: the student's, with labelled images in place of the heap's."""
-        trainer = self._trainer
-        return self._of_labels(self._config.student, sum(trainer.student_batch()), trainer.student_length(), self.ids)
+        student, dataset = self._config.student, self._dataset
+        batch_size = student_passes(student, len(dataset.labelled), len(dataset.unlabelled))
+        lesson = self._of_labels(student, batch_size, self._trainer.student_length(), self.ids)
+        return replace(lesson, then=self._fine_tuning())
 
     def student(self, labels: Artifact, selection: Artifact) -> Lesson:
         """The lesson of a student.
@@ -91,17 +95,52 @@ class Lessons:
         keep = np.ones((len(ids), dataset.taxonomy.num_levels), dtype=bool)
         keep[: len(dataset.labelled)] = load_given_keep(selection)
         given = np.where(keep, dataset.labels[ids], UNKNOWN)
-        going_on = config.consistency
-        # An image whose label is not sure enough has nothing to teach but what the student will believe of it.
-        copies = heap.copies if going_on is None else np.maximum(heap.copies, ~heap.keep.any(axis=1))
+        going_on, meta = config.consistency, config.meta_pseudo_labels
+        # An image whose label is not sure enough has nothing to teach but what will be believed of it later.
+        bare_too = going_on is not None or meta is not None
+        copies = np.maximum(heap.copies, ~heap.keep.any(axis=1)) if bare_too else heap.copies
         both = trainer.labelled(given, ids), Examples(heap.images, targets, copies)
         parts = list(zip(both, trainer.student_batch(), strict=True))
         objective = trainer.supervised(config, config.unlabelled_weight, heap.level_shares(copies), ids)
         lesson = Lesson(parts, objective, trainer.student_length(), learns_validation=self._with_validation)
+        if meta is not None:
+            return self._with_a_teacher(lesson, meta)
         if going_on is None:
             return lesson
         views = {WEAK: weak_noise(config.noise, going_on.weak)}
         return replace(lesson, views=views, revision=trainer.own_beliefs(going_on, given))
+
+    def _with_a_teacher(self, lesson: Lesson, meta: MetaConfig) -> Lesson:
+        """The lesson of a student whose teacher learns beside it, and that is fine-tuned afterwards."""
+        config, trainer = self._config.student, self._trainer
+        method = MetaPseudoLabels(
+            config=meta,
+            outputs=trainer.outputs,
+            # The weight is that of the noisy student's pseudo-labels: here each network has a loss of its own.
+            supervised=trainer.supervised(config, ids=self.ids),
+            num_labelled=lesson.parts[0][1],
+            build=lambda key: trainer.build(config.model, config, key),
+        )
+        views = {WEAK: weak_noise(config.noise, meta.weak)}
+        return replace(lesson, views=views, method=method, then=self._fine_tuning())
+
+    def _fine_tuning(self) -> Continuation | None:
+        """What a student of Meta Pseudo Labels, and its baseline, go on with: the labelled images, hardly noised."""
+        config = self._config.student
+        epochs, steps = finetune_length(config, len(self._dataset.labelled))
+        meta = config.meta_pseudo_labels
+        if meta is None or not epochs:
+            return None
+        still = {
+            "learning_rate": meta.finetune_rate * config.learning_rate,
+            "noise": weak_noise(config.noise, 1.0),
+            "schedule": "cosine",
+            "warmup_epochs": 0.0,
+            "progressive_stages": 1,
+        }
+        training = config.model_copy(update=still)
+        lesson = self._of_labels(training, training.batch_size, Length(epochs, steps), self.ids)
+        return Continuation("fine-tuning", lesson, training)
 
     def _of_labels(self, training: TrainingConfig, batch_size: int, length: Length, ids: Ids) -> Lesson:
         trainer = self._trainer

@@ -8,11 +8,10 @@ from functools import cached_property, partial
 
 import torch
 from nstudent.config.members import MemberConfig
-from nstudent.config.schema import Config, ConsistencyConfig, ModelConfig, TrainingConfig
+from nstudent.config.schema import ConsistencyConfig, ModelConfig, TrainingConfig
 from nstudent.data.batches import Examples
-from nstudent.data.dataset import Dataset, Ids, PixelStore
-from nstudent.data.packing.shards import readable_size
-from nstudent.data.resident import ResidentPixels, fits_beside_training
+from nstudent.data.dataset import Dataset, Ids
+from nstudent.data.resident import fits_beside_training
 from nstudent.distributed.ranks import gathered_rows
 from nstudent.errors import ConfigError
 from nstudent.evaluation.ensemble_calibration import calibrated
@@ -41,11 +40,10 @@ from nstudent.training.loop import Length, Trained
 from nstudent.training.losses import build_losses
 from nstudent.training.objective import CoarsePrior, Supervised
 from nstudent.training.own_beliefs import OwnBeliefs
+from nstudent.training.pixels import packing_gains, training_pixels
 from nstudent.training.schedules import LEVEL_SCHEDULES
 from torch import Tensor, nn
 
-_WORTH_SAYING = 0.05
-"""Share of a training's time above which waiting for images is reported."""
 _CHECKPOINT_COPIES = 13
 """How often a network's bytes lie on disk: weights, their average and two moments of the optimiser, in two generations
 and one being written, and the weights that are left at the end."""
@@ -175,8 +173,16 @@ class Trainer:
         growth = Growth.of(training, self.dataset.image_size, epochs, steps_per_epoch=1)
         return growth.mean(lambda side: sum(member.gmacs(side) for member in ensemble.members))
 
-    def train(self, name: str, model: ModelConfig, training: TrainingConfig, lesson: Lesson, key: Key) -> Trained:
-        """Train one network to the end, or go on with it from its checkpoint.
+    def train(
+        self,
+        name: str,
+        model: ModelConfig,
+        training: TrainingConfig,
+        lesson: Lesson,
+        key: Key,
+        start: Network | None = None,
+    ) -> Trained:
+        """Train one network to the end, and with what follows its lesson, or go on with it from its checkpoint.
 
         Args:
             name: Name of the training among those of its step; its checkpoint is kept under it.
@@ -184,6 +190,7 @@ class Trainer:
             training: How it is trained.
             lesson: What it is to learn.
             key: Decides its first weights (unless the lesson says which), the order of its images, and all noise.
+            start: A network with its first weights; ``None``: they are drawn, or pretrained.
 
         Raises:
             ConfigError: A batch has fewer images than the run has processes.
@@ -194,7 +201,11 @@ class Trainer:
         if sum(size for _, size in lesson.parts) < processes:
             raise ConfigError(f"{name}: {processes} processes share a batch of fewer images: raise batch_size")
         network = self.build(model, training, lesson.start or key)
-        reserve(self._scratch, _CHECKPOINT_COPIES * sum(t.nbytes for t in network.state_dict().values()))
+        if start is not None:
+            network.load_state_dict(start.state_dict())
+        # A method of its own has a second network.
+        copies = _CHECKPOINT_COPIES * (1 if lesson.method is None else 2)
+        reserve(self._scratch, copies * sum(t.nbytes for t in network.state_dict().values()))
         growth = Growth.of(training, self.dataset.image_size, lesson.length.epochs, lesson.length.steps_per_epoch)
         if not growth.is_steady:
             lesson = replace(lesson, weakened=growth.weakened, side_at=growth.side_at)
@@ -212,8 +223,14 @@ class Trainer:
         with self._stop.patiently():
             held_out = None if lesson.learns_validation else validate
             trained = loop.fit(checkpoint, self._progress, name, held_out, tell, begins)
-        self._say_what_packing_gains(name, trained.data_wait)
-        return trained
+        if said := packing_gains(name, trained.data_wait, self.dataset):
+            self._progress.say(said)
+        if lesson.then is None:
+            return trained
+        then, later = lesson.then, (*key, lesson.then.name)
+        return trained.followed_by(
+            self.train(f"{name} {then.name}", model, then.training, then.lesson, later, trained.network)
+        )
 
     def fit_inputs(self, name: str, training: TrainingConfig, lesson: Lesson, key: Key) -> FitInputs:
         """What a member of any kind is fitted with; the arguments are those of ``train``."""
@@ -227,14 +244,6 @@ class Trainer:
             progress=self._progress,
             networks=_NetworkTraining(self, name, training, lesson, key),
         )
-
-    def _say_what_packing_gains(self, name: str, data_wait: float) -> None:
-        if data_wait >= _WORTH_SAYING and self.dataset.pixels.decodes_anew:
-            size = readable_size(len(self.dataset) * self.dataset.image_size**2 * 3)
-            self._progress.say(
-                f"  {name}: {data_wait:.0%} of the time went into waiting for images, to be decoded and noised; "
-                f"data.storage=pixels decodes them once ({size}), data.storage=jpeg in a third of that or less"
-            )
 
     def validation_score(self, ensemble: Ensemble) -> float:
         """The headline score on the validation images: the leader's, in every process.
@@ -285,12 +294,3 @@ class _NetworkTraining:
         trained = self.trainer.train(self.name, settings, self.training, self.lesson, self.key)
         (member,) = self.trainer.ensemble([settings], [trained.network]).members
         return Fitted(member, tuple(trained.history), trained.spent)
-
-
-def training_pixels(config: Config, dataset: Dataset, device: torch.device) -> PixelStore | ResidentPixels:
-    """Where a training reads its images: on the GPU, if they fit and are noised there, and no process fetches them."""
-    dataset.pixels.open()
-    images, side = len(dataset), dataset.image_size
-    here = noises_in_batches(config) and not loader_workers(config, dataset.pixels.are_mapped)
-    resident = here and fits_beside_training(images * side**2 * 3, device)
-    return ResidentPixels(dataset.pixels, images, side, device) if resident else dataset.pixels

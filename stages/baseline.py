@@ -12,7 +12,7 @@ from nstudent.evaluation.assess import assess
 from nstudent.evaluation.metrics import scores
 from nstudent.lessons import Lessons
 from nstudent.models.cost import total
-from nstudent.runs.lengths import batch_parts
+from nstudent.runs.lengths import baseline_batch
 from nstudent.runs.stage import Context
 from nstudent.runs.step_metrics import TrainedMetrics
 from nstudent.trainer import Trainer
@@ -45,5 +45,5 @@ def run(context: Context) -> TrainedMetrics | None:
 def planned(config: Config) -> Iterator[PlannedTraining]:
     """The student's network, on batches that are labelled altogether."""
     yield PlannedTraining(
-        "student.model", "student", config.student.model, config.student, (sum(batch_parts(config.student)),)
+        "student.model", "student", config.student.model, config.student, (baseline_batch(config.student),)
     )

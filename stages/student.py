@@ -2,7 +2,8 @@
 
 Labels were made without noise, the student learns them under noise (RandAugment, dropout, stochastic depth, CutMix):
 it has to give the answer of an undisturbed teacher to a disturbed image (Noisy Student, arXiv 1911.04252). With
-``student.consistency`` its own answers to nearly undisturbed images take their place later in the training.
+``student.consistency`` its own answers to nearly undisturbed images take their place later in the training. With
+``student.method=meta_pseudo_labels`` a teacher that learns beside it labels the heap anew at every step.
 """
 
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from nstudent.lessons import Lessons
 from nstudent.models.cost import total
 from nstudent.models.ensemble import Ensemble
 from nstudent.models.recipe import Recipe
-from nstudent.runs.lengths import batch_parts
+from nstudent.runs.lengths import student_parts
 from nstudent.runs.stage import Context
 from nstudent.runs.step_metrics import ChoiceMetrics, TrainedMetrics
 from nstudent.trainer import Trainer
@@ -57,7 +58,7 @@ def run(context: Context) -> TrainedMetrics | None:
 def planned(config: Config) -> Iterator[PlannedTraining]:
     """The student's network, on labelled images and those of the heap."""
     student = config.student
-    yield PlannedTraining("student.model", "student", student.model, student, batch_parts(student))
+    yield PlannedTraining("student.model", "student", student.model, student, student_parts(student))
 
 
 def _train(context: Context, trainer: Trainer) -> Trained:

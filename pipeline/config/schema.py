@@ -11,6 +11,7 @@ from nstudent.config.stage_sections import ConsistencyConfig as ConsistencyConfi
 from nstudent.config.stage_sections import EvaluateConfig as EvaluateConfig
 from nstudent.config.stage_sections import FilterConfig as FilterConfig
 from nstudent.config.stage_sections import FinalConfig as FinalConfig
+from nstudent.config.stage_sections import MetaConfig as MetaConfig
 from nstudent.config.stage_sections import ProbeStageConfig as ProbeStageConfig
 from nstudent.config.stage_sections import StudentConfig as StudentConfig
 from nstudent.config.stage_sections import TeacherConfig as TeacherConfig
@@ -107,6 +108,11 @@ class Config(Section):
             raise ValueError(
                 "the filter cannot judge with loss=mcm: set filter.loss to another, and beside teacher.loss=mcm leave "
                 "filter.enabled and filter.labelled false"
+            )
+        if self.student.meta_pseudo_labels is not None and not self.rounds:
+            raise ValueError(
+                "student.method=meta_pseudo_labels trains a student on unlabelled images, and rounds=0 none: set "
+                "rounds=1, or leave the method out"
             )
         levels = self.data.known_levels
         problem = next(self.misfits(len(levels)), None) if levels is not None else None

@@ -124,6 +124,33 @@ class ConsistencyConfig(Section):
         return self
 
 
+class MetaConfig(Section):
+    """Meta Pseudo Labels (arXiv 2003.10580), experimental: a teacher that learns beside the student, by how much better
+    the student is on labelled images after a step on its labels. For student.method=meta_pseudo_labels alone."""
+
+    weak: Share = 0.5
+    """Noise of the view that the teacher labels: this share of noise.shift, zoom and rotate, and mirrored as by
+    noise.flip. 0: no moves."""
+    feedback: Annotated[Number, Field(ge=0)] = 1.0
+    """Weight of what the teacher learns from the student's gains. 0: nothing."""
+    baseline: Annotated[Number, Field(ge=0, lt=1)] | None = 0.99
+    """Weight of the past, a step, in the running mean of the gains that is subtracted from each. null: none is."""
+    uda_weight: Annotated[Number, Field(ge=0)] = 1.0
+    """Weight of the teacher's consistency: it is to say of the strong view what it says of the weak one (UDA, arXiv
+    1904.12848)."""
+    uda_temperature: Positive = 0.7
+    """Sharpens what it says of the weak view: logits are divided by it."""
+    uda_threshold: Share = 0.6
+    """Smallest probability of its most probable class with which a level counts there."""
+    uda_ramp: Share = 0.1
+    """Share of the training over which uda_weight is reached, in a straight line."""
+    finetune_epochs: Annotated[Whole, Field(ge=0)] = 10
+    """Passes of the finished student over the labelled images, which it has not learnt from until then; its baseline
+    makes them, too. 0: none."""
+    finetune_rate: Positive = 0.1
+    """Learning rate of these passes at their start, as a multiple of learning_rate; it falls to zero."""
+
+
 class StudentConfig(TrainingConfig):
     """A network of at least the teacher's size, trained under noise on labels and kept pseudo-labels."""
 
@@ -142,7 +169,35 @@ class StudentConfig(TrainingConfig):
     """Decay of the running average of the weights, a step; at step t at most (1 + t) / (10 + t)."""
     consistency: Annotated[ConsistencyConfig | None, Later(None)] = None
     """Own beliefs in place of stored labels later in the training; {} takes the defaults. null: stored labels alone."""
+    method: Annotated[Literal["noisy_student", "meta_pseudo_labels"], Later("noisy_student")] = "noisy_student"
+    """Who labels the heap for the student. noisy_student: the labeller, before its training. meta_pseudo_labels,
+    experimental: a teacher of the student's architecture that learns beside it (arXiv 2003.10580)."""
+    meta: Annotated[MetaConfig | None, Later(None)] = None
+    """How that teacher and the student learn. null: by the defaults of its keys."""
     noise: NoiseConfig = NoiseConfig(operations=2, dropout=0.2, drop_path=0.1, cutmix=0.5)
+
+    @property
+    def meta_pseudo_labels(self) -> MetaConfig | None:
+        """The settings of Meta Pseudo Labels; ``None`` if the student learns by another method."""
+        return (self.meta or MetaConfig()) if self.method == "meta_pseudo_labels" else None
+
+    @model_validator(mode="after")
+    def _one_method(self) -> "StudentConfig":
+        if self.method != "meta_pseudo_labels":
+            if self.meta is not None:
+                raise ValueError(f"meta is for method=meta_pseudo_labels, and method is {self.method}: leave it out")
+            return self
+        if self.consistency is not None:
+            raise ValueError("method=meta_pseudo_labels and consistency both replace the stored labels: choose one")
+        if self.loss != "cross_entropy":
+            raise ValueError(f"method=meta_pseudo_labels is derived for loss=cross_entropy, and loss is {self.loss}")
+        if self.unlabelled_weight != 1:
+            raise ValueError(
+                "method=meta_pseudo_labels has no loss beside that of the heap to weigh: leave unlabelled_weight out"
+            )
+        if self.finish_epochs:
+            raise ValueError("method=meta_pseudo_labels ends with meta.finetune_epochs: set finish_epochs=0")
+        return self
 
     @model_validator(mode="after")
     def _consistency_of_a_softmax(self) -> "StudentConfig":

@@ -26,7 +26,7 @@ class Expected:
     image_passes: int
     """Number of images that go forward and backward in each of them."""
     believed: int = 0
-    """Number of images that only go forward, through the averaged network, in each of them."""
+    """Number of images that only go forward, mostly through the averaged network, in each of them."""
 
 
 def batch_parts(training: FilterConfig | StudentConfig) -> tuple[int, int]:
@@ -55,6 +55,41 @@ def student_length(student: StudentConfig, labelled: int, unlabelled: int) -> tu
     return student.epochs or max(_FEWEST_EPOCHS, math.ceil(fewest / steps)), steps
 
 
+def student_passes(student: StudentConfig, labelled: int, unlabelled: int) -> int:
+    """Number of images that go forward and backward in a step of a student, and in one of its baseline.
+
+    With Meta Pseudo Labels the teacher's count, too: it sees each image of the heap in two views, the student in one.
+    """
+    of_labels, of_heap = student_batch(student, labelled, unlabelled)
+    return of_labels + _views(student) * of_heap
+
+
+def baseline_batch(student: StudentConfig) -> int:
+    """Number of images in a batch of a student's baseline, at the most."""
+    of_labels, of_heap = batch_parts(student)
+    return of_labels + _views(student) * of_heap
+
+
+def student_parts(student: StudentConfig) -> tuple[int, ...]:
+    """Number of images of each kind in a batch of a student, at the most; of several kinds of batches in the smallest.
+
+    With Meta Pseudo Labels it learns from the heap alone, and in the end from the labelled images alone.
+    """
+    parts = batch_parts(student)
+    return parts if student.meta_pseudo_labels is None else (min(parts),)
+
+
+def _views(student: StudentConfig) -> int:
+    """How often a step learns from an image of the heap."""
+    return 1 if student.meta_pseudo_labels is None else 3
+
+
+def finetune_length(student: StudentConfig, labelled: int) -> tuple[int, int]:
+    """Epochs in which a student of so many labelled images, and its baseline, are fine-tuned, and steps of each."""
+    meta = student.meta_pseudo_labels
+    return meta.finetune_epochs if meta else 0, math.ceil(max(1, labelled) / student.batch_size)
+
+
 def expected(config: Config, stage: str, labelled: int, unlabelled: int) -> Expected | None:
     """The trainings of a step of a stage, as far as they are known before; ``None`` if the stage trains nothing.
 
@@ -66,9 +101,10 @@ def expected(config: Config, stage: str, labelled: int, unlabelled: int) -> Expe
         return Expected(len(config.teacher.members), config.teacher.epochs, passes)
     if stage in ("baseline", "student"):
         epochs, steps = student_length(config.student, labelled, unlabelled)
-        both = student_batch(config.student, labelled, unlabelled)
-        believed = _believing_steps(config.student, epochs * steps) * both[1] if stage == "student" else 0
-        return Expected(1, epochs, epochs * steps * sum(both), believed)
+        passes = epochs * steps * student_passes(config.student, labelled, unlabelled)
+        more, more_steps = finetune_length(config.student, labelled)
+        believed = _believed(config.student, epochs * steps, labelled, unlabelled) if stage == "student" else 0
+        return Expected(1, epochs + more, passes + more * more_steps * config.student.batch_size, believed)
     if stage == "refit":
         return _trained_again(config, labelled, unlabelled)
     judge = config.filter
@@ -93,6 +129,15 @@ def _trained_again(config: Config, labelled: int, unlabelled: int) -> Expected:
     return Expected(1, epochs, passes, believed)
 
 
-def _believing_steps(student: StudentConfig, steps: int) -> int:
-    """Number of steps of a student in which it looks at what it believes itself."""
-    return 0 if student.consistency is None else max(0, steps - 1 - math.floor(student.consistency.begins * steps))
+def _believed(student: StudentConfig, steps: int, labelled: int, unlabelled: int) -> int:
+    """Number of images that only go forward in so many steps of a student.
+
+    A student that goes on learning looks at the heap from some step on. With Meta Pseudo Labels the teacher looks at
+    the heap, and the student twice at the labelled images.
+    """
+    of_labels, of_heap = student_batch(student, labelled, unlabelled)
+    if student.meta_pseudo_labels is not None:
+        return steps * (of_heap + 2 * of_labels)
+    if student.consistency is None:
+        return 0
+    return max(0, steps - 1 - math.floor(student.consistency.begins * steps)) * of_heap

@@ -13,6 +13,9 @@ from nstudent.runs.step_metrics import Role
 if TYPE_CHECKING:
     from nstudent.config.schema import Config
 
+_LENGTH_OF_META = ("finetune_epochs", "finetune_rate")
+"""Keys of Meta Pseudo Labels that the baseline goes by as well."""
+
 
 def _section(name: str, *, without: Sequence[str] = ()) -> Callable[[Config], dict[str, Any]]:
     """A section of the configuration, less the keys that change speed but not results."""
@@ -42,6 +45,20 @@ def _probes(config: Config) -> dict[str, Any]:
     members = [each.asked() for each in probe_members(config)]
     # One probe is what it was before several were weighed.
     return {"probe.members": members} | ({"probe.weights": "likelihood"} if len(members) > 1 else {})
+
+
+def _student(config: Config) -> dict[str, Any]:
+    meta = config.student.meta_pseudo_labels
+    # What is left open counts as its default.
+    own = {} if meta is None else {"student.meta": meta.asked()}
+    return _training("student", without=["meta"])(config) | own | {"pseudolabel.targets": config.pseudolabel.targets}
+
+
+def _baseline(config: Config) -> dict[str, Any]:
+    """Nothing of what the student's own beliefs or its teacher go by, but how long the student trains."""
+    meta = config.student.meta_pseudo_labels
+    own = {} if meta is None else {f"student.meta.{key}": getattr(meta, key) for key in _LENGTH_OF_META}
+    return _training("student", without=["consistency", "meta"])(config) | own
 
 
 STAGES = {
@@ -75,7 +92,7 @@ STAGES = {
             after=("probe",),
             provides="classifier",
             provides_also=("baseline",),
-            settings=_training("student", without=["consistency"]),
+            settings=_baseline,
             asks=lambda config: decisions_of_probe(config.student),
             version=3,
             shared=True,
@@ -127,7 +144,7 @@ STAGES = {
             "student",
             needs=("data", "labeller", "labels", "selection"),
             provides="classifier",
-            settings=lambda config: _training("student")(config) | {"pseudolabel.targets": config.pseudolabel.targets},
+            settings=_student,
             asks=lambda config: decisions_of_probe(config.student),
             version=3,
             shared=True,

@@ -91,7 +91,8 @@ class Remaining(NoListener):
         """Begin to count the time, at the first work in a step or one of its trainings."""
         if self._began is None:
             self._began = time.monotonic()
-            self._found = {name for name in self._steps if (self._run_dir / name).exists() and name < where}
+            step = where.partition("/")[0]
+            self._found = {name for name in self._steps if (self._run_dir / name).exists() and name < step}
             for name in sorted(self._found - self._made):
                 with suppress(ArtifactError):
                     self.made(name, Manifest.read(self._run_dir / name).metrics)

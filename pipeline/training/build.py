@@ -16,7 +16,7 @@ from nstudent.progress import Silence
 from nstudent.randomness import Key
 from nstudent.training.feed import Feed
 from nstudent.training.learner import Learner
-from nstudent.training.loop import Length, Loop
+from nstudent.training.loop import Length, Loop, Method
 from nstudent.training.objective import Objective
 from nstudent.training.preparation import Preparation
 from nstudent.training.revision import Revision
@@ -44,6 +44,20 @@ class Lesson:
     """Decides the first weights, of networks that begin alike; ``None``: the key of the training does."""
     learns_validation: bool = False
     """Whether the validation images are among the examples, so that scores on them would mean nothing."""
+    method: Callable[[Network, TrainingConfig, Length, Surroundings], Method] | None = None
+    """Makes what takes the steps, of the network as it is before its first step; ``None``: a ``Learner``."""
+    then: Continuation | None = None
+    """What the network goes on with after the last step; ``None``: nothing."""
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """A training that begins with the averaged weights of the one before it."""
+
+    name: str
+    """What it is called, after the name of the training before it."""
+    lesson: Lesson
+    training: TrainingConfig
 
 
 @dataclass(frozen=True)
@@ -96,7 +110,10 @@ def build_loop(network: Network, lesson: Lesson, config: TrainingConfig, site: S
         return [site.name_of(int(image)) for image in batches.ids(step)]
 
     where = Surroundings(placement, site.world, key, site.levels, images_of, site.say)
-    learner = Learner(network, lesson.objective, config, lesson.length, where, lesson.revision)
+    if lesson.method is None:
+        method: Method = Learner(network, lesson.objective, config, lesson.length, where, lesson.revision)
+    else:
+        method = lesson.method(network, config, lesson.length, where)
     workers = workers_with_room(site.workers, batches.num_bytes if site.workers else 0, site.say)
     feed = Feed(batches, preparation, placement.device, workers)
-    return Loop(learner, feed, lesson.length, world=site.world, checkpoint_seconds=site.checkpoint_seconds)
+    return Loop(method, feed, lesson.length, world=site.world, checkpoint_seconds=site.checkpoint_seconds)

@@ -59,6 +59,14 @@ class Trained:
     spent: Spent
     """What it has cost, from its first step on."""
 
+    def followed_by(self, later: Trained) -> Trained:
+        """The outcome of this training and of another one that went on with its network."""
+        epochs, steps = self.history[-1]["epoch"], self.history[-1]["step"]
+        moved = [entry | {"epoch": entry["epoch"] + epochs, "step": entry["step"] + steps} for entry in later.history]
+        both = self.spent, later.spent
+        spent = Spent(sum(one.image_passes for one in both), sum(one.training_gmacs for one in both))
+        return Trained(later.network, [*self.history, *moved], self.data_wait, spent)
+
 
 class Method(Protocol):
     """What one step of a training does, and what is to be remembered between two steps.

@@ -9,7 +9,6 @@ with a labeller's labels to begin with: KD-FixMatch, Wang et al., arXiv 2309.058
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -30,12 +29,11 @@ from nstudent.labels.belief_weights import (
 from nstudent.labels.path_posterior import Calibration, PathPosterior
 from nstudent.models.device import Placement
 from nstudent.models.heads import Logits
-from nstudent.models.resizing import resized
 from nstudent.noise.steps import Prepared
 from nstudent.taxonomy.outputs import Outputs
 from nstudent.taxonomy.tree import LabelArray
 from nstudent.training.class_weights import class_shares
-from nstudent.training.portions import halved
+from nstudent.training.pieces import InPieces
 from nstudent.training.revision import Believe
 from nstudent.training.schedules import linear_ramp
 from torch import Tensor
@@ -77,15 +75,13 @@ class OwnBeliefs:
         """
         levels = len(outputs.sizes)
         self._config = config
-        self._placement = where
         self._world = world
         self._sizes = outputs.sizes
         self._shares = [share.to(where.device) for share in class_shares(labels, outputs)]
         self._moments = BeliefMoments(self._shares, config.momentum)
         same = Calibration((levels * config.temperature,) * levels, (0.0,) * levels)
         self._posterior = PathPosterior(outputs, same)
-        self._pieces = 1
-        """Number of pieces in which the averaged network looks at the images: more where memory is short."""
+        self._looks = InPieces(outputs.sizes, where)
         self._told = torch.zeros(4, device=where.device)
         """Summed over the steps of this epoch: weights, images, images with a stored label, and agreements with it."""
         self._followed = [0.0, 0.0]
@@ -113,7 +109,7 @@ class OwnBeliefs:
         seen = replace(seen, batch=replace(batch, views={n: view for n, view in batch.views.items() if n != WEAK}))
         if not share:
             return seen
-        believed = self._believed(believe, batch.views[WEAK][first:], seen.images.shape[-1])
+        believed = self._looks(believe, batch.views[WEAK][first:], seen.images.shape[-1])
         marginals, weights = self._own(believed, batch.whole_images[1])
         stored = [level[first:] for level in batch.targets]
         mass, at_end = revised(stored, marginals, share * weights)
@@ -142,19 +138,6 @@ class OwnBeliefs:
         sum_over(self._world, sums)
         self._moments.take(sums, images)
         return marginals, only_as_deep(truncated_gaussian(confidence, *self._moments.confidence, self._config.sigmas))
-
-    def _believed(self, believe: Believe, pixels: Tensor, side: int) -> Logits:
-        """What the averaged network says of images, uint8 (b, side, side, 3): in pieces, where memory is short."""
-        if not len(pixels):
-            # Of several processes one may have none.
-            return tuple(torch.zeros((0, size), device=self._placement.device) for size in self._sizes)
-        while True:
-            with suppress(torch.OutOfMemoryError):
-                size = -(-len(pixels) // self._pieces)
-                parts = [believe(resized(self._placement.images(part), side)) for part in torch.split(pixels, size)]
-                return tuple(torch.cat(list(level)) for level in zip(*parts, strict=True))
-            # Only here: while it is handled, the error's traceback keeps what there was.
-            self._pieces = halved(self._pieces, len(pixels), self._placement.device, side)
 
     def epoch_figures(self) -> dict[str, float]:
         """Share, mean weight and agreement of the epoch that ends; the last two only where beliefs counted."""

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nstudent.config.file import GONE, load_config, reload_config
 from nstudent.config.members import MEMBERS, MemberConfig
-from nstudent.config.schema import Config, ConsistencyConfig, ModelConfig, Section
+from nstudent.config.schema import Config, ConsistencyConfig, MetaConfig, ModelConfig, Section
 from nstudent.config.types import Count
 from nstudent.config.yaml_text import dump_flow, dump_yaml, parse_yaml
 from nstudent.errors import ConfigError
@@ -606,3 +606,31 @@ def test_a_name_that_no_folder_is_given_is_refused_in_words(tmp_path: Path, name
 
 def test_a_name_in_any_script_is_taken() -> None:
     assert load_config(None, ["name=Früchte_2.1"]).name == "Früchte_2.1"
+
+
+def test_a_student_learns_by_meta_pseudo_labels_if_the_method_is_named() -> None:
+    assert load_config(None, []).student.meta_pseudo_labels is None
+    found = load_config(None, ["student.method=meta_pseudo_labels"]).student
+    assert (found.meta, found.meta_pseudo_labels) == (None, MetaConfig())
+    given = load_config(None, ["student.method=meta_pseudo_labels", "student.meta.feedback=2.0"]).student
+    assert given.meta_pseudo_labels == MetaConfig(feedback=2.0)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["rounds=0"], "trains a student on unlabelled images, and rounds=0 none: set rounds=1"),
+        (["student.consistency={}"], "method=meta_pseudo_labels and consistency both replace the stored labels"),
+        (["student.loss=bce"], "is derived for loss=cross_entropy, and loss is bce"),
+        (["student.unlabelled_weight=2.0"], "leave unlabelled_weight out"),
+        (
+            ["student.finish_epochs=1", "student.train_image_size=16"],
+            "method=meta_pseudo_labels ends with meta.finetune_epochs: set finish_epochs=0",
+        ),
+        (["student.method=noisy_student", "student.meta={}"], "meta is for method=meta_pseudo_labels"),
+        (["student.meta.baseline=1.0"], "less than 1"),
+    ],
+)
+def test_what_does_not_go_with_meta_pseudo_labels_is_refused(words: list[str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load_config(None, ["student.method=meta_pseudo_labels", *words])

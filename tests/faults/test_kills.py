@@ -61,6 +61,27 @@ def test_a_refit_that_dies_again_and_again_ends_the_same(
     assert differences(results(run_dir), results(tmp_path / "run")) == []
 
 
+def test_meta_pseudo_labels_that_die_again_and_again_end_the_same(
+    server: ForkServer, whole: WholeRun, run_dir: Path, tmp_path: Path
+) -> None:
+    """Two networks that learn together, and the fine-tuning of one of them."""
+    words = ("student.method=meta_pseudo_labels", "student.meta.finetune_epochs=2")
+    shutil.copytree(whole.folder, tmp_path / "run")
+    done = server.run(run_all_words(tmp_path / "run", *words), tmp_path / "run", Fault(-1))
+    assert done.status == 0, done.error
+    shutil.copytree(whole.folder, run_dir)
+    killed = 0
+    for _ in range(_MOST_KILLS):
+        done = server.run(run_all_words(run_dir, *words), run_dir, Fault(47, KILL))
+        assert stumps(run_dir) == []
+        if done.status == 0:
+            break
+        assert done.status == -signal.SIGKILL, done.error
+        killed += stage_at_work(run_dir) == "student"
+    assert killed > 1
+    assert differences(results(run_dir), results(tmp_path / "run")) == []
+
+
 @pytest.mark.parametrize(
     ("step", "kind", "name"),
     [

@@ -55,6 +55,11 @@ def test_what_the_trainings_take_follows_from_the_configuration_and_the_images()
     # Of 100 steps the 74 after the one that is a quarter through, each with 30 images of the heap.
     assert expected(believing, "student", 100, 300) == Expected(1, 10, 4000, 74 * 30)
     assert expected(believing, "baseline", 100, 300) == Expected(1, 10, 4000)
+    meta = load_config(None, [*WORDS, "student.method=meta_pseudo_labels", "student.meta.finetune_epochs=2"])
+    # In 100 steps the student sees 30 images, its teacher these twice and 10 labelled ones; ten batches of ten, twice.
+    assert expected(meta, "baseline", 100, 300) == Expected(1, 12, 100 * (10 + 3 * 30) + 200)
+    # The teacher looks at 30, and the student at 10 before and after its step.
+    assert expected(meta, "student", 100, 300) == Expected(1, 12, 100 * (10 + 3 * 30) + 200, 100 * (30 + 2 * 10))
     assert expected(load_config(None, list(WORDS)), "filter", 100, 300) is None
     assert expected(config, "evaluate", 100, 300) is None
     assert expected(config, "refit", 100, 300) == Expected(1, 30, 9000), "a teacher, a baseline and a student"
@@ -85,6 +90,16 @@ def test_what_an_earlier_call_did_is_no_work_of_this_one(remaining: Remaining, c
     remaining.epoch("01-teacher/member 0", entry(9))
     # 100 image passes took 10 seconds, 8,300 are left.
     assert remaining.seconds_left() == pytest.approx(830)
+
+
+def test_a_step_that_is_made_again_is_work_although_it_was_there_before(
+    remaining: Remaining, clock: Clock, tmp_path: Path
+) -> None:
+    (tmp_path / "01-teacher").mkdir()
+    remaining.begins("01-teacher/member 0", [])
+    clock.now = 10.0
+    remaining.epoch("01-teacher/member 0", entry(5))
+    assert remaining.seconds_left() == pytest.approx(174)
 
 
 def test_a_training_that_another_process_did_ahead_is_work_of_this_call(remaining: Remaining, clock: Clock) -> None:

@@ -66,6 +66,19 @@ def test_own_beliefs_make_the_student_stale_and_not_the_baseline_that_has_no_hea
     assert reasons["06-student"].startswith("student.consistency.begins was not set")
 
 
+def test_the_baseline_goes_by_how_long_meta_pseudo_labels_train_and_by_nothing_else_of_them(
+    tmp_path: Path, fake_stages: FakeStages
+) -> None:
+    method = "student.method=meta_pseudo_labels"
+    steps_made(tmp_path)
+    assert steps_made(tmp_path, "student.method=noisy_student") == {}
+    assert list(steps_made(tmp_path, method)) == ONE_ROUND[2:]
+    assert steps_made(tmp_path, method, "student.meta={}") == {}, "what is left open is at its default"
+    assert list(steps_made(tmp_path, method, "student.meta.feedback=2.0")) == ONE_ROUND[6:]
+    reasons = steps_made(tmp_path, method, "student.meta.feedback=2.0", "student.meta.finetune_epochs=3")
+    assert list(reasons) == ONE_ROUND[2:]
+
+
 @pytest.mark.parametrize(
     "word",
     [

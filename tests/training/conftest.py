@@ -8,7 +8,7 @@ import pytest
 import torch
 from fitting import LENGTH, fit, heap_labels, supervised
 from nstudent.config.file import load_config
-from nstudent.config.schema import ConsistencyConfig, ModelConfig, NoiseConfig, TrainingConfig
+from nstudent.config.schema import ConsistencyConfig, MetaConfig, ModelConfig, NoiseConfig, TrainingConfig
 from nstudent.data.batches import Examples
 from nstudent.data.dataset import Dataset
 from nstudent.distributed.world import Alone
@@ -23,6 +23,7 @@ from nstudent.taxonomy.outputs import Outputs
 from nstudent.training.build import Lesson, Site, build_loop
 from nstudent.training.held_out import HeldOut
 from nstudent.training.loop import Length, Loop, Trained
+from nstudent.training.meta_learner import MetaPseudoLabels
 from nstudent.training.objective import CLEAN, Objective, SelfEnsembling
 from nstudent.training.own_beliefs import WEAK, OwnBeliefs, weak_noise
 
@@ -77,6 +78,7 @@ def make_loop(digits: Dataset) -> Callable[..., Loop]:
         objective: Objective | None = None,
         self_ensemble: bool = False,
         own_beliefs: ConsistencyConfig | None = None,
+        meta: MetaConfig | None = None,
         workers: int = 0,
         checkpoint_seconds: float = 0.0,
         device: str = "cpu",
@@ -107,7 +109,16 @@ def make_loop(digits: Dataset) -> Callable[..., Loop]:
             of_labels = replace(of_labels, unlabelled_weight=1.0)
             revision = OwnBeliefs(own_beliefs, outputs, digits.labels[labelled.ids], placement, Alone())
             lesson = {"revision": revision, "views": {WEAK: weak_noise(noise, own_beliefs.weak)}} | dict(lesson or {})
-        with_heap = self_ensemble or own_beliefs is not None
+        if meta is not None:
+            method = MetaPseudoLabels(
+                config=meta,
+                outputs=outputs,
+                supervised=of_labels,
+                num_labelled=NUM_LABELLED,
+                build=lambda key: build_network(model, outputs, key, dropout=noise.dropout, drop_path=noise.drop_path),
+            )
+            lesson = {"method": method, "views": {WEAK: weak_noise(noise, meta.weak)}} | dict(lesson or {})
+        with_heap = self_ensemble or own_beliefs is not None or meta is not None
         parts = [(labelled, NUM_LABELLED), (heap, NUM_HEAP)] if with_heap else [(labelled, NUM_LABELLED)]
         network = build_network(model, outputs, key, dropout=noise.dropout, drop_path=noise.drop_path)
         config = TrainingConfig(batch_size=NUM_LABELLED, noise=noise, **{"warmup_epochs": 1.0} | settings)

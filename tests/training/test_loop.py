@@ -14,6 +14,7 @@ from fitting import LENGTH, MILD, bytes_of, fit, losses, supervised
 from nstudent.data.dataset import Dataset
 from nstudent.distributed.world import Alone
 from nstudent.errors import ArtifactError, StoppedError
+from nstudent.models.cost import Spent
 from nstudent.models.device import _choose_kernels
 from nstudent.models.network import Network
 from nstudent.noise.steps import Prepared
@@ -469,3 +470,13 @@ def test_a_validation_that_is_cut_off_is_made_when_the_training_goes_on(
     kept = load_checkpoint(tmp_path / "cut" / "checkpoint.safetensors", print)
     assert kept is not None
     assert kept["history"] == whole.history, "a later attempt at the step does not validate it once more"
+
+
+def test_what_follows_a_training_counts_on_from_its_last_epoch() -> None:
+    networks: list[Any] = [object(), object()]
+    first = Trained(networks[0], [{"epoch": 1, "step": 4, "loss": 2.0}], 0.1, Spent(16, 3.0))
+    later = Trained(networks[1], [{"epoch": 1, "step": 5, "loss": 0.5}], 0.2, Spent(10, 2.0))
+    both = first.followed_by(later)
+    assert both.history == [{"epoch": 1, "step": 4, "loss": 2.0}, {"epoch": 2, "step": 9, "loss": 0.5}]
+    assert both.spent == Spent(26, 5.0)
+    assert both.network is networks[1]

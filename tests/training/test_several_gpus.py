@@ -12,7 +12,7 @@ from nstudent.data.dataset import Dataset, PixelStore
 from nstudent.data.resident import ResidentPixels
 from nstudent.labels.targets import GivenTargets
 from nstudent.taxonomy.outputs import Outputs
-from nstudent.trainer import training_pixels
+from nstudent.training.pixels import training_pixels
 from nstudent.training.preparation import Ahead
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torchrun_processes import said, torchrun
