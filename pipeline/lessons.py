@@ -71,7 +71,7 @@ class Lessons:
         lesson = self._of_labels(config, config.batch_size, length, self.ids if self._with_validation else own)
         # Those that are to be averaged begin with the same weights, also where no pretrained ones are: in the head.
         alike = (self._config.seed, "teacher", 0, "member", 0) if config.soup != "none" else None
-        return replace(lesson, start=alike)
+        return replace(lesson, first_weights=alike)
 
     def baseline(self) -> Lesson:
         """The lesson of the labels-only baseline: the student's, with labelled images in place of the heap's."""

@@ -200,7 +200,7 @@ class Trainer:
         processes = self._world.size
         if sum(size for _, size in lesson.parts) < processes:
             raise ConfigError(f"{name}: {processes} processes share a batch of fewer images: raise batch_size")
-        network = self.build(model, training, lesson.start or key)
+        network = self.build(model, training, lesson.first_weights or key)
         if start is not None:
             network.load_state_dict(start.state_dict())
         # A method of its own has a second network.
@@ -287,7 +287,7 @@ class _NetworkTraining:
 
     def build(self, settings: ModelConfig) -> Network:
         """The network as it is before its first step."""
-        return self.trainer.build(settings, self.training, self.lesson.start or self.key)
+        return self.trainer.build(settings, self.training, self.lesson.first_weights or self.key)
 
     def train(self, settings: ModelConfig) -> Fitted:
         """Train the network to the end, or go on from its checkpoint."""

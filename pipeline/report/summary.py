@@ -39,6 +39,7 @@ _SECTION_OF = {
     "small validation": "scores",
     "small test": "scores",
     "probabilities off": "sure",
+    "answers too deep": "sure",
 }
 """Section of the page in which more of each finding is shown."""
 

@@ -21,6 +21,7 @@ Kind = Literal[
     "small validation",
     "small test",
     "probabilities off",
+    "answers too deep",
 ]
 
 _NAMES_SHOWN = 5

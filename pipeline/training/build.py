@@ -40,7 +40,7 @@ class Lesson:
     """(full noise, fraction of the training that is done) -> the noise at that point; see ``noise.build.Course``."""
     side_at: Callable[[float], int] | None = None
     """Fraction of the training that is done -> side of the images in pixels; ``None``: as they were loaded."""
-    start: Key | None = None
+    first_weights: Key | None = None
     """Decides the first weights, of networks that begin alike; ``None``: the key of the training does."""
     learns_validation: bool = False
     """Whether the validation images are among the examples, so that scores on them would mean nothing."""
