@@ -94,6 +94,7 @@ def beyond() -> list[Rung]:
         replace(last, name="two networks", members=2),
         noisy,
         replace(noisy, name="noisy student, SELF", further=(*noisy.further, "filter.enabled=true")),
+        replace(noisy, name="Meta Pseudo Labels", further=(*noisy.further, "student.method=meta_pseudo_labels")),
     ]
 
 
