@@ -192,8 +192,14 @@ def reliability_chart(
 
 
 def bars(values: Sequence[tuple[str, float]]) -> tuple[Bar, ...]:
-    """Bars for the figures of a finding: a share of the whole width each, and whole numbers beside the largest."""
-    largest = max((abs(value) for _, value in values if isinstance(value, int)), default=0)
+    """Bars for the figures of a finding: a share of the whole width each, or whole numbers beside the largest.
+
+    There is none for a number by itself, nor for shares and numbers in one: nothing could be compared.
+    """
+    counts = [value for _, value in values if isinstance(value, int)]
+    if counts and (len(counts) == 1 or len(counts) < len(values)):
+        return ()
+    largest = max(map(abs, counts), default=0)
     return tuple(
         Bar(name, f"{value:,}", abs(value) / max(1, largest))
         if isinstance(value, int)

@@ -44,6 +44,10 @@ _SECTION_OF = {
 """Section of the page in which more of each finding is shown."""
 
 
+_OF_DIFFERENCES = frozenset({"still rising", "labels alone are strong", "small validation", "small test"})
+"""Findings whose figures are differences in points: no share of anything that a bar could show."""
+
+
 @dataclass(frozen=True)
 class ShownFinding:
     """A finding with its figure."""
@@ -161,7 +165,8 @@ def _on_test(material: Material, scores: Scores) -> OnTest:
 
 
 def _shown(finding: Finding) -> ShownFinding:
-    return ShownFinding(finding, bars(list(finding.figures.items())), _SECTION_OF[finding.kind])
+    figures = [] if finding.kind in _OF_DIFFERENCES else list(finding.figures.items())
+    return ShownFinding(finding, bars(figures), _SECTION_OF[finding.kind])
 
 
 def _numbers(material: Material) -> list[tuple[str, str]]:

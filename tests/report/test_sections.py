@@ -106,8 +106,15 @@ def test_intervals_stand_in_their_order_and_zero_is_marked_for_differences() -> 
 
 
 def test_shares_fill_their_part_of_a_bar_and_counts_are_drawn_beside_the_largest() -> None:
-    found = bars([("a", 0.25), ("b", 1.0), ("c", 5), ("d", 10)])
-    assert [(bar.said, bar.share) for bar in found] == [("25.0 %", 0.25), ("100.0 %", 1.0), ("5", 0.5), ("10", 1.0)]
+    shares, counts = bars([("a", 0.25), ("b", 1.0)]), bars([("c", 5), ("d", 10)])
+    assert [(bar.said, bar.share) for bar in shares] == [("25.0 %", 0.25), ("100.0 %", 1.0)]
+    assert [(bar.said, bar.share) for bar in counts] == [("5", 0.5), ("10", 1.0)]
+
+
+def test_what_cannot_be_compared_has_no_bar() -> None:
+    assert bars([("classes", 11)]) == ()
+    assert bars([("half interval", 0.056), ("differing", 9)]) == ()
+    assert bars([]) == ()
 
 
 # The heap: two apples, two pears, a beet and three carrots; the filter doubts an apple's fine class and a whole carrot.
