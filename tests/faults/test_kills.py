@@ -72,12 +72,13 @@ def test_meta_pseudo_labels_that_die_again_and_again_end_the_same(
     shutil.copytree(whole.folder, run_dir)
     killed = 0
     for _ in range(_MOST_KILLS):
-        done = server.run(run_all_words(run_dir, *words), run_dir, Fault(47, KILL))
+        done = server.run(run_all_words(run_dir, *words), run_dir, Fault(67, KILL))
         assert stumps(run_dir) == []
         if done.status == 0:
             break
         assert done.status == -signal.SIGKILL, done.error
         killed += stage_at_work(run_dir) == "student"
+    assert done.status == 0, f"not done after {_MOST_KILLS} lives, at {stage_at_work(run_dir)}"
     assert killed > 1
     assert differences(results(run_dir), results(tmp_path / "run")) == []
 
