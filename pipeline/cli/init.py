@@ -10,7 +10,7 @@ import typer
 from nstudent.cli.expected import amounts_of, expected_time, print_expected
 from nstudent.cli.interruption import interruptible
 from nstudent.errors import ConfigError, DataError, LevelsError
-from nstudent.machine import out_of_working_folder
+from nstudent.machine import is_used_by_others, out_of_working_folder
 from nstudent.session import Session
 
 if TYPE_CHECKING:
@@ -167,6 +167,11 @@ def _head(out: Path, found: Survey, took: str) -> list[str]:
         f"Written by nstudent init, for {found.labelled:,} labelled images and {found.images:,} in all.",
         f"run it:     nstudent run-all --config {out}",
         f"it takes    {took}",
+        *(
+            ["            (other programs used the machine then: alone it may be faster)"]
+            if is_used_by_others()
+            else []
+        ),
         "other keys: nstudent config explain",
         f"images:     nstudent data check --config {out}",
     ]
