@@ -7,7 +7,8 @@ from typing import Any
 
 from nstudent.config.network_names import check_network_name
 from nstudent.config.schema import Config
-from nstudent.data.sources import open_source
+from nstudent.data.sources import NO_HEAP, may_have_heap, open_source
+from nstudent.errors import DataError
 from nstudent.runs.asked import by_content
 from nstudent.runs.stage import Step
 
@@ -29,6 +30,21 @@ def check_named(config: Config, steps: Iterable[Step]) -> None:
     # Probes that nobody asked for are those of the teacher's backbones: it is the teacher's key that is to be named.
     for step in sorted(planned, key=lambda step: step.stage.name == "probe" and config.probe.members is None):
         check_networks(by_content(step.settings(config)))
+
+
+def check_heap(config: Config, steps: Iterable[Step]) -> None:
+    """Whether there can be unlabelled images for the rounds of a run, as far as that is known before any is listed.
+
+    Args:
+        config: Configuration of the run.
+        steps: Steps of its plan that are to be made.
+
+    Raises:
+        DataError: There are none, or the source is not there.
+    """
+    planned = any(step.stage.provides == "data" for step in steps)
+    if planned and config.rounds and not may_have_heap(config.data):
+        raise DataError(NO_HEAP)
 
 
 def check_networks(settings: Mapping[str, Any]) -> None:
