@@ -53,10 +53,25 @@ def check_networks(settings: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: It has not; the message names the key.
     """
+    for key, model in _models_used(settings):
+        for name in model["backbones"]:
+            check_network_name(f"{key}.backbones", name)
+
+
+def weights_to_download(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Backbones whose pretrained weights timm is to download for a step, each with the key that asks for them."""
+    return {
+        name: f"{key}.pretrained"
+        for key, model in _models_used(settings)
+        if model.get("pretrained") is True
+        for name in model["backbones"]
+    }
+
+
+def _models_used(settings: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for key, model in _models(settings):
         if key != "filter.model" or settings.get("filter.enabled") or settings.get("filter.labelled"):
-            for name in model["backbones"]:
-                check_network_name(f"{key}.backbones", name)
+            yield key, model
 
 
 def _models(settings: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:

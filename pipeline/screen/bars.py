@@ -183,8 +183,10 @@ class _Lines:
         if now - self._said >= _PLAIN_SECONDS and self._done < self._total:
             self._said = now
             rate = (self._done - self._first) / (now - self._began)
-            left = (self._total - self._done) / max(rate, 1e-9)
-            how = f"{self._done}/{self._total} {self._unit}, {rate:.1f} a second, {left:.0f} s left"
+            how = f"{self._done}/{self._total} {self._unit}"
+            # Before anything is done, nothing is known of what is left.
+            if rate:
+                how += f", {rate:.1f} a second, {(self._total - self._done) / rate:.0f} s left"
             self._line(", ".join(filter(None, (how, _figures(shown)))))
 
     def close(self) -> None:

@@ -80,6 +80,19 @@ def test_a_line_that_is_said_stays_one_line_in_a_log_file(capsys: pytest.Capture
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
+def test_in_a_log_work_of_which_nothing_is_done_says_nothing_of_what_is_left(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("nstudent.screen.bars._PLAIN_SECONDS", 0.0)
+    with Screen().task("download", 2, "files") as task:
+        task.advance(0, MB=1.5)
+        task.advance(1)
+    first, second, _ = capsys.readouterr().err.splitlines()
+    assert first == "  download: 0/2 files, MB 1.5"
+    assert second.startswith("  download: 1/2 files, ")
+    assert second.endswith(" s left")
+
+
 def test_what_is_said_of_a_step_begins_with_its_number(capsys: pytest.CaptureFixture[str]) -> None:
     screen = Screen(["00-data", "01-teacher"])
     screen.say("01-teacher: not made yet")
