@@ -19,6 +19,8 @@ _OTHER_FILES = 512
 """Libraries, pipes to processes, the stores of labels and scores."""
 _MOST_COPYING = 8
 """Largest number of threads that copy the images of one batch; memory is not faster with more."""
+_BUSY = 1.5
+"""Load of a machine, in its cores, above which other programs are at work on it."""
 _BYTES_WORTH_A_THREAD = 4 << 20
 _MANY_IMAGES = 32
 """Number of images from which on threads decode them: fewer gain less than threads take to begin."""
@@ -67,6 +69,17 @@ def available_cores() -> int:
     # Job systems set variables of that name too; without torchrun they say nothing of who shares the cores.
     here = os.environ.get("LOCAL_WORLD_SIZE", "") if _missing_of_torchrun() == [] else ""
     return max(1, cores // max(1, int(here))) if here.isdecimal() else cores
+
+
+def is_used_by_others() -> bool:
+    """Whether other programs take a good part of this machine: its load of the last minute is well above its cores.
+
+    What this process does itself is in that load, so that the cores alone are no sign. ``False`` if nobody says.
+    """
+    try:
+        return os.getloadavg()[0] > _BUSY * (os.cpu_count() or 1)
+    except (AttributeError, OSError):  # Windows knows no load
+        return False
 
 
 def is_one_of_several() -> bool:

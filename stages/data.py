@@ -37,7 +37,7 @@ from nstudent.data.curation.thumbnails import BYTES, Thumbnails
 from nstudent.data.decode import VERSION
 from nstudent.data.left_out import LEFT_OUT, announce, write_left_out
 from nstudent.data.packing.shards import fill
-from nstudent.data.sources import Record, catalogue_of, open_source
+from nstudent.data.sources import NO_HEAP, Record, catalogue_of, open_source
 from nstudent.errors import ConfigError, DataError
 from nstudent.runs.stage import Context
 from nstudent.runs.step_metrics import DataMetrics
@@ -60,8 +60,10 @@ def run(context: Context) -> DataMetrics:
     _check_levels(context, taxonomy)
     truth = encode_labels(records, taxonomy)
     taxonomy = taxonomy.including(truth)
-    digests, reasons = fill(context.folder, source, records, config, context.progress)
     split = draw_splits(truth, [record.split for record in records], config, seed)
+    if context.config.rounds and not (split == UNLABELLED).any():
+        raise DataError(NO_HEAP)
+    digests, reasons = fill(context.folder, source, records, config, context.progress)
     left = _Left(len(records))
     left.out(reasons, packed.UNREADABLE)
     groups = contested_groups(digests, left.usable().tolist(), truth)
@@ -146,10 +148,7 @@ def _check_enough(metrics: DataMetrics, rounds: int, folder: Path) -> None:
     if metrics.terminals < 2:
         raise DataError("every image has the same label, so there is nothing to tell apart: add images of another")
     if rounds and not metrics.unlabelled:
-        raise DataError(
-            "there are no unlabelled images to learn from: give data.unlabelled_root, lower data.labelled, "
-            "or set rounds=0 to train a teacher alone"
-        )
+        raise DataError(NO_HEAP)
 
 
 def _visible(truth: LabelArray, split: _Splits, taxonomy: Taxonomy, noise: float, seed: int) -> LabelArray:

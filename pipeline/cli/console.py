@@ -29,13 +29,24 @@ _FOUND = {
 }
 
 
-def print_plan(steps: Sequence[Step]) -> None:
-    """The steps of a run and what each reads."""
-    table = Table("step", "what it does", "reads", box=None, pad_edge=False)
+def print_plan(steps: Sequence[Step], states: Mapping[str, tuple[str, str]] | None = None) -> None:
+    """The steps of a run and what each reads.
+
+    Args:
+        steps: The steps.
+        states: By the name of a step: what becomes of it in this folder, and why, or empty; ``None`` where all are
+            made.
+    """
+    now = [] if states is None else ["now"]
+    table = Table("step", *now, "what it does", "reads", box=None, pad_edge=False)
     for step in steps:
         reads = ", ".join(step.reads or ["the source"])
         is_all = step.gathered and len(step.reads) == step.index
-        table.add_row(step.name, DOES[step.stage.name], "everything made before" if is_all else reads)
+        becomes, why = ("", "") if states is None else states[step.name]
+        state = [] if states is None else [safe(becomes)]
+        table.add_row(
+            step.name, *state, safe(why) or DOES[step.stage.name], "everything made before" if is_all else reads
+        )
     _wide_console().print(table)
 
 

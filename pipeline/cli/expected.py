@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import typer
-from nstudent.machine import available_cores
+from nstudent.machine import available_cores, is_used_by_others
 
 if TYPE_CHECKING:
     from nstudent.data.survey import Survey
     from nstudent.runs.forecast import Amounts
+
+
+BUSY = "other programs use this machine now: alone it may be faster"
+"""What to say beside a time that was measured meanwhile."""
 
 
 def amounts_of(found: Survey) -> Amounts:
@@ -30,6 +34,8 @@ def expected_time(seconds: float, *, has_gpu: bool) -> str:
 
 
 def print_expected(took: str) -> None:
-    """Print what ``expected_time`` gives, and how far off it may be."""
+    """Print what ``expected_time`` gives, how far off it may be, and whether others used the machine meanwhile."""
     typer.echo(f"expected time: {took};")
     typer.echo("  a few steps were timed, and it may take half of that, or twice")
+    if is_used_by_others():
+        typer.echo(f"  {BUSY}")

@@ -10,7 +10,7 @@ import typer
 from nstudent.cli.expected import amounts_of, expected_time, print_expected
 from nstudent.cli.interruption import interruptible
 from nstudent.errors import ConfigError, DataError, LevelsError
-from nstudent.machine import out_of_working_folder
+from nstudent.machine import is_used_by_others, out_of_working_folder
 from nstudent.session import Session
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from nstudent.data.survey import Survey
     from nstudent.progress import Progress
 
-_MEGABYTES = 19
-"""Size of the pretrained weights that are proposed."""
+_MEGABYTES = 41
+"""Size of the pretrained weights that are proposed, of both backbones together."""
 
 
 _Photos = Annotated[
@@ -39,7 +39,7 @@ _Download = Annotated[
     bool | None,
     typer.Option(
         "--yes/--no-download",
-        help="Whether the run may download pretrained weights (19 MB). Default: you are asked, and where there is no "
+        help="Whether the run may download pretrained weights (41 MB). Default: you are asked, and where there is no "
         "terminal, nothing is downloaded.",
     ),
 ]
@@ -59,6 +59,8 @@ def init_command(
     file that is there is never overwritten.
     """
     _refuse_existing(out)
+    # What follows takes a while to begin with, and longest on a busy machine.
+    typer.echo("looking at your images, then timing a few steps: nothing is downloaded", err=True)
     from nstudent.config.first_page import as_text, configured, propose, shortened
     from nstudent.screen.bars import Screen
 
@@ -79,6 +81,8 @@ def init_command(
     typer.echo(f"wrote {out}: read it, and change what you know better")
     typer.echo("  (nstudent config explain KEY says what a key means)")
     print_expected(took)
+    if situation.weights is True:
+        typer.echo(f"  when it starts it downloads pretrained weights ({_MEGABYTES} MB) from huggingface.co, once")
     typer.echo(f"run it:  nstudent run-all --config {out}")
 
 
@@ -136,7 +140,7 @@ def _weights(side: int | None, given: Path | None, download: bool | None) -> boo
     Raises:
         ConfigError: The file that was named is not there.
     """
-    from nstudent.config.first_page import BACKBONE, wants_weights
+    from nstudent.config.first_page import BACKBONE, OTHER_BACKBONE, wants_weights
 
     if given is not None:
         if not given.exists():
@@ -149,7 +153,7 @@ def _weights(side: int | None, given: Path | None, download: bool | None) -> boo
     if sys.stdin.isatty() and sys.stderr.isatty():
         return typer.confirm(
             f"With few labels, pretrained weights are worth more than anything else. May the run download those of\n"
-            f"{BACKBONE} ({_MEGABYTES} MB, ImageNet, Apache-2.0) from huggingface.co?",
+            f"{BACKBONE} and {OTHER_BACKBONE} ({_MEGABYTES} MB, ImageNet, Apache-2.0) from huggingface.co?",
             default=False,
             err=True,
         )
@@ -167,6 +171,11 @@ def _head(out: Path, found: Survey, took: str) -> list[str]:
         f"Written by nstudent init, for {found.labelled:,} labelled images and {found.images:,} in all.",
         f"run it:     nstudent run-all --config {out}",
         f"it takes    {took}",
+        *(
+            ["            (other programs used the machine then: alone it may be faster)"]
+            if is_used_by_others()
+            else []
+        ),
         "other keys: nstudent config explain",
         f"images:     nstudent data check --config {out}",
     ]

@@ -6,18 +6,21 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from nstudent.cli.arguments import ConfigOption, Overrides, RunDirOption, StageName
 from nstudent.cli.interruption import USER_ERROR, interruptible
 from nstudent.cli.status import print_states
 from nstudent.distributed.world import Alone, IndependentJob, World
-from nstudent.errors import ConfigError, TrainingError
+from nstudent.errors import ArtifactError, ConfigError, TrainingError
 from nstudent.machine import is_one_of_several, out_of_working_folder
 from nstudent.runs.plan import STAGES, needed_until, plan
 from nstudent.runs.stage import Step
 from nstudent.session import Session
+
+if TYPE_CHECKING:
+    from nstudent.runs.folder import Run
 
 
 def run_all_command(
@@ -34,7 +37,10 @@ def run_all_command(
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the plan, see that all it names is there, and stop.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Show the plan and what is up to date of it, see that all it names is there, and stop."
+        ),
     ] = False,
 ) -> None:
     """Train a teacher, label the heap, filter, train students, and score everything.
@@ -42,8 +48,8 @@ def run_all_command(
     Steps that are up to date are skipped; an interrupted step goes on where it was. Run the same command again after
     any interruption.
     """
-    from nstudent.cli import console
-    from nstudent.runs.preflight import check_named
+    from nstudent.runs.folder import Run
+    from nstudent.runs.preflight import check_heap, check_named
     from nstudent.runs.run import run_all
     from nstudent.runs.sized_config import load_config
     from nstudent.screen.bars import Screen
@@ -51,8 +57,9 @@ def run_all_command(
     settings = load_config(config, overrides or [])
     steps = needed_until(plan(settings), until)
     if dry_run:
-        console.print_plan(steps)
+        _print_dry(Run.open(settings, run_dir), steps)
         check_named(settings, steps)
+        check_heap(settings, steps)
         return
     with interruptible() as stop, _together(settings.device) as world:
         screen = Screen([step.name for step in steps])
@@ -63,6 +70,28 @@ def run_all_command(
         _print_until(folder, steps)
         return
     _print_end(folder, steps)
+
+
+def _print_dry(run: Run, steps: Sequence[Step]) -> None:
+    """Print the plan, and, where anything of it lies in the run folder, what becomes of each step and why.
+
+    Raises:
+        ArtifactError: The run would be refused, because unfinished work for other settings lies there.
+    """
+    from nstudent.cli import console
+    from nstudent.runs.status import foreseen
+    from nstudent.runs.words import WOULD
+
+    states = [state for state in foreseen(run) if state.step in steps]
+    if all(state.state == "missing" for state in states):
+        console.print_plan(steps)
+        return
+    refused = next((state.reason for state in states if state.state == "refused"), None)
+    console.print_plan(
+        steps, {each.step.name: (WOULD[each.state], "" if each.reason == refused else each.reason) for each in states}
+    )
+    if refused is not None:
+        raise ArtifactError(refused)
 
 
 def _print_end(run_dir: Path, steps: Sequence[Step]) -> None:

@@ -8,12 +8,14 @@ from nstudent.config.data import USUAL_LEVELS
 from nstudent.config.schema import Config
 from nstudent.machine import out_of_working_folder
 from nstudent.progress import Progress
-from nstudent.runs.preflight import check_networks
+from nstudent.runs.preflight import check_networks, weights_to_download
 from nstudent.runs.stage import Step
 
 
 def rehearse(config: Config, steps: Sequence[Step], progress: Progress, processes: int = 1) -> None:
     """Try the networks of these steps; nothing is read but weights that the configuration names.
+
+    Weights that timm is to download are downloaded first.
 
     Args:
         config: Configuration of the run.
@@ -25,11 +27,16 @@ def rehearse(config: Config, steps: Sequence[Step], progress: Progress, processe
         ConfigError: A network cannot be trained as the configuration says; one line with the key and the remedy.
     """
     stages = {step.stage.name: step.stage for step in steps if step.stage.trains}
-    if not stages:
-        return
     for step in steps:
         if step.stage.trains:
             check_networks(step.settings(config))
+    wanted = {name: key for step in steps for name, key in weights_to_download(step.settings(config)).items()}
+    if wanted:
+        with out_of_working_folder():
+            from nstudent.models.downloads import download
+        download(wanted, progress)
+    if not stages:
+        return
     # It imports torch, which a run that is up to date does without.
     with out_of_working_folder():
         from nstudent.models.device import device_or_cpu

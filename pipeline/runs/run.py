@@ -10,6 +10,7 @@ from nstudent.errors import ConfigError
 from nstudent.runs.folder import Run
 from nstudent.runs.jobs import Jobs, is_to_be_made, side_by_side
 from nstudent.runs.plan import STAGES, check_stage, needed_until
+from nstudent.runs.preflight import check_heap
 from nstudent.runs.rehearsal import rehearse
 from nstudent.runs.stage import Step
 from nstudent.session import Session
@@ -42,6 +43,7 @@ def run_all(
     with run.as_leader() as leads:
         if leads:
             _refuse_other_work(run, steps)
+            check_heap(config, [step for step in steps[:1] if is_to_be_made(run, step)])
             run.write_config()
             _rehearse(run, steps)
             with run.foreseen(steps), side_by_side(run, steps) as jobs:

@@ -21,6 +21,17 @@ DOES: Mapping[str, str] = {
 }
 """What each stage does, by its name."""
 
+WOULD: Mapping[str, str] = {
+    "done": "up to date",
+    "partial": "goes on",
+    "stale": "made again",
+    "missing": "made",
+    "perhaps": "perhaps made again",
+    "refused": "refused: see below",
+    "not needed": "not needed",
+}
+"""What a run that is made now does with a step, by the state of the step (``status.foreseen``)."""
+
 _CLASSIFIERS: Mapping[str, str] = {
     "probe": "a quick regression on features of the images, as a yardstick",
     "teacher": "learnt from your labelled images; guesses labels of the others",

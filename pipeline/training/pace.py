@@ -19,6 +19,8 @@ from nstudent.training.trial import Conditions, PlannedTraining
 _STEPS = 3
 _LEAST_SECONDS = 0.5
 _MOST_STEPS = 50
+_ENOUGH_SECONDS = 5.0
+"""Steps that take so long together are enough, be they fewer than ``_STEPS``: a busy machine is not waited for."""
 _MOST_IMAGES = 128
 """Larger batches are timed by a part of them."""
 _IMAGES_OF_A_PROBE = 16
@@ -97,7 +99,9 @@ def _seconds(step: Callable[[], None]) -> float:
     """Mean time of a step."""
     step()  # The first one allocates, and chooses kernels.
     began, done = time.monotonic(), 0
-    while done < _STEPS or (time.monotonic() - began < _LEAST_SECONDS and done < _MOST_STEPS):
+    while True:
         step()
         done += 1
-    return (time.monotonic() - began) / done
+        passed = time.monotonic() - began
+        if passed >= _ENOUGH_SECONDS or (done >= _STEPS and (passed >= _LEAST_SECONDS or done >= _MOST_STEPS)):
+            return passed / done

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,10 +11,11 @@ from subprocess import CompletedProcess
 from typing import TYPE_CHECKING
 
 import pytest
-from nstudent import cli
+from nstudent import cli, load_config
 from nstudent.errors import NstudentError, TrainingError
-from nstudent.runs.plan import STAGES
+from nstudent.runs.plan import STAGES, plan
 from nstudent.runs.step_metrics import DataMetrics
+from nstudent.runs.words import DOES
 
 if TYPE_CHECKING:
     from conftest import FakeStages
@@ -168,6 +170,74 @@ def test_a_dry_run_prints_the_plan_and_makes_nothing(command: Command, tmp_path:
     assert rows[6][1].startswith("learns from the labels and from the guesses ")
     assert rows[6][1].endswith(" 00-data, 03-choose, 04-pseudolabel, 05-filter")
     assert list(tmp_path.iterdir()) == []
+
+
+def _dry(command: Command, *words: str) -> dict[str, str]:
+    """What a dry run says of each step: its row without the columns about every run."""
+    done = command("run-all", "--dry-run", "rounds=1", "probe.members=[]", *words)
+    assert done.returncode == 0, done.stderr
+    return _becomes(done)
+
+
+def _becomes(done: CompletedProcess[str]) -> dict[str, str]:
+    head, *rows = done.stdout.splitlines()
+    assert head.split()[:2] == ["step", "now"]
+    does, reads = head.index("what it does"), head.index("reads")
+    cells = {row.split()[0]: (" ".join(row[:does].split()[1:]), row[does:reads].strip()) for row in rows}
+    known = {step.name: DOES[step.stage.name] for step in plan(load_config(None, ["rounds=1", "probe.members=[]"]))}
+    return {name: now if why == known[name] else f"{now}: {why}" for name, (now, why) in cells.items()}
+
+
+def test_a_dry_run_in_a_copied_run_says_what_is_made_again_and_why(
+    command: Command, fake_stages: FakeStages, tmp_path: Path
+) -> None:
+    made = ["rounds=1", "probe.members=[]", "pseudolabel.threshold=0.6", "--run-dir"]
+    assert command("run-all", *made, "run").returncode == 0
+    shutil.copytree("run", "copy")
+    before = {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()}
+    same = _dry(command, "pseudolabel.threshold=0.6", "--run-dir", "copy")
+    assert set(same.values()) == {"up to date"}
+    other = _dry(command, "pseudolabel.threshold=0.7", "--run-dir", "copy")
+    assert other == {
+        **dict.fromkeys(("00-data", "01-teacher", "02-baseline", "03-choose"), "up to date"),
+        "04-pseudolabel": "made again: pseudolabel.threshold changed from 0.6 to 0.7",
+        "05-filter": "made again: pseudolabel.threshold changed from 0.6 to 0.7",
+        "06-student": "perhaps made again: if 04-pseudolabel comes out different",
+        "07-choose": "perhaps made again: if 06-student comes out different",
+        "08-evaluate": "perhaps made again: if 04-pseudolabel comes out different",
+    }
+    shutil.rmtree("copy/04-pseudolabel")
+    assert _dry(command, "pseudolabel.threshold=0.6", "--run-dir", "copy")["04-pseudolabel"] == "made"
+    shutil.copytree("run/04-pseudolabel", "copy/04-pseudolabel")
+    assert {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()} == before
+
+
+def test_a_dry_run_says_that_an_interrupted_step_goes_on_or_is_refused(
+    command: Command, fake_stages: FakeStages, tmp_path: Path
+) -> None:
+    fake_stages.failing = {"02-baseline": KeyboardInterrupt()}
+    command("run-all", "rounds=1", "probe.members=[]")
+    folder = tmp_path / "runs" / "digits"
+    (folder / "02-baseline.partial" / "work").write_text("x")
+    found = _dry(command)
+    assert (found["01-teacher"], found["02-baseline"], found["03-choose"]) == ("up to date", "goes on", "made")
+    refused = command("run-all", "--dry-run", "rounds=1", "probe.members=[]", "student.epochs=3")
+    assert _becomes(refused)["02-baseline"] == "refused: see below"
+    assert refused.returncode == 2
+    said = (
+        "nstudent: runs/digits/02-baseline.partial holds unfinished work for other settings or inputs (student.epochs"
+    )
+    assert refused.stderr.startswith(said)
+    assert refused.stderr == command("run-all", "rounds=1", "probe.members=[]", "student.epochs=3").stderr
+
+
+def test_a_dry_run_says_that_there_is_nothing_to_learn_from(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "photos" / "cat").mkdir(parents=True)
+    (tmp_path / "photos" / "cat" / "1.png").touch()
+    done = command("run-all", "--dry-run", "data.source=folder", "data.root=photos")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("nstudent: there are no unlabelled images to learn from: give")
+    assert command("run-all", "--dry-run", "data.source=folder", "data.root=photos", "rounds=0").returncode == 0
 
 
 def test_until_a_stage_the_states_and_scores_of_its_steps_are_shown(command: Command, fake_stages: FakeStages) -> None:

@@ -152,6 +152,8 @@ def test_weights_are_downloaded_if_that_was_said_and_a_file_is_taken(command: Co
         done = command("init", "photos", *words, "--out", "it.yaml")
         assert done.returncode == 0, done.stderr
         assert "nobody was there to ask" not in done.stderr
+        assert done.stderr.startswith("looking at your images, then timing a few steps: nothing is downloaded\n")
+        assert ("it downloads pretrained weights (41 MB) from huggingface.co" in done.stdout) is ("--yes" in words)
         config = load_config(folder / "it.yaml")
         (folder / "it.yaml").unlink()
         assert config.rounds == 0

@@ -6,6 +6,7 @@ from nstudent.config.members import ProbeConfig
 from nstudent.progress import Silence
 from nstudent.runs import forecast as module
 from nstudent.runs.forecast import Amounts, Forecast, forecast
+from nstudent.training import pace
 from nstudent.training.pace import seconds_of_features, seconds_per_pass
 from nstudent.training.trial import Conditions, PlannedTraining, any_outputs
 
@@ -51,6 +52,19 @@ def test_a_probe_is_fitted_to_images_and_their_mirror_images_and_answers_like_th
     # A pass forward of two members, a baseline and a student.
     assert none.labelling == pytest.approx(4 * 0.1 / 3 * said)
     assert found.total - none.total == pytest.approx(0.2 * said + 40)
+
+
+@pytest.mark.parametrize(("seconds", "steps"), [(6.0, 2), (1.0, 4), (0.001, 51)])
+def test_few_steps_are_timed_where_they_take_long(seconds: float, steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, taken = [0.0], []
+
+    def step() -> None:
+        now[0] += seconds
+        taken.append(now[0])
+
+    monkeypatch.setattr(pace.time, "monotonic", lambda: now[0])
+    assert pace._seconds(step) == pytest.approx(seconds)
+    assert len(taken) == steps
 
 
 def test_passes_forward_alone_count_a_third(tried: list[str]) -> None:

@@ -1,15 +1,19 @@
 """A dry run is instant, and notices what is not there all the same."""
 
+import struct
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
 
+import numpy as np
 import pytest
-from nstudent import load_config, plan
+from nstudent import load_config, plan, run_all
 from nstudent.config.network_names import check_network_name, network_names
-from nstudent.errors import ConfigError, NstudentError
-from nstudent.runs.preflight import check_named
+from nstudent.data.sources import NO_HEAP
+from nstudent.errors import ConfigError, DataError, NstudentError
+from nstudent.runs.preflight import check_heap, check_named
+from nstudent.storage import hdf5
 
 
 def _missing(*words: str) -> str:
@@ -52,6 +56,85 @@ def test_what_is_not_there_is_named(
     monkeypatch.chdir(tmp_path)
     found = _missing(*words)
     assert found.startswith(said) if said else found == ""
+
+
+def _idx(folder: Path) -> None:
+    for split in ("train", "t10k"):
+        for kind, numbers in (
+            ("images-idx3", np.zeros((2, 4, 4), np.uint8)),
+            ("labels-idx1", np.arange(2, dtype="u1")),
+        ):
+            head = struct.pack(f">HBB{numbers.ndim}I", 0, 8, numbers.ndim, *numbers.shape)
+            (folder / f"{split}-{kind}-ubyte").write_bytes(head + numbers.tobytes())
+
+
+def _hdf5(path: Path, split: list[int], label: list[list[int]]) -> None:
+    hdf5.write(path, {"split": np.array(split, dtype=np.int8), "label": np.array(label, dtype=np.int32)}, {})
+
+
+@pytest.fixture
+def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sources of every kind, with unlabelled images and without."""
+    monkeypatch.chdir(tmp_path)
+    for name in (
+        *("flat/cat/1.png", "flat/dog/1.png", "flat/.hidden"),
+        *("divided/train/cat/1.png", "divided/val/cat/2.png", "divided/seg_test/cat/3.png"),
+        *("heaped/train/cat/1.png", "heaped/Unlabeled/2.png"),
+        *("nameless/cat/1.png", "nameless/2.png"),
+        *("inner/train/cat/1.png", "inner/train/2.png"),
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "plain.csv").write_text("path,class\na.png,cat\nb.png,dog\n")
+    (tmp_path / "split.csv").write_text("path,class,split\na.png,cat,train\nb.png,,unlabeled\n")
+    (tmp_path / "empty.csv").write_text("path,class\na.png,cat\nb.png, \n")
+    (tmp_path / "odd.csv").write_text("who,knows\n1,2\n")
+    _hdf5(tmp_path / "plain.h5", [0, 1, 2], [[0, 0], [1, -1], [1, -2]])
+    _hdf5(tmp_path / "split.h5", [0, 1, 3], [[0, 0], [1, 1], [1, 1]])
+    _hdf5(tmp_path / "unknown.h5", [0, 1, 0], [[0, 0], [1, 1], [-2, -2]])
+    (tmp_path / "idx").mkdir()
+    _idx(tmp_path / "idx")
+
+
+@pytest.mark.usefixtures("sources")
+@pytest.mark.parametrize(
+    ("words", "none"),
+    [
+        ("data.source=folder data.root=flat", True),
+        ("data.source=folder data.root=flat data.unlabelled_root=heaped", False),
+        ("data.source=folder data.root=flat data.labelled=0.5", False),
+        ("data.source=folder data.root=flat rounds=0", False),
+        ("data.source=folder data.root=divided", True),
+        ("data.source=folder data.root=heaped", False),
+        ("data.source=folder data.root=heaped data.split_folders=none", True),
+        ("data.source=folder data.root=nameless", False),
+        ("data.source=folder data.root=inner", False),
+        ("data.source=csv data.root=. data.table=plain.csv", True),
+        ("data.source=csv data.root=. data.table=split.csv", False),
+        ("data.source=csv data.root=. data.table=empty.csv", False),
+        ("data.source=csv data.root=. data.table=odd.csv", False),
+        ("data.source=hdf5 data.root=plain.h5", True),
+        ("data.source=hdf5 data.root=split.h5", False),
+        ("data.source=hdf5 data.root=unknown.h5", False),
+        ("data.source=idx data.root=idx data.class_paths=[a,b] data.levels=[c]", True),
+        ("", False),
+    ],
+)
+def test_a_source_that_can_have_no_unlabelled_images_is_known_at_once(words: str, none: bool) -> None:
+    config = load_config(None, words.split())
+    try:
+        check_heap(config, plan(config))
+        found = False
+    except DataError as error:
+        found = str(error) == NO_HEAP
+    assert found is none
+
+
+@pytest.mark.usefixtures("sources")
+def test_a_run_without_unlabelled_images_ends_before_it_has_made_anything() -> None:
+    with pytest.raises(DataError, match="there are no unlabelled images to learn from"):
+        run_all(load_config(None, ["data.source=folder", "data.root=flat"]), "run")
+    assert not [path for path in Path("run").rglob("*") if path.name.startswith(("00-", "config"))]
 
 
 @pytest.mark.slow

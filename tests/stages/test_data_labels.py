@@ -51,6 +51,17 @@ def test_no_unlabelled_images_names_the_ways_out(bench: Bench) -> None:
     assert bench.run(rounds=0).manifest.metrics["unlabelled"] == 0
 
 
+def test_without_unlabelled_images_nothing_is_decoded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(bench.root, classes())
+
+    def decoded(*_: object) -> None:
+        raise AssertionError("an image was decoded")
+
+    monkeypatch.setattr("nstudent.stages.data.fill", decoded)
+    # What a look at the top of the folder cannot know.
+    assert "data.unlabelled_root" in bench.refused(labelled=1000)
+
+
 def test_the_heap_is_thinned_to_the_number_asked_for(bench: Bench) -> None:
     plant(bench.root, divided())
 

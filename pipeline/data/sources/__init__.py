@@ -9,9 +9,15 @@ import importlib
 from nstudent.config.schema import DataConfig
 from nstudent.data.sources.class_names import spelled_alike
 from nstudent.data.sources.seen import Seen
-from nstudent.data.sources.source import Catalogue, Record, Source
+from nstudent.data.sources.source import Catalogue, KnowsHeap, Record, Source
 
-__all__ = ["Catalogue", "Record", "Source", "catalogue_of", "open_source", "source_seen"]
+__all__ = ["NO_HEAP", "Catalogue", "Record", "Source", "catalogue_of", "may_have_heap", "open_source", "source_seen"]
+
+NO_HEAP = (
+    "there are no unlabelled images to learn from: give data.unlabelled_root, lower data.labelled, "
+    "or set rounds=0 to train a teacher alone"
+)
+"""What a run with rounds says of a source without unlabelled images."""
 
 
 def open_source(config: DataConfig) -> Source:
@@ -32,6 +38,18 @@ def catalogue_of(source: Source, config: DataConfig) -> Catalogue:
         DataError: What it holds cannot be read, or names of classes differ in case alone.
     """
     return spelled_alike(source.catalogue(), allow_case=config.allow_case)
+
+
+def may_have_heap(config: DataConfig) -> bool:
+    """Whether a source may give unlabelled images, as far as that is known without listing it; ``False`` is certain.
+
+    Raises:
+        DataError: its files are not there.
+    """
+    if config.unlabelled_root is not None or config.labelled_amount is not None:
+        return True
+    source = open_source(config)
+    return source.may_have_heap() if isinstance(source, KnowsHeap) else True
 
 
 def source_seen(config: DataConfig) -> Seen:

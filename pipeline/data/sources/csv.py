@@ -79,6 +79,20 @@ class Table:
         passed_over = passed_over_in_heap(heap) if heap is not None else ()
         return Catalogue(records, columns.level_names, passed_over, self._notes(columns))
 
+    def may_have_heap(self) -> bool:
+        """Whether a row says so, or names no class at any level."""
+        with suppress(DataError, IndexError):
+            lines = rows(self._table)
+            _, header = next(lines, (0, []))
+            columns = read_header(header, self._config, self._table)
+            split = columns.split
+            return any(
+                (split is not None and split_named(spelled(cells[split])) == "unlabelled")
+                or not any(spelled(cells[level]) for level in columns.levels)
+                for _, cells in lines
+            )
+        return True
+
     def read(self, index: int) -> bytes:
         """Encoded bytes."""
         root, path = self._files[index]

@@ -4,7 +4,9 @@
 nothing else but images and ``root/unlabelled``; images directly under ``root`` have no label.
 """
 
+import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from nstudent.data.sources.source import (
     printable,
     read_file,
 )
+from nstudent.data.sources.splits import says_split, split_in, split_named
 from nstudent.errors import DataError
 from nstudent.taxonomy.reading import ABSENT_ENTRY, UNKNOWN_ENTRY
 
@@ -66,6 +69,20 @@ class Folder:
         passed_over = (*listings[0].passed_over, *(each for heap in listings[1:] for each in passed_over_in_heap(heap)))
         notes = [] if self._config.levels else tree.notes_on_levels(levels)
         return Catalogue(records, levels, passed_over, (*notes, *tree.notes()))
+
+    def may_have_heap(self) -> bool:
+        """Whether a folder at the top says so, or a file lies in no folder of a class."""
+        with suppress(OSError):
+            tops = [entry for entry in os.scandir(self._root) if not entry.name.startswith(".")]
+            splits = [entry for entry in tops if not entry.is_file() and self._may_be_split(entry.name)]
+            if any(split_named(entry.name) == "unlabelled" for entry in splits):
+                return True
+            inside = [entry for split in splits for entry in os.scandir(split.path)]
+            return any(entry.is_file() and not entry.name.startswith(".") for entry in (*tops, *inside))
+        return True
+
+    def _may_be_split(self, name: str) -> bool:
+        return self._config.split_folders == "auto" and (says_split(name) or split_in(name) is not None)
 
     def read(self, index: int) -> bytes:
         """Encoded bytes."""

@@ -9,6 +9,7 @@ attribute meta                  JSON: {"levels": [[class names of the coarsest l
 """
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 from nstudent.config.schema import DataConfig
 from nstudent.data.sources.seen import Seen, seen_files
 from nstudent.data.sources.source import SPLITS, Catalogue, Label, Record, existing, levels_of, printable
-from nstudent.errors import DataError
+from nstudent.errors import ArtifactError, DataError
 from nstudent.storage.hdf5 import Array, attributes, mapped
 from nstudent.taxonomy.reading import ABSENT_ENTRY, UNKNOWN_ENTRY, is_name
 from nstudent.taxonomy.spelling import spelled
@@ -65,6 +66,14 @@ class Packed:
         ]
         levels = levels_of(self._levels, len(classes), f"the attribute 'meta' of {self._path}")
         return Catalogue(records, levels)
+
+    def may_have_heap(self) -> bool:
+        """Whether the split of an image says so, or it has no class at any level."""
+        with suppress(ArtifactError, KeyError, ValueError, TypeError):
+            arrays = mapped(self._path)
+            heap = arrays["split"] == SPLITS.index("unlabelled")
+            return bool(heap.any() or (arrays["label"] == UNKNOWN).all(axis=1).any())
+        return True
 
     def read(self, index: int) -> bytes:
         """Encoded bytes."""

@@ -59,6 +59,10 @@ class Idx:
             records += [Record(f"{split}-{i:06d}", self._labels[c], split) for i, c in enumerate(classes)]
         return Catalogue(records, self._levels, notes=self._merged())
 
+    def may_have_heap(self) -> bool:
+        """Never: each image has a number."""
+        return False
+
     def _merged(self) -> tuple[str, ...]:
         numbers: dict[Label, list[str]] = {}
         for number, label in enumerate(self._labels):

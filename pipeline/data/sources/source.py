@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -72,6 +72,14 @@ class Source(Protocol):
             ImageError: this image cannot be read; the others may be.
             DataError: the whole source is gone.
         """
+
+
+@runtime_checkable
+class KnowsHeap(Protocol):
+    """A source that knows without listing itself whether any of its images may be unlabelled."""
+
+    def may_have_heap(self) -> bool:
+        """Whether that can be; ``False`` is certain. What cannot be read is for ``catalogue`` to say: ``True``."""
 
 
 def levels_of(named: tuple[str, ...] | None, depth: int, what: str) -> tuple[str, ...]:
