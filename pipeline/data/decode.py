@@ -32,7 +32,7 @@ from nstudent.data.sources.kinds import HEAD_BYTES, HEIC, INSTALL_HEIC, heic_is_
 from nstudent.errors import ImageError, summary
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-VERSION = 2
+VERSION = 3
 """Raised when the same bytes should give other pixels; stands in every data artifact."""
 
 MIN_SIDE_PX = 2
