@@ -61,8 +61,7 @@ def run(context: Context) -> DataMetrics:
     truth = encode_labels(records, taxonomy)
     taxonomy = taxonomy.including(truth)
     split = draw_splits(truth, [record.split for record in records], config, seed)
-    if context.config.rounds and not (split == UNLABELLED).any():
-        raise DataError(NO_HEAP)
+    _check_heap(context, split)
     digests, reasons = fill(context.folder, source, records, config, context.progress)
     left = _Left(len(records))
     left.out(reasons, packed.UNREADABLE)
@@ -97,6 +96,12 @@ def _check_levels(context: Context, taxonomy: Taxonomy) -> None:
     problem = next(context.config.misfits(taxonomy.num_levels), None)
     if problem is not None:
         raise ConfigError(f"{problem}, which are {', '.join(taxonomy.levels)}")
+
+
+def _check_heap(context: Context, split: _Splits) -> None:
+    """That there is nothing to learn from in rounds is known before an image is decoded, too."""
+    if context.config.rounds and not (split == UNLABELLED).any():
+        raise DataError(NO_HEAP)
 
 
 class _Left:

@@ -49,7 +49,6 @@ def run_all_command(
     any interruption.
     """
     from nstudent.runs.folder import Run
-    from nstudent.runs.preflight import check_heap, check_named
     from nstudent.runs.run import run_all
     from nstudent.runs.sized_config import load_config
     from nstudent.screen.bars import Screen
@@ -58,8 +57,6 @@ def run_all_command(
     steps = needed_until(plan(settings), until)
     if dry_run:
         _print_dry(Run.open(settings, run_dir), steps)
-        check_named(settings, steps)
-        check_heap(settings, steps)
         return
     with interruptible() as stop, _together(settings.device) as world:
         screen = Screen([step.name for step in steps])
@@ -77,7 +74,16 @@ def _print_dry(run: Run, steps: Sequence[Step]) -> None:
 
     Raises:
         ArtifactError: The run would be refused, because unfinished work for other settings lies there.
+        NstudentError: Something that the configuration names is not there (``preflight``).
     """
+    from nstudent.runs.preflight import check_heap, check_named
+
+    _print_planned(run, steps)
+    check_named(run.config, steps)
+    check_heap(run.config, steps)
+
+
+def _print_planned(run: Run, steps: Sequence[Step]) -> None:
     from nstudent.cli import console
     from nstudent.runs.status import foreseen
     from nstudent.runs.words import WOULD
