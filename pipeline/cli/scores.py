@@ -36,9 +36,7 @@ def print_scores(measured: Measured) -> None:
         _print_table(block)
     what = "final classifier" if measured.refit is None else "chosen classifier"
     print_line(f"* {what}, chosen on validation. Scores: of the test images, in %.")
-    print_line(
-        f"  {scores.confidence:.0%} intervals: what other test images would change; another seed is not in them."
-    )
+    print_line(f"  {scores.confidence:.0%} intervals: what other test images would change, and not another seed.")
     _print_legend(scores)
     print_line()
     _print_table(_costs(sides, measured.seconds))
