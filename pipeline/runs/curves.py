@@ -14,7 +14,7 @@ from pathlib import Path
 
 from nstudent.errors import ArtifactError
 from nstudent.listener import NoListener
-from nstudent.storage.files import append, atomic_write, make_folder
+from nstudent.storage.files import append, atomic_write, make_folder, sweep
 
 CURVES = "curves"
 """Folder of the files, in the run folder."""
@@ -40,6 +40,8 @@ class CurveFiles(NoListener):
         those that it had not come to report are there.
         """
         make_folder(self._folder)
+        # The curves of a training that was finished before are not written again.
+        sweep(self._folder, below=False)
         self._known[training] = list(behind)
         self._write(training)
 

@@ -167,3 +167,12 @@ def test_several_listeners_hear_every_event_in_their_order() -> None:
     both.made("01-teacher", {"x": 1})
     said = [("t", []), ("t", {"epoch": 1}), ("01-teacher", {"x": 1})]
     assert events == [(name, *rest) for rest in said for name in "ab"]
+
+
+def test_what_a_killed_write_has_left_is_gone_when_the_next_training_begins(tmp_path: Path) -> None:
+    files = CurveFiles(tmp_path)
+    files.begins("05-filter/filter 0", [])
+    left = tmp_path / "curves" / ".05-filter.filter-0.csv.01234567.writing"
+    left.write_text("half")
+    files.begins("06-student/student", [])
+    assert sorted(path.name for path in left.parent.iterdir()) == ["05-filter.filter-0.csv", "06-student.student.csv"]

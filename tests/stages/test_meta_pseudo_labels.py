@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from nstudent.classifier import Classifier
 from nstudent.config.schema import Config
-from nstudent.report.page import render
+from nstudent.report.page import write_report
 from nstudent.runs.curves import read_curves
 from nstudent.runs.run import run_all, run_stage
 from nstudent.runs.status import status
@@ -30,7 +30,7 @@ def test_the_run_ends_with_a_report_and_its_student_is_a_candidate_like_each_oth
     assert {state.state for state in status(learnt)} == {"done"}
     candidates = {candidate.name for candidate in ChoiceMetrics.of(Manifest.read(learnt / "07-choose")).candidates}
     assert "06-student" in candidates
-    assert "06-student" in render(learnt)
+    assert "06-student" in write_report(learnt).read_text(encoding="utf-8")
     assert Classifier.load(learnt).taxonomy.num_levels == 3
 
 
