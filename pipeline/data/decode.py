@@ -41,8 +41,6 @@ _BACKGROUND = 127
 
 TOO_MUCH_MEMORY = "its decoder asks for more memory than an image of its size needs"
 _ORIENTATION = 0x0112
-_PNG_DEPTH = 24
-"""Offset of the byte that says how many bits a channel has."""
 _PNG_COLOUR, _PALETTE = 25, 3
 """Offset of the byte that says what a pixel is, and what it says of numbers in a palette."""
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -194,7 +192,7 @@ def _png(content: bytes, bits: int | None) -> Pixels:
     if array is None:
         raise ImageError("damaged PNG data")
     pixels = np.asarray(array, dtype=np.uint8)
-    return depths.colour(pixels, content, bits) if content[_PNG_DEPTH] > 8 else pixels
+    return depths.colour(pixels, content, bits) if content[depths.PNG_DEPTH] > 8 else pixels
 
 
 def _with_pillow(header: Image.Image, content: bytes, bits: int | None) -> Pixels:

@@ -23,7 +23,7 @@ _LEAST_OF_FULL = 16_384
 _BACKGROUND = 127
 _ROWS = 64
 
-_PNG_DEPTH = 24
+PNG_DEPTH = 24
 """Offset of the byte of a PNG that says how many bits a channel has."""
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
 """Tags of TIFF."""
@@ -33,7 +33,7 @@ _WHITE_IS_ZERO, _SIGNED = 0, 2
 def declared_bits(image: Image.Image, content: bytes) -> int:
     """Bits a channel of an opened image, as its file says; 8 where that is what its decoder makes of any depth."""
     if image.format == "PNG":
-        return content[_PNG_DEPTH]
+        return content[PNG_DEPTH]
     if image.format == "TIFF":
         return max(_tag(image, _BITS_PER_SAMPLE, 1))
     if image.format == "JPEG2000":
@@ -130,10 +130,10 @@ def with_alpha(image: Image.Image, content: bytes) -> Image.Image:
         ImageError: It has channels of 16 bits that are not read.
     """
     key = image.info.get("transparency")
-    if image.format != "PNG" or image.mode not in ("L", "RGB") or content[_PNG_DEPTH] == 8:
+    if image.format != "PNG" or image.mode not in ("L", "RGB") or content[PNG_DEPTH] == 8:
         return image.convert("RGBA")
     if image.mode == "L" and isinstance(key, int):
-        image.info["transparency"] = key * 255 // (2 ** content[_PNG_DEPTH] - 1)
+        image.info["transparency"] = key * 255 // (2 ** content[PNG_DEPTH] - 1)
         return image.convert("RGBA")
     colours = image.convert("RGB")
     colours.putalpha(Image.fromarray((_as_it_is(content)[..., 3] >> 8).astype(np.uint8)))

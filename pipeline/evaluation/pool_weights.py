@@ -15,8 +15,8 @@ from nstudent.taxonomy.tree import LabelArray
 
 Distribution = npt.NDArray[np.float32]
 Weigh = Callable[[Sequence[Sequence[Distribution]], LabelArray, Outputs], tuple[float, ...]]
-"""Of each classifier the pooled distributions per level, (images, outputs), before any calibration; the labels,
-(images, levels); and the outputs of the classifiers -> a weight for each classifier; they sum to 1."""
+"""Weights of a pool, which sum to 1, from what each classifier gives per level, (images, outputs), before any
+calibration, from the labels, (images, levels), and from the outputs of the classifiers."""
 
 _SMALLEST = 1e-12
 _FEWEST_IMAGES = 10

@@ -46,7 +46,7 @@ _OF_TIMM = (
     # What ResMLP has in place of a normalisation: its scales and shifts alone.
     Affine,
 )
-"""Those that are no kinds of torch's. The responses of GRN are a layer of their own between two convolutions."""
+"""Normalisations that torch has not. The responses of GRN are a layer of their own between two convolutions."""
 
 
 def is_normalisation(layer: nn.Module) -> bool:
@@ -55,7 +55,7 @@ def is_normalisation(layer: nn.Module) -> bool:
 
 
 _OF_BATCHES = (_BatchNorm, EvoNorm2dB0, EvoNorm2dB1, EvoNorm2dB2, InplaceAbn)
-"""Those that keep the statistics of batches. A frozen one has some, too, which are weights like any others."""
+"""Normalisations that keep the statistics of batches. A frozen one has some, too, which are weights like any others."""
 
 
 class _Moments:

@@ -22,7 +22,7 @@ _FEWEST_JUDGED = 20
 _OTHER = 0.08
 """Difference of the mean confidence on the heap and on validation above which they are called different images."""
 _SURE = 3.0
-"""So many standard errors of the mean confidence on validation the difference has to be as well."""
+"""Number of standard errors of the mean confidence on validation that the difference has to exceed as well."""
 _FEW = 0.2
 """Share of the heap that is labelled at a level below which that is called few."""
 _MUCH = 0.3

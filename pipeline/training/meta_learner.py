@@ -48,7 +48,7 @@ class MetaPseudoLabels:
 
     config: MetaConfig
     outputs: Outputs
-    """Those of both networks."""
+    """Outputs of both networks."""
     supervised: Supervised
     """The loss of the given labels, and that of the pseudo-labels."""
     num_labelled: int

@@ -1,7 +1,6 @@
 """``nstudent init`` and ``nstudent data check``: a newcomer's first two screens."""
 
 import os
-import pty
 import struct
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 from nstudent.config.file import load_config
 from PIL import Image
+from pseudo_terminal import at_a_terminal
 
 Command = Callable[..., "CompletedProcess[str]"]
 _SHORT = ("teacher.epochs=1", "student.epochs=1", "data.image_size=16", "evaluate.resamples=20", "jobs=1", "threads=1")
@@ -169,20 +169,7 @@ def test_weights_are_downloaded_if_that_was_said_and_a_file_is_taken(command: Co
 
 def _answered(folder: Path, answer: str) -> str:
     """What a person sees at a terminal who gives this answer."""
-    leader, terminal = pty.openpty()
-    words = [sys.executable, "-m", "nstudent", "init", "photos"]
-    with subprocess.Popen(words, cwd=folder, stdin=terminal, stdout=terminal, stderr=terminal) as process:
-        os.close(terminal)
-        os.write(leader, f"{answer}\n".encode())
-        seen = b""
-        try:
-            while part := os.read(leader, 4096):
-                seen += part
-        except OSError:  # Linux says so when the other side is closed.
-            pass
-    os.close(leader)
-    assert process.returncode == 0
-    return seen.decode()
+    return at_a_terminal([sys.executable, "-m", "nstudent", "init", "photos"], typed=f"{answer}\n", folder=folder)
 
 
 @pytest.mark.slow

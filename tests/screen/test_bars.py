@@ -1,17 +1,13 @@
 """What a person sees of several pieces of work that go on at the same time."""
 
-import fcntl
 import io
 import os
-import pty
 import re
-import struct
-import subprocess
 import sys
-import termios
 
 import pytest
 from nstudent.screen.bars import Screen, _Block
+from pseudo_terminal import at_a_terminal
 from rich.console import Console
 
 
@@ -178,22 +174,10 @@ with screen.task("member 0", 1234, "batches") as one, screen.task("baseline", 12
 @pytest.mark.slow
 @pytest.mark.parametrize(("columns", "left"), [(80, "run ends in 20 min"), (60, "20 min left")])
 def test_on_a_terminal_the_figures_of_two_trainings_are_whole(columns: int, left: str) -> None:
-    leader, terminal = pty.openpty()
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")}
-    environment |= {"TERM": "xterm"}
     words = [sys.executable, "-c", _ON_A_TERMINAL]
-    with subprocess.Popen(words, stdin=terminal, stdout=terminal, stderr=terminal, env=environment) as process:
-        os.close(terminal)
-        seen = b""
-        try:
-            while part := os.read(leader, 4096):
-                seen += part
-        except OSError:  # Linux says so when the other side is closed.
-            pass
-    os.close(leader)
-    assert process.returncode == 0, seen.decode()
-    lines = [line.rstrip() for line in re.sub("\x1b\\[[^a-zA-Z]*[a-zA-Z]", "", seen.decode()).split("\r\n")]
+    seen = at_a_terminal(words, columns=columns, environment={**environment, "TERM": "xterm"})
+    lines = [line.rstrip() for line in re.sub("\x1b\\[[^a-zA-Z]*[a-zA-Z]", "", seen).split("\r\n")]
     last = [line.split("\r")[-1] for line in lines if "1234/1234" in line][-2:]
     assert [line.split()[0] for line in last] == ["member", "baseline"]
     for line in last:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from nstudent.config.schema import NoiseConfig
 from nstudent.data.dataset import Dataset
@@ -60,6 +61,29 @@ def fit(
 ) -> Trained:
     folder.mkdir(exist_ok=True)
     return loop.fit(folder / "checkpoint.safetensors", progress or Silence(), name, validate, tell, begins)
+
+
+def check_goes_on(
+    make: Callable[[], Loop], killed: Silence, folder: Path, whole: tuple[Loop, Trained], seed: int
+) -> Loop:
+    """Check that a killed training goes on to the same bits as one that nobody interrupts; returns its loop.
+
+    Args:
+        make: Makes the loop anew, as another process would.
+        killed: Progress that ends the training at some step.
+        folder: An empty folder for the checkpoint.
+        whole: The loop and the outcome of the training that nobody interrupts.
+        seed: Of torch's generator when the training goes on: another process would have another past.
+    """
+    with pytest.raises(KeyboardInterrupt):
+        fit(make(), folder, killed)
+    torch.manual_seed(seed)
+    resumed = make()
+    trained = fit(resumed, folder)
+    assert trained.history == whole[1].history
+    assert trained.spent == whole[1].spent
+    assert bytes_of(trained.network) == bytes_of(whole[1].network)
+    return resumed
 
 
 def losses(trained: Trained) -> list[float]:

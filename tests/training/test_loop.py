@@ -4,13 +4,14 @@ import json
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from fitting import LENGTH, MILD, bytes_of, fit, losses, supervised
+from fitting import LENGTH, MILD, bytes_of, check_goes_on, fit, losses, supervised
 from nstudent.data.dataset import Dataset
 from nstudent.distributed.world import Alone
 from nstudent.errors import ArtifactError, StoppedError
@@ -71,14 +72,8 @@ def test_a_killed_training_goes_on_to_the_same_bits(
     tmp_path: Path,
 ) -> None:
     """Dropout, stochastic depth, RandAugment, erasing, CutMix and MixUp are all on."""
-    with pytest.raises(KeyboardInterrupt):
-        fit(make_loop(LENGTH, self_ensemble=self_ensemble), tmp_path, kill_after(killed_after))
-    torch.manual_seed(killed_after)  # another process would have another past
-    resumed = make_loop(LENGTH, self_ensemble=self_ensemble)
-    trained = fit(resumed, tmp_path)
-    whole, whole_trained = uninterrupted[self_ensemble]
-    assert trained.history == whole_trained.history
-    assert bytes_of(trained.network) == bytes_of(whole_trained.network)
+    make, whole = partial(make_loop, LENGTH, self_ensemble=self_ensemble), uninterrupted[self_ensemble][0]
+    resumed = check_goes_on(make, kill_after(killed_after), tmp_path, uninterrupted[self_ensemble], killed_after)
     assert bytes_of(resumed.method.network) == bytes_of(whole.method.network)
     if self_ensemble:
         averages, expected = resumed.method.objective.state_dict(), whole.method.objective.state_dict()

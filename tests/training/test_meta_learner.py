@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from fitting import LENGTH, bytes_of, fit, losses
+from fitting import LENGTH, bytes_of, check_goes_on, fit, losses
 from nstudent.config.schema import MetaConfig, ModelConfig
 from nstudent.config.training import NoiseConfig
 from nstudent.data.batches import Batch
@@ -200,14 +201,8 @@ def test_a_killed_training_goes_on_to_the_same_bits(
     tmp_path: Path,
 ) -> None:
     """Both networks, their optimisers and averages, the mean of the gains, and an epoch that is half over."""
-    with pytest.raises(KeyboardInterrupt):
-        fit(make_loop(LENGTH, meta=META), tmp_path, kill_after(killed_after))
-    torch.manual_seed(killed_after)
-    resumed = make_loop(LENGTH, meta=META)
-    trained = fit(resumed, tmp_path)
-    assert trained.history == whole[1].history
-    assert trained.spent == whole[1].spent
-    assert bytes_of(trained.network) == bytes_of(whole[1].network)
+    make = partial(make_loop, LENGTH, meta=META)
+    resumed = check_goes_on(make, kill_after(killed_after), tmp_path, whole, killed_after)
     ours, theirs = learner_of(resumed), learner_of(whole[0])
     for name in ("student", "teacher"):
         assert bytes_of(getattr(ours, name).network) == bytes_of(getattr(theirs, name).network)

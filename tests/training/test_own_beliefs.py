@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from fitting import LENGTH, MILD, bytes_of, fit, losses
+from fitting import LENGTH, MILD, bytes_of, check_goes_on, fit, losses
 from nstudent.config.schema import ConsistencyConfig
 from nstudent.config.training import NoiseConfig
 from nstudent.data.batches import Batch
@@ -215,14 +216,8 @@ def test_a_killed_training_goes_on_to_the_same_bits(
     tmp_path: Path,
 ) -> None:
     """Weak views, running means, the average of the weights and the figures of an epoch that is half over."""
-    with pytest.raises(KeyboardInterrupt):
-        fit(make_loop(LENGTH, own_beliefs=AT_ONCE), tmp_path, kill_after(killed_after))
-    torch.manual_seed(killed_after)
-    resumed = make_loop(LENGTH, own_beliefs=AT_ONCE)
-    trained = fit(resumed, tmp_path)
-    assert trained.history == whole[1].history
-    assert trained.spent == whole[1].spent
-    assert bytes_of(trained.network) == bytes_of(whole[1].network)
+    make = partial(make_loop, LENGTH, own_beliefs=AT_ONCE)
+    resumed = check_goes_on(make, kill_after(killed_after), tmp_path, whole, killed_after)
     assert bytes_of(resumed.method.network) == bytes_of(whole[0].method.network)
     ours, theirs = (each.method.state_dict()["revision"]["moments"] for each in (resumed, whole[0]))
     assert all(torch.equal(ours[name], theirs[name]) for name in ("said", "confidence"))
