@@ -1,6 +1,7 @@
 """Runs of settings as processes of their own, several at once, each with one thread; a row is written when one ends."""
 
 import os
+import re
 import shutil
 import signal
 import statistics
@@ -152,7 +153,12 @@ class Pool:
         task = running.task
         self.took.setdefault(task.key.setting, []).append(took)
         key = {"setting": task.key.setting, "variant": task.key.variant, "seed": task.key.seed}
-        what = {"commit": task.key.commit, "words": task.variant, "device": task.device, "wall": round(took, 1)}
+        what = {
+            "commit": task.key.commit,
+            "words": [_portable(word) for word in task.variant],
+            "device": task.device,
+            "wall": round(took, 1),
+        }
         rows.append(self.out, {**key, **what, **rows.of_run(running.folder)})
         shutil.rmtree(running.folder)
         print(f"{task.name}: {took:.0f} s", flush=True)
@@ -195,6 +201,11 @@ def tasks(asked: Asked, there: Iterable[rows.Json], data: Data, device: str | No
             raise SystemExit(str(error)) from error
         found.append(Task(key, words, asked.variants[variant], device or entry.device, entry.seconds))
     return sorted(found, key=lambda task: (task.key.seed, -task.seconds))
+
+
+def _portable(word: str) -> str:
+    """A word without the folders of this machine."""
+    return re.sub(r"(?<=[ =\[])/(?:[^/ ,}\]]+/)*", "", word)
 
 
 def _last(running: Running, characters: int = 300) -> str:

@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 
 import ladder
 import ladder_tables
+import pool
 import settings
 import synthetic_tree
 
@@ -97,3 +98,11 @@ def test_tables_show_the_newest_rows_of_a_rung_beside_the_diarys_figure() -> Non
     )
     assert "### decoders: ladder_tree" in shown
     assert "### pairs" not in shown
+
+
+def test_a_row_names_no_folder_of_a_machine() -> None:
+    networks = ladder.Networks("a", "b", "backbones: [x], pretrained: /some/where/weights", 1)
+    (model, *_) = ladder.climbed()[-1].words(networks)
+    assert pool._portable(model) == ("teacher.members=[{backbones: [x], pretrained: weights, head: fine_to_coarse}]")
+    assert pool._portable("data.root=/a/b/c.h5") == "data.root=c.h5"
+    assert pool._portable("student.noise.cutmix=0.5") == "student.noise.cutmix=0.5"
