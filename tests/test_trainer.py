@@ -287,7 +287,7 @@ def test_images_that_live_on_the_device_train_the_same(
     make_trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mapped = make_trainer("augment=batch")
-    monkeypatch.setattr("nstudent.trainer.fits_beside_training", lambda *about: True)
+    monkeypatch.setattr("nstudent.training.pixels.fits_beside_training", lambda *about: True)
     resident = make_trainer("augment=batch")
     assert isinstance(resident._site.pixels, ResidentPixels)
     assert not isinstance(make_trainer("augment=image")._site.pixels, ResidentPixels), (

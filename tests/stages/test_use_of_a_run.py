@@ -52,7 +52,8 @@ def folder(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
             Image.fromarray(np.asarray(source.read(number))).save(place / f"{number}.jpg", quality=95)
         lines.append(",".join([str((folder / f"{number}.jpg").relative_to(tmp_path / "labelled")), *label]))
     (tmp_path / "labelled" / "labels.csv").write_text("\n".join(lines))
-    (tmp_path / "photos").mkdir()
+    for name in ("photos", "heap"):
+        (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
