@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from nstudent.config.schema import NoiseConfig
+from nstudent.data.batches import Examples
 from nstudent.data.dataset import Dataset
 from nstudent.labels.targets import GivenTargets
 from nstudent.models.network import Network
@@ -44,6 +45,15 @@ def heap_labels(dataset: Dataset, outputs: Outputs) -> GivenTargets:
     labels = paths[draw.integers(0, len(paths), images)].copy()
     labels[np.arange(labels.shape[1]) >= draw.integers(0, labels.shape[1] + 1, images)[:, None]] = UNKNOWN
     return GivenTargets(labels, outputs)
+
+
+def labels_and_heap(dataset: Dataset, outputs: Outputs) -> list[tuple[Examples, int]]:
+    """The parts of a lesson: 7 labelled images a step, and 9 of the heap with labels of a bad labeller."""
+    given = dataset.labels[dataset.labelled]
+    return [
+        (Examples(dataset.labelled, GivenTargets(given, outputs)), 7),
+        (Examples(dataset.unlabelled, heap_labels(dataset, outputs)), 9),
+    ]
 
 
 def bytes_of(network: nn.Module) -> dict[str, bytes]:

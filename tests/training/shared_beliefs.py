@@ -11,13 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from fitting import heap_labels, supervised
+from fitting import labels_and_heap, supervised
 from nstudent.config.schema import ConsistencyConfig, ModelConfig, NoiseConfig, TrainingConfig
-from nstudent.data.batches import Examples
 from nstudent.data.dataset import Dataset
 from nstudent.distributed.ranks import connected
 from nstudent.distributed.world import Alone, World
-from nstudent.labels.targets import GivenTargets
 from nstudent.models.device import Placement
 from nstudent.models.network import build_network
 from nstudent.progress import Silence
@@ -34,10 +32,7 @@ CONFIG = ConsistencyConfig(begins=0.0, full=0.5)
 def make(dataset: Dataset, world: World) -> Loop:
     outputs, placement = Outputs(dataset.taxonomy), Placement(torch.device("cpu"), "float32")
     given = dataset.labels[dataset.labelled]
-    parts = [
-        (Examples(dataset.labelled, GivenTargets(given, outputs)), 7),
-        (Examples(dataset.unlabelled, heap_labels(dataset, outputs)), 9),
-    ]
+    parts = labels_and_heap(dataset, outputs)
     noise = NoiseConfig(flip=True, operations=1)
     loss = replace(supervised(outputs, (1.0, 2.0, 1.0)), unlabelled_weight=1.0, heap_shares=(1.0, 0.9, 0.4))
     lesson = Lesson(

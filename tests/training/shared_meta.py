@@ -10,13 +10,11 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import torch
-from fitting import heap_labels, supervised
+from fitting import labels_and_heap, supervised
 from nstudent.config.schema import MetaConfig, ModelConfig, NoiseConfig, TrainingConfig
-from nstudent.data.batches import Examples
 from nstudent.data.dataset import Dataset
 from nstudent.distributed.ranks import connected
 from nstudent.distributed.world import Alone, World
-from nstudent.labels.targets import GivenTargets
 from nstudent.models.device import Placement
 from nstudent.models.network import build_network
 from nstudent.progress import Silence
@@ -34,11 +32,7 @@ MODEL = ModelConfig(backbones=("test_convnext",))
 
 def make(dataset: Dataset, world: World) -> Loop:
     outputs, placement = Outputs(dataset.taxonomy), Placement(torch.device("cpu"), "float32")
-    given = dataset.labels[dataset.labelled]
-    parts = [
-        (Examples(dataset.labelled, GivenTargets(given, outputs)), 7),
-        (Examples(dataset.unlabelled, heap_labels(dataset, outputs)), 9),
-    ]
+    parts = labels_and_heap(dataset, outputs)
     noise = NoiseConfig(flip=True, operations=1)
     loss = supervised(outputs, (1.0, 2.0, 1.0))
     method = MetaPseudoLabels(CONFIG, outputs, loss, 7, lambda key: build_network(MODEL, outputs, key))
