@@ -7,12 +7,14 @@
 The project began with such a diary: 0.23 for the first network, 0.933 for the last. Its images are private, so the
 rungs are climbed on Fashion-MNIST (1,000 labels), Grocery photos (a quarter of the labels, ImageNet weights of Lite0
 and Lite2) and a synthetic tree of the contest's shape. On ``rungs`` a network learns from the labels alone, by the same
-number of passes on each. ``beyond`` puts on the last rung what the contest left no time for, ``pairs`` exchanges the
-head or the loss of one rung, and ``decoders`` decodes one trained network in every way. Rows are kept as ``results.py``
-keeps them, in benchmarks/rows/ladder.jsonl; a run whose row is there is not made again.
+number of passes on each. ``beyond`` puts what the contest left no time for on the rung that is best on validation,
+whose rows must be there; ``pairs`` exchanges the head or the loss of one rung, and ``decoders`` decodes one trained
+network in every way. Rows are kept as ``results.py`` keeps them, in benchmarks/rows/ladder.jsonl; a run whose row is
+there is not made again.
 """
 
 import argparse
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,7 +22,7 @@ import rows
 from checkouts import HERE, package
 from core_data import found
 from ladder_decoders import decode_in_every_way
-from ladder_tables import ladder_tables
+from ladder_tables import best_rung, ladder_tables
 from pool import Asked, Code, Pool, tasks
 from results import commit_of
 from settings import LADDER, Data, one_core
@@ -86,15 +88,19 @@ def climbed() -> list[Rung]:
     return rungs
 
 
-def beyond() -> list[Rung]:
-    """What the contest left no time for, each on top of the diary's last rung."""
-    last = climbed()[-1]
-    noisy = replace(last, name="noisy student", further=("probe.members=[]",))
+def beyond(rung: Rung) -> list[Rung]:
+    """What the contest left no time for, each on top of a rung; Meta Pseudo Labels are for cross-entropy alone."""
+    noisy = replace(rung, name=f"noisy student ({rung.name})", further=("probe.members=[]",))
+    further = {"noisy student, SELF": "filter.enabled=true"}
+    if rung.loss == "cross_entropy":
+        further["Meta Pseudo Labels"] = "student.method=meta_pseudo_labels"
     return [
-        replace(last, name="two networks", members=2),
+        replace(rung, name=f"two networks ({rung.name})", members=2),
         noisy,
-        replace(noisy, name="noisy student, SELF", further=(*noisy.further, "filter.enabled=true")),
-        replace(noisy, name="Meta Pseudo Labels", further=(*noisy.further, "student.method=meta_pseudo_labels")),
+        *(
+            replace(noisy, name=f"{name} ({rung.name})", further=(*noisy.further, word))
+            for name, word in further.items()
+        ),
     ]
 
 
@@ -110,7 +116,12 @@ def pairs() -> list[Rung]:
     ]
 
 
-PARTS = {"rungs": climbed, "beyond": beyond, "pairs": pairs}
+PARTS: dict[str, Callable[[], list[Rung]]] = {
+    "rungs": climbed,
+    "beyond": lambda: [each for rung in climbed() for each in beyond(rung)],
+    "pairs": pairs,
+}
+"""The rungs that there may be rows of; of those beyond the diary, only the ones on a data set's best rung are made."""
 
 
 def networks_of(setting: str, data: Data) -> Networks:
@@ -167,9 +178,9 @@ def measure(arguments: argparse.Namespace) -> None:
     waiting = []
     for setting in arguments.settings:
         networks = networks_of(setting, data)
-        rungs = [rung for part in arguments.what if part in PARTS for rung in PARTS[part]()]
-        variants = {rung.name: rung.words(networks) for rung in rungs}
-        waiting += tasks(Asked([setting], variants, arguments.seeds, [code]), rows.read([arguments.rows]), data, "cpu")
+        made = rows.read([arguments.rows])
+        variants = {rung.name: rung.words(networks) for rung in _asked(arguments.what, setting, made)}
+        waiting += tasks(Asked([setting], variants, arguments.seeds, [code]), made, data, "cpu")
     pool = Pool({"cpu": arguments.jobs}, {commit: code.folder}, work, arguments.rows.resolve())
     pool.work(sorted(waiting, key=lambda task: task.key.seed))
     if pool.missing:
@@ -179,6 +190,17 @@ def measure(arguments: argparse.Namespace) -> None:
             words = [*LADDER[setting].words(data, 0), *one_core(commit), *pairs()[0].words(networks_of(setting, data))]
             for seed in arguments.seeds:
                 decode_in_every_way(setting, words, seed, code, arguments.rows.resolve(), work)
+
+
+def _asked(what: Sequence[str], setting: str, made: Sequence[rows.Json]) -> list[Rung]:
+    rungs: list[Rung] = []
+    for part in what:
+        if part == "beyond":
+            diary = {rung.name: rung for rung in climbed()}
+            rungs += beyond(diary[best_rung(made, setting, list(diary))])
+        elif part in PARTS:
+            rungs += PARTS[part]()
+    return rungs
 
 
 if __name__ == "__main__":

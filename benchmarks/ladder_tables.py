@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from rows import Json
+from rows import HEADLINE, Json
 from settings import LADDER
 from tables import Group, grouped, row_of, rule_of, scores_of, spread_of
 
@@ -40,6 +40,23 @@ def ladder_tables(rows: Sequence[Json], parts: Mapping[str, Sequence[str]]) -> s
     for part, names in [*parts.items(), ("decoders", decoders)]:
         texts += [_part(f"{part}: {setting}", _scores(groups, setting, names)) for setting in LADDER]
     return "\n\n".join(text for text in texts if text)
+
+
+def best_rung(rows: Sequence[Json], setting: str, names: Sequence[str]) -> str:
+    """Name of the rung that is best on validation, by the mean level accuracy of its seeds.
+
+    Raises:
+        SystemExit: a rung has no row.
+    """
+    groups = grouped(rows)
+    scores = {}
+    for name in names:
+        group = _group(groups, setting, name)
+        if group is None:
+            raise SystemExit(f"{setting} has no row of {name!r}: measure --what rungs first")
+        each = [row["final"]["validation"][HEADLINE] for row in group.rows]
+        scores[name] = sum(each) / len(each)
+    return max(scores, key=scores.__getitem__)
 
 
 def _part(title: str, table: list[str]) -> str:
@@ -88,7 +105,7 @@ def _group(groups: Sequence[Group], setting: str, name: str) -> Group | None:
 
 
 def _level_accuracy(group: Group | None) -> str:
-    return "-" if group is None else spread_of(scores_of(group.rows, "final", "level accuracy"))
+    return "-" if group is None else spread_of(scores_of(group.rows, "final", HEADLINE))
 
 
 def _mean(values: Sequence[float], digits: int) -> str:

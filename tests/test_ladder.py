@@ -23,7 +23,7 @@ SCORES = dict.fromkeys(ladder_tables.SCORES, 0.5)
 
 def row(variant: str, headline: float, commit: str = "abc", seed: int = 0) -> dict[str, Any]:
     test = {**SCORES, "level accuracy": headline}
-    final = {"test": test, "gmacs": 0.25, "on_tree": {"severity": 1.5}}
+    final = {"test": test, "validation": {"level accuracy": 1 - headline}, "gmacs": 0.25, "on_tree": {"severity": 1.5}}
     key = {"setting": "ladder_tree", "variant": variant, "seed": seed, "commit": commit}
     return {**key, "final": final, "inconsistent": 0.125, "seconds": 90.0}
 
@@ -98,6 +98,16 @@ def test_tables_show_the_newest_rows_of_a_rung_beside_the_diarys_figure() -> Non
     )
     assert "### decoders: ladder_tree" in shown
     assert "### pairs" not in shown
+
+
+def test_what_goes_beyond_the_diary_stands_on_the_rung_that_is_best_on_validation() -> None:
+    names = [rung.name for rung in ladder.climbed()]
+    made = [row(name, 0.5) for name in names]
+    made += [row("class weights", 0.25, seed=1), row("late CutMix", 0.3125, "def")]  # 0.625 and 0.6875 on validation
+    rungs = ladder._asked(["beyond", "decoders"], "ladder_tree", made)
+    assert [rung.name for rung in rungs] == [rung.name for rung in ladder.beyond(ladder.climbed()[-1])]
+    with pytest.raises(SystemExit, match="no row of 'class weights'"):
+        ladder._asked(["beyond"], "ladder_tree", [each for each in made if each["variant"] != "class weights"])
 
 
 def test_a_row_names_no_folder_of_a_machine() -> None:
