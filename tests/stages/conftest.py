@@ -20,7 +20,8 @@ TINY = (
     "precision=float32",
     "rounds=1",
     "probe.members=[]",
-    "checkpoint_minutes=0",
+    # Tests that stop a training ask for checkpoints.
+    "checkpoint_minutes=60",
     "data.image_size=16",
     "data.labelled=100",
     "data.unlabelled=240",

@@ -164,9 +164,10 @@ def test_stopped_in_a_training_it_goes_on_to_the_same_bytes(
     for step in (REFIT, SCORES):
         shutil.rmtree(tmp_path / "run" / step)
     listener, stops = Stops(), 0
+    config = tiny("final.refit=true", "checkpoint_minutes=0")
     while not (tmp_path / "run" / REFIT).exists():
         try:
-            run_stage(tiny("final.refit=true"), "refit", tmp_path / "run", Session(listener=listener))
+            run_stage(config, "refit", tmp_path / "run", Session(listener=listener))
         except StoppedError:
             stops += 1
     assert stops == len(listener.at) > 1
