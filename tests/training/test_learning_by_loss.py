@@ -28,7 +28,10 @@ def test_a_network_learns_its_images_by_heart(
     config = TrainingConfig.model_validate({"label_smoothing": 0.0} | choice)
     losses = build_losses(config, labels, outputs, torch.device("cpu"))
     objective = Supervised(*losses, (1.0,) * len(outputs.sizes))
-    trained = fit(make_loop(Length(12, 8), STILL, objective=objective, ema_decay=0.9, learning_rate=0.01), tmp_path)
+    trained = fit(
+        make_loop(Length(12, 8), STILL, objective=objective, checkpoint_seconds=60, ema_decay=0.9, learning_rate=0.01),
+        tmp_path,
+    )
     images = Placement(torch.device("cpu"), "float32").images(torch.from_numpy(digits.pixels[digits.labelled]))
     with torch.no_grad():
         said = trained.network.eval()(images)
