@@ -37,6 +37,7 @@ def all_tables(rows: Sequence[Json], against: tuple[str, str] | None) -> str:
     """Every table that has a line. ``against`` is a variant and a commit that the others are compared with."""
     groups = grouped(rows)
     tables = [
+        ("In one table", page_table(groups)),
         ("Final classifier", final_table(groups)),
         ("What the heap gave", gain_table(groups)),
         ("Levels of the final classifier", level_table(groups)),
@@ -49,6 +50,40 @@ def all_tables(rows: Sequence[Json], against: tuple[str, str] | None) -> str:
     if against:
         tables.insert(1, (f"Final classifier against {against[0]} ({against[1]})", against_table(groups, *against)))
     return "\n\n".join(f"### {title}\n\n" + "\n".join(table) for title, table in tables if len(table) > 2)
+
+
+def page_table(groups: Sequence[Group]) -> list[str]:
+    """One line for each setting, variant and commit: both sides, the gains, the labels of the first round, the cost."""
+    head = (
+        *("setting", "variant", "seeds", "labels alone", "with the heap", "final", "the heap's gain, points"),
+        *("one network against one", "right labels of the heap", "GMACs", "passes of both sides, thousands"),
+    )
+    table = [row_of(*head), rule_of(len(head))]
+    for group in groups:
+        sides = [spread_of(scores_of(group.rows, side, HEADLINE)) for side in ("labels_alone", "with_heap", "final")]
+        gains = [row["heap_gain"][HEADLINE]["value"] for row in group.rows if row["heap_gain"]]
+        singles = [row["equal_passes"][HEADLINE]["value"] for row in group.rows if row["equal_passes"]]
+        labels = [next(iter(row["pseudo_labels"].values())) for row in group.rows if row["pseudo_labels"]]
+        finest = list(labels[0])[-1] if labels else ""
+        right = _known(entry[finest]["precision"] for entry in labels)
+        passes = [
+            _known(row[side]["image_passes"] for row in group.rows if row[side])
+            for side in ("labels_alone", "with_heap")
+        ]
+        table.append(
+            row_of(
+                group.setting,
+                group.label,
+                ", ".join(str(row["seed"]) for row in group.rows),
+                *sides,
+                _points(gains),
+                _points(singles),
+                f"{finest} {spread_of(right)}" if right else "-",
+                f"{statistics.mean(row['final']['gmacs'] for row in group.rows):.3f}",
+                ", ".join(f"{statistics.mean(each) / 1000:,.0f}" if each else "-" for each in passes),
+            )
+        )
+    return table
 
 
 def final_table(groups: Sequence[Group]) -> list[str]:
@@ -227,19 +262,20 @@ def _known(values: Iterable[float | None]) -> list[float]:
 
 
 def spread_of(values: Sequence[float]) -> str:
-    """Mean and standard deviation, in percent."""
-    if not values:
-        return "-"
-    return f"{100 * statistics.mean(values):.1f} ± {100 * _deviation(values):.1f}"
+    """Mean in percent, and the standard deviation where there are several values."""
+    return _mean_of(values, "")
 
 
 def _points(values: Sequence[float], sign: str = "+") -> str:
-    """Mean and standard deviation of differences, in points."""
-    return f"{100 * statistics.mean(values):{sign}.1f} ± {100 * _deviation(values):.1f}" if values else "-"
+    """Mean of differences in points, and the standard deviation where there are several."""
+    return _mean_of(values, sign)
 
 
-def _deviation(values: Sequence[float]) -> float:
-    return statistics.stdev(values) if len(values) > 1 else 0.0
+def _mean_of(values: Sequence[float], sign: str) -> str:
+    if not values:
+        return "-"
+    spread = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{100 * statistics.mean(values):{sign}.1f}{spread}"
 
 
 def _by_seed(gains: Sequence[float]) -> str:

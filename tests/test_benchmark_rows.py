@@ -257,11 +257,26 @@ def test_final_classifiers_are_compared_with_those_of_the_same_seed(tmp_path: Pa
     assert both[-1] == "| null (def) | **mean of 2 settings** |  | **+1.0** |"
 
 
+def test_one_table_holds_both_sides_the_gains_the_labels_and_the_cost(tmp_path: Path) -> None:
+    made = [row(new_run(), tmp_path / str(seed), seed) for seed in (0, 1)]
+    made[1]["labels_alone"]["test"]["level accuracy"] += 0.02
+    for each in made:
+        each["pseudo_labels"] = row(old_run(), tmp_path / "labels")["pseudo_labels"]
+        each["labels_alone"]["image_passes"], each["with_heap"]["image_passes"] = 4000, 7000
+    (line,) = tables.page_table(tables.grouped(made))[2:]
+    assert line == (
+        "| digits | null (abc) | 0, 1 | 86.0 ± 1.4 | 90.0 ± 0.0 | 90.0 ± 0.0 | +5.0 ± 0.0 | - | fine 50.0 ± 0.0 | "
+        "0.500 | 4, 7 |"
+    )
+    (line,) = tables.page_table(tables.grouped(made[:1]))[2:]
+    assert "±" not in line, "one seed has no spread"
+
+
 def test_every_table_has_a_line_for_what_its_rows_hold(tmp_path: Path) -> None:
     shown = tables.all_tables([row(new_run(), tmp_path / "new"), row(old_run(), tmp_path / "old", seed=1)], None)
     assert "+5.0 [+0.0, +10.0]; +2.0 [+1.0, +3.0]" in shown
-    assert "coarse: 2.0 ± 0.0" in shown
-    assert "fine: 50.0 ± 0.0 (25)" in shown
+    assert "coarse: 2.0" in shown
+    assert "fine: 50.0 (25)" in shown
     assert "Labels that people gave" not in shown
 
 
