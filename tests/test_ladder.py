@@ -93,9 +93,7 @@ def test_tables_show_the_newest_rows_of_a_rung_beside_the_diarys_figure() -> Non
     names = {part: [rung.name for rung in make()] for part, make in ladder.PARTS.items()}
     shown = ladder_tables.ladder_tables(made, names)
     assert "| late CutMix | 93.3 | - | - | 75.0 |" in shown
-    assert (
-        "50.0 | 50.0 | 50.0 | 50.0 | 50.0 | 1.50 | 12.5 | 0.2500 | 1.5 |" in shown
-    )
+    assert "50.0 | 50.0 | 50.0 | 50.0 | 50.0 | 1.50 | 12.5 | 0.2500 | 1.5 |" in shown
     assert "### decoders: ladder_tree" in shown
     assert "### pairs" not in shown
 
