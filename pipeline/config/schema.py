@@ -129,8 +129,10 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _trainings_make_sense(self) -> "Config":
+        side = self.data.image_size
         for name, training in (("teacher", self.teacher), ("filter", self.filter), ("student", self.student)):
-            if problem := training.misfit(self.data.image_size):
+            seen = [model.side_seen(side) for _, model, of in self._networks() if of is training] or [side]
+            if problem := next(filter(None, (training.misfit(side, each) for each in seen)), None):
                 raise ValueError(f"{name}: {problem}")
         for name, training in (("teacher", self.teacher), ("student", self.student)):
             if self.final.refit and training.schedule == "plateau":

@@ -22,6 +22,7 @@ LENGTH = Length(epochs=4, steps_per_epoch=3)
 NOISE = NoiseConfig(operations=1, erase=0.3, cutout=0.1, dropout=0.2, cutmix=0.5, cutmix_schedule="constant")
 PHASES = {"train_image_size": 24, "progressive_stages": 2, "finish_epochs": 1}
 CHOICES = {
+    "phases and a lookahead": {**PHASES, "optimizer": "lookahead_adamw"},
     "phases, agc and plateau": {
         **PHASES,
         "clip": "agc",
@@ -92,6 +93,24 @@ def test_in_the_finish_the_late_layers_alone_change_and_begin_from_the_average(
     assert {name.partition(".")[0] for name in names} == {"head", "backbones"}
     now = bytes_of(loop.method.network)
     assert all(now[name] == before[name] for name in set(now) - names)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("optimizer", "steps"),
+    [
+        ("lookahead_sgd", lambda optimizer: optimizer.param_groups[0]["lookahead_step"]),
+        ("adagrad", lambda optimizer: max(int(state["step"]) for state in optimizer.state.values())),
+    ],
+)
+def test_the_optimiser_begins_anew_with_the_finish(
+    optimizer: str, steps: Callable[[Any], int], make_loop: Callable[..., Loop], tmp_path: Path
+) -> None:
+    """Whatever it remembers of the steps before, and wherever it does: slow weights of before would pull it back."""
+    loop = phased(make_loop, **PHASES, optimizer=optimizer)
+    counted = []
+    fit(loop, tmp_path, tell=lambda entry: counted.append(steps(loop.method.optimizer)))
+    assert counted == [3, 6, 9, 3]
 
 
 @pytest.mark.slow
