@@ -114,6 +114,11 @@ class Config(Section):
                 "student.method=meta_pseudo_labels trains a student on unlabelled images, and rounds=0 none: set "
                 "rounds=1, or leave the method out"
             )
+        if self.student.meta_pseudo_labels is not None and self.pseudolabel.targets != "soft":
+            raise ValueError(
+                "student.method=meta_pseudo_labels does not learn the stored labels, which pseudolabel.targets is "
+                "about: leave it out"
+            )
         levels = self.data.known_levels
         problem = next(self.misfits(len(levels)), None) if levels is not None else None
         if problem is not None:

@@ -47,11 +47,12 @@ def _at_their_rates(network: nn.Module, config: TrainingConfig) -> Iterator[dict
     """
     taken: set[int] = set()
     for backbone in (each for each in network.modules() if isinstance(each, Backbone)):
+        made: Any = backbone.network.pretrained_cfg
         if config.layer_decay != 1 and not hasattr(backbone.network, "group_matcher"):
             # timm would count parameters by the dozen, whatever layers they are of.
             raise ConfigError(
-                f"layer_decay: timm does not say which layers '{backbone.network.pretrained_cfg['architecture']}' has: "
-                "set layer_decay=1, or choose another network"
+                f"layer_decay: timm does not say which layers '{made['architecture']}' has: set layer_decay=1, or "
+                "choose another network"
             )
         layers = param_groups_layer_decay(
             backbone.network,

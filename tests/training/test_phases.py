@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from fitting import bytes_of, fit
 from nstudent.config.schema import ModelConfig, NoiseConfig, TrainingConfig
 from nstudent.data.dataset import Dataset
@@ -151,6 +152,19 @@ def test_the_late_layers_are_the_head_and_the_last_normalisation_of_each_backbon
     assert {name for name, _ in network.named_parameters() if name.startswith("head.")} <= learning
     assert network.head.training
     assert not network.dropout.training
+
+
+@pytest.mark.slow
+def test_layers_that_no_longer_learn_stay_as_they_are_also_where_activations_are_computed_twice() -> None:
+    """Batch normalisations count passes; those of frozen layers are not counted, and not taken back either."""
+    network = build_network(ModelConfig(), outputs_of(2, 3), ("key",), checkpointing=True).train()
+    images = torch.ones(2, 3, 32, 32)
+    network(images)
+    train_late_layers(network)
+    before = bytes_of(network)
+    torch.stack([level.square().sum() for level in network(images)]).sum().backward()  # type: ignore[no-untyped-call]
+    changed = {name.rpartition(".")[0] for name, now in bytes_of(network).items() if now != before[name]}
+    assert changed == {"backbones.0.network.layer4.0.bn2"}
 
 
 @pytest.mark.slow
