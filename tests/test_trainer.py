@@ -19,6 +19,7 @@ from nstudent.labels.path_posterior import Calibration
 from nstudent.labels.targets import GivenTargets
 from nstudent.lessons import Lessons
 from nstudent.listener import Listener, NoListener
+from nstudent.models.cost import gmacs
 from nstudent.models.inference import predict
 from nstudent.models.kinds import kind_for
 from nstudent.models.network_member import NetworkMember
@@ -273,8 +274,13 @@ def train_with_a_teacher(trainer: Trainer, name: str) -> Trained:
 
 @pytest.mark.slow
 def test_a_student_that_dies_in_its_fine_tuning_goes_on_to_the_same_bytes(make_trainer: Callable[..., Trainer]) -> None:
-    """And where its training with a teacher has ended, which is not taken again."""
-    words = ("student.method=meta_pseudo_labels", "student.meta.finetune_epochs=2", "student.batch_size=30")
+    """And where its training with a teacher has ended, which is not taken again; what both cost is counted by size."""
+    words = (
+        "student.method=meta_pseudo_labels",
+        "student.meta.finetune_epochs=2",
+        "student.batch_size=30",
+        "student.progressive_stages=2",
+    )
     whole = train_with_a_teacher(make_trainer(*words), "whole")
     heard: list[tuple[str, float]] = []
 
@@ -291,6 +297,12 @@ def test_a_student_that_dies_in_its_fine_tuning_goes_on_to_the_same_bytes(make_t
     assert heard == [("cut", 1), ("cut", 2), ("cut fine-tuning", 1), ("cut fine-tuning", 2)]
     assert bytes_of(cut) == bytes_of(whole)
     assert (cut.history, cut.spent) == (whole.history, whole.spent)
+    # Two steps at 12 px and two at 16, each of 10 labelled images and of 20 that the teacher learns in two views and
+    # the student in one, beside one look of the teacher at these and two of the student at those; then 4 steps of 30.
+    first, last = (gmacs([whole.network], side) for side in (12, 16))
+    step = 3 * (10 + 3 * 20) + 20 + 2 * 10
+    assert whole.spent.image_passes == 4 * (10 + 3 * 20) + 4 * 30
+    assert whole.spent.training_gmacs == pytest.approx(2 * step * (first + last) + 4 * 3 * 30 * last)
 
 
 @pytest.mark.slow
