@@ -90,6 +90,20 @@ def test_its_weights_follow_the_class_also_where_the_label_is_soft() -> None:
     assert loss(evenly(), half)[FINE].item() == pytest.approx((of_a + of_d) / 2)
 
 
+@pytest.mark.parametrize("first", ["top", "bottom"])
+def test_golden_nothing_is_one_edge_below_the_root_whichever_edge_comes_first(first: Any) -> None:
+    """Labels may end at B: of four even fine outputs nothing has 1/4, and no class of the path weighs less for it."""
+    outputs = Outputs(Taxonomy.from_tree({"A": {"a": None, "b": None}, "B": {"c": None}}, ("coarse", "fine")))
+    outputs = Outputs(outputs.taxonomy.including(np.array([[1, -1]], dtype=np.int32)), "class")
+    loss = HierarchicalCrossEntropy(outputs, doubles(outputs), alpha=0.7, first=first)
+    logits = tuple(torch.zeros(1, size, dtype=torch.float64) for size in outputs.sizes)
+    fine = loss(logits, [torch.eye(2).double()[[1]], torch.eye(4).double()[[3]]])[1]
+    assert fine.item() == pytest.approx(math.log(4))
+    # Of a: p(A) = 1/2 and p(a | A) = 1/2.
+    near, far = math.log(2), math.exp(-0.7) * math.log(2)
+    assert loss(logits, [torch.eye(2).double()[[0]], torch.eye(4).double()[[0]]])[1].item() == pytest.approx(near + far)
+
+
 @given(
     outputs=trees,
     seed=st.integers(0, 999),
