@@ -24,7 +24,7 @@ from nstudent.runs.folder import Run
 from nstudent.runs.plan import plan
 from nstudent.runs.run import run_all, run_stage
 from nstudent.runs.stage import Context
-from nstudent.runs.step_metrics import LabelMetrics
+from nstudent.runs.step_metrics import LabelMetrics, TrainedMetrics
 from nstudent.runs.under_way import UnderWay, under_way
 from nstudent.session import Session
 from nstudent.stages.teacher import train_ahead
@@ -332,3 +332,11 @@ def test_the_history_stands_beside_the_scores(finished: Path) -> None:
     (history,) = manifest["metrics"]["history"]
     assert history[-1]["loss"] < history[0]["loss"]
     assert 0 < history[-1]["validation"] <= 1
+
+
+def test_the_teacher_says_what_each_of_its_members_costs_and_adds(finished: Path) -> None:
+    metrics = TrainedMetrics.of(Manifest.read(finished / "01-teacher"))
+    assert metrics.members is not None
+    assert [each.weight for each in metrics.members] == [0.5, 0.5]
+    assert sum(each.gmacs for each in metrics.members) == pytest.approx(metrics.gmacs, abs=2e-6)
+    assert TrainedMetrics.of(Manifest.read(finished / "02-baseline")).members is None
