@@ -47,8 +47,8 @@ def run(context: Context) -> TrainedMetrics | None:
         teacher, _out_of_fold(context, dataset, teacher, trainer.walk) if config.cross_fit else None
     )
     validation = _better_than_chance(context, dataset, teacher, trainer.walk)
-    members = contributions_of(teacher, dataset, context.config.evaluate.batch_size, trainer.walk)
-    for line in in_words(members):
+    adds = contributions_of(teacher, dataset, context.config.evaluate.batch_size, trainer.walk)
+    for line in in_words(adds):
         context.progress.say(line)
     teacher.save(context.folder)
     spent = total(each.spent for each in fitted)
@@ -58,7 +58,7 @@ def run(context: Context) -> TrainedMetrics | None:
         image_passes=spent.image_passes,
         history=tuple(each.history for each in fitted),
         training_gmacs=spent.training_gmacs,
-        members=members,
+        members=adds,
     )
 
 

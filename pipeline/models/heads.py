@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import torch
 from nstudent.config.members import HeadName
-from nstudent.models.marginals import Marginals, ends_of, log_softmax
+from nstudent.models.marginals import Marginals, ends_of, in_full, log_softmax
 from nstudent.tables import chosen
 from nstudent.taxonomy.outputs import Outputs
 from torch import Tensor, nn
@@ -244,6 +244,6 @@ def normalised(logits: Logits, temperature: float) -> Logits:
         temperature: Above 0. The smaller it is, the surer the network can be.
 
     Returns:
-        Float32, of the same shapes and of the length 1 / temperature.
+        In float32 at least, of the same shapes and of the length 1 / temperature.
     """
-    return tuple(normalize(level.float(), dim=1, eps=1e-7) / temperature for level in logits)
+    return tuple(normalize(in_full(level), dim=1, eps=1e-7) / temperature for level in logits)

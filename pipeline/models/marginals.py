@@ -47,8 +47,12 @@ def log_softmax(logits: Tensor) -> Tensor:
     Where a CPU computes in bfloat16 they would come in it too, to two or three digits: the logarithm of an improbable
     leaf is a large number, and what is summed up to a class would be a few per cent off.
     """
-    exact: Tensor = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
-    return exact.log_softmax(dim=1)
+    return in_full(logits).log_softmax(dim=1)
+
+
+def in_full(numbers: Tensor) -> Tensor:
+    """The same numbers in float32 at least."""
+    return numbers if numbers.dtype == torch.float64 else numbers.float()
 
 
 def _log_sums(logs: Tensor, group: Tensor, num_groups: int) -> Tensor:

@@ -314,9 +314,10 @@ def test_weights_of_the_flat_head_are_those_of_its_one_layer_alone() -> None:
 
 def test_normalised_logits_by_hand() -> None:
     """(3, 4) has the length 5: at a temperature of one half (1.2, 1.6), of which the softmax is 1 / (1 + e^.4)."""
-    (found,) = normalised((torch.tensor([[3.0, 4.0], [0.0, 0.0]], dtype=torch.float32),), 0.5)
-    torch.testing.assert_close(found, torch.tensor([[1.2, 1.6], [0.0, 0.0]]))
-    assert found.softmax(dim=1)[0, 0].item() == pytest.approx(1 / (1 + math.exp(0.4)))
+    (found,) = normalised((torch.tensor([[3.0, 4.0], [0.0, 0.0]], dtype=torch.float64),), 0.5)
+    torch.testing.assert_close(found, torch.tensor([[1.2, 1.6], [0.0, 0.0]], dtype=torch.float64), rtol=0, atol=1e-15)
+    assert found.softmax(dim=1)[0, 0].item() == pytest.approx(1 / (1 + math.exp(0.4)), abs=1e-15)
+    assert normalised((torch.ones(1, 2, dtype=torch.bfloat16),), 0.5)[0].dtype == torch.float32
 
 
 @given(seed=st.integers(0, 999), longer=st.floats(1e-3, 1e3), temperature=st.floats(0.01, 2))
