@@ -275,6 +275,14 @@ def test_a_cross_fitted_teacher_keeps_what_each_member_says_of_its_own_fold(
         np.testing.assert_allclose(found, wanted, atol=1e-6)
 
 
+def test_the_teacher_keeps_what_each_of_its_members_costs_and_adds(cross_fitted: Path) -> None:
+    metrics = TrainedMetrics.of(Manifest.read(cross_fitted / "01-teacher"))
+    assert metrics.members is not None
+    assert [each.weight for each in metrics.members] == pytest.approx([1 / 3] * 3, abs=1e-6)
+    assert sum(each.gmacs for each in metrics.members) == pytest.approx(metrics.gmacs, abs=2e-6)
+    assert all(each.gain.low <= each.gain.value <= each.gain.high for each in metrics.members)
+
+
 def test_a_cross_fitted_teacher_is_calibrated_with_its_folds(tiny: Callable[..., Config], cross_fitted: Path) -> None:
     made = Artifact(cross_fitted / "01-teacher")
     dataset = Dataset(Artifact(cross_fitted / "00-data"))
@@ -332,11 +340,3 @@ def test_the_history_stands_beside_the_scores(finished: Path) -> None:
     (history,) = manifest["metrics"]["history"]
     assert history[-1]["loss"] < history[0]["loss"]
     assert 0 < history[-1]["validation"] <= 1
-
-
-def test_the_teacher_says_what_each_of_its_members_costs_and_adds(finished: Path) -> None:
-    metrics = TrainedMetrics.of(Manifest.read(finished / "01-teacher"))
-    assert metrics.members is not None
-    assert [each.weight for each in metrics.members] == [0.5, 0.5]
-    assert sum(each.gmacs for each in metrics.members) == pytest.approx(metrics.gmacs, abs=2e-6)
-    assert TrainedMetrics.of(Manifest.read(finished / "02-baseline")).members is None
