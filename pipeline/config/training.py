@@ -233,3 +233,17 @@ class TrainingConfig(Section):
                 f"logit_adjustment and class_weights={self.class_weights} both make up for rare classes: choose one"
             )
         return self
+
+    @model_validator(mode="after")
+    def _one_frequency(self) -> "TrainingConfig":
+        if self.class_weights == "none":
+            for key in ("class_weight_cap", "class_weight_missing"):
+                if getattr(self, key) != TrainingConfig.model_fields[key].default:
+                    raise ValueError(f"{key} is a key of class_weights, and these are none: leave it out")
+        evened = "logit_adjustment" if self.logit_adjustment else f"class_weights={self.class_weights}"
+        if self.coarse_prior_weight and evened != "class_weights=none":
+            raise ValueError(
+                f"coarse_prior_weight draws the first level to the frequencies of the labels, and {evened} away from "
+                "them: choose one"
+            )
+        return self
