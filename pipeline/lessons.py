@@ -137,6 +137,9 @@ class Lessons:
             "schedule": "cosine",
             "warmup_epochs": 0.0,
             "progressive_stages": 1,
+            # It goes on from the end of a training, and not with the coarse levels once more.
+            "level_schedule": "constant",
+            "level_weights": tuple(self._trainer.supervised(config, ids=self.ids).weights_at(1.0)),
         }
         training = config.model_copy(update=still)
         lesson = self._of_labels(training, training.batch_size, Length(epochs, steps), self.ids)

@@ -17,16 +17,15 @@ from nstudent.errors import ArtifactError
 from nstudent.evaluation.bootstrap import paired_difference
 from nstudent.evaluation.calibration import fit_calibration, images_to_fit
 from nstudent.evaluation.choice import Contender, Kind, best, expected_gains
-from nstudent.evaluation.metrics import Ratio, tally
+from nstudent.evaluation.metrics import Ratio
 from nstudent.evaluation.pool_weights import POOL_WEIGHTS, Weigh
-from nstudent.evaluation.scores import HEADLINE
-from nstudent.labels.decoders import build_decoder
 from nstudent.models.cost import check_final_cost
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble, Probabilities, pool_ensembles
 from nstudent.models.inference import predict, told
 from nstudent.models.pooling import POOLINGS
 from nstudent.models.recipe import Recipe
+from nstudent.runs.contributions import headline_of
 from nstudent.runs.stage import Context
 from nstudent.runs.step_metrics import Candidate, ChoiceMetrics, Contribution, TrainedMetrics
 from nstudent.tables import chosen
@@ -142,7 +141,7 @@ def _is_within(each: _Trained | _Choice, limit: float | None) -> bool:
 
 
 def _single(trained: _Trained, labels: LabelArray) -> _Choice:
-    headline = _headline(trained.ensemble, trained.raw, labels)
+    headline = headline_of(trained.ensemble, trained.raw, labels)
     whole, cost = {trained.name: 1.0}, trained.gmacs
     return _Choice(trained.name, whole, trained.kind, trained.saw_heap, cost, trained.ensemble, headline)
 
@@ -205,16 +204,8 @@ def _pooled(name: str, voting: dict[_Trained, float], labels: LabelArray) -> _Ch
         any(part.saw_heap for part in parts),
         round(sum(part.gmacs for part in parts), 6),
         ensemble,
-        _headline(ensemble, raw, labels),
+        headline_of(ensemble, raw, labels),
     )
-
-
-def _headline(ensemble: Ensemble, raw: Probabilities, labels: LabelArray) -> Ratio:
-    """Headline score of each image, (images, 2), from what the pooled members said of it."""
-    recipe = ensemble.recipe
-    levels = ensemble.calibrate(tuple(torch.from_numpy(level) for level in raw))
-    paths = build_decoder(recipe.decoder, recipe.outputs).decode(levels).paths
-    return tally(paths.numpy(), labels, recipe.taxonomy.levels)[HEADLINE]
 
 
 def _contenders(singles: Sequence[_Choice], pools: Sequence[_Choice]) -> Iterator[Contender]:

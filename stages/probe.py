@@ -18,6 +18,7 @@ from nstudent.models.cost import total
 from nstudent.models.ensemble import Ensemble
 from nstudent.models.kinds import kind_for
 from nstudent.models.members import Fitted
+from nstudent.runs.contributions import contributions_of, in_words
 from nstudent.runs.stage import Context
 from nstudent.runs.step_metrics import TrainedMetrics
 from nstudent.taxonomy.outputs import Outputs
@@ -43,6 +44,9 @@ def run(context: Context) -> TrainedMetrics:
     probe = trainer.calibrated(Ensemble(recipe, [fitted[number].member for number in kept], trainer.placement))
     ids, batch_size = dataset.validation, context.config.evaluate.batch_size
     validation = scores(assess(probe, dataset, ids, batch_size, walk=trainer.walk).tallies)
+    members = contributions_of(probe, dataset, batch_size, trainer.walk)
+    for line in in_words(members):
+        context.progress.say(line)
     probe.save(context.folder)
     score = validation[HEADLINE]
     what = "what a probe makes of the heap" if context.step.round else "what the labels give in a minute"
@@ -60,6 +64,7 @@ def run(context: Context) -> TrainedMetrics:
         history=tuple(each.history for each in fitted),
         training_gmacs=spent.training_gmacs,
         mirrored=mirrored,
+        members=members,
     )
 
 

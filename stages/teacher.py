@@ -22,6 +22,7 @@ from nstudent.models.ensemble import Ensemble
 from nstudent.models.inference import Walk
 from nstudent.models.kinds import kind_for
 from nstudent.models.members import FitInputs, Fitted
+from nstudent.runs.contributions import contributions_of, in_words
 from nstudent.runs.stage import Context
 from nstudent.runs.step_metrics import TrainedMetrics
 from nstudent.trainer import Trainer
@@ -46,6 +47,9 @@ def run(context: Context) -> TrainedMetrics | None:
         teacher, _out_of_fold(context, dataset, teacher, trainer.walk) if config.cross_fit else None
     )
     validation = _better_than_chance(context, dataset, teacher, trainer.walk)
+    adds = contributions_of(teacher, dataset, context.config.evaluate.batch_size, trainer.walk)
+    for line in in_words(adds):
+        context.progress.say(line)
     teacher.save(context.folder)
     spent = total(each.spent for each in fitted)
     return TrainedMetrics(
@@ -54,6 +58,7 @@ def run(context: Context) -> TrainedMetrics | None:
         image_passes=spent.image_passes,
         history=tuple(each.history for each in fitted),
         training_gmacs=spent.training_gmacs,
+        members=adds,
     )
 
 

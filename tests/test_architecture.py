@@ -34,7 +34,7 @@ FLOORS = [
     {"runs.under_way"},
     {"runs.remaining"},
     {"runs.asked"},
-    {"runs.stage", "runs.lineage", "runs.findings", "runs.lengths", "runs.candidate_ensembles"},
+    {"runs.stage", "runs.lineage", "runs.findings", "runs.lengths", "runs.candidate_ensembles", "runs.contributions"},
     {"runs.score_findings"},
     {"runs.measured", "runs.finding", "runs.source_seen", "runs.kept_config", "runs.words"},
     {"runs.step_metrics"},

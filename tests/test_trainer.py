@@ -8,6 +8,7 @@ import torch
 from nstudent import trainer as trainer_module
 from nstudent.config.file import load_config
 from nstudent.config.schema import FilterConfig, ModelConfig, StudentConfig
+from nstudent.data.batches import Examples
 from nstudent.data.dataset import Dataset
 from nstudent.data.resident import ResidentPixels
 from nstudent.errors import StoppedError
@@ -15,7 +16,10 @@ from nstudent.evaluation.assess import assess
 from nstudent.evaluation.calibration import fit_calibration, fit_temperatures
 from nstudent.evaluation.metrics import scores
 from nstudent.labels.path_posterior import Calibration
+from nstudent.labels.targets import GivenTargets
+from nstudent.lessons import Lessons
 from nstudent.listener import Listener, NoListener
+from nstudent.models.cost import gmacs
 from nstudent.models.inference import predict
 from nstudent.models.kinds import kind_for
 from nstudent.models.network_member import NetworkMember
@@ -255,6 +259,50 @@ def train(trainer: Trainer, name: str = "member 0", key: Key = ("key", 0)) -> Tr
     config = trainer._config.teacher
     lesson = Lesson([(trainer.labelled(), 10)], trainer.supervised(config), Length(2, 2))
     return trainer.train(name, config.members[0], config, lesson, key)
+
+
+def train_with_a_teacher(trainer: Trainer, name: str) -> Trained:
+    """A student of Meta Pseudo Labels in 2 epochs of 2 steps, and 2 epochs of fine-tuning."""
+    config, dataset = trainer._config.student, trainer.dataset
+    heap = Examples(dataset.unlabelled, GivenTargets(dataset.labels[dataset.unlabelled], trainer.outputs))
+    parts = [(trainer.labelled(), 10), (heap, 20)]
+    lesson = Lesson(parts, trainer.supervised(config), Length(2, 2))
+    assert config.meta_pseudo_labels is not None
+    lesson = Lessons(trainer, trainer._config)._with_a_teacher(lesson, config.meta_pseudo_labels)
+    return trainer.train(name, config.model, config, lesson, ("key", 0))
+
+
+@pytest.mark.slow
+def test_a_student_that_dies_in_its_fine_tuning_goes_on_to_the_same_bytes(make_trainer: Callable[..., Trainer]) -> None:
+    """And where its training with a teacher has ended, which is not taken again; what both cost is counted by size."""
+    words = (
+        "student.method=meta_pseudo_labels",
+        "student.meta.finetune_epochs=2",
+        "student.batch_size=30",
+        "student.progressive_stages=2",
+    )
+    whole = train_with_a_teacher(make_trainer(*words), "whole")
+    heard: list[tuple[str, float]] = []
+
+    class Dies(NoListener):
+        def epoch(self, training: str, entry: Mapping[str, float]) -> None:
+            heard.append((training.rpartition("/")[2], entry["epoch"]))
+            if heard[-1] in (("cut", 2.0), ("cut fine-tuning", 1.0)):
+                raise KeyboardInterrupt
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            train_with_a_teacher(make_trainer(*words, listener=Dies()), "cut")
+    cut = train_with_a_teacher(make_trainer(*words, listener=Dies()), "cut")
+    assert heard == [("cut", 1), ("cut", 2), ("cut fine-tuning", 1), ("cut fine-tuning", 2)]
+    assert bytes_of(cut) == bytes_of(whole)
+    assert (cut.history, cut.spent) == (whole.history, whole.spent)
+    # Two steps at 12 px and two at 16, each of 10 labelled images and of 20 that the teacher learns in two views and
+    # the student in one, beside one look of the teacher at these and two of the student at those; then 4 steps of 30.
+    first, last = (gmacs([whole.network], side) for side in (12, 16))
+    step = 3 * (10 + 3 * 20) + 20 + 2 * 10
+    assert whole.spent.image_passes == 4 * (10 + 3 * 20) + 4 * 30
+    assert whole.spent.training_gmacs == pytest.approx(2 * step * (first + last) + 4 * 3 * 30 * last)
 
 
 @pytest.mark.slow

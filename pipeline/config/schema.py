@@ -114,6 +114,11 @@ class Config(Section):
                 "student.method=meta_pseudo_labels trains a student on unlabelled images, and rounds=0 none: set "
                 "rounds=1, or leave the method out"
             )
+        if self.student.meta_pseudo_labels is not None and self.pseudolabel.targets != "soft":
+            raise ValueError(
+                "student.method=meta_pseudo_labels does not learn the stored labels, which pseudolabel.targets is "
+                "about: leave it out"
+            )
         levels = self.data.known_levels
         problem = next(self.misfits(len(levels)), None) if levels is not None else None
         if problem is not None:
@@ -129,8 +134,10 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _trainings_make_sense(self) -> "Config":
+        side = self.data.image_size
         for name, training in (("teacher", self.teacher), ("filter", self.filter), ("student", self.student)):
-            if problem := training.misfit(self.data.image_size):
+            seen = [model.side_seen(side) for _, model, of in self._networks() if of is training] or [side]
+            if problem := next(filter(None, (training.misfit(side, each) for each in seen)), None):
                 raise ValueError(f"{name}: {problem}")
         for name, training in (("teacher", self.teacher), ("student", self.student)):
             if self.final.refit and training.schedule == "plateau":

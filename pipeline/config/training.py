@@ -105,7 +105,8 @@ class TrainingConfig(Section):
     head_rate: Annotated[Positive, Later(1.0)] = 1.0
     """The head learns so many times as fast as learning_rate says."""
     weight_decay: Annotated[Number, Field(ge=0)] = 0.02
-    """Decoupled weight decay of the optimizer."""
+    """Weight decay, as the optimizer has it: adamw takes so much from each weight, in proportion to its learning rate;
+    sgd, adagrad, rmsprop and adam add it to the gradient."""
     warmup_epochs: Annotated[Number, Field(ge=0)] = 3.0
     """Epochs over which the learning rate rises from a hundredth of its height."""
     clip: Annotated[Literal["norm", "agc"], Later("norm")] = "norm"
@@ -193,13 +194,27 @@ class TrainingConfig(Section):
             raise ValueError(f"finish_epochs are the last of the {epochs} epochs, and {self.finish_epochs} leave none")
         return self
 
-    def misfit(self, image_size: int) -> str | None:
-        """What is wrong with the sizes of the training if the finished network sees ``image_size``, as a sentence."""
+    def misfit(self, image_size: int, seen: int) -> str | None:
+        """What is wrong with the sizes of the training if the finished network is given images of ``image_size``.
+
+        Args:
+            image_size: Side of the images, in pixels.
+            seen: Side that the network brings larger images to.
+
+        Returns:
+            A sentence, or ``None``.
+        """
         last = self.train_image_size or image_size
         if last > image_size or (last == image_size and self.finish_epochs):
             return f"train_image_size={last} is not below data.image_size={image_size}: lower it, or leave it out"
         if self.progressive_start is not None and self.progressive_start >= last:
             return f"images cannot grow from progressive_start={self.progressive_start} to {last} px: lower it"
+        if seen < image_size and self.train_image_size is not None and last >= seen:
+            return f"train_image_size={last} changes nothing for a network of image_size={seen}: lower it"
+        start = self.progressive_start or last // 2
+        first = start + (last - start) // self.progressive_stages
+        if seen < image_size and self.progressive_stages > 1 and first >= seen:
+            return f"images grow from {first} px on, which a network of image_size={seen} never sees: lower the sizes"
         return None
 
     @model_validator(mode="after")
@@ -216,5 +231,19 @@ class TrainingConfig(Section):
         if self.logit_adjustment and self.class_weights != "none":
             raise ValueError(
                 f"logit_adjustment and class_weights={self.class_weights} both make up for rare classes: choose one"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_frequency(self) -> "TrainingConfig":
+        if self.class_weights == "none":
+            for key in ("class_weight_cap", "class_weight_missing"):
+                if getattr(self, key) != TrainingConfig.model_fields[key].default:
+                    raise ValueError(f"{key} is a key of class_weights, and these are none: leave it out")
+        evened = "logit_adjustment" if self.logit_adjustment else f"class_weights={self.class_weights}"
+        if self.coarse_prior_weight and evened != "class_weights=none":
+            raise ValueError(
+                f"coarse_prior_weight draws the first level to the frequencies of the labels, and {evened} away from "
+                "them: choose one"
             )
         return self

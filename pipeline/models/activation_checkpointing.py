@@ -37,5 +37,6 @@ def _count_once(momentum: float | None, layer: nn.Module, inputs: Any) -> None:
     # Inside of a backward pass torch has a number for it.
     repeated = torch._C._current_graph_task_id() != -1
     layer.momentum = 0.0 if repeated else momentum
-    if repeated and layer.num_batches_tracked is not None:
+    # One that no longer learns has not counted the earlier pass either.
+    if repeated and layer.training and layer.num_batches_tracked is not None:
         layer.num_batches_tracked.sub_(1)

@@ -86,13 +86,12 @@ def largest_side(cost_at: Callable[[int], float], limit: float, most_px: int) ->
         ConfigError: None fits.
     """
     sides = range(most_px // _AUTO_STEP_PX * _AUTO_STEP_PX, 0, -_AUTO_STEP_PX)
-    first = ((side, _cost(cost_at, side)) for side in (_USUAL_PX, *reversed(sides)))
+    # Some networks take a few sizes only: each size that may fit is tried.
+    usual = _first(cost_at, (_USUAL_PX, *reversed(sides)))
+    largest = _first(cost_at, sides)
     near: Iterable[int] = ()
-    for side, cost in first:
-        if cost is not None:
-            # Cost grows with the square of the side, or nearly. Some networks take a few sizes only: each is tried.
-            near = (each for each in sides if cost * (each / side) ** 2 <= _MARGIN * limit)
-            break
+    if usual is not None and largest is not None:
+        near = (each for each in sides if each <= largest[0] and _estimate(each, usual, largest) <= _MARGIN * limit)
     fitting = next((each for each in near if _fits(cost_at, each, limit)), None)
     if fitting is None:
         raise ConfigError(
@@ -123,6 +122,25 @@ def check_final_cost(costs: Mapping[str, float], limit: float | None) -> None:
 def _fits(cost_at: Callable[[int], float], image_size: int, limit: float) -> bool:
     cost = _cost(cost_at, image_size)
     return cost is not None and cost <= limit
+
+
+def _first(cost_at: Callable[[int], float], sides: Iterable[int]) -> tuple[int, float] | None:
+    """The first of these sides that can be looked at, and the cost there; ``None``: none can."""
+    found = ((side, _cost(cost_at, side)) for side in sides)
+    return next(((side, cost) for side, cost in found if cost is not None), None)
+
+
+def _estimate(side: int, usual: tuple[int, float], largest: tuple[int, float]) -> float:
+    """About what an ensemble costs at a side, from what it costs at two others.
+
+    Cost grows with the square of the side, or faster where each patch looks at all others, or slower where a member
+    sees images at a size of its own: what it costs stays. The lower one of both estimates is below the cost, or near.
+    """
+    (small, low), (large, high) = usual, largest
+    grown = low * (side / small) ** 2
+    if small >= large:
+        return grown
+    return min(grown, low + (high - low) * (side**2 - small**2) / (large**2 - small**2))
 
 
 def _cost(cost_at: Callable[[int], float], image_size: int) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ from nstudent.storage.files import atomic_write, write_json
 from safetensors.torch import save
 from torch import Tensor, nn
 
+_Each = TypeVar("_Each")
 Probabilities = tuple[npt.NDArray[np.float32], ...]
 """Distributions per level, coarse first: (images, outputs of the level), on the host."""
 
@@ -90,6 +92,20 @@ class Ensemble:
         """One of the members as an ensemble of its own, as it was before any temperature was fitted."""
         recipe = self.recipe.changed(members=(self.recipe.members[number],), weights=None, member_temperatures=None)
         return Ensemble(recipe, [self.members[number]], self._placement).calibrated(None)
+
+    def without(self, number: int) -> Ensemble:
+        """All members but one, with the weights and temperatures that they have beside it, and not calibrated."""
+
+        def others(each: tuple[_Each, ...] | None) -> tuple[_Each, ...] | None:
+            return None if each is None else (*each[:number], *each[number + 1 :])
+
+        recipe = self.recipe.changed(
+            members=others(self.recipe.members),
+            weights=others(self.recipe.weights),
+            member_temperatures=others(self.recipe.member_temperatures),
+        )
+        members = [member for other, member in enumerate(self.members) if other != number]
+        return Ensemble(recipe, members, self._placement).calibrated(None)
 
     def with_member_temperatures(self, temperatures: Sequence[Sequence[float]] | None) -> Ensemble:
         """The same members with other temperatures, by member and level; ``None``: with none."""

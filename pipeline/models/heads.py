@@ -8,9 +8,9 @@ from functools import partial
 import numpy as np
 import torch
 from nstudent.config.members import HeadName
+from nstudent.models.marginals import Marginals, ends_of, in_full, log_softmax
 from nstudent.tables import chosen
 from nstudent.taxonomy.outputs import Outputs
-from nstudent.taxonomy.tree import ABSENT, LabelArray, Taxonomy
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
@@ -91,12 +91,12 @@ class FlatHead(nn.Module):
 
     def __init__(self, settings: HeadSettings) -> None:
         super().__init__()
-        self.classify = nn.Linear(settings.num_features, len(_ends(settings.outputs.taxonomy)))
-        self.marginals = _Marginals(settings.outputs)
+        self.classify = nn.Linear(settings.num_features, len(ends_of(settings.outputs.taxonomy)))
+        self.marginals = Marginals(settings.outputs)
 
     def forward(self, features: Tensor) -> Logits:
         """(batch, features) -> logits per level: logarithms of probabilities."""
-        logits: Logits = self.marginals(self.classify(features).log_softmax(dim=1))
+        logits: Logits = self.marginals(log_softmax(self.classify(features)))
         return logits
 
 
@@ -118,7 +118,7 @@ class RoutedHead(nn.Module):
         super().__init__()
         num_features, outputs, width = settings.num_features, settings.outputs, settings.width
         self._threshold = settings.routing_threshold
-        coarse = _ends(outputs.taxonomy)[:, 0]
+        coarse = ends_of(outputs.taxonomy)[:, 0]
         # The leaves are in ascending order: those of one coarse class stand together.
         self._leaves = np.bincount(coarse, minlength=outputs.taxonomy.num_classes[0]).tolist()
         self.project = nn.ModuleList(
@@ -126,12 +126,12 @@ class RoutedHead(nn.Module):
         )
         experts = [nn.Linear(width, leaves) for leaves in self._leaves]
         self.classify = nn.ModuleList([nn.Linear(num_features, len(self._leaves)), *experts])
-        self.marginals = _Marginals(outputs)
+        self.marginals = Marginals(outputs)
 
     def forward(self, features: Tensor) -> Logits:
         """(batch, features) -> logits per level: logarithms of probabilities."""
         router = self.classify[0]
-        routed = router(features).log_softmax(dim=1)
+        routed = log_softmax(router(features))
         said = self._all_experts(features) if self.training or not self._threshold else self._asked(features, routed)
         logits: Logits = self.marginals(
             torch.cat([routed[:, number, None] + leaves for number, leaves in enumerate(said)], dim=1)
@@ -140,8 +140,7 @@ class RoutedHead(nn.Module):
 
     def _expert(self, number: int, features: Tensor) -> Tensor:
         """Logarithms of the probabilities of leaves below a class, (batch, its leaves)."""
-        said: Tensor = self.classify[number + 1](self.project[number](features)).log_softmax(dim=1)
-        return said
+        return log_softmax(self.classify[number + 1](self.project[number](features)))
 
     def _all_experts(self, features: Tensor) -> list[Tensor]:
         return [self._expert(number, features) for number in range(len(self._leaves))]
@@ -210,56 +209,6 @@ class BranchingHead(nn.Module):
         )
 
 
-class _Marginals(nn.Module):
-    """The levels of a distribution over all places where a label may end.
-
-    The logit of a class is the logarithm of the summed probability of the leaves at or below it, and that of 'nothing'
-    at a level of the leaves above the level. If a level has an output for every leaf, its softmax is that marginal;
-    without an output for 'nothing' it is the marginal among the labels that have a class at the level.
-    """
-
-    def __init__(self, outputs: Outputs) -> None:
-        super().__init__()
-        self._sizes = outputs.sizes
-        for level, said in enumerate(outputs.indices(_ends(outputs.taxonomy)).T):
-            speaks = np.flatnonzero(said >= 0)
-            # They follow from the tree: a file of weights holds none of them.
-            self.register_buffer(f"_leaves_{level}", torch.from_numpy(speaks), persistent=False)
-            self.register_buffer(f"_outputs_{level}", torch.from_numpy(said[speaks].astype(np.int64)), persistent=False)
-
-    def forward(self, leaves: Tensor) -> Logits:
-        """Logarithms of the probabilities of leaves, (batch, leaves) -> logits per level."""
-        return tuple(
-            _log_sums(leaves[:, self.get_buffer(f"_leaves_{level}")], self.get_buffer(f"_outputs_{level}"), size)
-            for level, size in enumerate(self._sizes)
-        )
-
-
-def _ends(taxonomy: Taxonomy) -> LabelArray:
-    """The paths to all classes where a label may end, (leaves, levels), ``ABSENT`` below the end of a path."""
-    rows = set(taxonomy.terminals)
-    for level, size in enumerate(taxonomy.num_classes):
-        rest = (ABSENT,) * (taxonomy.num_levels - level - 1)
-        rows |= {(*taxonomy.ancestors(level, c), *rest) for c in range(size) if not taxonomy.has_children(level, c)}
-    return np.array(sorted(rows), dtype=np.int32).reshape(-1, taxonomy.num_levels)
-
-
-def _log_sums(logs: Tensor, group: Tensor, num_groups: int) -> Tensor:
-    """Logarithms of sums within groups of columns: (batch, columns) -> (batch, groups).
-
-    Args:
-        logs: Logarithms of what is summed.
-        group: Group of each column, int64 (columns,). Every group has a column.
-        num_groups: Number of groups.
-    """
-    # Each sum is taken relative to its largest part, so that an improbable class has a logit and a gradient too.
-    rows = logs.shape[0]
-    largest = logs.detach().new_full((rows, num_groups), -torch.inf)
-    largest = largest.scatter_reduce(1, group.expand(rows, -1), logs.detach(), "amax")
-    sums = torch.zeros_like(largest).index_add(1, group, (logs - largest[:, group]).exp())
-    return sums.log() + largest
-
-
 HEADS: dict[HeadName, Callable[[HeadSettings], nn.Module]] = {
     "fine_to_coarse": partial(CascadeHead, fine_first=True),
     "coarse_to_fine": partial(CascadeHead, fine_first=False),
@@ -295,6 +244,6 @@ def normalised(logits: Logits, temperature: float) -> Logits:
         temperature: Above 0. The smaller it is, the surer the network can be.
 
     Returns:
-        Float32, of the same shapes and of the length 1 / temperature.
+        In float32 at least, of the same shapes and of the length 1 / temperature.
     """
-    return tuple(normalize(level.float(), dim=1, eps=1e-7) / temperature for level in logits)
+    return tuple(normalize(in_full(level), dim=1, eps=1e-7) / temperature for level in logits)

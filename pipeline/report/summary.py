@@ -21,7 +21,14 @@ from nstudent.report.charts import (
 from nstudent.report.limits import Limits
 from nstudent.report.material import Material
 from nstudent.runs.finding import Finding
-from nstudent.runs.step_metrics import FilterMetrics, RefitMetrics, TrainedMetrics, read_metrics
+from nstudent.runs.step_metrics import (
+    ChoiceMetrics,
+    Contribution,
+    FilterMetrics,
+    RefitMetrics,
+    TrainedMetrics,
+    read_metrics,
+)
 from nstudent.runs.words import legend
 
 _SECTION_OF = {
@@ -80,6 +87,16 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class Part:
+    """A member of an ensemble, or a classifier in the pool that was chosen last: what it costs and adds."""
+
+    whole: str
+    """What it is a part of: the step of the ensemble, or the name of the pool."""
+    name: str
+    contribution: Contribution
+
+
+@dataclass(frozen=True)
 class Reliability:
     """How the confidence of a level agrees with how often it is right, on test."""
 
@@ -118,6 +135,7 @@ class Summary:
     test: OnTest | None
     """``None`` if the run has no scores yet."""
     costs: tuple[Cost, ...]
+    parts: tuple[Part, ...]
     seconds: float
     page: str
     """What the configuration has other than by default, as YAML."""
@@ -137,6 +155,7 @@ def summary(material: Material, limits: Limits) -> Summary:
         numbers=tuple(_numbers(material)),
         test=_on_test(material, scores) if scores else None,
         costs=costs,
+        parts=tuple(_parts(material)),
         seconds=sum(cost.seconds for cost in costs),
         page=dump_yaml(_changed(material.config))[: limits.characters],
         whole_page=whole[: limits.characters],
@@ -236,6 +255,19 @@ def _costs(material: Material) -> list[Cost]:
             )
         )
     return found
+
+
+def _parts(material: Material) -> list[Part]:
+    """The members of the ensembles in the order of the run, and then the parts of the last choice, if it is a pool."""
+    found: list[Part] = []
+    pool: list[Part] = []
+    for name, manifest in material.manifests.items():
+        metrics = read_metrics(manifest)
+        if isinstance(metrics, TrainedMetrics):
+            found += [Part(name, f"member {number}", each) for number, each in enumerate(metrics.members or ())]
+        elif isinstance(metrics, ChoiceMetrics):
+            pool = [Part(metrics.chosen, *each) for each in (metrics.taken.contributions or {}).items()]
+    return found + pool
 
 
 def _changed(config: Config) -> dict[str, Any]:

@@ -50,6 +50,19 @@ class DataMetrics(Metrics):
 
 
 @dataclass(frozen=True)
+class Contribution(JsonRecord):
+    """What one part of a pool, or one member of an ensemble, costs and adds."""
+
+    weight: float
+    """Its share in the vote."""
+    gmacs: float
+    """Billions of multiply-adds that it takes to label one image."""
+    gain: Difference
+    """Headline score of all parts minus that of all others, whose calibration is fitted anew, and of a pool the weights
+    as well, on the validation images; the same images fit and compare, so that it rather flatters a part."""
+
+
+@dataclass(frozen=True)
 class TrainedMetrics(Metrics):
     """Networks that were trained, as an ensemble: a classifier that can be chosen."""
 
@@ -69,19 +82,9 @@ class TrainedMetrics(Metrics):
     """Whether images may be mirrored in training, of a probe that was asked; else ``None``."""
     ingredients: tuple[int, ...] | None = None
     """Numbers of the teacher's members whose weights were averaged, of a soup; else ``None``."""
-
-
-@dataclass(frozen=True)
-class Contribution(JsonRecord):
-    """What one part of a pool costs and adds."""
-
-    weight: float
-    """Its share in the vote."""
-    gmacs: float
-    """Billions of multiply-adds that it takes to label one image."""
-    gain: Difference
-    """Headline score of the pool minus that of the pool without it, whose weights and calibration are fitted anew, on
-    the validation images; the same images fit and compare, so that it rather flatters a part."""
+    members: tuple[Contribution, ...] | None = None
+    """What each member of an ensemble costs and adds, in their order; ``None`` of a single one, and if the step was
+    made by a version that did not ask."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 from nstudent.errors import DataError
 from nstudent.taxonomy.proposal import Group
 
-_OFFSET = re.compile(r"n(\d{8})")
+_OFFSET = re.compile(r"n(\d{8})(?:[-_ ].*)?")
 _SENSE = re.compile(r"(.+)\.n\.(\d{1,2})")
 _UPWARDS = ("@", "@i")
 """Pointers to what a thing is a kind of, and to what a named one is an instance of."""
@@ -77,7 +77,8 @@ class WordNet:
 
         Args:
             name: A noun in the singular or plural, with blanks, ``_`` or ``-``; of several with commas between them
-                the first that is known. Or a synset: ``dog.n.01`` or ``n02084071``.
+                the first that is known. Or a synset: ``dog.n.01`` or ``n02084071``, also with a word behind it, as
+                folders of ImageNet's images are called (``n02085620-Chihuahua``).
         """
         if match := _OFFSET.fullmatch(name):
             return [self._synsets[match[1]]] if match[1] in self._synsets else []

@@ -20,7 +20,7 @@ def class_weights(labels: LabelArray, outputs: Outputs, config: TrainingConfig) 
         outputs: Outputs of the network that is trained.
         config: How classes are weighted.
     """
-    missing = {"one": 1.0, "cap": config.class_weight_cap, "zero": 0.0}[config.class_weight_missing]
+    missing = _of_missing(config)
     taught = outputs.indices(labels)
     weights = []
     for level, size in enumerate(outputs.sizes):
@@ -35,6 +35,31 @@ def class_weights(labels: LabelArray, outputs: Outputs, config: TrainingConfig) 
             weight[present] = np.minimum(made, config.class_weight_cap)
         weights.append(torch.from_numpy(weight))
     return tuple(weights)
+
+
+def heap_weights(labels: LabelArray, outputs: Outputs, config: TrainingConfig) -> tuple[Tensor, ...]:
+    """Weight of every output among pseudo-labels: per level, float32 (outputs of the level,).
+
+    It is 1, as copies balance these labels. A class that no labelled image shows, which pseudo-labels alone can name,
+    has the weight that ``class_weight_missing`` gives it.
+
+    Args:
+        labels: Labels of the labelled training images, (images, levels).
+        outputs: Outputs of the network that is trained.
+        config: How classes are weighted.
+    """
+    taught = outputs.indices(labels)
+    weights = []
+    for level, size in enumerate(outputs.sizes):
+        weight = np.full(size, _of_missing(config), dtype=np.float32)
+        weight[taught[taught[:, level] != SILENT, level]] = 1.0
+        weights.append(torch.from_numpy(weight))
+    return tuple(weights)
+
+
+def _of_missing(config: TrainingConfig) -> float:
+    """Weight of a class without a labelled image."""
+    return {"one": 1.0, "cap": config.class_weight_cap, "zero": 0.0}[config.class_weight_missing]
 
 
 def class_shares(labels: LabelArray, outputs: Outputs) -> tuple[Tensor, ...]:

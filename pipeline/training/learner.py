@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from nstudent.training.growth import finish_steps
 from nstudent.training.learning_rates import LearningRates, Span
 from nstudent.training.loop import Length
 from nstudent.training.objective import Objective, Stateful
-from nstudent.training.optimizer import build_optimizer, resume_optimizer, take_step
+from nstudent.training.optimizer import build_optimizer, forget, resume_optimizer, take_step
 from nstudent.training.recording import Recording, can_be_recorded
 from nstudent.training.revision import Revision
 from nstudent.training.spending import Spending
@@ -58,7 +59,8 @@ class Learner:
         placement.put(network).train()
         self.objective = objective
         self._revision = revision
-        self.optimizer = build_optimizer(network, config, placement.device)
+        self._new_optimizer = partial(build_optimizer, network, config, placement.device)
+        self.optimizer = self._new_optimizer()
         finish = finish_steps(config, length.epochs, length.steps_per_epoch)
         self._first_of_finish = length.steps - finish
         self._finishes = False
@@ -132,8 +134,8 @@ class Learner:
     def _begin_finish(self) -> None:
         """Let only the late layers learn from here on; the optimiser forgets what it knew of them before."""
         self._finishes = True
+        forget(self.optimizer, self._new_optimizer())
         train_late_layers(self.network)
-        self.optimizer.state.clear()
         self.gradient.share_anew()
 
     def check(self) -> None:

@@ -17,7 +17,7 @@ from nstudent.tables import chosen
 from nstudent.taxonomy.outputs import Outputs
 from nstudent.taxonomy.tree import LabelArray
 from nstudent.training.binary_cross_entropy import BinaryCrossEntropy, MaxConstrained
-from nstudent.training.class_weights import class_shares, class_weights
+from nstudent.training.class_weights import class_shares, class_weights, heap_weights
 from nstudent.training.cross_entropy import CrossEntropy
 from nstudent.training.tree_losses import HierarchicalCrossEntropy, SoftLabels, TreePathKL
 from torch import Tensor
@@ -134,7 +134,7 @@ def build_losses(
     """The loss of the labelled images of a training, and that of its pseudo-labels.
 
     What makes up for rare classes, and smoothing, are for given labels alone: the classes of pseudo-labels are balanced
-    by copies, and their targets are soft.
+    by copies, and their targets are soft. Only classes without a labelled image may weigh something else there.
 
     Args:
         config: How the network is trained.
@@ -146,13 +146,16 @@ def build_losses(
         ConfigError: There is no such loss; the message lists those that there are.
     """
     weights = [weight.to(device) for weight in class_weights(labels, outputs, config)]
+    of_heap = even_weights(outputs, device)
+    if config.class_weights != "none":
+        of_heap = [weight.to(device) for weight in heap_weights(labels, outputs, config)]
     added = None
     if config.logit_adjustment:
         shares = class_shares(labels, outputs)
         added = [(config.logit_adjustment * share.log()).to(device) for share in shares]
     return (
         build_loss(LossSettings(outputs, weights, config, config.label_smoothing, added)),
-        build_loss(LossSettings(outputs, even_weights(outputs, device), config)),
+        build_loss(LossSettings(outputs, of_heap, config)),
     )
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from typing import Any
 
 import torch
 from nstudent.config.schema import TrainingConfig
 from nstudent.errors import ConfigError, RefusedError, summary
 from nstudent.models.network import Backbone
-from timm.optim import create_optimizer_v2, get_optimizer_class, param_groups_layer_decay
-from torch import nn
+from timm.optim import Lookahead, create_optimizer_v2, get_optimizer_class, list_optimizers, param_groups_layer_decay
+from torch import Tensor, nn
 
 _NOT_OPTIONS = frozenset(
     {"params", "lr", "weight_decay", "fused", "foreach", "capturable", "differentiable", "maximize"}
@@ -26,10 +26,12 @@ def build_optimizer(network: nn.Module, config: TrainingConfig, device: torch.de
     host need not wait to see (`finite.py`).
 
     Raises:
-        ConfigError: The optimiser does not take an option of the configuration.
+        ConfigError: The optimiser does not take an option of the configuration, something other than lookahead stands
+            before its name, or the layers of a backbone are to learn at rates of their own and timm cannot tell them.
     """
+    own = _own_name(config.optimizer)
     fused = {"fused": True} if device.type in ("cuda", "cpu") and "fused" in _parameters(config.optimizer) else {}
-    settings = {"lr": config.learning_rate, "weight_decay": config.weight_decay, **_options(config)}
+    settings = {"lr": config.learning_rate, "weight_decay": config.weight_decay, **_options(config, own)}
     weights: Any = network
     if (config.layer_decay, config.head_rate) != (1.0, 1.0):
         weights = list(_at_their_rates(network, config))
@@ -45,6 +47,13 @@ def _at_their_rates(network: nn.Module, config: TrainingConfig) -> Iterator[dict
     """
     taken: set[int] = set()
     for backbone in (each for each in network.modules() if isinstance(each, Backbone)):
+        made: Any = backbone.network.pretrained_cfg
+        if config.layer_decay != 1 and not hasattr(backbone.network, "group_matcher"):
+            # timm would count parameters by the dozen, whatever layers they are of.
+            raise ConfigError(
+                f"layer_decay: timm does not say which layers '{made['architecture']}' has: set layer_decay=1, or "
+                "choose another network"
+            )
         layers = param_groups_layer_decay(
             backbone.network,
             config.weight_decay,
@@ -64,10 +73,22 @@ def _at_their_rates(network: nn.Module, config: TrainingConfig) -> Iterator[dict
                 yield {"params": group, "weight_decay": decays * config.weight_decay, "lr_scale": scale}
 
 
-def _options(config: TrainingConfig) -> dict[str, Any]:
-    """The further options of the optimiser, each one that it takes."""
-    # A wrapper in front, as in lookahead_adamw, hands them on.
-    takes = set(_parameters(config.optimizer.lower().rpartition("_")[2])) - _NOT_OPTIONS
+def _own_name(name: str) -> str:
+    """Name of the optimiser itself, without the lookahead that may stand before it.
+
+    timm reads what comes after the last underscore, and passes over everything else before it.
+    """
+    *before, own = name.lower().split("_")
+    if before not in ([], ["lookahead"]) and own in list_optimizers():
+        raise ConfigError(
+            f"optimizer is '{name:.80}', of which timm would read '{own}' alone: write {own}, or lookahead_{own}"
+        )
+    return own
+
+
+def _options(config: TrainingConfig, own_name: str) -> dict[str, Any]:
+    """The further options of the optimiser, each one that it takes; a lookahead before its name hands them on."""
+    takes = set(_parameters(own_name)) - _NOT_OPTIONS
     for name in config.optimizer_options:
         if name not in takes:
             raise ConfigError(
@@ -83,7 +104,7 @@ def take_step(optimizer: torch.optim.Optimizer) -> None:
     Raises:
         RefusedError: there is no memory, also after what the backward pass has left was given back.
     """
-    is_first = not optimizer.state
+    is_first = not _state(optimizer)
     try:
         optimizer.step()
         return
@@ -92,7 +113,7 @@ def take_step(optimizer: torch.optim.Optimizer) -> None:
         if not is_first:
             raise RefusedError(f"no memory for a step of the optimiser ({said})") from None
     # What the backward pass has left is free now, but for the error's hold on it. Half a state would not do.
-    optimizer.state.clear()
+    _state(optimizer).clear()
     if optimizer.param_groups[0]["params"][0].is_cuda:
         torch.cuda.empty_cache()
     try:
@@ -104,6 +125,20 @@ def take_step(optimizer: torch.optim.Optimizer) -> None:
         ) from None
 
 
+def forget(optimizer: torch.optim.Optimizer, new: torch.optim.Optimizer) -> None:
+    """Let an optimiser begin as ``new``, one of the same weights and settings that has not taken a step.
+
+    To clear what it remembers would not do for all: some count their steps in the groups of weights, some remember
+    something of every weight from the start, and timm's lookahead keeps it in the optimiser that it wraps.
+    """
+    optimizer.load_state_dict(new.state_dict())
+
+
+def _state(optimizer: torch.optim.Optimizer) -> MutableMapping[Tensor, dict[str, Any]]:
+    """What an optimiser remembers of each weight; timm's lookahead keeps it in the optimiser that it wraps."""
+    return optimizer._base_optimizer.state if isinstance(optimizer, Lookahead) else optimizer.state
+
+
 def resume_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     """Load what ``state_dict`` gave, each moment in the layout of its weight.
 
@@ -111,7 +146,7 @@ def resume_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) ->
     order than its weight (channels last) would silently belong to other weights.
     """
     optimizer.load_state_dict(state)
-    for weight, moments in optimizer.state.items():
+    for weight, moments in _state(optimizer).items():
         for name, moment in moments.items():
             if isinstance(moment, torch.Tensor) and moment.shape == weight.shape:
                 moments[name] = torch.empty_like(weight, dtype=moment.dtype).copy_(moment)

@@ -38,7 +38,7 @@ class HierarchicalCrossEntropy(ClassWeighted):
         device = self.class_weights[0].device
         levels = range(len(outputs.sizes))
         self._branches = [branches(outputs, level, device) for level in levels]
-        self._edges = [_edge_weights(outputs, level, alpha, first).to(device) for level in levels]
+        self._edges = [_edge_weights(outputs, level, alpha, first).to(self.class_weights[0]) for level in levels]
 
     def __call__(self, logits: Logits, mass: Sequence[Tensor]) -> Sequence[Tensor]:
         """What the image counts * its loss against the smoothed mass, per level, float32 (b,)."""
@@ -65,8 +65,8 @@ def _weighed(said: Tensor, above: Sequence[Branches], edges: Tensor) -> Tensor:
 
 
 def _edge_weights(outputs: Outputs, level: int, alpha: float, first: str) -> Tensor:
-    """Weight of the edge at each depth on the path to each output of a level, float32 (level + 1, outputs)."""
-    depths = torch.arange(level + 1, dtype=torch.float32)
+    """Weight of the edge at each depth on the path to each output of a level, float64 (level + 1, outputs)."""
+    depths = torch.arange(level + 1, dtype=torch.float64)
     steps = depths if first == "top" else level - depths
     weights = torch.exp(-alpha * steps)[:, None].repeat(1, outputs.sizes[level])
     nothing = outputs.nothing(level)
@@ -136,6 +136,6 @@ class TreePathKL(ClassWeighted):
         total = torch.zeros_like(together[:, 0])
         for said, level, is_known in zip(logits, self.taught(mass), known.T, strict=True):
             of_level = level / level.sum(dim=1, keepdim=True).clamp_min(torch.finfo(level.dtype).tiny)
-            target = of_level * (is_known / known.sum(dim=1))[:, None]
+            target = of_level * (is_known.to(level.dtype) / known.sum(dim=1))[:, None]
             total = total + (torch.xlogy(target, target) - target * (said - together)).sum(dim=1)
         return total

@@ -31,6 +31,8 @@ _SMALL = 3e11
 which is told of every operation in Python."""
 _GRADIENT = 1e-3
 """Gradient of the weights that an optimiser is tried on."""
+_STEPS = 3
+"""Number of steps that an optimiser is tried for."""
 _SIZES_PX = (224, 256, 384, 448, 512)
 """Sides that many networks are made for, tried in this order for the message about one that does not take its own."""
 
@@ -146,7 +148,9 @@ def _why_not_built(planned: PlannedTraining, conditions: Conditions, said: str) 
 
 
 def _try_optimizer(network: Network, planned: PlannedTraining, device: torch.device) -> None:
-    """Let the optimiser take its first step, in which it meets the weights that it cannot train.
+    """Let the optimiser take its first steps, in which it meets the weights and options that it cannot work with.
+
+    Some only begin with the first step and move the weights from the second one on.
 
     Only weights with a gradient take part, and get moments: the smallest one of each number of dimensions stands for
     the others, so that the step of a large network takes no more time and memory than that of a small one.
@@ -158,9 +162,10 @@ def _try_optimizer(network: Network, planned: PlannedTraining, device: torch.dev
         optimizer = build_optimizer(network.to(device), planned.training, device)
         for weight in smallest.values():
             weight.grad = torch.full_like(weight, _GRADIENT)
-        optimizer.step()
-        # Some of timm's keep what no checkpoint holds, and could not go on after a kill.
-        resume_optimizer(optimizer, as_kept(optimizer.state_dict()))
+        for _ in range(_STEPS):
+            optimizer.step()
+            # Some of timm's keep what no checkpoint holds, and could not go on after a kill.
+            resume_optimizer(optimizer, as_kept(optimizer.state_dict()))
     except torch.OutOfMemoryError:
         # Of a GPU that others fill: what a training needs is said where it is known.
         return

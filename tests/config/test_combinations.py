@@ -94,3 +94,20 @@ def test_keys_beside_a_loss(loss: str) -> None:
         assert (refusal(*of_all("loss", loss), f"teacher.{key}={value}") is not None) == (loss != of)
     assert (refusal(*of_all("loss", loss), "filter.enabled=true") is not None) == (loss == "mcm")
     assert (refusal(f"teacher.loss={loss}", "student.loss=cross_entropy") is not None) == (loss == "mcm")
+
+
+@pytest.mark.parametrize("section", ["teacher", "student", "filter"])
+def test_weights_of_classes_and_the_prior_of_the_first_level_go_by_one_frequency(section: str) -> None:
+    prior, balanced = f"{section}.coarse_prior_weight=20", f"{section}.class_weights=balanced"
+    for other in (balanced, f"{section}.class_weights=effective_number", f"{section}.logit_adjustment=1"):
+        said = refusal(prior, other)
+        assert said is not None
+        assert "coarse_prior_weight" in said
+        assert other.partition(".")[2].partition("=")[0] in said
+        assert refusal(other) is None
+    assert refusal(prior) is None
+    for key in ("class_weight_cap=3", "class_weight_missing=zero"):
+        said = refusal(f"{section}.{key}")
+        assert said is not None
+        assert f"{key.partition('=')[0]} is a key of class_weights" in said
+        assert refusal(f"{section}.{key}", balanced) is None

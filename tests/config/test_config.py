@@ -627,6 +627,7 @@ def test_a_student_learns_by_meta_pseudo_labels_if_the_method_is_named() -> None
             ["student.finish_epochs=1", "student.train_image_size=16"],
             "method=meta_pseudo_labels ends with meta.finetune_epochs: set finish_epochs=0",
         ),
+        (["pseudolabel.targets=hard"], "does not learn the stored labels, which pseudolabel.targets is about"),
         (["student.method=noisy_student", "student.meta={}"], "meta is for method=meta_pseudo_labels"),
         (["student.meta.baseline=1.0"], "less than 1"),
     ],

@@ -42,6 +42,14 @@ def test_a_key_of_another_choice_is_refused_and_that_of_its_own_is_not(key: str)
             ["student.train_image_size=16", "student.progressive_stages=2", "student.progressive_start=20"],
             "cannot grow from progressive_start=20 to 16",
         ),
+        (
+            ["teacher.members=[{}, {image_size: 16}]", "teacher.train_image_size=24", "teacher.finish_epochs=1"],
+            "teacher: train_image_size=24 changes nothing for a network of image_size=16",
+        ),
+        (
+            ["student.model={image_size: 16}", "student.progressive_stages=4"],
+            "student: images grow from 20 px on, which a network of image_size=16 never sees",
+        ),
         (["teacher.train_image_size=16", "teacher.epochs=2", "teacher.finish_epochs=2"], "2 leave none"),
         (["filter.train_image_size=16", "filter.finish_epochs=1"], "the filter keeps no network"),
         (["final.refit=true", "student.schedule=plateau"], "student.schedule=plateau goes by the validation images"),
@@ -62,6 +70,8 @@ def test_what_makes_no_sense_together_is_refused_in_one_line(words: list[str], s
         ["teacher.clip=agc"],
         ["teacher.clip=agc", "teacher.clip_norm=null"],
         ["teacher.train_image_size=32"],
+        ["teacher.members=[{image_size: 24}]", "teacher.train_image_size=16", "teacher.finish_epochs=1"],
+        ["student.model={image_size: 24}", "student.progressive_stages=4"],
         ["teacher.train_image_size=24", "teacher.progressive_stages=4", "teacher.finish_epochs=2"],
         ["filter.train_image_size=24", "filter.progressive_stages=2"],
     ],

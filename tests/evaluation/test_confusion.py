@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from nstudent.errors import DataError
-from nstudent.evaluation.confusion import Confusion, best_number, proposed_groups
+from nstudent.evaluation.confusion import Confusion, _between, best_number, proposed_groups
 
 NAMES = tuple("abcdefgh")
 KEY = ("test",)
@@ -42,6 +42,12 @@ def test_classes_that_are_taken_for_each_other_stand_together_level_by_level() -
     assert sorted(sorted(below.classes) for group in groups for below in group.below) == PAIRS
     assert {group.depth for group in groups} == {3}
     assert groups[0].below[0].note.endswith("are taken for each other with 30.0%")
+
+
+def test_golden_two_groups_are_as_near_as_their_classes_are_in_the_mean() -> None:
+    """A large group is not nearer to all others for having many classes."""
+    affinity = np.array([[0.0, 0.4, 0.2], [0.4, 0.0, 0.1], [0.2, 0.1, 0.0]])
+    np.testing.assert_allclose(_between(affinity, np.array([0, 0, 1])), [[0, 0.15], [0.15, 0]])
 
 
 def test_the_number_of_groups_is_where_the_eigenvalues_have_their_gap() -> None:

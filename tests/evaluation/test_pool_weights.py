@@ -102,6 +102,12 @@ def test_a_golden_greedy_selection() -> None:
     assert select_pool(raws[::-1], labels, outputs_of(2)) == (0.75, 0.25)
 
 
+def test_golden_the_likeliest_bag_counts_and_not_the_last_one() -> None:
+    """Most likely is a share of (2 x .98 - .02) / (3 x .96) = .674: of bags of up to 20 two thirds, at a size of 3."""
+    raws, labels = of_two_kinds((0.98, 0.02, 8), (0.02, 0.98, 4))
+    assert select_pool(raws, labels, outputs_of(2)) == pytest.approx((2 / 3, 1 / 3), abs=1e-6)
+
+
 def test_a_greedy_selection_leaves_out_what_adds_nothing_and_takes_the_first_of_equals() -> None:
     raws, labels = of_two_kinds((0.9, 0.8, 12))
     assert select_pool(raws, labels, outputs_of(2)) == (1.0, 0.0)

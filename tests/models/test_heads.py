@@ -267,6 +267,22 @@ def test_a_coarse_class_with_nothing_below_it_has_an_expert_with_one_answer() ->
     assert head(features)[1].exp()[0].tolist() == pytest.approx([0.25, 0.25, 0.5])
 
 
+@pytest.mark.parametrize(("name", "threshold"), [("flat", 0.0), ("hd_cnn", 0.0), ("hd_cnn", 0.3)])
+def test_levels_are_distributions_to_many_digits_also_where_a_cpu_computes_in_bfloat16(
+    name: str, threshold: float
+) -> None:
+    """Of 200 leaves each has a logarithm near -5, which bfloat16 knows to a hundredth or two."""
+    settings = HeadSettings(NUM_FEATURES, outputs_of(3, 20, 200), WIDTH, routing_threshold=threshold)
+    head = build_head(name, settings).eval()
+    features = torch.randn(5, NUM_FEATURES, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        levels = head(features)
+
+    for level in levels:
+        assert level.dtype == torch.float32
+        torch.testing.assert_close(level.exp().sum(dim=1), torch.ones(5), rtol=0, atol=1e-5)
+
+
 @settings(max_examples=40, deadline=None, database=None)
 @given(tree=ragged_trees(), absent=st.sampled_from(["ignore", "class"]), seed=st.integers(0, 1000))
 def test_on_any_tree_a_class_of_the_flat_head_has_what_those_below_it_have_and_ending_there(
@@ -298,9 +314,10 @@ def test_weights_of_the_flat_head_are_those_of_its_one_layer_alone() -> None:
 
 def test_normalised_logits_by_hand() -> None:
     """(3, 4) has the length 5: at a temperature of one half (1.2, 1.6), of which the softmax is 1 / (1 + e^.4)."""
-    (found,) = normalised((torch.tensor([[3.0, 4.0], [0.0, 0.0]], dtype=torch.float32),), 0.5)
-    torch.testing.assert_close(found, torch.tensor([[1.2, 1.6], [0.0, 0.0]]))
-    assert found.softmax(dim=1)[0, 0].item() == pytest.approx(1 / (1 + math.exp(0.4)))
+    (found,) = normalised((torch.tensor([[3.0, 4.0], [0.0, 0.0]], dtype=torch.float64),), 0.5)
+    torch.testing.assert_close(found, torch.tensor([[1.2, 1.6], [0.0, 0.0]], dtype=torch.float64), rtol=0, atol=1e-15)
+    assert found.softmax(dim=1)[0, 0].item() == pytest.approx(1 / (1 + math.exp(0.4)), abs=1e-15)
+    assert normalised((torch.ones(1, 2, dtype=torch.bfloat16),), 0.5)[0].dtype == torch.float32
 
 
 @given(seed=st.integers(0, 999), longer=st.floats(1e-3, 1e3), temperature=st.floats(0.01, 2))

@@ -1,5 +1,6 @@
 """The size of images that follows from the limit of cost."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import nstudent
@@ -41,6 +42,24 @@ def test_a_size_between_two_that_a_network_does_not_take_is_found() -> None:
     assert largest_side(picky, 2.0, 1024) == 224
     with pytest.raises(ConfigError, match=r"max_gmacs is 0\.5, and no multiple of 32 px fits: raise the limit"):
         largest_side(picky, 0.5, 1024)
+
+
+SHAPES: dict[str, Callable[[int], float]] = {
+    "all of it": lambda side: 2e-5 * side**2,
+    "a large member with a size of its own": lambda side: 17.0 + 2e-6 * side**2,
+    "a member that sees no more than 384 px": lambda side: 1e-4 * min(side, 384) ** 2 + 2e-6 * side**2,
+    "every patch looks at all others": lambda side: 3e-4 * side**2 + 3e-10 * side**4,
+    "a member with a size of its own alone": lambda side: 0.4,
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_however_the_cost_grows_no_larger_size_would_fit(shape: str) -> None:
+    cost_at = SHAPES[shape]
+    for side in range(32, 1025, 32):
+        if cost_at(side) < cost_at(side + 32):
+            assert largest_side(cost_at, 1.0001 * cost_at(side), 1024) == side
+    assert largest_side(cost_at, 1.0001 * cost_at(1024), 1024) == 1024
 
 
 @pytest.mark.slow

@@ -7,14 +7,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from nstudent.classifier import Classifier
 from nstudent.config.schema import Config
+from nstudent.data.dataset import Dataset
+from nstudent.lessons import Lessons
+from nstudent.models.device import Placement
 from nstudent.report.page import write_report
 from nstudent.runs.curves import read_curves
 from nstudent.runs.run import run_all, run_stage
 from nstudent.runs.status import status
 from nstudent.runs.step_metrics import ChoiceMetrics, RefitMetrics, TrainedMetrics
-from nstudent.storage.artifact import Manifest
+from nstudent.storage.artifact import Artifact, Manifest
+from nstudent.taxonomy.outputs import Outputs
+from nstudent.trainer import Trainer
+from nstudent.training.objective import Supervised
 
 METHOD = ("student.method=meta_pseudo_labels", "student.meta.finetune_epochs=2")
 
@@ -69,3 +76,35 @@ def test_a_student_that_is_asked_for_by_itself_goes_on_from_the_labels_that_are_
     before = {path.name: Manifest.read(path).id for path in sorted(learnt.glob("0?-*"))}
     run_stage(tiny(*METHOD, "final.refit=true", "filter.enabled=false"), "student", learnt)
     assert {path.name: Manifest.read(path).id for path in sorted(learnt.glob("0?-*"))} == before
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ((), [1, 1, 1]),
+        (("student.level_schedule=b_cnn",), [0, 0, 1]),
+        (("student.level_schedule=coarse_first", "student.level_weights=[3, 1.5, 6]"), [1, 0.5, 2]),
+    ],
+)
+def test_the_fine_tuning_goes_on_with_the_weights_of_the_levels_at_the_end_of_the_training(
+    words: tuple[str, ...], expected: list[float], packed: Path, tiny: Callable[..., Config]
+) -> None:
+    config, dataset = tiny(*METHOD, *words), Dataset(Artifact(packed / "00-data"))
+
+    class Bench:
+        """As much of a trainer as is asked for."""
+
+        supervised, labelled, student_length = Trainer.supervised, Trainer.labelled, Trainer.student_length
+
+        def __init__(self) -> None:
+            self.dataset = dataset
+            self._config = config
+            self.outputs = Outputs(dataset.taxonomy)
+            self.placement = Placement(torch.device("cpu"), "float32")
+
+    baseline = Lessons(Bench(), config).baseline()  # type: ignore[arg-type]
+    then = baseline.then
+    assert then is not None
+    assert isinstance(then.lesson.objective, Supervised)
+    for done in (0.0, 0.3, 1.0):
+        assert then.lesson.objective.weights_at(done) == pytest.approx(expected)

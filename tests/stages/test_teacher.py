@@ -24,7 +24,7 @@ from nstudent.runs.folder import Run
 from nstudent.runs.plan import plan
 from nstudent.runs.run import run_all, run_stage
 from nstudent.runs.stage import Context
-from nstudent.runs.step_metrics import LabelMetrics
+from nstudent.runs.step_metrics import LabelMetrics, TrainedMetrics
 from nstudent.runs.under_way import UnderWay, under_way
 from nstudent.session import Session
 from nstudent.stages.teacher import train_ahead
@@ -273,6 +273,14 @@ def test_a_cross_fitted_teacher_keeps_what_each_member_says_of_its_own_fold(
     for level, found in enumerate(kept.levels):
         wanted = np.stack([said[member][level][row] for row, member in enumerate(kept.members)])
         np.testing.assert_allclose(found, wanted, atol=1e-6)
+
+
+def test_the_teacher_keeps_what_each_of_its_members_costs_and_adds(cross_fitted: Path) -> None:
+    metrics = TrainedMetrics.of(Manifest.read(cross_fitted / "01-teacher"))
+    assert metrics.members is not None
+    assert [each.weight for each in metrics.members] == pytest.approx([1 / 3] * 3, abs=1e-6)
+    assert sum(each.gmacs for each in metrics.members) == pytest.approx(metrics.gmacs, abs=2e-6)
+    assert all(each.gain.low <= each.gain.value <= each.gain.high for each in metrics.members)
 
 
 def test_a_cross_fitted_teacher_is_calibrated_with_its_folds(tiny: Callable[..., Config], cross_fitted: Path) -> None:

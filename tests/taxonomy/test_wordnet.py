@@ -26,6 +26,9 @@ def wordnet(tmp_path: Path) -> WordNet:
         ("domestic-dog", "00000012"),
         ("unheard of, Domestic dog", "00000012"),
         ("n00000014", "00000014"),
+        ("n00000014-Rex", "00000014"),
+        ("n00000014_any_word", "00000014"),
+        ("n00000014 two words", "00000014"),
         ("dog.n.02", "00000024"),
         ("perch.n.01", "00000015"),
         # The most frequent meaning is the first.
@@ -36,7 +39,9 @@ def test_a_class_is_found_by_noun_or_synset(wordnet: WordNet, name: str, offset:
     assert wordnet.find(name)[0].offset == offset
 
 
-@pytest.mark.parametrize("name", ["unheard of", "n00000099", "dog.n.03", "dog.n.00", "", "s", "dog.v.01"])
+@pytest.mark.parametrize(
+    "name", ["unheard of", "n00000099", "n00000014x", "n00000099-Rex", "dog.n.03", "dog.n.00", "", "s", "dog.v.01"]
+)
 def test_what_is_no_noun_is_not_found(wordnet: WordNet, name: str) -> None:
     assert wordnet.find(name) == []
 

@@ -2,12 +2,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from nstudent.config.schema import TrainingConfig
 from nstudent.taxonomy.outputs import Outputs
 from nstudent.taxonomy.tree import ABSENT, UNKNOWN, Taxonomy
-from nstudent.training.class_weights import class_shares, class_weights
+from nstudent.training.class_weights import class_shares, class_weights, heap_weights
+from nstudent.training.losses import build_losses
 from sklearn.utils.class_weight import compute_class_weight
 
 TAXONOMY = Taxonomy.from_labels([("A", "a"), ("A", "b"), ("A", "c"), ("B", "-")], ("coarse", "fine"))
@@ -97,3 +99,17 @@ def test_shares_are_of_the_labels_that_name_a_class_and_never_zero() -> None:
     assert coarse.tolist() == pytest.approx([6 / 8, 2 / 8])
     assert fine.tolist() == pytest.approx([4 / 5, 1 / 5, 1 / 5]), "of c there is no image, and it counts as one"
     assert class_shares(LABELS, Outputs(TAXONOMY, "class"))[1].tolist() == pytest.approx([4 / 7, 1 / 7, 1 / 7, 2 / 7])
+
+
+@pytest.mark.parametrize(("policy", "expected"), [("one", 1.0), ("cap", 7.0), ("zero", 0.0)])
+def test_pseudo_labels_weigh_the_same_but_for_a_class_without_a_labelled_image(policy: str, expected: float) -> None:
+    settings: dict[str, Any] = {"class_weights": "balanced", "class_weight_missing": policy, "class_weight_cap": 7.0}
+    config, outputs = TrainingConfig(**settings), Outputs(TAXONOMY, "class")
+    assert [level.tolist() for level in heap_weights(LABELS, outputs, config)] == [[1, 1], [1, 1, expected, 1]]
+    _, of_heap = build_losses(config, LABELS, outputs, torch.device("cpu"))
+    assert of_heap.weight([torch.eye(2), torch.eye(4)])[1].tolist() == [1, 1, expected, 1]
+
+
+def test_without_class_weights_all_pseudo_labels_weigh_the_same() -> None:
+    _, of_heap = build_losses(TrainingConfig(), LABELS, Outputs(TAXONOMY), torch.device("cpu"))
+    assert [level.tolist() for level in of_heap.weight([torch.eye(2), torch.eye(3)])] == [[1, 1], [1, 1, 1]]

@@ -61,6 +61,13 @@ def test_a_plateau_drops_after_its_patience_and_waits_anew() -> None:
     np.testing.assert_allclose(found, [HEIGHT] * 4 + [HEIGHT / 2] * 4 + [HEIGHT / 4], rtol=1e-12)
 
 
+def test_a_score_is_a_new_best_from_a_ten_thousandth_of_the_best_one_on() -> None:
+    """A share of the score, not of its range: .50006 is one after .5, and .50009 none after that."""
+    settings = {"schedule": "plateau", "warmup_epochs": 0, "plateau_patience": 0}
+    found = rates(settings, Span(4, 1), dict(enumerate([0.5, 0.50006, 0.50009])))
+    np.testing.assert_allclose(found, [HEIGHT] * 3 + [HEIGHT / 10], rtol=1e-12)
+
+
 @pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize("patience", [0, 1, 3])
 def test_a_plateau_drops_where_torch_would(seed: int, patience: int) -> None:

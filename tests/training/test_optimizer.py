@@ -11,7 +11,7 @@ from nstudent.config.schema import ModelConfig, TrainingConfig
 from nstudent.errors import ConfigError
 from nstudent.models.network import build_network
 from nstudent.training.checkpoint import load_checkpoint, save_checkpoint
-from nstudent.training.optimizer import build_optimizer, resume_optimizer
+from nstudent.training.optimizer import build_optimizer, forget, resume_optimizer
 from timm.optim import list_optimizers, param_groups_layer_decay
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -22,7 +22,8 @@ ELSEWHERE = ("bnb", "fused", "adahessian", "kron", "adafactorbv", "cadafactorbv"
 """How optimisers begin that a trial refuses: they need another package or a gradient of the gradient, or keep what no
 checkpoint holds (a generator of their own, a type of tensors)."""
 NAMED = ("sgd", "momentum", "adagrad", "rmsprop", "adam", "adamw")
-NAMES = sorted(name for name in list_optimizers() if not name.startswith(ELSEWHERE))
+WRAPPED = ("lookahead_sgd", "lookahead_adagrad", "lookahead_adamw", "lookahead_muon")
+NAMES = sorted(name for name in list_optimizers() if not name.startswith(ELSEWHERE)) + list(WRAPPED)
 RATES = {"adadelta": 30.0, "lars": 0.3, "nlars": 0.3}
 
 
@@ -35,7 +36,11 @@ class Learning:
         self.points = torch.randn(48, 4)
         self.labels = torch.arange(48) % 3
         self.points += 2 * torch.randn(3, 4)[self.labels]
-        self.optimizer = build_optimizer(self.network, TrainingConfig.model_validate(settings), CPU)
+        self.optimizer = self.new_optimizer(self.network, **settings)
+
+    @staticmethod
+    def new_optimizer(network: nn.Module, **settings: Any) -> torch.optim.Optimizer:
+        return build_optimizer(network, TrainingConfig.model_validate(settings), CPU)
 
     def step(self) -> float:
         loss = cross_entropy(self.network(self.points), self.labels)
@@ -72,6 +77,35 @@ def test_every_optimizer_reduces_a_loss_and_goes_on_from_a_checkpoint(name: str,
         learning.steps(5)
     for one, other in zip(cut.network.parameters(), again.network.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_optimizer_that_forgets_goes_on_as_a_new_one(name: str) -> None:
+    """Also those that count steps in their groups, remember something from the start, or wrap another."""
+    old, new = (Learning(optimizer=name, learning_rate=RATES.get(name, 0.01)) for _ in range(2))
+    old.steps(7)
+    forget(old.optimizer, Learning.new_optimizer(old.network, optimizer=name, learning_rate=RATES.get(name, 0.01)))
+    new.network.load_state_dict(old.network.state_dict())
+    for learning in (old, new):
+        torch.manual_seed(2)
+        learning.steps(7)
+    for one, other in zip(old.network.parameters(), new.network.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [("foo_adamw", "adamw"), ("lookahead_foo_sgd", "sgd"), ("_Lamb", "lamb"), ("lookahead_lookahead_sgd", "sgd")],
+)
+def test_what_timm_would_pass_over_in_a_name_is_an_error_that_says_so(name: str, own: str) -> None:
+    with pytest.raises(ConfigError, match=f"optimizer is '{name}', .* '{own}' alone: write {own}, or lookahead_{own}$"):
+        build_optimizer(nn.Linear(2, 2), TrainingConfig(optimizer=name), CPU)
+
+
+@pytest.mark.parametrize("name", ["AdamW", "Lookahead_AdamW"])
+def test_capital_letters_in_a_name_do_not_matter(name: str) -> None:
+    config = TrainingConfig(optimizer=name, optimizer_options={"betas": (0.8, 0.9)})
+    assert build_optimizer(nn.Linear(2, 2), config, CPU).param_groups[0]["betas"] == (0.8, 0.9)
 
 
 @pytest.mark.parametrize(
@@ -131,6 +165,18 @@ def test_the_layers_of_a_wide_residual_network_are_its_stem_and_its_blocks() -> 
     assert own.pop("norm.weight") == own.pop("norm.bias") == 0.5
     assert own == {name: 0.5 ** (12 - int(name.split(".")[1])) for name in own}
     assert len(own) == 12 * 6 + 3, "two norms and two convolutions a block, and a shortcut a group"
+
+
+@pytest.mark.parametrize("backbone", ["pit_ti_224", "poolformer_s12"])
+def test_a_backbone_whose_layers_timm_cannot_tell_is_refused_with_a_decay_over_them(backbone: str) -> None:
+    """timm would take its parameters by the dozen."""
+    model = ModelConfig(backbones=("test_resnet", backbone))
+    with torch.device("meta"):
+        network = build_network(model, outputs_of(2, 3), ("key",))
+    with pytest.raises(ConfigError, match=f"layer_decay: timm does not say which layers '{backbone}' has: set layer_"):
+        build_optimizer(network, TrainingConfig(layer_decay=0.9), CPU)
+    made = scales(network, build_optimizer(network, TrainingConfig(head_rate=3.0), CPU))
+    assert {scale for name, (scale, _) in made.items() if not name.startswith("head.")} == {1.0}
 
 
 def test_each_of_several_backbones_counts_its_own_layers_and_the_head_learns_faster() -> None:

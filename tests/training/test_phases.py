@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from fitting import bytes_of, fit
 from nstudent.config.schema import ModelConfig, NoiseConfig, TrainingConfig
 from nstudent.data.dataset import Dataset
@@ -22,6 +23,7 @@ LENGTH = Length(epochs=4, steps_per_epoch=3)
 NOISE = NoiseConfig(operations=1, erase=0.3, cutout=0.1, dropout=0.2, cutmix=0.5, cutmix_schedule="constant")
 PHASES = {"train_image_size": 24, "progressive_stages": 2, "finish_epochs": 1}
 CHOICES = {
+    "phases and a lookahead": {**PHASES, "optimizer": "lookahead_adamw"},
     "phases, agc and plateau": {
         **PHASES,
         "clip": "agc",
@@ -95,6 +97,24 @@ def test_in_the_finish_the_late_layers_alone_change_and_begin_from_the_average(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("optimizer", "steps"),
+    [
+        ("lookahead_sgd", lambda optimizer: optimizer.param_groups[0]["lookahead_step"]),
+        ("adagrad", lambda optimizer: max(int(state["step"]) for state in optimizer.state.values())),
+    ],
+)
+def test_the_optimiser_begins_anew_with_the_finish(
+    optimizer: str, steps: Callable[[Any], int], make_loop: Callable[..., Loop], tmp_path: Path
+) -> None:
+    """Whatever it remembers of the steps before, and wherever it does: slow weights of before would pull it back."""
+    loop = phased(make_loop, **PHASES, optimizer=optimizer)
+    counted = []
+    fit(loop, tmp_path, tell=lambda entry: counted.append(steps(loop.method.optimizer)))
+    assert counted == [3, 6, 9, 3]
+
+
+@pytest.mark.slow
 def test_the_cost_counts_each_size_and_a_finish_as_a_way_forward(
     make_loop: Callable[..., Loop], tmp_path: Path
 ) -> None:
@@ -132,6 +152,19 @@ def test_the_late_layers_are_the_head_and_the_last_normalisation_of_each_backbon
     assert {name for name, _ in network.named_parameters() if name.startswith("head.")} <= learning
     assert network.head.training
     assert not network.dropout.training
+
+
+@pytest.mark.slow
+def test_layers_that_no_longer_learn_stay_as_they_are_also_where_activations_are_computed_twice() -> None:
+    """Batch normalisations count passes; those of frozen layers are not counted, and not taken back either."""
+    network = build_network(ModelConfig(), outputs_of(2, 3), ("key",), checkpointing=True).train()
+    images = torch.ones(2, 3, 32, 32)
+    network(images)
+    train_late_layers(network)
+    before = bytes_of(network)
+    torch.stack([level.square().sum() for level in network(images)]).sum().backward()  # type: ignore[no-untyped-call]
+    changed = {name.rpartition(".")[0] for name, now in bytes_of(network).items() if now != before[name]}
+    assert changed == {"backbones.0.network.layer4.0.bn2"}
 
 
 @pytest.mark.slow

@@ -77,7 +77,8 @@ def test_the_hierarchical_cross_entropy_of_one_image_by_hand(alpha: float, first
     found = loss(evenly(), path(0, 0, 0))
     order = EDGES if first == "top" else EDGES[::-1]
     assert found[FINE].item() == pytest.approx(expected, abs=5e-7)
-    assert found[FINE].item() == pytest.approx(sum(math.exp(-alpha * k) * edge for k, edge in enumerate(order)))
+    exact = sum(math.exp(-alpha * k) * edge for k, edge in enumerate(order))
+    assert found[FINE].item() == pytest.approx(exact, abs=1e-14)
     assert found[0].item() == pytest.approx(math.log(2)), "one edge, from the root, weighs 1"
 
 
@@ -88,6 +89,20 @@ def test_its_weights_follow_the_class_also_where_the_label_is_soft() -> None:
     of_a = sum(math.exp(-0.5 * k) * edge for k, edge in enumerate(EDGES))
     of_d = math.log(5 / 2) + math.exp(-1) * math.log(2)
     assert loss(evenly(), half)[FINE].item() == pytest.approx((of_a + of_d) / 2)
+
+
+@pytest.mark.parametrize("first", ["top", "bottom"])
+def test_golden_nothing_is_one_edge_below_the_root_whichever_edge_comes_first(first: Any) -> None:
+    """Labels may end at B: of four even fine outputs nothing has 1/4, and no class of the path weighs less for it."""
+    outputs = Outputs(Taxonomy.from_tree({"A": {"a": None, "b": None}, "B": {"c": None}}, ("coarse", "fine")))
+    outputs = Outputs(outputs.taxonomy.including(np.array([[1, -1]], dtype=np.int32)), "class")
+    loss = HierarchicalCrossEntropy(outputs, doubles(outputs), alpha=0.7, first=first)
+    logits = tuple(torch.zeros(1, size, dtype=torch.float64) for size in outputs.sizes)
+    fine = loss(logits, [torch.eye(2).double()[[1]], torch.eye(4).double()[[3]]])[1]
+    assert fine.item() == pytest.approx(math.log(4))
+    # Of a: p(A) = 1/2 and p(a | A) = 1/2.
+    near, far = math.log(2), math.exp(-0.7) * math.log(2)
+    assert loss(logits, [torch.eye(2).double()[[0]], torch.eye(4).double()[[0]]])[1].item() == pytest.approx(near + far)
 
 
 @given(
@@ -279,7 +294,7 @@ def test_the_tree_path_divergence_of_one_image_by_hand() -> None:
     loss = TreePathKL(doubles(OUTPUTS), strength=0.5)
     divergence = math.log(10 / 3)
     for found, size in zip(loss(evenly(), path(0, 0, 0)), OUTPUTS.sizes, strict=True):
-        assert found.item() == pytest.approx(math.log(size) + 0.5 * divergence)
+        assert found.item() == pytest.approx(math.log(size) + 0.5 * divergence, abs=1e-14)
 
 
 def test_an_unknown_level_is_no_part_of_the_path() -> None:

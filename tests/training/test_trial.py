@@ -131,6 +131,31 @@ def test_an_option_that_the_optimiser_does_not_take_is_told_with_those_that_it_d
     assert _tried("student.optimizer=sgd", "student.optimizer_options={momentum: 0.8}") == ""
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        # Its first step begins with the second moments alone.
+        (["student.optimizer=adopt", "student.optimizer_options={clip_exp: none}"], "is 'adopt', which cannot train"),
+        (["student.optimizer=adamw", "student.optimizer_options={betas: 0.9}"], "is 'adamw', which cannot train"),
+        (["student.optimizer=old_adamw"], "is 'old_adamw', of which timm would read 'adamw' alone: write adamw, or"),
+        (["student.optimizer="], "is '', which cannot train"),
+    ],
+)
+def test_an_optimiser_that_fails_by_its_options_or_its_name_is_told(words: list[str], said: str) -> None:
+    told = _tried(*words)
+    assert told.startswith(f"student.optimizer {said}")
+    assert "\n" not in told
+
+
+@pytest.mark.slow
+def test_layers_that_cannot_be_told_apart_are_told_before_any_training() -> None:
+    words = ["data.image_size=64", "teacher.members=[{backbones: [poolformer_s12]}]", "rounds=0"]
+    said = _tried(*words, "teacher.layer_decay=0.8")
+    assert said.startswith(
+        "teacher.layer_decay: timm does not say which layers 'poolformer_s12' has: set layer_decay=1"
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "section"),
