@@ -15,7 +15,7 @@ from nstudent.cli.streams import LenientStream, lenient_streams, lost_output
 from PIL import Image
 
 Shell = Callable[[str], "subprocess.CompletedProcess[str]"]
-SHORT = "rounds=0 'teacher.members=[{}]' 'probe.members=[]' teacher.epochs=2 data.image_size=16 evaluate.resamples=20"
+SHORT = "rounds=0 'teacher.members=[{}]' 'probe.members=[]' teacher.epochs=20 data.image_size=16 evaluate.resamples=20"
 RUN = f"{sys.executable} -m nstudent run-all {SHORT} jobs=1 threads=1 --run-dir run"
 
 needs_full = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
