@@ -1,6 +1,11 @@
 """What all tests share: no network, reproducible properties, the command line, and stages that cost nothing."""
 
 import os
+
+# Before numpy and torch are imported: in two processes that test on two cores their threads would wait for each other,
+# and a probe takes nine times as long. Processes that tests start inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import socket
 import subprocess
 import sys
