@@ -1,5 +1,6 @@
 """Markdown tables of the ladder: the diary's figures with ours beside them, and every score of a rung."""
 
+import statistics
 from collections.abc import Mapping, Sequence
 
 from rows import HEADLINE, Json
@@ -54,8 +55,7 @@ def best_rung(rows: Sequence[Json], setting: str, names: Sequence[str]) -> str:
         group = _group(groups, setting, name)
         if group is None:
             raise SystemExit(f"{setting} has no row of {name!r}: measure --what rungs first")
-        each = [row["final"]["validation"][HEADLINE] for row in group.rows]
-        scores[name] = sum(each) / len(each)
+        scores[name] = statistics.mean(row["final"]["validation"][HEADLINE] for row in group.rows)
     return max(scores, key=scores.__getitem__)
 
 

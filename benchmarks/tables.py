@@ -61,26 +61,21 @@ def page_table(groups: Sequence[Group]) -> list[str]:
     table = [row_of(*head), rule_of(len(head))]
     for group in groups:
         sides = [spread_of(scores_of(group.rows, side, HEADLINE)) for side in ("labels_alone", "with_heap", "final")]
-        gains = [row["heap_gain"][HEADLINE]["value"] for row in group.rows if row["heap_gain"]]
-        singles = [row["equal_passes"][HEADLINE]["value"] for row in group.rows if row["equal_passes"]]
+        gains, singles = _gains(group)
         labels = [next(iter(row["pseudo_labels"].values())) for row in group.rows if row["pseudo_labels"]]
         finest = list(labels[0])[-1] if labels else ""
         right = _known(entry[finest]["precision"] for entry in labels)
-        passes = [
-            _known(row[side]["image_passes"] for row in group.rows if row[side])
-            for side in ("labels_alone", "with_heap")
-        ]
         table.append(
             row_of(
                 group.setting,
                 group.label,
                 ", ".join(str(row["seed"]) for row in group.rows),
                 *sides,
-                _points(gains),
-                _points(singles),
+                spread_of([gain["value"] for gain in gains], "+"),
+                spread_of(singles, "+"),
                 f"{finest} {spread_of(right)}" if right else "-",
                 f"{statistics.mean(row['final']['gmacs'] for row in group.rows):.3f}",
-                ", ".join(f"{statistics.mean(each) / 1000:,.0f}" if each else "-" for each in passes),
+                _passes(group, 1000),
             )
         )
     return table
@@ -108,7 +103,7 @@ def final_table(groups: Sequence[Group]) -> list[str]:
         cells += [spread_of(scores_of(group.rows, "final", WHOLE_PATH)), spread_of(best)]
         losses = [first - second for first, second in zip(best, final, strict=True)]
         means.setdefault(group.label, []).append(statistics.mean(losses))
-        table.append(row_of(group.setting, group.label, str(len(group.rows)), *cells, _points(losses, sign="")))
+        table.append(row_of(group.setting, group.label, str(len(group.rows)), *cells, spread_of(losses)))
     for label, each in means.items():
         if len(each) == 1:
             continue
@@ -134,7 +129,7 @@ def against_table(groups: Sequence[Group], variant: str, commit: str) -> list[st
         gains = [now - then for now, then in pairs if then is not None]
         if gains:
             means.setdefault(group.label, []).append(statistics.mean(gains))
-            table.append(row_of(group.label, group.setting, _by_seed(gains), _points(gains)))
+            table.append(row_of(group.label, group.setting, _by_seed(gains), spread_of(gains, "+")))
     for label, gains in means.items():
         if len(gains) == 1:
             continue
@@ -149,12 +144,11 @@ def gain_table(groups: Sequence[Group]) -> list[str]:
     head = ("setting", "variant", "by seed, points", "mean ± sd", "one network against one")
     table = [row_of(*head), rule_of(len(head))]
     for group in groups:
-        gains = [row["heap_gain"][HEADLINE] for row in group.rows if row["heap_gain"]]
-        singles = [row["equal_passes"][HEADLINE]["value"] for row in group.rows if row["equal_passes"]]
+        gains, singles = _gains(group)
         if gains:
             shown = "; ".join(_interval(gain) for gain in gains)
-            mean = _points([gain["value"] for gain in gains])
-            table.append(row_of(group.setting, group.label, shown, mean, _points(singles)))
+            mean = spread_of([gain["value"] for gain in gains], "+")
+            table.append(row_of(group.setting, group.label, shown, mean, spread_of(singles, "+")))
     return table
 
 
@@ -225,12 +219,9 @@ def cost_table(groups: Sequence[Group]) -> list[str]:
     table = [row_of(*head), rule_of(len(head))]
     for group in groups:
         gmacs = statistics.mean(row["final"]["gmacs"] for row in group.rows)
-        sides = [[row[side] for row in group.rows if row[side]] for side in ("labels_alone", "with_heap")]
-        passes = [_known(side["image_passes"] for side in each) for each in sides]
-        shown = ", ".join(f"{statistics.mean(each):,.0f}" if each else "-" for each in passes)
         minutes = statistics.mean(row["seconds"] for row in group.rows) / 60
         devices = ", ".join(dict.fromkeys(row["device"] for row in group.rows))
-        table.append(row_of(group.setting, group.label, f"{gmacs:.4f}", shown, f"{minutes:.1f} ({devices})"))
+        table.append(row_of(group.setting, group.label, f"{gmacs:.4f}", _passes(group), f"{minutes:.1f} ({devices})"))
     return table
 
 
@@ -261,21 +252,25 @@ def _known(values: Iterable[float | None]) -> list[float]:
     return [value for value in values if value is not None]
 
 
-def spread_of(values: Sequence[float]) -> str:
-    """Mean in percent, and the standard deviation where there are several values."""
-    return _mean_of(values, "")
-
-
-def _points(values: Sequence[float], sign: str = "+") -> str:
-    """Mean of differences in points, and the standard deviation where there are several."""
-    return _mean_of(values, sign)
-
-
-def _mean_of(values: Sequence[float], sign: str) -> str:
+def spread_of(values: Sequence[float], sign: str = "") -> str:
+    """Mean in percent, and the standard deviation where there are several; differences have the sign ``+``."""
     if not values:
         return "-"
     spread = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
     return f"{100 * statistics.mean(values):{sign}.1f}{spread}"
+
+
+def _gains(group: Group) -> tuple[list[Json], list[float]]:
+    """The heap's gain of each seed that has one, with its interval, and that of one network against one."""
+    gains = [row["heap_gain"][HEADLINE] for row in group.rows if row["heap_gain"]]
+    return gains, [row["equal_passes"][HEADLINE]["value"] for row in group.rows if row["equal_passes"]]
+
+
+def _passes(group: Group, unit: int = 1) -> str:
+    """Mean image passes of both sides, in ``unit``."""
+    sides = [[row[side] for row in group.rows if row[side]] for side in ("labels_alone", "with_heap")]
+    passes = [_known(side["image_passes"] for side in each) for each in sides]
+    return ", ".join(f"{statistics.mean(each) / unit:,.0f}" if each else "-" for each in passes)
 
 
 def _by_seed(gains: Sequence[float]) -> str:

@@ -194,6 +194,15 @@ class TrainingConfig(Section):
             raise ValueError(f"finish_epochs are the last of the {epochs} epochs, and {self.finish_epochs} leave none")
         return self
 
+    def sides(self, image_size: int) -> tuple[int, int]:
+        """Sides of the images between which a training grows, in pixels: below its first stage, and of its last.
+
+        Args:
+            image_size: Side of the images that the finished network sees.
+        """
+        last = self.train_image_size or image_size
+        return self.progressive_start or last // 2, last
+
     def misfit(self, image_size: int, seen: int) -> str | None:
         """What is wrong with the sizes of the training if the finished network is given images of ``image_size``.
 
@@ -204,14 +213,13 @@ class TrainingConfig(Section):
         Returns:
             A sentence, or ``None``.
         """
-        last = self.train_image_size or image_size
+        start, last = self.sides(image_size)
         if last > image_size or (last == image_size and self.finish_epochs):
             return f"train_image_size={last} is not below data.image_size={image_size}: lower it, or leave it out"
         if self.progressive_start is not None and self.progressive_start >= last:
             return f"images cannot grow from progressive_start={self.progressive_start} to {last} px: lower it"
         if seen < image_size and self.train_image_size is not None and last >= seen:
             return f"train_image_size={last} changes nothing for a network of image_size={seen}: lower it"
-        start = self.progressive_start or last // 2
         first = start + (last - start) // self.progressive_stages
         if seen < image_size and self.progressive_stages > 1 and first >= seen:
             return f"images grow from {first} px on, which a network of image_size={seen} never sees: lower the sizes"

@@ -8,7 +8,8 @@ from functools import partial
 import numpy as np
 import torch
 from nstudent.config.members import HeadName
-from nstudent.models.marginals import Marginals, ends_of, in_full, log_softmax
+from nstudent.models.marginals import Marginals, ends_of, log_softmax
+from nstudent.models.precision import in_full
 from nstudent.tables import chosen
 from nstudent.taxonomy.outputs import Outputs
 from torch import Tensor, nn

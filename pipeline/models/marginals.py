@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from nstudent.models.precision import in_full
 from nstudent.taxonomy.outputs import Outputs
 from nstudent.taxonomy.tree import ABSENT, LabelArray, Taxonomy
 from torch import Tensor, nn
@@ -48,11 +49,6 @@ def log_softmax(logits: Tensor) -> Tensor:
     leaf is a large number, and what is summed up to a class would be a few per cent off.
     """
     return in_full(logits).log_softmax(dim=1)
-
-
-def in_full(numbers: Tensor) -> Tensor:
-    """The same numbers in float32 at least."""
-    return numbers if numbers.dtype == torch.float64 else numbers.float()
 
 
 def _log_sums(logs: Tensor, group: Tensor, num_groups: int) -> Tensor:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 import torch
+from nstudent.models.precision import in_full
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
@@ -68,7 +69,7 @@ class _Moments:
 
     def add(self, activations: Tensor) -> None:
         """Take in a batch, (images, channels, ...), by the pairwise rule of Chan et al. (1979)."""
-        exact = activations if activations.dtype == torch.float64 else activations.float()
+        exact = in_full(activations)
         variance, mean = torch.var_mean(exact, dim=[0, *range(2, exact.ndim)], correction=0)
         count = exact.numel() // exact.shape[1]
         away, total = mean.cpu().double() - self.mean, self.count + count

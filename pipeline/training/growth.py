@@ -63,10 +63,10 @@ class Growth:
             epochs: Length of the training, its finish included.
             steps_per_epoch: Steps of each epoch.
         """
-        last = training.train_image_size or image_size
+        start, last = training.sides(image_size)
         return cls(
             stages=training.progressive_stages,
-            start_px=training.progressive_start or last // 2,
+            start_px=start,
             last_px=last,
             full_px=image_size,
             steps=epochs * steps_per_epoch,
