@@ -64,8 +64,8 @@ class Config(Section):
     up to 64 px; on a GPU also larger ones kept as pixels); else one, or up to 8 beside a GPU, where there are cores for
     them and a process starts cheaply (Linux)."""
     threads: Count | None = None
-    """CPU threads of the networks. null: all cores but those of the loader processes, or one for the thread. On a CPU
-    that noises images by the batch, the cores are divided among the trainings that can run at once."""
+    """CPU threads of networks and probes. null: all cores but those of the loader processes, or one for the thread. On
+    a CPU that noises images by the batch, the cores are divided among the trainings that can run at once."""
     jobs: Count | None = None
     """Independent trainings that run at once on a CPU: the teacher's members, and the baseline beside them. null: as
     many as there are cores and memory for. 1: one after another. No result changes. A GPU trains one at a time."""

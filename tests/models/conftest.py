@@ -19,11 +19,6 @@ LEVELS = ("coarse", "mid", "fine")
 TREE = {"A": {"A1": ["a", "b"], "A2": ["c"]}, "B": {"B1": ["d", "e"]}}
 
 
-@pytest.fixture(autouse=True, scope="session")
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 @pytest.fixture
 def cpu() -> Placement:
     return Placement(torch.device("cpu"), "float32")

@@ -15,6 +15,7 @@ from nstudent.models.device import (
     trainings_at_once,
 )
 from nstudent.models.ensemble import Ensemble
+from threadpoolctl import ThreadpoolController, threadpool_limits
 from torch import nn
 
 DENSE = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3))
@@ -77,6 +78,7 @@ def test_auto_falls_back_to_the_cpu(only_cpu: None) -> None:
 def threads_put_back() -> Iterator[None]:
     yield
     torch.set_num_threads(1)
+    threadpool_limits(1)
 
 
 @pytest.mark.usefixtures("threads_put_back")
@@ -108,6 +110,15 @@ def test_threads_are_those_asked_for_or_a_trainings_share_less_what_prepares_its
         torch.set_num_threads(9)
         Placement.from_config(Config(device="cpu", jobs=jobs, **settings))
         assert torch.get_num_threads() == threads
+
+
+@pytest.mark.usefixtures("threads_put_back")
+def test_the_regression_of_a_probe_computes_in_as_many_threads_as_a_network() -> None:
+    libraries = ThreadpoolController().select(user_api="blas")
+    assert len(libraries) >= 2, "NumPy and SciPy"
+    for threads in (2, 1):
+        Placement.from_config(Config(device="cpu", threads=threads))
+        assert {library["num_threads"] for library in libraries.info()} == {threads}
 
 
 @pytest.mark.parametrize(

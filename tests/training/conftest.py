@@ -48,11 +48,6 @@ class KillAfter(Silence):
             raise KeyboardInterrupt
 
 
-@pytest.fixture(autouse=True, scope="session")
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     config = load_config(None, ["data.labelled=60", "data.unlabelled=80", "threads=1"])
