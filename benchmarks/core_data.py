@@ -26,6 +26,8 @@ from PIL import Image
 
 ABSENT = -1
 TRAIN, TEST = 0, 2
+CLEAN = "clean_label"
+"""Name of the clean labels in the file of CIFAR-10's images."""
 
 FASHION = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
 CARRIED_FASHION = 20_000
@@ -61,19 +63,31 @@ def found(folders: Sequence[Path], name: str, where: str) -> Path:
     raise MissingDataError(f"{name} is missing ({looked}). {where}")
 
 
-def cifar(npz: Path, out: Path) -> None:
-    """Write the first 12,000 training and 3,000 test images of CIFAR-10 with clean labels, for ``data.source=hdf5``."""
+def cifar(npz: Path, out: Path, labels: str = CLEAN) -> None:
+    """Write the first 12,000 training and 3,000 test images of CIFAR-10, for ``data.source=hdf5``.
+
+    Args:
+        npz: The images, the clean labels, and those of CIFAR-10N, which people have given.
+        out: The file.
+        labels: Which labels the training images have; those of the test images are clean.
+    """
     with np.load(npz, allow_pickle=False) as packed:
         pixels = np.concatenate([_tiles(packed, "train"), _tiles(packed, "test")])
-        label = np.concatenate([packed["clean_label"], packed["test_label"]])
+        label = np.concatenate([packed[labels], packed["test_label"]])
         split = np.repeat([TRAIN, TEST], [int(packed["train_n"]), int(packed["test_n"])])
+    names, rows = cifar_classes()
+    write_pack(out, pixels, rows[label], split, names)
+
+
+def cifar_classes() -> tuple[list[list[str]], npt.NDArray[np.int16]]:
+    """By level, the names of the classes of CIFAR-10's tree; and the path of each of its ten classes, (10, 3)."""
     names = [
         list(dict.fromkeys(path[level] for path in CIFAR_TREE.values() if level < len(path))) for level in range(3)
     ]
     rows = np.full((len(CIFAR_TREE), 3), ABSENT, np.int16)
     for row, path in zip(rows, CIFAR_TREE.values(), strict=True):
         row[: len(path)] = [names[level].index(name) for level, name in enumerate(path)]
-    write_pack(out, pixels, rows[label], split, names)
+    return names, rows
 
 
 def cifar100(npz: Path, out: Path) -> None:

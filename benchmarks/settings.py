@@ -7,6 +7,7 @@ weights are given. A variant is a list of ``KEY=VALUE`` words on top.
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -77,13 +78,30 @@ def _packed_once(data: Data, name: str, source: str, where: str, pack: Callable[
     return made
 
 
+CIFAR10N = "cifar10n_lite_lossless.npz"
+CIFAR10N_IS = (
+    "The first 12,000 training images of CIFAR-10, their clean labels and those of CIFAR-10N, and 3,000 of test."
+)
+
+
 def _cifar(data: Data, seed: int) -> list[str]:
-    where = "The first 12,000 training images of CIFAR-10, with clean labels, and 3,000 test images."
-    heap = _packed_once(data, "cifar10_lite.h5", "cifar10n_lite_lossless.npz", where, core_data.cifar)
+    heap = _packed_once(data, "cifar10_lite.h5", CIFAR10N, CIFAR10N_IS, core_data.cifar)
     return [
         *("data.source=hdf5", f"data.root={heap}", "data.image_size=32"),
         *("data.labelled=1000", "data.validation=1000", "data.duplicates=drop"),
     ]
+
+
+def _human_labels(labels: str) -> Callable[[Data, int], list[str]]:
+    """Nearly all images labelled, and a part of the labels wrong as people are wrong; so are those of validation."""
+
+    def words(data: Data, seed: int) -> list[str]:
+        pack = partial(core_data.cifar, labels=labels)
+        made = _packed_once(data, f"cifar10n_{labels}.h5", CIFAR10N, CIFAR10N_IS, pack)
+        sizes = ("data.labelled=10000", "data.validation=1000", "data.duplicates=drop", "data.image_size=32")
+        return ["data.source=hdf5", f"data.root={made}", *sizes]
+
+    return words
 
 
 def _newcomer(data: Data, seed: int) -> list[str]:
@@ -155,8 +173,10 @@ FURTHER = {
     "grocery_scratch": Setting(_scratch, "cuda", 60),
     "cifar100": Setting(_cifar100, "cuda", 80),
     "newcomer_large_heap": Setting(_large_heap, "cuda", 60),
+    "cifar10n": Setting(_human_labels("random_label1"), "cuda", 80),
+    "cifar10n_worse": Setting(_human_labels("worse_label"), "cuda", 80),
 }
-"""Where labels are fewer, classes more, or the heap another one: looked at once, with one seed."""
+"""Where labels are fewer or wrong, classes more, or the heap another one: looked at once, with one seed."""
 LADDER = {
     "ladder_fashion": Setting(lambda data, seed: [*_fashion(data, seed), "data.image_size=32"], "cpu", 120),
     "ladder_grocery": Setting(_scratch, "cpu", 600),

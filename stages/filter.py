@@ -32,7 +32,8 @@ from nstudent.labels.targets import GivenTargets
 from nstudent.models.cost import Spent, total
 from nstudent.models.ensemble import Ensemble, Probabilities
 from nstudent.models.inference import predict
-from nstudent.runs.finding import listed
+from nstudent.probes import OutOfFoldProbes
+from nstudent.runs.filtered import in_words, nothing_to_learn
 from nstudent.runs.lengths import batch_parts
 from nstudent.runs.stage import Context
 from nstudent.runs.step_metrics import EvidenceWeights, FilterIteration, FilterMetrics, LabelMetrics
@@ -59,7 +60,9 @@ class _Iteration:
     made: FilterIteration
     stands: _Keep
     weights: tuple[Weights, ...]
-    """How much labeller and filter network count, by level."""
+    """How much labeller and filter network count about the heap, by level."""
+    given_weights: tuple[Weights, ...]
+    """How much probes and filter network count about given labels, by level."""
     given_error_rate: tuple[float, ...]
     """By level."""
     refused: tuple[str, ...]
@@ -87,7 +90,7 @@ def run(context: Context) -> FilterMetrics | None:
     save_given_keep(context.folder, keep.given)
     levels = dataset.taxonomy.levels
     metrics = FilterMetrics(
-        ended=_nothing_to_learn(context, keep.pseudo),
+        ended="" if keep.pseudo.any() else nothing_to_learn(LabelMetrics.of(context.inputs["labels"].manifest), config),
         classes_gone=_classes_gone(dataset, terminal, before.selection, selection),
         kept=dict(zip(levels, keep.pseudo.sum(axis=0).tolist(), strict=True)),
         dropped=dict(zip(levels, (before.keep & ~keep.pseudo).sum(axis=0).tolist(), strict=True)),
@@ -100,7 +103,8 @@ def run(context: Context) -> FilterMetrics | None:
     )
     if judge is not None and best is not None:
         metrics = judge.reported(metrics, found, best)
-    _say(context, metrics, before.keep)
+    for line in in_words(metrics, before.keep):
+        context.progress.say(f"  {line}")
     return metrics
 
 
@@ -130,6 +134,9 @@ class _Judge:
         if context.world.leads:
             ids, batch_size = self._held_out, context.config.pseudolabel.batch_size
             self._labeller_says = predict(labeller, dataset.pixels, ids, batch_size, walk=self._trainer.walk)
+        self._probes: OutOfFoldProbes | None = None
+        if self._config.labelled:
+            self._probes = OutOfFoldProbes.of(context, self._trainer, self._held_out)
 
     def iterate(self) -> list[_Iteration]:
         """Iterate while validation improves."""
@@ -150,16 +157,22 @@ class _Judge:
             level: EvidenceWeights(weight.labeller, weight.ensemble)
             for level, weight in zip(levels, best.weights, strict=True)
         }
-        rates = dict(zip(levels, best.given_error_rate, strict=True)) if self._config.labelled else None
-        spent = total(Spent(each.made.image_passes or 0, each.made.training_gmacs or 0.0) for each in found)
+        rates = of_given = None
+        if self._config.labelled:
+            rates = dict(zip(levels, best.given_error_rate, strict=True))
+            each = zip(levels, best.given_weights, strict=True)
+            of_given = {level: {"probe": weight.labeller, "filter": weight.ensemble} for level, weight in each}
+        spent = [Spent(each.made.image_passes or 0, each.made.training_gmacs or 0.0) for each in found]
+        spent += [self._probes.spent] if self._probes else []
         return replace(
             metrics,
-            image_passes=spent.image_passes,
-            training_gmacs=spent.training_gmacs,
+            image_passes=total(spent).image_passes,
+            training_gmacs=total(spent).training_gmacs,
             refused=best.refused,
             validation=best.made.validation,
             labeller_validation=self._labeller_score,
             weights=weights if self._config.enabled else None,
+            given_weights=of_given,
             given_error_rate=rates,
         )
 
@@ -191,14 +204,16 @@ class _Judge:
         """What stands by what the averages say."""
         config, outputs = self._config, self._outputs
         network = self._trainer.ensemble([config.model], [trained.network])
-        both, alone, score = self._fitted(held_out)
+        both, own, score = self._fitted(held_out)
         stands = _Keep(np.ones(self._given.shape, dtype=bool), self._heap.keep)
         rates: tuple[float, ...] = ()
         if config.enabled:
             pseudo = standing_pseudo_labels(self._heap.labels, of_pseudo, both, outputs, config.threshold)
             stands = replace(stands, pseudo=pseudo & self._heap.keep)
         if config.labelled:
-            given, rates = standing_given_labels(self._given, of_given, alone, outputs, config.threshold)
+            said = self._probes.labelled if self._probes else None
+            limit = config.labelled_threshold
+            given, rates = standing_given_labels(self._given, said, of_given, own, outputs, limit)
             stands = replace(stands, given=given)
         dropped = int((self._heap.keep & ~stands.pseudo).any(axis=1).sum())
         stands, refused = self._within_limit(stands)
@@ -211,20 +226,25 @@ class _Judge:
             training_gmacs=round(spent.training_gmacs + beside, 6),
             log_likelihood=round(score, 6),
         )
-        return _Iteration(made, stands, both, rates, refused)
+        return _Iteration(made, stands, both, own, rates, refused)
 
     def _fitted(self, held_out: RunningAverage) -> tuple[tuple[Weights, ...], tuple[Weights, ...], float]:
-        """Weights of labeller and network, those of the network alone, and the log-likelihood of those that count."""
+        """Weights of labeller and network for the heap, of probes and network for given labels, and the log-likelihood
+        of those that count."""
         said: Any = None
         if self._context.world.leads:
-            labels = self._dataset.labels[self._held_out]
-            heard = Heard(self._labeller_says, held_out.distributions(), labels, self._outputs)
-            both, alone = heard.weights(), heard.ensemble_alone()
-            score = heard.log_likelihood(both if self._config.enabled else alone)
-            said = [[[weight.labeller, weight.ensemble] for weight in each] for each in (both, alone)], score
+            labels, network = self._dataset.labels[self._held_out], held_out.distributions()
+            heard = Heard(self._labeller_says, network, labels, self._outputs)
+            both, own = heard.weights(), heard.ensemble_alone()
+            if self._probes:
+                of_given = Heard(self._probes.others, network, labels, self._outputs)
+                own = of_given.weights()
+                heard = heard if self._config.enabled else of_given
+            score = heard.log_likelihood(both if self._config.enabled else own)
+            said = [[[weight.labeller, weight.ensemble] for weight in each] for each in (both, own)], score
         # On GPUs processes may differ in the last digit; all of them go by the leader's.
-        (both_said, alone_said), score = self._context.world.agree(said)
-        return tuple(Weights(*each) for each in both_said), tuple(Weights(*each) for each in alone_said), score
+        (both_said, own_said), score = self._context.world.agree(said)
+        return tuple(Weights(*each) for each in both_said), tuple(Weights(*each) for each in own_said), score
 
     def _within_limit(self, stands: _Keep) -> tuple[_Keep, tuple[str, ...]]:
         """What stands, less the verdicts that would drop more than is allowed, and why they are refused."""
@@ -261,40 +281,3 @@ def _classes_gone(dataset: Dataset, terminal: np.ndarray, before: Selection, aft
 
     gone = np.flatnonzero((taught(before) > 0) & (taught(after) == 0))
     return tuple("/".join(taxonomy.names(taxonomy.terminals[i]).values()) for i in gone)
-
-
-def _nothing_to_learn(context: Context, keep: Keep) -> str:
-    """Why no student can be trained on what is left; empty where one can."""
-    if keep.any():
-        return ""
-    made = LabelMetrics.of(context.inputs["labels"].manifest)
-    return (
-        f"no pseudo-label was kept: of {made.labelled_images} images the surest has confidence "
-        f"{made.highest_confidence:.2f} and pseudolabel.threshold is {context.config.pseudolabel.threshold}: "
-        "lower it, or train the teacher longer"
-    )
-
-
-def _say(context: Context, metrics: FilterMetrics, before: Keep) -> None:
-    """Tell a person what the filter has found and done."""
-    say = context.progress.say
-    if metrics.ended:
-        say(f"  {metrics.ended}")
-    for why in metrics.refused:
-        say(f"  {why}")
-    if metrics.validation is None or metrics.labeller_validation is None:
-        return
-    if metrics.validation < metrics.labeller_validation:
-        say(
-            "  the filter network is weaker on validation than the classifier whose labels it judges "
-            f"({100 * metrics.validation:.1f} and {100 * metrics.labeller_validation:.1f})"
-        )
-    counts = zip(metrics.dropped.items(), before.sum(axis=0).tolist(), strict=True)
-    if any(metrics.dropped.values()):
-        said = ", ".join(f"{level} {dropped:,} of {had:,}" for (level, dropped), had in counts)
-        say(f"  pseudo-labels dropped: {said}")
-    if any(metrics.dropped_given.values()):
-        said = ", ".join(f"{level} {dropped:,}" for level, dropped in metrics.dropped_given.items())
-        say(f"  given labels dropped: {said}")
-    if metrics.classes_gone:
-        say(f"  classes that no pseudo-label names any more: {listed(metrics.classes_gone)}")

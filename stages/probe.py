@@ -4,37 +4,31 @@ It is the line that a training has to beat, and where its mistakes are others th
 share in their pool.
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
+from typing import Literal
 
 from nstudent.config.rules import decisions_of_probe, probe_members
 from nstudent.data.dataset import Dataset
 from nstudent.evaluation.assess import assess
 from nstudent.evaluation.metrics import scores
-from nstudent.evaluation.pool_weights import fit_pool_weights
 from nstudent.evaluation.scores import HEADLINE
-from nstudent.lessons import Lessons
 from nstudent.models.cost import total
 from nstudent.models.ensemble import Ensemble
-from nstudent.models.kinds import kind_for
-from nstudent.models.members import Fitted
+from nstudent.probes import fitted_probes, probe_weights
 from nstudent.runs.contributions import contributions_of, in_words
 from nstudent.runs.stage import Context
 from nstudent.runs.step_metrics import TrainedMetrics
-from nstudent.taxonomy.outputs import Outputs
 from nstudent.trainer import Trainer
 
 
 def run(context: Context) -> TrainedMetrics:
-    """Fit every probe, save them as an ensemble, and say how good it is.
-
-    In a round, the same probes are fitted once more, to images of the heap that they label by themselves as well.
-    """
+    """Fit every probe, save them as an ensemble, and say how good it is."""
     settings, training = probe_members(context.config), context.config.teacher
     dataset = Dataset(context.inputs["data"], context.config.data)
     trainer = Trainer(context, dataset)
-    fitted = _fitted(context, trainer)
-    weights = _weights(fitted, dataset, trainer.outputs)
+    held_out: Literal["none", "some"] = "some" if len(settings) > 1 else "none"
+    # In a round, the same probes are fitted once more, to images of the heap as well.
+    fitted = fitted_probes(context, trainer, held_out, with_heap=bool(context.step.round))
+    weights = probe_weights(fitted, dataset, trainer.outputs)
     kept = [number for number, weight in enumerate(weights) if weight]
     recipe = trainer.recipe([settings[number] for number in kept])
     if len(fitted) > 1:
@@ -66,24 +60,3 @@ def run(context: Context) -> TrainedMetrics:
         mirrored=mirrored,
         members=members,
     )
-
-
-def _fitted(context: Context, trainer: Trainer) -> list[Fitted]:
-    settings, lessons, key = probe_members(context.config), Lessons(trainer, context.config), context.key("member", 0)
-    found = []
-    for number, member in enumerate(settings):
-        # All have one key: they are weighed by what they say of the same images.
-        inputs = trainer.fit_inputs(f"probe {number}", context.config.teacher, lessons.probe(), key)
-        inputs = replace(inputs, is_weighed=len(settings) > 1)
-        if context.step.round:
-            inputs = replace(inputs, heap=lessons.heap_of_probe(key))
-        found.append(kind_for(member).fit(member, inputs))
-    return found
-
-
-def _weights(fitted: Sequence[Fitted], dataset: Dataset, outputs: Outputs) -> tuple[float, ...]:
-    """The weights that make labels most likely to which no probe was fitted; a small one is 0."""
-    said = [each.held_out for each in fitted if each.held_out is not None]
-    if len(said) < len(fitted) or len(fitted) < 2:
-        return (1.0,) * len(fitted)
-    return fit_pool_weights([each.levels for each in said], dataset.labels[said[0].images], outputs)

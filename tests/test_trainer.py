@@ -108,11 +108,14 @@ def test_a_student_that_is_given_no_length_has_30_epochs_and_at_least_400_steps(
         # As many images are shown in the smaller batches.
         (100, 200, (32, 64), (134, 4)),
         (270, 300, (32, 36), (84, 9)),
-        (100, 50, (32, 32), (400, 2)),
+        (100, 50, (32, 16), (267, 4)),
         (0, 50, (32, 96), (400, 1)),
+        # And every labelled image as often as there are epochs, however small the heap is.
+        (5_000, 500, (32, 3), (30, 167)),
+        (5_000, 10, (32, 1), (30, 157)),
     ],
 )
-def test_where_the_heap_is_small_a_student_sees_its_images_as_often_as_the_labelled_ones(
+def test_where_the_heap_is_small_a_student_sees_its_images_no_more_often_than_the_labelled_ones(
     labelled: int, unlabelled: int, batch: tuple[int, int], length: tuple[int, int]
 ) -> None:
     assert student_batch(StudentConfig(), labelled, unlabelled) == batch

@@ -72,13 +72,16 @@ class FilterConfig(TrainingConfig):
     labelled: bool = False
     """Doubt the labels people gave, too."""
     threshold: Share = 0.5
-    """A level stays where the probability of its label, by both of them, reaches this, and so do those above."""
+    """A level of a pseudo-label stays where its probability, by both of them, reaches this, and so do those above."""
+    labelled_threshold: Annotated[Share, Later(0.8)] = 0.8
+    """A level of a label that people gave stays where it is right with at least this probability, by what probe and
+    self-ensemble say of the image and by how often labels seem to be wrong."""
     iterations: Count = 2
     """Largest number of rounds of training and filtering; it stops earlier where validation no longer improves."""
     epochs: Count = 8
     """Passes over the images, an iteration."""
     warmup_epochs: Annotated[Number, Field(ge=0)] = 0.5
-    """Epochs over which the learning rate rises from a hundredth of its height."""
+    """Epochs over which the learning rate rises from a hundredth of its height; a shorter training rises to its end."""
     model: ModelConfig = ModelConfig()
     """The network of the self-ensemble."""
     unlabelled_ratio: Annotated[Number, Field(ge=0)] = 3.0
@@ -92,6 +95,12 @@ class FilterConfig(TrainingConfig):
     """Share of training over which the consistency loss rises (sigmoid ramp)."""
     max_dropped_share: Share = 0.5
     """If more than this share of the labels of any level would go, none do: the filter, not the labels, is wrong."""
+
+    @model_validator(mode="after")
+    def _doubts_labels(self) -> "FilterConfig":
+        if not self.labelled and self.labelled_threshold != FilterConfig.model_fields["labelled_threshold"].default:
+            raise ValueError("labelled_threshold is a key of labelled=true, and labelled is false: leave it out")
+        return self
 
 
 class ConsistencyConfig(Section):
@@ -157,12 +166,12 @@ class StudentConfig(TrainingConfig):
     model: ModelConfig = ModelConfig(backbone_options={"channels": (48, 72, 96, 144)}, head_width=128)
     """The student, half as wide again as a member of the teacher; its supervised-only baseline has its architecture."""
     epochs: Count | None = None
-    """Passes over the unlabelled heap: an epoch has as many steps as showing every image once would take. null: 30, and
-    over a small heap so many more that the training has 400 steps."""
+    """Passes over the images: an epoch has as many steps as showing every image of the heap once would take, and where
+    no unlabelled_ratio is given every labelled one. null: 30, and of few images as many more as make 400 steps."""
     warmup_epochs: Annotated[Number, Field(ge=0)] = 1.0
-    """Epochs over which the learning rate rises from a hundredth of its height."""
+    """Epochs over which the learning rate rises from a hundredth of its height; a shorter training rises to its end."""
     unlabelled_ratio: Annotated[Number, Field(gt=0)] | None = None
-    """Pseudo-labelled images a labelled one in a batch. null: 3, or as many as there are if that is less, but one."""
+    """Pseudo-labelled images a labelled one in a batch. null: 3, or as many as there are if that is less."""
     unlabelled_weight: Annotated[Number, Field(ge=0)] = 1.0
     """Weight of the pseudo-labels' loss beside that of the labels."""
     ema_decay: Annotated[Number, Field(ge=0, lt=1)] = 0.995

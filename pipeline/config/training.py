@@ -108,7 +108,7 @@ class TrainingConfig(Section):
     """Weight decay, as the optimizer has it: adamw takes so much from each weight, in proportion to its learning rate;
     sgd, adagrad, rmsprop and adam add it to the gradient."""
     warmup_epochs: Annotated[Number, Field(ge=0)] = 3.0
-    """Epochs over which the learning rate rises from a hundredth of its height."""
+    """Epochs over which the learning rate rises from a hundredth of its height; a shorter training rises to its end."""
     clip: Annotated[Literal["norm", "agc"], Later("norm")] = "norm"
     """How a gradient that is too long is shortened. norm: all weights by the same factor, to clip_norm. agc: each row
     of a weight by itself, to a share of the row's own length, the classifier's not at all (arXiv 2102.06171)."""

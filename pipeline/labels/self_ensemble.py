@@ -16,6 +16,7 @@ import torch
 from nstudent.errors import RefusedError
 from nstudent.labels.evidence import Distribution, Weights, pooled
 from nstudent.labels.store import LabelStore
+from nstudent.labels.wrong_labels import WrongLabels
 from nstudent.machine import available_memory
 from nstudent.taxonomy.outputs import SILENT, Outputs
 from nstudent.taxonomy.tree import LabelArray
@@ -130,30 +131,37 @@ def standing_pseudo_labels(
 
 
 def standing_given_labels(
-    labels: LabelArray, average: RunningAverage, weights: Sequence[Weights], outputs: Outputs, threshold: float
+    labels: LabelArray,
+    probe: Sequence[Distribution] | None,
+    average: RunningAverage,
+    weights: Sequence[Weights],
+    outputs: Outputs,
+    threshold: float,
 ) -> tuple[Keep, tuple[float, ...]]:
     """Which levels of the given labels stand, (images, levels), and the share that is estimated to be wrong, by level.
 
-    A level stands where its class is at least as probable as ``threshold`` by what the self-ensemble says, and those
-    above it stand. The self-ensemble has been told the label, so that what it says is already a judgement of both the
-    image and the label. To multiply it by a model of wrong labels, p(given | true), counts the label twice: on digits
-    with every fifth label flipped that finds 71 to 84 % of the wrong ones, and this rule 88 to 94 %.
+    A level stands where its label is right at least with the probability ``threshold``, by what a probe and the
+    self-ensemble together say of the image and by how often labels are wrong (``WrongLabels``), and those above it
+    stand. An image that the self-ensemble has never predicted keeps its label.
 
     Args:
         labels: (images, levels).
-        average: What the self-ensemble says of the images.
-        weights: How much it counts, by level; the labeller has learnt from these labels and is not asked.
-        outputs: Those of the self-ensemble.
+        probe: What probes say of the images that were not fitted to their labels, (images, outputs) per level; a row
+            of zeros where they say nothing. ``None``: there is no probe.
+        average: What the self-ensemble says of them. It has learnt from the labels.
+        weights: How much either counts, by level: the probe as ``labeller``.
+        outputs: Those of both.
         threshold: Probability.
     """
     given, stands, rates = outputs.indices(labels), np.ones(labels.shape, dtype=bool), []
     seen = average.has_seen()
     for level, (ensemble, weight) in enumerate(zip(average.distributions(), weights, strict=True)):
-        judged = np.flatnonzero((given[:, level] != SILENT) & seen)
-        said = ensemble[judged]
-        right = _of(pooled(said, said, Weights(0.0, weight.ensemble)), given[judged, level])
+        first = ensemble if probe is None else probe[level]
+        judged = np.flatnonzero((given[:, level] != SILENT) & seen & (first.sum(axis=1) > 0))
+        said, of_these = pooled(first[judged], ensemble[judged], weight), given[judged, level]
+        right = WrongLabels.fit(said, of_these).right(said, of_these)
         rates.append(float(1 - right.mean()) if len(judged) else 0.0)
-        stands[judged, level] = right >= np.float32(threshold)
+        stands[judged, level] = right >= threshold
     return np.logical_and.accumulate(stands, axis=1), tuple(rates)
 
 

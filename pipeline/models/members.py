@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -133,8 +133,9 @@ class FitInputs:
     """How this step trains networks."""
     heap: Ids = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     """Unlabelled images that a member which can label them by itself is fitted to as well, by id; none by default."""
-    is_weighed: bool = False
-    """Whether the member is asked what it says of images that it was not fitted to (``Fitted.held_out``)."""
+    held_out: Literal["none", "some", "all"] = "none"
+    """Of which labelled images the member is asked what it says of them without being fitted to them
+    (``Fitted.held_out``): of none, of as many as its strength is chosen on, or of all that it is fitted to."""
 
     def images(self, ids: Ids) -> Tensor:
         """Some images without noise, as ``Member.distributions`` gets them: float32 (images, 3, side, side), on the

@@ -122,7 +122,7 @@ class ProbeKind:
             member,
             spent=Spent(training_gmacs=round(seen * cost, 3)),
             mirrored=not chosen[1][0].is_refuted_by(chosen[0][0]) if asked else settings.mirror,
-            held_out=_held_out(choice, points, inputs, ids) if inputs.is_weighed else None,
+            held_out=None if inputs.held_out == "none" else _held_out(choice, points, inputs, ids),
         )
 
     def load(self, settings: ProbeConfig, path: Path, outputs: Outputs, link: str, placement: Placement) -> ProbeMember:
@@ -136,7 +136,7 @@ class ProbeKind:
 
 
 def _held_out(choice: Choice, points: Points, inputs: FitInputs, ids: Ids) -> HeldOut:
-    images, paths = said_held_out(choice, points, inputs.key)
+    images, paths = said_held_out(choice, points, inputs.key, every=inputs.held_out == "all")
     levels = PathTree.of(inputs.outputs).marginals(torch.from_numpy(paths).float())
     return HeldOut(ids[images], tuple(_normalised(level).numpy() for level in levels))
 

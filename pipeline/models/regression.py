@@ -181,11 +181,12 @@ def choose(regression: Regression, points: Points, key: Key) -> Chosen:
     return max(found, key=lambda each: each.likelihood)
 
 
-def divided(points: Points, key: Key) -> tuple[Points, Rows]:
-    """The points that a choice is made on, and the part that each of them is in, (points,)."""
+def divided(points: Points, key: Key, *, every: bool = False) -> tuple[Points, Rows]:
+    """The points of the images that a choice is made on, or of every image, and the part that each of them is in,
+    (points,)."""
     images = np.unique(points.image)
     random = generator(*key, "parts")
-    if len(images) > _MOST_TO_CHOOSE:
+    if len(images) > _MOST_TO_CHOOSE and not every:
         images = np.sort(random.choice(images, _MOST_TO_CHOOSE, replace=False))
         points = points.of_images(images)
     return points, _parts(points, random)

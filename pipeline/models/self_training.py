@@ -85,18 +85,19 @@ def _normalised(mass: Matrix) -> Matrix:
     return np.asarray(mass / mass.sum(axis=1, keepdims=True))
 
 
-def said_held_out(choice: Choice, points: Points, key: Key) -> tuple[Rows, Matrix]:
+def said_held_out(choice: Choice, points: Points, key: Key, *, every: bool) -> tuple[Rows, Matrix]:
     """What a choice says of labelled images that it was not fitted to, of each without its mirror image.
 
     Args:
         choice: Made of these points with this key.
         points: The labelled images.
         key: Decides how the images are divided.
+        every: Whether it is asked about all of them, or about those that a choice is made on.
 
     Returns:
         The images as the points number them, (images,), ascending, and the probability of each path, (images, paths).
     """
-    some, part_of = divided(points, key)
+    some, part_of = divided(points, key, every=every)
     scores = held_out(some, part_of, choice.solve)
     images, first = np.unique(some.image, return_index=True)
     return np.asarray(images), np.asarray(softmax(scores[first] * choice.chosen.sharpness, axis=1))

@@ -42,14 +42,17 @@ def student_batch(student: StudentConfig, labelled: int, unlabelled: int) -> tup
     """
     if student.unlabelled_ratio is not None:
         return batch_parts(student)
-    ratio = min(_RATIO, max(1.0, unlabelled / max(1, labelled)))
-    return student.batch_size, round(student.batch_size * ratio)
+    ratio = min(_RATIO, unlabelled / max(1, labelled))
+    return student.batch_size, max(1, round(student.batch_size * ratio))
 
 
 def student_length(student: StudentConfig, labelled: int, unlabelled: int) -> tuple[int, int]:
     """Epochs of a student of so many labelled and unlabelled images, and steps of each."""
     batch = student_batch(student, labelled, unlabelled)
     steps = math.ceil(max(1, unlabelled) / batch[1])
+    if student.unlabelled_ratio is None:
+        # Beside a small heap the labelled images are most of what there is to learn.
+        steps = max(steps, math.ceil(labelled / batch[0]))
     # Smaller batches, and so many more of them that as many images are shown.
     fewest = _FEWEST_STEPS * sum(batch_parts(student)) / sum(batch)
     return student.epochs or max(_FEWEST_EPOCHS, math.ceil(fewest / steps)), steps

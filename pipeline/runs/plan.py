@@ -61,6 +61,12 @@ def _baseline(config: Config) -> dict[str, Any]:
     return _training("student", without=["consistency", "meta"])(config) | own
 
 
+def _filter(config: Config) -> dict[str, Any]:
+    """Probes count where people's labels are doubted."""
+    own = _training("filter")(config) | _section("pseudolabel", without=["batch_size"])(config)
+    return own | (_probes(config) if config.filter.labelled else {})
+
+
 STAGES = {
     stage.name: stage
     for stage in (
@@ -132,10 +138,10 @@ STAGES = {
             "filter",
             needs=("data", "labeller", "labels"),
             provides="selection",
-            settings=lambda config: (
-                _training("filter")(config) | _section("pseudolabel", without=["batch_size"])(config)
+            settings=_filter,
+            asks=lambda config: (
+                decisions_of_probe(config.filter) if config.filter.enabled or config.filter.labelled else ()
             ),
-            asks=lambda config: decisions_of_probe(config.filter) if config.filter.enabled else (),
             version=5,
             shared=True,
             trains=True,

@@ -255,6 +255,8 @@ class FilterMetrics(Metrics):
     """That of the labeller."""
     weights: dict[str, EvidenceWeights] | None = None
     """By level, as fitted on validation; ``None`` if pseudo-labels were not judged."""
+    given_weights: dict[str, dict[str, float]] | None = None
+    """The same of ``probe`` and ``filter`` about given labels; ``None`` if they were not judged."""
     given_error_rate: dict[str, float] | None = None
     """Share of given labels that is estimated to be wrong, by level; ``None`` if they were not judged."""
 

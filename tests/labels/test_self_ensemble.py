@@ -166,60 +166,78 @@ def test_a_store_is_walked_in_parts_as_at_once(stored: LabelStore, monkeypatch: 
     assert np.array_equal(standing_pseudo_labels(stored, uniform(TOTAL), [BOTH] * 2, OUTPUTS, 0.5), whole)
 
 
-def given_verdict(labels: list[list[int]], said: list[float], threshold: float = 0.5) -> tuple[Any, Any]:
-    """Verdict on labels of two levels; ``said``: probability of the first coarse class, and of the first fine one."""
+def given_verdict(
+    labels: list[int], said: list[float], threshold: float = 0.8, probe: list[float] | None = None, weight: float = 0.5
+) -> tuple[Any, Any]:
+    """Verdict on labels of two levels that agree.
+
+    Args:
+        labels: The class of each image, 0 or 1, at both levels.
+        said: Probability of class 0 by the self-ensemble, image by image.
+        threshold: From which probability on a label stands.
+        probe: The same by the probe; ``None``: there is none.
+        weight: Of the self-ensemble beside the probe, whose weight is 1.
+    """
     outputs, rows = outputs_of(2, 2), torch.arange(len(labels))
     average = RunningAverage(len(labels), outputs, 0.7)
     level = torch.tensor([[each, 1 - each] for each in said])
     average.update(rows, [level, level])
-    alone = [Weights(0.0, 1.0)] * 2
-    stands, rates = standing_given_labels(np.array(labels, np.int32), average, alone, outputs, threshold)
+    first = None if probe is None else [np.array([[each, 1 - each] for each in probe], np.float32)] * 2
+    weights = [Weights(0.0, 1.0) if probe is None else Weights(1.0, weight)] * 2
+    given = np.array([[each, each] for each in labels], np.int32)
+    stands, rates = standing_given_labels(given, first, average, weights, outputs, threshold)
     return stands.tolist(), rates
 
 
 def test_a_given_label_that_the_ensemble_contradicts_falls_with_what_is_below_it() -> None:
-    stands, rates = given_verdict([[0, 0]] * 9 + [[1, 0]], [0.99] * 10)
+    stands, rates = given_verdict([0] * 39 + [1], [0.99] * 40)
 
-    assert stands == [[True, True]] * 9 + [[False, False]]
-    assert rates == pytest.approx((0.108, 0.01), abs=1e-6)
-
-
-def test_a_given_label_stands_from_the_threshold_on() -> None:
-    stands, _ = given_verdict([[0, 0]] * 3, [0.74, 0.75, 0.76], threshold=0.75)
-
-    assert [row[0] for row in stands] == [False, True, True]
+    assert stands == [[True, True]] * 39 + [[False, False]]
+    # None of the four surest is contradicted: a sixth are wrong by Laplace's rule, and the label is right by
+    # .83 x .01 / (.83 x .01 + .17 x .99) = .048. Each of the others is wrong with .2 %.
+    assert rates == pytest.approx(((39 * 0.00202 + 1 - 0.04808) / 40,) * 2, abs=1e-4)
 
 
-def test_the_words_of_the_ensemble_about_given_labels_count_as_they_are_weighed() -> None:
-    """.8 to the power of one half is 2 to 1: .67."""
+def test_what_the_probe_says_out_of_fold_counts_beside_the_ensemble() -> None:
+    """The ensemble has learnt the wrong label by heart; the probe was never told it."""
+    labels, by_heart = [0] * 39 + [1], [0.9] * 39 + [0.1]
+
+    assert given_verdict(labels, by_heart)[0][-1] == [True, True]
+    stands, _ = given_verdict(labels, by_heart, probe=[0.99] * 40)
+    assert stands[-1] == [False, False]
+    assert stands[:-1] == [[True, True]] * 39
+    assert given_verdict(labels, by_heart, probe=[0.99] * 40, weight=5.0)[0][-1] == [True, True]
+
+
+def test_a_label_of_whose_image_the_probe_says_nothing_stands() -> None:
     outputs = outputs_of(2)
-    average = RunningAverage(1, outputs, 0.7)
-    average.update(torch.tensor([0]), [torch.tensor([[0.8, 0.2]])])
+    average = RunningAverage(40, outputs, 0.7)
+    average.update(torch.arange(40), [torch.tensor([[0.99, 0.01]] * 40)])
+    probe = np.full((40, 2), [0.99, 0.01], np.float32)
+    probe[39] = 0.0
+    given = np.array([[0]] * 38 + [[1]] * 2, np.int32)
 
-    verdicts = [
-        standing_given_labels(np.array([[0]], np.int32), average, [Weights(0.0, weight)], outputs, 0.7)
-        for weight in (1.0, 0.5)
-    ]
+    stands, _ = standing_given_labels(given, [probe], average, [Weights(1.0, 1.0)], outputs, 0.8)
 
-    assert [bool(stands[0, 0]) for stands, _ in verdicts] == [True, False]
-    assert verdicts[1][1] == pytest.approx((1 / 3,))
+    assert stands[:, 0].tolist() == [True] * 38 + [False, True]
 
 
 @pytest.mark.parametrize("special", [-1, -2])
 def test_a_given_level_without_a_class_is_never_doubted(special: int) -> None:
-    stands, _ = given_verdict([[special, special]] * 4, [0.1] * 4)
+    stands, _ = given_verdict([special] * 4, [0.1] * 4)
 
     assert stands == [[True, True]] * 4
 
 
 def test_a_given_label_never_drawn_stands() -> None:
     outputs = outputs_of(2)
-    average = RunningAverage(3, outputs, 0.7)
-    average.update(torch.tensor([0, 1]), [torch.tensor([[0.99, 0.01]] * 2)])
+    average = RunningAverage(40, outputs, 0.7)
+    average.update(torch.arange(39), [torch.tensor([[0.99, 0.01]] * 39)])
+    given = np.array([[0]] * 38 + [[1]] * 2, np.int32)
 
-    stands, _ = standing_given_labels(np.array([[0], [1], [1]], np.int32), average, [Weights(0, 1)], outputs, 0.5)
+    stands, _ = standing_given_labels(given, None, average, [Weights(0, 1)], outputs, 0.8)
 
-    assert stands[:, 0].tolist() == [True, False, True]
+    assert stands[:, 0].tolist() == [True] * 38 + [False, True]
 
 
 # --- memory -----------------------------------------------------------------------------------------------------------

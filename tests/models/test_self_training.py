@@ -84,13 +84,28 @@ def test_it_says_what_the_labels_give_by_fits_to_the_other_parts_without_mirror_
         np.vstack([points.features, points.features + 9]), np.tile(points.possible, (2, 1)), np.tile(points.image, 2)
     )
     choice = OfLabels(choose(KernelRidge(KEY), both, KEY))
-    images, said = said_held_out(choice, both, KEY)
+    images, said = said_held_out(choice, both, KEY, every=False)
     assert np.array_equal(images, np.arange(30))
     some, part_of = divided(both, KEY)
     out = part_of == part_of[0]
     known = Points(some.features[~out], some.possible[~out], some.image[~out])
     wanted = softmax(choice.solve(known).scores(some.features[:1]) * choice.chosen.sharpness, axis=1)
     np.testing.assert_allclose(said[:1], wanted)
+
+
+def test_every_image_can_be_asked_about_where_a_choice_is_made_on_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nstudent.models.regression._MOST_TO_CHOOSE", 20)
+    points = labelled(30)
+    choice = OfLabels(choose(KernelRidge(KEY), points, KEY))
+    some, _ = said_held_out(choice, points, KEY, every=False)
+    every, said = said_held_out(choice, points, KEY, every=True)
+    assert len(some) == 20
+    assert np.array_equal(every, np.arange(30))
+    _, part_of = divided(points, KEY, every=True)
+    out = part_of == part_of[7]
+    known = Points(points.features[~out], points.possible[~out], points.image[~out])
+    wanted = softmax(choice.solve(known).scores(points.features[7:8]) * choice.chosen.sharpness, axis=1)
+    np.testing.assert_allclose(said[7:8], wanted)
 
 
 def test_labels_that_leave_paths_open_stay_open_to_the_heap() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from nstudent.config.members import ProbeConfig
 from nstudent.config.schema import Config
 from nstudent.data.dataset import Dataset
 from nstudent.labels.evidence import Weights
@@ -101,7 +102,8 @@ class Verdicts:
         stands[rows] = False
         kept, refused = judge._within_limit(filter_stage._Keep(np.ones(keep.given.shape, dtype=bool), stands))
         made = FilterIteration(0.5, 1, 10, 1.0, log_likelihood=score)
-        return filter_stage._Iteration(made, kept, (Weights(1.0, 0.25),) * 3, (0.0,) * 3, refused)
+        both = (Weights(1.0, 0.25),) * 3
+        return filter_stage._Iteration(made, kept, both, both, (0.0,) * 3, refused)
 
 
 def judged_by(monkeypatch: pytest.MonkeyPatch, scores: Sequence[float], dropped: Sequence[Any]) -> Verdicts:
@@ -218,14 +220,28 @@ def test_a_short_filter_that_has_learnt_nothing_is_not_heard(tiny: Callable[...,
     assert metrics["classes_gone"] == []
 
 
-def test_given_labels_alone_may_be_doubted(tiny: Callable[..., Config], go_on: Path) -> None:
+def test_given_labels_alone_may_be_doubted(
+    tiny: Callable[..., Config], go_on: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The finished run has no probe, which would be a step of its own.
+    monkeypatch.setattr("nstudent.probes.probe_members", lambda config: (ProbeConfig(),))
     run_stage(tiny("filter.enabled=false", "filter.labelled=true", "filter.epochs=1"), "filter", go_on)
     before, after = keeps(go_on)
     assert np.array_equal(before, after)
     metrics = Manifest.read(go_on / "05-filter").metrics
     assert len(metrics["iterations"]) == 1
     assert metrics["given_error_rate"].keys() == {"coarse", "mid", "fine"}
+    assert all(weights["probe"] > 0 for weights in metrics["given_weights"].values())
     assert "weights" not in metrics
+
+
+def test_given_labels_are_judged_by_the_self_ensemble_alone_where_there_is_no_probe(
+    tiny: Callable[..., Config], go_on: Path
+) -> None:
+    words = ("filter.enabled=false", "filter.labelled=true", "filter.epochs=1")
+    run_stage(tiny(*words), "filter", go_on)
+    metrics = Manifest.read(go_on / "05-filter").metrics
+    assert {weights["probe"] for weights in metrics["given_weights"].values()} == {0.0}
 
 
 @pytest.mark.slow

@@ -139,7 +139,7 @@ def test_probes_are_weighed_by_what_they_say_of_labels_that_they_were_not_fitted
         asked.append((raws, labels))
         return fit_pool_weights(raws, labels, outputs)
 
-    monkeypatch.setattr("nstudent.stages.probe.fit_pool_weights", watched)
+    monkeypatch.setattr("nstudent.probes.fit_pool_weights", watched)
     run_stage(tiny(TWO), "probe", untrained)
     recipe = json.loads((untrained / "01-probe" / "model.json").read_text())
     assert recipe["weights"][0] > recipe["weights"][1]
@@ -152,7 +152,7 @@ def test_probes_are_weighed_by_what_they_say_of_labels_that_they_were_not_fitted
 
 
 def test_a_probe_that_is_worth_nothing_is_dropped(tiny: Tiny, untrained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nstudent.stages.probe.fit_pool_weights", lambda *_: (1.0, 0.0))
+    monkeypatch.setattr("nstudent.probes.fit_pool_weights", lambda *_: (1.0, 0.0))
     said = Said()
     run_stage(tiny(TWO), "probe", untrained, Session(progress=said))
     recipe = json.loads((untrained / "01-probe" / "model.json").read_text())
