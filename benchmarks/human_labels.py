@@ -24,7 +24,7 @@ from nstudent.taxonomy.tree import LabelArray
 from settings import CIFAR10N, CIFAR10N_IS, SETTINGS, Data
 
 NOISY = ("cifar10n", "cifar10n_worse")
-BEFORE = ("probe", "teacher", "choose", "pseudolabel")
+BEFORE = ("probe", "teacher", "baseline", "choose", "pseudolabel")
 """Stages between the data and the filter."""
 
 

@@ -73,7 +73,7 @@ class FilterConfig(TrainingConfig):
     """Doubt the labels people gave, too."""
     threshold: Share = 0.5
     """A level of a pseudo-label stays where its probability, by both of them, reaches this, and so do those above."""
-    labelled_threshold: Annotated[Share, Later(0.8)] = 0.8
+    labelled_threshold: Annotated[Share, Later(0.85)] = 0.85
     """A level of a label that people gave stays where it is right with at least this probability, by what probe and
     self-ensemble say of the image and by how often labels seem to be wrong."""
     iterations: Count = 2
