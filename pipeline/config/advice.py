@@ -166,6 +166,7 @@ WHEN: Mapping[str, str] = {
     "filter.enabled": "Set true if the heap is unlike your labelled images, and the report shows wrong labels.",
     "filter.labelled": "Set true if you suspect that people have labelled wrongly.",
     "filter.threshold": "Lower it if the filter drops labels that are right.",
+    "filter.labelled_threshold": "Lower it if right labels are dropped; raise it to drop more wrong ones.",
     "filter.iterations": "Set 1 to save time; the second round judges by what the first one has left.",
     "filter.average_momentum": "Lower it for long trainings, in which the first passes know little.",
     "filter.consistency_weight": "Set 10 for ten classes to repeat Mean Teacher; set 0 to learn from labels alone.",
