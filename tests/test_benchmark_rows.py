@@ -317,7 +317,8 @@ def test_the_words_of_a_variant_are_keys_of_the_configuration(variant: str) -> N
 
 def test_the_words_of_every_setting_are_a_configuration(tmp_path: Path) -> None:
     grocery_pack(tmp_path / "grocery_64.h5")
-    for name in ("lite0.safetensors", "fashion-mnist", "cifar10_lite.h5", "cifar100_lite.h5"):
+    noisy = [f"cifar10n_{labels}.h5" for labels in ("random_label1", "worse_label")]
+    for name in ("lite0.safetensors", "fashion-mnist", "cifar10_lite.h5", "cifar100_lite.h5", *noisy):
         (tmp_path / name).touch()
     data = settings.Data((tmp_path,), tmp_path)
     made = {name: load_config(None, entry.words(data, 3)) for name, entry in settings.SETTINGS.items()}
@@ -326,6 +327,7 @@ def test_the_words_of_every_setting_are_a_configuration(tmp_path: Path) -> None:
     # What the student is beyond its backbone is the default's.
     assert made["grocery"].student.model.head_width == made["digits"].student.model.head_width
     assert len(made["fashion"].data.class_paths or ()) == 10
+    assert [Path(made[name].data.root or "").name for name in ("cifar10n", "cifar10n_worse")] == noisy
     assert [made[name].data.labelled for name in ("digits_30", "fashion_250", "grocery_eighth")] == [30, 250, 0.125]
     assert made["grocery_scratch"].teacher.members == made["digits"].teacher.members
     assert made["grocery_scratch"].student.model == made["digits"].student.model
