@@ -131,12 +131,12 @@ class _Judge:
         labeller = Ensemble.load(context.inputs["labeller"], self._trainer.placement)
         self._labeller_score = self._trainer.validation_score(labeller)
         self._labeller_says: Probabilities = ()
+        self._probes: OutOfFoldProbes | None = None
         if context.world.leads:
             ids, batch_size = self._held_out, context.config.pseudolabel.batch_size
             self._labeller_says = predict(labeller, dataset.pixels, ids, batch_size, walk=self._trainer.walk)
-        self._probes: OutOfFoldProbes | None = None
-        if self._config.labelled:
-            self._probes = OutOfFoldProbes.of(context, self._trainer, self._held_out)
+            if self._config.labelled:
+                self._probes = OutOfFoldProbes.of(context, self._trainer, ids)
 
     def iterate(self) -> list[_Iteration]:
         """Iterate while validation improves."""
@@ -211,9 +211,7 @@ class _Judge:
             pseudo = standing_pseudo_labels(self._heap.labels, of_pseudo, both, outputs, config.threshold)
             stands = replace(stands, pseudo=pseudo & self._heap.keep)
         if config.labelled:
-            said = self._probes.labelled if self._probes else None
-            limit = config.labelled_threshold
-            given, rates = standing_given_labels(self._given, said, of_given, own, outputs, limit)
+            given, rates = self._of_given(of_given, own)
             stands = replace(stands, given=given)
         dropped = int((self._heap.keep & ~stands.pseudo).any(axis=1).sum())
         stands, refused = self._within_limit(stands)
@@ -227,6 +225,16 @@ class _Judge:
             log_likelihood=round(score, 6),
         )
         return _Iteration(made, stands, both, own, rates, refused)
+
+    def _of_given(self, average: RunningAverage, weights: tuple[Weights, ...]) -> tuple[Keep, tuple[float, ...]]:
+        """Which of the given labels stand, and the share that is estimated to be wrong, by level."""
+        said: Any = None
+        if self._context.world.leads:
+            probe, limit = self._probes.labelled if self._probes else None, self._config.labelled_threshold
+            keep, rates = standing_given_labels(self._given, probe, average, weights, self._outputs, limit)
+            said = keep.tolist(), rates
+        keep_said, rates_said = self._context.world.agree(said)
+        return np.array(keep_said, dtype=bool).reshape(self._given.shape), tuple(rates_said)
 
     def _fitted(self, held_out: RunningAverage) -> tuple[tuple[Weights, ...], tuple[Weights, ...], float]:
         """Weights of labeller and network for the heap, of probes and network for given labels, and the log-likelihood
