@@ -84,9 +84,11 @@ class OutOfFoldProbes:
         if not fitted or any(each.held_out is None for each in fitted):
             return None
         dataset, outputs = trainer.dataset, trainer.outputs
-        weights = probe_weights(fitted, dataset, outputs)
-        recipe = trainer.recipe(probe_members(context.config)).changed(weights=weights)
-        probes = Ensemble(recipe, [each.member for each in fitted], trainer.placement)
+        settings, weights = probe_members(context.config), probe_weights(fitted, dataset, outputs)
+        kept = [number for number, weight in enumerate(weights) if weight]
+        recipe = trainer.recipe([settings[number] for number in kept])
+        recipe = recipe.changed(weights=tuple(weights[number] for number in kept))
+        probes = Ensemble(recipe, [fitted[number].member for number in kept], trainer.placement)
         said = predict(probes, dataset.pixels, others, context.config.pseudolabel.batch_size, walk=trainer.walk)
         labelled = tuple(np.zeros((len(dataset.labelled), size), dtype=np.float32) for size in outputs.sizes)
         for each, weight in zip(fitted, weights, strict=True):

@@ -9,6 +9,7 @@ wrong.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,7 @@ Distribution = npt.NDArray[np.float32]
 _ONE_ANCHOR_IN = 10
 """Of so many images that the classifier says to be of one class, the one that it is surest of is an anchor."""
 _SMALLEST = 1e-9
+_CELLS_AT_ONCE = 1 << 22
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +53,8 @@ class WrongLabels:
         # Laplace's rule of succession: that none of ten labels is wrong does not say that none ever is.
         wrong = (contradicted + 1) / (anchors + 2)
         mass = np.zeros((classes, classes))
-        np.add.at(mass.T, given, said.astype(np.float64))
+        for part in _parts(said):
+            np.add.at(mass.T, given[part], said[part])
         np.fill_diagonal(mass, 0.0)
         mass += _SMALLEST * (1 - np.eye(classes))
         others = mass / np.maximum(mass.sum(axis=1, keepdims=True), _SMALLEST)
@@ -64,6 +67,16 @@ class WrongLabels:
             said: (images, classes).
             given: The labels, (images,).
         """
-        rows = np.arange(len(given))
-        as_given = said * self.given_of_true[:, given].T
-        return np.asarray(as_given[rows, given] / np.maximum(as_given.sum(axis=1), _SMALLEST))
+        right = np.empty(len(given))
+        for part in _parts(said):
+            labels = given[part]
+            as_given = said[part] * self.given_of_true[:, labels].T
+            of_label = as_given[np.arange(len(labels)), labels]
+            right[part] = of_label / np.maximum(as_given.sum(axis=1), _SMALLEST)
+        return right
+
+
+def _parts(said: Distribution) -> Iterator[slice]:
+    """Images that are looked at together, so that memory is bounded also where classes are many."""
+    rows = max(1, _CELLS_AT_ONCE // said.shape[1])
+    return (slice(first, first + rows) for first in range(0, len(said), rows))

@@ -73,6 +73,17 @@ def test_labels_are_taken_for_what_they_are_confused_with() -> None:
     assert others[0, 1] > 1.5 * others[0, 2]
 
 
+def test_many_images_are_judged_in_parts_as_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    said, true = voice(50, 4, seed=8, sharp=2.0)
+    at_once = WrongLabels.fit(said, true)
+    monkeypatch.setattr("nstudent.labels.wrong_labels._CELLS_AT_ONCE", 12)
+
+    in_parts = WrongLabels.fit(said, true)
+
+    np.testing.assert_allclose(in_parts.given_of_true, at_once.given_of_true)
+    np.testing.assert_allclose(in_parts.right(said, true), at_once.right(said, true))
+
+
 def test_one_class_is_always_right() -> None:
     said, given = np.ones((5, 1), np.float32), np.zeros(5, np.int32)
 

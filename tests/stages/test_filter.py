@@ -13,6 +13,7 @@ from nstudent.labels.evidence import Weights
 from nstudent.labels.heap_labels import HeapLabels
 from nstudent.labels.selection import Selection
 from nstudent.labels.self_ensemble import RunningAverage
+from nstudent.probes import OutOfFoldProbes
 from nstudent.progress import Silence
 from nstudent.runs.run import run_all, run_stage
 from nstudent.runs.step_metrics import FilterIteration
@@ -233,6 +234,22 @@ def test_given_labels_alone_may_be_doubted(
     assert metrics["given_error_rate"].keys() == {"coarse", "mid", "fine"}
     assert all(weights["probe"] > 0 for weights in metrics["given_weights"].values())
     assert "weights" not in metrics
+
+
+def test_a_probe_that_is_worth_nothing_is_not_asked_about_given_labels(
+    tiny: Callable[..., Config], go_on: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    of = OutOfFoldProbes.of
+    monkeypatch.setattr("nstudent.probes.probe_members", lambda config: (ProbeConfig(), ProbeConfig(mirror=False)))
+    monkeypatch.setattr("nstudent.probes.fit_pool_weights", lambda *_: (0.0, 1.0))
+    monkeypatch.setattr(OutOfFoldProbes, "of", lambda *arguments: asked.append(of(*arguments)) or asked[-1])
+    run_stage(tiny("filter.enabled=false", "filter.labelled=true", "filter.epochs=1"), "filter", go_on)
+    (both,) = asked
+    dataset = Dataset(Artifact(go_on / "00-data"))
+    assert both.labelled[0].sum(axis=1) == pytest.approx(np.ones(100), abs=1e-5)
+    right = (both.labelled[0].argmax(axis=1) == dataset.labels[dataset.labelled][:, 0]).mean()
+    assert 0.7 < right < 1.0, "a fit to these very labels would make no mistake"
 
 
 def test_given_labels_are_judged_by_the_self_ensemble_alone_where_there_is_no_probe(
