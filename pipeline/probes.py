@@ -65,9 +65,9 @@ class OutOfFoldProbes:
     """What the probes of a run say of labelled images that were not fitted to these images' labels."""
 
     labelled: Distributions
-    """Of the labelled images, in the order of the data set; a row of zeros where nothing is said."""
+    """Distributions of the labelled images, in the order of the data set; a row of zeros where nothing is said."""
     others: Probabilities
-    """Of the images that were asked about beside them."""
+    """Distributions of the images that were asked about beside them."""
     spent: Spent
     """What the features have cost."""
 

@@ -19,7 +19,7 @@ Distribution = npt.NDArray[np.float32]
 """One level: (images, classes)."""
 
 _ONE_ANCHOR_IN = 10
-"""Of so many images that the classifier says to be of one class, the one that it is surest of is an anchor."""
+"""Number of images, said to be of one class by the classifier, of which the one that it is surest of is an anchor."""
 _SMALLEST = 1e-9
 _CELLS_AT_ONCE = 1 << 22
 

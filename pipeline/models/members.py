@@ -134,8 +134,8 @@ class FitInputs:
     heap: Ids = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     """Unlabelled images that a member which can label them by itself is fitted to as well, by id; none by default."""
     held_out: Literal["none", "some", "all"] = "none"
-    """Of which labelled images the member is asked what it says of them without being fitted to them
-    (``Fitted.held_out``): of none, of as many as its strength is chosen on, or of all that it is fitted to."""
+    """Labelled images that the member is asked about without being fitted to them (``Fitted.held_out``): none, as many
+    as its strength is chosen on, or all that it is fitted to."""
 
     def images(self, ids: Ids) -> Tensor:
         """Some images without noise, as ``Member.distributions`` gets them: float32 (images, 3, side, side), on the
