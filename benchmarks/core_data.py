@@ -75,19 +75,13 @@ def cifar(npz: Path, out: Path, labels: str = CLEAN) -> None:
         pixels = np.concatenate([_tiles(packed, "train"), _tiles(packed, "test")])
         label = np.concatenate([packed[labels], packed["test_label"]])
         split = np.repeat([TRAIN, TEST], [int(packed["train_n"]), int(packed["test_n"])])
-    names, rows = cifar_classes()
-    write_pack(out, pixels, rows[label], split, names)
-
-
-def cifar_classes() -> tuple[list[list[str]], npt.NDArray[np.int16]]:
-    """By level, the names of the classes of CIFAR-10's tree; and the path of each of its ten classes, (10, 3)."""
     names = [
         list(dict.fromkeys(path[level] for path in CIFAR_TREE.values() if level < len(path))) for level in range(3)
     ]
     rows = np.full((len(CIFAR_TREE), 3), ABSENT, np.int16)
     for row, path in zip(rows, CIFAR_TREE.values(), strict=True):
         row[: len(path)] = [names[level].index(name) for level, name in enumerate(path)]
-    return names, rows
+    write_pack(out, pixels, rows[label], split, names)
 
 
 def cifar100(npz: Path, out: Path) -> None:

@@ -24,8 +24,8 @@ from nstudent.taxonomy.tree import LabelArray
 from settings import CIFAR10N, CIFAR10N_IS, SETTINGS, Data
 
 NOISY = ("cifar10n", "cifar10n_worse")
-BEFORE = ("probe", "teacher", "baseline", "choose", "pseudolabel")
-"""Stages between the data and the filter."""
+BEFORE = ("data", "probe", "teacher", "baseline", "choose", "pseudolabel")
+"""Stages before the filter."""
 
 
 def main() -> None:
@@ -51,7 +51,6 @@ def main() -> None:
 def filtered(words: list[str], data: Data, run_dir: Path) -> list[tuple[str, ...]]:
     """What the table says of one run, a line for each level and one for the whole paths."""
     config = load_config(None, words)
-    run_stage(config, "data", run_dir)
     for stage in BEFORE:
         run_stage(config, stage, run_dir)
     began = time.perf_counter()

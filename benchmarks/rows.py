@@ -45,7 +45,7 @@ def append(file: Path, row: Json) -> None:
     """Add a row to the end of a file."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a", encoding="utf-8") as lines:
-        lines.write(json.dumps(row) + "\n")
+        lines.write(json.dumps(row, separators=(",", ":")) + "\n")
         lines.flush()
         os.fsync(lines.fileno())
 

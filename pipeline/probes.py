@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 from nstudent.config.rules import probe_members
 from nstudent.data.dataset import Dataset, Ids
 from nstudent.evaluation.pool_weights import fit_pool_weights
@@ -21,9 +20,6 @@ from nstudent.models.members import Fitted
 from nstudent.runs.stage import Context
 from nstudent.taxonomy.outputs import Outputs
 from nstudent.trainer import Trainer
-
-Distributions = tuple[npt.NDArray[np.float32], ...]
-"""Per level, (images, outputs)."""
 
 
 def fitted_probes(
@@ -60,11 +56,28 @@ def probe_weights(fitted: Sequence[Fitted], dataset: Dataset, outputs: Outputs) 
     return fit_pool_weights([each.levels for each in said], dataset.labels[said[0].images], outputs)
 
 
+def pool_of_probes(context: Context, trainer: Trainer, fitted: Sequence[Fitted], weights: Sequence[float]) -> Ensemble:
+    """The probes that weigh something, as an ensemble that is not calibrated.
+
+    Args:
+        context: The step.
+        trainer: That of the step.
+        fitted: All probes of the run.
+        weights: Their weights.
+    """
+    settings = probe_members(context.config)
+    kept = [number for number, weight in enumerate(weights) if weight]
+    recipe = trainer.recipe([settings[number] for number in kept])
+    if len(fitted) > 1:
+        recipe = recipe.changed(weights=tuple(weights[number] for number in kept))
+    return Ensemble(recipe, [fitted[number].member for number in kept], trainer.placement)
+
+
 @dataclass(frozen=True, eq=False)
 class OutOfFoldProbes:
     """What the probes of a run say of labelled images that were not fitted to these images' labels."""
 
-    labelled: Distributions
+    labelled: Probabilities
     """Distributions of the labelled images, in the order of the data set; a row of zeros where nothing is said."""
     others: Probabilities
     """Distributions of the images that were asked about beside them."""
@@ -84,11 +97,8 @@ class OutOfFoldProbes:
         if not fitted or any(each.held_out is None for each in fitted):
             return None
         dataset, outputs = trainer.dataset, trainer.outputs
-        settings, weights = probe_members(context.config), probe_weights(fitted, dataset, outputs)
-        kept = [number for number, weight in enumerate(weights) if weight]
-        recipe = trainer.recipe([settings[number] for number in kept])
-        recipe = recipe.changed(weights=tuple(weights[number] for number in kept))
-        probes = Ensemble(recipe, [fitted[number].member for number in kept], trainer.placement)
+        weights = probe_weights(fitted, dataset, outputs)
+        probes = pool_of_probes(context, trainer, fitted, weights)
         said = predict(probes, dataset.pixels, others, context.config.pseudolabel.batch_size, walk=trainer.walk)
         labelled = tuple(np.zeros((len(dataset.labelled), size), dtype=np.float32) for size in outputs.sizes)
         for each, weight in zip(fitted, weights, strict=True):

@@ -162,12 +162,12 @@ class _Judge:
             rates = dict(zip(levels, best.given_error_rate, strict=True))
             each = zip(levels, best.given_weights, strict=True)
             of_given = {level: {"probe": weight.labeller, "filter": weight.ensemble} for level, weight in each}
-        spent = [Spent(each.made.image_passes or 0, each.made.training_gmacs or 0.0) for each in found]
-        spent += [self._probes.spent] if self._probes else []
+        parts = [Spent(each.made.image_passes or 0, each.made.training_gmacs or 0.0) for each in found]
+        spent = total([*parts, self._probes.spent] if self._probes else parts)
         return replace(
             metrics,
-            image_passes=total(spent).image_passes,
-            training_gmacs=total(spent).training_gmacs,
+            image_passes=spent.image_passes,
+            training_gmacs=spent.training_gmacs,
             refused=best.refused,
             validation=best.made.validation,
             labeller_validation=self._labeller_score,

@@ -12,8 +12,7 @@ from nstudent.evaluation.assess import assess
 from nstudent.evaluation.metrics import scores
 from nstudent.evaluation.scores import HEADLINE
 from nstudent.models.cost import total
-from nstudent.models.ensemble import Ensemble
-from nstudent.probes import fitted_probes, probe_weights
+from nstudent.probes import fitted_probes, pool_of_probes, probe_weights
 from nstudent.runs.contributions import contributions_of, in_words
 from nstudent.runs.stage import Context
 from nstudent.runs.step_metrics import TrainedMetrics
@@ -29,13 +28,10 @@ def run(context: Context) -> TrainedMetrics:
     # In a round, the same probes are fitted once more, to images of the heap as well.
     fitted = fitted_probes(context, trainer, held_out, with_heap=bool(context.step.round))
     weights = probe_weights(fitted, dataset, trainer.outputs)
-    kept = [number for number, weight in enumerate(weights) if weight]
-    recipe = trainer.recipe([settings[number] for number in kept])
     if len(fitted) > 1:
-        recipe = recipe.changed(weights=tuple(weights[number] for number in kept))
         shares = ", ".join(f"{weight:.0%} probe {number}" for number, weight in enumerate(weights))
         context.progress.say(f"  shares by the likelihood of held-out labels: {shares}")
-    probe = trainer.calibrated(Ensemble(recipe, [fitted[number].member for number in kept], trainer.placement))
+    probe = trainer.calibrated(pool_of_probes(context, trainer, fitted, weights))
     ids, batch_size = dataset.validation, context.config.evaluate.batch_size
     validation = scores(assess(probe, dataset, ids, batch_size, walk=trainer.walk).tallies)
     members = contributions_of(probe, dataset, batch_size, trainer.walk)

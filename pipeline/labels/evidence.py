@@ -99,6 +99,12 @@ def pooled(labeller: Distribution, ensemble: Distribution, weights: Weights) -> 
     return np.asarray(exists * odds / odds.sum(axis=1, keepdims=True), dtype=np.float32)
 
 
+def in_parts(images: int, outputs: int) -> list[slice]:
+    """Parts of so many images that are looked at together, so that memory is bounded also where classes are many."""
+    rows = max(1, _CELLS_AT_ONCE // outputs)
+    return [slice(first, first + rows) for first in range(0, images, rows)]
+
+
 def _log(distribution: Distribution) -> Distribution:
     return np.log(np.maximum(distribution, np.float32(_SMALLEST)))
 
@@ -136,8 +142,7 @@ def _penalised(voices: Sequence[Distribution], wanted: npt.NDArray[np.int32], to
 
     Half the squared distance of the weights from ``towards`` is added to it.
     """
-    rows = max(1, _CELLS_AT_ONCE // voices[0].shape[1])
-    parts = [slice(first, first + rows) for first in range(0, len(wanted), rows)]
+    parts = in_parts(len(wanted), voices[0].shape[1])
 
     def loss(weights: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
         away = weights - np.asarray(towards)

@@ -9,19 +9,15 @@ wrong.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-
-Distribution = npt.NDArray[np.float32]
-"""One level: (images, classes)."""
+from nstudent.labels.evidence import Distribution, in_parts
 
 _ONE_ANCHOR_IN = 10
 """Number of images, said to be of one class by the classifier, of which the one that it is surest of is an anchor."""
 _SMALLEST = 1e-9
-_CELLS_AT_ONCE = 1 << 22
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +49,7 @@ class WrongLabels:
         # Laplace's rule of succession: that none of ten labels is wrong does not say that none ever is.
         wrong = (contradicted + 1) / (anchors + 2)
         mass = np.zeros((classes, classes))
-        for part in _parts(said):
+        for part in in_parts(*said.shape):
             np.add.at(mass.T, given[part], said[part])
         np.fill_diagonal(mass, 0.0)
         mass += _SMALLEST * (1 - np.eye(classes))
@@ -68,15 +64,9 @@ class WrongLabels:
             given: The labels, (images,).
         """
         right = np.empty(len(given))
-        for part in _parts(said):
+        for part in in_parts(*said.shape):
             labels = given[part]
             as_given = said[part] * self.given_of_true[:, labels].T
             of_label = as_given[np.arange(len(labels)), labels]
             right[part] = of_label / np.maximum(as_given.sum(axis=1), _SMALLEST)
         return right
-
-
-def _parts(said: Distribution) -> Iterator[slice]:
-    """Images that are looked at together, so that memory is bounded also where classes are many."""
-    rows = max(1, _CELLS_AT_ONCE // said.shape[1])
-    return (slice(first, first + rows) for first in range(0, len(said), rows))

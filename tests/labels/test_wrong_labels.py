@@ -76,7 +76,7 @@ def test_labels_are_taken_for_what_they_are_confused_with() -> None:
 def test_many_images_are_judged_in_parts_as_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     said, true = voice(50, 4, seed=8, sharp=2.0)
     at_once = WrongLabels.fit(said, true)
-    monkeypatch.setattr("nstudent.labels.wrong_labels._CELLS_AT_ONCE", 12)
+    monkeypatch.setattr("nstudent.labels.evidence._CELLS_AT_ONCE", 12)
 
     in_parts = WrongLabels.fit(said, true)
 
