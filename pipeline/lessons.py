@@ -100,7 +100,7 @@ class Lessons:
         bare_too = going_on is not None or meta is not None
         copies = np.maximum(heap.copies, ~heap.keep.any(axis=1)) if bare_too else heap.copies
         both = trainer.labelled(given, ids), Examples(heap.images, targets, copies)
-        parts = list(zip(both, trainer.student_batch(), strict=True))
+        parts = list(zip(both, trainer.mixed_batch(config), strict=True))
         objective = trainer.supervised(config, config.unlabelled_weight, heap.level_shares(copies), ids)
         lesson = Lesson(parts, objective, trainer.student_length(), learns_validation=self._with_validation)
         if meta is not None:

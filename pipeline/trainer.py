@@ -8,7 +8,7 @@ from functools import cached_property, partial
 
 import torch
 from nstudent.config.members import MemberConfig
-from nstudent.config.schema import ConsistencyConfig, ModelConfig, TrainingConfig
+from nstudent.config.schema import ConsistencyConfig, FilterConfig, ModelConfig, StudentConfig, TrainingConfig
 from nstudent.data.batches import Examples
 from nstudent.data.dataset import Dataset, Ids
 from nstudent.data.resident import fits_beside_training
@@ -27,7 +27,7 @@ from nstudent.models.members import FitInputs, Fitted
 from nstudent.models.network import Network, build_network
 from nstudent.models.recipe import Recipe
 from nstudent.randomness import Key
-from nstudent.runs.lengths import student_batch, student_length
+from nstudent.runs.lengths import filter_length, mixed_batch, student_length
 from nstudent.runs.stage import Context
 from nstudent.storage.files import reserve
 from nstudent.tables import chosen
@@ -137,9 +137,13 @@ class Trainer:
         """What a student goes on with; ``labels``: (images, levels), those that the labelled images are taught."""
         return OwnBeliefs(config, self.outputs, labels, self.placement, self._world)
 
-    def student_batch(self) -> tuple[int, int]:
-        """Number of labelled images in a student's batch, and of pseudo-labelled ones."""
-        return student_batch(self._config.student, len(self.dataset.labelled), len(self.dataset.unlabelled))
+    def mixed_batch(self, training: FilterConfig | StudentConfig) -> tuple[int, int]:
+        """Number of labelled images in a batch of a filter or student, and of pseudo-labelled ones."""
+        return mixed_batch(training, len(self.dataset.labelled), len(self.dataset.unlabelled))
+
+    def filter_length(self) -> Length:
+        """How long an iteration of the filter trains."""
+        return Length(*filter_length(self._config.filter, len(self.dataset.labelled), len(self.dataset.unlabelled)))
 
     def student_length(self) -> Length:
         """How long a student trains, and its baseline with it: known before any label is made."""

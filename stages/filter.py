@@ -8,7 +8,6 @@ and so on while validation improves. Dropped labels still feed the consistency l
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -40,7 +39,7 @@ from nstudent.runs.step_metrics import EvidenceWeights, FilterIteration, FilterM
 from nstudent.taxonomy.tree import UNKNOWN, LabelArray
 from nstudent.trainer import Trainer
 from nstudent.training.build import Lesson
-from nstudent.training.loop import Length, Trained
+from nstudent.training.loop import Trained
 from nstudent.training.objective import CLEAN, SelfEnsembling
 from nstudent.training.trial import PlannedTraining
 
@@ -182,9 +181,7 @@ class _Judge:
         given = np.where(keep.given, self._given, UNKNOWN).astype(np.int32)
         pseudo = np.where(keep.pseudo, self._heap.kept_labels(), UNKNOWN).astype(np.int32)
         both = trainer.labelled(given), Examples(self._heap.images, GivenTargets(pseudo, trainer.outputs))
-        parts = list(zip(both, batch_parts(config), strict=True))
-        steps = max(len(examples.ids) / size for examples, size in parts if size)
-        length = Length(config.epochs, math.ceil(steps))
+        parts, length = list(zip(both, trainer.mixed_batch(config), strict=True)), trainer.filter_length()
         # The momentum is that of a pass. Beside a large heap a labelled image is drawn many times in one, and its last
         # few predictions alone would be those of a network that knows it by heart.
         draws = [size * length.steps_per_epoch / max(1, len(examples.ids)) for examples, size in parts]

@@ -24,7 +24,7 @@ from nstudent.models.inference import predict
 from nstudent.models.kinds import kind_for
 from nstudent.models.network_member import NetworkMember
 from nstudent.randomness import Key
-from nstudent.runs.lengths import batch_parts, student_batch, student_length
+from nstudent.runs.lengths import batch_parts, filter_length, mixed_batch, student_length
 from nstudent.runs.plan import plan
 from nstudent.runs.run import run_stage
 from nstudent.runs.stage import Context
@@ -118,12 +118,31 @@ def test_a_student_that_is_given_no_length_has_30_epochs_and_at_least_400_steps(
 def test_where_the_heap_is_small_a_student_sees_its_images_no_more_often_than_the_labelled_ones(
     labelled: int, unlabelled: int, batch: tuple[int, int], length: tuple[int, int]
 ) -> None:
-    assert student_batch(StudentConfig(), labelled, unlabelled) == batch
+    assert mixed_batch(StudentConfig(), labelled, unlabelled) == batch
     assert student_length(StudentConfig(), labelled, unlabelled) == length
     given = StudentConfig(unlabelled_ratio=3)
-    assert student_batch(given, labelled, unlabelled) == (32, 96)
+    assert mixed_batch(given, labelled, unlabelled) == (32, 96)
     assert student_length(given, labelled, unlabelled)[0] >= 30
     assert batch_parts(StudentConfig()) == (32, 96), "what memory and time are tried with"
+
+
+@pytest.mark.parametrize(
+    ("labelled", "unlabelled", "batch", "steps"),
+    [
+        (100, 1_000, (32, 96), 11),
+        # A small heap is shown once in an epoch, as the labelled images are, and not three times.
+        (1_000, 100, (32, 3), 34),
+        (100, 150, (32, 48), 4),
+    ],
+)
+def test_beside_a_small_heap_a_filter_sees_its_images_no_more_often_than_the_labelled_ones(
+    labelled: int, unlabelled: int, batch: tuple[int, int], steps: int
+) -> None:
+    assert mixed_batch(FilterConfig(), labelled, unlabelled) == batch
+    assert filter_length(FilterConfig(epochs=5), labelled, unlabelled) == (5, steps)
+    assert mixed_batch(FilterConfig(unlabelled_ratio=3), labelled, unlabelled) == (32, 96)
+    assert mixed_batch(FilterConfig(unlabelled_ratio=0), labelled, unlabelled) == (32, 0)
+    assert filter_length(FilterConfig(unlabelled_ratio=0), labelled, unlabelled)[1] == -(-labelled // 32)
 
 
 def test_a_ratio_that_rounds_to_no_image_does_not_divide_by_zero(make_trainer: Callable[..., Trainer]) -> None:

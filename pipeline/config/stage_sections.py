@@ -84,8 +84,8 @@ class FilterConfig(TrainingConfig):
     """Epochs over which the learning rate rises from a hundredth of its height; a shorter training rises to its end."""
     model: ModelConfig = ModelConfig()
     """The network of the self-ensemble."""
-    unlabelled_ratio: Annotated[Number, Field(ge=0)] = 3.0
-    """Pseudo-labelled images a labelled one in a batch."""
+    unlabelled_ratio: Annotated[Number, Field(ge=0)] | None = None
+    """Pseudo-labelled images a labelled one in a batch. null: 3, or as many as there are if that is less; 0: none."""
     average_momentum: Annotated[Number, Field(ge=0, lt=1)] = 0.9
     """Weight of the past in the running average of an image's predictions, a pass."""
     consistency_weight: Annotated[Number, Field(ge=0)] = 1.0

@@ -18,9 +18,10 @@ from nstudent.errors import DataError
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble
 from nstudent.models.inference import BatchSize, batches
+from nstudent.models.kernel_ridge import KernelRidge
 from nstudent.models.probe import Features
 from nstudent.models.probe_member import features_of
-from nstudent.models.regression import KernelRidge, Points, Solution, choose, held_out
+from nstudent.models.regression import Points, Solution, choose, held_out
 from nstudent.progress import Progress
 from nstudent.randomness import Key, generator, seed
 from nstudent.taxonomy.proposal import Group, check_sizes, nested

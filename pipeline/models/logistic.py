@@ -18,6 +18,10 @@ class Logistic:
     held_back_by = "C"
     strengths = _INVERSE_STRENGTHS
 
+    def prepared(self, features: Matrix) -> Logistic:
+        """See ``Regression``; nothing is found once."""
+        return self
+
     def solve(self, features: Matrix, mass: Matrix, strength: float, weight: Matrix | None = None) -> Solution:
         """See ``Regression``; the strength is ``C``, the inverse of the penalty."""
         from sklearn import linear_model, preprocessing

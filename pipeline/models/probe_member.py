@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,10 +16,11 @@ from nstudent.errors import ArtifactError, ConfigError, RefusedError, summary
 from nstudent.labels.path_tree import PathTree, logarithms
 from nstudent.models.cost import Spent, gmacs
 from nstudent.models.device import Placement
+from nstudent.models.kernel_ridge import KernelRidge, most_anchors
 from nstudent.models.logistic import Logistic
 from nstudent.models.members import FitInputs, Fitted, HeldOut, Levels, building_limit, read_tensors
 from nstudent.models.probe import Features, Probe, build_features
-from nstudent.models.regression import Chosen, KernelRidge, Matrix, Points, Regression, choose, mirrored, most_anchors
+from nstudent.models.regression import Chosen, Matrix, Points, Regression, choose, mirrored
 from nstudent.models.self_training import Choice, OfLabels, SelfTrained, said_held_out
 from nstudent.progress import Progress
 from nstudent.randomness import Key, generator
@@ -109,6 +111,7 @@ class ProbeKind:
             looked = [both] if settings.mirror else [plain, both]
         chosen = [(choose(regression, points, inputs.key), points) for points in looked]
         best, points = max(chosen, key=lambda each: each[0].likelihood)
+        best = replace(best, regression=best.regression.prepared(points.features))
         choice: Choice = OfLabels(best)
         if len(inputs.heap):
             choice = SelfTrained.of(best, points, _found(features, inputs, inputs.heap, flip=False), inputs.key)

@@ -25,10 +25,6 @@ Rows = npt.NDArray[np.int64]
 _PARTS = 5
 _MOST_TO_CHOOSE = 2_000
 """Images that the strength is chosen on."""
-_RIDGES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
-_MOST_POINTS = 10_000
-"""Above it the kernel between all points, and the time to solve for it, is more than a minute's work."""
-_LANDMARKS = 4_000
 _MOST_SHARPNESS = 100.0
 _LEAST_MASS = 1e-6
 _SMALLEST = 1e-12
@@ -104,34 +100,12 @@ class Regression(Protocol):
             weight: How much each point counts, (points,); ``None``: all count 1.
         """
 
+    def prepared(self, features: Matrix) -> Regression:
+        """The same for fits to some points and to parts of them: what needs no labels is found once, in all of them.
 
-class KernelRidge:
-    """Ridge regression of the mass on a Gaussian kernel, as wide as the median distance between the points."""
-
-    name = "kernel ridge regression"
-    held_back_by = "ridge"
-    strengths = _RIDGES
-
-    def __init__(self, key: Key) -> None:
-        """``key`` decides which points are landmarks, where there are too many to use them all (Nystrom)."""
-        self._key = key
-
-    def solve(self, features: Matrix, mass: Matrix, strength: float, weight: Matrix | None = None) -> Solution:
-        """See ``Regression``; the strength is the ridge."""
-        from sklearn import kernel_approximation, kernel_ridge, linear_model
-
-        scale = 1 / _median_squared_distance(features, self._key)
-        even = mass - 1 / mass.shape[1]
-        bias = np.zeros(mass.shape[1])
-        if len(features) <= _MOST_POINTS:
-            model = kernel_ridge.KernelRidge(alpha=strength, kernel="rbf", gamma=scale)
-            model.fit(features, even, sample_weight=weight)
-            return Solution(np.asarray(model.dual_coef_), bias, features, scale)
-        number = int(generator(*self._key, "landmarks").integers(1 << 31))
-        near = kernel_approximation.Nystroem(gamma=scale, n_components=_LANDMARKS, random_state=number)
-        ridge = linear_model.Ridge(alpha=strength, fit_intercept=False)
-        ridge.fit(near.fit_transform(features), even, sample_weight=weight)
-        return Solution(near.normalization_.T @ ridge.coef_.T, bias, near.components_, scale)
+        Args:
+            features: Those of all points, (points, features).
+        """
 
 
 @dataclass(frozen=True)
@@ -249,23 +223,6 @@ def _log_probabilities(scores: Matrix, possible: Matrix) -> Matrix:
     """Log-probability of what the label of each point leaves open, (points,)."""
     open_ = (np.exp(log_softmax(scores, axis=1)) * possible).sum(axis=1)
     return np.asarray(np.log(open_ + _SMALLEST))
-
-
-def _median_squared_distance(features: Matrix, key: Key) -> float:
-    """Median over pairs of points, of a thousand of them at most."""
-    from sklearn.metrics.pairwise import euclidean_distances
-
-    rows = generator(*key, "median").permutation(len(features))[:1_000]
-    some = features[rows]
-    squared = euclidean_distances(some, squared=True)[np.triu_indices(len(some), 1)]
-    return float(np.median(squared[squared > _SMALLEST])) if (squared > _SMALLEST).any() else 1.0
-
-
-def most_anchors(num_images: int, heap: int = 0) -> int:
-    """The largest number of anchors of a kernel regression of so many images, with or without their mirror images, and
-    of so many of the heap: with more points there can be fewer anchors."""
-    numbers = num_images + heap, 2 * num_images + heap
-    return max(points if points <= _MOST_POINTS else _LANDMARKS for points in numbers)
 
 
 def mirrored(points: Points, features: Matrix) -> Points:

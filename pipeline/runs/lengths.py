@@ -35,20 +35,27 @@ def batch_parts(training: FilterConfig | StudentConfig) -> tuple[int, int]:
     return training.batch_size, max(1, round(training.batch_size * ratio)) if ratio else 0
 
 
-def student_batch(student: StudentConfig, labelled: int, unlabelled: int) -> tuple[int, int]:
-    """The same for a student of so many labelled and unlabelled images.
+def mixed_batch(training: FilterConfig | StudentConfig, labelled: int, unlabelled: int) -> tuple[int, int]:
+    """The same where there are so many labelled and unlabelled images.
 
     Where no ratio is given, an unlabelled image is shown no more often than a labelled one: its label is the worse one.
     """
-    if student.unlabelled_ratio is not None:
-        return batch_parts(student)
+    if training.unlabelled_ratio is not None:
+        return batch_parts(training)
     ratio = min(_RATIO, unlabelled / max(1, labelled))
-    return student.batch_size, max(1, round(student.batch_size * ratio))
+    return training.batch_size, max(1, round(training.batch_size * ratio))
+
+
+def filter_length(judge: FilterConfig, labelled: int, unlabelled: int) -> tuple[int, int]:
+    """Epochs of an iteration of a filter of so many labelled and unlabelled images, and steps of each: all are shown
+    that there is room for in a batch."""
+    parts = zip((labelled, unlabelled), mixed_batch(judge, labelled, unlabelled), strict=True)
+    return judge.epochs, math.ceil(max(images / size for images, size in parts if size))
 
 
 def student_length(student: StudentConfig, labelled: int, unlabelled: int) -> tuple[int, int]:
     """Epochs of a student of so many labelled and unlabelled images, and steps of each."""
-    batch = student_batch(student, labelled, unlabelled)
+    batch = mixed_batch(student, labelled, unlabelled)
     steps = math.ceil(max(1, unlabelled) / batch[1])
     if student.unlabelled_ratio is None:
         # Beside a small heap the labelled images are most of what there is to learn.
@@ -63,7 +70,7 @@ def student_passes(student: StudentConfig, labelled: int, unlabelled: int) -> in
 
     With Meta Pseudo Labels the teacher's count, too: it sees each image of the heap in two views, the student in one.
     """
-    of_labels, of_heap = student_batch(student, labelled, unlabelled)
+    of_labels, of_heap = mixed_batch(student, labelled, unlabelled)
     return of_labels + _views(student) * of_heap
 
 
@@ -112,9 +119,8 @@ def expected(config: Config, stage: str, labelled: int, unlabelled: int) -> Expe
         return _trained_again(config, labelled, unlabelled)
     judge = config.filter
     if stage == "filter" and (judge.enabled or judge.labelled):
-        batch, beside = batch_parts(judge)
-        steps = math.ceil(max(unlabelled / beside if beside else 0, labelled / batch))
-        passes = judge.epochs * steps * (batch + beside)
+        epochs, steps = filter_length(judge, labelled, unlabelled)
+        passes = epochs * steps * sum(mixed_batch(judge, labelled, unlabelled))
         return Expected(judge.iterations, judge.epochs, passes, passes)
     return None
 
@@ -138,7 +144,7 @@ def _believed(student: StudentConfig, steps: int, labelled: int, unlabelled: int
     A student that goes on learning looks at the heap from some step on. With Meta Pseudo Labels the teacher looks at
     the heap, and the student twice at the labelled images.
     """
-    of_labels, of_heap = student_batch(student, labelled, unlabelled)
+    of_labels, of_heap = mixed_batch(student, labelled, unlabelled)
     if student.meta_pseudo_labels is not None:
         return steps * (of_heap + 2 * of_labels)
     if student.consistency is None:

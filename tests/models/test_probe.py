@@ -13,8 +13,8 @@ from nstudent.data.batches import Examples
 from nstudent.errors import ArtifactError, ConfigError, RefusedError
 from nstudent.labels.path_tree import PathTree
 from nstudent.labels.targets import GivenTargets
+from nstudent.models import kernel_ridge, probe_member, regression
 from nstudent.models import probe as probe_module
-from nstudent.models import probe_member, regression
 from nstudent.models.device import Placement
 from nstudent.models.ensemble import Ensemble
 from nstudent.models.kinds import kind_for
@@ -22,12 +22,13 @@ from nstudent.models.members import FitInputs
 from nstudent.models.probe import Probe, build_features
 from nstudent.models.probe_member import ProbeMember
 from nstudent.models.recipe import Recipe
-from nstudent.models.regression import Solution
+from nstudent.models.regression import Matrix, Solution
 from nstudent.progress import Silence
 from nstudent.storage.artifact import Artifact
 from nstudent.taxonomy.outputs import Outputs
 from nstudent.taxonomy.tree import ABSENT, UNKNOWN, Taxonomy
 from safetensors.torch import save_file
+from sklearn.kernel_approximation import Nystroem
 
 # B2 has no fine class.
 LABELS = [("A", "A1", "a"), ("A", "A1", "b"), ("A", "A2", "c"), ("B", "B1", "d"), ("B", "B2", "-")]
@@ -299,4 +300,23 @@ def test_equal_inputs_give_equal_probes(inputs: FitInputs) -> None:
     first, second = fit(inputs), fit(inputs)
     for name, tensor in first.tensors().items():
         assert torch.equal(tensor, second.tensors()[name]), name
-    assert regression.KernelRidge.strengths
+
+
+def test_a_probe_that_is_asked_out_of_fold_chooses_its_landmarks_once(
+    inputs: FitInputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernel_ridge, "_MOST_POINTS", 40)
+    monkeypatch.setattr(kernel_ridge, "_LANDMARKS", 20)
+    monkeypatch.setattr(regression, "_MOST_TO_CHOOSE", 30)
+    fitted_to: list[int] = []
+    fit_landmarks = Nystroem.fit
+
+    def counted(near: Nystroem, features: Matrix) -> Nystroem:
+        fitted_to.append(len(features))
+        return fit_landmarks(near, features)
+
+    monkeypatch.setattr(Nystroem, "fit", counted)
+    said = kind_for(ProbeConfig(mirror=False)).fit(ProbeConfig(mirror=False), replace(inputs, held_out="all")).held_out
+    assert said is not None
+    assert len(said.images) == len(inputs.examples.ids)
+    assert fitted_to == [len(inputs.examples.ids)]

@@ -2,18 +2,10 @@
 
 import numpy as np
 import pytest
-from nstudent.models import logistic, regression
+from nstudent.models import kernel_ridge, logistic, regression
+from nstudent.models.kernel_ridge import KernelRidge, most_anchors
 from nstudent.models.logistic import Logistic
-from nstudent.models.regression import (
-    Chosen,
-    KernelRidge,
-    Matrix,
-    Points,
-    Regression,
-    choose,
-    mirrored,
-    most_anchors,
-)
+from nstudent.models.regression import Chosen, Matrix, Points, Regression, choose, mirrored
 from scipy.special import log_softmax
 
 KEY = ("a test",)
@@ -44,8 +36,8 @@ def test_kernel_ridge_regression_solves_its_equation() -> None:
 def test_with_as_many_landmarks_as_points_nystroms_solution_is_the_exact_one(monkeypatch: pytest.MonkeyPatch) -> None:
     points, others = clusters(60), clusters(30, seed=1)
     exact = KernelRidge(KEY).solve(points.features, points.possible, 0.1)
-    monkeypatch.setattr(regression, "_MOST_POINTS", 59)
-    monkeypatch.setattr(regression, "_LANDMARKS", 60)
+    monkeypatch.setattr(kernel_ridge, "_MOST_POINTS", 59)
+    monkeypatch.setattr(kernel_ridge, "_LANDMARKS", 60)
     near = KernelRidge(KEY).solve(points.features, points.possible, 0.1)
     np.testing.assert_allclose(near.scores(others.features), exact.scores(others.features), atol=1e-6)
 
@@ -53,18 +45,44 @@ def test_with_as_many_landmarks_as_points_nystroms_solution_is_the_exact_one(mon
 def test_with_few_landmarks_the_answers_are_nearly_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     points, others = clusters(400), clusters(100, seed=0)
     exact = KernelRidge(KEY).solve(points.features, points.possible, 0.1).scores(others.features)
-    monkeypatch.setattr(regression, "_MOST_POINTS", 399)
-    monkeypatch.setattr(regression, "_LANDMARKS", 40)
+    monkeypatch.setattr(kernel_ridge, "_MOST_POINTS", 399)
+    monkeypatch.setattr(kernel_ridge, "_LANDMARKS", 40)
     near = KernelRidge(KEY).solve(points.features, points.possible, 0.1)
     assert near.anchors is not None
     assert len(near.anchors) == 40 == most_anchors(400)
     assert (near.scores(others.features).argmax(axis=1) == exact.argmax(axis=1)).mean() > 0.97
 
 
+def test_fits_to_parts_of_many_points_share_their_landmarks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What they say is what a fit with landmarks of its own says of all points."""
+    monkeypatch.setattr(kernel_ridge, "_MOST_POINTS", 90)
+    monkeypatch.setattr(kernel_ridge, "_LANDMARKS", 30)
+    points = clusters(100)
+    shared = KernelRidge(KEY).prepared(points.features)
+    alone = KernelRidge(KEY).solve(points.features, points.possible, 0.1)
+    whole = shared.solve(points.features, points.possible, 0.1)
+    assert np.array_equal(whole.weights, alone.weights)
+    part = shared.solve(points.features[:60], points.possible[:60], 0.1)
+    assert whole.anchors is not None
+    assert whole.anchors is part.anchors
+    assert part.scale == whole.scale
+    # The weights are those of the part: as if the kernel of its points were what the landmarks make of it.
+    near = np.exp(-whole.scale * ((points.features[:60, None] - whole.anchors[None]) ** 2).sum(axis=2))
+    inner = np.exp(-whole.scale * ((whole.anchors[:, None] - whole.anchors[None]) ** 2).sum(axis=2))
+    kernel = near @ np.linalg.pinv(inner, rcond=1e-10) @ near.T
+    wanted = kernel @ np.linalg.solve(kernel + 0.1 * np.eye(60), points.possible[:60] - 1 / 3)
+    np.testing.assert_allclose(part.scores(points.features[:60]), wanted, atol=1e-5)
+
+
+def test_few_points_have_no_landmarks_to_share() -> None:
+    few = KernelRidge(KEY)
+    assert few.prepared(clusters(40).features) is few
+
+
 def test_no_regression_has_more_anchors_than_its_cost_was_said_to_count(monkeypatch: pytest.MonkeyPatch) -> None:
     """Images without their mirror images can be few enough for all to be anchors, where both are too many."""
-    monkeypatch.setattr(regression, "_MOST_POINTS", 50)
-    monkeypatch.setattr(regression, "_LANDMARKS", 20)
+    monkeypatch.setattr(kernel_ridge, "_MOST_POINTS", 50)
+    monkeypatch.setattr(kernel_ridge, "_LANDMARKS", 20)
     for images, heap in ((10, 0), (20, 10), (30, 0), (30, 15), (30, 25), (60, 0)):
         plain = clusters(images)
         found = []

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from nstudent.models.kernel_ridge import KernelRidge
 from nstudent.models.logistic import Logistic
-from nstudent.models.regression import KernelRidge, Matrix, Points, Regression, choose, divided, solved
+from nstudent.models.regression import Matrix, Points, Regression, choose, divided, solved
 from nstudent.models.self_training import OfLabels, SelfTrained, said_held_out
 from scipy.special import softmax
 

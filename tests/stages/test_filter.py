@@ -273,7 +273,8 @@ def test_the_momentum_of_the_averages_is_that_of_a_pass_whatever_is_drawn_how_of
         return make(trainer, num_rows, momentum)
 
     monkeypatch.setattr(Trainer, "running_average", noted)
-    run_stage(tiny("filter.epochs=1", "filter.average_momentum=0.8"), "filter", go_on)
+    words = ("filter.epochs=1", "filter.average_momentum=0.8", "filter.unlabelled_ratio=3")
+    run_stage(tiny(*words), "filter", go_on)
     held_out = len(Dataset(Artifact(go_on / "00-data")).validation)
     assert momenta == {100: pytest.approx(0.8 ** (1 / 1.28)), 240: pytest.approx(0.8 ** (1 / 1.6)), held_out: 0.8}
 
@@ -304,12 +305,12 @@ def test_what_was_dropped_and_which_classes_have_no_image_is_said(
 def test_its_cost_is_counted_with_the_passes_of_the_mean_teacher(finished: Path) -> None:
     metrics = Manifest.read(finished / "05-filter").metrics
     (iteration,) = metrics["iterations"]
-    # 3 epochs of 4 steps (100 labels, 32 of them in each), with 96 images of the heap beside.
-    assert metrics["image_passes"] == iteration["image_passes"] == 3 * 4 * 128
+    # 3 epochs of 4 steps (100 labels, 32 of them in each), with 77 images of the 240 of the heap beside.
+    assert metrics["image_passes"] == iteration["image_passes"] == 3 * 4 * 109
     teacher = Manifest.read(finished / "01-teacher").metrics
     # The held-out images are predicted once a pass.
     held_out = 3 * len(Dataset(Artifact(finished / "00-data")).validation)
-    assert metrics["training_gmacs"] == pytest.approx((4 * 3 * 4 * 128 + held_out) * teacher["gmacs"], rel=1e-3)
+    assert metrics["training_gmacs"] == pytest.approx((4 * 3 * 4 * 109 + held_out) * teacher["gmacs"], rel=1e-3)
 
 
 @pytest.mark.slow
