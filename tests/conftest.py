@@ -17,6 +17,7 @@ from typing import Any
 
 import hypothesis
 import pytest
+from fork_server import ForkServer, fork_server
 from nstudent.evaluation.scores import HEADLINE, SCORES, ClassifierScores, Interval, Scores, Side
 from nstudent.runs.stage import Context, Stage
 from nstudent.runs.step_metrics import (
@@ -128,12 +129,19 @@ def python(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     return run
 
 
-@pytest.fixture
-def nstudent(python: Callable[..., subprocess.CompletedProcess[str]]) -> Callable[..., Any]:
-    """The command line in a process of its own."""
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
+    """Forks processes that have imported everything."""
+    with fork_server(tmp_path_factory.mktemp("server")) as started:
+        yield started
 
-    def run(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-        return python("-m", "nstudent", *arguments, **options)
+
+@pytest.fixture
+def nstudent(server: ForkServer, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """The command line in a process of its own, in an empty folder."""
+
+    def run(*arguments: str, columns: int = 200) -> subprocess.CompletedProcess[str]:
+        return server.command(arguments, tmp_path, columns=columns)
 
     return run
 

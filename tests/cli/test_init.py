@@ -1,8 +1,6 @@
 """``nstudent init`` and ``nstudent data check``: a newcomer's first two screens."""
 
-import os
 import struct
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +8,7 @@ from subprocess import CompletedProcess
 
 import numpy as np
 import pytest
+from fork_server import ForkServer
 from nstudent.config.file import load_config
 from PIL import Image
 from pseudo_terminal import at_a_terminal
@@ -39,17 +38,9 @@ def _photo(path: Path, random: np.random.Generator, brightness: int) -> None:
 
 
 @pytest.fixture
-def command(folder: Path) -> Command:
+def command(server: ForkServer, folder: Path) -> Command:
     """``nstudent ...`` in the folder, as wide as 80 columns, with nobody to ask."""
-
-    def run(*arguments: str) -> CompletedProcess[str]:
-        words = [sys.executable, "-m", "nstudent", *arguments]
-        environment = os.environ | {"COLUMNS": "80", "NO_COLOR": "1"}
-        return subprocess.run(
-            words, cwd=folder, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL
-        )
-
-    return run
+    return lambda *arguments: server.command(arguments, folder, columns=80)
 
 
 @pytest.mark.slow

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fork_server import ForkServer
 from nstudent.cli.streams import LenientStream, lenient_streams, lost_output
 from PIL import Image
 
 Shell = Callable[[str], "subprocess.CompletedProcess[str]"]
-SHORT = "rounds=0 'teacher.members=[{}]' 'probe.members=[]' teacher.epochs=20 data.image_size=16 evaluate.resamples=20"
+SHORT = "rounds=0 'teacher.members=[{}]' 'probe.members=[]' teacher.epochs=14 data.image_size=16 evaluate.resamples=20"
 RUN = f"{sys.executable} -m nstudent run-all {SHORT} jobs=1 threads=1 --run-dir run"
 
 needs_full = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
@@ -88,27 +89,30 @@ LOST = (
         "run-all --dry-run",
         "config show",
         "config explain",
-        "data check data.source=folder data.root=photos",
+        "data check data.source=folder data.root=photos data.image_size=16",
     ],
 )
-def test_an_answer_that_is_lost_is_an_error(shell: Shell, photos: Path, arguments: str) -> None:
+def test_an_answer_that_is_lost_is_an_error(
+    shell: Shell, server: ForkServer, photos: Path, tmp_path: Path, arguments: str
+) -> None:
     command = f"{sys.executable} -m nstudent {arguments}"
     assert shell(f"{command} | true; exit ${{PIPESTATUS[0]}}").returncode == 0, "whoever leaves has seen enough"
-    done = shell(f"{command} > /dev/full")
+    done = server.command(arguments.split(), tmp_path, stdout="/dev/full")
     assert (done.returncode, done.stderr.splitlines(True)[-1]) == (2, LOST)
 
 
 @needs_full
 @pytest.mark.slow
-def test_what_is_said_of_a_run_and_lost_is_an_error(shell: Shell, photos: Path) -> None:
+def test_what_is_said_of_a_run_and_lost_is_an_error(
+    shell: Shell, server: ForkServer, photos: Path, tmp_path: Path
+) -> None:
     assert shell(RUN).returncode == 0
-    status = shell(f"{sys.executable} -m nstudent predict run none.png").returncode
-    assert status == 2, "the image is not there"
+    assert server.command(["predict", "run", "none.png"], tmp_path).returncode == 2, "the image is not there"
     for arguments in (
         *("status run", "verify run", "report run", "predict run photos", "predict run none.png"),
         *("export run --out out", "init photos --no-download --out page.yaml"),
     ):
-        done = shell(f"{sys.executable} -m nstudent {arguments} > /dev/full")
+        done = server.command(arguments.split(), tmp_path, stdout="/dev/full")
         assert (done.returncode, done.stderr.splitlines(True)[-1]) == (2, LOST), arguments
     # What is up to date is not made again: the table of a run is there as soon as there is room for it.
     done = shell(f"{RUN} > /dev/full")

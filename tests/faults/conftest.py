@@ -1,4 +1,4 @@
-"""A server that forks the command line, and one whole run that everything is compared with."""
+"""One whole run that everything is compared with, and folders for others."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from fault_injection import Fault, recorded
-from fork_server import ForkServer, fork_server
+from fork_server import ForkServer
 from tiny_run import results, run_all_words
 
 
@@ -23,12 +23,6 @@ class WholeRun:
     operations: list[tuple[str, str]]
     """Everything it did to its folder, in order."""
     seconds: float
-
-
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
-    with fork_server(tmp_path_factory.mktemp("server")) as started:
-        yield started
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,11 @@
 """Processes that start in no time: a server imports everything once, and forks a child for every command.
 
 As a script it is the server: a job a line on its input, an outcome a line on its output. ``ForkServer`` is the other
-end. The children run the real command line; the server kills them when their time is up. It has run nothing itself,
-so that no thread is lost in a fork.
+end. The children run the real command line in processes of their own; the server kills them when their time is up. It
+has run nothing itself, so that no thread is lost in a fork.
 """
+
+from __future__ import annotations
 
 import importlib
 import json
@@ -17,9 +19,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fault_injection import Fault, Injector
+if TYPE_CHECKING:
+    from fault_injection import Fault
 
 _HANGING_SECONDS = 600.0
 _POLL_SECONDS = 0.002
@@ -39,7 +42,7 @@ class Outcome:
 class ForkServer:
     """Runs commands in forked children, one at a time."""
 
-    def __init__(self, process: "subprocess.Popen[str]", scratch: Path) -> None:
+    def __init__(self, process: subprocess.Popen[str], scratch: Path) -> None:
         self._process = process
         self._scratch = scratch
         self.log = scratch / "operations.txt"
@@ -63,24 +66,52 @@ class ForkServer:
             kill_after: Seconds until SIGKILL.
             limits: Resource limits of the process, such as {"RLIMIT_FSIZE": 1000}.
         """
-        job = {
-            "words": list(words),
+        output = self._scratch / "output.txt"
+        injected = {
             "folder": str(folder),
             "fault": None if fault is None else asdict(fault),
             "log": str(self.log),
-            "output": str(self._scratch / "output.txt"),
             "kill_after": kill_after,
             "limits": limits or {},
         }
+        said = self._done({"words": list(words), "stdout": str(output), "stderr": str(output), "injected": injected})
+        return Outcome(said["status"], output.read_text(encoding="utf-8", errors="replace"), said["seconds"])
+
+    def command(
+        self, words: Sequence[str], cwd: Path, *, columns: int = 200, stdout: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run ``nstudent`` with these words as a person does, with nobody to answer its questions.
+
+        Args:
+            words: Arguments of the command line.
+            cwd: The working folder.
+            columns: Width of the terminal.
+            stdout: File that its standard output goes to; ``None``: it is returned.
+        """
+        files = [self._scratch / "stdout.txt", self._scratch / "stderr.txt"]
+        # What this process has in its environment now, and not when the server was started.
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": str(columns), "NO_COLOR": "1"}
+        job = {
+            "words": list(words),
+            "stdout": stdout or str(files[0]),
+            "stderr": str(files[1]),
+            "cwd": str(cwd),
+            "environment": environment,
+        }
+        files[0].write_bytes(b"")
+        status = self._done(job)["status"]
+        return subprocess.CompletedProcess([*words], status, *(file.read_text(encoding="utf-8") for file in files))
+
+    def _done(self, job: dict[str, Any]) -> dict[str, Any]:
+        """What the server says of a job that it has done."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(job) + "\n")
         self._process.stdin.flush()
         answer = self._process.stdout.readline()
         assert answer, "the server itself has ended"
-        said = json.loads(answer)
-        output = (self._scratch / "output.txt").read_text(encoding="utf-8", errors="replace")
-        return Outcome(said["status"], output, said["seconds"])
+        said: dict[str, Any] = json.loads(answer)
+        return said
 
 
 @contextmanager
@@ -105,7 +136,6 @@ def _serve() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     _import_everything()
-    _keep_progress_where_work_begins()
     print("ready", file=answers, flush=True)
     for line in sys.stdin:
         job = json.loads(line)
@@ -113,7 +143,7 @@ def _serve() -> None:
         child = os.fork()
         if child == 0:
             _be_child(job)
-        status = _wait(child, job["kill_after"])
+        status = _wait(child, job.get("injected", {}).get("kill_after"))
         print(json.dumps({"status": status, "seconds": time.monotonic() - began}), file=answers, flush=True)
 
 
@@ -151,18 +181,35 @@ def _be_child(job: dict[str, Any]) -> None:
     """Run the command and never come back."""
     status = 1
     try:
-        output = os.open(job["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        for descriptor in (1, 2):
-            os.dup2(output, descriptor)
-        _limit(job["limits"])
-        if job["fault"] is not None:
-            Injector(Path(job["folder"]), Fault(**job["fault"]), Path(job["log"])).install()
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        files = {job["stdout"], job["stderr"]}
+        opened = {file: os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) for file in files}
+        os.dup2(opened[job["stdout"]], 1)
+        os.dup2(opened[job["stderr"]], 2)
+        if "injected" in job:
+            _inject(job["injected"])
+        if "cwd" in job:
+            os.chdir(job["cwd"])
+            os.environ.clear()
+            os.environ.update(job["environment"])
         sys.argv = ["nstudent", *job["words"]]
         status = _exit_code()
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            os._exit(status)
+
+
+def _inject(job: dict[str, Any]) -> None:
+    _keep_progress_where_work_begins()
+    _limit(job["limits"])
+    if job["fault"] is not None:
+        sys.path.insert(0, str(Path(__file__).parent / "faults"))
+        from fault_injection import Fault, Injector
+
+        Injector(Path(job["folder"]), Fault(**job["fault"]), Path(job["log"])).install()
 
 
 def _exit_code() -> int:
