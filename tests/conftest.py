@@ -140,8 +140,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
 def nstudent(server: ForkServer, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """The command line in a process of its own, in an empty folder."""
 
-    def run(*arguments: str, columns: int = 200) -> subprocess.CompletedProcess[str]:
-        return server.command(arguments, tmp_path, columns=columns)
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return server.command(arguments, tmp_path)
 
     return run
 
