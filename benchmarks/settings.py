@@ -138,7 +138,8 @@ def _cifar100(data: Data, seed: int) -> list[str]:
     where = "A tenth of CIFAR-100's classes' images: 10,000 training and 2,000 test images."
     heap = _packed_once(data, "cifar100_lite.h5", "cifar100_lite_lossless.npz", where, core_data.cifar100)
     sizes = ("data.labelled=2000", "data.validation=1000", "data.duplicates=drop", "data.image_size=32")
-    return ["data.source=hdf5", f"data.root={heap}", *sizes]
+    # CIFAR-100 holds a few images twice, under two classes.
+    return ["data.source=hdf5", f"data.root={heap}", *sizes, "data.conflicting_labels=drop"]
 
 
 def _tree(data: Data, seed: int) -> list[str]:
