@@ -111,6 +111,13 @@ def _newcomer(data: Data, seed: int) -> list[str]:
     return [*_newcomer_at(folder), "data.image_size=64"]
 
 
+def _newcomer_128(data: Data, seed: int) -> list[str]:
+    folder = data.made / f"newcomer-128-{seed}"
+    if not (folder / "heap" / "Thumbs.db").exists():
+        core_data.newcomer(_pack(data, 128), folder, seed)
+    return [*_newcomer_at(folder), "data.image_size=128", *_pretrained(data)]
+
+
 def _newcomer_at(folder: Path) -> list[str]:
     return ["data.source=folder", f"data.root={folder / 'photos'}", f"data.unlabelled_root={folder / 'heap'}"]
 
@@ -119,8 +126,9 @@ def _newcomer_pretrained(data: Data, seed: int) -> list[str]:
     return [*_newcomer(data, seed), *_pretrained(data)]
 
 
-def _pack(data: Data) -> Path:
-    return found(data.folders, "grocery_64.h5", "The Grocery Store photos at 64 px, packed as docs/DATA.md describes.")
+def _pack(data: Data, side: int = 64) -> Path:
+    where = f"The Grocery Store photos at {side} px, packed as docs/DATA.md describes."
+    return found(data.folders, f"grocery_{side}.h5", where)
 
 
 def _pretrained(data: Data) -> list[str]:
@@ -174,6 +182,7 @@ FURTHER = {
     "grocery_scratch": Setting(_scratch, "cuda", 60),
     "cifar100": Setting(_cifar100, "cuda", 80),
     "newcomer_large_heap": Setting(_large_heap, "cuda", 60),
+    "newcomer_128": Setting(_newcomer_128, "cuda", 60),
     "cifar10n": Setting(_human_labels("random_label1"), "cuda", 80),
     "cifar10n_worse": Setting(_human_labels("worse_label"), "cuda", 80),
 }
