@@ -18,7 +18,8 @@ class PseudolabelConfig(Section):
     images_per_class: Count | None = None
     """What `balance` aims at; null: the mean over the classes of a level."""
     confidence_floor: Share = 0.3
-    """`balance` takes no image below this confidence, even where a class is short of images."""
+    """`balance` takes no image below this confidence, even where a class is short of images. A lower `threshold` is the
+    floor in its place."""
     max_copies: Annotated[Number, Field(ge=1)] = 4.0
     """`balance` shows an image at most so many times an epoch."""
     targets: Literal["soft", "under_path", "hard"] = "soft"

@@ -151,15 +151,25 @@ def select(
         return Selection(keep, np.asarray(keep.any(axis=1)).view(np.uint8))
     ends = _LabelEnds(taxonomy)
     place = ends.places(terminal, keep)
-    grid = threshold_grid(config.confidence_floor)
+    floor = _floor(config)
+    grid = threshold_grid(floor)
     counts = ends.by_node(reaching(place, confidence, grid, ends.num_places))
     threshold, shown = balanced_shares(counts[:, :-1], grid, ends.wanted(counts[:, -1], config), config.max_copies)
     # What is compared is float32, and so has to be what it is compared with.
     least = (threshold - _SLACK).astype(np.float32)[ends.node]
-    shown = np.minimum(shown[ends.node], ends.limits(counts, grid, config))
+    shown = np.minimum(shown[ends.node], ends.limits(counts, grid, floor, config))
     # Where nothing is kept.
     shown[ends.depth == 0] = 0.0
     return Selection(keep, _rounded(place, confidence, least, shown, key))
+
+
+def _floor(config: PseudolabelConfig) -> float:
+    """Confidence below which no image is shown.
+
+    What reaches the threshold of its level is never below it: an image that is cut short would be shown, and the same
+    image, surer of the next class, would not.
+    """
+    return min(config.confidence_floor, *(each for each in np.atleast_1d(config.threshold).tolist() if each), 1.0)
 
 
 class _LabelEnds:
@@ -208,16 +218,15 @@ class _LabelEnds:
         return aims
 
     def limits(
-        self, counts: npt.NDArray[np.int64], grid: npt.NDArray[np.float64], config: PseudolabelConfig
+        self, counts: npt.NDArray[np.int64], grid: npt.NDArray[np.float64], floor: float, config: PseudolabelConfig
     ) -> npt.NDArray[np.float64]:
         """Most copies of the images of each place, (places,): what each node further down their paths would give them.
 
         ``counts`` are those of ``reaching``, by node.
         """
         thresholds = np.broadcast_to(np.asarray(config.threshold, dtype=np.float64), self._num_levels)
-        # An image that goes on to a node reaches at least the threshold of its level. Where that is below the floor of
-        # balancing, the floor.
-        entry = np.maximum(thresholds, config.confidence_floor)[np.maximum(self._depths - 1, 0)]
+        # An image that goes on to a node reaches at least the threshold of its level. Where there is none, the floor.
+        entry = np.maximum(thresholds, floor)[np.maximum(self._depths - 1, 0)]
         joined = counts[:, :-1] + (grid[None, :] - _SLACK <= entry[:, None])
         wanted = self.wanted(counts[:, -1], config, one_more=True)
         threshold, copies = balanced_shares(joined, grid, wanted, config.max_copies)

@@ -48,9 +48,12 @@ def verdict(measured: Measured, found: Sequence[Finding]) -> str:
     """
     if measured.scored is None:
         return "The run has no scores yet: whether your unlabelled images help is not known."
-    scores, gain = measured.scored, measured.scored.heap_gain
-    if gain is None:
-        return _without_gain(measured)
+    gain = measured.scored.heap_gain
+    return _without_gain(measured) if gain is None else _by_gain(measured.scored, gain, found) + _refitted(measured)
+
+
+def _by_gain(scores: Scores, gain: HeapGain, found: Sequence[Finding]) -> str:
+    """The last sentence if the classifiers that saw the heap can be compared with those that did not."""
     if scores.final.name != gain.with_heap.name:
         return _labels_alone_final(gain, found)
     # Which of the classifiers without the heap is the best is known on test alone; a gain over a weaker one flatters.
@@ -76,6 +79,16 @@ def _labels_alone_final(gain: HeapGain, found: Sequence[Finding]) -> str:
     return (
         f"Your unlabelled images did not help: the classifier chosen on validation, {name}, is made from the labels "
         f"alone; on test the best that saw them differs from it by {points(difference)}. {_why(found)}"
+    )
+
+
+def _refitted(measured: Measured) -> str:
+    """What the heap gave the classifier that a person takes home, where that is not the one that was chosen."""
+    if measured.refit is None or measured.refit.gain is None:
+        return ""
+    return (
+        f" In the classifier that the run gives, {measured.refit.final.name}, trained again on labels and validation "
+        f"together, they are worth {points(measured.refit.gain[HEADLINE])} over {_BEST}, trained again in the same way."
     )
 
 

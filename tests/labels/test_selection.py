@@ -173,9 +173,16 @@ def test_the_least_sure_of_a_large_class_are_left_out() -> None:
 def test_images_below_the_floor_are_not_shown() -> None:
     confidence = np.array([0.35, 0.45, 0.99])
 
-    found = selected([0, 0, 0], confidence, confidence_floor=0.4, images_per_class=10)
+    found = selected([0, 0, 0], confidence, threshold=0.0, confidence_floor=0.4, images_per_class=10)
 
     assert (found.copies > 0).tolist() == [False, True, True]
+
+
+def test_a_threshold_is_the_floor_where_it_is_lower() -> None:
+    """An image of .29 would be shown with the class above: at .35 it cannot be left out."""
+    found = selected([0, 0, 0], np.array([0.35, 0.45, 0.99]), confidence_floor=0.4, images_per_class=10)
+
+    assert (found.copies > 0).all()
 
 
 def test_an_image_of_which_nothing_is_kept_is_not_shown() -> None:
@@ -210,7 +217,8 @@ def shares(
     depth_mates.setdefault(node, [*more])
     sizes = [len(found) for path, found in depth_mates.items() if len(path) == len(node) and found]
     wanted = config.images_per_class or max(1, round(sum(sizes) / max(1, len(sizes))))
-    grid = np.append(np.arange(0.95, config.confidence_floor + 0.025, -0.05), config.confidence_floor)
+    floor = min(config.confidence_floor, float(np.max(config.threshold)))
+    grid = np.append(np.arange(0.95, floor + 0.025, -0.05), floor)
     counts = [sum(sure >= least - 1e-5 for sure in depth_mates[node]) for least in grid]
     chosen = next((i for i, count in enumerate(counts) if count >= wanted), len(grid) - 1)
     return float(grid[chosen]), min(config.max_copies, wanted / max(1, counts[chosen]))
@@ -226,7 +234,7 @@ def node_by_node(
         if node:
             members.setdefault(node, []).append(float(confidence))
     exact = np.zeros(len(terminal))
-    entry = max(float(np.max(config.threshold)), config.confidence_floor)
+    entry = float(np.max(config.threshold))
     for row, node in enumerate(nodes):
         if not node:
             continue
@@ -298,8 +306,6 @@ def test_all_nodes_at_once_is_each_image_by_itself(**drawn: Any) -> None:
 def test_the_copies_of_an_image_never_fall_as_its_fine_confidence_rises(
     chosen: int, raised: float, **drawn: Any
 ) -> None:
-    """Between a threshold and a higher floor of balancing an image is kept and not shown: these are not drawn."""
-    drawn["floor"] = min(drawn["floor"], drawn["threshold"])
     terminal, confidence, config = situation(**drawn)
     row = chosen % len(terminal)
     level = int((MIXED.terminal_rows[terminal[row]] >= 0).sum()) - 1

@@ -19,6 +19,7 @@ from measured_runs import (
     measured,
     scores,
 )
+from nstudent.evaluation.refit_scores import RefitScores
 from nstudent.evaluation.scores import Difference, Gap, HeapGain, Scores
 from nstudent.runs.findings import findings
 from nstudent.runs.measured import Measured
@@ -150,6 +151,21 @@ def test_a_round_without_labels_makes_no_final_classifier_of_the_labels_alone() 
 def test_no_student_that_nobody_can_account_for() -> None:
     found = said(scores(None), trained={})
     assert found.startswith("Your unlabelled images were not used: no student was trained.")
+
+
+def test_a_classifier_that_was_trained_again_has_a_gain_of_its_own() -> None:
+    """What a person takes home is not what the first sentence is about."""
+    found, once = scores(gain(0.014, 0.006, 0.023)), difference(-0.007, -0.02, 0.006)
+    again = replace(WITH_HEAP, name="08-refit")
+    refit = RefitScores(again, once, replace(LABELS_ALONE, name="teacher, refit"), once, {})
+
+    said_first, said_then = said(found), said(found, refit=refit)
+
+    assert said_then == said_first + (
+        " In the classifier that the run gives, 08-refit, trained again on labels and validation together, they are "
+        "worth -0.7 points [-2.0, 0.6] over the best that the labels alone gave, trained again in the same way."
+    )
+    assert said(found, refit=replace(refit, labels_alone=None, gain=None)) == said_first
 
 
 def test_points_are_rounded_to_tenths_and_have_no_negative_zero() -> None:
