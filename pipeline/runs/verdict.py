@@ -23,6 +23,7 @@ _REASONS: tuple[Kind, ...] = (
     "still rising",
     "few unlabelled images",
     "labels alone are strong",
+    "small validation",
 )
 """Findings that can be the reason why a student that was trained does not help, the most likely first."""
 _BEST = "the best that the labels alone gave"
