@@ -271,8 +271,8 @@ class _Judge:
         level = self._dataset.taxonomy.levels[worst]
         return (
             f"the filter would drop {shares[worst]:.0%} of the {level} {which} (filter.max_dropped_share is "
-            f"{limit:.0%}): they all stay; train the filter longer (filter.epochs), or raise the limit if you expect so "
-            "many to be wrong"
+            f"{limit:.0%}): they all stay; train the filter longer (filter.epochs), or raise the limit if so many "
+            "may be wrong"
         )
 
 

@@ -7,7 +7,8 @@ can tell:
   ``tf_efficientnet_lite0`` as teacher and student, and ``mobilenetv3_large_100`` as the teacher's second member if timm
   downloads the weights: two networks of one kind repeat each other's mistakes. A file holds the weights of one
   backbone, so that with a file both members are of it. Otherwise those of the defaults.
-- Size: 32 px for small images, 64 px for photos, with weights 128 px, on a GPU 224 px.
+- Size: 32 px for small images, 64 px for photos, with weights 224 px. Of these the networks are trained on 128 px, on a
+  GPU on all.
 - Rounds: none if there are no unlabelled images.
 - Length: that of the defaults. If a run would take more than twelve hours, the student's is shortened to fit, down to a
   third of it.
@@ -18,12 +19,13 @@ can tell:
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from nstudent.config.file import check
-from nstudent.config.recipe import lay_under
+from nstudent.config.recipe import PRETRAINED_NETWORK_PX, PRETRAINED_PX, lay_under
 from nstudent.config.schema import Config
 from nstudent.config.yaml_text import dump_flow
 from nstudent.errors import one_line
@@ -34,7 +36,7 @@ BACKBONE = "tf_efficientnet_lite0"
 """Small (0.4 GMACs at 224 px), without operations that export badly, and measured on photos."""
 OTHER_BACKBONE = "mobilenetv3_large_100"
 """Network of another kind, as good on ImageNet, and cheaper (0.2 GMACs), so that no run takes longer for it."""
-_SMALL_PX, _PRETRAINED_PX, _GPU_PX = 32, 128, 224
+_SMALL_PX = 32
 _LONGEST_SECONDS = 12 * 3600
 _SHORTEST_SHARE = 1 / 3
 _EPOCHS = 30
@@ -87,7 +89,7 @@ def propose(situation: Situation) -> list[Entry]:
         Entry("name", _name(situation.name), "the folder of the run is runs/NAME"),
         *_data(situation),
         *([] if situation.unlabelled else [Entry("rounds", 0, "there are no unlabelled images")]),
-        *(_pretrained(situation.weights) if situation.weights else []),
+        *(_pretrained(situation) if situation.weights else []),
     ]
 
 
@@ -151,15 +153,18 @@ def _group_order(entries: Sequence[Entry], entry: Entry) -> tuple[int, int]:
 
 def _written(entry: Entry, leaf: str, indent: str) -> list[str]:
     if isinstance(entry.value, list) and any(isinstance(each, dict) for each in entry.value):
-        opened = f"{indent}{leaf}:"
-        lines = [f"{opened:<{_COMMENT_COLUMN}}  # {entry.why}" if entry.why else opened]
-        return [*lines, *(f"{indent}  - {dump_flow(each)}" for each in entry.value)]
-    said = f"{indent}{leaf}: {dump_flow(entry.value)}"
-    if not entry.why:
-        return [said]
-    if len(said) > _COMMENT_COLUMN or _COMMENT_COLUMN + len(entry.why) > _WIDTH:
-        return [f"{indent}# {entry.why}", said]
-    return [f"{said:<{_COMMENT_COLUMN}}  # {entry.why}"]
+        items = [f"{indent}  - {dump_flow(each)}" for each in entry.value]
+        return [*_explained(f"{indent}{leaf}:", entry.why, indent), *items]
+    return _explained(f"{indent}{leaf}: {dump_flow(entry.value)}", entry.why, indent)
+
+
+def _explained(line: str, why: str, indent: str) -> list[str]:
+    """A line with its reason behind it, or above it where there is no room."""
+    if not why:
+        return [line]
+    if len(line) > _COMMENT_COLUMN or _COMMENT_COLUMN + len(why) > _WIDTH:
+        return [*(f"{indent}# {part}" for part in textwrap.wrap(why, _WIDTH)), line]
+    return [f"{line:<{_COMMENT_COLUMN}}  # {why}"]
 
 
 def _name(text: str) -> str:
@@ -197,14 +202,18 @@ def _size(situation: Situation) -> tuple[int, str]:
     if not wants_weights(situation.side):
         return _SMALL_PX, f"{seen}; your images are small"
     if situation.weights and situation.has_gpu:
-        return _GPU_PX, f"{seen}; 128 takes a third of the time and sees less"
+        return PRETRAINED_PX, f"{seen}; 128 takes a third of the time and sees less"
     if situation.weights:
-        return _PRETRAINED_PX, f"{seen}; 224 sees more, in 3 times the time: for a GPU"
+        return PRETRAINED_PX, "side of what is kept of an image, in pixels; networks may see less"
     return PHOTO_SIDE_PX, f"{seen}; 128 shows finer details, in 4 times the time"
 
 
-def _pretrained(weights: bool | str) -> list[Entry]:
+def _pretrained(situation: Situation) -> list[Entry]:
+    weights = situation.weights
     where = "ImageNet weights; true: timm downloads them once" if weights is True else "ImageNet weights from this file"
     second = OTHER_BACKBONE if weights is True else BACKBONE
-    networks = [{"backbones": [name], "pretrained": weights} for name in (BACKBONE, second)]
+    networks: list[dict[str, Any]] = [{"backbones": [name], "pretrained": weights} for name in (BACKBONE, second)]
+    if wants_weights(situation.side) and not situation.has_gpu:
+        networks = [{**network, "image_size": PRETRAINED_NETWORK_PX} for network in networks]
+        where += f"; without image_size the networks see all {PRETRAINED_PX} px, in 3 times the time: for a GPU"
     return [Entry("teacher.members", networks, where)]

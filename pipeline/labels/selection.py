@@ -169,7 +169,8 @@ def _floor(config: PseudolabelConfig) -> float:
     What reaches the threshold of its level is never below it: an image that is cut short would be shown, and the same
     image, surer of the next class, would not.
     """
-    return min(config.confidence_floor, *(each for each in np.atleast_1d(config.threshold).tolist() if each), 1.0)
+    thresholds = config.threshold if isinstance(config.threshold, tuple) else (config.threshold,)
+    return min([config.confidence_floor, *(each for each in thresholds if each)])
 
 
 class _LabelEnds:

@@ -29,7 +29,7 @@ def _values(situation: Situation) -> dict[str, Any]:
         (63, False, True, 32),
         (64, False, False, 64),
         (1024, False, True, 64),
-        (1024, True, False, 128),
+        (1024, True, False, 224),
         (1024, True, True, 224),
         (64, True, True, 224),
         (63, True, True, 32),
@@ -40,6 +40,15 @@ def test_the_size_follows_from_the_images_the_weights_and_the_machine(
     side: int | None, weights: bool, has_gpu: bool, px: int
 ) -> None:
     assert _values(replace(PHOTOS, side=side, weights=weights, has_gpu=has_gpu))["data.image_size"] == px
+
+
+@pytest.mark.parametrize(("side", "has_gpu", "seen"), [(1024, False, 128), (1024, True, None), (63, False, None)])
+def test_a_cpu_trains_on_less_than_the_probe_sees(side: int, has_gpu: bool, seen: int | None) -> None:
+    situation = replace(PHOTOS, side=side, weights=True, has_gpu=has_gpu)
+    found = configured(propose(situation))
+    networks = [*found.teacher.members, found.student.model]
+    assert [network.model_dump()["image_size"] for network in networks] == [seen] * 3
+    assert ("without image_size" in as_text(propose(situation), [])) is (seen is not None)
 
 
 def test_without_weights_everything_but_the_size_is_left_to_the_recipe() -> None:

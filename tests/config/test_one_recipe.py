@@ -45,13 +45,28 @@ def test_photos_have_their_own_noise_and_size(source: str) -> None:
 
 def test_weights_ask_for_larger_images_a_lower_rate_and_a_student_that_has_them_too() -> None:
     found = load_config(None, [*PHOTOS, PRETRAINED])
-    assert found.data.image_size == 128
+    assert found.data.image_size == 224
     assert (found.teacher.learning_rate, found.student.learning_rate) == (0.001, 0.001)
     assert found.student.model.backbones == ("tf_efficientnet_lite0",)
     assert found.student.model.pretrained == "w.safetensors"
     # Those of the student that is trained from scratch hold for no other backbone.
     assert found.student.model.backbone_options == {}
     assert found.student.noise.flip is None
+
+
+def test_networks_see_less_than_frozen_features_where_nobody_says_how_large_images_are() -> None:
+    given = "teacher.members=[{backbones: [resnet18], pretrained: w}, {backbones: [resnet18], image_size: 96}]"
+    model = "student.model={backbones: [resnet18]}"
+    found = load_config(None, [*PHOTOS, given, model])
+    assert [member.model_dump()["image_size"] for member in found.teacher.members] == [128, 96]
+    assert (found.student.model.image_size, found.filter.model.image_size) == (128, 128)
+    assert load_config(None, [*PHOTOS, given]).student.model.image_size == 128
+    sized = load_config(None, [*PHOTOS, given, model, "data.image_size=192"])
+    assert [member.model_dump()["image_size"] for member in sized.teacher.members] == [None, 96]
+    assert (sized.student.model.image_size, sized.filter.model.image_size) == (None, None)
+    origins = {line.key: line.origin for line in resolved(None, [*PHOTOS, given])}
+    assert origins["teacher.members.0.image_size"] == "recipe for pretrained networks"
+    assert origins["teacher.members.1.image_size"] == "command line"
 
 
 def test_a_student_from_scratch_of_small_images_has_only_its_mirrors_from_the_recipe() -> None:
