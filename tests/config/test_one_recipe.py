@@ -150,4 +150,6 @@ def test_the_page_for_photos_has_three_kinds_of_networks_within_its_limit_and_sa
     assert f"together {sum(costs.values()):.2f}" in text
     assert config.teacher.max_gmacs == config.final.max_gmacs == 2
     assert sum(costs.values()) <= 2
-    assert config.student.model.backbones == ("tf_efficientnetv2_b0",)
+    student = gmacs([build_network(config.student.model, outputs, ("cost",), load_pretrained=False)], 224)
+    assert f"{config.student.model.backbones[0]} {student:.2f}" in text
+    assert student > max(costs.values()), "a student is larger than those that teach it"
