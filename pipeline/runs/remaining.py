@@ -47,6 +47,8 @@ class Remaining(NoListener):
         """Steps that were made before the first work of this call."""
         self._cost: dict[str, float] = {}
         """By stage, billions of multiply-adds of an image pass of its trainings, as far as they are known."""
+        self._forward: dict[str, float] = {}
+        """By step, billions of multiply-adds of its classifier for one image, as far as they are known."""
         self._data: DataMetrics | None = None
         self._began: float | None = None
 
@@ -76,6 +78,8 @@ class Remaining(NoListener):
         gmacs, passes = metrics.get("training_gmacs"), metrics.get("image_passes")
         if step in self._steps and isinstance(gmacs, float) and isinstance(passes, int) and passes > 0:
             self._cost[self._steps[step].stage.name] = gmacs / passes
+        if isinstance(of_one := metrics.get("gmacs"), float):
+            self._forward[step] = of_one
 
     def seconds_left(self) -> float | None:
         """Until the steps are made, about; ``None`` if too little is known."""
@@ -102,14 +106,18 @@ class Remaining(NoListener):
         found: dict[str, float] = {}
         forward = 0.0
         for name, step in self._steps.items() if self._data else ():
+            # Of a probe, which is not trained, nothing is known until it is there.
+            of_step = self._forward.get(name)
             if (trainings := self._trainings(step)) is not None:
                 cost = self._cost_of(step.stage.name)
                 passes = trainings.image_passes + _FORWARD_SHARE * trainings.believed
                 found[name] = trainings.trainings * passes * cost
-                # Only classifiers are looked with later.
-                forward += _FORWARD_SHARE * cost * trainings.trainings if step.stage.provides == "classifier" else 0.0
+                of_step = cost * trainings.trainings if of_step is None else of_step
             elif self._is_looking(step):
                 found[name] = self._images(step) * forward
+            # Only classifiers are looked with later.
+            if of_step is not None and step.stage.provides == "classifier":
+                forward += _FORWARD_SHARE * of_step
         return found
 
     def _trainings(self, step: Step) -> Expected | None:

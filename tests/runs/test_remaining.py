@@ -138,6 +138,23 @@ def test_scores_take_time_too(clock: Clock, tmp_path: Path) -> None:
     assert found.seconds_left() == pytest.approx(9.0 * 45 / (trained + looked + 45))
 
 
+def test_a_probe_that_sees_more_than_the_networks_takes_its_time_to_score(clock: Clock, tmp_path: Path) -> None:
+    """It is trained in no epoch, and looks at every image as the networks do, at ten times their cost."""
+    config = load_config(None, [word for word in WORDS if not word.startswith("probe.")])
+    steps = plan(config)
+    found = Remaining(config, steps, tmp_path)
+    found.made("00-data", replace(IMAGES, validation=10, test=20).to_json())
+    found.made("01-probe", {"gmacs": 10.0, "image_passes": 0, "training_gmacs": 200.0})
+    found.begins("02-teacher/member 0", [])
+    clock.now = 9.0
+    for step in steps:
+        if step.name not in ("00-data", "01-probe", "09-evaluate"):
+            found.made(step.name, {**COST, "gmacs": 1.0} if step.stage.provides == "classifier" else {})
+    trained = 1000 + 4000 + 4000
+    looked = 10 * 12 / 3 + 300 * 12 / 3 + 10 * 13 / 3
+    assert found.seconds_left() == pytest.approx(9.0 * (3 * 30 * 13 / 3) / (trained + looked))
+
+
 def test_what_an_earlier_call_scored_is_no_work_of_this_one(clock: Clock, tmp_path: Path) -> None:
     config = load_config(None, list(WORDS))
     steps = plan(config)
