@@ -316,13 +316,15 @@ def test_the_words_of_a_variant_are_keys_of_the_configuration(variant: str) -> N
 
 
 def test_the_words_of_every_setting_are_a_configuration(tmp_path: Path) -> None:
-    grocery_pack(tmp_path / "grocery_64.h5")
+    for side in (64, 128):
+        grocery_pack(tmp_path / f"grocery_{side}.h5")
     noisy = [f"cifar10n_{labels}.h5" for labels in ("random_label1", "worse_label")]
     for name in ("lite0.safetensors", "fashion-mnist", "cifar10_lite.h5", "cifar100_lite.h5", *noisy):
         (tmp_path / name).touch()
     data = settings.Data((tmp_path,), tmp_path)
     made = {name: load_config(None, entry.words(data, 3)) for name, entry in settings.SETTINGS.items()}
     assert made["newcomer"].data.root == str(tmp_path / "newcomer-3" / "photos")
+    assert made["newcomer_128"].data.root == str(tmp_path / "newcomer-128-3" / "photos")
     assert made["grocery"].student.model.backbones == ("tf_efficientnet_lite0",)
     # What the student is beyond its backbone is the default's.
     assert made["grocery"].student.model.head_width == made["digits"].student.model.head_width

@@ -82,14 +82,15 @@ def _rules(page: Mapping[str, Any]) -> Iterator[Rule]:
 
 
 def _smaller_networks(page: Mapping[str, Any], name: str) -> Iterator[Rule]:
-    """All networks that the page names see less than the probe does."""
+    """The sizes by which all networks see less than the probe does."""
     members = _at(page, "teacher", "members")
     for number, member in enumerate(members if isinstance(members, list) else ()):
         if isinstance(member, Mapping) and member.get("kind", "network") == "network":
             yield Rule(f"teacher.members.{number}.image_size", PRETRAINED_NETWORK_PX, name)
-    for section in ("student", "filter"):
-        if isinstance(_at(page, section, "model"), Mapping) or section == "filter":
-            yield Rule(f"{section}.model.image_size", PRETRAINED_NETWORK_PX, name)
+    # A student that is not given is that of a member, with its size.
+    if isinstance(_at(page, "student", "model"), Mapping):
+        yield Rule("student.model.image_size", PRETRAINED_NETWORK_PX, name)
+    yield Rule("filter.model.image_size", PRETRAINED_NETWORK_PX, name)
 
 
 def _pretrained_network(page: Mapping[str, Any]) -> Mapping[str, Any] | None:
