@@ -272,7 +272,8 @@ def test_a_cross_fitted_teacher_keeps_what_each_member_says_of_its_own_fold(
     said = [teacher.alone(number).probabilities(dataset.pixels[dataset.labelled]) for number in range(3)]
     for level, found in enumerate(kept.levels):
         wanted = np.stack([said[member][level][row] for row, member in enumerate(kept.members)])
-        np.testing.assert_allclose(found, wanted, atol=1e-6)
+        # In batches of other sizes: equal as far as it is promised, and on some processors no further.
+        np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
 def test_the_teacher_keeps_what_each_of_its_members_costs_and_adds(cross_fitted: Path) -> None:

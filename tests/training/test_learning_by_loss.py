@@ -29,7 +29,7 @@ def test_a_network_learns_its_images_by_heart(
     losses = build_losses(config, labels, outputs, torch.device("cpu"))
     objective = Supervised(*losses, (1.0,) * len(outputs.sizes))
     trained = fit(
-        make_loop(Length(12, 8), STILL, objective=objective, checkpoint_seconds=60, ema_decay=0.9, learning_rate=0.01),
+        make_loop(Length(16, 8), STILL, objective=objective, checkpoint_seconds=60, ema_decay=0.9, learning_rate=0.005),
         tmp_path,
     )
     images = Placement(torch.device("cpu"), "float32").images(torch.from_numpy(digits.pixels[digits.labelled]))
