@@ -105,21 +105,21 @@ def _human_labels(labels: str) -> Callable[[Data, int], list[str]]:
 
 
 def _newcomer(data: Data, seed: int) -> list[str]:
-    folder = data.made / f"newcomer-{seed}"
-    if not (folder / "heap" / "Thumbs.db").exists():
-        core_data.newcomer(_pack(data), folder, seed)
-    return [*_newcomer_at(folder), "data.image_size=64"]
+    return _newcomer_folders(data, f"newcomer-{seed}", seed)
 
 
 def _newcomer_128(data: Data, seed: int) -> list[str]:
-    folder = data.made / f"newcomer-128-{seed}"
+    return [*_newcomer_folders(data, f"newcomer-128-{seed}", seed, side=128), *_pretrained(data)]
+
+
+def _newcomer_folders(data: Data, name: str, seed: int, side: int = 64, heap: int = 300) -> list[str]:
+    """Photos of ``side`` px in a folder for each class, and a heap beside them; made unless they are there."""
+    folder = data.made / name
+    # What is written last.
     if not (folder / "heap" / "Thumbs.db").exists():
-        core_data.newcomer(_pack(data, 128), folder, seed)
-    return [*_newcomer_at(folder), "data.image_size=128", *_pretrained(data)]
-
-
-def _newcomer_at(folder: Path) -> list[str]:
-    return ["data.source=folder", f"data.root={folder / 'photos'}", f"data.unlabelled_root={folder / 'heap'}"]
+        core_data.newcomer(_pack(data, side), folder, seed, heap=heap)
+    roots = (f"data.root={folder / 'photos'}", f"data.unlabelled_root={folder / 'heap'}")
+    return ["data.source=folder", *roots, f"data.image_size={side}"]
 
 
 def _newcomer_pretrained(data: Data, seed: int) -> list[str]:
@@ -160,10 +160,7 @@ def _tree(data: Data, seed: int) -> list[str]:
 
 
 def _large_heap(data: Data, seed: int) -> list[str]:
-    folder = data.made / f"newcomer-all-{seed}"
-    if not (folder / "heap" / "Thumbs.db").exists():
-        core_data.newcomer(_pack(data), folder, seed, heap=10_000)
-    return [*_newcomer_at(folder), "data.image_size=64"]
+    return _newcomer_folders(data, f"newcomer-all-{seed}", seed, heap=10_000)
 
 
 CORE = {

@@ -136,6 +136,10 @@ def test_the_page_for_photos_has_three_kinds_of_networks_within_its_limit_and_sa
     path = Path(__file__).resolve().parents[2] / "configs" / "photos.yaml"
     config, text = load_config(path), path.read_text(encoding="utf-8")
     outputs = any_outputs(USUAL_LEVELS[-1], config.absent)
+
+    def cost(model: ModelConfig) -> float:
+        return gmacs([build_network(model, outputs, ("cost",), load_pretrained=False)], config.data.image_size)
+
     costs = {}
     for member in config.teacher.members:
         assert isinstance(member, ModelConfig)
@@ -144,12 +148,12 @@ def test_the_page_for_photos_has_three_kinds_of_networks_within_its_limit_and_sa
         known = timm.get_pretrained_cfg(name)
         assert known is not None
         assert known.has_weights, "timm has its weights"
-        costs[name] = gmacs([build_network(member, outputs, ("cost",), load_pretrained=False)], config.data.image_size)
+        costs[name] = cost(member)
     assert len(costs) == 3
     assert all(f"{name} {cost:.2f}" in text for name, cost in costs.items())
     assert f"together {sum(costs.values()):.2f}" in text
     assert config.teacher.max_gmacs == config.final.max_gmacs == 2
     assert sum(costs.values()) <= 2
-    student = gmacs([build_network(config.student.model, outputs, ("cost",), load_pretrained=False)], 224)
+    student = cost(config.student.model)
     assert f"{config.student.model.backbones[0]} {student:.2f}" in text
     assert student > max(costs.values()), "a student is larger than those that teach it"
