@@ -68,8 +68,8 @@ def _rules(page: Mapping[str, Any]) -> Iterator[Rule]:
         return
     # Grocery, a quarter of the labels, ImageNet weights: 64 px 75.2, 128 px 80.4, with this noise and rate 83.1, and at
     # 224 px 85.3. 300 photos: 67.4, 72.3, 74.8 and 77.3. To train a network at 224 px costs three times as much as at
-    # 128: for a GPU. A probe enlarges smaller squares to 224 px anyway; alone, of 300 photos, 66.0 from squares of 64 px
-    # and 73.3 from squares of 128.
+    # 128: for a GPU. A probe enlarges smaller squares to 224 px anyway; alone, of 300 photos: 66.0 from squares of 64
+    # px and 73.3 from squares of 128.
     name = "recipe for pretrained networks"
     same = {key: network[key] for key in _SAME_FOR_THE_STUDENT if key in network}
     if side is None:
